@@ -1,0 +1,43 @@
+# Every target does its own set-up on a fresh Debian machine with Python >= 3.11.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ROUNDS ?= 20
+SEED ?= 1
+
+.PHONY: venv demo test test-long check lock clean
+
+venv: $(STAMP)
+
+# torch goes first and by pip: a machine that offers its own build (CPU, CUDA, ROCm) to pip gets that one.
+$(STAMP): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check uv "$$(grep '^torch==' requirements.lock)"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $(STAMP)
+
+demo: venv
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python examples/demo.py
+
+check: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: venv check
+	$(BIN)/python -m pytest
+
+test-long: venv
+	ROUNDS=$(ROUNDS) SEED=$(SEED) $(BIN)/python -m pytest -m long
+
+lock: venv
+	$(BIN)/uv pip compile --quiet --python-version 3.11 --no-annotate --no-header --constraint requirements.lock \
+	  --extra launch --extra s3 --extra schedule --extra train --extra data --extra report --extra notify \
+	  --extra objectstore --extra dev --extra test pyproject.toml --output-file requirements.lock.new
+	grep -vE '^(nvidia-|cuda-|triton)' requirements.lock.new > requirements.lock && rm requirements.lock.new
+
+clean:
+	rm -rf $(VENV) .demo .bed dist build

@@ -1,0 +1,1 @@
+"""What runs on the rented machine, and the two JSON documents that cross the wire."""

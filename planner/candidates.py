@@ -1,0 +1,64 @@
+"""A candidate: an offer, how many machines, how the job is spread over them, and what is predicted for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from planner.quantiles import Quantiles
+from planner.setup import Parallelism
+from providers.offers import Offer
+
+Verdict = Literal["fits", "borderline", "oom"]
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateMemory:
+    """Predicted peak of one GPU, GiB; see `planner.memory` for what the terms mean."""
+
+    allocated_gib: float
+    reserved_gib: float
+    nvml_gib: float
+    upper_gib: float
+    limit_gib: float
+    components_gib: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One way to run the job.
+
+    Attributes:
+        candidate_id: Short, stable for the same spec and offer.
+        rank: 1 is best under the objective.
+        pareto: No other candidate is both cheaper and earlier.
+        wall_clock_h: Billed hours from machine start to release.
+        cost_tree_usd: p50 of each line; None is unknown (and named in the warnings).
+    """
+
+    candidate_id: str
+    rank: int
+    pareto: bool
+    offer: Offer
+    nodes: int
+    parallelism: Parallelism
+    micro_batch: int
+    grad_accum: int
+    gradient_checkpointing: bool
+    verdict: Verdict
+    memory: CandidateMemory
+    host_ram_gib: float
+    disk_gib: float
+    step_time_s: Quantiles
+    tokens_per_s_total: Quantiles
+    wall_clock_h: Quantiles
+    gpu_hours: Quantiles
+    cost_usd: Quantiles
+    cost_tree_usd: dict[str, float | None]
+    finish_at: tuple[str, str, str] | None = None
+    p_finish_by_deadline: float | None = None
+
+    @property
+    def gpus_total(self) -> int:
+        """GPUs over all machines."""
+        return self.nodes * self.offer.gpus_per_node

@@ -1,0 +1,1 @@
+"""The `plan` command line: one file a command, `context` builds adapters, `render` formats."""

@@ -1,0 +1,35 @@
+"""A quantity that is not known exactly: its 10 %, 50 % and 90 % quantiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Quantiles:
+    """Quantiles of one quantity, in the unit of the field that holds them.
+
+    Raises:
+        ValueError: If not p10 <= p50 <= p90.
+    """
+
+    p10: float
+    p50: float
+    p90: float
+
+    def __post_init__(self) -> None:
+        """Refuse quantiles out of order."""
+        if not self.p10 <= self.p50 <= self.p90:
+            raise ValueError(f"quantiles out of order: {self.p10} {self.p50} {self.p90}")
+
+    def scaled(self, factor: float) -> Quantiles:
+        """All three multiplied by a non-negative factor.
+
+        >>> Quantiles(1, 2, 4).scaled(2)
+        Quantiles(p10=2, p50=4, p90=8)
+        """
+        return Quantiles(self.p10 * factor, self.p50 * factor, self.p90 * factor)
+
+    def shifted(self, offset: float) -> Quantiles:
+        """All three plus a known amount."""
+        return Quantiles(self.p10 + offset, self.p50 + offset, self.p90 + offset)

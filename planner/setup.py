@@ -1,0 +1,110 @@
+"""The physics' input: one training set-up on one cluster, free of YAML syntax, prices and clouds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from planner.architecture import ModelArchitecture
+from planner.hardware import GpuFacts
+
+ParallelKind = Literal["single", "ddp", "fsdp", "zero2", "zero3", "tp", "pp", "mixed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A parameter-efficient method.
+
+    Attributes:
+        kind: PEFT's name of the method: lora, dora, rslora ...
+        rank: Adapter rank r.
+        targets: Module names as in PEFT, or ("all-linear",) or ("attention",).
+        fp32: Whether PEFT keeps the adapter's weights in fp32 (its default under mixed precision).
+    """
+
+    kind: str
+    rank: int
+    targets: tuple[str, ...]
+    fp32: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Parallelism:
+    """How one model copy is spread and how many copies there are.
+
+    Attributes:
+        kind: Sharding strategy.
+        data: Data-parallel ranks (shards, for fsdp and zero).
+        tensor: Tensor-parallel ranks.
+        pipeline: Pipeline stages.
+    """
+
+    kind: ParallelKind = "single"
+    data: int = 1
+    tensor: int = 1
+    pipeline: int = 1
+
+    @property
+    def gpus_total(self) -> int:
+        """GPUs in all."""
+        return self.data * self.tensor * self.pipeline
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Identical machines with their links.
+
+    Attributes:
+        gpu: Facts of the GPU.
+        gpus_per_node: GPUs used in each machine.
+        nodes: Machines.
+        gpu_mem_gib: What the offer says of one GPU's memory, None to take the GPU's own.
+        inter_node_gbit_per_s: Network between machines, None if unknown.
+    """
+
+    gpu: GpuFacts
+    gpus_per_node: int = 1
+    nodes: int = 1
+    gpu_mem_gib: float | None = None
+    inter_node_gbit_per_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSetup:
+    """Everything that decides memory and speed of one training, besides the cluster.
+
+    Attributes:
+        arch: The base model.
+        task: sft, pretrain, classification, dpo, reward, kto, grpo, ppo.
+        adapter: None for full fine-tuning.
+        quantization: Of the frozen base: none, 8bit, 4bit, fp8.
+        precision: bf16, fp16, fp32, amp_bf16, amp_fp16 (fp32 master weights) or fp8.
+        optimizer: adamw, adamw_fused, adamw_8bit, paged_adamw_32bit, paged_adamw_8bit, adafactor, lion, sgd.
+        sequence_tokens: Tokens in one row (padded or packed length).
+        micro_batch: Rows a GPU holds at once.
+        grad_accum: Micro-batches between optimizer steps.
+        gradient_checkpointing: Activations recomputed in the backward pass.
+        attention: flash, sdpa (memory-efficient) or eager (materialises s x s).
+        fused_loss: Logits never held whole.
+        labels: Classes, for classification.
+        framework: hf, llm-foundry, megatron, unsloth, deepspeed ...; hf is what we launch.
+        offload: none, optimizer, parameters (optimizer too), activations.
+        parallelism: Sharding.
+    """
+
+    arch: ModelArchitecture
+    task: str = "sft"
+    adapter: Adapter | None = None
+    quantization: str = "none"
+    precision: str = "bf16"
+    optimizer: str = "adamw"
+    sequence_tokens: int = 2048
+    micro_batch: int = 1
+    grad_accum: int = 1
+    gradient_checkpointing: bool = True
+    attention: str = "sdpa"
+    fused_loss: bool = False
+    labels: int = 2
+    framework: str = "hf"
+    offload: str = "none"
+    parallelism: Parallelism = Parallelism()

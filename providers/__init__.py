@@ -1,0 +1,1 @@
+"""The outside world: prices, launchers, object stores. Knows neither jobs nor planner."""

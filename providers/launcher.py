@@ -1,0 +1,95 @@
+"""What starts, watches and ends a job on machines, whoever owns them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from providers.offers import Offer
+
+BackendState = Literal[
+    "unknown", "queued", "provisioning", "running", "recovering", "succeeded", "failed", "cancelled", "absent"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchRequest:
+    """All a launcher needs to start one run.
+
+    Attributes:
+        run_id: Idempotency key: the same id is never started twice.
+        bundle: Directory with the worker's code and `job.json`.
+        offers: Candidates in the order to try.
+        nodes: Machines.
+        max_duration_s: The machine ends itself after this, None for no limit.
+        max_usd_per_hour: Dearest machine that may be taken, None for no limit.
+        env: Plain environment for the worker.
+        secrets: Names of environment variables to pass on; values are read at launch and kept nowhere.
+        labels: Tags on everything that is rented.
+        setup: Shell lines that install the worker's requirements, written by us.
+    """
+
+    run_id: str
+    bundle: Path
+    offers: tuple[Offer, ...]
+    nodes: int = 1
+    max_duration_s: float | None = None
+    max_usd_per_hour: float | None = None
+    env: dict[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
+    labels: dict[str, str] = field(default_factory=dict)
+    setup: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BackendStatus:
+    """What the backend says of a run, read just now.
+
+    Attributes:
+        state: The backend's state in our words; absent = it never heard of the run.
+        backend_id: Its own id: a pid, a managed job id.
+        reason: Why it is so, for a person.
+        offer: The machine it really got, if known.
+        exit_code: Of the worker, None while it runs or if unknown.
+        pids: Local processes, so that a tester can end them; empty elsewhere.
+        recoveries: Times the backend restarted it.
+        started_at: RFC 3339 UTC, None if unknown.
+        ended_at: RFC 3339 UTC, None while it runs.
+    """
+
+    state: BackendState
+    backend_id: str | None = None
+    reason: str = ""
+    offer: Offer | None = None
+    exit_code: int | None = None
+    pids: tuple[int, ...] = ()
+    recoveries: int = 0
+    started_at: str | None = None
+    ended_at: str | None = None
+
+
+class Launcher(Protocol):
+    """Starts jobs; every method is idempotent by run id."""
+
+    def launch(self, request: LaunchRequest) -> BackendStatus:
+        """Start the run, or report it if it was started before.
+
+        Raises:
+            LaunchError: Nothing was started.
+            CleanupPendingError: It is not known whether something was started.
+        """
+        ...
+
+    def status(self, run_id: str) -> BackendStatus:
+        """What the backend says now; never raises for an unknown run."""
+        ...
+
+    def cancel(self, run_id: str, *, grace_s: float = 60.0) -> BackendStatus:
+        """Ask the worker to checkpoint and stop, then end it after the grace time."""
+        ...
+
+    def logs(self, run_id: str, *, follow: bool = False) -> Iterator[str]:
+        """Lines of the worker's output, oldest first."""
+        ...
