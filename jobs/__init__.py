@@ -1,1 +1,13 @@
-"""What runs on the rented machine, and the two JSON documents that cross the wire."""
+"""What runs on the rented machine, and the two JSON documents that cross the wire.
+
+At module level it needs the standard library only; `providers` gives it errors and object stores.
+"""
+
+BUNDLE_MODULES = (
+    "providers/__init__.py",
+    "providers/errors.py",
+    "providers/object_store.py",
+    "providers/directory_store.py",
+    "providers/stores.py",
+)
+"""Files of `providers` that the worker needs beside the whole of `jobs`."""

@@ -1,0 +1,235 @@
+"""`JobSpec`: the document that tells the worker what to do; names as in `spec.yaml`, never a secret."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from jobs import codec
+from providers.errors import UsageError
+
+SCHEMA = "tuneplan/job"
+SCHEMA_VERSION = 1
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_MAX_DOCUMENT_BYTES = 1 << 20
+
+MethodKind = Literal["full", "lora", "dora", "rslora"]
+Task = Literal["sft", "classification"]
+DataFormat = Literal["auto", "prompt_completion", "messages", "text", "label"]
+Optimizer = Literal[
+    "adamw",
+    "adamw_fused",
+    "adamw_8bit",
+    "paged_adamw_32bit",
+    "paged_adamw_8bit",
+    "adafactor",
+    "lion",
+    "sgd",
+]
+Metric = Literal["auto", "loss", "perplexity", "exact_match", "accuracy", "f1"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelJob:
+    """The base model: `path` is a local directory and wins over the hub `id`."""
+
+    id: str
+    path: str | None = None
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+    @property
+    def source(self) -> str:
+        """What to load: the directory if there is one, else the hub id."""
+        return self.path or self.id
+
+
+@dataclass(frozen=True, slots=True)
+class MethodJob:
+    """How the weights are changed; `alpha` None means 2 x rank, `targets` as in PEFT or one keyword."""
+
+    kind: MethodKind = "lora"
+    rank: int = 16
+    alpha: float | None = None
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ("all-linear",)
+
+
+@dataclass(frozen=True, slots=True)
+class DataJob:
+    """Local files (jsonl or csv) or hub data sets, as the worker sees them."""
+
+    train: str
+    eval: str | None = None
+    format: DataFormat = "auto"
+    labels: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class TrainJob:
+    """Hyper-parameters; exactly one of `epochs` and `steps` is set.
+
+    Attributes:
+        sequence_length: Longest row in tokens; longer ones are cut.
+        micro_batch: Rows one process holds at once.
+        grad_accum: Micro-batches between optimizer steps.
+        warmup: Share of the steps.
+    """
+
+    epochs: float | None = None
+    steps: int | None = None
+    sequence_length: int = 2048
+    packing: bool = False
+    micro_batch: int = 1
+    grad_accum: int = 1
+    learning_rate: float = 2e-4
+    scheduler: Literal["linear", "cosine", "constant"] = "cosine"
+    warmup: float = 0.03
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    optimizer: Optimizer = "adamw_fused"
+    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
+    gradient_checkpointing: bool = True
+    attention: Literal["auto", "flash", "sdpa", "eager"] = "auto"
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateJob:
+    """The metric of base and tuned; at most `samples` held-out rows; loss also every `every_steps` steps."""
+
+    metric: Metric = "auto"
+    samples: int | None = None
+    every_steps: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointsJob:
+    """Where training state is committed (the run's own prefix) and how often; `keep` older ones are kept."""
+
+    uri: str
+    every_steps: int | None = None
+    every_s: float | None = None
+    keep: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class OutputJob:
+    """Directory that receives a copy of the finished model; None leaves it in the checkpoint store."""
+
+    uri: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsJob:
+    """Where the worker stops by itself, after a committed checkpoint; None is no limit.
+
+    Attributes:
+        max_duration_s: Of this attempt, from the start of the process.
+        cap_usd: Of the whole run, priced with `usd_per_hour`.
+        usd_per_hour: Price of the machine, None if unknown.
+        spent_usd: What earlier attempts of the run cost.
+    """
+
+    max_duration_s: float | None = None
+    cap_usd: float | None = None
+    usd_per_hour: float | None = None
+    spent_usd: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """One training job, complete."""
+
+    run_id: str
+    name: str
+    model: ModelJob
+    data: DataJob
+    checkpoints: CheckpointsJob
+    method: MethodJob = MethodJob()
+    quantization: Literal["none", "8bit", "4bit"] = "none"
+    task: Task = "sft"
+    train: TrainJob = field(default_factory=lambda: TrainJob(epochs=1.0))
+    evaluate: EvaluateJob = EvaluateJob()
+    output: OutputJob = OutputJob()
+    limits: LimitsJob = LimitsJob()
+    schema: Literal["tuneplan/job"] = "tuneplan/job"
+    schema_version: Literal[1] = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what no worker could run."""
+        for problem, wrong in _rules(self):
+            if wrong:
+                raise UsageError(f"job document: {problem}", code="bad_job")
+
+    def to_json(self) -> str:
+        """The document, as in `job.json`."""
+        return codec.encode(self)
+
+    @classmethod
+    def from_json(cls, text: str) -> JobSpec:
+        """Parse a document that we wrote.
+
+        Raises:
+            UsageError: It is no JSON, of another schema, or does not fit (unknown keys included).
+        """
+        try:
+            raw = json.loads(text)
+            _check_schema(raw)
+            return codec.decode(cls, raw, strict=True)
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"job document: {error}", code="bad_job") from error
+
+    @classmethod
+    def load(cls, path: Path) -> JobSpec:
+        """Read and parse a file.
+
+        Raises:
+            UsageError: Unreadable, too large, or not a job document.
+        """
+        try:
+            if path.stat().st_size > _MAX_DOCUMENT_BYTES:
+                raise UsageError(f"{path} is too large for a job document", code="bad_job")
+            return cls.from_json(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"cannot read the job document {path}: {error}", code="bad_job") from error
+
+
+def _check_schema(raw: object) -> None:
+    if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
+        raise codec.Mismatch(f"schema: not {SCHEMA}")
+    if raw.get("schema_version") != SCHEMA_VERSION:
+        found = raw.get("schema_version")
+        raise codec.Mismatch(f"schema_version: {found!r}, this worker reads {SCHEMA_VERSION}")
+
+
+def _rules(job: JobSpec) -> list[tuple[str, bool]]:
+    train, method, every, limits = job.train, job.method, job.checkpoints, job.limits
+    positive = {
+        "train.sequence_length": train.sequence_length,
+        "train.micro_batch": train.micro_batch,
+        "train.grad_accum": train.grad_accum,
+        "train.learning_rate": train.learning_rate,
+        "train.steps": train.steps,
+        "train.epochs": train.epochs,
+        "method.rank": method.rank,
+        "method.alpha": method.alpha,
+        "data.labels": job.data.labels,
+        "evaluate.samples": job.evaluate.samples,
+        "evaluate.every_steps": job.evaluate.every_steps,
+        "checkpoints.every_steps": every.every_steps,
+        "checkpoints.every_s": every.every_s,
+        "checkpoints.keep": every.keep,
+    }
+    return [
+        *((f"{name}: must be more than 0", v is not None and v <= 0) for name, v in positive.items()),
+        (f"run_id: {job.run_id!r} is not a plain name", RUN_ID.fullmatch(job.run_id) is None),
+        ("train: exactly one of epochs and steps", (train.epochs is None) == (train.steps is None)),
+        ("train.warmup: must be in [0, 1)", not 0 <= train.warmup < 1),
+        ("method.dropout: must be in [0, 1)", not 0 <= method.dropout < 1),
+        ("limits.cap_usd: needs limits.usd_per_hour", limits.cap_usd is not None and not limits.usd_per_hour),
+        ("quantization: a full fine-tuning needs none", method.kind == "full" and job.quantization != "none"),
+    ]
