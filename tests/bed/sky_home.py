@@ -1,0 +1,87 @@
+"""SkyPilot's own home for the bed: configuration, seeded catalogs, and an API server on a port of its own."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bed.processes import MARK
+from tests.bed.slurm import SlurmBed
+
+REGIONS = {"bed-a": {"A100": 1.10, "H100": 2.40}, "bed-b": {"A100": 1.60, "H100": 2.10}}
+OFFLINE = Path(__file__).parent / "offline"
+
+
+@dataclass(frozen=True, slots=True)
+class SkyHome:
+    """SkyPilot's state for one test session.
+
+    Attributes:
+        root: The bed's directory.
+        port: Of the API server.
+    """
+
+    root: Path
+    port: int
+
+    @property
+    def path(self) -> Path:
+        """HOME of whoever talks to this SkyPilot."""
+        return self.root / "home"
+
+    def env(self) -> dict[str, str]:
+        """Environment of a user of the bed; nothing of ours but PATH and the certificates' places comes along."""
+        kept = {name: value for name, value in os.environ.items() if name.endswith(("_BUNDLE", "CERT_FILE", "CERT_DIR"))}
+        return kept | {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "HOME": str(self.path),
+            "SKYPILOT_DISABLE_USAGE_COLLECTION": "1",
+            "SKYPILOT_API_SERVER_LOCAL_PORT": str(self.port),
+            MARK: str(self.root),
+        }
+
+    def write(self, bed: SlurmBed | None = None) -> None:
+        """Configuration and catalogs; with a bed, its two regions too."""
+        for part in (".sky", ".slurm", ".aws"):
+            (self.path / part).mkdir(parents=True)
+        config = {"jobs": {"controller": {"consolidation_mode": True}}, "allowed_clouds": ["slurm"]}
+        if bed is not None:
+            pricing = {name: {"pricing": {"accelerators": prices}} for name, prices in REGIONS.items()}
+            config["slurm"] = {"provision_timeout": 60, "cluster_configs": pricing}
+            (self.path / ".slurm/config").write_text("".join(_ssh_host(name, bed) for name in REGIONS))
+        (self.path / ".sky/config.yaml").write_text(json.dumps(config))  # JSON is YAML
+        _write_catalogs(self.path / ".sky/catalogs/v8")
+
+    def start_server(self) -> None:
+        """Start the API server, with the bed's patches in it and its children."""
+        env = self.env() | {"PYTHONPATH": str(OFFLINE)}
+        log = self.root / "log/sky-api.out"
+        with log.open("ab") as out:
+            start = [str(Path(sys.executable).parent / "sky"), "api", "start"]
+            subprocess.run(start, env=env, check=True, stdin=subprocess.DEVNULL, stdout=out, stderr=out, timeout=180)
+
+
+def _ssh_host(name: str, bed: SlurmBed) -> str:
+    return (
+        f"Host {name}\n    HostName 127.0.0.1\n    Port {bed.ssh_port}\n    User {bed.user}\n"
+        f"    IdentityFile {bed.root}/etc/key\n    IdentitiesOnly yes\n"
+    )
+
+
+def _write_catalogs(folder: Path) -> None:
+    """SkyPilot's catalogs, seeded: a file without its .md5 beside it is never refreshed from the internet."""
+    clouds = {"A100": "Slurm", "A100-80GB": "AWS", "H100": "Slurm", "L4": "AWS"}
+    rows = [("AcceleratorName", "Clouds"), *((gpu, str([cloud])) for gpu, cloud in clouds.items())]
+    _write_csv(folder / "common/accelerators.csv", rows)
+    memory = {"A100": 40, "A100-80GB": 80, "H100": 80, "L4": 24}
+    rows = [("GPU", "MemoryGB", "Manufacturer"), *((gpu, gib, "NVIDIA") for gpu, gib in memory.items())]
+    _write_csv(folder / "common/metadata.csv", rows)
+
+
+def _write_csv(path: Path, rows: list[tuple[object, ...]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as out:
+        csv.writer(out).writerows(rows)
