@@ -19,6 +19,7 @@ class Finding:
         column: 1-based column, None if unknown.
         code: Stable machine-readable name, snake_case.
         hint: How to mend it.
+        excerpt: The source line with a caret under the place, for a terminal.
     """
 
     message: str
@@ -28,6 +29,7 @@ class Finding:
     column: int | None = None
     code: str = "invalid"
     hint: str | None = None
+    excerpt: str | None = None
 
     def __str__(self) -> str:
         """`file:line:column: path: message`, leaving out what is unknown."""

@@ -1,0 +1,97 @@
+"""The entry point: a group that knows its commands by name and imports only the one that runs."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import click
+
+import planner
+from planner.cli import errors
+from planner.cli.output import PAYLOAD_WRITTEN
+
+# name -> (module whose `command` is run, short help). Help reads this table alone: keep it in the order of use.
+# A command is listed once its module exists.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "schema": ("planner.cli.schema", "Print the JSON Schema of the spec or of an answer"),
+}
+
+
+class LazyGroup(click.Group):
+    """Commands of the table, each imported when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of use."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command, None if there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, but a misspelt name gets a suggestion."""
+        name = args[0]
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        if name not in COMMANDS and close and not name.startswith("-"):
+            ctx.fail(f"No such command '{name}', did you mean {close[0]}?")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The table, without importing a command."""
+        if COMMANDS:
+            with formatter.section("Commands"):
+                formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def main(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
+    ) -> Any:
+        """Run and end the process with the documented exit code; never shows a traceback unasked."""
+        if "_PLAN_COMPLETE" in os.environ:
+            return super().main(args, prog_name=prog_name, **extra)
+        words = list(sys.argv[1:] if args is None else args)
+        extra.pop("standalone_mode", None)
+        sys.exit(self._run(words, prog_name or "plan", extra))
+
+    def _run(self, words: list[str], prog_name: str, extra: dict[str, Any]) -> int:
+        """Run the command line and give its exit code."""
+        meta: dict[str, Any] = {}
+        try:
+            with self.make_context(prog_name, list(words), **extra) as context:
+                meta = context.meta
+                self.invoke(context)
+            sys.stdout.flush()
+        except click.exceptions.Exit as end:
+            return end.exit_code
+        except BrokenPipeError:
+            errors.silence_stdout()
+            return errors.BROKEN_PIPE
+        except (Exception, KeyboardInterrupt) as error:
+            return errors.report(error, words, payload_written=bool(meta.get(PAYLOAD_WRITTEN)))
+        return 0
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Answers go to stdout, everything else to stderr. Exit codes: 0 ok, 2 usage or spec, 3 nothing fits, "
+    "4 credentials, 5 over budget, 6 launch failed, 7 clean-up pending, 8 cap reached, 9 policy, 10 run failed, "
+    "11 cancelled, 130 interrupted, 1 anything else.",
+)
+@click.version_option(planner.__version__, prog_name="tuneplan", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Plan, price and run LLM fine-tuning on rented GPUs, from one spec.yaml."""
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    cli.main()

