@@ -1,4 +1,4 @@
-"""What a command gets from outside: directories, configuration, the clock; the only place that builds adapters.
+"""What a command gets from outside: directories, settings, the clock; the only place that builds adapters.
 
 A command asks for it with `@pass_app`; a test passes its own:
 `CliRunner().invoke(cli, args, obj=App(now=...))`.

@@ -1,4 +1,4 @@
-"""The one place where an exception becomes an exit code, text on stderr and, with `-o json`, a document on stdout."""
+"""The one place where an exception becomes an exit code, text on stderr and, with `-o json`, JSON on stdout."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import click
@@ -16,6 +17,7 @@ from providers.errors import TuneplanError
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141  # what a shell shows for a process that SIGPIPE ended
+_JSON_OPTIONS = (("-o", "json"), ("--output", "json"))
 
 
 def wants_json(args: Sequence[str]) -> bool:
@@ -27,10 +29,7 @@ def wants_json(args: Sequence[str]) -> bool:
     words = list(args[: args.index("--")] if "--" in args else args)
     if "-ojson" in words or "--output=json" in words:
         return True
-    return any(
-        first in ("-o", "--output") and second == "json"
-        for first, second in zip(words, words[1:], strict=False)
-    )
+    return any(pair in _JSON_OPTIONS for pair in pairwise(words))
 
 
 def report(error: BaseException, args: Sequence[str], *, payload_written: bool) -> int:

@@ -15,8 +15,7 @@ import planner
 from planner.cli import errors
 from planner.cli.output import PAYLOAD_WRITTEN
 
-# name -> (module whose `command` is run, short help). Help reads this table alone: keep it in the order of use.
-# A command is listed once its module exists.
+# name -> (module whose `command` is run, short help), in the order of use. Help reads this table alone.
 COMMANDS: dict[str, tuple[str, str]] = {
     "schema": ("planner.cli.schema", "Print the JSON Schema of the spec or of an answer"),
 }
@@ -83,9 +82,9 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="Answers go to stdout, everything else to stderr. Exit codes: 0 ok, 2 usage or spec, 3 nothing fits, "
-    "4 credentials, 5 over budget, 6 launch failed, 7 clean-up pending, 8 cap reached, 9 policy, 10 run failed, "
-    "11 cancelled, 130 interrupted, 1 anything else.",
+    epilog="Answers go to stdout, everything else to stderr. Exit codes: 0 ok, 2 usage or spec, "
+    "3 nothing fits, 4 credentials, 5 over budget, 6 launch failed, 7 clean-up pending, 8 cap reached, "
+    "9 policy, 10 run failed, 11 cancelled, 130 interrupted, 1 anything else.",
 )
 @click.version_option(planner.__version__, prog_name="tuneplan", message="%(prog)s %(version)s")
 def cli() -> None:

@@ -13,9 +13,10 @@ A command looks like this::
         else:
             click.echo(render_runs(runs))
 
-- `emit_json(name, payload)` writes the one JSON object of stdout; `schema`, `schema_version`, `tuneplan_version` and
-  `generated_at` come first. An error raised after it changes the exit code and stderr, but adds nothing to stdout.
-- `usd_text(value)` makes the decimal strings that every `*_usd` and `*_usd_per_h` field holds; None stays None.
+- `emit_json(name, payload)` writes the one JSON object of stdout; `schema`, `schema_version`,
+  `tuneplan_version` and `generated_at` come first. An error raised after it changes the exit code and stderr,
+  but adds nothing to stdout.
+- `usd_text(value)` makes the decimal strings that `*_usd` and `*_usd_per_h` fields hold; None stays None.
 - `echo_err(text)` writes to stderr; `confirm(question, yes=...)` asks there.
 - Errors are raised, never printed: `planner.cli.errors` turns them into text, JSON and the exit code.
 """
@@ -43,7 +44,7 @@ AnyCallable = TypeVar("AnyCallable", bound=Callable[..., Any])
 
 
 def output_option(*formats: str) -> Callable[[AnyCallable], AnyCallable]:
-    """A click option `-o/--output` of the given formats, the first being the default; passed on as `output`."""
+    """A click option `-o/--output` of the given formats, the first is the default; passed on as `output`."""
     return click.option(
         "-o",
         "--output",

@@ -14,8 +14,8 @@ from providers.errors import UsageError
 def command(name: str) -> None:
     """Print a JSON Schema: of the spec, or of the JSON that a command answers.
 
-    For completion in an editor, keep it in a file: `plan schema > spec.schema.json`, and name that file in the first
-    line of the spec: `# yaml-language-server: $schema=spec.schema.json`.
+    For completion in an editor, keep it in a file: `plan schema > spec.schema.json`, and name that file in
+    the first line of the spec: `# yaml-language-server: $schema=spec.schema.json`.
     """
     names = schema_names()
     if name not in names:
