@@ -1,4 +1,4 @@
-"""The one place where an exception becomes an exit code, text on stderr and, with `-o json`, JSON on stdout."""
+"""The one place where an exception becomes an exit code, text on stderr and, with `-o json`, a JSON answer."""
 
 from __future__ import annotations
 
