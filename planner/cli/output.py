@@ -24,21 +24,21 @@ A command looks like this::
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, TypeVar
 
 import click
 
 import planner
+from planner.money import usd_text
 from providers.errors import UsageError
+
+__all__ = ["at_text", "confirm", "document", "echo_err", "emit_json", "json_text", "output_option", "usd_text"]
 
 SCHEMA_VERSION = 1
 PAYLOAD_WRITTEN = "tuneplan.payload_written"
-_MICRO_USD = Decimal("0.000001")
 
 AnyCallable = TypeVar("AnyCallable", bound=Callable[..., Any])
 
@@ -103,24 +103,6 @@ def at_text(moment: datetime) -> str:
     '2026-01-02T03:04:05Z'
     """
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
-
-
-def usd_text(value: float | int | Decimal | None) -> str | None:
-    """A US dollar amount as a decimal string: at most 6 decimals, no exponent, no idle zeros.
-
-    Raises:
-        ValueError: If it is not finite.
-
-    >>> usd_text(12.5), usd_text(1e-7), usd_text(3), usd_text(0.1 + 0.2), usd_text(None)
-    ('12.5', '0', '3', '0.3', None)
-    """
-    if value is None:
-        return None
-    if not math.isfinite(value):
-        raise ValueError(f"{value!r} is not an amount of money")
-    amount = Decimal(str(value)).quantize(_MICRO_USD, rounding=ROUND_HALF_EVEN)
-    text = f"{amount:f}".rstrip("0").rstrip(".")
-    return "0" if text == "-0" else text
 
 
 def echo_err(text: str) -> None:

@@ -1,0 +1,223 @@
+"""The answer: every offer priced for this job, ranked, with what was refused and why. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from planner.candidates import Candidate, CandidateMemory
+from planner.job import Assumption
+from planner.memory import MemoryEstimate
+from planner.overheads import ASSUMED_SOURCE
+from planner.pricing import STORAGE_SOURCE, STORAGE_USD_PER_GB_MONTH, Priced, Solver
+from planner.quantiles import Quantiles
+from planner.question import Question
+from planner.ranking import pareto, ranked
+from planner.risk import PRIOR_SOURCE, probability_by, spot_hazard_per_h
+from planner.search import Refusal
+from providers.offers import Coverage, Offer, PriceSnapshot
+
+_GIB = 2.0**30
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Offers that were dropped for one reason."""
+
+    reason_code: str
+    reason: str
+    count: int
+    example_offer: Offer
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The whole answer; `candidates` is ranked and cut to the limit, `candidates_total` counts all."""
+
+    question: Question
+    snapshot_id: str
+    live: bool
+    coverage: tuple[Coverage, ...]
+    candidates: tuple[Candidate, ...]
+    candidates_total: int
+    rejected: tuple[Rejection, ...]
+    assumptions: tuple[Assumption, ...]
+    warnings: tuple[tuple[str, str], ...]
+
+    @property
+    def recommended(self) -> Candidate | None:
+        """The best-ranked candidate."""
+        return self.candidates[0] if self.candidates else None
+
+
+def build_estimate(question: Question, snapshot: PriceSnapshot, *, limit: int | None = 100) -> Estimate:
+    """Price the job on every allowed offer and rank the result.
+
+    Args:
+        question: The job and what is wanted.
+        snapshot: Offers.
+        limit: Candidates to keep besides the Pareto frontier, None for all.
+    """
+    refusals = _Refusals()
+    priced = list(_price_all(question, snapshot.offers, refusals))
+    frontier = pareto(priced)
+    order = enumerate(ranked(priced, question.goal), 1)
+    candidates = tuple(
+        _candidate(question, item, rank, id(item) in frontier)
+        for rank, item in order
+        if limit is None or rank <= limit or id(item) in frontier
+    )
+    return Estimate(
+        question=question,
+        snapshot_id=snapshot.snapshot_id,
+        live=snapshot.live,
+        coverage=snapshot.coverage,
+        candidates=candidates,
+        candidates_total=len(priced),
+        rejected=refusals.sorted(),
+        assumptions=(*question.job.assumptions, *_assumptions(candidates)),
+        warnings=(*question.job.warnings, *_warnings(candidates, snapshot)),
+    )
+
+
+class _Refusals:
+    """Counts dropped offers by reason, keeping one example of each."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], tuple[int, Offer]] = {}
+
+    def add(self, code: str, reason: str, offer: Offer) -> None:
+        count, example = self._found.get((code, reason), (0, offer))
+        self._found[code, reason] = (count + 1, example)
+
+    def sorted(self) -> tuple[Rejection, ...]:
+        rows = (Rejection(code, reason, count, offer) for (code, reason), (count, offer) in self._found.items())
+        return tuple(sorted(rows, key=lambda row: (-row.count, row.reason)))
+
+
+def _price_all(question: Question, offers: Iterable[Offer], refusals: _Refusals) -> Iterator[Priced]:
+    solver = Solver(question)
+    for offer in offers:
+        refused = question.filter.refuses(offer)
+        if refused is not None:
+            refusals.add(*refused, offer)
+            continue
+        answers = [solver.price(offer, nodes) for nodes in question.nodes]
+        yield from (answer for answer in answers if isinstance(answer, Priced))
+        if not any(isinstance(answer, Priced) for answer in answers):
+            last = next(answer for answer in reversed(answers) if isinstance(answer, Refusal))
+            refusals.add(last.reason_code, last.reason, offer)
+
+
+def _candidate(question: Question, item: Priced, rank: int, on_frontier: bool) -> Candidate:
+    fit, line = item.solved.fit, item.solved.line
+    gpus = item.nodes * item.offer.gpus_per_node
+    deadline_h = question.goal.deadline_h
+    return Candidate(
+        candidate_id=_candidate_id(item),
+        rank=rank,
+        pareto=on_frontier,
+        offer=_flagged(item),
+        nodes=item.nodes,
+        parallelism=fit.setup.parallelism,
+        micro_batch=fit.setup.micro_batch,
+        grad_accum=fit.setup.grad_accum,
+        gradient_checkpointing=fit.setup.gradient_checkpointing,
+        verdict=fit.memory.verdict,
+        memory=candidate_memory(fit.memory),
+        host_ram_gib=fit.memory.host_ram_bytes / _GIB,
+        disk_gib=fit.memory.disk_bytes / _GIB,
+        step_time_s=fit.step.step_time_s,
+        tokens_per_s_total=_tokens_per_s(question, fit.step.step_time_s),
+        wall_clock_h=line.wall_clock_h,
+        gpu_hours=line.wall_clock_h.scaled(gpus),
+        cost_usd=item.cost_usd,
+        cost_tree_usd=_cost_tree(item),
+        finish_at=_finish_at(question, line.finish_h),
+        p_finish_by_deadline=None if deadline_h is None else probability_by(line.finish_h, deadline_h),
+    )
+
+
+def candidate_memory(memory: MemoryEstimate) -> CandidateMemory:
+    """The same in GiB."""
+    return CandidateMemory(
+        allocated_gib=memory.allocated_bytes / _GIB,
+        reserved_gib=memory.reserved_bytes / _GIB,
+        nvml_gib=memory.nvml_bytes / _GIB,
+        upper_gib=memory.upper_bytes / _GIB,
+        limit_gib=memory.limit_bytes / _GIB,
+        components_gib={name: value / _GIB for name, value in memory.components_bytes.items()},
+    )
+
+
+def _flagged(item: Priced) -> Offer:
+    """The offer, marked where its host memory is too small for loading the model."""
+    needed_gib = item.solved.fit.memory.host_ram_bytes / _GIB
+    if item.offer.ram_gib is not None and item.offer.ram_gib < needed_gib:
+        return replace(item.offer, flags=(*item.offer.flags, "host_ram_short"))
+    return item.offer
+
+
+def _candidate_id(item: Priced) -> str:
+    """Short and stable: the same offer, number of machines and way of running give the same id."""
+    offer, setup = item.offer, item.solved.fit.setup
+    text = "|".join(
+        str(part)
+        for part in (
+            *(offer.cloud, offer.region, offer.zone, offer.instance_type, offer.gpu, offer.gpus_per_node),
+            *(offer.market, item.nodes, setup.parallelism.kind, setup.micro_batch, setup.gradient_checkpointing),
+        )
+    )
+    return "c-" + hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def _tokens_per_s(question: Question, step_time_s: Quantiles) -> Quantiles:
+    tokens = question.job.global_batch * question.job.row_tokens
+    return Quantiles(tokens / step_time_s.p90, tokens / step_time_s.p50, tokens / step_time_s.p10)
+
+
+def _cost_tree(item: Priced) -> dict[str, float | None]:
+    """Lines whose known values add up to the p50 of the cost."""
+    line = item.solved.line
+    per_hour_usd = (item.offer.price_usd_per_hour or 0.0) * item.nodes
+    fixed = item.solved.fixed_usd
+    return {
+        "compute": line.compute_h * per_hour_usd,
+        "rework": line.rework_h * per_hour_usd,
+        "reprovision": line.reprovision_h * per_hour_usd,
+        "storage": fixed["storage"],
+        "requests": fixed["requests"],
+        "egress": fixed["egress"],
+        "controller": fixed["controller"],
+        "idle": line.idle_h * per_hour_usd,
+    }
+
+
+def _finish_at(question: Question, finish_h: Quantiles) -> tuple[str, str, str]:
+    def at(hours: float) -> str:
+        moment = question.goal.now + timedelta(hours=min(hours, 24 * 36500))
+        return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    return at(finish_h.p10), at(finish_h.p50), at(finish_h.p90)
+
+
+def _assumptions(candidates: tuple[Candidate, ...]) -> Iterator[Assumption]:
+    yield Assumption("machine start, set-up, model download", "typical", "s", ASSUMED_SOURCE)
+    yield Assumption("capacity", "at once", "", "the first start is assumed to find a machine; waits follow preemptions only")
+    yield Assumption("checkpoint storage", STORAGE_USD_PER_GB_MONTH, "USD per GB-month", STORAGE_SOURCE)
+    if any(candidate.offer.market == "spot" for candidate in candidates):
+        hazard = spot_hazard_per_h("any", 1)
+        yield Assumption("spot interruptions, one machine", hazard.p50, "per hour", PRIOR_SOURCE)
+
+
+def _warnings(candidates: tuple[Candidate, ...], snapshot: PriceSnapshot) -> Iterator[tuple[str, str]]:
+    if any(candidate.cost_tree_usd["egress"] is None for candidate in candidates):
+        yield "egress_unknown", "egress is not in the total: where the checkpoints go is not known yet"
+    partial = [cover.cloud for cover in snapshot.coverage if not cover.complete]
+    if partial:
+        yield (
+            "partial_prices",
+            f"the price snapshot is partial for {', '.join(partial)}: a cheaper offer may exist there",
+        )

@@ -1,0 +1,260 @@
+"""The estimate as the JSON that outside tools rely on (schema `tuneplan/estimate`), and candidates read back from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from planner.candidates import Candidate, CandidateMemory
+from planner.estimate import Estimate, Rejection
+from planner.money import micro_usd, usd_text, usd_text_of_micro
+from planner.quantiles import Quantiles
+from planner.ranking import SURE_ENOUGH
+from planner.relax import NearestFit
+from planner.setup import Parallelism
+from providers.offers import Offer
+
+_LINES = ("compute", "rework", "reprovision", "storage", "requests", "egress", "controller", "idle")
+
+
+def estimate_document(
+    estimate: Estimate, *, spec_hash: str, plan_hash: str, nearest: tuple[NearestFit, ...] = ()
+) -> dict[str, Any]:
+    """Everything below the common first keys of a `tuneplan/estimate` document."""
+    question = estimate.question
+    recommended = estimate.recommended
+    return {
+        "spec_hash": spec_hash,
+        "plan_hash": plan_hash,
+        "prices": _prices(estimate),
+        "model": {
+            "id": question.arch.id,
+            "revision": question.arch.revision,
+            "params_total": question.counts.total,
+            "params_active": question.counts.active,
+            "params_trainable": question.trainable,
+        },
+        "workload": _workload(estimate),
+        "goal": _goal(estimate),
+        "recommended": None if recommended is None else recommended.candidate_id,
+        "candidates": [candidate_document(candidate) for candidate in estimate.candidates],
+        "candidates_total": estimate.candidates_total,
+        "rejected": [_rejection(row) for row in estimate.rejected],
+        "nearest_fits": [_nearest(row) for row in nearest],
+        "assumptions": [asdict(row) for row in estimate.assumptions],
+        "warnings": [{"code": code, "message": message} for code, message in estimate.warnings],
+    }
+
+
+def _prices(estimate: Estimate) -> dict[str, Any]:
+    dates = sorted(cover.as_of_at for cover in estimate.coverage if cover.as_of_at)
+    return {
+        "snapshot_id": estimate.snapshot_id,
+        "oldest_as_of_at": dates[0] if dates else None,
+        "newest_as_of_at": dates[-1] if dates else None,
+        "live": estimate.live,
+        "coverage": [
+            {"cloud": cover.cloud, "rows": cover.rows, "complete": cover.complete} for cover in estimate.coverage
+        ],
+    }
+
+
+def _workload(estimate: Estimate) -> dict[str, Any]:
+    job = estimate.question.job
+    return {
+        "tokens_total": round(job.tokens_total),
+        "tokens_per_step": round(job.global_batch * job.row_tokens),
+        "steps": job.steps,
+        "flops_total": estimate.question.flops_total,
+    }
+
+
+def _goal(estimate: Estimate) -> dict[str, Any]:
+    goal = estimate.question.goal
+    return {
+        "objective": goal.objective,
+        "deadline_at": None if goal.deadline is None else goal.deadline.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "budget_usd": usd_text(goal.budget_usd),
+        "met": goal_met(estimate),
+    }
+
+
+def goal_met(estimate: Estimate) -> bool | None:
+    """Whether the recommended candidate keeps deadline and budget; None if neither is set."""
+    goal, best = estimate.question.goal, estimate.recommended
+    if goal.deadline is None and goal.budget_usd is None:
+        return None
+    if best is None:
+        return False
+    in_budget = goal.budget_usd is None or best.cost_usd.p50 <= goal.budget_usd
+    in_time = best.p_finish_by_deadline is None or best.p_finish_by_deadline >= SURE_ENOUGH
+    return in_budget and in_time
+
+
+def candidate_document(candidate: Candidate) -> dict[str, Any]:
+    """One candidate as JSON types."""
+    return {
+        "id": candidate.candidate_id,
+        "rank": candidate.rank,
+        "pareto": candidate.pareto,
+        "offer": offer_document(candidate.offer),
+        "nodes": candidate.nodes,
+        "gpus_total": candidate.gpus_total,
+        "parallelism": asdict(candidate.parallelism),
+        "micro_batch": candidate.micro_batch,
+        "grad_accum": candidate.grad_accum,
+        "gradient_checkpointing": candidate.gradient_checkpointing,
+        "verdict": candidate.verdict,
+        "memory_gib_per_gpu": _memory(candidate.memory),
+        "host_ram_gib": round(candidate.host_ram_gib, 3),
+        "disk_gib": round(candidate.disk_gib, 3),
+        "step_time_s": quantiles_document(candidate.step_time_s),
+        "tokens_per_s_total": quantiles_document(candidate.tokens_per_s_total),
+        "wall_clock_h": quantiles_document(candidate.wall_clock_h),
+        "gpu_hours": quantiles_document(candidate.gpu_hours),
+        **_cost(candidate),
+        "finish_at": _finish(candidate.finish_at),
+        "p_finish_by_deadline": candidate.p_finish_by_deadline,
+    }
+
+
+def _cost(candidate: Candidate) -> dict[str, Any]:
+    """Cost with its lines; the p50 is the sum of the known lines in whole micro-dollars, so that they add up."""
+    lines = {name: candidate.cost_tree_usd[name] for name in _LINES}
+    micro = {name: None if value is None else micro_usd(value) for name, value in lines.items()}
+    p50 = sum(value for value in micro.values() if value is not None)
+    low, high = micro_usd(candidate.cost_usd.p10), micro_usd(candidate.cost_usd.p90)
+    three = {"p10": min(low, p50), "p50": p50, "p90": max(high, p50)}
+    return {
+        "cost_usd": {name: usd_text_of_micro(value) for name, value in three.items()},
+        "cost_tree_usd": {
+            name: None if value is None else usd_text_of_micro(value) for name, value in micro.items()
+        },
+    }
+
+
+def _memory(memory: CandidateMemory) -> dict[str, Any]:
+    return {
+        "allocated": round(memory.allocated_gib, 4),
+        "reserved": round(memory.reserved_gib, 4),
+        "nvml": round(memory.nvml_gib, 4),
+        "upper": round(memory.upper_gib, 4),
+        "limit": round(memory.limit_gib, 4),
+        "components": {name: round(value, 4) for name, value in memory.components_gib.items()},
+    }
+
+
+def _finish(finish_at: tuple[str, str, str] | None) -> dict[str, str] | None:
+    return None if finish_at is None else dict(zip(("p10", "p50", "p90"), finish_at, strict=True))
+
+
+def offer_document(offer: Offer) -> dict[str, Any]:
+    """OFFER of the JSON interface."""
+    return {
+        "cloud": offer.cloud,
+        "region": offer.region,
+        "zone": offer.zone,
+        "instance_type": offer.instance_type,
+        "gpu": offer.gpu,
+        "gpus_per_node": offer.gpus_per_node,
+        "gpu_mem_gib": offer.gpu_mem_gib,
+        "market": offer.market,
+        "price_usd_per_h": usd_text(offer.price_usd_per_hour),
+        "price_usd_per_gpu_h": usd_text(offer.price_usd_per_gpu_hour),
+        "source": offer.source,
+        "as_of_at": offer.as_of_at,
+        "flags": list(offer.flags),
+        "vcpus": offer.vcpus,
+        "ram_gib": offer.ram_gib,
+    }
+
+
+def quantiles_document(value: Quantiles) -> dict[str, float]:
+    """Q of numbers, unrounded so that products of them stay exact."""
+    return {"p10": value.p10, "p50": value.p50, "p90": value.p90}
+
+
+def usd_quantiles_document(value: Quantiles) -> dict[str, str | None]:
+    """Q of amounts, as decimal strings."""
+    return {"p10": usd_text(value.p10), "p50": usd_text(value.p50), "p90": usd_text(value.p90)}
+
+
+def _rejection(row: Rejection) -> dict[str, Any]:
+    return {
+        "reason_code": row.reason_code,
+        "reason": row.reason,
+        "count": row.count,
+        "example_offer": offer_document(row.example_offer),
+    }
+
+
+def _nearest(row: NearestFit) -> dict[str, Any]:
+    return {
+        "set": row.changes,
+        "verdict": row.verdict,
+        "cost_usd": None if row.cost_usd is None else usd_quantiles_document(row.cost_usd),
+    }
+
+
+def candidate_from_document(document: Mapping[str, Any]) -> Candidate:
+    """A candidate read back from its JSON; unknown keys of a newer writer are ignored.
+
+    Raises:
+        KeyError, TypeError, ValueError: The document is not one of ours; the caller names the file.
+    """
+    memory = document["memory_gib_per_gpu"]
+    finish = document["finish_at"]
+    return Candidate(
+        candidate_id=document["id"],
+        rank=document["rank"],
+        pareto=document["pareto"],
+        offer=offer_from_document(document["offer"]),
+        nodes=document["nodes"],
+        parallelism=Parallelism(**document["parallelism"]),
+        micro_batch=document["micro_batch"],
+        grad_accum=document["grad_accum"],
+        gradient_checkpointing=document["gradient_checkpointing"],
+        verdict=document["verdict"],
+        memory=CandidateMemory(
+            *(memory[name] for name in ("allocated", "reserved", "nvml", "upper", "limit", "components"))
+        ),
+        host_ram_gib=document["host_ram_gib"],
+        disk_gib=document["disk_gib"],
+        step_time_s=_quantiles(document["step_time_s"]),
+        tokens_per_s_total=_quantiles(document["tokens_per_s_total"]),
+        wall_clock_h=_quantiles(document["wall_clock_h"]),
+        gpu_hours=_quantiles(document["gpu_hours"]),
+        cost_usd=_quantiles(document["cost_usd"]),
+        cost_tree_usd={name: _amount(value) for name, value in document["cost_tree_usd"].items()},
+        finish_at=None if finish is None else (finish["p10"], finish["p50"], finish["p90"]),
+        p_finish_by_deadline=document["p_finish_by_deadline"],
+    )
+
+
+def offer_from_document(document: Mapping[str, Any]) -> Offer:
+    """An offer read back from its JSON."""
+    return Offer(
+        cloud=document["cloud"],
+        region=document["region"],
+        zone=document["zone"],
+        instance_type=document["instance_type"],
+        gpu=document["gpu"],
+        gpus_per_node=document["gpus_per_node"],
+        gpu_mem_gib=document["gpu_mem_gib"],
+        vcpus=document.get("vcpus"),
+        ram_gib=document.get("ram_gib"),
+        market=document["market"],
+        price_usd_per_hour=_amount(document["price_usd_per_h"]),
+        source=document["source"],
+        as_of_at=document["as_of_at"],
+        flags=tuple(document["flags"]),
+    )
+
+
+def _quantiles(document: Mapping[str, Any]) -> Quantiles:
+    return Quantiles(float(document["p10"]), float(document["p50"]), float(document["p90"]))
+
+
+def _amount(text: str | None) -> float | None:
+    return None if text is None else float(text)

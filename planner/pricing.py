@@ -1,0 +1,149 @@
+"""What the job costs on one offer: the shared physics of a machine shape, once, then money per offer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from planner.artifacts import checkpoint_bytes, result_bytes
+from planner.hardware import GpuFacts, cpu_facts, gpu_facts
+from planner.overheads import Overheads, overheads
+from planner.quantiles import Quantiles
+from planner.question import Question
+from planner.risk import spot_hazard_per_h
+from planner.search import Fit, Refusal, best_fit
+from planner.setup import Cluster
+from planner.timeline import Timeline, timeline
+from providers.offers import Offer
+
+#: Object storage, list price of the largest provider's standard class in its cheapest region (S3 standard,
+#: us-east-1): USD per GB (1e9 bytes) and month of 730 h, and per thousand writes.
+STORAGE_USD_PER_GB_MONTH = 0.023
+WRITES_USD_PER_THOUSAND = 0.005
+STORAGE_SOURCE = "S3 standard list price, us-east-1"
+#: Files of a checkpoint, its manifest and its head.
+_OBJECTS_PER_CHECKPOINT = 12
+#: An evaluation is a forward pass: a third of a training step's work, on the base and on the tuned model.
+_EVALUATION_SHARE = 2 / 3
+
+FREE_LINES: dict[str, float | None] = {"storage": 0.0, "requests": 0.0, "egress": 0.0, "controller": 0.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Solved:
+    """A fit with its hours in one market: what all offers of one shape share.
+
+    Attributes:
+        fit: How the job is spread and what it takes.
+        around: Overheads.
+        line: Hours.
+        fixed_usd: Cost lines that do not depend on the machine's price; None is unknown.
+        checkpoint_bytes: Size of one checkpoint.
+    """
+
+    fit: Fit
+    around: Overheads
+    line: Timeline
+    fixed_usd: dict[str, float | None]
+    checkpoint_bytes: float
+
+    @property
+    def fixed_total_usd(self) -> float:
+        """Sum of the known fixed lines."""
+        return sum(value for value in self.fixed_usd.values() if value is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """One offer with its bill: what ranking needs."""
+
+    offer: Offer
+    nodes: int
+    solved: Solved
+    cost_usd: Quantiles
+
+    @property
+    def finish_h(self) -> Quantiles:
+        """Hours from now to the result, if capacity is had at once."""
+        return self.solved.line.finish_h
+
+
+class Solver:
+    """Solves machine shapes for one question, each once."""
+
+    def __init__(self, question: Question) -> None:
+        """Start with nothing solved."""
+        self._question = question
+        self._fits: dict[tuple[object, ...], Fit | Refusal] = {}
+        self._solved: dict[tuple[object, ...], Solved | Refusal] = {}
+
+    def price(self, offer: Offer, nodes: int) -> Priced | Refusal:
+        """The job's bill on `nodes` machines of this offer, or why it cannot run there."""
+        solved = self.solve(offer, nodes)
+        if isinstance(solved, Refusal):
+            return solved
+        per_hour_usd = (offer.price_usd_per_hour or 0.0) * nodes
+        cost = solved.line.wall_clock_h.scaled(per_hour_usd).shifted(solved.fixed_total_usd)
+        return Priced(offer, nodes, solved, cost)
+
+    def solve(self, offer: Offer, nodes: int) -> Solved | Refusal:
+        """Fit and hours of a shape in a market."""
+        key = (offer.gpu, offer.gpus_per_node, offer.gpu_mem_gib, nodes, offer.market)
+        if key not in self._solved:
+            self._solved[key] = self._solve(offer, nodes)
+        return self._solved[key]
+
+    def _solve(self, offer: Offer, nodes: int) -> Solved | Refusal:
+        key = (offer.gpu, offer.gpus_per_node, offer.gpu_mem_gib, nodes)
+        if key not in self._fits:
+            self._fits[key] = _fit(self._question, offer, nodes)
+        fit = self._fits[key]
+        return fit if isinstance(fit, Refusal) else _timed(self._question, offer, nodes, fit)
+
+
+def _fit(question: Question, offer: Offer, nodes: int) -> Fit | Refusal:
+    facts = _facts(offer)
+    if facts is None:
+        return Refusal("no_gpu_facts", f"nothing is known of the GPU {offer.gpu}")
+    cluster = Cluster(facts, offer.gpus_per_node, nodes, offer.gpu_mem_gib)
+    return best_fit(question.job, question.base, cluster, question.freedom)
+
+
+def _facts(offer: Offer) -> GpuFacts | None:
+    if offer.gpu == "CPU":
+        return cpu_facts(int(offer.vcpus or 1), offer.ram_gib or 1.0)
+    return gpu_facts(offer.gpu)
+
+
+def _timed(question: Question, offer: Offer, nodes: int, fit: Fit) -> Solved:
+    local = offer.market == "local"
+    checkpoint = checkpoint_bytes(fit.setup, question.trainable)
+    around = overheads(
+        local=local,
+        weight_bytes=2.0 * question.counts.total,
+        checkpoint_bytes=checkpoint,
+        result_bytes=result_bytes(fit.setup, question.trainable),
+        data_tokens=question.job.tokens_total,
+        evaluate_s=_evaluate_s(question, fit),
+    )
+    hazard = spot_hazard_per_h(offer.gpu, nodes) if offer.market == "spot" else None
+    line = timeline(question.job.steps, fit.step.step_time_s, around, hazard)
+    fixed = FREE_LINES if local else _object_store_lines(question, line, checkpoint)
+    return Solved(fit, around, line, fixed, checkpoint)
+
+
+def _evaluate_s(question: Question, fit: Fit) -> float:
+    rows_per_s = question.job.global_batch / fit.step.step_time_s.p50
+    return question.job.eval_rows / rows_per_s * _EVALUATION_SHARE
+
+
+def _object_store_lines(question: Question, line: Timeline, checkpoint: float) -> dict[str, float | None]:
+    """Storage and requests of checkpoints; egress is unknown until the bucket's place is."""
+    hours = line.finish_h.p50
+    commits = max(hours * 3600 / line.interruptions.checkpoint_interval_s, 1.0)
+    kept_gb = checkpoint * (question.keep_checkpoints + 1) / 1e9
+    return {
+        "storage": kept_gb * STORAGE_USD_PER_GB_MONTH * hours / 730,
+        "requests": commits * _OBJECTS_PER_CHECKPOINT * WRITES_USD_PER_THOUSAND / 1000,
+        "egress": None,
+        "controller": 0.0,
+    }

@@ -1,0 +1,66 @@
+"""Everything an estimate depends on, resolved and free of YAML, files and clocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from planner.architecture import ModelArchitecture, ParameterCounts
+from planner.filters import OfferFilter
+from planner.job import Job
+from planner.search import Freedom
+from planner.setup import TrainingSetup
+from planner.spec import Objective
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What the person wants, resolved against the clock.
+
+    Attributes:
+        objective: What to prefer.
+        now: When the estimate is made; the job is assumed to start now.
+        deadline: When the result must be there, None if there is no hurry.
+        budget_usd: Total for the job, None if not set.
+    """
+
+    objective: Objective
+    now: datetime
+    deadline: datetime | None = None
+    budget_usd: float | None = None
+
+    @property
+    def deadline_h(self) -> float | None:
+        """Hours left until the deadline."""
+        return None if self.deadline is None else (self.deadline - self.now).total_seconds() / 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A job, what may be chosen for it, and what is wanted.
+
+    Attributes:
+        arch: The base model.
+        counts: Its parameters.
+        trainable: Parameters that are trained.
+        flops_total: Floating-point operations of the whole training.
+        job: What must be computed.
+        base: Training set-up without what the search chooses.
+        freedom: What the search may choose.
+        nodes: Numbers of machines to try, ascending.
+        filter: Which offers are allowed.
+        goal: What is wanted.
+        keep_checkpoints: Checkpoints kept at the same time.
+    """
+
+    arch: ModelArchitecture
+    counts: ParameterCounts
+    trainable: int
+    flops_total: float
+    job: Job
+    base: TrainingSetup
+    freedom: Freedom
+    nodes: tuple[int, ...]
+    filter: OfferFilter
+    goal: Goal
+    keep_checkpoints: int = 2

@@ -1,0 +1,73 @@
+"""Orders priced offers by an objective and finds the ones no other beats in both cost and time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from planner.filters import DOUBTFUL_FLAGS
+from planner.pricing import Priced
+from planner.question import Goal
+from planner.risk import probability_by
+
+#: A deadline is kept by a candidate that makes it with at least this chance.
+SURE_ENOUGH = 0.9
+
+_Key = tuple[float, ...]
+
+
+def ranked(priced: Sequence[Priced], goal: Goal) -> list[Priced]:
+    """Best first: sure fits before borderline ones, believable prices before doubtful ones, then the objective."""
+    score = _SCORES[goal.objective]
+
+    def key(item: Priced) -> _Key:
+        borderline = item.solved.fit.memory.verdict != "fits"
+        doubtful = not DOUBTFUL_FLAGS.isdisjoint(item.offer.flags)
+        return (doubtful, borderline, *score(item, goal), item.nodes)
+
+    return sorted(priced, key=key)
+
+
+def pareto(priced: Sequence[Priced]) -> set[int]:
+    """Identities (`id`) of the believable items that no other beats in expected cost and in expected finish."""
+    frontier: set[int] = set()
+    cheapest = float("inf")
+    believable = (item for item in priced if DOUBTFUL_FLAGS.isdisjoint(item.offer.flags))
+    for item in sorted(believable, key=lambda item: (item.finish_h.p50, item.cost_usd.p50)):
+        if item.cost_usd.p50 < cheapest:
+            cheapest = item.cost_usd.p50
+            frontier.add(id(item))
+    return frontier
+
+
+def _cheapest(item: Priced, goal: Goal) -> _Key:
+    return (item.cost_usd.p50, item.finish_h.p50)
+
+
+def _fastest(item: Priced, goal: Goal) -> _Key:
+    return (item.finish_h.p50, item.cost_usd.p50)
+
+
+def _fastest_within_budget(item: Priced, goal: Goal) -> _Key:
+    over = goal.budget_usd is not None and item.cost_usd.p50 > goal.budget_usd
+    return (over, *(_cheapest(item, goal) if over else _fastest(item, goal)))
+
+
+def _best_value(item: Priced, goal: Goal) -> _Key:
+    """Cost times time: a percent of either counts the same."""
+    return (item.cost_usd.p50 * item.finish_h.p50, item.cost_usd.p50)
+
+
+def _cheapest_by_deadline(item: Priced, goal: Goal) -> _Key:
+    if goal.deadline_h is None:
+        return _cheapest(item, goal)
+    chance = probability_by(item.finish_h, goal.deadline_h)
+    return (0.0, *_cheapest(item, goal)) if chance >= SURE_ENOUGH else (1.0, -chance, item.cost_usd.p50)
+
+
+_SCORES: dict[str, Callable[[Priced, Goal], _Key]] = {
+    "cheapest": _cheapest,
+    "fastest": _fastest,
+    "fastest_within_budget": _fastest_within_budget,
+    "best_value": _best_value,
+    "cheapest_by_deadline": _cheapest_by_deadline,
+}

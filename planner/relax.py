@@ -1,0 +1,98 @@
+"""Where nothing fits: the single changes of the spec that would make it fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from planner.candidates import Verdict
+from planner.estimate import Estimate, build_estimate
+from planner.filters import OfferFilter
+from planner.quantiles import Quantiles
+from planner.question import Question
+from planner.search import Freedom
+from providers.offers import PriceSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class NearestFit:
+    """One change (dotted spec key to value) and what it gives."""
+
+    changes: dict[str, Any]
+    verdict: Verdict
+    cost_usd: Quantiles | None
+
+
+def nearest_fits(question: Question, snapshot: PriceSnapshot, *, most: int = 5) -> tuple[NearestFit, ...]:
+    """Changes that make the job fit, the smallest interference first.
+
+    Args:
+        question: A question that no offer answered.
+        snapshot: The same offers.
+        most: How many to return.
+    """
+    found: list[NearestFit] = []
+    for changes, changed in _changes(question):
+        best = build_estimate(changed, snapshot, limit=1).recommended
+        if best is not None:
+            found.append(NearestFit(changes, best.verdict, best.cost_usd))
+        if len(found) == most:
+            break
+    return tuple(found)
+
+
+def _changes(question: Question) -> Iterator[tuple[dict[str, Any], Question]]:
+    yield from _batch_changes(question)
+    yield from _sequence_changes(question)
+    yield from _weight_changes(question)
+    yield from _machine_changes(question)
+
+
+def _batch_changes(question: Question) -> Iterator[tuple[dict[str, Any], Question]]:
+    freedom = question.freedom
+    if freedom.micro_batch not in (None, 1):
+        yield {"train.micro_batch": 1}, replace(question, freedom=replace(freedom, micro_batch=1))
+    if freedom.gradient_checkpointing is False:
+        yield (
+            {"train.gradient_checkpointing": True},
+            replace(question, freedom=Freedom(freedom.micro_batch, None)),
+        )
+    if not question.base.fused_loss:
+        yield {"train.fused_loss": True}, replace(question, base=replace(question.base, fused_loss=True))
+
+
+def _sequence_changes(question: Question) -> Iterator[tuple[dict[str, Any], Question]]:
+    tokens = question.job.sequence_tokens // 2
+    while tokens >= 128:
+        job = replace(question.job, sequence_tokens=tokens, row_tokens=min(question.job.row_tokens, tokens))
+        yield (
+            {"train.sequence_length": tokens},
+            replace(question, job=job, base=replace(question.base, sequence_tokens=tokens)),
+        )
+        tokens //= 2
+
+
+def _weight_changes(question: Question) -> Iterator[tuple[dict[str, Any], Question]]:
+    base = question.base
+    if base.adapter is not None and base.quantization != "4bit":
+        yield {"method.kind": "qlora"}, replace(question, base=replace(base, quantization="4bit"))
+
+
+def _machine_changes(question: Question) -> Iterator[tuple[dict[str, Any], Question]]:
+    more = tuple(sorted({*question.nodes, *(2 * nodes for nodes in question.nodes)}))
+    yield {"where.nodes": f"1..{more[-1]}"}, replace(question, nodes=more)
+    wide = OfferFilter(markets=question.filter.markets)
+    if question.filter != wide:
+        yield (
+            {"where": {"market": sorted(question.filter.markets)}},
+            replace(question, filter=wide),
+        )
+
+
+def explain_nothing(estimate: Estimate) -> str:
+    """One sentence on why there is no candidate: the commonest reason."""
+    if not estimate.rejected:
+        return "there is no offer at all in the price snapshot"
+    row = estimate.rejected[0]
+    return f"none of {sum(r.count for r in estimate.rejected)} offers can run this job: {row.reason} ({row.count})"

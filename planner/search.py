@@ -1,0 +1,163 @@
+"""Finds how to spread a job over one kind of machine: parallelism, checkpointing and micro-batch."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, replace
+
+from planner.job import Job
+from planner.memory import MemoryEstimate, estimate_memory
+from planner.setup import Cluster, ParallelKind, Parallelism, TrainingSetup
+from planner.throughput import StepEstimate, estimate_step
+
+#: Rows in flight beyond this many tokens no longer make a GPU faster, they only fill its memory.
+_ENOUGH_TOKENS = 32_768
+
+
+@dataclass(frozen=True, slots=True)
+class Freedom:
+    """What the search may choose itself.
+
+    Attributes:
+        micro_batch: Fixed rows a GPU, None to choose.
+        gradient_checkpointing: Fixed, None to choose.
+    """
+
+    micro_batch: int | None = None
+    gradient_checkpointing: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """The chosen way, with its prediction; `memory` is of the longest rows, `step` of the mean ones."""
+
+    setup: TrainingSetup
+    memory: MemoryEstimate
+    step: StepEstimate
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why no way was found: `reason_code` as in the estimate's JSON, and the memory of the nearest try."""
+
+    reason_code: str
+    reason: str
+    memory: MemoryEstimate | None = None
+
+
+def best_fit(job: Job, base: TrainingSetup, cluster: Cluster, freedom: Freedom) -> Fit | Refusal:
+    """The fastest way that fits, else the one that is borderline, else why there is none.
+
+    Data parallel copies are tried before sharding: where a copy fits, sharding only adds traffic.
+
+    Args:
+        job: What must be computed.
+        base: Set-up with everything but parallelism, micro-batch, accumulation and checkpointing.
+        cluster: The machines.
+        freedom: What may be chosen.
+    """
+    refusal = Refusal("filtered", "")
+    best: Fit | None = None
+    for kind in _kinds(cluster, base):
+        found = _best_of_kind(job, base, cluster, freedom, kind)
+        if isinstance(found, Refusal):
+            refusal = _nearer(refusal, found)
+        elif best is None or _order(found) < _order(best):
+            best = found
+        if best is not None and best.memory.verdict == "fits":
+            break
+    return best or refusal
+
+
+def _kinds(cluster: Cluster, base: TrainingSetup) -> tuple[ParallelKind, ...]:
+    if cluster.gpus_per_node * cluster.nodes == 1:
+        return ("single",)
+    return ("ddp", "fsdp")
+
+
+def _best_of_kind(
+    job: Job, base: TrainingSetup, cluster: Cluster, freedom: Freedom, kind: ParallelKind
+) -> Fit | Refusal:
+    gpus = cluster.gpus_per_node * cluster.nodes
+    rows = _micro_batches(job, gpus, freedom.micro_batch)
+    if not rows:
+        return Refusal("filtered", _indivisible(job, gpus, freedom.micro_batch))
+    best: Fit | None = None
+    tried: MemoryEstimate | None = None
+    for checkpointing in _checkpointing(freedom):
+        setup = replace(
+            base, parallelism=Parallelism(kind, data=gpus), gradient_checkpointing=checkpointing, grad_accum=1
+        )
+        found = _largest(setup, cluster, rows)
+        if isinstance(found, MemoryEstimate):
+            tried = found
+            continue
+        fit = _timed(job, cluster, *found)
+        best = fit if best is None or _order(fit) < _order(best) else best
+    return best or Refusal("oom", f"{gpus} x {cluster.gpu.name}: too little memory", tried)
+
+
+def _checkpointing(freedom: Freedom) -> tuple[bool, ...]:
+    if freedom.gradient_checkpointing is None:
+        return (False, True)
+    return (freedom.gradient_checkpointing,)
+
+
+def _micro_batches(job: Job, gpus: int, fixed: int | None) -> tuple[int, ...]:
+    """Rows a GPU may hold at once, ascending: they must divide each GPU's share of the global batch."""
+    if job.global_batch % gpus:
+        return ()
+    share = job.global_batch // gpus
+    if fixed is not None:
+        return (fixed,) if share % fixed == 0 else ()
+    enough = max(_ENOUGH_TOKENS // job.sequence_tokens, 1)
+    return tuple(rows for rows in _divisors(share) if rows <= enough)
+
+
+@functools.cache
+def _divisors(number: int) -> tuple[int, ...]:
+    small = [n for n in range(1, int(number**0.5) + 1) if number % n == 0]
+    return tuple(sorted({*small, *(number // n for n in small)}))
+
+
+def _indivisible(job: Job, gpus: int, fixed: int | None) -> str:
+    per_gpu = f" in micro-batches of {fixed}" if fixed else ""
+    return f"a global batch of {job.global_batch} does not divide over {gpus} GPUs{per_gpu}"
+
+
+def _largest(
+    setup: TrainingSetup, cluster: Cluster, rows: tuple[int, ...]
+) -> tuple[TrainingSetup, MemoryEstimate] | MemoryEstimate:
+    """The largest micro-batch that fits; the smallest if that is borderline; its memory if even that is too much."""
+    smallest = replace(setup, micro_batch=rows[0])
+    memory = estimate_memory(smallest, cluster)
+    if memory.verdict == "oom":
+        return memory
+    best = (smallest, memory)
+    low, high = (1, len(rows)) if memory.verdict == "fits" else (0, 0)
+    while low < high:
+        middle = (low + high) // 2
+        tried = replace(setup, micro_batch=rows[middle])
+        estimate = estimate_memory(tried, cluster)
+        if estimate.verdict == "fits":
+            best, low = (tried, estimate), middle + 1
+        else:
+            high = middle
+    return best
+
+
+def _timed(job: Job, cluster: Cluster, setup: TrainingSetup, memory: MemoryEstimate) -> Fit:
+    gpus = setup.parallelism.gpus_total
+    accum = job.global_batch // (gpus * setup.micro_batch)
+    full = replace(setup, grad_accum=accum)
+    mean_rows = replace(full, sequence_tokens=max(round(job.padded_row_tokens(setup.micro_batch)), 1))
+    return Fit(full, memory, estimate_step(mean_rows, cluster))
+
+
+def _order(fit: Fit) -> tuple[bool, float]:
+    return fit.memory.verdict != "fits", fit.step.step_time_s.p50
+
+
+def _nearer(old: Refusal, new: Refusal) -> Refusal:
+    """The refusal that says more: out of memory before indivisible, sharded before copied."""
+    return new if new.reason_code == "oom" or not old.reason else old
