@@ -1,4 +1,9 @@
-"""One rentable machine at one price, and where that price comes from."""
+"""One rentable machine at one price, and where that price comes from.
+
+A price that is not to be believed is never in `price_usd_per_hour`: the offer then has None there, carries one of
+`UNTRUSTED_FLAGS`, and shows what the source said as `posted_usd_per_hour`. So code that knows nothing of flags cannot
+spend money on it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,23 @@ from dataclasses import dataclass
 from typing import Literal
 
 Market = Literal["spot", "on_demand", "reserved", "inhouse", "local"]
+
+FLAGS: dict[str, str] = {
+    "suspect_price": "the posted price contradicts the list price or the spot price: not used",
+    "auction_floor": "the lowest bid of an auction, not a price: not used",
+    "no_price": "the source names no price for this market",
+    "host_price_missing": "the price of the host machine is unknown, so the whole is unknown",
+    "host_price_zero": "the host machine is listed at 0 USD/h: the whole may be too low",
+    "host_from_region": "the host machine's price comes from another zone of the region",
+    "host_chosen": "GPUs are attached to a host machine of our choice; others are possible",
+    "spot_floor": "an administrative floor, not a market price: capacity is not certain",
+    "scarce": "spot costs what on-demand costs: capacity is short",
+    "not_availability": "the source lists every GPU in every region: a row is not availability",
+    "as_of_inferred": "the source has no date; this is the earliest it can be",
+    "unknown_gpu": "the GPU's name is not known: memory and speed are not either",
+    "memory_mismatch": "the listed GPU memory contradicts the GPU's name",
+}
+UNTRUSTED_FLAGS = frozenset({"suspect_price", "auction_floor"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +48,8 @@ class Offer:
         price_usd_per_hour: Of the whole machine, US dollars before tax; None is unknown, never free.
         source: Where the price comes from, in a few words.
         as_of_at: When it was true: RFC 3339 date or time in UTC, None if the source does not say.
-        flags: Doubts about the row: suspect_price, spot_floor, auction_floor, not_availability ...
+        flags: Doubts about the row, keys of `FLAGS`.
+        posted_usd_per_hour: What the source says where that is not believed: shown, never computed with.
     """
 
     cloud: str
@@ -43,6 +66,7 @@ class Offer:
     source: str
     as_of_at: str | None
     flags: tuple[str, ...] = ()
+    posted_usd_per_hour: float | None = None
 
     @property
     def price_usd_per_gpu_hour(self) -> float | None:

@@ -1,0 +1,59 @@
+"""The doubts that go with a price, worked out from the row itself."""
+
+from __future__ import annotations
+
+from providers.price_sources import CatalogFile
+from providers.price_table import PriceRow
+from providers.skypilot_rows import GpuMachine
+
+# Clouds whose source repeats every machine for every region.
+_CROSS_PRODUCT = frozenset({"lambda", "oci", "runpod"})
+# Spot share of on-demand that a cloud sets by rule where no market price formed.
+_SPOT_FLOORS = {"aws": (0.1,), "azure": (0.1848, 0.1)}
+_FLOOR_WIDTH = 0.0005
+# Posted with 4 to 6 decimals: two equal prices may differ in the last one.
+_ROUNDING = 1e-4
+_SCARCE_SHARE = 0.99
+
+
+def checked(machine: GpuMachine, file: CatalogFile) -> PriceRow:
+    """The row of the table with every doubt about it; a price of zero is no price."""
+    on_demand = machine.on_demand_usd_per_hour or None
+    spot = machine.spot_usd_per_hour or None
+    common = [*machine.flags, *_source_flags(machine.cloud, file)]
+    on_demand_flags = [*common, *machine.on_demand_flags]
+    spot_flags = [*common, *machine.spot_flags]
+    if on_demand is None:
+        on_demand_flags.append("no_price")
+    elif "suspect_price" not in on_demand_flags and spot is not None:
+        spot_flags += _spot_flags(machine.cloud, spot / on_demand)
+    return PriceRow(
+        machine.cloud, machine.region, machine.zone, machine.instance_type,
+        machine.gpu, int(machine.gpus), machine.gpu_mem_gib, machine.vcpus, machine.ram_gib,
+        on_demand, spot, file.source, file.as_of,
+        _joined(on_demand_flags), _joined(spot_flags) if spot is not None else "",
+    )  # fmt: skip
+
+
+def _source_flags(cloud: str, file: CatalogFile) -> list[str]:
+    flags = []
+    if cloud == "mithril":
+        flags.append("auction_floor")
+    if cloud in _CROSS_PRODUCT:
+        flags.append("not_availability")
+    if file.as_of_inferred:
+        flags.append("as_of_inferred")
+    return flags
+
+
+def _spot_flags(cloud: str, share: float) -> list[str]:
+    if share > 1 + _ROUNDING:
+        return ["suspect_price"]
+    if share >= _SCARCE_SHARE:
+        return ["scarce"]
+    floors = _SPOT_FLOORS.get(cloud, ())
+    return ["spot_floor"] if any(abs(share - floor) < _FLOOR_WIDTH for floor in floors) else []
+
+
+def _joined(flags: list[str]) -> str:
+    return "|".join(sorted(set(flags)))

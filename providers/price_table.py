@@ -1,0 +1,206 @@
+"""The table behind a price snapshot: one row a machine and zone, one file a snapshot.
+
+The file is UTF-8 text: the first line is `#tuneplan-prices ` and a JSON object (snapshot id, coverage), the rest a CSV
+in canonical form. The snapshot id is the hash of that CSV, so two imports of the same facts have the same id whatever
+the order of their rows. One file, so that replacing it is one atomic rename.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from providers.errors import CorruptDataError, StorageError, UsageError
+from providers.offers import UNTRUSTED_FLAGS, Coverage, Market, Offer, PriceSnapshot
+
+MAGIC = "#tuneplan-prices "
+
+
+class PriceRow(NamedTuple):
+    """A machine in one zone with its two prices, USD per hour of the whole machine as the source posts them.
+
+    Flags are `|`-separated keys of `providers.offers.FLAGS`; every other field is as in `Offer`.
+    """
+
+    cloud: str
+    region: str
+    zone: str | None
+    instance_type: str | None
+    gpu: str
+    gpus: int
+    gpu_mem_gib: float | None
+    vcpus: float | None
+    ram_gib: float | None
+    on_demand_usd_per_hour: float | None
+    spot_usd_per_hour: float | None
+    source: str
+    as_of: str | None
+    on_demand_flags: str = ""
+    spot_flags: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PriceTable:
+    """Rows in canonical order and what they cover."""
+
+    rows: tuple[PriceRow, ...]
+    coverage: tuple[Coverage, ...]
+    live: bool = False
+
+
+def write_table(path: Path, table: PriceTable) -> str:
+    """Write a snapshot file atomically; returns its snapshot id.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    body = _to_csv(table.rows)
+    snapshot_id = _hash(body)
+    header = {
+        "format": 1,
+        "snapshot_id": snapshot_id,
+        "live": table.live,
+        "coverage": [asdict(entry) for entry in table.coverage],
+    }
+    replace_file(path, (MAGIC + json.dumps(header, sort_keys=True) + "\n" + body).encode())
+    return snapshot_id
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write beside, flush, then rename: a reader sees the old file or the new one.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise StorageError(f"cannot write {path}: {error.strerror}", path=str(path)) from error
+
+
+def read_table(path: Path) -> tuple[str, PriceTable]:
+    """Snapshot id and table of a snapshot file.
+
+    Raises:
+        UsageError: There is no such file, or it is not a snapshot file.
+        CorruptDataError: Its rows do not match its snapshot id.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the price snapshot {path}: {error}", path=str(path)) from error
+    first, _, body = text.partition("\n")
+    header = _parse_header(path, first)
+    if _hash(body) != header["snapshot_id"]:
+        raise CorruptDataError(
+            f"price snapshot {path} does not match its snapshot id",
+            hint="import it again: plan prices import DIR --out FILE",
+            path=str(path),
+        )
+    coverage = tuple(Coverage(**entry) for entry in header["coverage"])
+    return header["snapshot_id"], PriceTable(tuple(_from_csv(body)), coverage, live=bool(header.get("live")))
+
+
+def to_snapshot(snapshot_id: str, table: PriceTable) -> PriceSnapshot:
+    """Split each row into its offers: on-demand always (perhaps without a price), spot where there is one."""
+    flags_cache: dict[str, tuple[str, ...]] = {"": ()}
+    offers: list[Offer] = []
+    for row in table.rows:
+        offers.append(_offer(row, "on_demand", row.on_demand_usd_per_hour, row.on_demand_flags, flags_cache))
+        if row.spot_usd_per_hour is not None:
+            offers.append(_offer(row, "spot", row.spot_usd_per_hour, row.spot_flags, flags_cache))
+    return PriceSnapshot(snapshot_id, tuple(offers), table.coverage, live=table.live)
+
+
+def snapshot_of(table: PriceTable) -> PriceSnapshot:
+    """The snapshot of a table that was not read from a file."""
+    return to_snapshot(_hash(_to_csv(table.rows)), table)
+
+
+def _offer(
+    row: PriceRow, market: Market, price: float | None, flags: str, cache: dict[str, tuple[str, ...]]
+) -> Offer:
+    names = cache.get(flags)
+    if names is None:
+        names = cache[flags] = tuple(flags.split("|"))
+    posted = None
+    if names and not UNTRUSTED_FLAGS.isdisjoint(names):
+        price, posted = None, price
+    return Offer(*row[:9], market, price, row.source, row.as_of, names, posted)
+
+
+def _parse_header(path: Path, line: str) -> dict[str, Any]:
+    try:
+        header = json.loads(line.removeprefix(MAGIC)) if line.startswith(MAGIC) else None
+    except ValueError:
+        header = None
+    if not isinstance(header, dict) or header.get("format") != 1 or "coverage" not in header:
+        raise UsageError(
+            f"{path} is not a price snapshot of this version",
+            hint="make one: plan prices import DIR --out FILE",
+            path=str(path),
+        )
+    return header
+
+
+def _hash(body: str) -> str:
+    return "sha256:" + hashlib.sha256(body.encode()).hexdigest()
+
+
+def _number(value: float | None) -> str:
+    """Shortest text with at most 6 decimals: 0.5, 8, 55.04."""
+    if value is None:
+        return ""
+    if not math.isfinite(value) or value < 0:
+        raise ValueError(f"{value} is not an amount")
+    return f"{value:.6f}".rstrip("0").rstrip(".")
+
+
+def _to_csv(rows: Iterable[PriceRow]) -> str:
+    lines = sorted(
+        tuple(_number(v) if isinstance(v, float) else "" if v is None else str(v) for v in row) for row in rows
+    )
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(PriceRow._fields)
+    writer.writerows(lines)
+    return out.getvalue()
+
+
+def _from_csv(body: str) -> Iterable[PriceRow]:
+    reader = csv.reader(io.StringIO(body))
+    next(reader, None)
+    for row in reader:
+        (cloud, region, zone, instance, gpu, gpus, mem, vcpus, ram, price, spot, source, as_of, flags, spot_flags) = row
+        yield PriceRow(
+            cloud,
+            region,
+            zone or None,
+            instance or None,
+            gpu,
+            int(gpus),
+            float(mem) if mem else None,
+            float(vcpus) if vcpus else None,
+            float(ram) if ram else None,
+            float(price) if price else None,
+            float(spot) if spot else None,
+            source,
+            as_of or None,
+            flags,
+            spot_flags,
+        )
