@@ -90,7 +90,7 @@ class DirectoryStore:
         """Copy an object to a file.
 
         Raises:
-            StorageError: Also if the key is absent.
+            StorageError: With code `not_found` if the key is absent.
         """
         source = self._path(key)
         with _storage_errors("read", key):
@@ -189,8 +189,9 @@ def _storage_errors(action: str, what: str) -> Iterator[None]:
         yield
     except OSError as error:
         hint = "free some disk space" if error.errno in _FULL else None
+        code = "not_found" if error.errno == errno.ENOENT else None
         text = f"cannot {action} {what}: {error.strerror or error}"
-        raise StorageError(text, hint=hint, path=what) from error
+        raise StorageError(text, hint=hint, code=code, path=what) from error
 
 
 def directory_of(uri: str) -> Path:

@@ -38,7 +38,7 @@ class ObjectStore(Protocol):
         ...
 
     def compare_and_swap(self, key: str, body: bytes, tag: str | None) -> str | None:
-        """Replace the object if its tag still is `tag` (None: if it is absent); the new tag, None if it lost."""
+        """Replace the object if its tag is `tag` (None: if it is absent); the new tag, None if lost."""
         ...
 
     def get(self, key: str) -> tuple[bytes, str] | None:
@@ -49,7 +49,7 @@ class ObjectStore(Protocol):
         """Download to a file.
 
         Raises:
-            StorageError: Also if the key is absent.
+            StorageError: With code `not_found` if the key is absent.
         """
         ...
 

@@ -1,0 +1,352 @@
+"""Commits checkpoints to an object store so that a crash at any moment leaves the last good one in force.
+
+Layout below the run's prefix::
+
+    blobs/<sha256>                    content of a file; equal files are stored once
+    manifests/<step>-<fence>.json     names, sizes and hashes of one checkpoint's files; written once
+    HEAD                              fence, owner, and the committed manifests with hashes, newest first
+
+Order of a commit: blobs, manifest, HEAD. Only HEAD ever changes, by compare-and-swap; a takeover swaps in the
+next fence, after which the older attempt's swaps fail.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from jobs import codec
+from jobs.manifest import (
+    BLOBS,
+    HEAD_KEY,
+    MANIFESTS,
+    FileEntry,
+    Head,
+    Manifest,
+    Pointer,
+    is_known_file,
+    parse_head,
+    parse_manifest,
+    sha256_of,
+)
+from jobs.progress import CheckpointRef, utc_now
+from providers.errors import CorruptDataError, StorageError
+from providers.object_store import ObjectStore
+
+_DOWNLOAD_TRIES = 3  # a wrong hash may be a bad transfer; three in a row are bad bytes
+_SWAP_TRIES = 10
+
+Check = Callable[[Path], None]
+
+
+class FencedError(StorageError):
+    """A newer attempt owns the run: this one must stop and commit nothing."""
+
+    code = "fenced"
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A verified checkpoint on the local disk.
+
+    Attributes:
+        manifest: What was restored.
+        damaged: Why each newer checkpoint was passed over, newest first; empty if none was.
+    """
+
+    manifest: Manifest
+    damaged: tuple[str, ...]
+
+
+def read_head(store: ObjectStore) -> Head | None:
+    """HEAD as it is now, None before the first attempt.
+
+    Raises:
+        CorruptDataError: It is damaged.
+        StorageError: Unreachable, or of a newer format.
+    """
+    found = store.get(HEAD_KEY)
+    return parse_head(found[0]) if found else None
+
+
+def read_manifest(store: ObjectStore, pointer: Pointer) -> Manifest:
+    """The verified manifest that a pointer means.
+
+    Raises:
+        CorruptDataError: Missing or damaged.
+    """
+    found = store.get(pointer.manifest)
+    if found is None:
+        raise CorruptDataError(f"{pointer.manifest} is missing", path=pointer.manifest)
+    return parse_manifest(found[0], pointer)
+
+
+def fetch_files(store: ObjectStore, manifest: Manifest, target: Path) -> None:
+    """Download and verify every file of a manifest into a fresh directory.
+
+    Raises:
+        CorruptDataError: A file is missing or does not match its hash.
+        StorageError: The store or the disk failed.
+    """
+    if target.exists():
+        shutil.rmtree(target)
+    target.mkdir(parents=True)
+    for entry in manifest.files:
+        _fetch_file(store, entry, target / entry.path)
+
+
+def verify_files(store: ObjectStore, manifest: Manifest, scratch: Path) -> None:
+    """Download, hash and drop each file of a manifest in turn.
+
+    Raises:
+        CorruptDataError: A file is missing or does not match its hash.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    for entry in manifest.files:
+        _fetch_file(store, entry, scratch / entry.path)
+        (scratch / entry.path).unlink()
+
+
+class CheckpointStore:
+    """One attempt's hold on a run's checkpoints.
+
+    Args:
+        store: The run's prefix.
+        run_id: Written into manifests.
+        keep: Committed checkpoints that stay, the newest included.
+    """
+
+    def __init__(self, store: ObjectStore, run_id: str, *, keep: int = 2) -> None:
+        """Nothing is read or written before `take_over`."""
+        self.store = store
+        self.run_id = run_id
+        self.keep = keep
+        self.owner = uuid.uuid4().hex
+        self.head = Head()
+        self._tag: str | None = None
+        self._manifests: dict[str, Manifest] = {}
+        self._suspects: set[str] = set()  # hashes whose stored bytes were found damaged
+
+    def take_over(self) -> Head:
+        """Become the owner of the run; every commit of an earlier attempt fails from here on.
+
+        Raises:
+            CorruptDataError: HEAD is damaged.
+            StorageError: The store failed, or HEAD kept moving.
+        """
+        for _ in range(_SWAP_TRIES):
+            found = self.store.get(HEAD_KEY)
+            head = parse_head(found[0]) if found else Head()
+            if self._swap(replace(head, fence=head.fence + 1, owner=self.owner), found[1] if found else None):
+                return self.head
+        raise StorageError(f"HEAD of {self.store.uri} keeps moving: several attempts are taking over")
+
+    def restore(self, target: Path, check: Check = lambda _: None) -> Restored | None:
+        """Put the newest intact checkpoint into a directory; None if none was ever committed.
+
+        Args:
+            target: Directory that is replaced.
+            check: Raises CorruptDataError if the files, though intact, cannot be resumed from.
+
+        Raises:
+            CorruptDataError: There are checkpoints, but none is intact.
+            StorageError: The store or the disk failed: nothing is known about the checkpoints.
+        """
+        damaged: list[str] = []
+        for index, pointer in enumerate(self.head.checkpoints):
+            try:
+                manifest = self._fetch(pointer, target)
+                check(target)
+            except CorruptDataError as error:
+                damaged.append(f"step {pointer.step}: {error.message}")
+                continue
+            self.head = replace(self.head, checkpoints=self.head.checkpoints[index:])
+            return Restored(manifest, tuple(damaged))
+        if damaged:
+            raise CorruptDataError(f"no checkpoint in {self.store.uri} is intact: {'; '.join(damaged)}")
+        return None
+
+    def publish(self, directory: Path, step: int) -> CheckpointRef:
+        """Upload the known files of a directory and commit them as the newest checkpoint.
+
+        Raises:
+            FencedError: A newer attempt owns the run.
+            StorageError: The store or the disk failed; nothing was committed, or it may be tried again.
+        """
+        key = f"{MANIFESTS}{step:012d}-{self.head.fence:06d}.json"
+        manifest, pointer = self._upload(directory, step, key)
+        older = tuple(old for old in self.head.checkpoints if old.step < step)
+        kept = (pointer, *older)[: self.keep]
+        dropped = [old for old in self.head.checkpoints if old not in kept]
+        self._commit(lambda head: replace(head, checkpoints=kept))
+        self._discard(dropped)
+        return self._reference(manifest, pointer)
+
+    def publish_output(self, directory: Path, step: int) -> CheckpointRef:
+        """Commit the finished model.
+
+        Raises:
+            FencedError: A newer attempt owns the run.
+            StorageError: The store or the disk failed.
+        """
+        key = f"{MANIFESTS}output-{step:012d}-{self.head.fence:06d}.json"
+        manifest, pointer = self._upload(directory, step, key)
+        self._commit(lambda head: replace(head, output=pointer))
+        return self._reference(manifest, pointer)
+
+    def sweep(self, *, grace_s: float, now_s: float | None = None) -> int:
+        """Delete what no committed manifest names and is older than the grace time; the number deleted.
+
+        The grace time must be longer than the longest upload of another attempt that may still be under way.
+
+        Raises:
+            CorruptDataError: A committed manifest cannot be read, so it is not known what is in use.
+        """
+        used = self._used_keys(self._pointers())
+        limit = (time.time() if now_s is None else now_s) - grace_s
+        stored = [*self.store.list(MANIFESTS), *self.store.list(BLOBS)]
+        unused = [item.key for item in stored if item.key not in used and item.modified_s < limit]
+        self._delete(unused)
+        return len(unused)
+
+    def _pointers(self) -> list[Pointer]:
+        return [*self.head.checkpoints, *([self.head.output] if self.head.output else [])]
+
+    def _manifest(self, pointer: Pointer) -> Manifest:
+        if pointer.manifest not in self._manifests:
+            self._manifests[pointer.manifest] = read_manifest(self.store, pointer)
+        return self._manifests[pointer.manifest]
+
+    def _used_keys(self, pointers: Iterable[Pointer]) -> set[str]:
+        used = set()
+        for pointer in pointers:
+            used.add(pointer.manifest)
+            used.update(BLOBS + file.sha256 for file in self._manifest(pointer).files)
+        return used
+
+    def _fetch(self, pointer: Pointer, target: Path) -> Manifest:
+        manifest = self._manifest(pointer)
+        try:
+            fetch_files(self.store, manifest, target)
+        except CorruptDataError as error:
+            self._suspects.update(file.sha256 for file in manifest.files if file.path == error.path)
+            raise
+        return manifest
+
+    def _upload(self, directory: Path, step: int, key: str) -> tuple[Manifest, Pointer]:
+        """Send what is new, then write the manifest under its key."""
+        known = self._known_blobs()
+        entries, new_bytes = [], 0
+        for path in sorted(directory.iterdir()):
+            if not path.is_file() or not is_known_file(path.name):
+                continue
+            entry = FileEntry(path.name, path.stat().st_size, _hash_file(path))
+            entries.append(entry)
+            if entry.sha256 not in known or entry.sha256 in self._suspects:
+                new_bytes += entry.bytes
+                self._send(path, entry.sha256)
+        manifest = Manifest(self.run_id, step, self.head.fence, utc_now(), tuple(entries), new_bytes)
+        return manifest, self._write_manifest(manifest, key)
+
+    def _known_blobs(self) -> set[str]:
+        """Hashes that a committed manifest names: they are there, and nobody may delete them."""
+        known: set[str] = set()
+        for pointer in self._pointers():
+            with contextlib.suppress(CorruptDataError):
+                known.update(file.sha256 for file in self._manifest(pointer).files)
+        return known
+
+    def _send(self, path: Path, sha256: str) -> None:
+        if sha256 in self._suspects:
+            self.store.delete(BLOBS + sha256)
+        self.store.put_file(BLOBS + sha256, path)
+        self._suspects.discard(sha256)
+
+    def _write_manifest(self, manifest: Manifest, key: str) -> Pointer:
+        body = codec.encode(manifest).encode()
+        if not self.store.put_if_absent(key, body):
+            body = self._same_manifest(manifest, key)
+        self._manifests[key] = manifest
+        return Pointer(manifest.step, manifest.fence, key, sha256_of(body))
+
+    def _same_manifest(self, manifest: Manifest, key: str) -> bytes:
+        """The manifest that an earlier try of ours left under the key; it may be committed, so it stays."""
+        found = self.store.get(key)
+        if found is not None:
+            pointer = Pointer(manifest.step, manifest.fence, key, sha256_of(found[0]))
+            if parse_manifest(found[0], pointer).files == manifest.files:
+                return found[0]
+        raise StorageError(f"{key} is there already with other files", code="conflict", path=key)
+
+    def _commit(self, change: Callable[[Head], Head]) -> None:
+        """Move HEAD; after a lost answer, find out whether it was moved."""
+        for _ in range(_SWAP_TRIES):
+            if self._swap(change(self.head), self._tag):
+                return
+            found = self.store.get(HEAD_KEY)
+            head = parse_head(found[0]) if found else None
+            if found is None or head is None or head.owner != self.owner:
+                fence = head.fence if head else "none"
+                raise FencedError(f"attempt {self.head.fence} lost {self.store.uri} to attempt {fence}")
+            self._tag = found[1]  # an earlier swap of ours got through though its answer did not
+        raise StorageError(f"HEAD of {self.store.uri} keeps moving")
+
+    def _swap(self, head: Head, tag: str | None) -> bool:
+        body = codec.encode(head).encode()
+        new_tag = self.store.compare_and_swap(HEAD_KEY, body, tag)
+        if new_tag is None:  # refused, or our own write whose answer was lost and that was sent again
+            found = self.store.get(HEAD_KEY)
+            if found is None or found[0] != body:
+                return False
+            new_tag = found[1]
+        self.head, self._tag = head, new_tag
+        return True
+
+    def _discard(self, dropped: list[Pointer]) -> None:
+        """Delete what only dropped checkpoints used; failing here costs disk, never data."""
+        with contextlib.suppress(StorageError):
+            if dropped:
+                used = self._used_keys(self._pointers())
+                self._delete(sorted(self._used_keys(dropped) - used))
+
+    def _delete(self, keys: list[str]) -> None:
+        """Delete while the run is still ours: a successor may have begun to use the same content."""
+        head = read_head(self.store)
+        if head is None or head.owner != self.owner:
+            raise FencedError(f"attempt {self.head.fence} no longer owns {self.store.uri}")
+        for key in keys:
+            self.store.delete(key)
+            self._manifests.pop(key, None)
+
+    def _reference(self, manifest: Manifest, pointer: Pointer) -> CheckpointRef:
+        return CheckpointRef(
+            manifest.step, manifest.committed_at, self.store.uri, manifest.total_bytes, pointer.sha256
+        )
+
+
+def _fetch_file(store: ObjectStore, entry: FileEntry, target: Path) -> None:
+    problem = ""
+    for _ in range(_DOWNLOAD_TRIES):
+        try:
+            store.get_file(BLOBS + entry.sha256, target)
+        except StorageError as error:
+            if error.code != "not_found":
+                raise
+            raise CorruptDataError(f"{entry.path} is missing", path=entry.path) from error
+        size = target.stat().st_size
+        if size == entry.bytes and _hash_file(target) == entry.sha256:
+            return
+        problem = f"{size} of {entry.bytes} bytes" if size != entry.bytes else "its hash is wrong"
+    target.unlink()
+    raise CorruptDataError(f"{entry.path} is damaged: {problem}", path=entry.path)
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

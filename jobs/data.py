@@ -1,0 +1,220 @@
+"""Reads the examples to learn from and checks each one: a bad line is named before GPU time is spent on it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.spec import DataFormat, DataJob, Task
+from providers.errors import UsageError
+
+Row = dict[str, Any]
+Located = tuple[int, Row]
+Check = Callable[[Row], str | None]
+
+_FIELD_LIMIT_BYTES = 1 << 30
+_ROLES = ("system", "developer", "user", "assistant", "tool")
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Checked examples in file order.
+
+    Attributes:
+        format: prompt_completion, messages, text or label.
+        train: Rows with the keys of the format only; labels are class indices.
+        eval: Held-out rows, empty if the job has none.
+        label_names: Class names by index, for classification.
+    """
+
+    format: DataFormat
+    train: list[Row]
+    eval: list[Row]
+    label_names: tuple[str, ...] = ()
+
+
+def load_examples(data: DataJob, task: Task, base: Path, *, eval_samples: int | None = None) -> Examples:
+    """Read and check the training and the held-out file.
+
+    Args:
+        data: Files and format.
+        task: Classification needs labels, sft must not have them.
+        base: Directory that relative paths start from.
+        eval_samples: At most this many held-out rows, the first ones.
+
+    Raises:
+        UsageError: A file is missing, empty or unreadable, or a row is wrong (named as file:line).
+    """
+    train_path = _resolve(data.train, base)
+    train = list(_read(train_path))
+    if not train:
+        raise UsageError(f"{train_path} holds no example", code="bad_data", path=str(train_path))
+    eval_path = _resolve(data.eval, base) if data.eval else None
+    held_out = list(_read(eval_path))[:eval_samples] if eval_path else []
+    found = _format_of(train[0][1], train_path) if data.format == "auto" else data.format
+    if (found == "label") != (task == "classification"):
+        raise UsageError(f"task {task} cannot learn from data of format {found}", code="bad_data")
+    names = _label_names([row for _, row in train], data.labels, train_path) if found == "label" else ()
+    return Examples(
+        found,
+        _checked(train, found, names, train_path),
+        _checked(held_out, found, names, eval_path) if eval_path else [],
+        names,
+    )
+
+
+def _resolve(name: str, base: Path) -> Path:
+    path = base / name
+    if not path.is_file():
+        raise UsageError(f"data file {path} does not exist", code="bad_data", path=str(path))
+    return path
+
+
+def _read(path: Path) -> Iterator[Located]:
+    """Rows with their line (or row) number, 1-based."""
+    readers = {
+        ".jsonl": _read_jsonl,
+        ".ndjson": _read_jsonl,
+        ".csv": _read_csv,
+        ".tsv": _read_csv,
+        ".txt": _read_text,
+        ".parquet": _read_parquet,
+    }
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        hint = f"use one of {', '.join(readers)}"
+        raise UsageError(f"{path}: unknown kind of data file", hint=hint, code="bad_data")
+    try:
+        yield from reader(path)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"cannot read {path}: {error}", code="bad_data", path=str(path)) from error
+
+
+def _read_jsonl(path: Path) -> Iterator[Located]:
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise _bad_row(path, number, f"no JSON: {error}") from error
+            if not isinstance(row, dict):
+                raise _bad_row(path, number, "expected an object")
+            yield number, row
+
+
+def _read_csv(path: Path) -> Iterator[Located]:
+    csv.field_size_limit(_FIELD_LIMIT_BYTES)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+        for row in reader:
+            if None in row or None in row.values():
+                raise _bad_row(path, reader.line_num, "number of columns differs from the header")
+            yield reader.line_num, dict(row)
+
+
+def _read_text(path: Path) -> Iterator[Located]:
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield number, {"text": line.rstrip("\n")}
+
+
+def _read_parquet(path: Path) -> Iterator[Located]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except pyarrow.ArrowException as error:
+        raise UsageError(f"cannot read {path}: {error}", code="bad_data", path=str(path)) from error
+    yield from enumerate(table.to_pylist(), 1)
+
+
+def _format_of(row: Row, path: Path) -> DataFormat:
+    if "messages" in row:
+        return "messages"
+    if "prompt" in row and "completion" in row:
+        return "prompt_completion"
+    if "text" in row:
+        return "label" if "label" in row else "text"
+    keys = ", ".join(sorted(map(str, row))) or "none"
+    hint = "use prompt and completion, messages, text, or text and label"
+    raise UsageError(
+        f"{path}: no known format has the keys {keys}", hint=hint, code="bad_data", path=str(path)
+    )
+
+
+def _check_prompt_completion(row: Row) -> str | None:
+    return _need_text(row, "prompt", empty=True) or _need_text(row, "completion")
+
+
+def _check_messages(row: Row) -> str | None:
+    messages = row.get("messages")
+    if not isinstance(messages, list) or not messages:
+        return "messages must be a non-empty list"
+    for message in messages:
+        if not isinstance(message, dict) or message.get("role") not in _ROLES:
+            return f"a message needs a role, one of {', '.join(_ROLES)}"
+        if not isinstance(message.get("content"), str):
+            return "the content of a message must be text"
+    if all(message["role"] != "assistant" for message in messages):
+        return "no message of the assistant to learn from"
+    return None
+
+
+def _check_text(row: Row) -> str | None:
+    return _need_text(row, "text")
+
+
+_CHECKS: dict[str, tuple[Check, tuple[str, ...]]] = {
+    "prompt_completion": (_check_prompt_completion, ("prompt", "completion")),
+    "messages": (_check_messages, ("messages",)),
+    "text": (_check_text, ("text",)),
+    "label": (_check_text, ("text", "label")),
+}
+
+
+def _need_text(row: Row, key: str, *, empty: bool = False) -> str | None:
+    value = row.get(key)
+    if not isinstance(value, str):
+        return f"{key} is missing" if key not in row else f"{key} must be text"
+    return None if value or empty else f"{key} is empty"
+
+
+def _checked(rows: list[Located], kind: DataFormat, names: tuple[str, ...], path: Path) -> list[Row]:
+    check, keys = _CHECKS[kind]
+    result = []
+    for number, row in rows:
+        problem = check(row)
+        if problem is None and kind == "label" and str(row.get("label")) not in names:
+            problem = f"label {row.get('label')!r} is none of {', '.join(names[:10])}"
+        if problem is not None:
+            raise _bad_row(path, number, problem)
+        kept = {key: row[key] for key in keys}
+        if kind == "label":
+            kept["label"] = names.index(str(row["label"]))
+        result.append(kept)
+    return result
+
+
+def _label_names(rows: list[Row], labels: int, path: Path) -> tuple[str, ...]:
+    """Class names by index: 0..n-1 for numbers, else the names in alphabetical order."""
+    found = {str(row.get("label")) for row in rows}
+    numbers = tuple(str(index) for index in range(labels))
+    if found <= set(numbers):
+        return numbers
+    if all(name.lstrip("-").isdigit() for name in found) or len(found) > labels:
+        shown = ", ".join(sorted(found)[:10])
+        message = f"{path}: labels {shown} do not fit {labels} classes"
+        raise UsageError(message, hint="set data.labels, or count labels from 0", code="bad_data")
+    return tuple(sorted(found))
+
+
+def _bad_row(path: Path, number: int, problem: str) -> UsageError:
+    return UsageError(f"{path}:{number}: {problem}", code="bad_data", path=f"{path}:{number}")

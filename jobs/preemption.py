@@ -1,0 +1,57 @@
+"""Why and when a worker stops before it is done: SIGTERM, the time limit, the cost cap, a newer attempt."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from typing import Literal
+
+from jobs.spec import LimitsJob
+
+StopKind = Literal["preempted", "capped"]
+
+
+class StopSignal:
+    """Watches the clock, the price and the signals; asked at every step boundary and between stages.
+
+    Args:
+        limits: Of the job.
+        started_s: `time.monotonic()` at the start of the process.
+    """
+
+    def __init__(self, limits: LimitsJob, started_s: float) -> None:
+        """Signals count only after `listen`."""
+        self._limits = limits
+        self._started_s = started_s
+        self._signal = threading.Event()
+        self.reserve_s = 0.0
+        """Seconds to keep for the last save and upload; the trainer sets it to what they took so far."""
+
+    def listen(self) -> None:
+        """From here on SIGTERM asks for a checkpoint and an orderly end; main thread only."""
+        signal.signal(signal.SIGTERM, lambda *_: self._signal.set())
+
+    def elapsed_s(self) -> float:
+        """Seconds since the process started."""
+        return time.monotonic() - self._started_s
+
+    def cost_usd(self) -> float | None:
+        """What the run has cost so far, None if the price is unknown."""
+        if self._limits.usd_per_hour is None:
+            return None
+        return self._limits.spent_usd + self._limits.usd_per_hour * self.elapsed_s() / 3600
+
+    def reason(self) -> tuple[StopKind, str] | None:
+        """Why to stop now, None to go on."""
+        if self._signal.is_set():
+            return "preempted", "told to stop by SIGTERM"
+        limits = self._limits
+        if limits.max_duration_s is not None and self.elapsed_s() + self.reserve_s >= limits.max_duration_s:
+            return "capped", f"time limit of {limits.max_duration_s:g} s reached"
+        cost_usd = self.cost_usd()
+        if limits.cap_usd is not None and limits.usd_per_hour is not None and cost_usd is not None:
+            cost_usd += limits.usd_per_hour * self.reserve_s / 3600
+            if cost_usd >= limits.cap_usd:
+                return "capped", f"cap of {limits.cap_usd:g} US dollars reached"
+        return None
