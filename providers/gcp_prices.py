@@ -1,8 +1,8 @@
 """GCP sells host machine and GPUs apart: joins them, and finds prices that are not on-demand prices.
 
-The catalog's on-demand column holds, for some GPUs and zones, the price of the Dynamic Workload Scheduler, which is
-about half of it and not to be had on demand. Two signs: the price of a GPU lies far below the lowest list price, or
-spot costs more than 60 % of it (GCP discounts spot by 60-91 %; the good rows reach 50 %).
+The catalog's on-demand column holds, for some GPUs and zones, the price of the Dynamic Workload Scheduler,
+which is about half of it and not to be had on demand. Two signs: the price of a GPU lies far below the lowest
+list price, or spot costs more than 60 % of it (GCP discounts spot by 60-91 %; the good rows reach 50 %).
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from providers.skypilot_rows import GpuMachine
 LIST_PRICES = Path(__file__).parent / "data" / "gcp_list_prices.csv"
 
 _SERIES = {
-    "A100": "a2-highgpu-{}g", "A100-80GB": "a2-ultragpu-{}g", "H100": "a3-highgpu-{}g", "H100-MEGA": "a3-megagpu-{}g",
-    "H200": "a3-ultragpu-{}g", "B200": "a4-highgpu-{}g", "GB200": "a4x-highgpu-{}g",
+    "A100": "a2-highgpu-{}g", "A100-80GB": "a2-ultragpu-{}g", "H100": "a3-highgpu-{}g",
+    "H100-MEGA": "a3-megagpu-{}g", "H200": "a3-ultragpu-{}g",
+    "B200": "a4-highgpu-{}g", "GB200": "a4x-highgpu-{}g",
 }  # fmt: skip
 _G2 = {1: (4, 8, 12, 16, 32), 2: (24,), 4: (48,), 8: (96,)}
 # vCPUs of the n1-highmem host for each attached GPU: the smallest with memory to spare for loading a model.
@@ -65,24 +66,29 @@ def _with_hosts(
 ) -> Iterator[GpuMachine]:
     gpus = _marked_if_suspect(gpus)
     types = host_types(gpus.catalog_gpu, int(gpus.gpus))
+    found = False
     for host_type in types:
         own = hosts.get((host_type, gpus.zone or ""))
         host = own or hosts.get((host_type, gpus.region))
-        if host is None:
-            continue
-        counts["gcp_joined"] += 1
-        counts["gcp_joined_from_region"] += own is None
-        yield _joined(gpus, host, own is None)
-    if not any((host_type, place) in hosts for host_type in types for place in (gpus.zone or "", gpus.region)):
+        if host is not None:
+            found = True
+            counts["gcp_joined"] += 1
+            counts["gcp_joined_from_region"] += own is None
+            yield _joined(gpus, host, own is None)
+    if not found:
         counts["gcp_without_host"] += 1
-        yield replace(
-            gpus,
-            instance_type=types[0] if types else None,
-            on_demand_usd_per_hour=None,
-            spot_usd_per_hour=None,
-            flags=(*gpus.flags, "host_price_missing"),
-            on_demand_flags=(),
-        )
+        yield _without_host(gpus, types[0] if types else None)
+
+
+def _without_host(gpus: GpuMachine, host_type: str | None) -> GpuMachine:
+    return replace(
+        gpus,
+        instance_type=host_type,
+        on_demand_usd_per_hour=None,
+        spot_usd_per_hour=None,
+        flags=(*gpus.flags, "host_price_missing"),
+        on_demand_flags=(),
+    )
 
 
 def _joined(gpus: GpuMachine, host: GpuMachine, from_region: bool) -> GpuMachine:

@@ -16,40 +16,46 @@ import re
 
 CPU = "CPU"
 
-# Canonical name -> memory of one GPU in GiB (2^30). For boards sold by "GB" this is the vendor's figure where the
-# driver reports it in binary units (80 GB H100: 81559 MiB); a few GiB less are usable, which is the planner's matter.
+# Canonical name -> memory of one GPU in GiB (2^30). For boards sold by "GB" this is the vendor's figure where
+# the driver reports it in binary units (80 GB H100: 81559 MiB); a few GiB less are usable, which is the
+# planner's matter.
 CANONICAL_GPUS: dict[str, float] = {
     # Data centre, NVIDIA
-    "K80": 12, "M40": 12, "M60": 8, "P4": 8, "P40": 24, "P100": 16, "T4": 16, "T4g": 16, "V100": 16, "V100-32GB": 32,
+    "K80": 12, "M40": 12, "M60": 8, "P4": 8, "P40": 24, "P100": 16, "T4": 16, "T4g": 16,
+    "V100": 16, "V100-32GB": 32,
     "A2": 16, "A10": 24, "A10G": 24, "A16": 16, "A30": 24, "A40": 48,
     "A100": 40, "A100-PCIe": 40, "A100-80GB": 80, "A100-80GB-PCIe": 80, "A800-80GB": 80,
     "L4": 24, "L20": 48, "L40": 48, "L40S": 48,
-    "H20": 96, "H100": 80, "H100-PCIe": 80, "H100-NVL": 94, "H800": 80, "H200": 141, "H200-NVL": 141, "GH200": 96,
-    "B200": 180, "B300": 268, "GB200": 186, "GB300": 278,
+    "H20": 96, "H100": 80, "H100-PCIe": 80, "H100-NVL": 94, "H800": 80, "H200": 141, "H200-NVL": 141,
+    "GH200": 96, "B200": 180, "B300": 268, "GB200": 186, "GB300": 278,
     # Workstation and consumer, NVIDIA
     "M4000": 8, "P4000": 8, "GTX1080-Ti": 11, "RTX2080-Ti": 11, "TITAN-RTX": 24, "TITAN-V": 12,
-    "RTX3060": 12, "RTX3060-Ti": 8, "RTX3070": 8, "RTX3080": 10, "RTX3080-Ti": 12, "RTX3090": 24, "RTX3090-Ti": 24,
+    "RTX3060": 12, "RTX3060-Ti": 8, "RTX3070": 8, "RTX3080": 10, "RTX3080-Ti": 12,
+    "RTX3090": 24, "RTX3090-Ti": 24,
     "RTX4060": 8, "RTX4060-Ti": 16, "RTX4070": 12, "RTX4070-Ti": 12, "RTX4070-Ti-Super": 16, "RTX4080": 16,
     "RTX4080-Super": 16, "RTX4090": 24, "RTX5060-Ti": 16, "RTX5070": 12, "RTX5070-Ti": 16, "RTX5080": 16,
     "RTX5090": 32, "RTX4000": 8, "RTX5000": 16, "RTX6000": 24, "RTX8000": 48,
     "RTXA2000": 12, "RTXA4000": 16, "RTXA4500": 20, "RTXA5000": 24, "RTXA6000": 48,
-    "RTX2000-Ada": 16, "RTX4000-Ada": 20, "RTX4500-Ada": 24, "RTX5000-Ada": 32, "RTX5880-Ada": 48, "RTX6000-Ada": 48,
+    "RTX2000-Ada": 16, "RTX4000-Ada": 20, "RTX4500-Ada": 24, "RTX5000-Ada": 32,
+    "RTX5880-Ada": 48, "RTX6000-Ada": 48,
     "RTXPRO4500": 32, "RTXPRO5000": 48, "RTXPRO6000": 96, "RTXPRO6000WS": 96,
     # AMD; MI250-GCD is one of the two dies of a card, which is what software sees as a GPU
-    "MI25": 16, "MI50": 16, "MI100": 32, "MI210": 64, "MI250-GCD": 64, "MI300X": 192, "MI325X": 256, "MI350X": 288,
-    "MI355X": 288, "Radeon-Pro-V520": 8,
+    "MI25": 16, "MI50": 16, "MI100": 32, "MI210": 64, "MI250-GCD": 64, "MI300X": 192, "MI325X": 256,
+    "MI350X": 288, "MI355X": 288, "Radeon-Pro-V520": 8,
     # Intel
     "Gaudi": 32, "Gaudi2": 96, "Gaudi3": 128,
 }  # fmt: skip
 
-# Chips sold as several boards: (memory in GiB, board) -> name. The first entry is meant if nothing more is said.
+# Chips sold as several boards: (memory in GiB, board) -> name. The first entry is meant if nothing more is
+# said.
 _BOARDS: dict[str, dict[tuple[int, str], str]] = {
-    "A100": {(40, ""): "A100", (80, ""): "A100-80GB", (40, "PCIe"): "A100-PCIe", (80, "PCIe"): "A100-80GB-PCIe"},
+    "A100": {(40, ""): "A100", (40, "PCIe"): "A100-PCIe",
+             (80, ""): "A100-80GB", (80, "PCIe"): "A100-80GB-PCIe"},
     "A800": {(80, ""): "A800-80GB"},
     "V100": {(16, ""): "V100", (32, ""): "V100-32GB"},
     "H100": {(80, ""): "H100", (80, "PCIe"): "H100-PCIe", (94, "NVL"): "H100-NVL"},
     "H200": {(141, ""): "H200", (141, "NVL"): "H200-NVL"},
-}
+}  # fmt: skip
 
 # What is left of a name once vendor, memory and board are taken off, upper case without separators.
 _ALIASES: dict[str, str] = {
@@ -61,14 +67,14 @@ _ALIASES: dict[str, str] = {
     "RTXPRO6000SE": "RTXPRO6000", "RTXPRO6000SERVER": "RTXPRO6000",
     "RTXPRO6000BLACKWELL": "RTXPRO6000", "RTXPRO6000BLACKWELLSERVER": "RTXPRO6000",
     "RTXPRO6000BLACKWELLWORKSTATION": "RTXPRO6000WS",
-    "HL205": "Gaudi", "GAUDIHL205": "Gaudi", "MI250": "MI250-GCD", "MI250X": "MI250-GCD", "MI250XGCD": "MI250-GCD",
+    "HL205": "Gaudi", "GAUDIHL205": "Gaudi", "MI250": "MI250-GCD",
+    "MI250X": "MI250-GCD", "MI250XGCD": "MI250-GCD",
     "PROV520": "Radeon-Pro-V520", "NONE": CPU,
 }  # fmt: skip
 _ALIASES |= {re.sub(r"[^A-Z0-9]", "", name.upper()): name for name in (*CANONICAL_GPUS, CPU)}
 
-_NOISE = frozenset(
-    "NVIDIA AMD INTEL TESLA GEFORCE INSTINCT RADEON GENERATION EDITION TENSOR CORE GPU NVLINK MEGA HBM2 HBM2E HBM3 HBM3E "
-    "SXM SXM2 SXM3 SXM4 SXM5 SXM6 OAM SECURE COMMUNITY".split()
+_NOISE = re.compile(
+    r"NVIDIA|AMD|INTEL|TESLA|GEFORCE|INSTINCT|RADEON|GENERATION|EDITION|TENSOR|CORE|GPU|NVLINK|MEGA|HBM\dE?|SXM\d?|OAM"
 )
 _MEMORY = re.compile(r"^(\d+)(?:G|GB|GIB)$")
 _WORD = re.compile(r"[A-Z0-9]+")
@@ -86,7 +92,7 @@ def canonical_gpu(name: str, memory_gib: float | None = None) -> str | None:
     >>> canonical_gpu("A100", memory_gib=80), canonical_gpu("H100-80G-PCIe"), canonical_gpu("abacus")
     ('A100-80GB', 'H100-PCIe', None)
     """
-    words = [word for word in _WORD.findall(name.upper().replace("+", " ")) if word not in _NOISE]
+    words = [word for word in _WORD.findall(name.upper().replace("+", " ")) if not _NOISE.fullmatch(word)]
     sizes = [int(match[1]) for word in words if (match := _MEMORY.match(word))]
     board = "NVL" if "NVL" in words else "PCIe" if "PCIE" in words else ""
     chip = "".join(word for word in words if not _MEMORY.match(word) and word not in ("NVL", "PCIE"))
@@ -109,7 +115,7 @@ def _board(boards: dict[tuple[int, str], str], memory_gib: float | None, board: 
 
 
 def same_memory(memory_gib: float, nominal_gib: float) -> bool:
-    """True if two figures can mean the same board: GB against GiB, ECC and driver reserve differ by up to 12 %."""
+    """True if two figures can mean one board: GB or GiB, with ECC or not, up to 12 % apart."""
     return abs(memory_gib - nominal_gib) <= 0.12 * nominal_gib
 
 
@@ -130,12 +136,12 @@ def gpu_boards(name: str) -> tuple[str, ...]:
     return ()
 
 
-def suggest_gpu(name: str) -> str | None:
-    """The canonical name a mistyped one probably means, None if nothing is near.
+def suggest_gpus(name: str) -> list[str]:
+    """Up to two canonical names that a mistyped one probably means, the likeliest first.
 
-    >>> suggest_gpu("H10O"), suggest_gpu("RTX409")
-    ('H100', 'RTX4090')
+    >>> suggest_gpus("H10O")[0], suggest_gpus("RTX409")[0], suggest_gpus("xyzzy")
+    ('H100', 'RTX4090', [])
     """
     squashed = re.sub(r"[^A-Z0-9]", "", name.upper())
-    near = difflib.get_close_matches(squashed, _ALIASES, n=1, cutoff=0.6)
-    return _ALIASES[near[0]] if near else None
+    near = difflib.get_close_matches(squashed, _ALIASES, n=4, cutoff=0.6)
+    return list(dict.fromkeys(_ALIASES[alias] for alias in near))[:2]

@@ -1,8 +1,8 @@
 """One rentable machine at one price, and where that price comes from.
 
-A price that is not to be believed is never in `price_usd_per_hour`: the offer then has None there, carries one of
-`UNTRUSTED_FLAGS`, and shows what the source said as `posted_usd_per_hour`. So code that knows nothing of flags cannot
-spend money on it.
+A price that is not to be believed is never in `price_usd_per_hour`: the offer then has None there, carries
+one of `UNTRUSTED_FLAGS`, and shows what the source said as `posted_usd_per_hour`. So code that knows nothing
+of flags cannot spend money on it.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from providers.offers import UNTRUSTED_FLAGS
 from providers.price_sources import CatalogFile
 from providers.price_table import PriceRow
 from providers.skypilot_rows import GpuMachine
@@ -25,7 +26,7 @@ def checked(machine: GpuMachine, file: CatalogFile) -> PriceRow:
     spot_flags = [*common, *machine.spot_flags]
     if on_demand is None:
         on_demand_flags.append("no_price")
-    elif "suspect_price" not in on_demand_flags and spot is not None:
+    elif UNTRUSTED_FLAGS.isdisjoint(on_demand_flags) and spot is not None:
         spot_flags += _spot_flags(machine.cloud, spot / on_demand)
     return PriceRow(
         machine.cloud, machine.region, machine.zone, machine.instance_type,

@@ -2,7 +2,8 @@
 
 `sources.json` in the folder of catalogs, all keys optional::
 
-    {"aws/vms.csv": {"source": "...", "as_of": "2026-05-20", "as_of_inferred": false, "complete": true, "note": ""},
+    {"aws/vms.csv": {"source": "...", "as_of": "2026-05-20", "as_of_inferred": false,
+                     "complete": true, "note": ""},
      "aws/newer.csv": {...}}
 
 A file without an entry gets the folder's general date and counts as incomplete: nobody said that it is not.

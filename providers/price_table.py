@@ -1,8 +1,8 @@
 """The table behind a price snapshot: one row a machine and zone, one file a snapshot.
 
-The file is UTF-8 text: the first line is `#tuneplan-prices ` and a JSON object (snapshot id, coverage), the rest a CSV
-in canonical form. The snapshot id is the hash of that CSV, so two imports of the same facts have the same id whatever
-the order of their rows. One file, so that replacing it is one atomic rename.
+The file is UTF-8 text: the first line is `#tuneplan-prices ` and a JSON object (snapshot id, coverage), the
+rest a CSV in canonical form. The snapshot id is the hash of that CSV, so two imports of the same facts have
+the same id whatever the order of their rows. One file, so that replacing it is one atomic rename.
 """
 
 from __future__ import annotations
@@ -118,12 +118,12 @@ def read_table(path: Path) -> tuple[str, PriceTable]:
 
 def to_snapshot(snapshot_id: str, table: PriceTable) -> PriceSnapshot:
     """Split each row into its offers: on-demand always (perhaps without a price), spot where there is one."""
-    flags_cache: dict[str, tuple[str, ...]] = {"": ()}
+    flags: dict[str, tuple[str, ...]] = {"": ()}
     offers: list[Offer] = []
     for row in table.rows:
-        offers.append(_offer(row, "on_demand", row.on_demand_usd_per_hour, row.on_demand_flags, flags_cache))
+        offers.append(_offer(row, "on_demand", row.on_demand_usd_per_hour, row.on_demand_flags, flags))
         if row.spot_usd_per_hour is not None:
-            offers.append(_offer(row, "spot", row.spot_usd_per_hour, row.spot_flags, flags_cache))
+            offers.append(_offer(row, "spot", row.spot_usd_per_hour, row.spot_flags, flags))
     return PriceSnapshot(snapshot_id, tuple(offers), table.coverage, live=table.live)
 
 
@@ -141,7 +141,8 @@ def _offer(
     posted = None
     if names and not UNTRUSTED_FLAGS.isdisjoint(names):
         price, posted = None, price
-    return Offer(*row[:9], market, price, row.source, row.as_of, names, posted)
+    as_of_at = f"{row.as_of}T00:00:00Z" if row.as_of else None
+    return Offer(*row[:9], market, price, row.source, as_of_at, names, posted)
 
 
 def _parse_header(path: Path, line: str) -> dict[str, Any]:
@@ -162,19 +163,21 @@ def _hash(body: str) -> str:
     return "sha256:" + hashlib.sha256(body.encode()).hexdigest()
 
 
-def _number(value: float | None) -> str:
+def _number(value: float) -> str:
     """Shortest text with at most 6 decimals: 0.5, 8, 55.04."""
-    if value is None:
-        return ""
     if not math.isfinite(value) or value < 0:
         raise ValueError(f"{value} is not an amount")
     return f"{value:.6f}".rstrip("0").rstrip(".")
 
 
+def _cell(value: str | float | None) -> str:
+    if isinstance(value, float):
+        return _number(value)
+    return "" if value is None else str(value)
+
+
 def _to_csv(rows: Iterable[PriceRow]) -> str:
-    lines = sorted(
-        tuple(_number(v) if isinstance(v, float) else "" if v is None else str(v) for v in row) for row in rows
-    )
+    lines = sorted(tuple(_cell(value) for value in row) for row in rows)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(PriceRow._fields)
@@ -186,21 +189,7 @@ def _from_csv(body: str) -> Iterable[PriceRow]:
     reader = csv.reader(io.StringIO(body))
     next(reader, None)
     for row in reader:
-        (cloud, region, zone, instance, gpu, gpus, mem, vcpus, ram, price, spot, source, as_of, flags, spot_flags) = row
-        yield PriceRow(
-            cloud,
-            region,
-            zone or None,
-            instance or None,
-            gpu,
-            int(gpus),
-            float(mem) if mem else None,
-            float(vcpus) if vcpus else None,
-            float(ram) if ram else None,
-            float(price) if price else None,
-            float(spot) if spot else None,
-            source,
-            as_of or None,
-            flags,
-            spot_flags,
-        )
+        cloud, region, zone, instance, gpu, gpus, mem, vcpus, ram, price, spot, source, as_of, *flags = row
+        numbers = [float(text) if text else None for text in (mem, vcpus, ram, price, spot)]
+        head = (cloud, region, zone or None, instance or None, gpu, int(gpus))
+        yield PriceRow._make((*head, *numbers, source, as_of or None, *flags))

@@ -1,7 +1,7 @@
 """Reads a folder of SkyPilot price catalogs (`<cloud>/vms.csv`) without SkyPilot.
 
-Nothing is dropped in silence: a malformed row goes into `ImportReport.problems` with file and line, machines without a
-GPU and machines with a slice of one are counted.
+Nothing is dropped in silence: a malformed row goes into `ImportReport.problems` with file and line, machines
+without a GPU and machines with a slice of one are counted.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def import_catalogs(
     """All GPU machines of all clouds in a folder.
 
     Args:
-        directory: Holds `<cloud>/vms.csv`; `sources.json` beside them may say where each file comes from, of what
+        directory: Holds `<cloud>/vms.csv`; `sources.json` beside them may say where each file comes from, of
+        what
             date it is and whether it is complete (see `providers.price_sources`).
         as_of: Date of files that `sources.json` says nothing about.
         report: Filled with what was left out and why.
@@ -119,7 +120,8 @@ def _records(file: CatalogFile) -> Iterator[tuple[int, dict[str, str | None]]]:
             for record in reader:
                 yield reader.line_num, record
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"cannot read the price catalog {file.path}: {error}", path=str(file.path)) from error
+        message = f"cannot read the price catalog {file.path}: {error}"
+        raise UsageError(message, path=str(file.path)) from error
 
 
 def _coverage(files: list[CatalogFile], rows: Iterable[PriceRow]) -> Iterator[Coverage]:
@@ -130,5 +132,5 @@ def _coverage(files: list[CatalogFile], rows: Iterable[PriceRow]) -> Iterator[Co
         offers = sum(1 if row.spot_usd_per_hour is None else 2 for row in mine)
         notes = dict.fromkeys(part.note for part in parts if part.note)
         dates = [row.as_of for row in mine]
-        oldest = min((date for date in dates if date), default=None) if None not in dates else None
+        oldest = min((f"{date}T00:00:00Z" for date in dates if date), default=None)
         yield Coverage(cloud, offers, all(part.complete for part in parts), oldest, "; ".join(notes))

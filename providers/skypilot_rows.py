@@ -1,9 +1,9 @@
 """One row of a SkyPilot catalog: numbers read strictly, the GPU named properly.
 
-What catalogs get wrong, and what is done: the memory in `GpuInfo` is per GPU in some clouds, of all GPUs in others, and
-squared by the count in one (Verda); RunPod writes GiB into a MiB field; names carry total memory (`A100-80GB-160GB`) or
-hide the board (`A100` for 80 GB, `H100` for the PCIe and NVL boards). So memory is read as evidence for the name, and
-the canonical name decides.
+What catalogs get wrong, and what is done: the memory in `GpuInfo` is per GPU in some clouds, of all GPUs in
+others, and squared by the count in one (Verda); RunPod writes GiB into a MiB field; names carry total memory
+(`A100-80GB-160GB`) or hide the board (`A100` for 80 GB, `H100` for the PCIe and NVL boards). So memory is
+read as evidence for the name, and the canonical name decides.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _BOARD_OF_INSTANCE = (
 )
 # NVv4 machines have an eighth to a half of a MI25 although the catalog counts one.
 _SLICES = {"Standard_NV4as_v4": 0.125, "Standard_NV8as_v4": 0.25, "Standard_NV16as_v4": 0.5}
-_VAST_NAME = re.compile(r"\d+x-(.+)-\d+-\d+")
+_VAST_NAME = re.compile(r"^\d+x-(.+)-\d+-\d+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +105,16 @@ def _gpu(
     if gpu is None:
         return name, sizes[0] if sizes else None, ("unknown_gpu",)
     nominal = gpu_memory_gib(gpu)
-    contradicts = bool(sizes) and nominal is not None and not any(same_memory(size, nominal) for size in sizes)
-    return gpu, nominal, ("memory_mismatch",) if contradicts else ()
+    agrees = not sizes or nominal is None or any(same_memory(size, nominal) for size in sizes)
+    return gpu, nominal, () if agrees else ("memory_mismatch",)
 
 
 def _canonical(cloud: str, instance: str, name: str, info_name: str, sizes: list[float]) -> str | None:
-    for where, pattern, gpu in _BOARD_OF_INSTANCE:
+    for where, pattern, board_name in _BOARD_OF_INSTANCE:
         if cloud == where and pattern.fullmatch(instance):
-            return gpu
-    if cloud == "vast" and (match := _VAST_NAME.fullmatch(instance)):
-        name = match[1]
+            return board_name
+    if cloud == "vast":
+        name = _VAST_NAME.sub(r"\1", instance)
     hints = f"{instance} {info_name}".upper().replace("_", " ")
     board = " PCIe" if "PCIE" in hints else " NVL" if re.search(r"\bNVL\b", hints) else ""
     for size in sizes:
@@ -137,7 +137,7 @@ def _sizes_gib(info: dict[str, Any], gpus: float) -> list[float]:
 
 
 def _gpu_info(text: str) -> dict[str, Any]:
-    """GpuInfo is JSON, or a Python literal perhaps with JSON's null, or a bare name: keys come back in lower case."""
+    """GpuInfo is JSON, a Python literal (perhaps with null) or a bare name; keys come back lower case."""
     if not text.lstrip().startswith("{"):
         return {}
     try:
@@ -147,7 +147,7 @@ def _gpu_info(text: str) -> dict[str, Any]:
             value = ast.literal_eval(text.replace(": null", ": None"))
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             raise ValueError("GpuInfo is neither JSON nor a literal") from None
-    info = _lower_keys(value)
+    info: dict[str, Any] = _lower_keys(value)
     return info | {"name": _nested(info, "gpus", 0, "name")}
 
 
