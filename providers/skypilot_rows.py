@@ -27,6 +27,8 @@ _BOARD_OF_INSTANCE = (
 )
 # NVv4 machines have an eighth to a half of a MI25 although the catalog counts one.
 _SLICES = {"Standard_NV4as_v4": 0.125, "Standard_NV8as_v4": 0.25, "Standard_NV16as_v4": 0.5}
+# Clouds whose GpuInfo has the memory of all GPUs where that of one belongs.
+_TOTAL_MEMORY = frozenset({"vast", "verda"})
 _VAST_NAME = re.compile(r"^\d+x-(.+)-\d+-\d+$")
 
 
@@ -100,7 +102,7 @@ def _gpu(
     cloud: str, instance: str, name: str, gpus: float, record: Record
 ) -> tuple[str, float | None, tuple[str, ...]]:
     info = _gpu_info(record.get("GpuInfo") or "")
-    sizes = _sizes_gib(info, gpus)
+    sizes = _sizes_gib(info, gpus, totals=cloud in _TOTAL_MEMORY)
     gpu = _canonical(cloud, instance, name, str(info.get("name") or ""), sizes)
     if gpu is None:
         return name, sizes[0] if sizes else None, ("unknown_gpu",)
@@ -124,16 +126,15 @@ def _canonical(cloud: str, instance: str, name: str, info_name: str, sizes: list
     return canonical_gpu(name + board)
 
 
-def _sizes_gib(info: dict[str, Any], gpus: float) -> list[float]:
+def _sizes_gib(info: dict[str, Any], gpus: float, *, totals: bool) -> list[float]:
     """What the memory figure can mean for one GPU, likeliest first."""
     size = _nested(info, "gpus", 0, "memoryinfo", "sizeinmib")
-    total = info.get("totalgpumemoryinmib")
     if not isinstance(size, int | float) or size <= 0 or gpus < 1:
         return []
     if size < 1024:  # GiB in the MiB field
         return [float(size), size / gpus]
     per_gpu = [size / 1024, size / gpus / 1024]
-    return per_gpu if total != size else per_gpu[::-1]
+    return per_gpu[::-1] if totals else per_gpu
 
 
 def _gpu_info(text: str) -> dict[str, Any]:
