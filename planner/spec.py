@@ -1,14 +1,26 @@
 """What a person writes: `spec.yaml` as frozen pydantic models.
 
-Only shapes and cross-field rules live here; reading YAML with positions is `planner.specfile`, how people write
-sizes, durations, money and ranges is `planner.units`.
+Only shapes live here. Rules between fields are in `planner.spec_rules`, what is not built yet is in
+`planner.support`, reading YAML with positions in `planner.specfile`, and how sizes, durations, money and ranges
+are written in `planner.units`. What `planner.units` understands is kept as text; a typed accessor parses it.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+)
 
 from planner import units
 
@@ -17,133 +29,284 @@ TaskKind = Literal["sft", "classification", "dpo", "reward", "kto", "grpo"]
 Quantization = Literal["none", "8bit", "4bit", "fp8"]
 MarketChoice = Literal["spot", "on_demand", "reserved"]
 Objective = Literal["cheapest", "fastest", "fastest_within_budget", "best_value", "cheapest_by_deadline"]
+Metric = Literal["loss", "perplexity", "exact_match", "accuracy", "f1", "reward_margin"]
 
-Seconds = Annotated[float, BeforeValidator(units.parse_duration_s)]
-Usd = Annotated[float, BeforeValidator(units.parse_usd)]
+MAX_NODES = 1024
+
+
+def _listed(value: Any) -> Any:
+    """A single text where a list is wanted."""
+    return (value,) if isinstance(value, str) else value
+
+
+def _keyed(key: str) -> BeforeValidator:
+    """A single text where a section is wanted means its main key; an empty section means its defaults."""
+
+    def mapping(value: Any) -> Any:
+        if isinstance(value, str):
+            return {key: value}
+        return {} if value is None else value
+
+    return BeforeValidator(mapping)
+
+
+def _or_empty(value: Any) -> Any:
+    """A section whose lines are all commented out."""
+    return {} if value is None else value
+
+
+def _gpu_text(value: str) -> str:
+    return str(units.parse_gpu_filter(value))
+
+
+def _memory_text(value: str) -> str:
+    units.parse_memory_range_gib(value)
+    return value
+
+
+def _nodes_text(value: Any) -> str:
+    _, most = units.parse_count_range(value)
+    if most is None or most > MAX_NODES:
+        raise ValueError(f"{units.shown(value)} has no upper end up to {MAX_NODES}, write it as in 1..4")
+    return str(value).strip()
+
+
+def _moment_text(value: str) -> str:
+    units.parse_deadline(value)
+    return value
+
+
+def _every_text(value: Any) -> str:
+    units.parse_every(value)
+    return str(value)
+
+
+Seconds = Annotated[
+    float,
+    BeforeValidator(units.parse_duration_s, json_schema_input_type=str),
+    PlainSerializer(units.duration_text, return_type=str, when_used="json"),
+]
+Usd = Annotated[float, BeforeValidator(units.parse_usd, json_schema_input_type=float | str)]
+GpuText = Annotated[str, AfterValidator(_gpu_text)]
+MemoryRangeText = Annotated[str, AfterValidator(_memory_text)]
+NodesText = Annotated[str, BeforeValidator(_nodes_text, json_schema_input_type=int | str)]
+MomentText = Annotated[str, AfterValidator(_moment_text)]
+EveryText = Annotated[str, BeforeValidator(_every_text, json_schema_input_type=str)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=255)]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(_listed, json_schema_input_type=str | tuple[Text, ...])]
+SomeTexts = Annotated[
+    tuple[Text, ...],
+    BeforeValidator(_listed, json_schema_input_type=str | tuple[Text, ...]),
+    Field(min_length=1),
+]
 
 
 class Section(BaseModel):
-    """Base of every section: unknown keys are errors, values never change."""
+    """Base of every section: unknown keys are errors, values never change, numbers are finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False)
 
 
 class ModelSection(Section):
-    """The base model."""
+    """The base model; a single text is its id."""
 
-    id: str = Field(description="Hugging Face id, or a local directory with config.json")
-    revision: str | None = Field(None, description="Commit, tag or branch")
-    trust_remote_code: bool = Field(False, description="Allow the repository's own Python code to run")
-
-
-class MethodSection(Section):
-    """How the weights are changed."""
-
-    kind: AdapterKind = Field("lora", description="full, or an adapter kind; qlora = lora on a 4-bit base")
-    rank: int = Field(16, ge=1, le=4096, description="Adapter rank r")
-    alpha: float | None = Field(None, gt=0, description="Adapter scale; default 2 x rank")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Adapter dropout")
-    targets: tuple[str, ...] | Literal["all-linear", "attention"] = Field(
-        "all-linear", description="Module names, or all-linear, or attention (q, k, v, o)"
+    id: Text = Field(description="Hugging Face id, or a local directory with config.json")
+    revision: Text | None = Field(default=None, description="Commit, tag or branch")
+    trust_remote_code: bool = Field(
+        default=False, description="Allow the repository's own Python code to run"
     )
 
 
-class DataSection(Section):
-    """The examples to learn from; paths are relative to the spec's file."""
+class MethodSection(Section):
+    """How the weights are changed; a single text is its kind."""
 
-    train: str | None = Field(None, description="File (jsonl, csv, parquet, txt), hub dataset, s3:// or https:// URI")
-    eval: str | None = Field(None, description="Held-out examples, same format")
-    format: Literal["auto", "prompt_completion", "messages", "text", "label", "preference", "prompt"] = "auto"
-    samples: int | None = Field(None, ge=1, le=10**12, description="Number of training examples, if the file is not here")
-    tokens_per_sample: float | None = Field(None, gt=0, le=10**9, description="Mean tokens of one example")
-    eval_samples: int | None = Field(None, ge=0, le=10**12)
-    labels: int = Field(2, ge=2, le=10**6, description="Number of classes, for task classification")
+    kind: AdapterKind = Field(
+        default="lora", description="full, or an adapter kind; qlora = lora on a 4-bit base"
+    )
+    rank: int = Field(default=16, ge=1, le=4096, description="Adapter rank r")
+    alpha: float | None = Field(default=None, gt=0, le=10**6, description="Adapter scale; default 2 x rank")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Adapter dropout")
+    targets: tuple[Text, ...] | Literal["all-linear", "attention"] = Field(
+        default="all-linear", description="Module names, or all-linear, or attention (q, k, v, o)"
+    )
+
+    def effective_alpha(self) -> float:
+        """The adapter scale with its default filled in."""
+        return self.alpha if self.alpha is not None else 2.0 * self.rank
+
+
+class DataSection(Section):
+    """The examples to learn from; paths are relative to the spec's file. A single text is `train`."""
+
+    train: Text | None = Field(
+        default=None, description="File (jsonl, csv, parquet, txt), hub data set, s3:// or https:// URI"
+    )
+    eval: Text | None = Field(default=None, description="Held-out examples, same format")
+    format: Literal["auto", "prompt_completion", "messages", "text", "label", "preference", "prompt"] = Field(
+        default="auto", description="What an example looks like; auto looks at its keys"
+    )
+    samples: int | None = Field(
+        default=None, ge=1, le=10**12, description="Training examples, if the file is not here"
+    )
+    tokens_per_sample: float | None = Field(
+        default=None, gt=0, le=10**9, description="Mean tokens of one example"
+    )
+    eval_samples: int | None = Field(
+        default=None, ge=0, le=10**12, description="Held-out examples, if the file is not here"
+    )
+    labels: int = Field(default=2, ge=2, le=10**6, description="Number of classes, for task classification")
 
 
 class TrainSection(Section):
     """Hyper-parameters of training."""
 
-    epochs: float | None = Field(None, gt=0, le=10**6, description="Passes over the data; default 1")
-    steps: int | None = Field(None, ge=1, le=10**12, description="Optimizer steps, instead of epochs")
-    sequence_length: int = Field(2048, ge=1, le=10**8, description="Longest example in tokens; longer ones are cut")
-    packing: bool = Field(False, description="Fill each row with several examples")
-    global_batch: int = Field(16, ge=1, le=10**9, description="Examples between optimizer steps, over all GPUs")
-    micro_batch: int | Literal["auto"] = Field("auto", description="Examples a GPU holds at once")
-    learning_rate: float = Field(2e-4, gt=0, le=100)
+    epochs: float | None = Field(default=None, gt=0, le=10**6, description="Passes over the data; default 1")
+    steps: int | None = Field(default=None, ge=1, le=10**12, description="Optimizer steps, instead of epochs")
+    sequence_length: int = Field(
+        default=2048, ge=1, le=10**8, description="Longest example in tokens; longer ones are cut"
+    )
+    packing: bool = Field(default=False, description="Fill each row with several examples")
+    global_batch: int = Field(
+        default=16, ge=1, le=10**9, description="Examples between optimizer steps, over all GPUs"
+    )
+    micro_batch: Annotated[int, Field(ge=1, le=10**6)] | Literal["auto"] = Field(
+        default="auto", description="Examples a GPU holds at once"
+    )
+    learning_rate: float = Field(default=2e-4, gt=0, le=100)
     scheduler: Literal["linear", "cosine", "constant"] = "cosine"
-    warmup: float = Field(0.03, ge=0, lt=1, description="Share of the steps")
-    weight_decay: float = Field(0.0, ge=0, le=10)
-    max_grad_norm: float = Field(1.0, ge=0)
+    warmup: float = Field(default=0.03, ge=0, lt=1, description="Share of the steps")
+    weight_decay: float = Field(default=0.0, ge=0, le=10)
+    max_grad_norm: float = Field(default=1.0, ge=0, le=10**6, description="0 does not clip")
     optimizer: Literal[
-        "adamw", "adamw_fused", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit", "adafactor", "lion", "sgd"
+        "adamw",
+        "adamw_fused",
+        "adamw_8bit",
+        "paged_adamw_32bit",
+        "paged_adamw_8bit",
+        "adafactor",
+        "lion",
+        "sgd",
     ] = "adamw_fused"
     precision: Literal["bf16", "fp16", "fp32", "fp8"] = "bf16"
     gradient_checkpointing: bool | Literal["auto"] = "auto"
     attention: Literal["auto", "flash", "sdpa", "eager"] = "auto"
-    fused_loss: bool = Field(False, description="Loss computed in chunks (Liger, chunked cross-entropy)")
-    seed: int = Field(0, ge=0, le=2**32 - 1)
+    fused_loss: bool = Field(
+        default=False, description="Loss computed in chunks (Liger, chunked cross-entropy)"
+    )
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
 
 
 class EvaluateSection(Section):
     """The same metric is measured on the base model and on the tuned one."""
 
-    metric: Literal["auto", "loss", "perplexity", "exact_match", "accuracy", "f1", "reward_margin"] = "auto"
-    every: str | None = Field(None, description="Also during training: `200 steps` or `30m`")
-    samples: int | None = Field(None, ge=1, description="At most this many held-out examples")
+    metric: Literal["auto"] | Metric = "auto"
+    every: EveryText | None = Field(default=None, description="Also during training: `200 steps` or `30m`")
+    samples: int | None = Field(
+        default=None, ge=1, le=10**12, description="At most this many held-out examples"
+    )
+
+    def every_parsed(self) -> units.Every | None:
+        """How often during training, None if only before and after it."""
+        return None if self.every is None else units.parse_every(self.every)
 
 
 class MetricGoal(Section):
     """The quality to reach."""
 
-    name: str
+    name: Metric
     at_least: float
 
 
 class GoalSection(Section):
     """When, for how much, and what to prefer."""
 
-    deadline: str | None = Field(None, description="RFC 3339 time with zone, or a date (its end, UTC)")
-    within: Seconds | None = Field(None, description="Duration from now, as in 24h")
-    budget: Usd | None = Field(None, description="Total for the job, as in 50usd")
+    deadline: MomentText | None = Field(
+        default=None, description="RFC 3339 time with zone, or a date (its end, UTC)"
+    )
+    within: Seconds | None = Field(default=None, description="Duration from now, as in 24h")
+    budget: Usd | None = Field(default=None, description="US dollars for the whole job, as in 50usd")
     objective: Objective = "cheapest"
     metric: MetricGoal | None = None
+
+    def deadline_at(self) -> datetime | None:
+        """`deadline` in UTC, None if there is none (`within` counts from a moment the caller knows)."""
+        return None if self.deadline is None else units.parse_deadline(self.deadline)
 
 
 class WhereSection(Section):
     """Which machines may be rented."""
 
-    clouds: tuple[str, ...] | None = None
-    regions: tuple[str, ...] | None = None
-    gpus: tuple[str, ...] | None = Field(None, description="As in [A100-80GB, H100:1..8]")
-    gpu_memory: str | None = Field(None, description="Range of one GPU's memory, as in 24GB..80GB")
-    market: tuple[MarketChoice, ...] = ("spot", "on_demand")
-    nodes: int | str = Field("1..2", description="Number of machines or a range, as in 1..4")
-    max_usd_per_hour: Usd | None = None
+    clouds: SomeTexts | None = None
+    regions: SomeTexts | None = None
+    gpus: (
+        Annotated[
+            tuple[GpuText, ...],
+            BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...]),
+            Field(min_length=1),
+        ]
+        | None
+    ) = Field(default=None, description="As in [A100-80GB, H100:1..8]; the numbers are GPUs in one machine")
+    gpu_memory: MemoryRangeText | None = Field(
+        default=None, description="Range of one GPU's memory, as in 24GB..80GB"
+    )
+    market: Annotated[
+        tuple[MarketChoice, ...],
+        BeforeValidator(_listed, json_schema_input_type=MarketChoice | tuple[MarketChoice, ...]),
+        Field(min_length=1),
+    ] = ("spot", "on_demand")
+    nodes: NodesText = Field(default="1..2", description="Number of machines or a range, as in 1..4")
+    max_usd_per_hour: Usd | None = Field(default=None, description="Dearest machine")
+
+    def gpu_filters(self) -> tuple[units.GpuFilter, ...] | None:
+        """The GPUs allowed, None for any."""
+        return None if self.gpus is None else tuple(units.parse_gpu_filter(text) for text in self.gpus)
+
+    def gpu_memory_range_gib(self) -> tuple[float, float] | None:
+        """Least and most memory of one GPU (an open end is infinite), None for any."""
+        return None if self.gpu_memory is None else units.parse_memory_range_gib(self.gpu_memory)
+
+    def nodes_range(self) -> tuple[int, int]:
+        """Fewest and most machines."""
+        least, most = units.parse_count_range(self.nodes)
+        return least, MAX_NODES if most is None else most
 
 
 class EnvironmentSection(Section):
     """What the worker's machine needs."""
 
-    image: str | None = None
-    python: str | None = None
-    packages: tuple[str, ...] = ()
-    setup: str | None = None
-    env: dict[str, str] = Field(default_factory=dict)
-    secrets: tuple[str, ...] = Field((), description="Names of environment variables; values never enter the spec")
+    image: Text | None = Field(default=None, description="Container image")
+    python: Annotated[str, StringConstraints(pattern=r"^3\.\d{1,2}$")] | None = Field(
+        default=None, description="As in 3.11"
+    )
+    packages: Texts = Field(default=(), description="Further pip requirements")
+    setup: Text | None = Field(default=None, description="Shell lines run once before training")
+    env: dict[Name, str] = Field(default_factory=dict, description="Plain environment variables")
+    secrets: Annotated[
+        tuple[Name, ...], BeforeValidator(_listed, json_schema_input_type=str | tuple[Name, ...])
+    ] = Field(default=(), description="Names of environment variables; values never enter the spec")
 
 
 class CheckpointsSection(Section):
-    """Where and how often training state is committed."""
+    """Where and how often training state is committed; a single text is `uri`."""
 
-    uri: str | None = Field(None, description="file:// or s3:// prefix; default: below the state directory")
-    every: str = Field("auto", description="auto, `100 steps` or `15m`")
-    keep: int = Field(2, ge=1, le=1000)
+    uri: Text | None = Field(
+        default=None, description="file:// or s3:// prefix; default: below the state directory"
+    )
+    every: EveryText = Field(default="auto", description="auto, `100 steps` or `15m`")
+    keep: int = Field(default=2, ge=1, le=1000, description="Newest checkpoints that stay")
+
+    def every_parsed(self) -> units.Every:
+        """How often."""
+        return units.parse_every(self.every)
 
 
 class OutputSection(Section):
-    """Where the finished model goes."""
+    """Where the finished model goes; a single text is `uri`."""
 
-    uri: str | None = Field(None, description="Directory or URI; default: stays beside the checkpoints")
+    uri: Text | None = Field(
+        default=None, description="Directory or URI; default: stays beside the checkpoints"
+    )
 
 
 class FineTuneSpec(Section):
@@ -151,24 +314,39 @@ class FineTuneSpec(Section):
 
     spec_version: Literal[1] = 1
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="Lower case, digits and dashes")
-    project: str = "default"
-    owner: str | None = None
-    labels: dict[str, str] = Field(default_factory=dict)
-    model: ModelSection
-    method: MethodSection = MethodSection()
-    quantization: Quantization | None = Field(None, description="Of the frozen base; default none, 4bit for qlora")
+    project: Text = "default"
+    owner: Text | None = None
+    labels: dict[Text, str] = Field(default_factory=dict, description="Tags on everything that is rented")
+    model: Annotated[ModelSection, _keyed("id")]
+    method: Annotated[MethodSection, _keyed("kind")] = Field(default_factory=MethodSection)
+    quantization: Quantization | None = Field(
+        default=None, description="Of the frozen base; default none, 4bit for qlora"
+    )
     task: TaskKind = "sft"
-    data: DataSection = DataSection()
-    train: TrainSection = TrainSection()
-    evaluate: EvaluateSection = EvaluateSection()
-    goal: GoalSection = GoalSection()
-    where: WhereSection = WhereSection()
-    environment: EnvironmentSection = EnvironmentSection()
-    checkpoints: CheckpointsSection = CheckpointsSection()
-    output: OutputSection = OutputSection()
+    data: Annotated[DataSection, _keyed("train")] = Field(default_factory=DataSection)
+    train: Annotated[TrainSection, BeforeValidator(_or_empty)] = Field(default_factory=TrainSection)
+    evaluate: Annotated[EvaluateSection, BeforeValidator(_or_empty)] = Field(default_factory=EvaluateSection)
+    goal: Annotated[GoalSection, BeforeValidator(_or_empty)] = Field(default_factory=GoalSection)
+    where: Annotated[WhereSection, BeforeValidator(_or_empty)] = Field(default_factory=WhereSection)
+    environment: Annotated[EnvironmentSection, BeforeValidator(_or_empty)] = Field(
+        default_factory=EnvironmentSection
+    )
+    checkpoints: Annotated[CheckpointsSection, _keyed("uri")] = Field(default_factory=CheckpointsSection)
+    output: Annotated[OutputSection, _keyed("uri")] = Field(default_factory=OutputSection)
     track: Literal["none", "mlflow", "wandb", "tensorboard"] = "none"
-    notify: tuple[str, ...] = ()
+    notify: Texts = ()
 
     def canonical(self) -> dict[str, Any]:
-        """The spec as plain JSON types with every default filled in; its hash names the spec."""
+        """The spec as plain JSON types with every default filled in; reading it back gives an equal spec."""
         return self.model_dump(mode="json")
+
+    def hash(self) -> str:
+        """`sha256:...` of the canonical JSON (sorted keys, no spaces); it names the spec."""
+        text = json.dumps(self.canonical(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+    def effective_quantization(self) -> Quantization:
+        """Quantization of the frozen base with its default filled in."""
+        if self.quantization is not None:
+            return self.quantization
+        return "4bit" if self.method.kind in ("qlora", "qdora") else "none"
