@@ -1,0 +1,129 @@
+"""One call from a spec file to the estimate and its plan: what `plan estimate` and `plan launch` share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from planner.errors import NothingFitsError, OverBudgetError, PolicyError
+from planner.estimate import Estimate, build_estimate
+from planner.estimate_document import estimate_document
+from planner.intake import Overrides, gather
+from planner.plan import Plan, make_plan
+from planner.relax import NearestFit, explain_nothing, nearest_fits
+from planner.spec import FineTuneSpec
+from planner.units import parse_duration_s, parse_usd
+from providers.errors import UsageError
+from providers.offers import PriceSnapshot
+
+#: A candidate with less than an even chance to finish in time does not answer a deadline.
+_EVEN_CHANCE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An estimate with the plan made of it.
+
+    Attributes:
+        spec: The spec that was asked about.
+        estimate: The estimate.
+        plan: Its plan.
+        nearest: What would make it fit; empty unless nothing fits.
+    """
+
+    spec: FineTuneSpec
+    estimate: Estimate
+    plan: Plan
+    nearest: tuple[NearestFit, ...]
+
+    def document(self) -> dict[str, Any]:
+        """The `tuneplan/estimate` document below its common first keys."""
+        return estimate_document(
+            self.estimate, spec_hash=self.plan.spec_hash, plan_hash=self.plan.plan_hash, nearest=self.nearest
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds that turn an answer into a failed check; None is no bound."""
+
+    cost_usd: float | None = None
+    wall_clock_h: float | None = None
+
+    @classmethod
+    def parse(cls, fail_over: str | None, fail_after: str | None) -> Limits:
+        """From the command line's texts.
+
+        Raises:
+            UsageError: One of them is not an amount or a duration.
+        """
+        try:
+            return cls(
+                None if fail_over is None else parse_usd(fail_over),
+                None if fail_after is None else parse_duration_s(fail_after) / 3600,
+            )
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+
+
+def estimate_spec(
+    spec: FineTuneSpec,
+    base_dir: Path,
+    snapshot: PriceSnapshot,
+    now: datetime,
+    *,
+    overrides: Overrides | None = None,
+    limit: int | None = 100,
+) -> Answer:
+    """Estimate a spec on a set of offers.
+
+    Args:
+        spec: The spec.
+        base_dir: Directory that its paths are relative to.
+        snapshot: The offers.
+        now: UTC; written into the plan.
+        overrides: What the command line fixes.
+        limit: Candidates to keep, None for all.
+
+    Raises:
+        UsageError, SpecError: As `planner.intake.gather`.
+    """
+    question = gather(spec, base_dir, now, overrides)
+    estimate = build_estimate(question, snapshot, limit=limit)
+    plan = make_plan(spec, base_dir, estimate, now.strftime("%Y-%m-%dT%H:%M:%SZ"))
+    nearest = () if estimate.candidates else nearest_fits(question, snapshot)
+    return Answer(spec, estimate, plan, nearest)
+
+
+def check(answer: Answer, limits: Limits) -> None:
+    """Refuse an answer that does not meet what was asked.
+
+    Raises:
+        NothingFitsError: No candidate at all.
+        OverBudgetError: The best one costs more than the budget or the limit.
+        PolicyError: None is likely to finish by the deadline, or the best takes longer than the limit.
+    """
+    best = answer.estimate.recommended
+    if best is None:
+        raise NothingFitsError(explain_nothing(answer.estimate), hint=_nearest_hint(answer.nearest))
+    goal = answer.estimate.question.goal
+    for budget in (goal.budget_usd, limits.cost_usd):
+        if budget is not None and best.cost_usd.p50 > budget:
+            raise OverBudgetError(f"the best candidate costs about ${best.cost_usd.p50:,.2f}, over ${budget:,.2f}")
+    if goal.deadline is not None and (best.p_finish_by_deadline or 0.0) < _EVEN_CHANCE:
+        raise PolicyError(
+            f"no candidate is likely to finish by {goal.deadline:%Y-%m-%d %H:%M} UTC",
+            hint=f"the best one needs about {best.wall_clock_h.p50:.1f} h",
+        )
+    if limits.wall_clock_h is not None and best.wall_clock_h.p50 > limits.wall_clock_h:
+        raise PolicyError(f"the best candidate takes about {best.wall_clock_h.p50:.1f} h, over {limits.wall_clock_h:g} h")
+
+
+def _nearest_hint(nearest: tuple[NearestFit, ...]) -> str | None:
+    if not nearest:
+        return None
+    return "this would fit: " + "; or ".join(
+        ", ".join(f"{key}: {value}" for key, value in fit.changes.items()) for fit in nearest
+    )

@@ -1,0 +1,178 @@
+"""The estimate for a person: what the job is, the ranked offers, the bill of the best one."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime
+
+from planner.candidates import Candidate
+from planner.estimate import Estimate
+from planner.quantiles import Quantiles
+from planner.relax import NearestFit
+from planner.spec import FineTuneSpec
+from providers.offers import Offer
+
+_NUMBER_COLUMNS = ("#", "$/h", "hours", "total $", "P(in time)")
+
+
+def render_estimate(estimate: Estimate, spec: FineTuneSpec, *, rows: int, width: int) -> str:
+    """The whole answer as text.
+
+    Args:
+        estimate: The answer.
+        spec: The spec it is for.
+        rows: Candidates to show.
+        width: Columns of the terminal.
+    """
+    parts = [_head(estimate, spec)]
+    if estimate.candidates:
+        parts += [_table(estimate, rows, width), _best(estimate.candidates[0])]
+    parts.append("\n".join(_footer(estimate, min(rows, len(estimate.candidates)))))
+    return "\n\n".join(parts)
+
+
+def render_nearest(nearest: Sequence[NearestFit]) -> str:
+    """The changes that would make it fit."""
+    if not nearest:
+        return "no single change of the spec makes it fit"
+    lines = ["these changes would make it fit:"]
+    for fit in nearest:
+        cost = "price unknown" if fit.cost_usd is None else f"about ${fit.cost_usd.p50:,.2f}"
+        changes = ", ".join(f"{key}: {value}" for key, value in fit.changes.items())
+        lines.append(f"  {changes}  ({fit.verdict}, {cost})")
+    return "\n".join(lines)
+
+
+def _head(estimate: Estimate, spec: FineTuneSpec) -> str:
+    question, job = estimate.question, estimate.question.job
+    counts = question.counts
+    method = spec.method.kind if spec.method.kind == "full" else f"{spec.method.kind} r={spec.method.rank}"
+    lines = [
+        f"job     {spec.name}: {spec.task}, {method} on {question.arch.id}",
+        f"model   {_count(counts.total)} parameters, {_count(question.trainable)} trained",
+        f"work    {job.steps:,} steps of {job.global_batch} rows, {_count(job.tokens_total)} tokens, "
+        f"sequence length {job.sequence_tokens:,}{' packed' if job.packed else ''}",
+        f"goal    {_goal(estimate)}",
+    ]
+    return "\n".join(lines)
+
+
+def _goal(estimate: Estimate) -> str:
+    goal = estimate.question.goal
+    parts = [goal.objective.replace("_", " ")]
+    if goal.deadline is not None:
+        parts.append(f"by {goal.deadline:%Y-%m-%d %H:%M} UTC")
+    if goal.budget_usd is not None:
+        parts.append(f"for at most ${goal.budget_usd:,.2f}")
+    return ", ".join(parts)
+
+
+def _table(estimate: Estimate, rows: int, width: int) -> str:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in _columns(estimate):
+        right = name in _NUMBER_COLUMNS
+        table.add_column(name, justify="right" if right else "left", no_wrap=True, overflow="ellipsis")
+    for candidate in estimate.candidates[:rows]:
+        table.add_row(*_row(estimate, candidate), style="bold" if candidate.rank == 1 else None)
+    console = Console(file=io.StringIO(), width=max(width, 60), force_terminal=False)
+    console.print(table)
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in text.rstrip("\n").split("\n"))
+
+
+def _columns(estimate: Estimate) -> tuple[str, ...]:
+    timed = ("P(in time)",) if estimate.question.goal.deadline is not None else ()
+    return ("#", "where", "GPUs", "market", "$/h", "hours", "total $", *timed, "fits", "price age")
+
+
+def _row(estimate: Estimate, candidate: Candidate) -> Iterator[str]:
+    offer = candidate.offer
+    yield str(candidate.rank)
+    yield f"{offer.cloud} {offer.zone or offer.region}"
+    yield f"{candidate.nodes} x {_gpus(offer)}" if candidate.nodes > 1 else _gpus(offer)
+    yield offer.market.replace("_", "-")
+    yield _usd((offer.price_usd_per_hour or 0.0) * candidate.nodes)
+    yield _span(candidate.wall_clock_h, 1)
+    yield _span(candidate.cost_usd, 2)
+    if estimate.question.goal.deadline is not None:
+        yield "?" if candidate.p_finish_by_deadline is None else f"{candidate.p_finish_by_deadline:.0%}"
+    yield candidate.verdict
+    yield _age(offer, estimate.question.goal.now) + (" !" if offer.flags else "")
+
+
+def _gpus(offer: Offer) -> str:
+    return f"{offer.gpu}:{offer.gpus_per_node}"
+
+
+def _best(best: Candidate) -> str:
+    memory = best.memory
+    lines = [
+        f"best    {best.offer.cloud} {best.offer.instance_type or ''} {_gpus(best.offer)} in "
+        f"{best.offer.zone or best.offer.region}: {best.parallelism.kind}, micro-batch {best.micro_batch} x "
+        f"{best.grad_accum} accumulated, checkpointing {'on' if best.gradient_checkpointing else 'off'}",
+        f"memory  {memory.reserved_gib:.1f} GiB reserved a GPU (up to {memory.upper_gib:.1f}) of {memory.limit_gib:.1f}: "
+        + ", ".join(_largest(memory.components_gib)),
+        f"time    {best.step_time_s.p50:.2f} s a step, {best.tokens_per_s_total.p50:,.0f} tokens/s, "
+        f"{best.gpu_hours.p50:.1f} GPU-hours",
+        "cost    "
+        + ", ".join(
+            f"{name} {'unknown' if value is None else _usd(value)}"
+            for name, value in best.cost_tree_usd.items()
+            if value is None or value >= 0.005
+        ),
+    ]
+    if best.offer.flags:
+        lines.append(f"flags   {', '.join(best.offer.flags)}")
+    return "\n".join(lines)
+
+
+def _largest(components: dict[str, float], most: int = 4) -> Iterator[str]:
+    for name, value in sorted(components.items(), key=lambda item: -item[1])[:most]:
+        yield f"{name.replace('_', ' ')} {value:.1f}"
+
+
+def _footer(estimate: Estimate, shown: int) -> Iterator[str]:
+    yield (
+        f"shown {shown} of {estimate.candidates_total:,} ways to run it; hours and total are p50 (p10-p90), "
+        "US dollars before tax"
+    )
+    for row in estimate.rejected[:4]:
+        yield f"dropped {row.count:,} offers: {row.reason}"
+    for _, message in estimate.warnings:
+        yield f"note: {message}"
+
+
+def _span(value: Quantiles, digits: int) -> str:
+    return f"{_number(value.p50, digits)} ({_number(value.p10, digits)}-{_number(value.p90, digits)})"
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{value:,.{0 if value >= 1000 else digits}f}"
+
+
+def _usd(value: float) -> str:
+    return f"{value:,.2f}"
+
+
+def _count(value: float) -> str:
+    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.0f}"
+
+
+def _age(offer: Offer, now: datetime) -> str:
+    """Days since the price was true."""
+    if offer.market == "local":
+        return "own"
+    if offer.as_of_at is None:
+        return "unknown"
+    try:
+        days = (now.date() - date.fromisoformat(offer.as_of_at[:10])).days
+    except ValueError:
+        return "unknown"
+    return f"{max(days, 0)} d"

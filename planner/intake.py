@@ -1,0 +1,146 @@
+"""From a spec and its files to the question that the estimate answers: the edge of the pure core."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from planner.architecture import load_architecture, parameter_counts
+from planner.architecture.adapters import adapter_parameters
+from planner.architecture.model import ModelArchitecture
+from planner.dataset import DataFacts, measure_dataset
+from planner.filters import offer_filter
+from planner.job import Job, size_job
+from planner.question import Goal, Question
+from planner.search import Freedom
+from planner.setup import Adapter, TrainingSetup
+from planner.spec import FineTuneSpec
+from planner.specfile import data_ref
+from planner.units import GpuFilter
+from planner.workload import training_flops
+
+#: Vocabularies below this have a token a character or two.
+_CHARACTER_VOCAB = 512
+_UNKNOWN = DataFacts(None, None, "unknown")
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """What the command line fixes over the spec; None leaves the spec's choice.
+
+    Attributes:
+        gpu: Only this GPU, canonical name.
+        count: Only machines with this many of it; it is also the number used.
+        nodes: Number of machines.
+        micro_batch: Rows a GPU.
+        market: spot or on_demand only.
+    """
+
+    gpu: str | None = None
+    count: int | None = None
+    nodes: int | None = None
+    micro_batch: int | None = None
+    market: str | None = None
+
+
+def gather(spec: FineTuneSpec, base_dir: Path, now: datetime, overrides: Overrides | None = None) -> Question:
+    """Read the model's facts and the data's size and put them together with what is wanted.
+
+    Args:
+        spec: The whole spec.
+        base_dir: Directory that the spec's paths are relative to.
+        now: UTC.
+        overrides: From the command line.
+
+    Raises:
+        UsageError: Unknown model, unreadable data.
+        SpecError: The amount of data is unknown.
+    """
+    fixed = overrides or Overrides()
+    arch = load_architecture(spec.model.id, base_dir, spec.model.revision)
+    job = size_job(
+        spec, _facts(spec.data.train, base_dir, arch), _facts(spec.data.eval, base_dir, arch)
+    )
+    base = _base_setup(spec, arch)
+    counts = parameter_counts(arch, spec.task, spec.data.labels)
+    return Question(
+        arch=arch,
+        counts=counts,
+        trainable=counts.total if base.adapter is None else adapter_parameters(arch, base.adapter),
+        flops_total=_flops(base, job),
+        job=job,
+        base=base,
+        freedom=_freedom(spec, fixed),
+        nodes=_nodes(spec, fixed),
+        filter=_filter(spec, fixed),
+        goal=_goal(spec, now),
+        keep_checkpoints=spec.checkpoints.keep,
+    )
+
+
+def _facts(reference: str | None, base_dir: Path, arch: ModelArchitecture) -> DataFacts:
+    """Facts of a local file; anything else is unknown here."""
+    if reference is None:
+        return _UNKNOWN
+    ref = data_ref(base_dir, reference)
+    if ref.kind != "path":
+        return _UNKNOWN
+    characters = 1.0 if arch.vocab < _CHARACTER_VOCAB else 4.0
+    return measure_dataset(Path(ref.value), characters)
+
+
+def _base_setup(spec: FineTuneSpec, arch: ModelArchitecture) -> TrainingSetup:
+    train = spec.train
+    return TrainingSetup(
+        arch=arch,
+        task=spec.task,
+        adapter=_adapter(spec),
+        quantization=spec.effective_quantization(),
+        precision=train.precision,
+        optimizer=train.optimizer,
+        sequence_tokens=train.sequence_length,
+        attention="sdpa" if train.attention == "auto" else train.attention,
+        fused_loss=train.fused_loss,
+        labels=spec.data.labels,
+    )
+
+
+def _adapter(spec: FineTuneSpec) -> Adapter | None:
+    kind = spec.method.kind
+    if kind == "full":
+        return None
+    targets = spec.method.targets
+    names = {"qlora": "lora", "qdora": "dora"}
+    return Adapter(
+        kind=names.get(kind, kind),
+        rank=spec.method.rank,
+        targets=(targets,) if isinstance(targets, str) else targets,
+    )
+
+
+def _flops(base: TrainingSetup, job: Job) -> float:
+    rows = job.steps * job.global_batch
+    return training_flops(base, rows=rows, row_tokens=job.row_tokens)
+
+
+def _freedom(spec: FineTuneSpec, fixed: Overrides) -> Freedom:
+    micro = fixed.micro_batch if fixed.micro_batch is not None else spec.train.micro_batch
+    checkpointing = spec.train.gradient_checkpointing
+    return Freedom(
+        micro_batch=None if micro == "auto" else micro,
+        gradient_checkpointing=None if checkpointing == "auto" else checkpointing,
+    )
+
+
+def _nodes(spec: FineTuneSpec, fixed: Overrides) -> tuple[int, ...]:
+    if fixed.nodes is not None:
+        return (fixed.nodes,)
+    if fixed.count is not None:
+        return (1,)
+    least, most = spec.where.nodes_range()
+    return tuple(range(least, most + 1))
+
+
+def _filter(spec: FineTuneSpec, fixed: Overrides) -> object:
+    ...
