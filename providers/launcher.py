@@ -10,8 +10,18 @@ from typing import Literal, Protocol
 from providers.offers import Offer
 
 BackendState = Literal[
-    "unknown", "queued", "provisioning", "running", "recovering", "succeeded", "failed", "cancelled", "absent"
+    "unknown",
+    "queued",
+    "provisioning",
+    "running",
+    "recovering",
+    "succeeded",
+    "failed",
+    "cancelled",
+    "vanished",
+    "absent",
 ]
+StoppedBy = Literal["cancel", "max_duration", "signal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +29,7 @@ class LaunchRequest:
     """All a launcher needs to start one run.
 
     Attributes:
-        run_id: Idempotency key: the same id is never started twice.
+        run_id: Idempotency key together with `attempt`: the same pair is never started twice.
         bundle: Directory with the worker's code and `job.json`.
         offers: Candidates in the order to try.
         nodes: Machines.
@@ -29,6 +39,7 @@ class LaunchRequest:
         secrets: Names of environment variables to pass on; values are read at launch and kept nowhere.
         labels: Tags on everything that is rented.
         setup: Shell lines that install the worker's requirements, written by us.
+        attempt: 1 for the first start; each resume is the next one.
     """
 
     run_id: str
@@ -41,6 +52,7 @@ class LaunchRequest:
     secrets: tuple[str, ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
     setup: tuple[str, ...] = ()
+    attempt: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +60,8 @@ class BackendStatus:
     """What the backend says of a run, read just now.
 
     Attributes:
-        state: The backend's state in our words; absent = it never heard of the run.
+        state: The backend's state in our words; absent = it never heard of the run, vanished = it was
+            started and is gone without a word (killed, machine lost).
         backend_id: Its own id: a pid, a managed job id.
         reason: Why it is so, for a person.
         offer: The machine it really got, if known.
@@ -56,7 +69,9 @@ class BackendStatus:
         pids: Local processes, so that a tester can end them; empty elsewhere.
         recoveries: Times the backend restarted it.
         started_at: RFC 3339 UTC, None if unknown.
-        ended_at: RFC 3339 UTC, None while it runs.
+        ended_at: RFC 3339 UTC, None while it runs; the last sign of life if it vanished.
+        attempt: Newest attempt that the backend knows and that all the rest is about; 0 if absent.
+        stopped_by: What ended the worker, None if it ended by itself.
     """
 
     state: BackendState
@@ -68,16 +83,18 @@ class BackendStatus:
     recoveries: int = 0
     started_at: str | None = None
     ended_at: str | None = None
+    attempt: int = 0
+    stopped_by: StoppedBy | None = None
 
 
 class Launcher(Protocol):
     """Starts jobs; every method is idempotent by run id."""
 
     def launch(self, request: LaunchRequest) -> BackendStatus:
-        """Start the run, or report it if it was started before.
+        """Start the attempt, or report it if it was started before.
 
         Raises:
-            LaunchError: Nothing was started.
+            LaunchError: Nothing was started, an earlier attempt still runs, or a later one was started.
             CleanupPendingError: It is not known whether something was started.
         """
         ...

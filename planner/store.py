@@ -1,0 +1,355 @@
+"""The ledger: our intent and the history of every run, in one SQLite file. The only module with SQL.
+
+A row is written before the outside world is touched, a transaction never waits for anything outside, and
+whoever writes says which revision was read: of two writers one wins and the other reads again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+from planner.filesystem import network_file_system
+from planner.runs import Attempt, Run, RunEvent, RunState, RunTerms, check_move
+from planner.schema_sql import MIGRATIONS
+from providers.errors import CorruptDataError, StorageError, TuneplanError, UsageError
+
+FILE_NAME = "plan.db"
+_BUSY_TIMEOUT_S = 20.0
+_ATTEMPT_COLUMNS = tuple(field.name for field in fields(Attempt))
+_CHANGING = tuple(
+    name for name in _ATTEMPT_COLUMNS if name not in ("attempt", "intent_at", "micro_usd_per_hour")
+)
+_RUN_QUERY = "SELECT * FROM runs JOIN observations USING (run_id)"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What an observation or a command changes about a run.
+
+    Attributes:
+        attempt: The newest attempt as it is now.
+        progress_json: None leaves what is stored.
+        kind: Of the event that is written if the state or its reason changed.
+    """
+
+    state: RunState
+    reason: str
+    attempt: Attempt
+    observed_at: str
+    next_try_at: str | None = None
+    progress_json: str | None = None
+    kind: str = "observed"
+
+
+class Store:
+    """One open ledger; use it as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file, making or migrating it if need be.
+
+        Raises:
+            UsageError: A newer tuneplan wrote it (then it is left as it is), or it lies on a network disk.
+            StorageError: It cannot be opened or written.
+            CorruptDataError: It is no ledger, or damaged.
+        """
+        self.path = path
+        with _storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _refuse_network_disk(path)
+            self._db = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+            try:
+                self._prepare()
+            except BaseException:
+                self._db.close()
+                raise
+
+    def __enter__(self) -> Self:
+        """The store itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; what was written is on disk already."""
+        self._db.close()
+
+    def create(self, run_id: str, terms: RunTerms, attempt: Attempt) -> bool:
+        """Record a run and the intent to start it; False if the id exists already, which changes nothing."""
+        with self._transaction():
+            if self._db.execute("SELECT 1 FROM runs WHERE run_id = ?", (run_id,)).fetchone():
+                return False
+            row = {
+                **_terms_row(terms),
+                "run_id": run_id,
+                "created_at": attempt.intent_at,
+                "state": "queued",
+                "state_reason": "launch is being asked for",
+                "state_since_at": attempt.intent_at,
+            }
+            self._insert("runs", row)
+            self._insert("observations", {"run_id": run_id, "observed_at": attempt.intent_at})
+            self._insert_attempt(run_id, attempt)
+            self._log(
+                run_id, attempt.intent_at, "launch", "queued", "launch is being asked for", attempt.attempt
+            )
+        return True
+
+    def add_attempt(
+        self, run: Run, attempt: Attempt, *, cap_micro_usd: int | None, max_duration_s: float | None
+    ) -> bool:
+        """Record the intent to resume a run; False if somebody changed the run since it was read."""
+        check_move(run.state, "queued")
+        with self._transaction():
+            moved = self._db.execute(
+                "UPDATE runs SET state = 'queued', state_reason = ?, state_since_at = ?, next_try_at = NULL,"
+                " cap_micro_usd = ?, max_duration_s = ?, revision = revision + 1"
+                " WHERE run_id = ? AND revision = ?",
+                (
+                    "resume is being asked for",
+                    attempt.intent_at,
+                    cap_micro_usd,
+                    max_duration_s,
+                    run.run_id,
+                    run.revision,
+                ),
+            )
+            if moved.rowcount == 0:
+                return False
+            self._insert_attempt(run.run_id, attempt)
+            self._log(
+                run.run_id,
+                attempt.intent_at,
+                "resume",
+                "queued",
+                "resume is being asked for",
+                attempt.attempt,
+            )
+        return True
+
+    def apply(self, run: Run, change: Change) -> bool:
+        """Write a change of a run; False if somebody changed the run since it was read.
+
+        Raises:
+            TuneplanError: The move of its state is illegal.
+        """
+        check_move(run.state, change.state)
+        moved = (run.state, run.state_reason) != (change.state, change.reason)
+        since = change.observed_at if run.state != change.state else run.state_since_at
+        with self._transaction():
+            updated = self._db.execute(
+                "UPDATE runs SET state = ?, state_reason = ?, state_since_at = ?, next_try_at = ?,"
+                " revision = revision + 1 WHERE run_id = ? AND revision = ?",
+                (change.state, change.reason, since, change.next_try_at, run.run_id, run.revision),
+            )
+            if updated.rowcount == 0:
+                return False
+            self._update_attempt(run.run_id, change.attempt)
+            self._db.execute(
+                "UPDATE observations SET observed_at = ?, progress_json = coalesce(?, progress_json)"
+                " WHERE run_id = ?",
+                (change.observed_at, change.progress_json, run.run_id),
+            )
+            if moved:
+                number = change.attempt.attempt
+                self._log(run.run_id, change.observed_at, change.kind, change.state, change.reason, number)
+        return True
+
+    def get(self, run_id: str) -> Run | None:
+        """One run with its attempts."""
+        return next(iter(self._runs("WHERE run_id = ?", (run_id,))), None)
+
+    def find(self, text: str) -> Run:
+        """A run by its id or the beginning of it, if that is unique.
+
+        Raises:
+            UsageError: No run, or more than one, begins like this.
+        """
+        exact = self.get(text)
+        if exact is not None:
+            return exact
+        found = self._runs(
+            "WHERE substr(run_id, 1, ?) = ? ORDER BY created_at DESC LIMIT 6", (len(text), text)
+        )
+        if text and len(found) == 1:
+            return found[0]
+        if text and found:
+            ids = ", ".join(run.run_id for run in found[:5])
+            raise UsageError(f"more than one run begins with {text}: {ids}", code="run_ambiguous")
+        raise UsageError(f"there is no run {text!r}", hint="`plan runs` lists them", code="run_unknown")
+
+    def all_runs(self) -> list[Run]:
+        """All runs, newest first."""
+        return self._runs("ORDER BY created_at DESC, run_id", ())
+
+    def pending(self, plan_hash: str) -> Run | None:
+        """A run of this plan whose first launch was recorded and never confirmed."""
+        where = "WHERE plan_hash = ? AND state = 'queued' ORDER BY created_at DESC"
+        found = self._runs(where, (plan_hash,))
+        return next(
+            (run for run in found if run.attempts[-1].backend_id is None and len(run.attempts) == 1), None
+        )
+
+    def events(self, run_id: str) -> list[RunEvent]:
+        """History of a run, oldest first."""
+        with _storage_errors(self.path):
+            rows = self._db.execute(
+                "SELECT at, kind, state, reason, attempt FROM events WHERE run_id = ? ORDER BY event",
+                (run_id,),
+            )
+            return [RunEvent(*row) for row in rows]
+
+    def _prepare(self) -> None:
+        version = self._version()
+        if version > len(MIGRATIONS):
+            raise UsageError(
+                f"{self.path} was written by a newer tuneplan (version {version} of the ledger,"
+                f" this one knows {len(MIGRATIONS)}); it was left as it is",
+                hint="upgrade tuneplan, or set PLAN_HOME to another directory",
+                code="ledger_newer",
+            )
+        self._db.row_factory = None
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("PRAGMA foreign_keys = ON")
+        if version < len(MIGRATIONS):
+            self._migrate()
+
+    def _migrate(self) -> None:
+        """Bring the file to the newest version, all or nothing, with a copy of the old one beside it."""
+        with self._transaction():
+            version = self._version()  # again: another process may have been faster
+            if 0 < version < len(MIGRATIONS):
+                self._back_up(version)
+            for statements in MIGRATIONS[version:]:
+                for statement in statements:
+                    self._db.execute(statement)
+            self._db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+
+    def _back_up(self, version: int) -> None:
+        """Copy what is committed; a reader beside our own transaction sees exactly that."""
+        copy = self.path.with_name(f"{self.path.name}.version-{version}")
+        with (
+            contextlib.closing(sqlite3.connect(self.path)) as old,
+            contextlib.closing(sqlite3.connect(copy)) as new,
+        ):
+            old.backup(new)
+
+    def _version(self) -> int:
+        return int(self._db.execute("PRAGMA user_version").fetchone()[0])
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with _storage_errors(self.path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    def _insert(self, table: str, row: dict[str, Any]) -> None:
+        places = ", ".join("?" * len(row))
+        self._db.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({places})", tuple(row.values()))  # noqa: S608
+
+    def _insert_attempt(self, run_id: str, attempt: Attempt) -> None:
+        self._insert("attempts", {"run_id": run_id, **asdict(attempt)})
+
+    def _update_attempt(self, run_id: str, attempt: Attempt) -> None:
+        row = asdict(attempt)
+        settings = ", ".join(f"{name} = ?" for name in _CHANGING)
+        self._db.execute(
+            f"UPDATE attempts SET {settings} WHERE run_id = ? AND attempt = ?",  # noqa: S608
+            (*(row[name] for name in _CHANGING), run_id, attempt.attempt),
+        )
+
+    def _log(self, run_id: str, at: str, kind: str, state: RunState, reason: str, attempt: int) -> None:
+        row = {"run_id": run_id, "at": at, "kind": kind, "state": state, "reason": reason, "attempt": attempt}
+        self._insert("events", row)
+
+    def _runs(self, where: str, values: tuple[object, ...]) -> list[Run]:
+        """Runs with their attempts, from one consistent view of the file."""
+        columns = ", ".join(("run_id", *_ATTEMPT_COLUMNS))
+        with _storage_errors(self.path):
+            self._db.execute("BEGIN")
+            try:
+                found = self._db.execute(f"{_RUN_QUERY} {where}", values)
+                names = [column[0] for column in found.description]
+                rows = [dict(zip(names, row, strict=True)) for row in found]
+                one = (rows[0]["run_id"],) if len(rows) == 1 else ()
+                only = "WHERE run_id = ?" if one else ""
+                attempts = self._db.execute(
+                    f"SELECT {columns} FROM attempts {only} ORDER BY run_id, attempt",  # noqa: S608
+                    one,
+                ).fetchall()
+            finally:
+                self._db.execute("COMMIT")
+        return _assemble(rows, attempts)
+
+
+def _assemble(rows: list[dict[str, Any]], attempts: Iterable[tuple[Any, ...]]) -> list[Run]:
+    by_run: dict[str, list[Attempt]] = {}
+    for run_id, *values in attempts:
+        by_run.setdefault(run_id, []).append(Attempt(*values))
+    return [_run(row, tuple(by_run[row["run_id"]])) for row in rows]
+
+
+def _run(row: dict[str, Any], attempts: tuple[Attempt, ...]) -> Run:
+    terms = {field.name: row[field.name] for field in fields(RunTerms)}
+    terms |= {"labels": json.loads(row["labels"]), "env": json.loads(row["env"])}
+    terms["secrets"] = tuple(json.loads(row["secrets"]))
+    own = {field.name: row[field.name] for field in fields(Run) if field.name not in ("terms", "attempts")}
+    return Run(terms=RunTerms(**terms), attempts=attempts, **own)
+
+
+def _terms_row(terms: RunTerms) -> dict[str, Any]:
+    row = asdict(terms)
+    return {**row, **{name: json.dumps(row[name]) for name in ("labels", "env", "secrets")}}
+
+
+def _refuse_network_disk(path: Path) -> None:
+    kind = network_file_system(path.parent)
+    if kind is not None:
+        raise UsageError(
+            f"{path} lies on a network file system ({kind}), where SQLite's locks cannot be trusted",
+            hint="set PLAN_HOME to a directory of a local disk",
+            code="ledger_on_network_disk",
+        )
+
+
+@contextlib.contextmanager
+def _storage_errors(path: Path) -> Iterator[None]:
+    """The one place where SQLite's errors become ours."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise StorageError(f"the ledger {path}: {error}", hint=_hint(str(error)), path=str(path)) from error
+    except sqlite3.IntegrityError as error:
+        raise TuneplanError(f"the ledger {path} refused a change: {error}") from error
+    except sqlite3.DatabaseError as error:
+        raise CorruptDataError(
+            f"the ledger {path} is damaged or no ledger: {error}",
+            hint="move it away and put a copy back, nothing was changed; checkpoints do not depend on it",
+            path=str(path),
+        ) from error
+    except OSError as error:
+        raise StorageError(f"the ledger {path}: {error.strerror or error}", path=str(path)) from error
+
+
+def _hint(message: str) -> str | None:
+    hints = {
+        "full": "free some disk space; nothing that was recorded is lost",
+        "locked": "another `plan` is writing for very long; try again",
+        "readonly": "the directory must be writable; set PLAN_HOME to another one",
+        "unable to open": "the directory must be writable; set PLAN_HOME to another one",
+    }
+    return next((hint for word, hint in hints.items() if word in message), None)
