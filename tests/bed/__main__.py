@@ -1,23 +1,33 @@
 """Bring the test bed up or down by hand.
 
-    python -m tests.bed up [ROOT]     prints the lines to source, then `plan launch --infra skypilot` works
-    python -m tests.bed down [ROOT]
+python -m tests.bed up [ROOT]     prints lines for the shell; then `plan launch --infra skypilot` uses the bed
+python -m tests.bed down [ROOT]
 """
 
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
-from tests.bed.bed import Bed, down, up
+from tests.bed import bed
 
 
-def main(action: str, root: str = "/tmp/tuneplan-bed") -> None:
-    """Do one action."""
-    if action == "down":
-        down(Path(root))
-        return
-    bed: Bed = up(Path(root))
-    for name, value in (bed.sky.env() | {"SLURM_CONF": str(bed.slurm.conf)}).items():
+def up(root: Path) -> None:
+    """Start a bed that lives until `down`."""
+    running = bed.await_ready(root, bed.spawn(root, stdin=subprocess.DEVNULL))
+    for name, value in (running.sky.env() | {"SLURM_CONF": str(running.slurm.conf)}).items():
         print(f"export {name}='{value}'")
 
 
-main(*sys.argv[1:])
+def down(root: Path) -> None:
+    """End the bed and wait until it is gone."""
+    os.kill(int((root / "keeper.pid").read_text()), signal.SIGTERM)
+    while root.exists():
+        time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    action, root = sys.argv[1], Path(*sys.argv[2:] or ["/tmp/tuneplan-bed"])
+    {"up": up, "down": down, "keep": bed.keep}[action](root)

@@ -8,7 +8,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bed.processes import MARK
 from tests.bed.slurm import SlurmBed
 
 REGIONS = {"bed-a": {"A100": 1.10, "H100": 2.40}, "bed-b": {"A100": 1.60, "H100": 2.10}}
@@ -34,13 +33,17 @@ class SkyHome:
 
     def env(self) -> dict[str, str]:
         """Environment of a user of the bed; nothing of ours but PATH and the certificates' places comes along."""
-        kept = {name: value for name, value in os.environ.items() if name.endswith(("_BUNDLE", "CERT_FILE", "CERT_DIR"))}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if name.endswith(("_BUNDLE", "CERT_FILE", "CERT_DIR"))
+        }
         return kept | {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "HOME": str(self.path),
             "SKYPILOT_DISABLE_USAGE_COLLECTION": "1",
             "SKYPILOT_API_SERVER_LOCAL_PORT": str(self.port),
-            MARK: str(self.root),
+            "TMPDIR": str(self.root / "tmp"),
         }
 
     def write(self, bed: SlurmBed | None = None) -> None:
@@ -49,8 +52,11 @@ class SkyHome:
             (self.path / part).mkdir(parents=True)
         config = {"jobs": {"controller": {"consolidation_mode": True}}, "allowed_clouds": ["slurm"]}
         if bed is not None:
-            pricing = {name: {"pricing": {"accelerators": prices}} for name, prices in REGIONS.items()}
-            config["slurm"] = {"provision_timeout": 60, "cluster_configs": pricing}
+            clusters = {
+                name: {"pricing": {"accelerators": prices}, "tmpdir": str(self.root / "tmp")}
+                for name, prices in REGIONS.items()
+            }
+            config["slurm"] = {"provision_timeout": 60, "cluster_configs": clusters}
             (self.path / ".slurm/config").write_text("".join(_ssh_host(name, bed) for name in REGIONS))
         (self.path / ".sky/config.yaml").write_text(json.dumps(config))  # JSON is YAML
         _write_catalogs(self.path / ".sky/catalogs/v8")
@@ -61,7 +67,9 @@ class SkyHome:
         log = self.root / "log/sky-api.out"
         with log.open("ab") as out:
             start = [str(Path(sys.executable).parent / "sky"), "api", "start"]
-            subprocess.run(start, env=env, check=True, stdin=subprocess.DEVNULL, stdout=out, stderr=out, timeout=180)
+            subprocess.run(
+                start, env=env, check=True, stdin=subprocess.DEVNULL, stdout=out, stderr=out, timeout=180
+            )
 
 
 def _ssh_host(name: str, bed: SlurmBed) -> str:

@@ -1,7 +1,6 @@
 """Slurm on one machine: munge, a controller, three nodes with fake GPUs, and sshd in front of it.
 
-Needs root and Debian's packages, no systemd and no internet. All state lies below one directory; all daemons
-carry its name in their environment (see `processes`).
+Needs root and Debian's packages, no systemd and no internet. All state lies below one directory.
 """
 
 import os
@@ -10,8 +9,6 @@ import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
-
-from tests.bed.processes import MARK
 
 PACKAGES = ("slurm-wlm", "munge", "openssh-server", "openssh-client", "rsync", "netcat-openbsd", "curl")
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sshd", "ssh-keygen", "rsync", "nc", "curl")
@@ -78,12 +75,24 @@ class SlurmBed:
 
     def run(self, *command: str, timeout_s: float = 20.0) -> str:
         """Output of a Slurm command."""
-        done = subprocess.run(command, env=self._env(), check=True, capture_output=True, text=True, timeout=timeout_s)
+        done = subprocess.run(
+            command, env=self._env(), check=True, capture_output=True, text=True, timeout=timeout_s
+        )
         return done.stdout
 
     def up(self) -> None:
         """Start everything and wait until every node is idle."""
-        for part in ("etc", "run", "log", "state", "munge", "bin", "node/.ssh", *(f"spool/{node}" for node in GPUS)):
+        for part in (
+            "etc",
+            "run",
+            "log",
+            "state",
+            "munge",
+            "bin",
+            "tmp",
+            "node/.ssh",
+            *(f"spool/{node}" for node in GPUS),
+        ):
             (self.root / part).mkdir(parents=True)
         self.root.chmod(0o755)
         self._name_user_and_nodes()
@@ -98,21 +107,43 @@ class SlurmBed:
 
     def forget(self) -> None:
         """Take the login and the node names out of the machine's files again."""
-        subprocess.run(["userdel", self.user], check=False, capture_output=True)
+        subprocess.run(["userdel", "--force", self.user], check=False, capture_output=True)
         lines = HOSTS.read_text().splitlines(keepends=True)
         HOSTS.write_text("".join(line for line in lines if str(self.root) not in line))
 
     def _env(self) -> dict[str, str]:
         path = os.environ.get("PATH", "") + ":" + SBIN
-        return {"PATH": path, "SLURM_CONF": str(self.conf), MARK: str(self.root), "HOME": str(self.root)}
+        return {"PATH": path, "SLURM_CONF": str(self.conf), "HOME": str(self.root)}
 
     def _start(self, *command: str) -> None:
         log = (self.root / "log" / f"{command[0].rsplit('/', 1)[-1]}.out").open("ab")
         with log:
-            subprocess.run(command, env=self._env(), check=True, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=30)
+            subprocess.run(
+                command,
+                env=self._env(),
+                check=True,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                timeout=30,
+            )
 
     def _name_user_and_nodes(self) -> None:
-        make = ["useradd", "-o", "-u", "0", "-g", "0", "-M", "-d", str(self.node_home), "-s", "/bin/bash", "-p", "*"]
+        make = [
+            "useradd",
+            "-o",
+            "-u",
+            "0",
+            "-g",
+            "0",
+            "-M",
+            "-d",
+            str(self.node_home),
+            "-s",
+            "/bin/bash",
+            "-p",
+            "*",
+        ]
         subprocess.run([*make, self.user], check=True, capture_output=True)
         with HOSTS.open("a") as hosts:  # SkyPilot's executor on the node resolves the nodes' names
             hosts.write(f"127.0.0.1 {' '.join(GPUS)} # {self.root}\n")
@@ -137,7 +168,9 @@ class SlurmBed:
             # A fake GPU is an empty regular file: without File= the node is drained as invalid.
             for index in range(count):
                 (self.root / f"spool/{node}/gpu{index}").touch()
-            gres.append(f"NodeName={node} Name=gpu Type={gpu} File={self.root}/spool/{node}/gpu[0-{count - 1}]")
+            gres.append(
+                f"NodeName={node} Name=gpu Type={gpu} File={self.root}/spool/{node}/gpu[0-{count - 1}]"
+            )
         lines.append(f"PartitionName={PARTITION} Nodes={','.join(GPUS)} Default=YES MaxTime=1-0 State=UP")
         self.conf.write_text("\n".join(lines) + "\n")
         (self.root / "etc/gres.conf").write_text("\n".join(gres) + "\n")
@@ -155,11 +188,16 @@ class SlurmBed:
 
     def _start_sshd(self) -> None:
         for key in ("key", "host_key"):
-            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.root / "etc" / key)], check=True)
+            subprocess.run(
+                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.root / "etc" / key)],
+                check=True,
+            )
         shutil.copy(self.root / "etc/key.pub", self.node_home / ".ssh/authorized_keys")
         config = self.root / "etc/sshd_config"
-        passed_on = {name: value for name, value in os.environ.items() if name.endswith(("_BUNDLE", "CERT_FILE"))}
-        passed_on |= {"SLURM_CONF": str(self.conf), MARK: str(self.root)}
+        passed_on = {
+            name: value for name, value in os.environ.items() if name.endswith(("_BUNDLE", "CERT_FILE"))
+        }
+        passed_on["SLURM_CONF"] = str(self.conf)
         config.write_text(
             SSHD_CONFIG.format(
                 port=self.ssh_port,
