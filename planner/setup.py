@@ -5,27 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from planner.architecture import ModelArchitecture
+from planner.architecture import Adapter, ModelArchitecture
 from planner.hardware import GpuFacts
 
+__all__ = ["Adapter", "Cluster", "Parallelism", "ParallelKind", "TrainingSetup"]
+
 ParallelKind = Literal["single", "ddp", "fsdp", "zero2", "zero3", "tp", "pp", "mixed"]
-
-
-@dataclass(frozen=True, slots=True)
-class Adapter:
-    """A parameter-efficient method.
-
-    Attributes:
-        kind: PEFT's name of the method: lora, dora, rslora ...
-        rank: Adapter rank r.
-        targets: Module names as in PEFT, or ("all-linear",) or ("attention",).
-        fp32: Whether PEFT keeps the adapter's weights in fp32 (its default under mixed precision).
-    """
-
-    kind: str
-    rank: int
-    targets: tuple[str, ...]
-    fp32: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +75,13 @@ class TrainingSetup:
         framework: hf, llm-foundry, megatron, unsloth, deepspeed ...; hf is what we launch.
         offload: none, optimizer, parameters (optimizer too), activations.
         parallelism: Sharding.
+        upcast_frozen: Norms, embeddings and head of a quantised base are held in fp32, and with them the
+            residual stream (peft's prepare_model_for_kbit_training).
+        row_tokens: Mean length of a row as it is computed, padding included; None for sequence_tokens. Rows of
+            unpacked data are shorter than the longest one, which alone decides memory.
+        real_tokens_share: Share of the computed tokens that are not padding.
+        compiled: The model runs through torch.compile.
+        generated_tokens: Tokens that a prompt's answer grows by, for grpo and ppo.
     """
 
     arch: ModelArchitecture
@@ -108,3 +100,8 @@ class TrainingSetup:
     framework: str = "hf"
     offload: str = "none"
     parallelism: Parallelism = Parallelism()
+    upcast_frozen: bool = False
+    row_tokens: float | None = None
+    real_tokens_share: float = 1.0
+    compiled: bool = False
+    generated_tokens: int = 256

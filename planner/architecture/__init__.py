@@ -1,0 +1,20 @@
+"""Model facts and exact parameter counts from a config alone, never through transformers."""
+
+from planner.architecture.adapters import Adapter, adapter_parameters, adapter_targets
+from planner.architecture.counts import ParameterCounts, parameter_counts
+from planner.architecture.linears import LinearShape, linear_shapes
+from planner.architecture.model import ModelArchitecture
+from planner.architecture.registry import known_models, load_architecture
+
+__all__ = [
+    "Adapter",
+    "LinearShape",
+    "ModelArchitecture",
+    "ParameterCounts",
+    "adapter_parameters",
+    "adapter_targets",
+    "known_models",
+    "linear_shapes",
+    "load_architecture",
+    "parameter_counts",
+]

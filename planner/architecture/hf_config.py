@@ -1,0 +1,208 @@
+"""A Hugging Face config.json as a `ModelArchitecture`, without transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from planner.architecture.families import FAMILIES, NAMES
+from planner.architecture.model import ModelArchitecture
+from providers.errors import UsageError
+
+Config = Mapping[str, Any]
+_REQUIRED = ("hidden", "layers", "heads", "vocab")
+
+
+def read_config(config: Config, model_id: str, source: str) -> ModelArchitecture:
+    """Translate a config's fields; those of a text tower where there are several towers.
+
+    Args:
+        config: The parsed config.json.
+        model_id: Name to show.
+        source: Where it was read.
+
+    Raises:
+        UsageError: If fields that decide the parameter count are missing.
+    """
+    config = _text_tower(config)
+    family = str(config.get("model_type", ""))
+    facts: dict[str, Any] = {"kind": "decoder", "layout": "llama", **FAMILIES.get(family, {})}
+    if family not in FAMILIES:
+        source = f"{source}; family {family or 'unnamed'!r} is not known, read as a Llama block"
+    facts |= _shapes(config, model_id)
+    facts |= _switches(config, facts)
+    if facts.get("experts"):
+        facts |= _experts(config, facts)
+    if config.get("kv_lora_rank"):
+        facts |= {n: int(config.get(n) or 0) for n in _LATENT}
+    facts |= _family_rules(family, config, facts)
+    facts["extra_parameters"] = int(config.get("extra_parameters", 0)) + facts.get("extra_parameters", 0)
+    return ModelArchitecture(id=model_id, model_type=family, source=source, **facts)
+
+
+_LATENT = ("q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
+
+
+def _text_tower(config: Config) -> Config:
+    inner = config.get("text_config") or config.get("llm_config")
+    if not isinstance(inner, Mapping):
+        return config
+    return {**{k: v for k, v in config.items() if k == "tie_word_embeddings"}, **inner}
+
+
+def _number(config: Config, field: str) -> int | None:
+    for name in NAMES[field]:
+        value = config.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+            return int(value)
+    return None
+
+
+def _shapes(config: Config, model_id: str) -> dict[str, Any]:
+    values = {field: _number(config, field) for field in NAMES}
+    missing = [NAMES[field][0] for field in _REQUIRED if values[field] is None]
+    if missing:
+        raise UsageError(
+            f"the configuration of {model_id} lacks {', '.join(missing)}",
+            hint="Give a complete Hugging Face config.json, or a model that `plan models` lists.",
+            code="incomplete_model_config",
+        )
+    hidden, heads = values["hidden"] or 0, values["heads"] or 1
+    head_dim = config.get("head_dim") or config.get("d_kv") or hidden // heads
+    return {
+        "hidden": hidden, "layers": values["layers"], "heads": heads, "kv_heads": values["kv_heads"] or heads,
+        "head_dim": int(head_dim), "intermediate": values["intermediate"] or 4 * hidden, "vocab": values["vocab"],
+        "experts": values["experts"] or 0, "experts_per_token": values["experts_per_token"] or 0,
+    }  # fmt: skip
+
+
+def _switches(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
+    """Booleans that a config may set against its family's default."""
+    out: dict[str, Any] = {}
+    if isinstance(config.get("tie_word_embeddings"), bool):
+        out["tied_embeddings"] = config["tie_word_embeddings"]
+    if isinstance(config.get("mlp_bias"), bool):
+        out["mlp_bias"] = config["mlp_bias"]
+    if isinstance(config.get("attention_bias"), bool) and facts["layout"] == "llama":
+        out |= {"qkv_bias": config["attention_bias"], "out_bias": config["attention_bias"]}
+    if isinstance(config.get("use_qkv_bias"), bool):
+        out["qkv_bias"] = config["use_qkv_bias"]
+    window = config.get("sliding_window")
+    if isinstance(window, int) and window > 0 and config.get("use_sliding_window", True):
+        out["sliding_window"] = window
+    return out
+
+
+def _experts(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
+    width = config.get("moe_intermediate_size") or facts["intermediate"]
+    shared = config.get("shared_expert_intermediate_size") or config.get("shared_intermediate_size") or 0
+    return {
+        "moe_intermediate": int(width),
+        "shared_intermediate": int(shared or width * (config.get("n_shared_experts") or 0)),
+        "dense_layers": int(config.get("first_k_dense_replace") or 0),
+    }
+
+
+def _family_rules(family: str, config: Config, facts: dict[str, Any]) -> dict[str, Any]:
+    """What a table of constants cannot say."""
+    rule = _RULES.get(family)
+    return rule(config, facts) if rule else {}
+
+
+def _seed_oss(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "qkv_bias": bool(config.get("attention_bias", True)),
+        "out_bias": bool(config.get("attention_out_bias")),
+    }
+
+
+def _biased_qkv(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
+    return {"qkv_bias": bool(config.get("attention_bias", True)), "out_bias": False}
+
+
+def _gpt_oss(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
+    return {"qkv_bias": True, "out_bias": True, "extra_per_layer": facts["heads"]}
+
+
+def _llama4(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
+    return {"shared_intermediate": facts["intermediate"]}
+
+
+def _learned_positions(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
+    rows = config.get("n_positions") or config.get("max_position_embeddings") or 1024
+    return {"position_rows": int(rows)}
+
+
+def _bigcode(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
+    kv_heads = 1 if config.get("multi_query", True) else facts["heads"]
+    return {**_learned_positions(config, facts), "kv_heads": kv_heads}
+
+
+def _opt(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
+    width = int(config.get("word_embed_proj_dim") or facts["hidden"])
+    return {
+        "position_rows": int(config.get("max_position_embeddings") or 2048) + 2,
+        "embedding_width": width if width != facts["hidden"] else 0,
+        "final_norm": bool(config.get("do_layer_norm_before", True)),
+    }
+
+
+def _falcon(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
+    new = bool(config.get("new_decoder_architecture"))
+    parallel = bool(config.get("parallel_attn", True))
+    kv_heads = 1 if config.get("multi_query", True) and not new else facts["kv_heads"]
+    return {"kv_heads": kv_heads, "norms_per_layer": 1 if parallel and not new else 2}
+
+
+def _mpt(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
+    width = round(facts["hidden"] * (config.get("expansion_ratio") or 4))
+    return {"intermediate": width, "position_rows": int(config.get("learned_position_rows") or 0)}
+
+
+def _encoder(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
+    rows = int(config.get("max_position_embeddings") or 512)
+    types = config.get("type_vocab_size")
+    return {"position_rows": rows, "token_types": 2 if types is None else int(types)}
+
+
+def _distilbert(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
+    return {"position_rows": int(config.get("max_position_embeddings") or 512), "token_types": 0}
+
+
+def _deberta(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
+    rows = _encoder(config, facts)["position_rows"] if config.get("position_biased_input", True) else 0
+    table = 0
+    if config.get("relative_attention"):
+        buckets = config.get("position_buckets") or config.get("max_relative_positions") or 512
+        table = 2 * int(buckets) * facts["hidden"]
+        if "layer_norm" in str(config.get("norm_rel_ebd", "none")):
+            table += 2 * facts["hidden"]
+    types = int(config.get("type_vocab_size") or 0)
+    return {"position_rows": rows, "token_types": types, "relative_positions": table}
+
+
+def _modernbert(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
+    # The first block has no attention norm.
+    return {"extra_parameters": -facts["hidden"]}
+
+
+def _t5(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
+    gated = "gated" in str(
+        config.get("feed_forward_proj", "relu" if config["model_type"] == "t5" else "gated-gelu")
+    )
+    buckets = int(config.get("relative_attention_num_buckets") or 32)
+    return {
+        "decoder_layers": int(config.get("num_decoder_layers") or facts["layers"]),
+        "mlp_matrices": 3 if gated else 2,
+        "layout": "t5" if gated else "t5_v1",
+        "relative_positions": 2 * buckets * facts["heads"],
+    }
+
+
+_RULES = {
+    "seed_oss": _seed_oss, "glm": _biased_qkv, "glm4": _biased_qkv, "gpt_oss": _gpt_oss, "llama4_text": _llama4,
+    "gpt2": _learned_positions, "gpt_neo": _learned_positions, "gpt_bigcode": _bigcode, "opt": _opt,
+    "falcon": _falcon, "mpt": _mpt, "bert": _encoder, "roberta": _encoder, "xlm-roberta": _encoder,
+    "camembert": _encoder, "electra": _encoder, "distilbert": _distilbert, "deberta-v2": _deberta,
+    "modernbert": _modernbert, "t5": _t5, "mt5": _t5, "umt5": _t5,
+}  # fmt: skip

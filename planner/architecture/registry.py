@@ -1,0 +1,103 @@
+"""Models known by name, and models read from a local config.json."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import replace
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from planner.architecture.hf_config import read_config
+from planner.architecture.model import ModelArchitecture
+from providers.errors import UsageError
+
+
+@lru_cache(maxsize=1)
+def _registry() -> dict[str, Any]:
+    text = resources.files("planner").joinpath("data", "models.json").read_text(encoding="utf-8")
+    registry: dict[str, Any] = json.loads(text)
+    return registry
+
+
+@lru_cache(maxsize=1)
+def _lower_names() -> dict[str, str]:
+    names = {name.lower(): name for name in _registry()["models"]}
+    for name in _registry()["models"]:
+        names.setdefault(name.split("/")[-1].lower(), name)
+    return names | {alias.lower(): name for alias, name in _registry()["aliases"].items()}
+
+
+def known_models() -> tuple[str, ...]:
+    """Ids of the registry, sorted."""
+    return tuple(sorted(_registry()["models"]))
+
+
+def load_architecture(
+    model: str, base_dir: Path | None = None, revision: str | None = None
+) -> ModelArchitecture:
+    """Facts of a model by id, alias, or local path.
+
+    Args:
+        model: Hugging Face id (any case, with or without the organisation) or a directory or config.json.
+        base_dir: What a relative path is relative to.
+        revision: Kept as given.
+
+    Raises:
+        UsageError: If the model is not known, or its config is unreadable or incomplete.
+
+    >>> load_architecture("llama-3.1-8b").id
+    'meta-llama/Llama-3.1-8B'
+    """
+    path = (base_dir or Path()) / Path(model).expanduser()
+    if _looks_local(model) or path.exists():
+        return replace(_from_path(path, model), revision=revision)
+    name = _lower_names().get(model.lower())
+    if name is None:
+        raise _unknown(model)
+    return replace(_known(name), revision=revision) if revision else _known(name)
+
+
+@lru_cache(maxsize=256)
+def _known(name: str) -> ModelArchitecture:
+    facts = _registry()["models"][name]
+    return read_config(facts, name, facts.get("source", "published configuration"))
+
+
+def _looks_local(model: str) -> bool:
+    return model.startswith((".", "/", "~")) or model.endswith(".json")
+
+
+def _from_path(path: Path, model: str) -> ModelArchitecture:
+    file = path / "config.json" if path.is_dir() else path
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(
+            f"there is no {file}",
+            hint="Give a directory that holds a config.json.",
+            code="model_not_found",
+            path=model,
+        ) from None
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise UsageError(
+            f"{file} is not a readable config.json: {error}", code="bad_model_config", path=model
+        ) from error
+    if not isinstance(config, dict):
+        raise UsageError(f"{file} does not hold a JSON object", code="bad_model_config", path=model)
+    return read_config(config, model, str(file))
+
+
+def _unknown(model: str) -> UsageError:
+    names = _lower_names()
+    short = model.lower().split("/")[-1]
+    close = difflib.get_close_matches(short, [n for n in names if "/" not in n], n=1, cutoff=0.6)
+    guess = f"did you mean {names[close[0]]}? " if close else ""
+    return UsageError(
+        f"model {model!r} is not known",
+        hint=f"{guess}Or give a directory with the model's config.json.",
+        code="unknown_model",
+        path="model.id",
+    )

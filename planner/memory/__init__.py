@@ -1,0 +1,7 @@
+"""Peak GPU memory by component, with a verdict and an upper bound."""
+
+from planner.memory.estimate import MemoryEstimate, estimate_memory
+from planner.memory.model_state import base_weight_bytes, model_state
+from planner.memory.verdict import Verdict, verdict_of
+
+__all__ = ["MemoryEstimate", "Verdict", "base_weight_bytes", "estimate_memory", "model_state", "verdict_of"]

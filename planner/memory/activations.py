@@ -1,0 +1,121 @@
+"""Bytes of activations that one block keeps for the backward pass, per token, from the operations it runs.
+
+Each term is an operation's saved tensors as PyTorch's autograd keeps them. Checked against a storage-level trace of
+the transformers code (tests/planner/test_trace.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from planner.architecture import Adapter, ModelArchitecture, adapter_targets
+
+
+@dataclass(frozen=True, slots=True)
+class BlockActivations:
+    """Bytes per token of one block (an average block, where blocks differ).
+
+    Attributes:
+        saved: Kept from the forward to the backward pass.
+        backward: Further temporaries at the worst moment of the block's backward pass.
+        scores: Bytes per token and key where attention materialises its scores, else 0.
+    """
+
+    saved: float
+    backward: float
+    scores: float
+
+
+@lru_cache(maxsize=4096)
+def block_activations(
+    arch: ModelArchitecture,
+    adapter: Adapter | None,
+    width: float,
+    residual: float,
+    attention: str,
+    fused_norm: bool,
+    fused_mlp: bool,
+) -> BlockActivations:
+    """Sum over the operations of a block.
+
+    Args:
+        arch: The model.
+        adapter: None for full fine-tuning.
+        width: Bytes of an activation.
+        residual: Bytes of a value of the residual stream.
+        attention: flash, sdpa or eager.
+        fused_norm: Norms keep only their input.
+        fused_mlp: The MLP's product is recomputed.
+    """
+    full = adapter is None
+    saved = _norms(arch, width, residual, full, fused_norm) + _attention(arch, width, full)
+    mlp, mlp_backward = _mlp(arch, width, full, fused_mlp)
+    saved += mlp + (_adapters(arch, adapter, width) if adapter is not None else 0.0)
+    saved += _dropout(arch, width)
+    return BlockActivations(saved, mlp_backward, _scores(arch, width, attention))
+
+
+def _norms(arch: ModelArchitecture, width: float, residual: float, full: bool, fused: bool) -> float:
+    """RMS norms as transformers writes them keep an fp32 copy of their input, and the normed value for the weight."""
+    count, h = arch.norms_per_layer, arch.hidden
+    output = width * h if full else 0.0  # input of the trainable linear modules
+    if arch.norm == "rms" and not fused:
+        one = 4.0 * h + (width * h if full else 0.0)
+    else:
+        one = residual * h
+    return count * (one + output)
+
+
+def _attention(arch: ModelArchitecture, width: float, full: bool) -> float:
+    qkv = arch.q_size + arch.kv_size + arch.v_size
+    saved = width * (qkv + arch.attention_width) + 4.0 * arch.heads
+    if arch.qk_norm != "none":
+        saved += (4.0 + (width if full else 0.0)) * (arch.q_size + arch.kv_size)
+    if arch.kv_lora_rank:
+        saved += width * (arch.q_lora_rank + arch.kv_lora_rank) * 2
+    return saved
+
+
+def _mlp(arch: ModelArchitecture, width: float, full: bool, fused: bool) -> tuple[float, float]:
+    """Saved bytes, and temporaries of the backward pass."""
+    inner = float(arch.intermediate)
+    extra = 0.0
+    if arch.is_moe:
+        routed = arch.experts_per_token * arch.moe_intermediate + arch.shared_intermediate
+        inner = (arch.dense_layers * inner + arch.moe_layers * routed) / arch.layers
+        extra = 2 * width * arch.hidden * arch.experts_per_token * arch.moe_layers / arch.layers
+    gated = arch.mlp_matrices == 3
+    kept = (3 if gated else 1) + (1 if full else 0)
+    if fused and gated:
+        kept = 2
+    return width * inner * kept + extra, width * inner * (3 if full else 2)
+
+
+def _adapters(arch: ModelArchitecture, adapter: Adapter, width: float) -> float:
+    """PEFT casts the input of each targeted module to the adapter's type and keeps it, and the rank-r value."""
+    blocks = arch.layers + arch.decoder_layers
+    held = 4.0 if adapter.fp32 else 0.0
+    targets = adapter_targets(arch, adapter)
+    total = sum(shape.count * (held * shape.inputs + 4.0 * adapter.rank) for shape in targets)
+    if not adapter.fp32:  # modules that share an input share what is kept
+        shared = {(shape.inputs, shape.role, shape.name in _OUTPUTS) for shape in targets}
+        total += blocks * width * sum(inputs for inputs, _, _ in shared)
+    if "dora" in adapter.kind:
+        total += sum(shape.count * 2 * width * shape.outputs for shape in targets)
+    return total / blocks
+
+
+_OUTPUTS = frozenset({"o_proj", "out_proj", "dense", "c_proj", "Wo", "o", "wo", "down_proj", "fc2", "lin2"})
+
+
+def _dropout(arch: ModelArchitecture, width: float) -> float:
+    """Masks of one byte, and the scaled outputs that the residual sum does not need."""
+    return 2.0 * arch.hidden if arch.dropout else 0.0
+
+
+def _scores(arch: ModelArchitecture, width: float, attention: str) -> float:
+    if attention != "eager":
+        return 0.0
+    dropped = width + 1.0 if arch.dropout else 0.0
+    return arch.heads * (width + 4.0 * (width == 2.0) + dropped)

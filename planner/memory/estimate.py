@@ -1,0 +1,224 @@
+"""Peak memory of one GPU, by phase of a training step and by component."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from planner.memory.activations import BlockActivations, block_activations
+from planner.memory.constants import CONSTANTS
+from planner.memory.model_state import ModelState, model_state
+from planner.memory.precision import Widths, widths
+from planner.memory.verdict import Verdict, verdict_of
+from planner.setup import Cluster, TrainingSetup
+from planner.stacks import Stack, stack_of
+
+GIB = float(2**30)
+_PAIRED = {"dpo": 2, "reward": 2, "kto": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryEstimate:
+    """Predicted peak of the busiest GPU.
+
+    Attributes:
+        allocated_bytes: Tensors (`torch.cuda.max_memory_allocated`).
+        reserved_bytes: What the allocator holds (`max_memory_reserved`).
+        nvml_bytes: What nvidia-smi shows: reserved and the CUDA context.
+        upper_bytes: Exceeded by at most one run in twenty, of whatever of the three is meant.
+        limit_bytes: What a process can get on this GPU.
+        components_bytes: Parts at the peak; they sum to nvml_bytes.
+        verdict: fits, borderline or oom.
+        peak_phase: loss, backward or optimizer_step.
+        host_ram_bytes: Of one machine, to load, offload and save.
+        disk_bytes: Of one machine, for weights, checkpoints and output.
+        save_peak_bytes: GPU memory while saving a checkpoint.
+    """
+
+    allocated_bytes: float
+    reserved_bytes: float
+    nvml_bytes: float
+    upper_bytes: float
+    limit_bytes: float
+    components_bytes: dict[str, float]
+    verdict: Verdict
+    peak_phase: str
+    host_ram_bytes: float
+    disk_bytes: float
+    save_peak_bytes: float
+
+
+def estimate_memory(setup: TrainingSetup, cluster: Cluster) -> MemoryEstimate:
+    """Closed form of the peak; see `planner.memory.activations` and `model_state` for the terms.
+
+    The peak is the largest of three moments: the loss (all activations and the logits), the backward pass (with
+    checkpointing, all block inputs and one whole block; gradients arrive as activations leave), and the optimizer's
+    step (all gradients and the step's temporary).
+
+    Args:
+        setup: The training.
+        cluster: Where it runs.
+    """
+    parts = _constants(_without_batch(setup))
+    tokens = float(setup.micro_batch * setup.sequence_tokens * parts.rows)
+    phase, components = _peak(setup, parts, tokens)
+    allocated = sum(components.values())
+    several = setup.parallelism.gpus_total > 1
+    on_cpu = cluster.gpu.vendor == "cpu"
+    slack = _fragmentation(setup, parts, components, tokens)
+    context = CONSTANTS["cpu_context"] if on_cpu else CONSTANTS["context"] + several * CONSTANTS["nccl"]
+    components["fragmentation"] = slack
+    components["context"] = context * GIB
+    reserved = allocated + slack
+    nvml = reserved + context * GIB
+    limit = (
+        (cluster.gpu_mem_gib or cluster.gpu.memory_gib)
+        * cluster.gpu.usable_gib
+        / cluster.gpu.memory_gib
+        * GIB
+    )
+    sigma = _sigma(setup)
+    return MemoryEstimate(
+        allocated_bytes=allocated,
+        reserved_bytes=reserved,
+        nvml_bytes=nvml,
+        upper_bytes=nvml * sigma.upper,
+        limit_bytes=limit,
+        components_bytes=components,
+        verdict=verdict_of(allocated, context * GIB, limit, sigma.band),
+        peak_phase=phase,
+        host_ram_bytes=_host_ram(parts.state, cluster),
+        disk_bytes=_disk(parts),
+        save_peak_bytes=parts.state.static,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    state: ModelState
+    width: Widths
+    block: BlockActivations
+    stack: Stack
+    rows: int
+    loss_per_token: float
+    tail_per_token: float
+    blocks: float
+    in_flight: float
+    split: float
+
+
+def _without_batch(setup: TrainingSetup) -> TrainingSetup:
+    return replace(setup, micro_batch=1, sequence_tokens=1)
+
+
+@lru_cache(maxsize=4096)
+def _constants(setup: TrainingSetup) -> _Parts:
+    width, stack, parallel = widths(setup), stack_of(setup.framework), setup.parallelism
+    arch = setup.arch
+    block = block_activations(
+        arch,
+        setup.adapter,
+        width.activation,
+        width.residual,
+        setup.attention,
+        stack.fused_norm,
+        stack.fused_mlp,
+    )
+    tail = (4.0 + (4.0 if setup.adapter is None else 0.0)) * arch.hidden
+    return _Parts(
+        state=model_state(setup),
+        width=width,
+        block=block,
+        stack=stack,
+        rows=_PAIRED.get(setup.task, 1),
+        loss_per_token=_loss_bytes(setup, stack) * arch.vocab / parallel.tensor,
+        tail_per_token=tail,
+        blocks=(arch.layers + arch.decoder_layers) / parallel.pipeline,
+        in_flight=float(min(parallel.pipeline, setup.grad_accum)),
+        split=1.0 / parallel.tensor,
+    )
+
+
+def _loss_bytes(setup: TrainingSetup, stack: Stack) -> float:
+    if setup.task in ("classification", "reward", "ner", "qa", "embedding"):
+        return 0.0
+    return CONSTANTS["fused_loss"] if setup.fused_loss else stack.loss_bytes
+
+
+def _peak(setup: TrainingSetup, parts: _Parts, tokens: float) -> tuple[str, dict[str, float]]:
+    state, block = parts.state, parts.block
+    one = (block.saved + block.scores * setup.sequence_tokens) * tokens * parts.split
+    working = one + block.backward * tokens * parts.split
+    if setup.gradient_checkpointing:
+        per_block = parts.width.residual * setup.arch.hidden * tokens * parts.split
+        if setup.offload == "activations":
+            per_block /= parts.blocks
+    else:
+        per_block, working = one, block.backward * tokens * parts.split
+    kept = per_block * parts.blocks * parts.in_flight
+    loss = (parts.loss_per_token + parts.tail_per_token) * tokens
+    grads = state.gradients
+    earlier = grads if setup.grad_accum > 1 or setup.adapter is not None else 0.0
+    begun = max(earlier, min(grads, state.head_gradient))
+    moments = {
+        "loss": (kept, loss, earlier, 0.0),
+        "backward": (kept + working, 0.0, begun, 0.0),
+        "backward_end": (working, 0.0, grads, 0.0),
+        "optimizer_step": (0.0, 0.0, grads, state.step),
+    }
+    phase = max(
+        moments, key=lambda name: sum(moments[name]) + (0.0 if name == "optimizer_step" else state.comm)
+    )
+    activations, logits, gradients, step = moments[phase]
+    return phase.removesuffix("_end"), {
+        "weights": state.weights,
+        "adapters": state.adapters,
+        "gradients": gradients,
+        "optimizer": state.optimizer,
+        "optimizer_step_temporary": step,
+        "activations": activations,
+        "logits_loss": logits,
+        "comm_buffers": 0.0 if phase == "optimizer_step" and setup.parallelism.kind != "ddp" else state.comm,
+        "reference_models": state.references,
+        "kv_cache": _kv_cache(setup),
+    }
+
+
+def _kv_cache(setup: TrainingSetup) -> float:
+    """Keys and values of the rows that are generated at once; freed before the backward pass in most stacks."""
+    if setup.task not in ("grpo", "ppo"):
+        return 0.0
+    arch = setup.arch
+    return 2.0 * setup.micro_batch * setup.sequence_tokens * arch.layers * (arch.kv_size + arch.v_size)
+
+
+def _fragmentation(setup: TrainingSetup, parts: _Parts, components: dict[str, float], tokens: float) -> float:
+    """What the caching allocator holds beyond the tensors: rounding, and blocks that no longer fit."""
+    moving = components["activations"] + components["logits_loss"] + components["optimizer_step_temporary"]
+    return CONSTANTS["fragmentation"] * moving + CONSTANTS["fragmentation_base"] * GIB
+
+
+@dataclass(frozen=True, slots=True)
+class _Spread:
+    upper: float
+    band: float
+
+
+def _sigma(setup: TrainingSetup) -> _Spread:
+    wide = setup.arch.is_moe or setup.offload != "none" or setup.task in ("ppo", "grpo")
+    factor = CONSTANTS["wide"] if wide else 1.0
+    return _Spread(1 + (CONSTANTS["upper"] - 1) * factor, CONSTANTS["band"] * factor)
+
+
+def _host_ram(state: ModelState, cluster: Cluster) -> float:
+    """Weights pass through the host once a machine; offloaded state stays; the process itself takes a few GiB."""
+    processes = cluster.gpus_per_node
+    loading = 2.0 * state.total
+    return loading + state.host * processes + (4.0 + 2.5 * processes) * GIB
+
+
+def _disk(parts: _Parts) -> float:
+    """Downloaded weights, three checkpoints (weights and optimizer) and the result."""
+    state = parts.state
+    checkpoint = state.trainable * (parts.width.weight + parts.width.state + parts.width.master)
+    return 2.0 * state.total + 3 * checkpoint + 2.0 * state.trainable + 10 * GIB

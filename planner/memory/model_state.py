@@ -1,0 +1,183 @@
+"""Memory that does not depend on the batch: weights, gradients, optimizer, further models, communication buffers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from planner.architecture import ModelArchitecture, adapter_parameters, parameter_counts
+from planner.memory.precision import Widths, is_sharded, widths
+from planner.setup import TrainingSetup
+
+# nf4: half a byte, an absmax byte a block of 64, and its own fp32 scale every 256 blocks (double quantisation).
+_QUANTISED_BYTES = {"4bit": 0.5 + 1 / 64 + 4 / (64 * 256), "8bit": 1.0, "fp8": 1.0}
+_ZERO3_LIVE_PARAMETERS = 1e9  # DeepSpeed's stage3_max_live_parameters
+_ZERO_BUCKET_PARAMETERS = 5e8  # DeepSpeed's reduce_bucket_size
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """Bytes on one GPU.
+
+    Attributes:
+        weights: Base model.
+        adapters: Adapter weights.
+        gradients: Of all trainable parameters, as they are held between backward and step.
+        optimizer: States and master copies.
+        step: Temporary of the optimizer's step.
+        comm: Buckets, gathered blocks and unsharded gradients of a block.
+        references: Further models (reference, reward, critic).
+        head_gradient: Gradient of the output head, the first to exist in a backward pass.
+        trainable: Trainable parameters in the whole model.
+        total: Parameters of the whole model, adapters included.
+        host: Bytes offloaded to the host, per GPU.
+    """
+
+    weights: float
+    adapters: float
+    gradients: float
+    optimizer: float
+    step: float
+    comm: float
+    references: float
+    head_gradient: float
+    trainable: int
+    total: int
+    host: float
+
+    @property
+    def static(self) -> float:
+        """What is there all the time once the first step is done."""
+        return self.weights + self.adapters + self.optimizer + self.references
+
+
+def model_state(setup: TrainingSetup) -> ModelState:
+    """State of a set-up; equal for every micro-batch and sequence length."""
+    return _model_state(replace(setup, micro_batch=1, sequence_tokens=1, grad_accum=min(2, setup.grad_accum)))
+
+
+@lru_cache(maxsize=4096)
+def _model_state(setup: TrainingSetup) -> ModelState:
+    width, parallel = widths(setup), setup.parallelism
+    base = base_weight_bytes(setup, width)
+    counts = parameter_counts(setup.arch, setup.task, setup.labels)
+    full = setup.adapter is None
+    trainable = counts.total if full else adapter_parameters(setup.arch, setup.adapter) + _new_head(setup)
+    parts = parallel.tensor * parallel.pipeline
+    shards = parallel.data if is_sharded(parallel.kind) else 1
+    state_shards = parallel.data if parallel.kind in ("fsdp", "zero2", "zero3", "mixed") else 1
+    mine = trainable / parts
+    weights = base / parts / shards
+    adapters = 0.0 if full else mine * width.weight / shards
+    gradients = mine * width.gradient / state_shards
+    optimizer = mine * (width.state + width.master) / state_shards
+    comm = _comm(setup, width, mine, gradients)
+    step = mine * width.step / state_shards
+    state = ModelState(
+        weights=weights + (counts.total / parts * width.cast_cache if full else 0.0),
+        adapters=adapters,
+        gradients=gradients,
+        optimizer=0.0 if setup.optimizer.startswith("paged") else optimizer,
+        step=step,
+        comm=comm,
+        references=_references(setup, base, optimizer + gradients + step) / parts / shards,
+        head_gradient=setup.arch.vocab * setup.arch.hidden * width.gradient / parts / shards
+        if full
+        else gradients,
+        trainable=trainable,
+        total=counts.total + (0 if full else trainable),
+        host=optimizer if setup.optimizer.startswith("paged") else 0.0,
+    )
+    return _offloaded(setup, state)
+
+
+def base_weight_bytes(setup: TrainingSetup, width: Widths | None = None) -> float:
+    """Bytes of the base model as it is held, over all GPUs.
+
+    >>> from planner.architecture import load_architecture
+    >>> from planner.setup import Adapter, TrainingSetup
+    >>> lora = Adapter("lora", 16, ("q_proj", "v_proj"))
+    >>> setup = TrainingSetup(load_architecture("llama-3.1-8b"), adapter=lora, quantization="4bit")
+    >>> round(base_weight_bytes(setup) / 1e9, 2)
+    5.7
+    """
+    width = width or widths(setup)
+    counts = parameter_counts(setup.arch, setup.task, setup.labels)
+    if setup.adapter is None:
+        return counts.total * width.weight
+    if setup.quantization == "none":
+        return counts.total * width.frozen
+    quantised = _quantised_parameters(setup.arch)
+    rest = 4.0 if setup.upcast_frozen else width.frozen
+    experts = counts.linear - quantised  # fused experts and routers keep their type
+    others = counts.total - counts.linear
+    return quantised * _QUANTISED_BYTES[setup.quantization] + experts * width.frozen + others * rest
+
+
+def _quantised_parameters(arch: ModelArchitecture) -> int:
+    """Weights of separate linear modules; transformers leaves fused expert tensors and routers as they are."""
+    shapes = parameter_counts(arch).shapes
+    return sum(s.count * s.inputs * s.outputs for s in shapes if s.role not in ("expert", "router"))
+
+
+def _new_head(setup: TrainingSetup) -> int:
+    """A classification head is trained whole beside the adapters."""
+    if setup.task not in ("classification", "reward", "ner", "qa"):
+        return 0
+    return parameter_counts(setup.arch, setup.task, setup.labels).head
+
+
+def _comm(setup: TrainingSetup, width: Widths, mine: float, gradients: float) -> float:
+    kind = setup.parallelism.kind
+    if setup.parallelism.data == 1 and kind not in ("zero2", "zero3"):
+        return 0.0
+    if kind == "ddp":
+        return gradients  # the reducer's buckets, as large as the gradients
+    if kind == "zero2":
+        return 2 * 2.0 * min(mine, _ZERO_BUCKET_PARAMETERS)
+    if kind == "fsdp":
+        return _fsdp_comm(setup, width)
+    if kind == "zero3":
+        total = parameter_counts(setup.arch, setup.task, setup.labels).total
+        return width.compute * min(total, _ZERO3_LIVE_PARAMETERS) + 2.0 * min(mine, _ZERO_BUCKET_PARAMETERS)
+    return 0.0
+
+
+def _fsdp_comm(setup: TrainingSetup, width: Widths) -> float:
+    """Two gathered blocks (one prefetched), the root's embedding and head, and a block's unsharded gradients."""
+    counts = parameter_counts(setup.arch, setup.task, setup.labels)
+    blocks = setup.arch.layers + setup.arch.decoder_layers
+    compute = (
+        base_weight_bytes(setup, width) / counts.total if setup.quantization != "none" else width.compute
+    )
+    block = counts.linear / blocks
+    root = counts.total - counts.linear
+    gathered = compute * 2 * block + width.compute * root
+    if setup.adapter is not None:
+        return gathered
+    if setup.grad_accum > 1 and setup.framework == "hf":
+        return (
+            gathered + width.compute * counts.total
+        )  # no_sync keeps unsharded gradients until the last micro-batch
+    return gathered + width.compute * (block + root)
+
+
+def _references(setup: TrainingSetup, base: float, training: float) -> float:
+    """Models beside the one that is trained, whole: dpo and kto without adapters keep a frozen reference."""
+    if setup.task in ("dpo", "kto") and setup.adapter is None:
+        return base
+    if setup.task == "ppo":  # reference and reward models, and a critic that is trained as well
+        return base * (3 if setup.adapter is None else 1) + training * setup.parallelism.data
+    return 0.0
+
+
+def _offloaded(setup: TrainingSetup, state: ModelState) -> ModelState:
+    if setup.offload == "optimizer":
+        host = state.optimizer + state.gradients
+        return replace(state, optimizer=0.0, step=0.0, gradients=state.gradients, host=state.host + host)
+    if setup.offload == "parameters":
+        host = state.optimizer + state.gradients + state.weights + state.adapters
+        return replace(
+            state, optimizer=0.0, step=0.0, gradients=0.0, weights=0.0, adapters=0.0, host=state.host + host
+        )
+    return state

@@ -1,0 +1,84 @@
+"""Bytes per parameter and per activation that a precision, an optimizer and a way of sharding imply."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from planner.setup import TrainingSetup
+from planner.stacks import stack_of
+
+# State values per parameter and bytes of each; None takes the width of the weights.
+_OPTIMIZERS: dict[str, tuple[float, float | None]] = {
+    "adamw": (2, None), "adamw_fused": (2, None), "adamw_8bit": (2, 1.02), "paged_adamw_32bit": (2, 4.0),
+    "paged_adamw_8bit": (2, 1.02), "adafactor": (0.01, 4.0), "lion": (1, None), "sgd": (0, None),
+}  # fmt: skip
+_FOREACH = frozenset({"adamw", "sgd"})
+
+
+@dataclass(frozen=True, slots=True)
+class Widths:
+    """Bytes per value.
+
+    Attributes:
+        weight: Of a trainable parameter as it is stored.
+        frozen: Of a frozen, unquantised parameter.
+        gradient: Of a trainable parameter's gradient.
+        master: Further copy of a trainable parameter kept by the optimizer.
+        state: Optimizer state of one parameter in all.
+        step: Temporary of the optimizer's step for one parameter.
+        activation: Of an activation inside a block.
+        residual: Of the residual stream between blocks.
+        compute: Of a parameter as it enters a matrix product.
+        cast_cache: Low-precision copy of a trainable parameter that autocast keeps during a step.
+    """
+
+    weight: float
+    frozen: float
+    gradient: float
+    master: float
+    state: float
+    step: float
+    activation: float
+    residual: float
+    compute: float
+    cast_cache: float
+
+
+def is_sharded(kind: str) -> bool:
+    """Whether trainable parameters, gradients and states are spread over the data-parallel ranks."""
+    return kind in ("fsdp", "zero3")
+
+
+def widths(setup: TrainingSetup) -> Widths:
+    """Widths of a set-up.
+
+    Pure bf16 holds everything in two bytes; mixed precision (`amp_*`), FSDP as accelerate runs it and ZeRO keep
+    trainable parameters in fp32 (16 bytes a parameter in all with AdamW).
+    """
+    kind, stack = setup.parallelism.kind, stack_of(setup.framework)
+    low = 4.0 if setup.precision == "fp32" else 2.0
+    mixed = setup.precision.startswith("amp_")
+    zero = kind in ("zero2", "zero3")
+    master_fp32 = low == 4.0 or mixed or (kind == "fsdp" and stack.fp32_master)
+    if setup.framework == "megatron":
+        mixed, zero, master_fp32 = False, True, False
+    weight = 4.0 if master_fp32 and not zero else low
+    if setup.adapter is not None:
+        weight = 4.0 if setup.adapter.fp32 else 2.0
+        zero = False
+    values, bytes_each = _OPTIMIZERS[setup.optimizer]
+    state = values * (bytes_each or (4.0 if zero else weight))
+    foreach = stack.foreach_step and setup.optimizer in _FOREACH and not zero
+    full = setup.adapter is None
+    return Widths(
+        weight=weight,
+        frozen=4.0 if setup.precision == "fp32" or (mixed and full) else 2.0,
+        gradient=low if zero else weight,
+        master=4.0 if zero and low == 2.0 else 0.0,
+        state=state,
+        step=weight if foreach else 0.0,
+        activation=low,
+        residual=4.0 if low == 4.0 or (mixed and full) or setup.upcast_frozen else 2.0,
+        compute=low,
+        cast_cache=2.0 if mixed and full and not is_sharded(kind) else 0.0,
+    )

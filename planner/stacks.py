@@ -1,0 +1,46 @@
+"""What training stacks do differently, as far as memory and speed depend on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """One training framework's habits.
+
+    Attributes:
+        name: Key.
+        loss_bytes: Bytes per vocabulary entry and token that the loss holds at its peak.
+        fused_norm: Norms keep no fp32 copy of their input.
+        fused_mlp: The gated MLP recomputes its product instead of keeping it.
+        fp32_master: Sharded training keeps trainable parameters in fp32 (accelerate, FSDP mixed precision).
+        foreach_step: The optimizer's step makes a temporary as large as the parameters.
+        slowdown: Step time against the physics, fitted.
+    """
+
+    name: str
+    loss_bytes: float = 12.0
+    fused_norm: bool = False
+    fused_mlp: bool = False
+    fp32_master: bool = True
+    foreach_step: bool = True
+    slowdown: float = 1.0
+
+
+_STACKS = (
+    Stack("hf"),
+    Stack("deepspeed", foreach_step=False),
+    Stack("unsloth", loss_bytes=0.5, fused_norm=True, fused_mlp=True, foreach_step=False),
+    Stack("llm-foundry", fused_norm=True),
+    Stack("litgpt", loss_bytes=5.0, fp32_master=False),
+    Stack("torchtune", loss_bytes=5.0, fp32_master=False, foreach_step=False),
+    Stack("megatron", loss_bytes=8.0, fused_norm=True, fused_mlp=True, foreach_step=False),
+    Stack("openrlhf", foreach_step=False),
+)
+STACKS = {stack.name: stack for stack in _STACKS}
+
+
+def stack_of(name: str) -> Stack:
+    """The stack by name, what we launch (hf) where it is not known."""
+    return STACKS.get(name, STACKS["hf"])

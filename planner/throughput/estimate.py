@@ -1,0 +1,99 @@
+"""Seconds of an optimizer step with an interval, from the terms of `planner.throughput.terms`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from planner.quantiles import Quantiles
+from planner.setup import Cluster, TrainingSetup
+from planner.stacks import stack_of
+from planner.throughput.constants import TIME
+from planner.throughput.terms import collective_seconds, compute_terms, matmul_rate, optimizer_seconds
+from planner.workload import flops_per_token, rows_of
+
+
+@dataclass(frozen=True, slots=True)
+class StepEstimate:
+    """One optimizer step on the whole cluster.
+
+    Attributes:
+        step_time_s: Of one step, with an 80 % interval.
+        tokens_per_s_total: Over all GPUs, padding not counted.
+        terms_s: p50 seconds of each part; parts overlap, so they may sum to more than the step.
+        mfu: Model FLOPs (no recomputation) against what the GPUs could at their attainable rate.
+        spread: p90 / p50.
+        spread_reason: Why the interval is as wide as it is.
+    """
+
+    step_time_s: Quantiles
+    tokens_per_s_total: Quantiles
+    terms_s: dict[str, float]
+    mfu: float
+    spread: float
+    spread_reason: str
+
+
+def estimate_step(setup: TrainingSetup, cluster: Cluster) -> StepEstimate:
+    """Predict a step.
+
+    GPU work and kernel launches overlap (a soft maximum); collectives hide behind compute in part; the optimizer
+    runs once a step.
+
+    Args:
+        setup: The training.
+        cluster: Where it runs.
+    """
+    terms = compute_terms(setup, cluster.gpu)
+    gpu = terms["matmul"] + terms["attention"] + terms["elementwise"] + terms["dequantise"]
+    compute = (gpu**4 + terms["launch"] ** 4) ** 0.25
+    every, once = collective_seconds(setup, cluster)
+    optimizer = optimizer_seconds(setup, cluster.gpu)
+    micro = max(compute, every) + TIME["overlap"] * min(compute, every)
+    generation = _generation_seconds(setup, cluster)
+    accumulated = setup.grad_accum
+    step = (accumulated * (micro + generation) + once + optimizer) * stack_of(setup.framework).slowdown
+    terms |= {"collectives": every * accumulated + once, "optimizer": optimizer, "generation": generation}
+    for name in ("matmul", "attention", "elementwise", "dequantise", "launch", "generation"):
+        terms[name] *= accumulated
+    tokens: float = accumulated * setup.micro_batch * rows_of(setup.task) * setup.parallelism.data
+    tokens *= (setup.row_tokens or setup.sequence_tokens) * setup.real_tokens_share
+    spread, reason = interval_of(setup, cluster)
+    rate = tokens / step
+    peak = matmul_rate(setup, cluster.gpu) * setup.parallelism.gpus_total
+    return StepEstimate(
+        step_time_s=Quantiles(step / spread, step, step * spread),
+        tokens_per_s_total=Quantiles(rate / spread, rate, rate * spread),
+        terms_s=terms,
+        mfu=rate * flops_per_token(setup) / peak,
+        spread=spread,
+        spread_reason=reason,
+    )
+
+
+def _generation_seconds(setup: TrainingSetup, cluster: Cluster) -> float:
+    """Sampling answers for grpo and ppo: every token reads the weights once for all rows of the micro-batch."""
+    if setup.task not in ("grpo", "ppo"):
+        return 0.0
+    parts = setup.parallelism.gpus_total if setup.parallelism.kind != "ddp" else 1
+    read = 2.0 * setup.arch.layers * setup.arch.hidden * (4 * setup.arch.hidden + 3 * setup.arch.intermediate)
+    per_token = read / parts / (0.5 * cluster.gpu.memory_bytes_per_s) + setup.arch.layers * 2e-4
+    return setup.generated_tokens * per_token
+
+
+def interval_of(setup: TrainingSetup, cluster: Cluster) -> tuple[float, str]:
+    """p90 / p50 of the step time, and the widest reason for it."""
+    base = TIME["spread"]
+    reasons = [(base, "published runs of other sources, one left out at a time")]
+    if setup.task in ("grpo", "ppo"):
+        reasons.append((2.5 * base, "sampling answers inside the step"))
+    if setup.arch.is_moe:
+        reasons.append((1.9 * base, "experts: kernels differ widely between stacks"))
+    if setup.offload in ("optimizer", "parameters"):
+        reasons.append((1.6 * base, "offload to the host"))
+    if cluster.nodes > 1:
+        reasons.append((1.35 * base, "network between machines"))
+    if setup.parallelism.data > 1 and cluster.gpu.link_bytes_per_s is None:
+        reasons.append((1.2 * base, "GPUs that talk over PCIe"))
+    if cluster.gpu.vendor == "cpu":
+        reasons.append((1.8 * base, "a CPU that nobody has measured"))
+    return max(reasons)

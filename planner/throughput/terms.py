@@ -1,0 +1,213 @@
+"""Seconds of each part of one micro-batch on one GPU: a roofline, term by term."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from planner.architecture import adapter_parameters, parameter_counts
+from planner.hardware import GpuFacts
+from planner.memory.precision import is_sharded, widths
+from planner.setup import Cluster, TrainingSetup
+from planner.throughput.constants import TIME
+from planner.workload import attention_flops_per_token, extra_forwards, rows_of
+
+_KERNELS_PER_BLOCK = 45  # forward kernels of one eager block
+_KERNELS_PER_ADAPTER = 6
+_ETHERNET_BYTES_PER_S = 100e9 / 8
+
+
+@dataclass(frozen=True, slots=True)
+class StepShape:
+    """What does not depend on GPU, micro-batch or length.
+
+    Attributes:
+        dense: Matmul parameters one token meets outside experts, head included.
+        expert: Those inside experts.
+        head: Those of the head.
+        adapter: Trainable parameters of the adapters.
+        quantised: Parameters that are dequantised in each pass.
+        elementwise: Bytes of memory-bound work of one pass, per token.
+        kernels: Kernel launches of one forward pass.
+        passes_matmul: Forward-equivalents of matmul work in a step, recomputation included.
+        passes_memory: The same for memory-bound work and launches.
+        trained: Trainable parameters.
+    """
+
+    dense: float
+    expert: float
+    head: float
+    adapter: float
+    quantised: float
+    elementwise: float
+    kernels: float
+    passes_matmul: float
+    passes_memory: float
+    trained: float
+
+
+def step_shape(setup: TrainingSetup) -> StepShape:
+    """Shape of a set-up; equal for every micro-batch and length."""
+    return _step_shape(replace(setup, micro_batch=1, sequence_tokens=1, grad_accum=1, row_tokens=None))
+
+
+@lru_cache(maxsize=4096)
+def _step_shape(setup: TrainingSetup) -> StepShape:
+    arch = setup.arch
+    counts = parameter_counts(arch, setup.task, setup.labels)
+    expert = sum(s.count * s.inputs * s.outputs * s.share for s in counts.shapes if s.role == "expert")
+    linear = sum(s.count * s.inputs * s.outputs for s in counts.shapes if s.role not in ("expert", "router"))
+    full = setup.adapter is None
+    adapter = 0 if setup.adapter is None else adapter_parameters(arch, setup.adapter)
+    again = 1.0 if setup.gradient_checkpointing else 0.0
+    forwards = extra_forwards(setup.task)
+    blocks = arch.layers + arch.decoder_layers
+    inner = arch.intermediate * (arch.mlp_matrices == 3) + arch.intermediate * 2
+    if arch.is_moe:
+        inner = 3 * arch.experts_per_token * arch.moe_intermediate + 3 * arch.shared_intermediate
+    values = 12 * arch.hidden + inner + 2 * (arch.q_size + arch.kv_size + arch.v_size)
+    kernels = blocks * _KERNELS_PER_BLOCK
+    if setup.adapter is not None:
+        kernels += _KERNELS_PER_ADAPTER * sum(
+            s.count for s in counts.shapes if s.role in ("attention", "mlp", "shared")
+        )
+    return StepShape(
+        dense=float(counts.matmul_active - expert),
+        expert=float(expert),
+        head=float(counts.matmul_active - sum(s.parameters * s.share for s in counts.shapes)),
+        adapter=float(adapter),
+        quantised=float(linear if setup.quantization in ("4bit", "8bit") else 0.0),
+        elementwise=blocks * values * widths(setup).activation,
+        kernels=float(kernels),
+        passes_matmul=(3.0 if full else 2.0) + again + forwards,
+        passes_memory=3.0 + again + forwards,
+        trained=float(counts.total if full else adapter),
+    )
+
+
+def matmul_rate(setup: TrainingSetup, gpu: GpuFacts) -> float:
+    """FLOP/s that a large product reaches in the set-up's precision."""
+    if setup.precision == "fp32":
+        return 0.85 * gpu.fp32_flops_per_s if gpu.vendor != "cpu" else gpu.attainable_flops_per_s
+    if "bf16" in setup.precision and gpu.bf16_flops_per_s is None:
+        return 0.85 * gpu.fp32_flops_per_s  # no bf16 units: computed in fp32
+    return gpu.attainable_flops_per_s
+
+
+def compute_terms(setup: TrainingSetup, gpu: GpuFacts) -> dict[str, float]:
+    """Seconds of GPU work and of host launches of one micro-batch, before they overlap."""
+    shape = step_shape(setup)
+    length = setup.row_tokens or float(setup.sequence_tokens)
+    tokens = setup.micro_batch * length * rows_of(setup.task)
+    parts = setup.parallelism.tensor * setup.parallelism.pipeline
+    rate = matmul_rate(setup, gpu)
+    fused = TIME["compiled"] if setup.compiled or setup.framework in ("unsloth", "megatron") else 1.0
+    memory = gpu.memory_bytes_per_s
+    loss = setup.arch.vocab * TIME["loss_bytes"] if shape.head > setup.arch.hidden * setup.labels else 0.0
+    elementwise = (shape.elementwise * shape.passes_memory * TIME["elementwise"] + loss) * fused
+    return {
+        "matmul": _matmul(setup, shape, rate, gpu, tokens) / parts,
+        "attention": _attention(setup, rate, gpu, length, tokens, shape) / parts,
+        "elementwise": elementwise * tokens / memory / parts,
+        "dequantise": TIME["dequantise"] * shape.quantised * shape.passes_matmul / memory / parts,
+        "launch": shape.kernels
+        * shape.passes_memory
+        * gpu.launch_s
+        * TIME["launch"]
+        / setup.parallelism.pipeline,
+    }
+
+
+def _matmul(setup: TrainingSetup, shape: StepShape, rate: float, gpu: GpuFacts, tokens: float) -> float:
+    """FLOPs over the attainable rate, slower with few tokens and narrow products (both are memory-bound)."""
+    ridge = rate / gpu.memory_bytes_per_s
+    h = setup.arch.hidden / setup.parallelism.tensor
+    narrow = 1 + TIME["narrow"] * ridge / h
+    reached = TIME["matmul"] * rate * (TIME["fp8"] if "fp8" in setup.precision else 1.0)
+    again = 1.0 if setup.gradient_checkpointing else 0.0
+    flops = 2.0 * tokens * (shape.dense * shape.passes_matmul - shape.head * again + 3 * shape.adapter)
+    seconds = flops / reached * narrow * (1 + TIME["few_tokens"] * ridge / tokens)
+    if shape.expert:
+        arch = setup.arch
+        each = max(1.0, tokens * arch.experts_per_token / arch.experts)
+        width = 1 + TIME["narrow"] * ridge / min(arch.hidden, arch.moe_intermediate)
+        expert = 2.0 * tokens * shape.expert * shape.passes_matmul / reached
+        seconds += TIME["expert"] * expert * width * (1 + TIME["few_tokens"] * ridge / each)
+    return seconds
+
+
+def _attention(
+    setup: TrainingSetup, rate: float, gpu: GpuFacts, length: float, tokens: float, shape: StepShape
+) -> float:
+    """Scores and values: one pass forward, two and a half backward, once more if recomputed."""
+    passes = 3.5 + (1.0 if setup.gradient_checkpointing else 0.0)
+    flash = setup.attention == "flash"
+    causal = setup.arch.kind == "decoder" and flash
+    flops = attention_flops_per_token(setup.arch, length, causal) * tokens * passes
+    seconds = flops / (rate * (TIME["attention"] if flash else TIME["sdpa"]))
+    if setup.attention == "eager":
+        blocks = setup.arch.layers + 2 * setup.arch.decoder_layers
+        width = 4.0 if setup.precision == "fp32" else 2.0
+        scores = 5 * width * setup.arch.heads * length * blocks
+        seconds += scores * tokens * passes / 1.5 / gpu.memory_bytes_per_s
+    return seconds
+
+
+def optimizer_seconds(setup: TrainingSetup, gpu: GpuFacts) -> float:
+    """The optimizer's step reads and writes weights, gradients and states once."""
+    shape, width = step_shape(setup), widths(setup)
+    kind = setup.parallelism.kind
+    shards = setup.parallelism.data if kind in ("fsdp", "zero2", "zero3", "mixed") else 1
+    mine = shape.trained / setup.parallelism.tensor / setup.parallelism.pipeline / shards
+    moved = 2 * (width.weight + width.state + width.master) + 2 * width.gradient + 3 * width.step
+    if setup.offload in ("optimizer", "parameters"):
+        # Gradients go to the host, the step runs there, weights come back.
+        return mine * (2 * width.weight + width.gradient) / gpu.pcie_bytes_per_s + mine * moved / 40e9
+    return mine * moved / (0.75 * gpu.memory_bytes_per_s)
+
+
+def collective_seconds(setup: TrainingSetup, cluster: Cluster) -> tuple[float, float]:
+    """Seconds of communication in a micro-batch, and in a step (once, after the last micro-batch)."""
+    parallel = setup.parallelism
+    if parallel.gpus_total == 1:
+        return 0.0, 0.0
+    width, shape = widths(setup), step_shape(setup)
+    every, once = 0.0, 0.0
+    if parallel.data > 1:
+        every, once = _data_parallel_bytes(setup, width.compute, width.gradient, shape.trained)
+    link = group_bytes_per_s(cluster, parallel.data) * TIME["link"]
+    seconds = every / link
+    if parallel.tensor > 1:
+        tokens = setup.micro_batch * (setup.row_tokens or setup.sequence_tokens)
+        moved = 4 * 2 * tokens * setup.arch.hidden * 2.0 * setup.arch.layers / parallel.pipeline
+        seconds += moved / (group_bytes_per_s(cluster, parallel.tensor) * TIME["link"])
+    if is_sharded(parallel.kind):
+        blocks = setup.arch.layers + setup.arch.decoder_layers
+        seconds += blocks * TIME["fsdp_layer_s" if setup.framework == "hf" else "fsdp_layer_native_s"]
+    return seconds, once / link
+
+
+def _data_parallel_bytes(
+    setup: TrainingSetup, compute: float, gradient: float, trained: float
+) -> tuple[float, float]:
+    parallel = setup.parallelism
+    share = (parallel.data - 1) / parallel.data
+    parts = parallel.tensor * parallel.pipeline
+    if is_sharded(parallel.kind):
+        total = parameter_counts(setup.arch, setup.task, setup.labels).total
+        each = {"4bit": 0.53, "8bit": 1.0, "fp8": 1.0}.get(setup.quantization, compute)
+        passes = 3 if setup.gradient_checkpointing and parallel.kind == "zero3" else 2
+        return share * (passes * each * total + compute * trained) / parts, 0.0
+    return 0.0, share * 2 * gradient * trained / parts
+
+
+def group_bytes_per_s(cluster: Cluster, ranks: int) -> float:
+    """Rate at which a ring of ranks moves data: the slowest link that it crosses, per direction and GPU."""
+    gpu = cluster.gpu
+    inside = gpu.link_bytes_per_s or 0.5 * gpu.pcie_bytes_per_s
+    if ranks <= cluster.gpus_per_node or cluster.nodes == 1:
+        return inside
+    network = _ETHERNET_BYTES_PER_S
+    if cluster.inter_node_gbit_per_s is not None:
+        network = cluster.inter_node_gbit_per_s * 1e9 / 8
+    return min(inside, network)

@@ -1,0 +1,111 @@
+"""How much there is to compute: tokens, steps and FLOPs, from the data's size and the batch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from planner.architecture import ModelArchitecture, adapter_parameters, parameter_counts
+from planner.setup import TrainingSetup
+
+# Forward passes of the whole model beyond the trained one, per training token: the frozen reference of preference
+# tuning; a policy-gradient step scores its answers with the old policy as well.
+_EXTRA_FORWARDS = {"dpo": 1, "kto": 1, "grpo": 1, "ppo": 3}
+_ROWS = {"dpo": 2, "reward": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """The whole training, on any machine.
+
+    Attributes:
+        samples: Training examples in one epoch.
+        epochs: Passes over them.
+        steps: Optimizer steps.
+        tokens_per_step: Tokens between two optimizer steps, padding not counted.
+        tokens_total: Over all steps.
+        flops_total: Model FLOPs over all steps, recomputation not counted.
+    """
+
+    samples: int
+    epochs: float
+    steps: int
+    tokens_per_step: float
+    tokens_total: float
+    flops_total: float
+
+
+def rows_of(task: str) -> int:
+    """Sequences that one example of a task holds: preference pairs are two."""
+    return _ROWS.get(task, 1)
+
+
+def extra_forwards(task: str) -> int:
+    """Further forward passes that a task runs beside the trained one."""
+    return _EXTRA_FORWARDS.get(task, 0)
+
+
+def flops_per_token(setup: TrainingSetup) -> float:
+    """Model FLOPs of one training token: 6N for full fine-tuning, 4N and the adapters' 6n for adapters.
+
+    N are the parameters in matrix products that one token uses; attention adds 6 (full: three passes, causal half)
+    times sequence times width in every block. Norms and softmax are left out (under 2 %).
+
+    >>> from planner.architecture import load_architecture
+    >>> round(flops_per_token(TrainingSetup(load_architecture("llama-2-7b"), sequence_tokens=4096)) / 1e9, 1)
+    46.1
+    """
+    n = parameter_counts(setup.arch, setup.task, setup.labels).matmul_active
+    passes = 6 if setup.adapter is None else 4
+    adapter = 0 if setup.adapter is None else adapter_parameters(setup.arch, setup.adapter)
+    length = setup.row_tokens or setup.sequence_tokens
+    return (
+        passes * n
+        + 6 * adapter
+        + 3 * attention_flops_per_token(setup.arch, length)
+        + (2 * n * extra_forwards(setup.task))
+    )
+
+
+def attention_flops_per_token(arch: ModelArchitecture, length: float, causal: bool | None = None) -> float:
+    """FLOPs of scores and weighted values in one forward pass, over all blocks, per token."""
+    causal = arch.kind == "decoder" if causal is None else causal
+    window = arch.sliding_window
+    keys = min(length, window) if window and length > window else length / 2 if causal else length
+    return 2.0 * keys * (arch.q_size + arch.attention_width) * (arch.layers + 2 * arch.decoder_layers)
+
+
+def workload(
+    setup: TrainingSetup,
+    samples: int,
+    tokens_per_sample: float,
+    global_batch: int,
+    epochs: float = 1.0,
+    steps: int | None = None,
+    packing: bool = False,
+) -> Workload:
+    """Steps and tokens of a training.
+
+    Args:
+        setup: Model, method and sequence length.
+        samples: Training examples.
+        tokens_per_sample: Mean tokens of one example (of both answers together, for preference pairs).
+        global_batch: Rows between two optimizer steps over all GPUs.
+        epochs: Passes over the data.
+        steps: Optimizer steps instead of epochs.
+        packing: Rows are filled with several examples.
+    """
+    tokens = min(tokens_per_sample, float(setup.sequence_tokens * rows_of(setup.task)))
+    rows = samples * tokens / setup.sequence_tokens if packing else float(samples)
+    per_epoch = max(1.0, rows / global_batch)
+    total_steps = steps if steps is not None else max(1, math.ceil(round(per_epoch * epochs, 9)))
+    tokens_per_step = global_batch * (setup.sequence_tokens if packing else tokens)
+    tokens_total = tokens_per_step * total_steps if steps is not None else samples * tokens * epochs
+    return Workload(
+        samples=samples,
+        epochs=epochs if steps is None else total_steps / per_epoch,
+        steps=total_steps,
+        tokens_per_step=tokens_per_step,
+        tokens_total=tokens_total,
+        flops_total=tokens_total * flops_per_token(setup),
+    )
