@@ -8,10 +8,6 @@ from planner.spec import WhereSection
 from planner.units import GpuFilter
 from providers.offers import Offer
 
-#: A row that carries one of these is shown, but its price is not believed: it is ranked after all others.
-DOUBTFUL_FLAGS = frozenset({"suspect_price", "auction_floor"})
-
-
 @dataclass(frozen=True, slots=True)
 class OfferFilter:
     """What the spec says about machines; None allows everything.
@@ -23,6 +19,7 @@ class OfferFilter:
         gpu_memory_gib: Least and most memory of one GPU.
         markets: spot, on_demand, reserved; local offers always pass.
         max_usd_per_hour: Dearest machine.
+        gpu_count: Exactly this many GPUs in a machine.
     """
 
     clouds: frozenset[str] | None = None
@@ -31,6 +28,7 @@ class OfferFilter:
     gpu_memory_gib: tuple[float, float] | None = None
     markets: frozenset[str] = frozenset({"spot", "on_demand"})
     max_usd_per_hour: float | None = None
+    gpu_count: int | None = None
 
     def refuses(self, offer: Offer) -> tuple[str, str] | None:
         """(reason_code, reason) if the offer is not allowed or has no price, None if it may be used."""
@@ -56,6 +54,8 @@ class OfferFilter:
     def _machine(self, offer: Offer) -> str | None:
         if self.gpus is not None and not any(gpu.matches(offer.gpu, offer.gpus_per_node) for gpu in self.gpus):
             return "not in where.gpus"
+        if self.gpu_count is not None and offer.gpus_per_node != self.gpu_count:
+            return f"not {self.gpu_count} GPUs in a machine"
         if self.gpu_memory_gib is not None and not self._memory_allowed(offer):
             return "outside where.gpu_memory"
         return None

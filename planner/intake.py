@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -10,14 +10,14 @@ from planner.architecture import load_architecture, parameter_counts
 from planner.architecture.adapters import adapter_parameters
 from planner.architecture.model import ModelArchitecture
 from planner.dataset import DataFacts, measure_dataset
-from planner.filters import offer_filter
+from planner.filters import OfferFilter, offer_filter
 from planner.job import Job, size_job
 from planner.question import Goal, Question
 from planner.search import Freedom
 from planner.setup import Adapter, TrainingSetup
 from planner.spec import FineTuneSpec
 from planner.specfile import data_ref
-from planner.units import GpuFilter
+from planner.units import GpuFilter, parse_gpu_filter
 from planner.workload import training_flops
 
 #: Vocabularies below this have a token a character or two.
@@ -35,6 +35,8 @@ class Overrides:
         nodes: Number of machines.
         micro_batch: Rows a GPU.
         market: spot or on_demand only.
+
+    A GPU named here replaces `where.gpus` and `where.gpu_memory`.
     """
 
     gpu: str | None = None
@@ -134,13 +136,32 @@ def _freedom(spec: FineTuneSpec, fixed: Overrides) -> Freedom:
 
 
 def _nodes(spec: FineTuneSpec, fixed: Overrides) -> tuple[int, ...]:
+    """Numbers of machines to try: both ends of the range and the powers of two between."""
     if fixed.nodes is not None:
         return (fixed.nodes,)
     if fixed.count is not None:
         return (1,)
     least, most = spec.where.nodes_range()
-    return tuple(range(least, most + 1))
+    powers = (2**power for power in range(most.bit_length()))
+    return tuple(sorted({least, most, *(nodes for nodes in powers if least < nodes < most)}))
 
 
-def _filter(spec: FineTuneSpec, fixed: Overrides) -> object:
-    ...
+def _filter(spec: FineTuneSpec, fixed: Overrides) -> OfferFilter:
+    allowed = offer_filter(spec.where)
+    if fixed.market is not None:
+        allowed = replace(allowed, markets=frozenset({fixed.market}))
+    if fixed.gpu is not None:
+        wanted = parse_gpu_filter(fixed.gpu)
+        count = fixed.count or wanted.least
+        most = fixed.count or wanted.most
+        allowed = replace(allowed, gpus=(GpuFilter(wanted.name, count, most),), gpu_memory_gib=None)
+    elif fixed.count is not None:
+        allowed = replace(allowed, gpu_count=fixed.count)
+    return allowed
+
+
+def _goal(spec: FineTuneSpec, now: datetime) -> Goal:
+    deadline = spec.goal.deadline_at()
+    if spec.goal.within is not None:
+        deadline = now + timedelta(seconds=spec.goal.within)
+    return Goal(spec.goal.objective, now, deadline, spec.goal.budget)

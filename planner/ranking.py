@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from planner.filters import DOUBTFUL_FLAGS
 from planner.pricing import Priced
 from planner.question import Goal
 from planner.risk import probability_by
+from providers.offers import UNTRUSTED_FLAGS
 
 #: A deadline is kept by a candidate that makes it with at least this chance.
 SURE_ENOUGH = 0.9
@@ -21,7 +21,7 @@ def ranked(priced: Sequence[Priced], goal: Goal) -> list[Priced]:
 
     def key(item: Priced) -> _Key:
         borderline = item.solved.fit.memory.verdict != "fits"
-        doubtful = not DOUBTFUL_FLAGS.isdisjoint(item.offer.flags)
+        doubtful = not UNTRUSTED_FLAGS.isdisjoint(item.offer.flags)
         return (doubtful, borderline, *score(item, goal), item.nodes)
 
     return sorted(priced, key=key)
@@ -31,7 +31,7 @@ def pareto(priced: Sequence[Priced]) -> set[int]:
     """Identities (`id`) of the believable items that no other beats in expected cost and in expected finish."""
     frontier: set[int] = set()
     cheapest = float("inf")
-    believable = (item for item in priced if DOUBTFUL_FLAGS.isdisjoint(item.offer.flags))
+    believable = (item for item in priced if UNTRUSTED_FLAGS.isdisjoint(item.offer.flags))
     for item in sorted(believable, key=lambda item: (item.finish_h.p50, item.cost_usd.p50)):
         if item.cost_usd.p50 < cheapest:
             cheapest = item.cost_usd.p50

@@ -10,10 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import click
 
 from planner.config import Config, Directories, directories, load_config
+
+if TYPE_CHECKING:
+    from providers.offers import PriceSnapshot
 
 
 def _clock() -> datetime:
@@ -40,6 +44,23 @@ class App:
             SpecError: If the file is wrong.
         """
         return load_config(self.directories.config_file)
+
+    def snapshot(self, infra: str) -> PriceSnapshot:
+        """The prices in use, or this machine as the only offer.
+
+        Args:
+            infra: "local" for this machine, anything else for rented ones.
+
+        Raises:
+            UsageError, CorruptDataError: As `planner.pricebook.open_pricebook`.
+        """
+        if infra == "local":
+            from planner.local_machine import local_snapshot
+
+            return local_snapshot(self.config.local.usd_per_hour)
+        from planner.pricebook import open_pricebook
+
+        return open_pricebook(self.directories.cache).snapshot
 
 
 pass_app = click.make_pass_decorator(App, ensure=True)
