@@ -48,6 +48,23 @@ class PriceRow(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class TableHeader:
+    """First line of a snapshot file.
+
+    Attributes:
+        snapshot_id: "sha256:..." of the rows.
+        newest_as_of_at: Latest date of any row, None if no row is dated.
+        live: Fetched from the seller, not copied from a catalog.
+        coverage: One entry a cloud.
+    """
+
+    snapshot_id: str
+    newest_as_of_at: str | None
+    live: bool
+    coverage: tuple[Coverage, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PriceTable:
     """Rows in canonical order and what they cover."""
 
@@ -64,13 +81,10 @@ def write_table(path: Path, table: PriceTable) -> str:
     """
     body = _to_csv(table.rows)
     snapshot_id = _hash(body)
-    header = {
-        "format": 1,
-        "snapshot_id": snapshot_id,
-        "live": table.live,
-        "coverage": [asdict(entry) for entry in table.coverage],
-    }
-    replace_file(path, (MAGIC + json.dumps(header, sort_keys=True) + "\n" + body).encode())
+    newest = max((row.as_of for row in table.rows if row.as_of), default=None)
+    header = TableHeader(snapshot_id, _at(newest), table.live, table.coverage)
+    line = json.dumps({"format": 1, **asdict(header)}, sort_keys=True)
+    replace_file(path, f"{MAGIC}{line}\n{body}".encode())
     return snapshot_id
 
 
@@ -106,14 +120,26 @@ def read_table(path: Path) -> tuple[str, PriceTable]:
         raise UsageError(f"cannot read the price snapshot {path}: {error}", path=str(path)) from error
     first, _, body = text.partition("\n")
     header = _parse_header(path, first)
-    if _hash(body) != header["snapshot_id"]:
+    if _hash(body) != header.snapshot_id:
         raise CorruptDataError(
             f"price snapshot {path} does not match its snapshot id",
             hint="import it again: plan prices import DIR --out FILE",
             path=str(path),
         )
-    coverage = tuple(Coverage(**entry) for entry in header["coverage"])
-    return header["snapshot_id"], PriceTable(tuple(_from_csv(body)), coverage, live=bool(header.get("live")))
+    return header.snapshot_id, PriceTable(tuple(_from_csv(body)), header.coverage, header.live)
+
+
+def read_header(path: Path) -> TableHeader:
+    """The first line of a snapshot file, the rows unread.
+
+    Raises:
+        UsageError: There is no such file, or it is not a snapshot file.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            return _parse_header(path, file.readline())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the price snapshot {path}: {error}", path=str(path)) from error
 
 
 def to_snapshot(snapshot_id: str, table: PriceTable) -> PriceSnapshot:
@@ -141,22 +167,26 @@ def _offer(
     posted = None
     if names and not UNTRUSTED_FLAGS.isdisjoint(names):
         price, posted = None, price
-    as_of_at = f"{row.as_of}T00:00:00Z" if row.as_of else None
-    return Offer(*row[:9], market, price, row.source, as_of_at, names, posted)
+    return Offer(*row[:9], market, price, row.source, _at(row.as_of), names, posted)
 
 
-def _parse_header(path: Path, line: str) -> dict[str, Any]:
+def _at(date: str | None) -> str | None:
+    return f"{date}T00:00:00Z" if date else None
+
+
+def _parse_header(path: Path, line: str) -> TableHeader:
     try:
-        header = json.loads(line.removeprefix(MAGIC)) if line.startswith(MAGIC) else None
-    except ValueError:
-        header = None
-    if not isinstance(header, dict) or header.get("format") != 1 or "coverage" not in header:
-        raise UsageError(
-            f"{path} is not a price snapshot of this version",
-            hint="make one: plan prices import DIR --out FILE",
-            path=str(path),
-        )
-    return header
+        known: dict[str, Any] = json.loads(line.removeprefix(MAGIC)) if line.startswith(MAGIC) else {}
+        if known["format"] == 1:
+            coverage = tuple(Coverage(**entry) for entry in known["coverage"])
+            return TableHeader(known["snapshot_id"], known["newest_as_of_at"], known["live"], coverage)
+    except (ValueError, KeyError, TypeError):
+        pass  # every way of not being a header has the same answer
+    raise UsageError(
+        f"{path} is not a price snapshot of this version",
+        hint="make one: plan prices import DIR --out FILE",
+        path=str(path),
+    )
 
 
 def _hash(body: str) -> str:
