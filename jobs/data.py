@@ -1,4 +1,4 @@
-"""Reads the examples to learn from and checks each one: a bad line is named before GPU time is spent on it."""
+"""Reads the examples to learn from and checks each one: a bad line is named before GPU time is spent."""
 
 from __future__ import annotations
 

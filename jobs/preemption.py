@@ -25,8 +25,9 @@ class StopSignal:
         self._limits = limits
         self._started_s = started_s
         self._signal = threading.Event()
-        self.reserve_s = 0.0
-        """Seconds to keep for the last save and upload; the trainer sets it to what they took so far."""
+        self.save_s = 0.0
+        """Longest local save so far; this and the longest upload are kept free before a limit."""
+        self.upload_s = 0.0
 
     def listen(self) -> None:
         """From here on SIGTERM asks for a checkpoint and an orderly end; main thread only."""
@@ -46,12 +47,29 @@ class StopSignal:
         """Why to stop now, None to go on."""
         if self._signal.is_set():
             return "preempted", "told to stop by SIGTERM"
-        limits = self._limits
-        if limits.max_duration_s is not None and self.elapsed_s() + self.reserve_s >= limits.max_duration_s:
+        limits, reserve_s = self._limits, self.save_s + self.upload_s
+        if limits.max_duration_s is not None and self.elapsed_s() + reserve_s >= limits.max_duration_s:
             return "capped", f"time limit of {limits.max_duration_s:g} s reached"
         cost_usd = self.cost_usd()
         if limits.cap_usd is not None and limits.usd_per_hour is not None and cost_usd is not None:
-            cost_usd += limits.usd_per_hour * self.reserve_s / 3600
+            cost_usd += limits.usd_per_hour * reserve_s / 3600
             if cost_usd >= limits.cap_usd:
                 return "capped", f"cap of {limits.cap_usd:g} US dollars reached"
         return None
+
+
+class Stopped(Exception):  # noqa: N818 - an orderly end, not an error
+    """Training ends before it is done.
+
+    Args:
+        kind: Told to stop, or a limit reached.
+        reason: For a person.
+        committed: The last step done is in a committed checkpoint.
+    """
+
+    def __init__(self, kind: StopKind, reason: str, *, committed: bool) -> None:
+        """Keep all three."""
+        super().__init__(reason)
+        self.kind = kind
+        self.reason = reason
+        self.committed = committed

@@ -232,7 +232,7 @@ class ProgressWriter:
                 if not self.superseded:
                     self._publish(text.encode())
             except (OSError, StorageError) as error:
-                print(f"progress not written: {error}", file=sys.stderr, flush=True)  # noqa: T201
+                sys.stderr.write(f"progress not written: {error}\n")
 
     def _run(self) -> None:
         while not self._closed:
@@ -261,21 +261,30 @@ def _fence_of(body: bytes) -> int:
 
 
 class StageClock:
-    """Adds up the wall-clock seconds of each stage."""
+    """Adds up the wall-clock seconds of each stage; the time of an inner stage is not the outer one's."""
 
     def __init__(self) -> None:
         """No stage yet."""
         self.seconds: dict[str, float] = {}
+        self._inner_s = 0.0
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Count the time of the `with` block towards the stage."""
-        start = time.monotonic()
+        start, outer_inner_s = time.monotonic(), self._inner_s
+        self._inner_s = 0.0
         try:
             yield
         finally:
-            self.add(name, time.monotonic() - start)
+            elapsed_s = time.monotonic() - start
+            self.add(name, elapsed_s - self._inner_s)
+            self._inner_s = outer_inner_s + elapsed_s
 
     def add(self, name: str, seconds: float) -> None:
         """Count time measured elsewhere."""
         self.seconds[name] = round(self.seconds.get(name, 0.0) + seconds, 4)
+
+    def move(self, source: str, target: str, seconds: float) -> None:
+        """Count time of one stage towards another."""
+        self.add(source, -seconds)
+        self.add(target, seconds)

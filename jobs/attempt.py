@@ -1,0 +1,113 @@
+"""One attempt at a run: who owns it, where it writes, how far it is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from jobs.checkpoint import CheckpointStore
+from jobs.console import say
+from jobs.preemption import Stopped, StopSignal
+from jobs.progress import Progress, ProgressWriter, StageClock, WorkerState, read_progress, utc_now
+from jobs.spec import JobSpec
+from providers.errors import CorruptDataError, StorageError
+from providers.object_store import ObjectStore
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What every stage needs.
+
+    Attributes:
+        base: Directory that relative paths in the job start from.
+        work: Scratch directory of this machine.
+        earlier: What the attempt before this one last said, None if this is the first.
+    """
+
+    job: JobSpec
+    base: Path
+    work: Path
+    store: ObjectStore
+    stop: StopSignal
+    checkpoints: CheckpointStore
+    progress: ProgressWriter
+    clock: StageClock
+    earlier: Progress | None
+
+    @classmethod
+    def begin(cls, job: JobSpec, base: Path, work: Path, store: ObjectStore, stop: StopSignal) -> Attempt:
+        """Take the run over from an earlier attempt, if there was one, and say so.
+
+        Raises:
+            StorageError: The store or the scratch directory cannot be used, or HEAD is damaged.
+        """
+        _prepare(work)
+        earlier = _earlier(store)
+        checkpoints = CheckpointStore(store, job.run_id, keep=job.checkpoints.keep)
+        fence = checkpoints.take_over().fence
+        first = Progress(job.run_id, fence, started_at=utc_now(), pid=os.getpid())
+        if earlier is not None:
+            first = replace(first, **_inherited(earlier))
+        say(f"run {job.run_id}, attempt {fence}, checkpoints in {store.uri}")
+        progress = ProgressWriter(first, work / "progress.json", store)
+        return cls(job, base, work, store, stop, checkpoints, progress, StageClock(), earlier)
+
+    @contextmanager
+    def stage(self, name: str, state: WorkerState | None = None) -> Iterator[None]:
+        """Name, time and report a stage; a stop asked for is obeyed before it."""
+        self.check()
+        if state is not None:
+            self.progress.update(state=state)
+        try:
+            with self.clock.stage(name):
+                yield
+        finally:
+            self.progress.update(stage_seconds=dict(self.clock.seconds))
+
+    def check(self) -> None:
+        """Obey a stop.
+
+        Raises:
+            Stopped: The machine is being taken away, or a limit is reached.
+        """
+        reason = self.stop.reason()
+        if reason is not None:
+            newest = self.checkpoints.head.newest
+            done = newest is not None and newest.step >= self.progress.document.step
+            raise Stopped(*reason, committed=done)
+
+    def finish(self, state: WorkerState, reason: str | None) -> None:
+        """Say how it ended, and clean up."""
+        say(state if reason is None else f"{state}: {reason}")
+        self.progress.update(state=state, exit_reason=reason)
+        self.progress.close()
+        shutil.rmtree(self.work / "saving", ignore_errors=True)
+
+
+def _prepare(work: Path) -> None:
+    """A fresh scratch directory: what a killed attempt left there may be half-written."""
+    try:
+        for name in ("saving", "restored", "output"):
+            shutil.rmtree(work / name, ignore_errors=True)
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot use the scratch directory {work}: {error}") from error
+
+
+def _earlier(store: ObjectStore) -> Progress | None:
+    try:
+        return read_progress(store)
+    except CorruptDataError as error:
+        say(f"what the attempt before said is lost: {error.message}")
+        return None
+
+
+def _inherited(earlier: Progress) -> dict[str, Any]:
+    """What stays true from one attempt to the next."""
+    names = ("metrics", "last_checkpoint", "lost_steps", "max_steps", "output_manifest_sha256")
+    return {name: getattr(earlier, name) for name in names}

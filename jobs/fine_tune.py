@@ -1,0 +1,214 @@
+"""The stages of one fine-tuning: data, base, training, evaluation, the finished model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jobs.attempt import Attempt
+from jobs.checkpoint import Restored
+from jobs.codec import decode, encode
+from jobs.console import say
+from jobs.data import Examples, load_examples
+from jobs.evaluate import HIGHER_IS_BETTER, Scores, evaluate, metric_of
+from jobs.manifest import is_known_file
+from jobs.model import load_model, load_tokenizer, put_adapter_on
+from jobs.preemption import Stopped
+from jobs.progress import CheckpointRef, MetricResult
+from jobs.pulse import Pulse
+from jobs.resume import check_resumable
+from jobs.trainer import Training, attach, build_training
+from jobs.uploader import Uploader
+from providers.errors import StorageError
+from providers.stores import open_store
+
+_BASE_SCORES = "base-scores.json"
+_SWEEP_GRACE_S = 3600.0
+
+
+def fine_tune(attempt: Attempt) -> None:
+    """Train a job to its end and commit the finished model.
+
+    Raises:
+        Stopped: It had to stop early, after a checkpoint if there was time for one.
+        TuneplanError: It cannot go on.
+    """
+    job = attempt.job
+    with attempt.stage("data", "loading"):
+        examples = load_examples(job.data, job.task, attempt.base, eval_samples=job.evaluate.samples)
+        metric = metric_of(job, examples.format)
+        say(f"{len(examples.train)} examples to learn from, {len(examples.eval)} held out")
+    with attempt.stage("setup"):
+        _import_frameworks()
+    with attempt.stage("download"):
+        restored = _restore(attempt)
+    training = _build(attempt, examples)
+    base = _base_scores(attempt, training, metric)
+    step = _train(attempt, training, restored)
+    tuned = _tuned_scores(attempt, training, base, metric)
+    _hand_over(attempt, training, step, tuned)
+
+
+def _import_frameworks() -> None:
+    """Pay for the imports here, so that their seconds are told apart from loading the model."""
+    import peft
+    import transformers
+    import trl.trainer.sft_trainer
+
+    say(f"transformers {transformers.__version__}, peft {peft.__version__}, trl {trl.__version__}")
+
+
+def _restore(attempt: Attempt) -> Restored | None:
+    checkpoints = attempt.checkpoints
+    with suppress(StorageError):  # left-overs cost disk, they do not stop a run
+        checkpoints.sweep(grace_s=_SWEEP_GRACE_S)
+    restored = checkpoints.restore(attempt.work / "restored", check_resumable)
+    if restored is None:
+        say("no checkpoint yet: starting at step 0")
+        return None
+    for problem in restored.damaged:
+        say(f"passed over a damaged checkpoint: {problem}")
+    step = restored.manifest.step
+    lost = max(0, attempt.earlier.step - step) if attempt.earlier else 0
+    attempt.progress.update(
+        step=step, resumed_from_step=step, lost_steps=attempt.progress.document.lost_steps + lost
+    )
+    say(f"resuming from step {step}, {lost} steps to do again")
+    return restored
+
+
+def _build(attempt: Attempt, examples: Examples) -> Training:
+    from transformers import set_seed
+
+    job = attempt.job
+    with attempt.stage("load"):
+        set_seed(job.train.seed)
+        tokenizer = load_tokenizer(job, attempt.base)
+        model = put_adapter_on(job, load_model(job, attempt.base, tokenizer, examples.label_names))
+        trainable = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+        total = sum(weight.numel() for weight in model.parameters())
+        say(f"{job.method.kind}: {trainable:,} of {total:,} parameters are trained")
+    with attempt.stage("tokenise"):
+        return build_training(job, model, tokenizer, examples, attempt.work / "saving")
+
+
+def _base_scores(attempt: Attempt, training: Training, metric: str) -> Scores | None:
+    """Scores of the untrained model: measured once in a run, then kept in the store."""
+    if training.eval_rows is None:
+        return None
+    found = attempt.store.get(_BASE_SCORES)
+    if found is not None:
+        return decode(Scores, json.loads(found[0]), strict=False)
+    with attempt.stage("evaluate", "evaluating_base"):
+        scores = _scores(training, attempt.check)
+    attempt.store.put_if_absent(_BASE_SCORES, encode(scores).encode())
+    say(f"base: {metric} {scores.values[metric]:.4f} on {scores.n} held-out rows")
+    return scores
+
+
+def _scores(training: Training, check: Callable[[], None]) -> Scores:
+    trainer = training.trainer
+    context: Callable[[], AbstractContextManager[None]] = trainer.compute_loss_context_manager
+    return evaluate(trainer.model, training.eval_rows, training.tokens.collate, context, check)
+
+
+def _train(attempt: Attempt, training: Training, restored: Restored | None) -> int:
+    """Train to the end; the number of steps done."""
+    uploader = Uploader(attempt.checkpoints, partial(_committed, attempt), _not_committed)
+    pulse = Pulse(attempt.job.checkpoints, attempt.stop, attempt.progress, uploader, training.tokens)
+    attach(training.trainer, pulse, partial(_evaluate_at, attempt, training))
+    try:
+        with attempt.stage("train"):
+            step = _run_trainer(attempt, training.trainer, restored)
+    finally:
+        attempt.clock.move("train", "save", pulse.save_seconds)
+        uploader.close()
+    if uploader.fenced:
+        raise uploader.fenced
+    if pulse.stopped:
+        raise Stopped(*pulse.stopped, committed=uploader.committed_step == step)
+    return step
+
+
+def _run_trainer(attempt: Attempt, trainer: Any, restored: Restored | None) -> int:
+    from transformers import set_seed
+
+    set_seed(attempt.job.train.seed)  # evaluating the base must not change what follows
+    if restored is None:
+        trainer.train()
+        return int(trainer.state.global_step)
+    directory = attempt.work / "restored"
+    state = json.loads((directory / "trainer_state.json").read_text(encoding="utf-8"))
+    if state["global_step"] >= state["max_steps"]:  # trained to the end, but not handed over
+        trainer._load_from_checkpoint(str(directory))
+        return int(state["global_step"])
+    trainer.train(resume_from_checkpoint=str(directory))
+    return int(trainer.state.global_step)
+
+
+def _committed(attempt: Attempt, reference: CheckpointRef, seconds: float) -> None:
+    attempt.clock.add("upload", seconds)
+    attempt.stop.upload_s = max(attempt.stop.upload_s, seconds)
+    attempt.progress.update(last_checkpoint=reference)
+    mib = reference.bytes / (1 << 20)
+    say(f"checkpoint of step {reference.step} committed: {mib:.1f} MiB in {seconds:.1f} s")
+
+
+def _not_committed(error: StorageError) -> None:
+    say(f"checkpoint not committed, training goes on: {error.message}")
+
+
+def _evaluate_at(attempt: Attempt, training: Training, step: int) -> None:
+    every = attempt.job.evaluate.every_steps
+    if every is not None and step % every == 0 and training.eval_rows is not None:
+        with attempt.clock.stage("evaluate"):
+            scores = _scores(training, lambda: None)  # a stop waits until the step is saved
+        say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.values.items()))
+
+
+def _tuned_scores(
+    attempt: Attempt, training: Training, base: Scores | None, metric: str
+) -> tuple[MetricResult, ...]:
+    if training.eval_rows is None:
+        say("no held-out rows, so nothing is measured")
+        return ()
+    with attempt.stage("evaluate", "evaluating"):
+        tuned = _scores(training, attempt.check)
+    names = [metric, *(name for name in tuned.values if name != metric)]
+    before = base.values if base else {}
+    results = tuple(
+        MetricResult(name, "eval", tuned.n, before.get(name), tuned.values[name], HIGHER_IS_BETTER[name])
+        for name in names
+    )
+    attempt.progress.update(metrics=results)
+    compared = f", base {before[metric]:.4f}" if metric in before else ""
+    say(f"tuned: {metric} {tuned.values[metric]:.4f} on {tuned.n} held-out rows{compared}")
+    return results
+
+
+def _hand_over(attempt: Attempt, training: Training, step: int, metrics: tuple[MetricResult, ...]) -> None:
+    """Commit the finished model, and copy it to where the job wants it."""
+    output = attempt.work / "output"
+    with attempt.stage("save", "saving"):
+        training.trainer.save_model(str(output))
+        result = {"run_id": attempt.job.run_id, "step": step, "metrics": [asdict(one) for one in metrics]}
+        (output / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    with attempt.stage("upload", "syncing"):
+        reference = attempt.checkpoints.publish_output(output, step)
+        attempt.progress.update(output_manifest_sha256=reference.manifest_sha256)
+        if attempt.job.output.uri is not None:
+            _copy_output(output, attempt.job.output.uri)
+    say(f"finished model committed: {reference.bytes / (1 << 20):.1f} MiB")
+
+
+def _copy_output(output: Path, uri: str) -> None:
+    store = open_store(uri)
+    for path in sorted(output.iterdir()):
+        if is_known_file(path.name):
+            store.delete(path.name)
+            store.put_file(path.name, path)

@@ -1,0 +1,158 @@
+"""What happens at the borders of a training step: count, report, save, stop."""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from jobs.console import duration, say
+from jobs.preemption import StopKind, StopSignal
+from jobs.progress import PeakMemory, ProgressWriter, StepTimes
+from jobs.spec import CheckpointsJob
+from jobs.tokens import TokenCounter
+from jobs.uploader import Uploader
+from providers.errors import TuneplanError
+
+_DEFAULT_EVERY_S = 600.0
+_RECENT_STEPS = 512
+_GIB = 1 << 30
+
+
+class Pulse:
+    """The hooks of one training, free of the trainer's own types.
+
+    Args:
+        every: When to save.
+        stop: Asked at each step.
+        progress: Told of each step.
+        uploader: Receives each saved directory.
+        tokens: Counts what was trained on.
+    """
+
+    def __init__(
+        self,
+        every: CheckpointsJob,
+        stop: StopSignal,
+        progress: ProgressWriter,
+        uploader: Uploader,
+        tokens: TokenCounter,
+    ) -> None:
+        """Time runs from `begin`."""
+        self.stopped: tuple[StopKind, str] | None = None
+        self.save_seconds = 0.0
+        self._every = every
+        self._stop = stop
+        self._progress = progress
+        self._uploader = uploader
+        self._tokens = tokens
+        self._times: deque[float] = deque(maxlen=_RECENT_STEPS)
+        self._busy_s = 0.0
+        self._reported = (0.0, 0)
+        self._mark_s = self._saved_s = time.monotonic()
+        self._save_started_s: float | None = None
+
+    def begin(self, step: int, max_steps: int) -> None:
+        """Training starts or goes on at this step."""
+        self._mark_s = self._saved_s = time.monotonic()
+        self._progress.update(state="training", step=step, max_steps=max_steps)
+        say(f"training from step {step} to {max_steps}")
+
+    def step_done(self, step: int, max_steps: int) -> tuple[bool, bool]:
+        """A step is done: whether to save now, and whether to stop after that."""
+        now_s = time.monotonic()
+        self._times.append(now_s - self._mark_s)
+        self._busy_s += now_s - self._mark_s
+        self._progress.update(step=step, step_time_s=step_quantiles(self._times), **self._counts())
+        self.stopped = self._stop.reason()
+        if self._uploader.fenced:
+            raise self._uploader.fenced
+        save = self.stopped is not None or step >= max_steps or self._is_due(step, now_s)
+        self._save_started_s = now_s if save else None
+        self._mark_s = time.monotonic()
+        return save, self.stopped is not None
+
+    def saved(self, directory: Path, step: int) -> None:
+        """The trainer has written a checkpoint directory."""
+        self._saved_s = self._mark_s = time.monotonic()
+        if self._save_started_s is not None:
+            took_s = self._mark_s - self._save_started_s
+            self.save_seconds += took_s
+            self._stop.save_s = max(self._stop.save_s, took_s)
+        self._uploader.submit(directory, step)
+
+    def resume_clock(self) -> None:
+        """Leave out of the step times what happened since the last step (an evaluation, say)."""
+        self._mark_s = time.monotonic()
+
+    def logged(self, step: int, max_steps: int, loss: float) -> None:
+        """The trainer reports its mean loss since the last report.
+
+        Raises:
+            TuneplanError: The loss is no number: going on would only cost money.
+        """
+        if not math.isfinite(loss):
+            hint = "lower the learning rate, or check the data for empty answers"
+            raise TuneplanError(f"the loss is {loss} at step {step}", hint=hint, code="loss_not_finite")
+        rate = self._tokens_per_s()
+        self._progress.update(loss=loss, tokens_per_s_total=rate)
+        typical_s = sorted(self._times)[len(self._times) // 2] if self._times else 0.0
+        left = duration((max_steps - step) * typical_s)
+        say(f"step {step}/{max_steps} loss {loss:.4f} {rate or 0:,.0f} tokens/s, {left} left")
+
+    def _is_due(self, step: int, now_s: float) -> bool:
+        every = self._every
+        if every.every_steps is not None and step % every.every_steps == 0:
+            return True
+        every_s = every.every_s if every.every_s is not None or every.every_steps else _DEFAULT_EVERY_S
+        return every_s is not None and now_s - self._saved_s >= every_s
+
+    def _counts(self) -> dict[str, Any]:
+        return {
+            "tokens_trained": self._tokens.real,
+            "tokens_padded": self._tokens.padded,
+            "peak_memory_gib": gpu_peak(),
+            "host_rss_gib": host_peak_gib(),
+        }
+
+    def _tokens_per_s(self) -> float | None:
+        """Real tokens a second since the last report, without saving and evaluating."""
+        (last_s, last_tokens), self._reported = self._reported, (self._busy_s, self._tokens.real)
+        seconds = self._busy_s - last_s
+        return (self._tokens.real - last_tokens) / seconds if seconds > 0 else None
+
+
+def step_quantiles(times_s: Iterable[float]) -> StepTimes | None:
+    """Nearest-rank quantiles, None without a step.
+
+    >>> step_quantiles([3.0, 1.0, 2.0])
+    StepTimes(p10=1.0, p50=2.0, p90=3.0)
+    """
+    ordered = sorted(times_s)
+    if not ordered:
+        return None
+    p10, p50, p90 = (ordered[min(len(ordered) - 1, int(share * len(ordered)))] for share in (0.1, 0.5, 0.9))
+    return StepTimes(p10, p50, p90)
+
+
+def host_peak_gib() -> float:
+    """Peak resident memory of this process, GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / _GIB
+
+
+def gpu_peak() -> PeakMemory:
+    """Peak of the first GPU so far; NVML's figure is what the device holds now, other processes included."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return PeakMemory()
+    free_bytes, total_bytes = torch.cuda.mem_get_info()
+    return PeakMemory(
+        torch.cuda.max_memory_allocated() / _GIB,
+        torch.cuda.max_memory_reserved() / _GIB,
+        (total_bytes - free_bytes) / _GIB,
+    )

@@ -1,0 +1,117 @@
+"""`python -m jobs.train job.json`: trains one job here, resuming from its last committed checkpoint.
+
+Exit codes: 0 done, 75 preempted after a committed checkpoint of the last step, 76 preempted without one
+(after both, start it again), 77 stopped at the cap or time limit (a person decides), 78 the job document or
+the data is wrong, 1 anything else, also a newer attempt having taken over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from jobs.attempt import Attempt
+from jobs.checkpoint import read_head
+from jobs.console import say
+from jobs.fine_tune import fine_tune
+from jobs.preemption import Stopped, StopSignal
+from jobs.spec import JobSpec
+from providers.errors import TuneplanError, UsageError
+from providers.object_store import ObjectStore
+from providers.stores import open_store
+
+DONE, CRASHED, PREEMPTED, PREEMPTED_UNSAVED, CAPPED, BAD_JOB = 0, 1, 75, 76, 77, 78
+
+_QUIET = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the job that a document describes; the exit code."""
+    started_s = time.monotonic()
+    parser = argparse.ArgumentParser(prog="python -m jobs.train", description="Train one job.")
+    parser.add_argument("job", type=Path, help="job.json; relative paths in it start from its directory")
+    parser.add_argument("--work", type=Path, help="scratch directory, default: work beside the job")
+    options = parser.parse_args(arguments)
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        job = JobSpec.load(options.job)
+        stop = StopSignal(job.limits, started_s)
+        stop.listen()
+        base = options.job.resolve().parent
+        return run(job, base, options.work or base / "work", stop)
+    except TuneplanError as error:
+        return _failed(error)
+
+
+def run(job: JobSpec, base: Path, work: Path, stop: StopSignal) -> int:
+    """Train, or find that it is done.
+
+    Args:
+        job: What to do.
+        base: Directory that relative paths in the job start from.
+        work: Scratch directory of this machine.
+        stop: Tells when to end early.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        TuneplanError: Before the run was taken over; later ones become exit codes.
+    """
+    store = open_store(job.checkpoints.uri)
+    attempt = Attempt.begin(job, base, work, store, stop)
+    try:
+        if _is_finished(store):
+            say("this run is finished already")
+            attempt.finish("done", "finished by an earlier attempt")
+            return DONE
+        fine_tune(attempt)
+        attempt.finish("done", None)
+        return DONE
+    except Stopped as stopped:
+        return _stopped(attempt, stopped)
+    except Exception as error:
+        attempt.finish("failed", _text(error))
+        return _failed(error)
+
+
+def _is_finished(store: ObjectStore) -> bool:
+    head = read_head(store)
+    return head is not None and head.output is not None
+
+
+def _stopped(attempt: Attempt, stopped: Stopped) -> int:
+    if stopped.kind == "capped":
+        attempt.finish("capped", stopped.reason)
+        return CAPPED
+    attempt.finish("preempted", stopped.reason)
+    return PREEMPTED if stopped.committed else PREEMPTED_UNSAVED
+
+
+def _failed(error: Exception) -> int:
+    if isinstance(error, TuneplanError):
+        hint = f"\nhint: {error.hint}" if error.hint else ""
+        sys.stderr.write(f"error: {error.message}{hint}\n")
+    else:
+        traceback.print_exception(error)
+    return BAD_JOB if isinstance(error, UsageError) else CRASHED
+
+
+def _text(error: Exception) -> str:
+    return error.message if isinstance(error, TuneplanError) else f"{type(error).__name__}: {error}"[:500]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
