@@ -17,6 +17,8 @@ from planner.cli.output import PAYLOAD_WRITTEN
 
 # name -> (module whose `command` is run, short help), in the order of use. Help reads this table alone.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "offers": ("planner.cli.offers", "List machines with GPUs and their prices"),
+    "prices": ("planner.cli.prices", "Show the prices in use, or import others"),
     "schema": ("planner.cli.schema", "Print the JSON Schema of the spec or of an answer"),
 }
 

@@ -1,0 +1,134 @@
+"""`plan prices`: which prices are in use, and getting others."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import click
+
+from planner.cli.context import App, pass_app
+from planner.cli.output import echo_err, emit_json, output_option
+from planner.cli.price_text import age_span, age_text, prices_document, table_text
+from planner.pricebook import Pricebook, cached_prices, open_pricebook, price_age
+from providers.errors import UsageError
+from providers.price_table import write_table
+from providers.skypilot_catalog import ImportReport, import_catalogs
+
+_MOST_PROBLEMS_SHOWN = 20
+
+
+@click.group("prices")
+def command() -> None:
+    """Show the prices in use, or import others."""
+
+
+@command.command("show")
+@click.option(
+    "--prices", type=click.Path(path_type=Path), help="A snapshot file instead of the prices in use."
+)
+@output_option("table", "json")
+@pass_app
+def show(app: App, prices: Path | None, output: str) -> None:
+    """Say which price snapshot is in use, what it covers and how old it is."""
+    book = open_pricebook(app.directories.cache, prices)
+    if output == "json":
+        emit_json("prices", _document(book, app), now=app.now())
+    else:
+        click.echo(_table(book, app))
+
+
+@command.command("import")
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="File to write; default: the prices in use.")
+@click.option("--as-of", metavar="DATE", help="Date of catalogs whose date nothing says, as in 2026-05-20.")
+@output_option("table", "json")
+@pass_app
+def import_(app: App, directory: Path, out: Path | None, as_of: str | None, output: str) -> None:
+    """Import SkyPilot catalogs: DIRECTORY holds <cloud>/vms.csv, as ~/.sky/catalogs/v8 does.
+
+    A sources.json in DIRECTORY may say of each file where it comes from, of what date it is and whether it
+    is complete; a cloud that nobody calls complete counts as known in part.
+    """
+    report = ImportReport()
+    table = import_catalogs(directory, as_of=_date(as_of), report=report)
+    path = out or cached_prices(app.directories.cache)
+    snapshot_id = write_table(path, table)
+    for problem in report.problems[:_MOST_PROBLEMS_SHOWN]:
+        echo_err(f"warning: {problem}: row left out")
+    hidden = len(report.problems) - _MOST_PROBLEMS_SHOWN
+    if hidden > 0:
+        echo_err(f"warning: {hidden:,} more malformed rows left out; `-o json` lists all")
+    if output == "json":
+        payload = {"snapshot_id": snapshot_id, "path": str(path), "machines": len(table.rows)}
+        counts = dict(sorted(report.counts.items()))
+        emit_json("prices_import", {**payload, "counts": counts, "problems": report.problems}, now=app.now())
+    else:
+        click.echo(_import_text(path, snapshot_id, len(table.rows), report.counts))
+
+
+def _date(text: str | None) -> str | None:
+    try:
+        return None if text is None else date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise UsageError(f"--as-of {text}: not a date, write it as in 2026-05-20") from None
+
+
+def _import_text(path: Path, snapshot_id: str, machines: int, counts: Counter[str]) -> str:
+    lines = [
+        f"{machines:,} machines with GPUs written to {path}",
+        f"snapshot {snapshot_id}",
+        f"read {counts['read']:,} rows; left out {counts['cpu']:,} without a GPU, {counts['gpu_slice']:,} with a "
+        f"slice of one, {counts['malformed']:,} malformed, {counts['duplicate']:,} listed twice, "
+        f"{counts['replaced_by_newer']:,} replaced by newer ones",
+    ]
+    if counts["gcp_joined"] or counts["gcp_without_host"]:
+        lines.append(
+            f"gcp: {counts['gcp_joined']:,} machines joined from host and GPU prices "
+            f"({counts['gcp_joined_from_region']:,} with the region's host price), "
+            f"{counts['gcp_without_host']:,} without a host price"
+        )
+    return "\n".join(lines)
+
+
+def _table(book: Pricebook, app: App) -> str:
+    now = app.now()
+    snapshot = book.snapshot
+    rows = [
+        (
+            entry.cloud,
+            f"{entry.rows:,}",
+            "yes" if entry.complete else "no",
+            age_text(entry.as_of_at, now),
+            entry.note,
+        )
+        for entry in snapshot.coverage
+    ]
+    age = price_age(snapshot.offers, now, app.config.prices.max_age_s)
+    head = [
+        f"prices    {book.origin}: {book.path}",
+        f"snapshot  {snapshot.snapshot_id}",
+        f"offers    {len(snapshot.offers):,}, {age_span(age, now)}",
+        "",
+        table_text(("cloud", "offers", "complete", "oldest", "note"), rows, ("offers", "oldest")),
+        "",
+        "a cloud that is not complete may have lower prices than those known",
+    ]
+    return "\n".join(head)
+
+
+def _document(book: Pricebook, app: App) -> dict[str, Any]:
+    now = app.now()
+    offers = book.snapshot.offers
+    age = price_age(offers, now, app.config.prices.max_age_s)
+    flags = Counter(flag for offer in offers for flag in offer.flags)
+    return {
+        **prices_document(book, age),
+        "path": str(book.path),
+        "offers": len(offers),
+        "undated": age.undated,
+        "stale": age.stale,
+        "flags": dict(sorted(flags.items())),
+    }
