@@ -64,7 +64,7 @@ def _workload(estimate: Estimate) -> dict[str, Any]:
     job = estimate.question.job
     return {
         "tokens_total": round(job.tokens_total),
-        "tokens_per_step": round(job.global_batch * job.row_tokens),
+        "tokens_per_step": round(job.tokens_per_step),
         "steps": job.steps,
         "flops_total": estimate.question.flops_total,
     }

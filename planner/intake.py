@@ -6,9 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from planner.architecture import load_architecture, parameter_counts
-from planner.architecture.adapters import adapter_parameters
-from planner.architecture.model import ModelArchitecture
+from planner.architecture import ModelArchitecture, adapter_parameters, load_architecture, parameter_counts
 from planner.dataset import DataFacts, measure_dataset
 from planner.filters import OfferFilter, offer_filter
 from planner.job import Job, size_job
@@ -18,7 +16,7 @@ from planner.setup import Adapter, TrainingSetup
 from planner.spec import FineTuneSpec
 from planner.specfile import data_ref
 from planner.units import GpuFilter, parse_gpu_filter
-from planner.workload import training_flops
+from planner.workload import flops_per_token
 
 #: Vocabularies below this have a token a character or two.
 _CHARACTER_VOCAB = 512
@@ -70,7 +68,7 @@ def gather(spec: FineTuneSpec, base_dir: Path, now: datetime, overrides: Overrid
         arch=arch,
         counts=counts,
         trainable=counts.total if base.adapter is None else adapter_parameters(arch, base.adapter),
-        flops_total=_flops(base, job),
+        flops_total=job.tokens_total * flops_per_token(replace(base, row_tokens=job.row_tokens)),
         job=job,
         base=base,
         freedom=_freedom(spec, fixed),
@@ -105,6 +103,7 @@ def _base_setup(spec: FineTuneSpec, arch: ModelArchitecture) -> TrainingSetup:
         attention="sdpa" if train.attention == "auto" else train.attention,
         fused_loss=train.fused_loss,
         labels=spec.data.labels,
+        upcast_frozen=spec.effective_quantization() in ("4bit", "8bit"),
     )
 
 
@@ -119,11 +118,6 @@ def _adapter(spec: FineTuneSpec) -> Adapter | None:
         rank=spec.method.rank,
         targets=(targets,) if isinstance(targets, str) else targets,
     )
-
-
-def _flops(base: TrainingSetup, job: Job) -> float:
-    rows = job.steps * job.global_batch
-    return training_flops(base, rows=rows, row_tokens=job.row_tokens)
 
 
 def _freedom(spec: FineTuneSpec, fixed: Overrides) -> Freedom:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from planner.dataset import DataFacts
 from planner.errors import Finding, SpecError
 from planner.spec import FineTuneSpec
+from planner.workload import rows_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +27,10 @@ class Job:
 
     Attributes:
         steps: Optimizer steps.
-        global_batch: Rows between two optimizer steps, over all GPUs.
+        global_batch: Examples between two optimizer steps, over all GPUs.
         sequence_tokens: Longest row in tokens.
         row_tokens: Mean tokens of a row without padding.
+        rows_per_example: Rows that one example makes: preference pairs are two.
         packed: Rows are filled with several examples.
         eval_rows: Held-out rows, evaluated on the base and on the tuned model.
         data_bytes: Size of the data, None if unknown.
@@ -40,6 +42,7 @@ class Job:
     global_batch: int
     sequence_tokens: int
     row_tokens: float
+    rows_per_example: int
     packed: bool
     eval_rows: int
     data_bytes: int | None
@@ -49,7 +52,12 @@ class Job:
     @property
     def tokens_total(self) -> float:
         """Tokens that are learned from over the whole training, without padding."""
-        return self.steps * self.global_batch * self.row_tokens
+        return self.steps * self.tokens_per_step
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Tokens between two optimizer steps, without padding."""
+        return self.global_batch * self.rows_per_example * self.row_tokens
 
     def padded_row_tokens(self, micro_batch: int) -> float:
         """Mean tokens of a row as the GPU sees it.
@@ -78,13 +86,15 @@ def size_job(spec: FineTuneSpec, train: DataFacts, held_out: DataFacts) -> Job:
     assumptions: list[Assumption] = []
     warnings: list[tuple[str, str]] = []
     tokens = _tokens_per_sample(spec, train, assumptions, warnings)
-    row_tokens = float(longest) if spec.train.packing else min(tokens, float(longest))
+    per_example = rows_of(spec.task)
+    row_tokens = float(longest) if spec.train.packing else min(tokens / per_example, float(longest))
     steps = _steps(spec, train, tokens, assumptions)
     return Job(
         steps=steps,
         global_batch=spec.train.global_batch,
         sequence_tokens=longest,
         row_tokens=row_tokens,
+        rows_per_example=per_example,
         packed=spec.train.packing,
         eval_rows=_eval_rows(spec, held_out),
         data_bytes=train.bytes,

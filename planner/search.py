@@ -29,7 +29,7 @@ class Freedom:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """The chosen way, with its prediction; `memory` is of the longest rows, `step` of the mean ones."""
+    """The chosen way, with its prediction."""
 
     setup: TrainingSetup
     memory: MemoryEstimate
@@ -149,9 +149,11 @@ def _largest(
 def _timed(job: Job, cluster: Cluster, setup: TrainingSetup, memory: MemoryEstimate) -> Fit:
     gpus = setup.parallelism.gpus_total
     accum = job.global_batch // (gpus * setup.micro_batch)
-    full = replace(setup, grad_accum=accum)
-    mean_rows = replace(full, sequence_tokens=max(round(job.padded_row_tokens(setup.micro_batch)), 1))
-    return Fit(full, memory, estimate_step(mean_rows, cluster))
+    padded = job.padded_row_tokens(setup.micro_batch)
+    full = replace(
+        setup, grad_accum=accum, row_tokens=padded, real_tokens_share=min(job.row_tokens / padded, 1.0)
+    )
+    return Fit(full, memory, estimate_step(full, cluster))
 
 
 def _order(fit: Fit) -> tuple[bool, float]:
