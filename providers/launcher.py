@@ -40,6 +40,7 @@ class LaunchRequest:
         labels: Tags on everything that is rented.
         setup: Shell lines that install the worker's requirements, written by us.
         attempt: 1 for the first start; each resume is the next one.
+        python: Interpreter of the machine that runs the worker; it has the requirements or `setup` installs them.
     """
 
     run_id: str
@@ -53,6 +54,7 @@ class LaunchRequest:
     labels: dict[str, str] = field(default_factory=dict)
     setup: tuple[str, ...] = ()
     attempt: int = 1
+    python: str = "python3"
 
 
 @dataclass(frozen=True, slots=True)
