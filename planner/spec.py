@@ -1,8 +1,8 @@
 """What a person writes: `spec.yaml` as frozen pydantic models.
 
 Only shapes live here. Rules between fields are in `planner.spec_rules`, what is not built yet is in
-`planner.support`, reading YAML with positions in `planner.specfile`, and how sizes, durations, money and ranges
-are written in `planner.units`. What `planner.units` understands is kept as text; a typed accessor parses it.
+`planner.support`, reading YAML with positions in `planner.specfile`, how sizes, durations, money and ranges
+are written in `planner.units`. What that module understands is kept as text; a typed accessor parses it.
 """
 
 from __future__ import annotations

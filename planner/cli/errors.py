@@ -1,4 +1,4 @@
-"""The one place where an exception becomes an exit code, text on stderr and, with `-o json`, a JSON answer."""
+"""The one place where an exception becomes an exit code, text on stderr and, with `-o json`, an answer."""
 
 from __future__ import annotations
 
