@@ -9,6 +9,7 @@ from typing import Any
 from planner.candidates import Candidate, CandidateMemory
 from planner.estimate import Estimate, Rejection
 from planner.money import micro_usd, usd_text, usd_text_of_micro
+from planner.offer_document import offer_document
 from planner.quantiles import Quantiles
 from planner.ranking import SURE_ENOUGH
 from planner.relax import NearestFit
@@ -147,27 +148,6 @@ def _memory(memory: CandidateMemory) -> dict[str, Any]:
 
 def _finish(finish_at: tuple[str, str, str] | None) -> dict[str, str] | None:
     return None if finish_at is None else dict(zip(("p10", "p50", "p90"), finish_at, strict=True))
-
-
-def offer_document(offer: Offer) -> dict[str, Any]:
-    """OFFER of the JSON interface."""
-    return {
-        "cloud": offer.cloud,
-        "region": offer.region,
-        "zone": offer.zone,
-        "instance_type": offer.instance_type,
-        "gpu": offer.gpu,
-        "gpus_per_node": offer.gpus_per_node,
-        "gpu_mem_gib": offer.gpu_mem_gib,
-        "market": offer.market,
-        "price_usd_per_h": usd_text(offer.price_usd_per_hour),
-        "price_usd_per_gpu_h": usd_text(offer.price_usd_per_gpu_hour),
-        "source": offer.source,
-        "as_of_at": offer.as_of_at,
-        "flags": list(offer.flags),
-        "vcpus": offer.vcpus,
-        "ram_gib": offer.ram_gib,
-    }
 
 
 def quantiles_document(value: Quantiles) -> dict[str, float]:

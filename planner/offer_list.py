@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from planner.units import GpuFilter
-from providers.gpus import gpu_boards
+from providers.gpus import CANONICAL_GPUS, gpu_boards
 from providers.offers import Offer, PriceSnapshot
 
 SORTS = ("gpu-price", "price", "age", "cloud")
@@ -103,8 +103,13 @@ def group_offers(offers: tuple[Offer, ...], by: str) -> list[OfferGroup]:
 
 
 def other_boards(snapshot: PriceSnapshot, gpus: tuple[GpuFilter, ...]) -> dict[str, int]:
-    """Offers with another board of the chips asked for: what a strict filter leaves aside."""
-    names = {board for gpu in gpus for board in gpu_boards(gpu.name)} - {gpu.name for gpu in gpus}
+    """Offers with another board of those chips and no less memory: what a strict filter leaves aside."""
+    names = {
+        board
+        for gpu in gpus
+        for board in gpu_boards(gpu.name)
+        if CANONICAL_GPUS[board] >= CANONICAL_GPUS[gpu.name]
+    } - {gpu.name for gpu in gpus}
     counts = Counter(offer.gpu for offer in snapshot.offers if offer.gpu in names)
     return dict(sorted(counts.items()))
 

@@ -17,7 +17,7 @@ from planner.cli.context import App, pass_app
 from planner.cli.output import echo_err, emit_json, output_option, usd_text
 from planner.cli.price_text import age_span, age_text, partial_clouds, prices_document, table_text, usd
 from planner.errors import NothingFitsError
-from planner.estimate_document import offer_document
+from planner.offer_document import offer_document
 from planner.offer_list import (
     GROUPS,
     SORTS,
@@ -229,13 +229,9 @@ def _footer(answer: _Answer) -> Iterator[str]:
 def _warnings(answer: _Answer) -> list[tuple[str, str]]:
     if not answer.age.stale:
         return []
-    days = answer.max_age_s / SECONDS_PER_DAY
-    return [
-        (
-            "stale_prices",
-            f"{answer.age.stale:,} of {len(answer.found.offers):,} prices are older than {days:g} days or undated",
-        )
-    ]
+    share = f"{answer.age.stale:,} of {len(answer.found.offers):,}"
+    limit = f"{answer.max_age_s / SECONDS_PER_DAY:g} days"
+    return [("stale_prices", f"{share} prices are older than {limit} or undated")]
 
 
 def _document(answer: _Answer) -> dict[str, Any]:

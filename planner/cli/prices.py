@@ -80,9 +80,9 @@ def _import_text(path: Path, snapshot_id: str, machines: int, counts: Counter[st
     lines = [
         f"{machines:,} machines with GPUs written to {path}",
         f"snapshot {snapshot_id}",
-        f"read {counts['read']:,} rows; left out {counts['cpu']:,} without a GPU, {counts['gpu_slice']:,} with a "
-        f"slice of one, {counts['malformed']:,} malformed, {counts['duplicate']:,} listed twice, "
-        f"{counts['replaced_by_newer']:,} replaced by newer ones",
+        f"read {counts['read']:,} rows; left out: {counts['cpu']:,} without a GPU, "
+        f"{counts['gpu_slice']:,} with a slice of one, {counts['malformed']:,} malformed, "
+        f"{counts['duplicate']:,} listed twice, {counts['replaced_by_newer']:,} replaced by newer ones",
     ]
     if counts["gcp_joined"] or counts["gcp_without_host"]:
         lines.append(
