@@ -152,6 +152,9 @@ class DataSection(Section):
     tokens_per_sample: float | None = Field(
         default=None, gt=0, le=10**9, description="Mean tokens of one example"
     )
+    max_tokens_per_sample: float | None = Field(
+        default=None, gt=0, le=10**9, description="Tokens of the longest example, if the file is not here"
+    )
     eval_samples: int | None = Field(
         default=None, ge=0, le=10**12, description="Held-out examples, if the file is not here"
     )
