@@ -18,6 +18,9 @@ from jobs.spec import JobSpec
 from providers.errors import CorruptDataError, StorageError
 from providers.object_store import ObjectStore
 
+_LOCAL_BEAT_S = 2.0
+_REMOTE_BEAT_S = 10.0
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
@@ -54,7 +57,8 @@ class Attempt:
         if earlier is not None:
             first = replace(first, **_inherited(earlier))
         say(f"run {job.run_id}, attempt {fence}, checkpoints in {store.uri}")
-        progress = ProgressWriter(first, work / "progress.json", store)
+        interval_s = _LOCAL_BEAT_S if store.uri.startswith("file:") else _REMOTE_BEAT_S
+        progress = ProgressWriter(first, work / "progress.json", store, interval_s=interval_s)
         return cls(job, base, work, store, stop, checkpoints, progress, StageClock(), earlier)
 
     @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
@@ -56,6 +57,7 @@ def fine_tune(attempt: Attempt) -> None:
 
 def _import_frameworks() -> None:
     """Pay for the imports here, so that their seconds are told apart from loading the model."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns of a CPU kernel
     import peft
     import transformers
     import trl.trainer.sft_trainer

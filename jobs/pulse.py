@@ -20,6 +20,7 @@ from providers.errors import TuneplanError
 
 _DEFAULT_EVERY_S = 600.0
 _RECENT_STEPS = 512
+_SAY_EVERY_S = 5.0
 _GIB = 1 << 30
 
 
@@ -52,6 +53,7 @@ class Pulse:
         self._tokens = tokens
         self._times: deque[float] = deque(maxlen=_RECENT_STEPS)
         self._busy_s = 0.0
+        self._said_s = -_SAY_EVERY_S
         self._reported = (0.0, 0)
         self._mark_s = self._saved_s = time.monotonic()
         self._save_started_s: float | None = None
@@ -102,6 +104,9 @@ class Pulse:
         self._progress.update(loss=loss, tokens_per_s_total=rate)
         typical_s = sorted(self._times)[len(self._times) // 2] if self._times else 0.0
         left = duration((max_steps - step) * typical_s)
+        if step < max_steps and time.monotonic() - self._said_s < _SAY_EVERY_S:
+            return
+        self._said_s = time.monotonic()
         say(f"step {step}/{max_steps} loss {loss:.4f} {rate or 0:,.0f} tokens/s, {left} left")
 
     def _is_due(self, step: int, now_s: float) -> bool:
