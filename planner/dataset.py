@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from planner.errors import UsageError
+from planner.lengths import Lengths, lengths_of
 
 #: A file up to this size is read whole; of a larger one the head is read and the rest scaled by bytes.
 _READ_WHOLE_BYTES = 8 * 2**20
@@ -26,13 +27,13 @@ class DataFacts:
 
     Attributes:
         samples: Number of examples, None if unknown.
-        tokens_per_sample: Mean tokens of an example, None if unknown.
+        lengths: Tokens of the examples, None if unknown.
         source: Where the two come from, for the list of assumptions.
         bytes: Size of the file, None if it is not here.
     """
 
     samples: int | None
-    tokens_per_sample: float | None
+    lengths: Lengths | None
     source: str
     bytes: int | None = None
 
@@ -62,7 +63,7 @@ def measure_dataset(path: Path, chars_per_token: float = _CHARS_PER_TOKEN) -> Da
     scale = size / max(len(head), 1) if size > len(head) else 1.0
     return DataFacts(
         samples=round(len(lengths) * scale),
-        tokens_per_sample=max(sum(lengths) / len(lengths) / chars_per_token, 1.0),
+        lengths=lengths_of([max(length / chars_per_token, 1.0) for length in lengths]),
         source=f"{path.name}: {'counted' if scale == 1 else 'head counted, rest scaled by bytes'}, "
         f"{chars_per_token:g} characters a token",
         bytes=size,

@@ -62,7 +62,7 @@ def gather(spec: FineTuneSpec, base_dir: Path, now: datetime, overrides: Overrid
     job = size_job(
         spec, _facts(spec.data.train, base_dir, arch), _facts(spec.data.eval, base_dir, arch)
     )
-    base = _base_setup(spec, arch)
+    base = _base_setup(spec, arch, job)
     counts = parameter_counts(arch, spec.task, spec.data.labels)
     return Question(
         arch=arch,
@@ -90,7 +90,7 @@ def _facts(reference: str | None, base_dir: Path, arch: ModelArchitecture) -> Da
     return measure_dataset(Path(ref.value), characters)
 
 
-def _base_setup(spec: FineTuneSpec, arch: ModelArchitecture) -> TrainingSetup:
+def _base_setup(spec: FineTuneSpec, arch: ModelArchitecture, job: Job) -> TrainingSetup:
     train = spec.train
     return TrainingSetup(
         arch=arch,
@@ -99,7 +99,7 @@ def _base_setup(spec: FineTuneSpec, arch: ModelArchitecture) -> TrainingSetup:
         quantization=spec.effective_quantization(),
         precision=train.precision,
         optimizer=train.optimizer,
-        sequence_tokens=train.sequence_length,
+        sequence_tokens=job.sequence_tokens,
         attention="sdpa" if train.attention == "auto" else train.attention,
         fused_loss=train.fused_loss,
         labels=spec.data.labels,

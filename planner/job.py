@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from planner.dataset import DataFacts
 from planner.errors import Finding, SpecError
+from planner.lengths import ASSUMED_LOG_SIGMA, Lengths, assumed_lengths
 from planner.spec import FineTuneSpec
 from planner.workload import rows_of
 
@@ -29,7 +30,7 @@ class Job:
         steps: Optimizer steps.
         global_batch: Examples between two optimizer steps, over all GPUs.
         sequence_tokens: Longest row in tokens.
-        row_tokens: Mean tokens of a row without padding.
+        lengths: Tokens of the rows, after packing and cutting.
         rows_per_example: Rows that one example makes: preference pairs are two.
         packed: Rows are filled with several examples.
         eval_rows: Held-out rows, evaluated on the base and on the tuned model.
@@ -41,7 +42,7 @@ class Job:
     steps: int
     global_batch: int
     sequence_tokens: int
-    row_tokens: float
+    lengths: Lengths
     rows_per_example: int
     packed: bool
     eval_rows: int
@@ -60,15 +61,13 @@ class Job:
         return self.global_batch * self.rows_per_example * self.row_tokens
 
     def padded_row_tokens(self, micro_batch: int) -> float:
-        """Mean tokens of a row as the GPU sees it.
+        """Mean tokens of a row as the GPU sees it: unpacked rows are padded to the longest of their micro-batch."""
+        return self.lengths.mean_of_longest(micro_batch * self.rows_per_example)
 
-        Unpacked rows are padded to the longest of their micro-batch. For lengths that spread like an exponential the
-        longest of m is about mean x (1 + 0.6 ln m), cut at the longest row; real chat data lies between that and no
-        growth at all. Expected error: 15 %.
-        """
-        if self.packed:
-            return float(self.sequence_tokens)
-        return min(self.row_tokens * (1 + 0.6 * math.log(micro_batch)), float(self.sequence_tokens))
+    @property
+    def row_tokens(self) -> float:
+        """Mean tokens of a row without padding."""
+        return self.lengths.mean
 
 
 def size_job(spec: FineTuneSpec, train: DataFacts, held_out: DataFacts) -> Job:
@@ -85,15 +84,15 @@ def size_job(spec: FineTuneSpec, train: DataFacts, held_out: DataFacts) -> Job:
     longest = spec.train.sequence_length
     assumptions: list[Assumption] = []
     warnings: list[tuple[str, str]] = []
-    tokens = _tokens_per_sample(spec, train, assumptions, warnings)
+    lengths = _lengths(spec, train, assumptions, warnings)
     per_example = rows_of(spec.task)
-    row_tokens = float(longest) if spec.train.packing else min(tokens / per_example, float(longest))
-    steps = _steps(spec, train, tokens, assumptions)
+    rows = Lengths((float(longest),)) if spec.train.packing else lengths.scaled(1 / per_example).cut(longest)
+    steps = _steps(spec, train, lengths, assumptions)
     return Job(
         steps=steps,
         global_batch=spec.train.global_batch,
-        sequence_tokens=longest,
-        row_tokens=row_tokens,
+        sequence_tokens=max(round(min(longest, rows.longest)), 1) if _known(spec, train) else longest,
+        lengths=rows,
         rows_per_example=per_example,
         packed=spec.train.packing,
         eval_rows=_eval_rows(spec, held_out),
@@ -103,30 +102,39 @@ def size_job(spec: FineTuneSpec, train: DataFacts, held_out: DataFacts) -> Job:
     )
 
 
-def _tokens_per_sample(
+def _known(spec: FineTuneSpec, train: DataFacts) -> bool:
+    """Whether the longest example is known, so that no row is longer."""
+    return train.lengths is not None or spec.data.max_tokens_per_sample is not None
+
+
+def _lengths(
     spec: FineTuneSpec, train: DataFacts, assumptions: list[Assumption], warnings: list[tuple[str, str]]
-) -> float:
-    if spec.data.tokens_per_sample is not None:
-        assumptions.append(Assumption("tokens per example", spec.data.tokens_per_sample, "tokens", "spec"))
-        return spec.data.tokens_per_sample
-    if train.tokens_per_sample is not None:
-        assumptions.append(Assumption("tokens per example", train.tokens_per_sample, "tokens", train.source))
-        return train.tokens_per_sample
+) -> Lengths:
+    mean, longest = spec.data.tokens_per_sample, spec.data.max_tokens_per_sample
+    if mean is not None:
+        assumptions.append(Assumption("tokens per example", mean, "tokens", "spec"))
+        if longest is None and not spec.train.packing:
+            spread = "lengths spread as a lognormal of sigma"
+            assumptions.append(Assumption(spread, ASSUMED_LOG_SIGMA, "", "set data.max_tokens_per_sample"))
+        return assumed_lengths(mean, longest)
+    if train.lengths is not None:
+        assumptions.append(Assumption("tokens per example", train.lengths.mean, "tokens", train.source))
+        return train.lengths
+    return _unknown_lengths(spec, assumptions, warnings)
+
+
+def _unknown_lengths(
+    spec: FineTuneSpec, assumptions: list[Assumption], warnings: list[tuple[str, str]]
+) -> Lengths:
+    full = float(spec.train.sequence_length * rows_of(spec.task))
     if not spec.train.packing:
-        warnings.append(
-            (
-                "tokens_per_sample_unknown",
-                "the length of the examples is unknown: every one is counted at the full sequence length, "
-                "an upper bound; set data.tokens_per_sample",
-            )
-        )
-    assumptions.append(
-        Assumption("tokens per example", spec.train.sequence_length, "tokens", "upper bound: the sequence length")
-    )
-    return float(spec.train.sequence_length)
+        said = "the length of the examples is unknown: every one is counted at the full sequence length, an upper bound"
+        warnings.append(("tokens_per_sample_unknown", f"{said}; set data.tokens_per_sample"))
+    assumptions.append(Assumption("tokens per example", full, "tokens", "upper bound: the sequence length"))
+    return Lengths((full,))
 
 
-def _steps(spec: FineTuneSpec, train: DataFacts, tokens: float, assumptions: list[Assumption]) -> int:
+def _steps(spec: FineTuneSpec, train: DataFacts, lengths: Lengths, assumptions: list[Assumption]) -> int:
     if spec.train.steps is not None:
         return spec.train.steps
     samples = spec.data.samples if spec.data.samples is not None else train.samples
@@ -145,7 +153,8 @@ def _steps(spec: FineTuneSpec, train: DataFacts, tokens: float, assumptions: lis
     assumptions.append(Assumption("examples", samples, "examples", source))
     rows = samples
     if spec.train.packing:
-        rows = math.ceil(samples * min(tokens, spec.train.sequence_length) / spec.train.sequence_length)
+        longest = spec.train.sequence_length
+        rows = math.ceil(samples * lengths.cut(longest).mean / longest)
     per_epoch = math.ceil(rows / spec.train.global_batch)
     return max(math.ceil(per_epoch * (spec.train.epochs or 1.0)), 1)
 

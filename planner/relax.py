@@ -65,7 +65,7 @@ def _batch_changes(question: Question) -> Iterator[tuple[dict[str, Any], Questio
 def _sequence_changes(question: Question) -> Iterator[tuple[dict[str, Any], Question]]:
     tokens = question.job.sequence_tokens // 2
     while tokens >= 128:
-        job = replace(question.job, sequence_tokens=tokens, row_tokens=min(question.job.row_tokens, tokens))
+        job = replace(question.job, sequence_tokens=tokens, lengths=question.job.lengths.cut(tokens))
         yield (
             {"train.sequence_length": tokens},
             replace(question, job=job, base=replace(question.base, sequence_tokens=tokens)),

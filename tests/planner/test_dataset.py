@@ -15,20 +15,20 @@ def _lines(path: Path, rows: list[object]) -> Path:
 def test_prompts_and_completions_are_counted(tmp_path: Path) -> None:
     path = _lines(tmp_path / "a.jsonl", [{"prompt": "abcd", "completion": "efgh"}] * 3)
     facts = measure_dataset(path)
-    assert (facts.samples, facts.tokens_per_sample) == (3, 2.0)
-    assert measure_dataset(path, chars_per_token=1).tokens_per_sample == 8.0
+    assert (facts.samples, facts.lengths.mean) == (3, 2.0)
+    assert measure_dataset(path, chars_per_token=1).lengths.mean == 8.0
 
 
 def test_nested_messages_are_counted(tmp_path: Path) -> None:
     row = {"messages": [{"role": "user", "content": "x" * 36}, {"role": "assistant", "content": "y" * 51}]}
-    assert measure_dataset(_lines(tmp_path / "a.jsonl", [row])).tokens_per_sample == (4 + 36 + 9 + 51) / 4
+    assert measure_dataset(_lines(tmp_path / "a.jsonl", [row])).lengths.mean == (4 + 36 + 9 + 51) / 4
 
 
 def test_csv_header_is_no_example(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("text,label\nabcdefg,1\nabcdefg,0\n", encoding="utf-8")
     facts = measure_dataset(path)
-    assert (facts.samples, facts.tokens_per_sample) == (2, 2.0)
+    assert (facts.samples, facts.lengths.mean) == (2, 2.0)
 
 
 def test_a_large_file_is_scaled_from_its_head(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_a_large_file_is_scaled_from_its_head(tmp_path: Path) -> None:
     path.write_text(line * 12_000, encoding="utf-8")
     facts = measure_dataset(path)
     assert facts.samples == pytest.approx(12_000, rel=0.01)
-    assert facts.tokens_per_sample == 100
+    assert facts.lengths.mean == 100
     assert "scaled" in facts.source
 
 
