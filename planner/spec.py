@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -32,6 +34,9 @@ Objective = Literal["cheapest", "fastest", "fastest_within_budget", "best_value"
 Metric = Literal["loss", "perplexity", "exact_match", "accuracy", "f1", "reward_margin"]
 
 MAX_NODES = 1024
+RUN_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
+ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,254}$"
+PYTHON_VERSION = r"^3\.[0-9]{1,2}$"
 
 
 def _listed(value: Any) -> Any:
@@ -53,6 +58,18 @@ def _keyed(key: str) -> BeforeValidator:
 def _or_empty(value: Any) -> Any:
     """A section whose lines are all commented out."""
     return {} if value is None else value
+
+
+def _matching(pattern: str, words: str) -> Callable[[str], str]:
+    """A check whose message never repeats the value: it may be a secret in the wrong place."""
+    compiled = re.compile(pattern)
+
+    def check(value: str) -> str:
+        if compiled.fullmatch(value) is None:
+            raise ValueError(words)
+        return value
+
+    return check
 
 
 def _gpu_text(value: str) -> str:
@@ -87,13 +104,29 @@ Seconds = Annotated[
     PlainSerializer(units.duration_text, return_type=str, when_used="json"),
 ]
 Usd = Annotated[float, BeforeValidator(units.parse_usd, json_schema_input_type=float | str)]
-GpuText = Annotated[str, AfterValidator(_gpu_text)]
+GpuRunName = Annotated[
+    str,
+    AfterValidator(_matching(RUN_NAME, "use up to 63 lower-case letters, digits and dashes")),
+    Field(json_schema_extra={"pattern": RUN_NAME}),
+]
+PythonVersion = Annotated[
+    str,
+    AfterValidator(_matching(PYTHON_VERSION, "write a version as in 3.11")),
+    Field(json_schema_extra={"pattern": PYTHON_VERSION}),
+]
+Text = Annotated[str, AfterValidator(_gpu_text)]
 MemoryRangeText = Annotated[str, AfterValidator(_memory_text)]
 NodesText = Annotated[str, BeforeValidator(_nodes_text, json_schema_input_type=int | str)]
 MomentText = Annotated[str, AfterValidator(_moment_text)]
 EveryText = Annotated[str, BeforeValidator(_every_text, json_schema_input_type=str)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=255)]
+Name = Annotated[
+    str,
+    AfterValidator(
+        _matching(ENV_NAME, "not the name of an environment variable: letters, digits and _ only")
+    ),
+    Field(json_schema_extra={"pattern": ENV_NAME}),
+]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_listed, json_schema_input_type=str | tuple[Text, ...])]
 SomeTexts = Annotated[
     tuple[Text, ...],
@@ -279,9 +312,7 @@ class EnvironmentSection(Section):
     """What the worker's machine needs."""
 
     image: Text | None = Field(default=None, description="Container image")
-    python: Annotated[str, StringConstraints(pattern=r"^3\.\d{1,2}$")] | None = Field(
-        default=None, description="As in 3.11"
-    )
+    python: PythonVersion | None = Field(default=None, description="As in 3.11")
     packages: Texts = Field(default=(), description="Further pip requirements")
     setup: Text | None = Field(default=None, description="Shell lines run once before training")
     env: dict[Name, str] = Field(default_factory=dict, description="Plain environment variables")
@@ -316,7 +347,7 @@ class FineTuneSpec(Section):
     """A whole fine-tuning job, as written in `spec.yaml`."""
 
     spec_version: Literal[1] = 1
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="Lower case, digits and dashes")
+    name: RunName = Field(description="Lower-case letters, digits and dashes")
     project: Text = "default"
     owner: Text | None = None
     labels: dict[Text, str] = Field(default_factory=dict, description="Tags on everything that is rented")

@@ -1,0 +1,125 @@
+"""Rules between fields of a spec: what is well written but contradicts itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+from planner.errors import Finding
+from planner.spec import FineTuneSpec
+
+Rule = Callable[[FineTuneSpec], Iterator[Finding]]
+
+_SECRET_NAME = re.compile(
+    r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS|API_?KEY|ACCESS_KEY|PRIVATE_KEY)$", re.I
+)
+
+_METRICS = {
+    "sft": ("loss", "perplexity", "exact_match"),
+    "classification": ("loss", "accuracy", "f1"),
+    "dpo": ("loss", "reward_margin", "accuracy"),
+    "reward": ("loss", "reward_margin", "accuracy"),
+    "kto": ("loss", "reward_margin"),
+    "grpo": ("loss", "exact_match"),
+}
+_FORMATS = {
+    "sft": ("prompt_completion", "messages", "text"),
+    "classification": ("label",),
+    "dpo": ("preference",),
+    "reward": ("preference",),
+    "kto": ("preference",),
+    "grpo": ("prompt",),
+}
+
+
+def broken_rules(spec: FineTuneSpec) -> list[Finding]:
+    """Every contradiction in a spec, with dotted paths and without places."""
+    return [finding for rule in _RULES for finding in rule(spec)]
+
+
+def _conflict(path: str, message: str, hint: str | None = None) -> Finding:
+    return Finding(message, path=path, code="conflict", hint=hint)
+
+
+def _length(spec: FineTuneSpec) -> Iterator[Finding]:
+    if spec.train.epochs is not None and spec.train.steps is not None:
+        yield _conflict("train.steps", "train.epochs is given too", "keep one of the two")
+
+
+def _deadline(spec: FineTuneSpec) -> Iterator[Finding]:
+    if spec.goal.deadline is not None and spec.goal.within is not None:
+        yield _conflict("goal.within", "goal.deadline is given too", "keep one of the two")
+
+
+def _objective(spec: FineTuneSpec) -> Iterator[Finding]:
+    goal = spec.goal
+    if goal.objective == "cheapest_by_deadline" and goal.deadline is None and goal.within is None:
+        yield _conflict("goal.objective", "needs a deadline", "give goal.deadline or goal.within")
+    if goal.objective == "fastest_within_budget" and goal.budget is None:
+        yield _conflict("goal.objective", "needs a budget", "give goal.budget")
+
+
+def _quantization(spec: FineTuneSpec) -> Iterator[Finding]:
+    kind, quantization = spec.method.kind, spec.quantization
+    if quantization is None:
+        return
+    if kind in ("qlora", "qdora") and quantization != "4bit":
+        hint = f"use method.kind {kind[1:]} with quantization {quantization}, or leave quantization out"
+        yield _conflict("quantization", f"{kind} means a 4-bit base, not {quantization}", hint)
+    if kind == "full" and quantization != "none":
+        message = f"a {quantization} base is frozen, but method full trains every weight"
+        yield _conflict("quantization", message, "use method lora, or leave quantization out")
+
+
+def _metric(spec: FineTuneSpec) -> Iterator[Finding]:
+    allowed = _METRICS[spec.task]
+    hint = f"metrics of task {spec.task} are {', '.join(allowed)}"
+    if spec.evaluate.metric != "auto" and spec.evaluate.metric not in allowed:
+        yield _conflict("evaluate.metric", f"{spec.evaluate.metric} is no metric of task {spec.task}", hint)
+    goal = spec.goal.metric
+    if goal is None:
+        return
+    if goal.name not in allowed:
+        yield _conflict("goal.metric.name", f"{goal.name} is no metric of task {spec.task}", hint)
+    elif spec.evaluate.metric not in ("auto", goal.name):
+        message = f"evaluate.metric is {spec.evaluate.metric}, so {goal.name} is never measured"
+        yield _conflict("goal.metric.name", message, "name the same metric in both")
+
+
+def _format(spec: FineTuneSpec) -> Iterator[Finding]:
+    allowed = _FORMATS[spec.task]
+    if spec.data.format != "auto" and spec.data.format not in allowed:
+        message = f"{spec.data.format} is no format of task {spec.task}"
+        yield _conflict("data.format", message, f"formats of task {spec.task} are {', '.join(allowed)}")
+
+
+def _batches(spec: FineTuneSpec) -> Iterator[Finding]:
+    micro = spec.train.micro_batch
+    if micro != "auto" and micro > spec.train.global_batch:
+        message = f"more examples than train.global_batch ({spec.train.global_batch}) has"
+        yield _conflict("train.micro_batch", message, "raise train.global_batch or lower this")
+    if spec.train.packing and spec.task != "sft":
+        yield _conflict(
+            "train.packing", f"task {spec.task} judges each example alone, so none can share a row"
+        )
+
+
+def _secrets(spec: FineTuneSpec) -> Iterator[Finding]:
+    hint = "list the name under environment.secrets and set it where you run `plan`"
+    for name in spec.environment.env:
+        if name in spec.environment.secrets:
+            yield _conflict(
+                f"environment.env.{name}", "stands under environment.secrets too", "keep it there only"
+            )
+        elif _SECRET_NAME.search(name):
+            yield Finding(
+                "looks like a secret, and a spec is no place for one",
+                f"environment.env.{name}",
+                code="secret_in_spec",
+                hint=hint,
+            )
+
+
+_RULES: tuple[Rule, ...] = (
+    _length, _deadline, _objective, _quantization, _metric, _format, _batches, _secrets,
+)  # fmt: skip
