@@ -104,7 +104,12 @@ Seconds = Annotated[
     PlainSerializer(units.duration_text, return_type=str, when_used="json"),
 ]
 Usd = Annotated[float, BeforeValidator(units.parse_usd, json_schema_input_type=float | str)]
-GpuRunName = Annotated[
+GpuText = Annotated[str, AfterValidator(_gpu_text)]
+MemoryRangeText = Annotated[str, AfterValidator(_memory_text)]
+NodesText = Annotated[str, BeforeValidator(_nodes_text, json_schema_input_type=int | str)]
+MomentText = Annotated[str, AfterValidator(_moment_text)]
+EveryText = Annotated[str, BeforeValidator(_every_text, json_schema_input_type=str)]
+RunName = Annotated[
     str,
     AfterValidator(_matching(RUN_NAME, "use up to 63 lower-case letters, digits and dashes")),
     Field(json_schema_extra={"pattern": RUN_NAME}),
@@ -114,11 +119,6 @@ PythonVersion = Annotated[
     AfterValidator(_matching(PYTHON_VERSION, "write a version as in 3.11")),
     Field(json_schema_extra={"pattern": PYTHON_VERSION}),
 ]
-Text = Annotated[str, AfterValidator(_gpu_text)]
-MemoryRangeText = Annotated[str, AfterValidator(_memory_text)]
-NodesText = Annotated[str, BeforeValidator(_nodes_text, json_schema_input_type=int | str)]
-MomentText = Annotated[str, AfterValidator(_moment_text)]
-EveryText = Annotated[str, BeforeValidator(_every_text, json_schema_input_type=str)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 Name = Annotated[
     str,
