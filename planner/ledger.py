@@ -1,29 +1,8 @@
-"""Money as whole micro-dollars: sums are exact, and a price is what it was when the machine was taken."""
+"""What an attempt costs: the price it was launched at times the time it ran, in whole micro-dollars."""
 
 from __future__ import annotations
 
-from decimal import ROUND_HALF_EVEN, Decimal
-
-_MICRO = 1_000_000
 _MS_PER_HOUR = 3_600_000
-
-
-def to_micro_usd(usd: float | Decimal | str) -> int:
-    """Micro-dollars of an amount in US dollars, rounded to the nearest.
-
-    >>> to_micro_usd(0.1), to_micro_usd("1.2345678")
-    (100000, 1234568)
-    """
-    return int((Decimal(str(usd)) * _MICRO).quantize(Decimal(1), rounding=ROUND_HALF_EVEN))
-
-
-def to_usd(micro_usd: int) -> Decimal:
-    """US dollars of micro-dollars, exact.
-
-    >>> to_usd(1500000)
-    Decimal('1.5')
-    """
-    return (Decimal(micro_usd) / _MICRO).normalize()
 
 
 def cost_micro_usd(micro_usd_per_hour: int | None, seconds: float) -> int | None:

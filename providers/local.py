@@ -89,7 +89,14 @@ class LocalLauncher:
         supervisor.write_json(
             directory / "request.json",
             {
-                "argv": [self._python, "-m", "jobs.train", str(request.bundle / "job.json")],
+                "argv": [
+                    self._python,
+                    "-m",
+                    "jobs.train",
+                    str(request.bundle / "job.json"),
+                    "--work",
+                    str(work),
+                ],
                 "cwd": str(work),
                 "max_duration_s": request.max_duration_s,
             },

@@ -17,6 +17,14 @@ from planner.cli.output import PAYLOAD_WRITTEN
 
 # name -> (module whose `command` is run, short help), in the order of use. Help reads this table alone.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "estimate": ("planner.cli.estimate", "Memory, time and cost of a spec on every offer, ranked"),
+    "launch": ("planner.cli.launch", "Launch a plan or a spec"),
+    "resume": ("planner.cli.resume", "Go on with a run from its last committed checkpoint"),
+    "runs": ("planner.cli.runs", "List runs"),
+    "status": ("planner.cli.status", "Show how a run is"),
+    "logs": ("planner.cli.logs", "Print what a run's worker wrote"),
+    "wait": ("planner.cli.wait", "Wait until a run is over"),
+    "cancel": ("planner.cli.cancel", "Checkpoint a run and end it"),
     "offers": ("planner.cli.offers", "List machines with GPUs and their prices"),
     "prices": ("planner.cli.prices", "Show the prices in use, or import others"),
     "schema": ("planner.cli.schema", "Print the JSON Schema of the spec or of an answer"),

@@ -1,0 +1,121 @@
+"""What the worker gets: a copy of `jobs`, the modules of `providers` it names, its requirements and its job.
+
+The copy is taken from the imported packages, so an installed wheel bundles as well as a checkout does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import uuid
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+import jobs
+from jobs.spec import JobSpec
+from providers.errors import StorageError
+
+_DISTRIBUTION = "tuneplan"
+_EXTRA = "train"
+_DIGEST_FILE = "bundle.sha256"
+_JOB_FILE = "job.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A directory that a worker can run with nothing else of ours.
+
+    Attributes:
+        path: Put it on PYTHONPATH (with PYTHONSAFEPATH=1) and run `python -m jobs.train PATH/job.json`.
+        sha256: Of the code, hexadecimal: equal code, equal hash, whatever the job.
+    """
+
+    path: Path
+    sha256: str
+
+
+def build_bundle(target: Path, job: JobSpec) -> Bundle:
+    """Write code, requirements and job document; the same bundle is left as it is, another is replaced.
+
+    Raises:
+        StorageError: The directory cannot be written.
+    """
+    files = _sources()
+    digest = _digest(files)
+    if _is_complete(target, digest, job):
+        return Bundle(target, digest)
+    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    try:
+        _write(beside, files, digest, job)
+        _put_in_place(beside, target)
+    except OSError as error:
+        raise StorageError(f"cannot write the bundle {target}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return Bundle(target, digest)
+
+
+def worker_requirements() -> list[str]:
+    """Requirement lines of the worker, as this installation declares them in its extra `train`."""
+    lines = metadata.requires(_DISTRIBUTION) or []
+    split = [line.partition(";") for line in lines]
+    return [
+        requirement.strip()
+        for requirement, _, marker in split
+        if marker.replace('"', "'").replace(" ", "") == f"extra=='{_EXTRA}'"
+    ]
+
+
+def missing_requirements() -> list[str]:
+    """Worker requirements that this Python cannot import; nothing is imported to find out."""
+    names = [line.split(">")[0].split("=")[0].split("<")[0].strip() for line in worker_requirements()]
+    return [name for name in names if find_spec(name.replace("-", "_")) is None]
+
+
+def _sources() -> dict[str, bytes]:
+    """Relative name -> content, sorted by name."""
+    code = Path(str(jobs.__file__)).parent
+    files = {f"jobs/{path.relative_to(code).as_posix()}": path for path in code.rglob("*.py")}
+    providers = find_spec("providers")
+    root = Path(str(providers and providers.origin)).parent.parent
+    files |= {name: root / name for name in jobs.BUNDLE_MODULES}
+    return {name: files[name].read_bytes() for name in sorted(files)}
+
+
+def _digest(files: dict[str, bytes]) -> str:
+    total = hashlib.sha256()
+    for name, body in files.items():
+        total.update(f"{name}\0{hashlib.sha256(body).hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def _is_complete(target: Path, digest: str, job: JobSpec) -> bool:
+    """Whether the very same bundle is there; its directory got its name when it was complete."""
+    try:
+        same_code = (target / _DIGEST_FILE).read_text(encoding="ascii").strip() == digest
+        return same_code and (target / _JOB_FILE).read_text(encoding="utf-8") == job.to_json()
+    except OSError:
+        return False
+
+
+def _write(directory: Path, files: dict[str, bytes], digest: str, job: JobSpec) -> None:
+    directory.mkdir(parents=True, mode=0o700)
+    for name, body in files.items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_bytes(body)
+    (directory / "requirements.txt").write_text("\n".join(worker_requirements()) + "\n", encoding="utf-8")
+    (directory / _DIGEST_FILE).write_text(digest + "\n", encoding="ascii")
+    (directory / _JOB_FILE).write_text(job.to_json(), encoding="utf-8")
+
+
+def _put_in_place(beside: Path, target: Path) -> None:
+    """Give a complete bundle its name; of two processes that do this at once, either result is right."""
+    if target.exists():
+        shutil.rmtree(target)
+    try:
+        beside.rename(target)
+    except OSError:
+        if not (target / _JOB_FILE).exists():
+            raise

@@ -1,0 +1,37 @@
+"""`plan cancel`: checkpoint, then end."""
+
+from __future__ import annotations
+
+import click
+
+from planner.cli.context import App, pass_app
+from planner.cli.desk import open_desk
+from planner.cli.output import echo_err, emit_json, output_option
+from planner.cli.run_text import state_text
+from planner.cli.waiting import wait_for_end
+from planner.run_document import run_document
+
+
+@click.command("cancel")
+@click.argument("run")
+@click.option(
+    "--grace", type=click.FloatRange(0), default=60, show_default=True, help="Seconds to checkpoint in."
+)
+@click.option("--no-wait", is_flag=True, help="Do not wait for the end.")
+@output_option("table", "json")
+@pass_app
+def command(app: App, run: str, grace: float, no_wait: bool, output: str) -> None:
+    """Cancel RUN: its worker commits a checkpoint and ends. `plan resume` can go on from there."""
+    from planner.launch import cancel
+
+    with open_desk(app) as desk:
+        before = desk.store.find(run)
+        found = cancel(desk, before, grace_s=grace)
+    if before.final:
+        echo_err(f"{found.run_id} was over already")
+    if not no_wait:
+        found = wait_for_end(app, found.run_id)
+    if output == "json":
+        emit_json("status", {"run": run_document(found)}, now=app.now())
+    else:
+        click.echo(f"{found.run_id}: {state_text(found.state)}")

@@ -1,0 +1,186 @@
+"""`plan launch`: show what will be done, ask, record it, start it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from planner.cli.context import App, pass_app
+from planner.cli.desk import open_desk
+from planner.cli.output import confirm, echo_err, emit_json, output_option
+from planner.cli.run_text import state_text
+from planner.cli.waiting import raise_for, wait_for_end
+from planner.units import parse_duration_s, parse_usd
+from providers.errors import UsageError
+
+if TYPE_CHECKING:
+    from planner.errors import Finding
+    from planner.launch import Desk
+    from planner.plan import Plan
+    from planner.proposal import Choices, Order
+    from planner.runs import Run
+
+_EXAMPLE = """\b
+Examples:
+  plan launch spec.yaml --infra local
+  plan launch plan.json --infra local --run-id goat-1 --yes --wait
+  plan launch spec.yaml --infra local --dry-run -o json
+"""
+
+
+@click.command("launch", epilog=_EXAMPLE)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--infra", type=click.Choice(["local", "skypilot"]), help="Where: this machine, or rented ones."
+)
+@click.option("--candidate", metavar="ID", help="Another candidate of the plan than the recommended one.")
+@click.option("--run-id", help="Name of the run; the same name is never launched twice. Default: made up.")
+@click.option("--cap", metavar="USD", help="Total for the run; default: goal.budget of the spec.")
+@click.option("--no-cap", is_flag=True, help="Go without a cap.")
+@click.option("--max-duration", metavar="DURATION", help="End each attempt after this long, as in 90m.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--wait", is_flag=True, help="Wait until the run is over.")
+@click.option("--dry-run", is_flag=True, help="Check everything and show it, start nothing.")
+@output_option("table", "json")
+@pass_app
+def command(
+    app: App,
+    file: Path,
+    infra: str | None,
+    candidate: str | None,
+    run_id: str | None,
+    cap: str | None,
+    no_cap: bool,
+    max_duration: str | None,
+    yes: bool,
+    wait: bool,
+    dry_run: bool,
+    output: str,
+) -> None:
+    """Launch FILE, a plan or a spec."""
+    if infra != "local":
+        raise UsageError("launching on rented machines is not yet supported", hint="use `--infra local`")
+    choices = _choices(cap, no_cap, max_duration)
+    plan = _local_plan(app, file)
+    with open_desk(app) as desk:
+        name, known = _run_id(desk, plan, run_id)
+        order = _order(plan, candidate, choices, name)
+        found = _check(desk, order, show=not known)
+        if dry_run:
+            _answer_dry_run(app, desk, order, found, output)
+        _refuse(found)
+        if dry_run:
+            return
+        if not known:
+            confirm(f"Launch {name} on this machine?", yes=yes)
+        run, created = _launch(desk, order)
+    if wait:
+        run = wait_for_end(app, run.run_id)
+    _answer(app, run, created, output)
+    if wait:
+        raise_for(run)
+
+
+def _local_plan(app: App, file: Path) -> Plan:
+    """The plan for this machine; one made for rented machines is made anew from its spec."""
+    from planner.answer import estimate_spec
+    from planner.local_machine import local_snapshot
+    from planner.plan import load_plan
+    from planner.specfile import load_spec
+
+    if file.suffix == ".json":
+        plan = load_plan(file)
+        if all(candidate.offer.market == "local" for candidate in plan.candidates):
+            return plan
+        spec, base_dir = plan.spec, plan.base_dir
+    else:
+        loaded = load_spec(file)
+        spec, base_dir = loaded.spec, loaded.base_dir
+    snapshot = local_snapshot(app.config.local.usd_per_hour)
+    return estimate_spec(spec, base_dir, snapshot, app.now()).plan
+
+
+def _order(plan: Plan, candidate_id: str | None, choices: Choices, run_id: str) -> Order:
+    from planner.errors import NothingFitsError
+    from planner.proposal import Order
+
+    chosen = candidate_id or plan.recommended
+    if chosen is None:
+        why = "`plan estimate SPEC --infra local` shows why"
+        raise NothingFitsError("the job does not fit on this machine", hint=why)
+    return Order(plan, plan.candidate(chosen), choices, run_id)
+
+
+def _choices(cap: str | None, no_cap: bool, max_duration: str | None) -> Choices:
+    from planner.proposal import Choices
+
+    if cap is not None and no_cap:
+        raise UsageError("--cap and --no-cap exclude each other")
+    try:
+        return Choices(
+            None if cap is None else parse_usd(cap),
+            no_cap,
+            None if max_duration is None else parse_duration_s(max_duration),
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _run_id(desk: Desk, plan: Plan, wanted: str | None) -> tuple[str, bool]:
+    """The run's id, and whether it is on record already (then nobody needs to be asked again)."""
+    from planner.runs import check_run_id, new_run_id
+
+    if wanted is not None:
+        return check_run_id(wanted), desk.store.get(wanted) is not None
+    interrupted = desk.store.pending(plan.plan_hash)
+    if interrupted is not None:
+        echo_err(f"an interrupted launch of this plan is on record, it goes on: {interrupted.run_id}")
+        return interrupted.run_id, True
+    return new_run_id(plan.spec.name), False
+
+
+def _check(desk: Desk, order: Order, *, show: bool) -> list[Finding]:
+    """What stands against it; the person sees the order first."""
+    from planner.cli.launch_text import render_order
+    from planner.proposal import blockers
+
+    if show:
+        echo_err(render_order(order))
+    return blockers(order, desk.places, os.environ)
+
+
+def _launch(desk: Desk, order: Order) -> tuple[Run, bool]:
+    from planner.launch import launch
+    from planner.proposal import run_terms
+
+    return launch(desk, order.run_id, run_terms(order, desk.places), order.micro_usd_per_hour)
+
+
+def _refuse(found: list[Finding]) -> None:
+    from planner.errors import SpecError
+
+    if found:
+        raise SpecError(found)
+
+
+def _answer(app: App, run: Run, created: bool, output: str) -> None:
+    from planner.run_document import launch_document
+
+    if output == "json":
+        emit_json("launch", launch_document(run, created=created), now=app.now())
+        return
+    known = "" if created else ", which was launched before"
+    click.echo(f"{run.run_id}: {state_text(run.state)}{known}")
+    echo_err(f"`plan status {run.run_id}` and `plan logs -f {run.run_id}` show how it goes")
+
+
+def _answer_dry_run(app: App, desk: Desk, order: Order, found: list[Finding], output: str) -> None:
+    from planner.proposal import dry_run_document
+
+    if output == "json":
+        emit_json("launch", dry_run_document(order, desk.places, found), now=app.now())
+    elif not found:
+        click.echo(f"{order.run_id}: nothing stands against it; dry run, nothing was started")

@@ -1,0 +1,54 @@
+"""What a launch would do, for the person who is asked to agree."""
+
+from __future__ import annotations
+
+from planner.candidates import Candidate
+from planner.money import usd_text_of_micro
+from planner.proposal import Order
+from planner.quantiles import Quantiles
+
+
+def render_order(order: Order) -> str:
+    """What, where, how long, how much, and what protects the money."""
+    spec, chosen = order.plan.spec, order.candidate
+    offer = chosen.offer
+    vcpus = "" if offer.vcpus is None else f"{offer.vcpus:g} cores, "
+    ram = "" if offer.ram_gib is None else f"{offer.ram_gib:.0f} GiB"
+    rows = [
+        ("run", f"{order.run_id}: {spec.task}, {spec.method.kind} on {spec.model.id}"),
+        ("where", f"this machine ({vcpus}{ram})"),
+        (
+            "memory",
+            f"{chosen.memory.reserved_gib:.1f} GiB of {chosen.memory.limit_gib:.1f}: {chosen.verdict}",
+        ),
+        ("time", f"{_span(chosen.wall_clock_h, 2)} h"),
+        ("cost", _cost(chosen)),
+        ("cap", _cap(order)),
+    ]
+    return "\n".join(f"{name:<7} {text}" for name, text in rows)
+
+
+def _cost(chosen: Candidate) -> str:
+    price = chosen.offer.price_usd_per_hour
+    if price == 0:
+        return "$0: nothing is rented (config local.usd_per_hour puts a price on this machine)"
+    if price is None:
+        return "unknown: there is no price"
+    return f"${_span(chosen.cost_usd, 2)} at ${price:g}/h"
+
+
+def _cap(order: Order) -> str:
+    limit_s, cap = order.choices.max_duration_s, order.cap_micro_usd
+    limit = "" if limit_s is None else f"; each attempt ends after {limit_s / 3600:.2f} h"
+    if order.micro_usd_per_hour == 0:
+        return f"not needed{limit}"
+    if cap is None:
+        return f"none{limit}"
+    return (
+        f"${usd_text_of_micro(cap)} for the whole run{limit}: the worker checkpoints and stops at price x time;"
+        " it cannot stop a machine that hangs, or count storage and network"
+    )
+
+
+def _span(value: Quantiles, digits: int) -> str:
+    return f"{value.p50:,.{digits}f} ({value.p10:,.{digits}f}-{value.p90:,.{digits}f})"

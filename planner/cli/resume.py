@@ -1,0 +1,56 @@
+"""`plan resume`: go on from the last committed checkpoint."""
+
+from __future__ import annotations
+
+import click
+
+from planner.cli.context import App, pass_app
+from planner.cli.desk import open_desk
+from planner.cli.output import confirm, echo_err, emit_json, output_option
+from planner.cli.run_text import state_text
+from planner.cli.waiting import raise_for, wait_for_end
+from planner.money import micro_usd
+from planner.run_document import progress_of, run_document
+from planner.runs import Run
+from planner.units import parse_duration_s, parse_usd
+from providers.errors import UsageError
+
+
+@click.command("resume")
+@click.argument("run")
+@click.option("--cap", metavar="USD", help="A new cap for the whole run.")
+@click.option("--max-duration", metavar="DURATION", help="A new limit for each attempt, as in 90m.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--wait", is_flag=True, help="Wait until the run is over.")
+@output_option("table", "json")
+@pass_app
+def command(
+    app: App, run: str, cap: str | None, max_duration: str | None, yes: bool, wait: bool, output: str
+) -> None:
+    """Start RUN again from its last committed checkpoint, after a preemption, failure, cap or cancel."""
+    from planner.launch import resume
+
+    try:
+        cap_micro = None if cap is None else micro_usd(parse_usd(cap))
+        limit_s = None if max_duration is None else parse_duration_s(max_duration)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    with open_desk(app) as desk:
+        found = desk.store.find(run)
+        confirm(f"Resume {found.run_id} on this machine {_from(found)}?", yes=yes)
+        found = resume(desk, found, cap_micro_usd=cap_micro, max_duration_s=limit_s)
+    if wait:
+        found = wait_for_end(app, found.run_id)
+    if output == "json":
+        emit_json("status", {"run": run_document(found)}, now=app.now())
+    else:
+        click.echo(f"{found.run_id}: {state_text(found.state)}, attempt {found.current.attempt}")
+        echo_err(f"`plan status {found.run_id}` and `plan logs -f {found.run_id}` show how it goes")
+    if wait:
+        raise_for(found)
+
+
+def _from(run: Run) -> str:
+    progress = progress_of(run)
+    last = None if progress is None else progress.last_checkpoint
+    return "from the beginning" if last is None else f"from step {last.step}"

@@ -1,0 +1,144 @@
+"""Runs as text for a person: a word and a sign for each state, so that colour alone tells nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import datetime
+
+import click
+
+from planner.run_document import eta_at, micro_text, progress_of
+from planner.runs import Run, RunState
+
+_SIGNS: dict[RunState, tuple[str, str]] = {
+    "scheduled": ("◷", "blue"),
+    "waiting": ("◷", "blue"),
+    "queued": ("…", "blue"),
+    "provisioning": ("…", "blue"),
+    "running": ("▶", "green"),
+    "syncing": ("↑", "green"),
+    "preempted": ("!", "yellow"),
+    "recovering": ("↻", "yellow"),
+    "cancelling": ("■", "yellow"),
+    "succeeded": ("✓", "green"),
+    "failed": ("✗", "red"),
+    "capped": ("■", "yellow"),
+    "cancelled": ("■", "bright_black"),
+    "unknown": ("?", "yellow"),
+}
+_HEADER = ("run", "state", "step", "cost $", "cap $", "attempts", "project", "created")
+_RIGHT = ("step", "cost $", "cap $", "attempts")
+
+
+def state_text(state: RunState) -> str:
+    """Sign and word."""
+    return f"{_SIGNS[state][0]} {state}"
+
+
+def render_runs(runs: Sequence[Run]) -> str:
+    """One line a run, newest first."""
+    if not runs:
+        return "no runs"
+    rows = [_HEADER, *(_row(run) for run in runs)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
+    lines = []
+    for row, run in zip(rows, [None, *runs], strict=True):
+        cells = [
+            cell.rjust(width) if name in _RIGHT else cell.ljust(width)
+            for cell, width, name in zip(row, widths, _HEADER, strict=True)
+        ]
+        if run is not None:
+            cells[1] = styled(cells[1], run.state)
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def render_status(run: Run, pids: Sequence[int], now: datetime) -> str:
+    """Everything about one run."""
+    lines = [
+        f"{run.run_id}  {styled(state_text(run.state), run.state)}{_why(run)}",
+        *_facts(run, pids, now),
+        "",
+    ]
+    lines.append("attempt  outcome    started                   steps            cost $")
+    for attempt in run.attempts:
+        steps = f"{_known(attempt.first_step)} to {_known(attempt.last_step)}"
+        cost = _known(micro_text(attempt.cost_micro_usd))
+        started = attempt.started_at or "not yet"
+        lines.append(f"{attempt.attempt:>7}  {attempt.outcome:<9}  {started:<24}  {steps:<15}  {cost}")
+    return "\n".join(lines)
+
+
+def styled(text: str, state: RunState) -> str:
+    """Coloured, unless the person does not want it."""
+    if "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb":
+        return text
+    return click.style(text, fg=_SIGNS[state][1])
+
+
+def _row(run: Run) -> tuple[str, ...]:
+    cap = run.terms.cap_micro_usd
+    return (
+        run.run_id,
+        state_text(run.state),
+        _steps(run),
+        _known(micro_text(run.cost_micro_usd)),
+        "none" if cap is None else _known(micro_text(cap)),
+        str(len(run.attempts)),
+        run.terms.project,
+        run.created_at[:16].replace("T", " "),
+    )
+
+
+def _facts(run: Run, pids: Sequence[int], now: datetime) -> list[str]:
+    progress = progress_of(run)
+    facts = [("step", _steps(run))]
+    if progress is not None:
+        facts.append(("loss", _known(None if progress.loss is None else round(progress.loss, 4))))
+        facts.append(
+            (
+                "tokens/s",
+                _known(None if progress.tokens_per_s_total is None else round(progress.tokens_per_s_total)),
+            )
+        )
+        facts.append(("eta", _known(eta_at(run, progress))))
+        last = progress.last_checkpoint
+        facts.append(("checkpoint", "none yet" if last is None else f"step {last.step}, {last.committed_at}"))
+    cap = run.terms.cap_micro_usd
+    capped = "no cap" if cap is None else f"cap ${micro_text(cap)}"
+    facts.append(
+        (
+            "cost",
+            f"${_known(micro_text(run.cost_micro_usd))}, {capped}{'' if run.final else ', still counting'}",
+        )
+    )
+    facts.append(("processes", " ".join(map(str, pids)) if pids else "none"))
+    facts.append(("observed", f"{_age(run.observed_at, now)} ago"))
+    return [f"  {name:<11} {value}" for name, value in facts]
+
+
+def _steps(run: Run) -> str:
+    progress = progress_of(run)
+    if progress is None:
+        return "?"
+    return f"{progress.step}/{_known(progress.max_steps)}"
+
+
+def _why(run: Run) -> str:
+    since = run.state_since_at[:19].replace("T", " ")
+    reason = f": {run.state_reason}" if run.state_reason else ""
+    next_try = f", next try {run.next_try_at}" if run.next_try_at else ""
+    return f"{reason} (since {since} UTC{next_try})"
+
+
+def _age(at: str, now: datetime) -> str:
+    seconds = max((now - datetime.fromisoformat(at)).total_seconds(), 0.0)
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _known(value: object) -> str:
+    return "?" if value is None else str(value)

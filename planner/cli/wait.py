@@ -1,0 +1,28 @@
+"""`plan wait`: until a run is over."""
+
+from __future__ import annotations
+
+import click
+
+from planner.cli.context import App, pass_app
+from planner.cli.desk import open_ledger
+from planner.cli.output import emit_json, output_option
+from planner.cli.waiting import raise_for, wait_for_end
+from planner.run_document import run_document
+
+
+@click.command("wait")
+@click.argument("run")
+@click.option(
+    "--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Give up after this long (exit 1)."
+)
+@output_option("table", "json")
+@pass_app
+def command(app: App, run: str, timeout: float | None, output: str) -> None:
+    """Wait until RUN is over: exit 0 succeeded, 8 capped, 10 failed or preempted, 11 cancelled."""
+    with open_ledger(app) as store:
+        run_id = store.find(run).run_id
+    ended = wait_for_end(app, run_id, timeout)
+    if output == "json":
+        emit_json("status", {"run": run_document(ended)}, now=app.now())
+    raise_for(ended)

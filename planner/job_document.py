@@ -1,0 +1,123 @@
+"""From spec and candidate to the worker's job document."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from jobs.spec import (
+    CheckpointsJob,
+    DataJob,
+    EvaluateJob,
+    JobSpec,
+    LimitsJob,
+    MethodJob,
+    ModelJob,
+    OutputJob,
+    TrainJob,
+)
+from planner.candidates import Candidate
+from planner.spec import FineTuneSpec
+from planner.specfile import data_ref, model_ref
+from planner.units import parse_every
+
+#: `checkpoints.every: auto` on a machine that nobody takes away: what a crash may cost, seconds.
+_LOCAL_EVERY_S = 60.0
+_KINDS = {"qlora": "lora", "qdora": "dora"}
+
+
+def job_document(
+    spec: FineTuneSpec, base_dir: Path, candidate: Candidate, run_id: str, checkpoint_uri: str
+) -> JobSpec:
+    """The job without limits, which belong to an attempt.
+
+    Args:
+        spec: One that `planner.support.unsupported(spec, for_launch=True)` has nothing against.
+        base_dir: Directory that the spec's paths are relative to.
+        candidate: Decides micro-batch, accumulation and activation checkpointing.
+        run_id: Of the run.
+        checkpoint_uri: The run's own prefix.
+
+    Raises:
+        UsageError: No worker could run it.
+    """
+    reference = model_ref(base_dir, spec.model.id)
+    return JobSpec(
+        run_id=run_id,
+        name=spec.name,
+        model=ModelJob(
+            id=spec.model.id,
+            path=reference.value if reference.kind == "path" else None,
+            revision=spec.model.revision,
+            trust_remote_code=spec.model.trust_remote_code,
+        ),
+        data=_data(spec, base_dir),
+        checkpoints=_checkpoints(spec, checkpoint_uri),
+        method=_method(spec),
+        quantization=spec.effective_quantization(),  # type: ignore[arg-type]
+        task=spec.task,  # type: ignore[arg-type]
+        train=_train(spec, candidate),
+        evaluate=_evaluate(spec),
+        output=OutputJob(None if spec.output.uri is None else as_uri(spec.output.uri, base_dir)),
+    )
+
+
+def with_limits(job: JobSpec, limits: LimitsJob) -> JobSpec:
+    """The document of one attempt."""
+    return replace(job, limits=limits)
+
+
+def as_uri(text: str, base_dir: Path) -> str:
+    """The text if it is a URI, else the file URI of the path it is, relative to the spec."""
+    return text if "://" in text else Path(base_dir, Path(text).expanduser()).absolute().as_uri()
+
+
+def _data(spec: FineTuneSpec, base_dir: Path) -> DataJob:
+    train = data_ref(base_dir, spec.data.train or "").value
+    held_out = None if spec.data.eval is None else data_ref(base_dir, spec.data.eval).value
+    return DataJob(train=train, eval=held_out, format=spec.data.format, labels=spec.data.labels)  # type: ignore[arg-type]
+
+
+def _method(spec: FineTuneSpec) -> MethodJob:
+    method = spec.method
+    targets = (method.targets,) if isinstance(method.targets, str) else method.targets
+    kind = _KINDS.get(method.kind, method.kind)
+    return MethodJob(kind=kind, rank=method.rank, alpha=method.alpha, dropout=method.dropout, targets=targets)  # type: ignore[arg-type]
+
+
+def _train(spec: FineTuneSpec, candidate: Candidate) -> TrainJob:
+    train = spec.train
+    epochs = train.epochs if train.epochs is not None or train.steps is not None else 1.0
+    return TrainJob(
+        epochs=epochs,
+        steps=train.steps,
+        sequence_length=train.sequence_length,
+        packing=train.packing,
+        micro_batch=candidate.micro_batch,
+        grad_accum=candidate.grad_accum,
+        learning_rate=train.learning_rate,
+        scheduler=train.scheduler,
+        warmup=train.warmup,
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        optimizer=train.optimizer,
+        precision=train.precision,  # type: ignore[arg-type]
+        gradient_checkpointing=candidate.gradient_checkpointing,
+        attention=train.attention,
+        seed=train.seed,
+    )
+
+
+def _evaluate(spec: FineTuneSpec) -> EvaluateJob:
+    every = None if spec.evaluate.every is None else parse_every(spec.evaluate.every)
+    return EvaluateJob(
+        metric=spec.evaluate.metric,  # type: ignore[arg-type]
+        samples=spec.evaluate.samples,
+        every_steps=None if every is None else every.steps,
+    )
+
+
+def _checkpoints(spec: FineTuneSpec, uri: str) -> CheckpointsJob:
+    every = parse_every(spec.checkpoints.every)
+    seconds = _LOCAL_EVERY_S if every.is_auto else every.seconds
+    return CheckpointsJob(uri=uri, every_steps=every.steps, every_s=seconds, keep=spec.checkpoints.keep)

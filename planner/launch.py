@@ -1,0 +1,185 @@
+"""Starts, resumes and cancels runs: first the ledger, then the backend, then the ledger again.
+
+Every function may be killed at any line and called again: the same run id never becomes two jobs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from jobs.spec import JobSpec, LimitsJob
+from planner.bundle import build_bundle
+from planner.errors import CapReachedError
+from planner.estimate_document import candidate_from_document
+from planner.monitor import observe
+from planner.places import Places
+from planner.runs import RESUMABLE, Attempt, Run, RunTerms
+from planner.store import Change, Store
+from providers.errors import LaunchError, UsageError
+from providers.launcher import Launcher, LaunchRequest
+
+Clock = Callable[[], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What it takes to act on runs.
+
+    Attributes:
+        store: The ledger.
+        launcher: The backend of the runs.
+        places: Where bundles and checkpoints go.
+        now: RFC 3339 UTC.
+    """
+
+    store: Store
+    launcher: Launcher
+    places: Places
+    now: Clock
+
+
+def launch(desk: Desk, run_id: str, terms: RunTerms, micro_usd_per_hour: int | None) -> tuple[Run, bool]:
+    """Record a run and start it.
+
+    Returns:
+        The run, and whether this call created it; an id that exists is started only if it never was.
+
+    Raises:
+        UsageError: The id belongs to another plan.
+        LaunchError: Nothing was started; the run is recorded as failed.
+    """
+    offer_json = json.dumps(json.loads(terms.candidate_json)["offer"])
+    attempt = Attempt(1, offer_json, micro_usd_per_hour, desk.now())
+    created = desk.store.create(run_id, terms, attempt)
+    run = _get(desk, run_id)
+    if not created and run.terms.plan_hash != terms.plan_hash:
+        raise UsageError(
+            f"run {run_id} exists already and was launched from another plan",
+            hint="choose another --run-id, or leave it out",
+            code="run_exists",
+        )
+    if _is_unconfirmed(run):
+        return _start(desk, run), created
+    return observe(desk.store, desk.launcher, run, desk.now()), created
+
+
+def resume(
+    desk: Desk, run: Run, *, cap_micro_usd: int | None = None, max_duration_s: float | None = None
+) -> Run:
+    """Start a new attempt that goes on from the last committed checkpoint.
+
+    Args:
+        desk: What it takes.
+        run: As read from the ledger.
+        cap_micro_usd: A new cap for the whole run, None keeps the old one.
+        max_duration_s: A new limit for an attempt, None keeps the old one.
+
+    Raises:
+        UsageError: It is under way, has succeeded, or somebody else resumed it just now.
+        CapReachedError: The cap is spent and was not raised.
+        LaunchError: Nothing was started.
+    """
+    run = observe(desk.store, desk.launcher, run, desk.now())
+    if _is_unconfirmed(run):
+        return _start(desk, run)
+    if run.state not in RESUMABLE:
+        what = (
+            "has succeeded, there is nothing to resume"
+            if run.final
+            else f"is {run.state}, it needs no resume"
+        )
+        raise UsageError(f"run {run.run_id} {what}", code="not_resumable")
+    cap = run.terms.cap_micro_usd if cap_micro_usd is None else cap_micro_usd
+    if cap is not None and (run.cost_micro_usd or 0) >= cap:
+        raise CapReachedError(
+            f"run {run.run_id} has spent its cap", hint="raise it: `plan resume RUN --cap USD`"
+        )
+    last = run.current
+    attempt = Attempt(last.attempt + 1, last.offer_json, last.micro_usd_per_hour, desk.now())
+    limit_s = run.terms.max_duration_s if max_duration_s is None else max_duration_s
+    if not desk.store.add_attempt(run, attempt, cap_micro_usd=cap, max_duration_s=limit_s):
+        raise UsageError(
+            f"run {run.run_id} was changed by somebody else just now", hint="look at `plan status`"
+        )
+    return _start(desk, _get(desk, run.run_id))
+
+
+def cancel(desk: Desk, run: Run, *, grace_s: float) -> Run:
+    """Ask the worker to checkpoint and end; what does not run is cancelled at once, what is over stays."""
+    run = observe(desk.store, desk.launcher, run, desk.now())
+    if run.final:
+        return run
+    idle = run.state == "preempted" or run.current.started_at is None
+    state, reason = (
+        ("cancelled", "cancelled by the user") if idle else ("cancelling", "asked for by the user")
+    )
+    ended = replace(run.current, outcome="cancelled") if run.current.started_at is None else run.current
+    if run.state != state:
+        change = Change(state, reason, ended, desk.now(), kind="cancel")  # type: ignore[arg-type]
+        if not desk.store.apply(run, change):
+            return cancel(desk, _get(desk, run.run_id), grace_s=grace_s)
+    desk.launcher.cancel(run.run_id, grace_s=grace_s)
+    return observe(desk.store, desk.launcher, _get(desk, run.run_id), desk.now())
+
+
+def _start(desk: Desk, run: Run) -> Run:
+    """Ask the backend for the newest attempt, which is on record, and record its answer."""
+    bundle = build_bundle(desk.places.bundle(run.run_id, run.current.attempt), _job(run))
+    try:
+        desk.launcher.launch(_request(run, bundle.path))
+    except LaunchError as error:
+        if desk.launcher.status(run.run_id).attempt < run.current.attempt:
+            _record_failure(desk, run, error)
+            raise
+    run = _get(desk, run.run_id)
+    if run.final:  # cancelled by somebody between our record and the backend's answer
+        desk.launcher.cancel(run.run_id)
+    return observe(desk.store, desk.launcher, run, desk.now())
+
+
+def _record_failure(desk: Desk, run: Run, error: LaunchError) -> None:
+    attempt = replace(run.current, outcome="failed")
+    desk.store.apply(run, Change("failed", error.message, attempt, desk.now(), kind="launch"))
+
+
+def _is_unconfirmed(run: Run) -> bool:
+    """On record, and nobody knows whether the backend was asked."""
+    return run.state == "queued" and run.current.started_at is None
+
+
+def _job(run: Run) -> JobSpec:
+    """The job document of the newest attempt; it holds limits, the run's terms do not."""
+    price, cap = run.current.micro_usd_per_hour, run.terms.cap_micro_usd
+    limits = LimitsJob(
+        max_duration_s=run.terms.max_duration_s,
+        cap_usd=cap / 1e6 if cap is not None and price else None,
+        usd_per_hour=price / 1e6 if price else None,
+        spent_usd=(run.cost_micro_usd or 0) / 1e6,
+    )
+    return replace(JobSpec.from_json(run.terms.job_json), limits=limits)
+
+
+def _request(run: Run, bundle: Path) -> LaunchRequest:
+    candidate = candidate_from_document(json.loads(run.terms.candidate_json))
+    owner = {} if run.terms.owner is None else {"owner": run.terms.owner}
+    return LaunchRequest(
+        run_id=run.run_id,
+        bundle=bundle,
+        offers=(candidate.offer,),
+        nodes=candidate.nodes,
+        max_duration_s=run.terms.max_duration_s,
+        env=run.terms.env,
+        secrets=run.terms.secrets,
+        labels={**run.terms.labels, "project": run.terms.project, **owner},
+        attempt=run.current.attempt,
+    )
+
+
+def _get(desk: Desk, run_id: str) -> Run:
+    run = desk.store.get(run_id)
+    if run is None:
+        raise UsageError(f"there is no run {run_id!r}", code="run_unknown")
+    return run

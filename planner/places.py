@@ -1,0 +1,37 @@
+"""Every path below the state directory, computed in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from planner.store import FILE_NAME
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where runs keep what is theirs.
+
+    Attributes:
+        state: The state directory (`planner.config.directories().state`).
+    """
+
+    state: Path
+
+    @property
+    def ledger(self) -> Path:
+        """The ledger's file."""
+        return self.state / FILE_NAME
+
+    @property
+    def local(self) -> Path:
+        """Directories of the local launcher."""
+        return self.state / "local"
+
+    def bundle(self, run_id: str, attempt: int) -> Path:
+        """What one attempt's worker runs: code and job document."""
+        return self.state / "bundles" / run_id / str(attempt)
+
+    def checkpoints(self, run_id: str) -> str:
+        """URI of the run's own checkpoints where the spec names none."""
+        return (self.state / "checkpoints" / run_id).as_uri()

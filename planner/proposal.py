@@ -1,0 +1,196 @@
+"""What a launch would do, and everything that stands against it, found before anything is started."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from planner.bundle import missing_requirements
+from planner.candidates import Candidate
+from planner.errors import Finding
+from planner.estimate_document import candidate_document
+from planner.job_document import as_uri, job_document
+from planner.money import micro_usd, usd_text_of_micro
+from planner.places import Places
+from planner.plan import Plan
+from planner.runs import RunTerms
+from planner.spec import FineTuneSpec
+from planner.specfile import data_ref, model_ref
+from planner.support import unsupported
+
+_GIB = 2.0**30
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What the command line says of a launch.
+
+    Attributes:
+        cap_usd: Total for the run, None to take the spec's budget.
+        no_cap: Go without a cap on purpose.
+        max_duration_s: Of each attempt, None for no limit.
+    """
+
+    cap_usd: float | None = None
+    no_cap: bool = False
+    max_duration_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Which candidate of which plan shall run, under which id and limits."""
+
+    plan: Plan
+    candidate: Candidate
+    choices: Choices
+    run_id: str
+
+    @property
+    def cap_micro_usd(self) -> int | None:
+        """The cap in force: the command line's, else the spec's budget, None without one."""
+        cap = self.choices.cap_usd if self.choices.cap_usd is not None else self.plan.spec.goal.budget
+        return None if self.choices.no_cap or cap is None else micro_usd(cap)
+
+    @property
+    def micro_usd_per_hour(self) -> int | None:
+        """Price of all its machines, None if unknown."""
+        price = self.candidate.offer.price_usd_per_hour
+        return None if price is None else micro_usd(price) * self.candidate.nodes
+
+    def checkpoint_uri(self, places: Places) -> str:
+        """The run's own prefix: below the spec's `checkpoints.uri`, else below the state directory."""
+        uri = self.plan.spec.checkpoints.uri
+        if uri is None:
+            return places.checkpoints(self.run_id)
+        return f"{as_uri(uri, self.plan.base_dir).rstrip('/')}/{self.run_id}"
+
+
+def run_terms(order: Order, places: Places) -> RunTerms:
+    """What the ledger keeps of a local run.
+
+    Raises:
+        UsageError: No worker could run it.
+    """
+    plan, candidate, spec = order.plan, order.candidate, order.plan.spec
+    uri = order.checkpoint_uri(places)
+    return RunTerms(
+        name=spec.name,
+        project=spec.project,
+        owner=spec.owner,
+        labels=dict(spec.labels),
+        infra="local",
+        plan_hash=plan.plan_hash,
+        candidate_id=candidate.candidate_id,
+        candidate_json=json.dumps(candidate_document(candidate)),
+        job_json=job_document(spec, plan.base_dir, candidate, order.run_id, uri).to_json(),
+        checkpoint_uri=uri,
+        cap_micro_usd=order.cap_micro_usd,
+        max_duration_s=order.choices.max_duration_s,
+        env=dict(spec.environment.env),
+        secrets=spec.environment.secrets,
+    )
+
+
+def blockers(order: Order, places: Places, environ: Mapping[str, str]) -> list[Finding]:
+    """Everything that would make a local launch fail or surprise, all at once; empty if nothing does."""
+    spec = order.plan.spec
+    found = list(unsupported(spec, for_launch=True))
+    found += _files(spec, order.plan.base_dir)
+    found += _software()
+    found += _secrets(spec, environ)
+    found += _room(order.candidate, order.checkpoint_uri(places), places)
+    if order.micro_usd_per_hour != 0 and order.cap_micro_usd is None and not order.choices.no_cap:
+        message = "a run that costs money needs a cap"
+        found.append(
+            Finding(message, code="no_cap", hint="`--cap USD`, goal.budget, or `--no-cap` on purpose")
+        )
+    return found
+
+
+def dry_run_document(order: Order, places: Places, found: Sequence[Finding]) -> dict[str, Any]:
+    """The answer of `plan launch --dry-run`: as of a launch, but nothing is on record."""
+    candidate = candidate_document(order.candidate)
+    limit_s = order.choices.max_duration_s
+    return {
+        "run_id": order.run_id,
+        "created": False,
+        "state": None,
+        "infra": "local",
+        "plan_hash": order.plan.plan_hash,
+        "candidate_id": order.candidate.candidate_id,
+        "offer": candidate["offer"],
+        "cap_usd": None if order.cap_micro_usd is None else usd_text_of_micro(order.cap_micro_usd),
+        "max_duration_h": None if limit_s is None else limit_s / 3600,
+        "estimate": {"cost_usd": candidate["cost_usd"], "wall_clock_h": candidate["wall_clock_h"]},
+        "checkpoint_uri": order.checkpoint_uri(places),
+        "dry_run": True,
+        "backend_document": None,
+        "blockers": [{"code": row.code, "message": str(row), "hint": row.hint} for row in found],
+        "warnings": [],
+    }
+
+
+def _files(spec: FineTuneSpec, base_dir: Path) -> Iterator[Finding]:
+    """Data and model that should be on this machine."""
+    if spec.data.train is None:
+        yield Finding("there is no data to train on", path="data.train", code="data_missing")
+    wanted = {"data.train": spec.data.train, "data.eval": spec.data.eval}
+    for key, text in wanted.items():
+        if text is None:
+            continue
+        reference = data_ref(base_dir, text)
+        if reference.kind == "path" and not Path(reference.value).is_file():
+            yield Finding(f"there is no file {reference.value}", path=key, code="data_missing")
+    model = model_ref(base_dir, spec.model.id)
+    if model.kind == "path" and not Path(model.value, "config.json").is_file():
+        yield Finding(f"there is no config.json in {model.value}", path="model.id", code="model_missing")
+
+
+def _software() -> Iterator[Finding]:
+    missing = missing_requirements()
+    if missing:
+        message = f"training on this machine needs {', '.join(missing)}"
+        yield Finding(message, code="missing_extra", hint="pip install 'tuneplan[train]'")
+
+
+def _secrets(spec: FineTuneSpec, environ: Mapping[str, str]) -> Iterator[Finding]:
+    for name in spec.environment.secrets:
+        if not environ.get(name):
+            message = f"the environment variable {name} is not set"
+            yield Finding(
+                message, path="environment.secrets", code="secret_missing", hint=f"export {name}=..."
+            )
+
+
+def _room(candidate: Candidate, uri: str, places: Places) -> Iterator[Finding]:
+    """Places to write to, and enough room in them."""
+    parts = urlsplit(uri)
+    if parts.scheme != "file":
+        message = f"a local run keeps its checkpoints on this machine, not in {uri}"
+        yield Finding(
+            message, path="checkpoints.uri", code="not_yet_supported", hint="use a file:// URI or a directory"
+        )
+        return
+    checkpoints = _nearest(Path(unquote(parts.path)))
+    for path, key in ((checkpoints, "checkpoints.uri"), (_nearest(places.state), "")):
+        if not os.access(path, os.W_OK | os.X_OK):
+            yield Finding(f"{path} is not writable", path=key, code="not_writable")
+    free_gib = shutil.disk_usage(checkpoints).free / _GIB
+    if free_gib < candidate.disk_gib:
+        message = (
+            f"{checkpoints} has {free_gib:.1f} GiB free, the run needs about {candidate.disk_gib:.1f} GiB"
+        )
+        yield Finding(
+            message, path="checkpoints.uri", code="disk_full", hint="free some space or move checkpoints.uri"
+        )
+
+
+def _nearest(path: Path) -> Path:
+    """The path, or its innermost parent that exists."""
+    return next(place for place in (path, *path.parents) if place.exists())
