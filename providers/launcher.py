@@ -40,7 +40,7 @@ class LaunchRequest:
         labels: Tags on everything that is rented.
         setup: Shell lines that install the worker's requirements, written by us.
         attempt: 1 for the first start; each resume is the next one.
-        python: Interpreter of the machine that runs the worker; it has the requirements or `setup` installs them.
+        python: Interpreter on the machine; it has the worker's requirements, or `setup` installs them.
     """
 
     run_id: str

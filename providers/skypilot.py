@@ -1,0 +1,318 @@
+"""Runs jobs on rented machines through SkyPilot's managed jobs. The only module that imports sky.
+
+SkyPilot's API server is the truth about machines; nothing is stored here. A run's attempt is found again by
+the name of its job, so a launch that was cut off at any line can simply be repeated.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from providers.errors import (
+    CleanupPendingError,
+    CredentialsError,
+    LaunchError,
+    MissingExtraError,
+    TuneplanError,
+    UsageError,
+)
+from providers.gpus import CPU, canonical_gpu
+from providers.launcher import BackendState, BackendStatus, LaunchRequest
+from providers.offers import Offer
+from providers.skypilot_task import attempt_of, job_name, no_credential_upload, task_document, task_yaml
+
+_STATES: dict[str, BackendState] = {
+    "PENDING": "queued",
+    "SUBMITTED": "queued",
+    "STARTING": "provisioning",
+    "RUNNING": "running",
+    "WINDING_DOWN": "running",
+    "CANCELLING": "running",
+    "RECOVERING": "recovering",
+    "SUCCEEDED": "succeeded",
+    "CANCELLED": "cancelled",
+}
+_ENDED = frozenset({"succeeded", "failed", "cancelled"})
+_FIELDS = (
+    "job_id", "job_name", "status", "schedule_state", "recovery_count", "start_at", "end_at", "details",
+    "failure_reason", "cloud", "region", "zone", "accelerators", "cluster_resources_full",
+)  # fmt: skip
+_POLL_S = 1.0
+# A launch request that another process sent is in SkyPilot's hands for about 10 s before its job can be seen.
+_PENDING_LAUNCH_TIMEOUT_S = 180.0
+_ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+_OWN_LINE = re.compile(r"^\([^()]*pid=\d+[^()]*\) ?")
+
+
+class SkyPilotLauncher:
+    """One managed job an attempt; SkyPilot restarts it after a preemption under the same name."""
+
+    def dry_run_yaml(self, request: LaunchRequest) -> str:
+        """What would be launched, without contacting anything; secrets are named only.
+
+        Raises:
+            LaunchError: SkyPilot can rent none of the offers.
+        """
+        return task_yaml(request)
+
+    def launch(self, request: LaunchRequest) -> BackendStatus:
+        """Start the attempt, or report it if it was started before.
+
+        Raises:
+            CredentialsError: A secret is not set here, or the cloud refuses ours.
+            LaunchError: Nothing was started, an earlier attempt still runs, or a later one was started.
+            CleanupPendingError: It is not known whether something was started.
+        """
+        document = task_document(request)
+        secrets = _secret_values(request.secrets)
+        with _sky() as sky:
+            _await_pending_launches(sky)
+            jobs = _jobs_of(sky, request.run_id, wake=True)
+            if not _started_before(jobs, request):
+                _start(sky, document, secrets)
+                jobs = _jobs_of(sky, request.run_id)
+            return _status_of(jobs)
+
+    def status(self, run_id: str) -> BackendStatus:
+        """What SkyPilot says of the run's newest attempt; unknown if it cannot be asked."""
+        try:
+            with _sky() as sky:
+                return _status_of(_jobs_of(sky, run_id))
+        except LaunchError as error:
+            return BackendStatus("unknown", reason=error.message)
+
+    def cancel(self, run_id: str, *, grace_s: float = 60.0) -> BackendStatus:
+        """End the newest attempt and release its machines; the worker gets SIGTERM first.
+
+        Returns when the machines are gone or after the grace time, whichever is first.
+        """
+        with _sky() as sky:
+            status = _status_of(_jobs_of(sky, run_id))
+            if status.backend_id is None or status.state in _ENDED:
+                return status
+            sky.get(sky.jobs.cancel(job_ids=[int(status.backend_id)]))
+            deadline = time.monotonic() + grace_s
+            while status.state not in _ENDED and time.monotonic() < deadline:
+                time.sleep(_POLL_S)
+                status = _status_of(_jobs_of(sky, run_id))
+            return status
+
+    def logs(self, run_id: str, *, follow: bool = False) -> Iterator[str]:
+        """Lines that set-up and worker wrote, without SkyPilot's own; of each attempt the last machine's."""
+        with _sky() as sky:
+            jobs = _jobs_of(sky, run_id)
+            for attempt in sorted(jobs):
+                wait = follow and attempt == max(jobs)
+                lines = sky.jobs.tail_logs(job_id=jobs[attempt].job_id, follow=wait, preload_content=False)
+                yield from _worker_lines(lines)
+
+    def released(self, run_id: str) -> bool:
+        """Whether every machine of the run is given back: SkyPilot has nothing left to do for it.
+
+        Raises:
+            LaunchError: SkyPilot cannot be asked.
+        """
+        with _sky() as sky:
+            return all(job.schedule_state == "DONE" for job in _jobs_of(sky, run_id).values())
+
+
+@contextlib.contextmanager
+def _sky() -> Iterator[Any]:
+    """SkyPilot, with its chatter on stderr and its exceptions turned into ours."""
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            import sky
+            import sky.jobs
+        except ImportError as error:
+            raise MissingExtraError("launch", "launching through SkyPilot") from error
+        try:
+            yield sky
+        except (TuneplanError, GeneratorExit):
+            raise
+        except Exception as error:
+            raise _ours(error) from error
+
+
+def _ours(error: Exception) -> TuneplanError:
+    """The one place where SkyPilot's exceptions are mapped, by name: its classes need not be importable."""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    text = f"SkyPilot: {_first_line(str(error)) or type(error).__name__}"
+    for ours, hint, theirs in _OURS:
+        if names & theirs:
+            return ours(text, hint=hint)
+    return LaunchError(text)
+
+
+# Everything else is a LaunchError.
+_OURS: tuple[tuple[type[TuneplanError], str, frozenset[str]], ...] = (
+    (
+        CredentialsError,
+        "run `sky check` to see what is missing",
+        frozenset(
+            {
+                "ApiServerAuthenticationError", "CloudUserIdentityError", "ClusterOwnerIdentityMismatchError",
+                "InvalidCloudCredentials", "NoCloudAccessError", "PermissionDeniedError",
+            }
+        ),
+    ),
+    (
+        UsageError,
+        "see what SkyPilot would get with `plan launch --dry-run`",
+        frozenset(
+            {
+                "InvalidClusterNameError", "InvalidSkyPilotConfigError", "InvalidWorkspaceNameError",
+                "NotSupportedError", "StorageSpecError", "UserRequestRejectedByPolicy",
+            }
+        ),
+    ),
+    (
+        LaunchError,
+        "run `sky api info` to see whether SkyPilot's API server can be reached",
+        frozenset(
+            {
+                "ApiServerConnectionError", "APIVersionMismatchError", "ConnectionError",
+                "ServerTemporarilyUnavailableError", "Timeout",
+            }
+        ),
+    ),
+)  # fmt: skip
+
+
+def _secret_values(names: tuple[str, ...]) -> list[tuple[str, str]]:
+    missing = [name for name in names if not os.environ.get(name)]
+    if missing:
+        raise CredentialsError(
+            f"secrets not set in this environment: {', '.join(missing)}",
+            hint="export them, then launch again",
+        )
+    return [(name, os.environ[name]) for name in names]
+
+
+def _await_pending_launches(sky: Any) -> None:
+    """Wait until every launch that SkyPilot has accepted is a job: a lost one of ours may be among them."""
+    deadline = time.monotonic() + _PENDING_LAUNCH_TIMEOUT_S
+    while any(request.name == "jobs.launch" for request in sky.api_status(fields=["request_id", "name"])):
+        if time.monotonic() > deadline:
+            raise CleanupPendingError(
+                "SkyPilot has not finished an earlier launch",
+                hint="look at `sky api status`, then launch again",
+            )
+        time.sleep(_POLL_S)
+
+
+def _jobs_of(sky: Any, run_id: str, *, wake: bool = False) -> dict[int, Any]:
+    """The run's jobs by attempt; should one attempt have two, the first, which the later launch did not see.
+
+    A stopped jobs controller is started only to launch, because it is a machine that costs money.
+    """
+    query = sky.jobs.queue_v2(refresh=wake, fields=list(_FIELDS), name_match=job_name(run_id, 0)[:-1])
+    try:
+        records = sky.get(query)[0]
+    except sky.exceptions.ClusterNotUpError as error:
+        if error.cluster_status is None:  # there is no controller, so there was never a job
+            return {}
+        raise
+    newest_first = sorted(records, key=lambda record: -record.job_id)
+    attempts = {attempt_of(record.job_name or "", run_id): record for record in newest_first}
+    return {attempt: record for attempt, record in attempts.items() if attempt is not None}
+
+
+def _started_before(jobs: dict[int, Any], request: LaunchRequest) -> bool:
+    status = _status_of(jobs)
+    if status.attempt > request.attempt:
+        raise LaunchError(f"attempt {status.attempt} of {request.run_id} was started already")
+    if 0 < status.attempt < request.attempt and status.state not in _ENDED:
+        raise LaunchError(f"attempt {status.attempt} of {request.run_id} still runs")
+    return status.attempt == request.attempt
+
+
+def _start(sky: Any, document: dict[str, Any], secrets: list[tuple[str, str]]) -> None:
+    from sky import skypilot_config
+
+    name = document["name"]
+    task = sky.Task.from_yaml_config(document, secrets_overrides=secrets)
+    kept = {
+        cloud: section
+        for cloud, section in no_credential_upload().items()
+        if skypilot_config.get_nested((cloud, "remote_identity"), None)
+        is None  # a role that the user chose wins
+    }
+    with skypilot_config.override_skypilot_config(kept):
+        accepted = sky.jobs.launch(task, name=name)
+    try:
+        sky.get(accepted)
+    except (sky.exceptions.ApiServerConnectionError, OSError) as error:
+        raise CleanupPendingError(
+            f"SkyPilot took the job {name}, then was lost: {_first_line(str(error))}",
+            hint="launch again with the same run id: it finds the job",
+        ) from error
+
+
+def _status_of(jobs: dict[int, Any]) -> BackendStatus:
+    if not jobs:
+        return BackendStatus("absent")
+    attempt = max(jobs)
+    job = jobs[attempt]
+    state = _STATES.get(job.status.value, "failed")
+    return BackendStatus(
+        state,
+        backend_id=str(job.job_id),
+        reason=_first_line(job.failure_reason or job.details or "")
+        or job.status.value.lower().replace("_", " "),
+        offer=_offer_of(job),
+        exit_code=0 if state == "succeeded" else None,
+        recoveries=job.recovery_count or 0,
+        started_at=_utc(job.start_at),
+        ended_at=_utc(job.end_at),
+        attempt=attempt,
+        stopped_by="cancel" if job.status.value in ("CANCELLING", "CANCELLED") else None,
+    )
+
+
+def _offer_of(job: Any) -> Offer | None:
+    """The machine that SkyPilot got; what it cost is for the plan to say."""
+    if not job.cloud or not job.region:
+        return None
+    name, count = next(iter((job.accelerators or {CPU: 0}).items()))
+    return Offer(
+        cloud=job.cloud.lower(),
+        region=job.region,
+        zone=job.zone,
+        instance_type=None,
+        gpu=canonical_gpu(name) or name,
+        gpus_per_node=int(count),
+        gpu_mem_gib=None,
+        vcpus=None,
+        ram_gib=None,
+        market="spot" if "[Spot]" in (job.cluster_resources_full or "") else "on_demand",
+        price_usd_per_hour=None,
+        source="skypilot",
+        as_of_at=None,
+    )
+
+
+def _worker_lines(chunks: Any) -> Iterator[str]:
+    """Lines of the job itself: SkyPilot puts a name and a pid in front of those, not of its own."""
+    for chunk in chunks:
+        if chunk is None:
+            return
+        line, found = _OWN_LINE.subn("", _ESCAPE.sub("", chunk).rstrip("\r\n"))
+        if found:
+            yield line
+
+
+def _first_line(text: str) -> str:
+    return next((line.strip()[:300] for line in _ESCAPE.sub("", text).splitlines() if line.strip()), "")
+
+
+def _utc(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,171 @@
+"""A `LaunchRequest` in SkyPilot's words: the task document, without SkyPilot itself.
+
+The document is what `plan launch --dry-run` shows and, but for the values of secrets, what is launched.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+from providers.errors import LaunchError
+from providers.gpus import CPU
+from providers.launcher import LaunchRequest
+from providers.offers import Offer
+
+# Clouds that SkyPilot 0.14 can rent from and that our catalogs know; the others it only has prices of.
+CLOUDS = frozenset(
+    {
+        "aws", "azure", "cudo", "do", "fluidstack", "gcp", "hyperbolic", "ibm", "kubernetes", "lambda",
+        "mithril", "nebius", "oci", "paperspace", "primeintellect", "runpod", "scp", "seeweb", "shadeform",
+        "slurm", "ssh", "vast", "verda", "vsphere", "yotta",
+    }
+)  # fmt: skip
+# SkyPilot sends the user's own credential files to every machine, unless this is set for the cloud they
+# are of; it can be set for these clouds only.
+_NO_UPLOAD_CLOUDS = ("aws", "azure", "gcp", "kubernetes", "nebius", "oci", "slurm", "ssh", "vast")
+
+# The worker's own exit codes for "preempted, start me again" (see the table in README).
+RETRY_EXIT_CODES = (75, 76)
+_STOP_GRACE_S = 120
+# A machine without a GPU still needs one processor to be found.
+_LEAST_CPUS = "1+"
+_AWS_ZONE_ID = re.compile(r"-az\d+$")
+
+
+def job_name(run_id: str, attempt: int) -> str:
+    """The managed job's name, by which a launch finds again what an earlier one started."""
+    return f"plan-{run_id}-{attempt}"
+
+
+def attempt_of(name: str, run_id: str) -> int | None:
+    """The attempt that a job of this name is of the run, None if it is of another run.
+
+    >>> attempt_of("plan-goat-7-12", "goat-7"), attempt_of("plan-goat-7-12", "goat")
+    (12, None)
+    """
+    match = re.fullmatch(rf"plan-{re.escape(run_id)}-(\d+)", name)
+    return int(match[1]) if match else None
+
+
+def task_document(request: LaunchRequest) -> dict[str, Any]:
+    """The task as SkyPilot's YAML would parse; secrets are named, their values are null.
+
+    Raises:
+        LaunchError: SkyPilot can rent none of the offers.
+    """
+    document = {
+        "name": job_name(request.run_id, request.attempt),
+        "num_nodes": request.nodes,
+        "workdir": str(request.bundle),
+        "resources": {
+            "ordered": list(_candidates(request)),
+            "labels": _labels(request),
+            "job_recovery": {
+                "strategy": "EAGER_NEXT_REGION",
+                "recover_on_exit_codes": list(RETRY_EXIT_CODES),
+            },
+        },
+        "envs": {**request.env, "TUNEPLAN_RUN_ID": request.run_id, "TUNEPLAN_ATTEMPT": str(request.attempt)},
+        "secrets": dict.fromkeys(request.secrets),
+        "setup": "\n".join(request.setup),
+        "run": _run_script(request),
+    }
+    return {key: value for key, value in document.items() if value not in ("", {})}
+
+
+def task_yaml(request: LaunchRequest) -> str:
+    """The task document as YAML.
+
+    Raises:
+        LaunchError: SkyPilot can rent none of the offers.
+    """
+    from ruamel.yaml import YAML  # a tenth of a second that only a launch needs to pay
+    from ruamel.yaml.scalarstring import LiteralScalarString
+
+    document = task_document(request)
+    for key in ("setup", "run"):
+        if key in document:
+            document[key] = LiteralScalarString(document[key])
+    text = io.StringIO()
+    yaml = YAML()
+    yaml.width = 110
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.dump(document, text)
+    return text.getvalue()
+
+
+def no_credential_upload() -> dict[str, dict[str, str]]:
+    """SkyPilot configuration that keeps the user's credential files here, for the clouds that allow it."""
+    return {cloud: {"remote_identity": "NO_UPLOAD"} for cloud in _NO_UPLOAD_CLOUDS}
+
+
+def resources_of(offer: Offer) -> dict[str, Any]:
+    """One machine that SkyPilot may try; a cloud with instance types gets the very one that was priced.
+
+    Slurm and Kubernetes share machines out by GPU, and GCP attaches GPUs to a host machine, so those are told
+    the GPU by name. AWS zones in catalogs are ids, which mean another zone name in every account: only the
+    region counts.
+    """
+    zone = None if offer.cloud == "aws" and _AWS_ZONE_ID.search(offer.zone or "") else offer.zone
+    place = [offer.cloud, *(part for part in (offer.region, zone) if part)]
+    resources: dict[str, Any] = {"infra": "/".join(place)}
+    if offer.instance_type is not None:
+        resources["instance_type"] = offer.instance_type
+    if offer.gpu != CPU and (offer.instance_type is None or offer.cloud == "gcp"):
+        resources["accelerators"] = f"{_sky_gpu(offer)}:{offer.gpus_per_node}"
+    if offer.instance_type is None:
+        resources["cpus"] = _LEAST_CPUS
+    if offer.market == "spot" and offer.cloud not in ("slurm", "kubernetes", "ssh"):
+        resources["use_spot"] = True
+    return resources
+
+
+def _candidates(request: LaunchRequest) -> Iterator[dict[str, Any]]:
+    """Each different machine once, in the order to try."""
+    seen = []
+    for offer in request.offers:
+        if offer.cloud in CLOUDS:
+            resources = resources_of(offer)
+            if request.max_usd_per_hour is not None:
+                resources["max_hourly_cost"] = request.max_usd_per_hour
+            if resources not in seen:
+                seen.append(resources)
+                yield resources
+    if not seen:
+        clouds = ", ".join(sorted({offer.cloud for offer in request.offers})) or "no cloud"
+        raise LaunchError(
+            f"SkyPilot cannot rent from {clouds}", hint="set where.clouds in the spec", code="no_offer"
+        )
+
+
+def _sky_gpu(offer: Offer) -> str:
+    if offer.cloud == "gcp" and (offer.instance_type or "").startswith("a3-megagpu"):
+        return "H100-MEGA"
+    return offer.gpu
+
+
+def _labels(request: LaunchRequest) -> dict[str, str]:
+    """Tags that every cloud takes: the narrowest rule is GCP's."""
+    labels = request.labels | {"tuneplan-run": request.run_id, "tuneplan-attempt": str(request.attempt)}
+    return {_label(name): _label(value) for name, value in labels.items()}
+
+
+def _label(text: str) -> str:
+    return re.sub(r"[^a-z0-9_-]", "-", text.lower())[:63]
+
+
+def _run_script(request: LaunchRequest) -> str:
+    """Only our bundle is imported from, and a worker that outlives its limit is ended from outside."""
+    limit = ""
+    if request.max_duration_s is not None:
+        limit_s = request.max_duration_s + _STOP_GRACE_S
+        limit = f"timeout --signal=TERM --kill-after={_STOP_GRACE_S} {limit_s:.0f} "
+    python = shlex.quote(request.python)
+    return (
+        'export PYTHONPATH="$PWD" PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1\n'
+        f"exec {limit}{python} -m jobs.train job.json\n"
+    )
