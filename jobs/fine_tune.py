@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -13,22 +12,21 @@ from typing import Any
 
 from jobs.attempt import Attempt
 from jobs.checkpoint import Restored
-from jobs.codec import decode, encode
 from jobs.console import say
 from jobs.data import Examples, load_examples
-from jobs.evaluate import HIGHER_IS_BETTER, Scores, evaluate, metric_of
+from jobs.evaluate import metric_of
 from jobs.manifest import is_known_file
 from jobs.model import load_model, load_tokenizer, put_adapter_on
 from jobs.preemption import Stopped
 from jobs.progress import CheckpointRef, MetricResult
 from jobs.pulse import Pulse
 from jobs.resume import check_resumable
+from jobs.scoring import Scoring
 from jobs.trainer import Training, attach, build_training
 from jobs.uploader import Uploader
 from providers.errors import StorageError
 from providers.stores import open_store
 
-_BASE_SCORES = "base-scores.json"
 _SWEEP_GRACE_S = 3600.0
 
 
@@ -49,10 +47,11 @@ def fine_tune(attempt: Attempt) -> None:
     with attempt.stage("download"):
         restored = _restore(attempt)
     training = _build(attempt, examples)
-    base = _base_scores(attempt, training, metric)
-    step = _train(attempt, training, restored)
-    tuned = _tuned_scores(attempt, training, base, metric)
-    _hand_over(attempt, training, step, tuned)
+    scoring = Scoring(attempt, training, metric)
+    base = scoring.score_base()
+    step = _train(attempt, training, restored, scoring)
+    metrics = scoring.score_tuned(base)
+    _hand_over(attempt, training, step, metrics)
 
 
 def _import_frameworks() -> None:
@@ -99,31 +98,11 @@ def _build(attempt: Attempt, examples: Examples) -> Training:
         return build_training(job, model, tokenizer, examples, attempt.work / "saving")
 
 
-def _base_scores(attempt: Attempt, training: Training, metric: str) -> Scores | None:
-    """Scores of the untrained model: measured once in a run, then kept in the store."""
-    if training.eval_rows is None:
-        return None
-    found = attempt.store.get(_BASE_SCORES)
-    if found is not None:
-        return decode(Scores, json.loads(found[0]), strict=False)
-    with attempt.stage("evaluate", "evaluating_base"):
-        scores = _scores(training, attempt.check)
-    attempt.store.put_if_absent(_BASE_SCORES, encode(scores).encode())
-    say(f"base: {metric} {scores.values[metric]:.4f} on {scores.n} held-out rows")
-    return scores
-
-
-def _scores(training: Training, check: Callable[[], None]) -> Scores:
-    trainer = training.trainer
-    context: Callable[[], AbstractContextManager[None]] = trainer.compute_loss_context_manager
-    return evaluate(trainer.model, training.eval_rows, training.tokens.collate, context, check)
-
-
-def _train(attempt: Attempt, training: Training, restored: Restored | None) -> int:
+def _train(attempt: Attempt, training: Training, restored: Restored | None, scoring: Scoring) -> int:
     """Train to the end; the number of steps done."""
     uploader = Uploader(attempt.checkpoints, partial(_committed, attempt), _not_committed)
     pulse = Pulse(attempt.job.checkpoints, attempt.stop, attempt.progress, uploader, training.tokens)
-    attach(training.trainer, pulse, partial(_evaluate_at, attempt, training))
+    attach(training.trainer, pulse, scoring.score_if_due)
     try:
         with attempt.stage("train"):
             step = _run_trainer(attempt, training.trainer, restored)
@@ -163,34 +142,6 @@ def _committed(attempt: Attempt, reference: CheckpointRef, seconds: float) -> No
 
 def _not_committed(error: StorageError) -> None:
     say(f"checkpoint not committed, training goes on: {error.message}")
-
-
-def _evaluate_at(attempt: Attempt, training: Training, step: int) -> None:
-    every = attempt.job.evaluate.every_steps
-    if every is not None and step % every == 0 and training.eval_rows is not None:
-        with attempt.clock.stage("evaluate"):
-            scores = _scores(training, lambda: None)  # a stop waits until the step is saved
-        say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.values.items()))
-
-
-def _tuned_scores(
-    attempt: Attempt, training: Training, base: Scores | None, metric: str
-) -> tuple[MetricResult, ...]:
-    if training.eval_rows is None:
-        say("no held-out rows, so nothing is measured")
-        return ()
-    with attempt.stage("evaluate", "evaluating"):
-        tuned = _scores(training, attempt.check)
-    names = [metric, *(name for name in tuned.values if name != metric)]
-    before = base.values if base else {}
-    results = tuple(
-        MetricResult(name, "eval", tuned.n, before.get(name), tuned.values[name], HIGHER_IS_BETTER[name])
-        for name in names
-    )
-    attempt.progress.update(metrics=results)
-    compared = f", base {before[metric]:.4f}" if metric in before else ""
-    say(f"tuned: {metric} {tuned.values[metric]:.4f} on {tuned.n} held-out rows{compared}")
-    return results
 
 
 def _hand_over(attempt: Attempt, training: Training, step: int, metrics: tuple[MetricResult, ...]) -> None:

@@ -99,11 +99,12 @@ class TrainJob:
 
 @dataclass(frozen=True, slots=True)
 class EvaluateJob:
-    """The metric of base and tuned; at most `samples` held-out rows; loss also every `every_steps` steps."""
+    """The metric of base and tuned on at most `samples` held-out rows; also while training, if asked for."""
 
     metric: Metric = "auto"
     samples: int | None = None
     every_steps: int | None = None
+    every_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +221,7 @@ def _rules(job: JobSpec) -> list[tuple[str, bool]]:
         "data.labels": job.data.labels,
         "evaluate.samples": job.evaluate.samples,
         "evaluate.every_steps": job.evaluate.every_steps,
+        "evaluate.every_s": job.evaluate.every_s,
         "checkpoints.every_steps": every.every_steps,
         "checkpoints.every_s": every.every_s,
         "checkpoints.keep": every.keep,

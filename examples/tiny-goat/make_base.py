@@ -1,4 +1,4 @@
-"""Makes this example's base model and data: a tiny Llama that can add but not subtract, and subtractions to learn.
+"""Makes this example's base model and data: a tiny Llama that can add, and subtractions for it to learn.
 
     python examples/tiny-goat/make_base.py
 
@@ -37,7 +37,7 @@ def make_tokenizer():
     from transformers import PreTrainedTokenizerFast
 
     vocabulary = {character: index for index, character in enumerate(CHARACTERS)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, **{"unk_token": CHARACTERS[0]}))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     tokenizer.decoder = decoders.Fuse()
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])

@@ -1,0 +1,94 @@
+"""When the metric is measured in a run: before, now and then during, and after training."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from jobs.attempt import Attempt
+from jobs.codec import Mismatch, decode, encode
+from jobs.console import say
+from jobs.evaluate import HIGHER_IS_BETTER, Scores, evaluate
+from jobs.progress import MetricResult
+from jobs.trainer import Training
+from providers.errors import CorruptDataError
+
+BASE_SCORES_KEY = "base-scores.json"
+
+
+class Scoring:
+    """Measures one training's model on its held-out rows; without such rows, does nothing.
+
+    Args:
+        attempt: Told of what was measured.
+        training: The model, wherever its training stands.
+        metric: Name of the job's metric.
+    """
+
+    def __init__(self, attempt: Attempt, training: Training, metric: str) -> None:
+        """Nothing is measured yet."""
+        self._attempt = attempt
+        self._training = training
+        self._metric = metric
+        self._scored_s = time.monotonic()
+
+    def score_base(self) -> Scores | None:
+        """Scores of the untrained model: measured once in a run, then kept in the store.
+
+        Raises:
+            CorruptDataError: What the store kept is damaged.
+        """
+        if self._training.eval_rows is None:
+            return None
+        found = self._attempt.store.get(BASE_SCORES_KEY)
+        if found is not None:
+            return _read(found[0])
+        with self._attempt.stage("evaluate", "evaluating_base"):
+            scores = self._measure(self._attempt.check)
+        self._attempt.store.put_if_absent(BASE_SCORES_KEY, encode(scores).encode())
+        say(f"base: {self._metric} {scores.values[self._metric]:.4f} on {scores.n} held-out rows")
+        return scores
+
+    def score_if_due(self, step: int) -> None:
+        """Measure during training, as often as the job asks for."""
+        every, now_s = self._attempt.job.evaluate, time.monotonic()
+        due = every.every_steps is not None and step % every.every_steps == 0
+        due = due or (every.every_s is not None and now_s - self._scored_s >= every.every_s)
+        if not due or self._training.eval_rows is None:
+            return
+        with self._attempt.clock.stage("evaluate"):
+            scores = self._measure(lambda: None)  # a stop waits until the step is saved
+        self._scored_s = time.monotonic()
+        say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.values.items()))
+
+    def score_tuned(self, base: Scores | None) -> tuple[MetricResult, ...]:
+        """Scores of the trained model beside those of the base, the job's metric first."""
+        if self._training.eval_rows is None:
+            say("no held-out rows, so nothing is measured")
+            return ()
+        with self._attempt.stage("evaluate", "evaluating"):
+            tuned = self._measure(self._attempt.check)
+        before = base.values if base else {}
+        names = [self._metric, *(name for name in tuned.values if name != self._metric)]
+        results = tuple(
+            MetricResult(name, "eval", tuned.n, before.get(name), tuned.values[name], HIGHER_IS_BETTER[name])
+            for name in names
+        )
+        self._attempt.progress.update(metrics=results)
+        compared = f", base {before[self._metric]:.4f}" if self._metric in before else ""
+        say(f"tuned: {self._metric} {results[0].tuned:.4f} on {tuned.n} held-out rows{compared}")
+        return results
+
+    def _measure(self, check: Callable[[], None]) -> Scores:
+        trainer, rows = self._training.trainer, self._training.eval_rows
+        context: Callable[[], AbstractContextManager[None]] = trainer.compute_loss_context_manager
+        return evaluate(trainer.model, rows, self._training.tokens.collate, context, check)
+
+
+def _read(body: bytes) -> Scores:
+    try:
+        return decode(Scores, json.loads(body), strict=False)
+    except (ValueError, Mismatch) as error:
+        raise CorruptDataError(f"{BASE_SCORES_KEY} is damaged: {error}", path=BASE_SCORES_KEY) from error
