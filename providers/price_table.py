@@ -7,6 +7,7 @@ the same id whatever the order of their rows. One file, so that replacing it is 
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -103,7 +104,8 @@ def replace_file(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()
         raise StorageError(f"cannot write {path}: {error.strerror}", path=str(path)) from error
 
 

@@ -125,7 +125,7 @@ def _document(book: Pricebook, app: App) -> dict[str, Any]:
     age = price_age(offers, now, app.config.prices.max_age_s)
     flags = Counter(flag for offer in offers for flag in offer.flags)
     return {
-        **prices_document(book, age),
+        "prices": prices_document(book, age),
         "path": str(book.path),
         "offers": len(offers),
         "undated": age.undated,
