@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,8 +11,9 @@ from planner.estimate import Estimate, build_estimate
 from planner.filters import OfferFilter
 from planner.quantiles import Quantiles
 from planner.question import Question
-from planner.search import Freedom
 from providers.offers import PriceSnapshot
+
+_Change = tuple[dict[str, Any], Question]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ def nearest_fits(question: Question, snapshot: PriceSnapshot, *, most: int = 5) 
         most: How many to return.
     """
     found: list[NearestFit] = []
+    changes: dict[str, Any]
     for changes, changed in _changes(question):
         best = build_estimate(changed, snapshot, limit=1).recommended
         if best is not None:
@@ -42,27 +44,38 @@ def nearest_fits(question: Question, snapshot: PriceSnapshot, *, most: int = 5) 
     return tuple(found)
 
 
-def _changes(question: Question) -> Iterator[tuple[dict[str, Any], Question]]:
+def _changes(question: Question) -> Iterator[_Change]:
+    """Single changes first, then all of memory's gentle ones together, then that with a quantised base."""
     yield from _batch_changes(question)
     yield from _sequence_changes(question)
     yield from _weight_changes(question)
     yield from _machine_changes(question)
+    gentle = _together({}, question, _batch_changes)
+    yield gentle
+    yield _together(*gentle, _weight_changes)
 
 
-def _batch_changes(question: Question) -> Iterator[tuple[dict[str, Any], Question]]:
+def _together(changes: dict[str, Any], question: Question, kind: Callable[[Question], Iterable[_Change]]) -> _Change:
+    """Apply a kind of change until none of it is left."""
+    while (step := next(iter(kind(question)), None)) is not None:
+        changes, question = changes | step[0], step[1]
+    return changes, question
+
+
+def _batch_changes(question: Question) -> Iterator[_Change]:
     freedom = question.freedom
     if freedom.micro_batch not in (None, 1):
         yield {"train.micro_batch": 1}, replace(question, freedom=replace(freedom, micro_batch=1))
     if freedom.gradient_checkpointing is False:
         yield (
             {"train.gradient_checkpointing": True},
-            replace(question, freedom=Freedom(freedom.micro_batch, None)),
+            replace(question, freedom=replace(freedom, gradient_checkpointing=True)),
         )
     if not question.base.fused_loss:
         yield {"train.fused_loss": True}, replace(question, base=replace(question.base, fused_loss=True))
 
 
-def _sequence_changes(question: Question) -> Iterator[tuple[dict[str, Any], Question]]:
+def _sequence_changes(question: Question) -> Iterator[_Change]:
     tokens = question.job.sequence_tokens // 2
     while tokens >= 128:
         job = replace(question.job, sequence_tokens=tokens, lengths=question.job.lengths.cut(tokens))
@@ -73,13 +86,16 @@ def _sequence_changes(question: Question) -> Iterator[tuple[dict[str, Any], Ques
         tokens //= 2
 
 
-def _weight_changes(question: Question) -> Iterator[tuple[dict[str, Any], Question]]:
+def _weight_changes(question: Question) -> Iterator[_Change]:
     base = question.base
     if base.adapter is not None and base.quantization != "4bit":
-        yield {"method.kind": "qlora"}, replace(question, base=replace(base, quantization="4bit"))
+        yield (
+            {"method.kind": "qlora"},
+            replace(question, base=replace(base, quantization="4bit", upcast_frozen=True)),
+        )
 
 
-def _machine_changes(question: Question) -> Iterator[tuple[dict[str, Any], Question]]:
+def _machine_changes(question: Question) -> Iterator[_Change]:
     more = tuple(sorted({*question.nodes, *(2 * nodes for nodes in question.nodes)}))
     yield {"where.nodes": f"1..{more[-1]}"}, replace(question, nodes=more)
     wide = OfferFilter(markets=question.filter.markets)

@@ -22,6 +22,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     StringConstraints,
+    WithJsonSchema,
 )
 
 from planner import units
@@ -44,7 +45,7 @@ def _listed(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-def _keyed(key: str) -> BeforeValidator:
+def _keyed(key: str, section: type[BaseModel]) -> BeforeValidator:
     """A single text where a section is wanted means its main key; an empty section means its defaults."""
 
     def mapping(value: Any) -> Any:
@@ -52,12 +53,16 @@ def _keyed(key: str) -> BeforeValidator:
             return {key: value}
         return {} if value is None else value
 
-    return BeforeValidator(mapping)
+    return BeforeValidator(mapping, json_schema_input_type=section | str | None)
 
 
-def _or_empty(value: Any) -> Any:
-    """A section whose lines are all commented out."""
-    return {} if value is None else value
+def _or_empty(section: type[BaseModel]) -> BeforeValidator:
+    """A section whose lines are all commented out means its defaults."""
+
+    def mapping(value: Any) -> Any:
+        return {} if value is None else value
+
+    return BeforeValidator(mapping, json_schema_input_type=section | None)
 
 
 def _matching(pattern: str, words: str) -> Callable[[str], str]:
@@ -70,6 +75,16 @@ def _matching(pattern: str, words: str) -> Callable[[str], str]:
         return value
 
     return check
+
+
+def _version(value: Any) -> Any:
+    if isinstance(value, bool):  # true equals 1 for pydantic
+        raise ValueError("expected 1, got true or false")
+    if isinstance(value, int) and value > 1:
+        raise ValueError(
+            f"{units.shown(value)} is newer than this tuneplan understands, which is 1: update it"
+        )
+    return value
 
 
 def _gpu_text(value: str) -> str:
@@ -109,13 +124,15 @@ MemoryRangeText = Annotated[str, AfterValidator(_memory_text)]
 NodesText = Annotated[str, BeforeValidator(_nodes_text, json_schema_input_type=int | str)]
 MomentText = Annotated[str, AfterValidator(_moment_text)]
 EveryText = Annotated[str, BeforeValidator(_every_text, json_schema_input_type=str)]
+# A number where text is wanted is taken as it is written, `planner.validation` sees to that.
+WrittenText = Annotated[str, WithJsonSchema({"type": ["string", "number"]})]
 RunName = Annotated[
     str,
     AfterValidator(_matching(RUN_NAME, "use up to 63 lower-case letters, digits and dashes")),
     Field(json_schema_extra={"pattern": RUN_NAME}),
 ]
 PythonVersion = Annotated[
-    str,
+    WrittenText,
     AfterValidator(_matching(PYTHON_VERSION, "write a version as in 3.11")),
     Field(json_schema_extra={"pattern": PYTHON_VERSION}),
 ]
@@ -145,7 +162,7 @@ class ModelSection(Section):
     """The base model; a single text is its id."""
 
     id: Text = Field(description="Hugging Face id, or a local directory with config.json")
-    revision: Text | None = Field(default=None, description="Commit, tag or branch")
+    revision: WrittenText | None = Field(default=None, description="Commit, tag or branch")
     trust_remote_code: bool = Field(
         default=False, description="Allow the repository's own Python code to run"
     )
@@ -291,7 +308,7 @@ class WhereSection(Section):
         BeforeValidator(_listed, json_schema_input_type=MarketChoice | tuple[MarketChoice, ...]),
         Field(min_length=1),
     ] = ("spot", "on_demand")
-    nodes: NodesText = Field(default="1..2", description="Number of machines or a range, as in 1..4")
+    nodes: NodesText = Field(default="1", description="Number of machines or a range, as in 1..4")
     max_usd_per_hour: Usd | None = Field(default=None, description="Dearest machine")
 
     def gpu_filters(self) -> tuple[units.GpuFilter, ...] | None:
@@ -315,7 +332,7 @@ class EnvironmentSection(Section):
     python: PythonVersion | None = Field(default=None, description="As in 3.11")
     packages: Texts = Field(default=(), description="Further pip requirements")
     setup: Text | None = Field(default=None, description="Shell lines run once before training")
-    env: dict[Name, str] = Field(default_factory=dict, description="Plain environment variables")
+    env: dict[Name, WrittenText] = Field(default_factory=dict, description="Plain environment variables")
     secrets: Annotated[
         tuple[Name, ...], BeforeValidator(_listed, json_schema_input_type=str | tuple[Name, ...])
     ] = Field(default=(), description="Names of environment variables; values never enter the spec")
@@ -346,27 +363,31 @@ class OutputSection(Section):
 class FineTuneSpec(Section):
     """A whole fine-tuning job, as written in `spec.yaml`."""
 
-    spec_version: Literal[1] = 1
+    spec_version: Annotated[Literal[1], BeforeValidator(_version)] = 1
     name: RunName = Field(description="Lower-case letters, digits and dashes")
     project: Text = "default"
     owner: Text | None = None
-    labels: dict[Text, str] = Field(default_factory=dict, description="Tags on everything that is rented")
-    model: Annotated[ModelSection, _keyed("id")]
-    method: Annotated[MethodSection, _keyed("kind")] = Field(default_factory=MethodSection)
+    labels: dict[Text, WrittenText] = Field(
+        default_factory=dict, description="Tags on everything that is rented"
+    )
+    model: Annotated[ModelSection, _keyed("id", ModelSection)]
+    method: Annotated[MethodSection, _keyed("kind", MethodSection)] = Field(default_factory=MethodSection)
     quantization: Quantization | None = Field(
         default=None, description="Of the frozen base; default none, 4bit for qlora"
     )
     task: TaskKind = "sft"
-    data: Annotated[DataSection, _keyed("train")] = Field(default_factory=DataSection)
-    train: Annotated[TrainSection, BeforeValidator(_or_empty)] = Field(default_factory=TrainSection)
-    evaluate: Annotated[EvaluateSection, BeforeValidator(_or_empty)] = Field(default_factory=EvaluateSection)
-    goal: Annotated[GoalSection, BeforeValidator(_or_empty)] = Field(default_factory=GoalSection)
-    where: Annotated[WhereSection, BeforeValidator(_or_empty)] = Field(default_factory=WhereSection)
-    environment: Annotated[EnvironmentSection, BeforeValidator(_or_empty)] = Field(
+    data: Annotated[DataSection, _keyed("train", DataSection)] = Field(default_factory=DataSection)
+    train: Annotated[TrainSection, _or_empty(TrainSection)] = Field(default_factory=TrainSection)
+    evaluate: Annotated[EvaluateSection, _or_empty(EvaluateSection)] = Field(default_factory=EvaluateSection)
+    goal: Annotated[GoalSection, _or_empty(GoalSection)] = Field(default_factory=GoalSection)
+    where: Annotated[WhereSection, _or_empty(WhereSection)] = Field(default_factory=WhereSection)
+    environment: Annotated[EnvironmentSection, _or_empty(EnvironmentSection)] = Field(
         default_factory=EnvironmentSection
     )
-    checkpoints: Annotated[CheckpointsSection, _keyed("uri")] = Field(default_factory=CheckpointsSection)
-    output: Annotated[OutputSection, _keyed("uri")] = Field(default_factory=OutputSection)
+    checkpoints: Annotated[CheckpointsSection, _keyed("uri", CheckpointsSection)] = Field(
+        default_factory=CheckpointsSection
+    )
+    output: Annotated[OutputSection, _keyed("uri", OutputSection)] = Field(default_factory=OutputSection)
     track: Literal["none", "mlflow", "wandb", "tensorboard"] = "none"
     notify: Texts = ()
 

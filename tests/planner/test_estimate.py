@@ -1,0 +1,242 @@
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from planner.answer import Limits, check, estimate_spec
+from planner.candidates import Candidate
+from planner.errors import NothingFitsError, OverBudgetError, PolicyError, SpecError
+from planner.estimate import build_estimate
+from planner.estimate_document import candidate_document, candidate_from_document
+from planner.intake import Overrides
+from planner.relax import nearest_fits
+from providers.offers import PriceSnapshot
+from tests.planner.factories import NOW, offer_of, question_of, snapshot_of, spec_of
+
+_A100 = snapshot_of(offer_of())
+
+
+def best_of(snapshot: PriceSnapshot = _A100, overrides: Overrides | None = None, **sections: object) -> Candidate:
+    best = build_estimate(question_of(overrides, **sections), snapshot).recommended
+    assert best is not None
+    return best
+
+
+def cost_usd(**sections: object) -> float:
+    return best_of(**sections).cost_usd.p50
+
+
+def fixed_memory_gib(**sections: object) -> float:
+    """Memory with everything chosen by the caller, so that the search cannot hide a change."""
+    train = {"micro_batch": 1, "gradient_checkpointing": True, "packing": False, **sections.pop("train", {})}
+    return best_of(train=train, **sections).memory.reserved_gib
+
+
+@pytest.mark.parametrize(
+    ("less", "more"),
+    [
+        ({"train": {"sequence_length": 512}}, {"train": {"sequence_length": 4096}}),
+        ({"method": {"rank": 8}}, {"method": {"rank": 256}}),
+        ({"train": {"micro_batch": 1}}, {"train": {"micro_batch": 4}}),
+        ({"method": {"kind": "qlora"}}, {"method": {"kind": "lora"}}),
+        ({"train": {"gradient_checkpointing": True}}, {"train": {"gradient_checkpointing": False}}),
+        ({"train": {"fused_loss": True}}, {"train": {"fused_loss": False}}),
+        ({"method": {"targets": ["q_proj"]}}, {"method": {"targets": "all-linear"}}),
+        ({"train": {"optimizer": "adamw_8bit"}, "method": {"kind": "full"}},
+         {"train": {"optimizer": "adamw_fused"}, "method": {"kind": "full"}}),
+    ],
+)  # fmt: skip
+def test_memory_moves_the_right_way(less: dict[str, object], more: dict[str, object]) -> None:
+    assert fixed_memory_gib(**less) < fixed_memory_gib(**more)
+
+
+@pytest.mark.parametrize(
+    ("less", "more"),
+    [
+        ({"train": {"epochs": 1}}, {"train": {"epochs": 3}}),
+        ({"data": {"samples": 10_000}}, {"data": {"samples": 50_000}}),
+        ({"data": {"tokens_per_sample": 200}}, {"data": {"tokens_per_sample": 800}}),
+        ({"train": {"packing": True}}, {"train": {"packing": False}}),
+        ({"train": {"gradient_checkpointing": False}}, {"train": {"gradient_checkpointing": True}}),
+        ({"method": {"kind": "lora"}}, {"method": {"kind": "qlora"}}),
+        ({"train": {"steps": 100}}, {"train": {"steps": 200}}),
+    ],
+)
+def test_cost_moves_the_right_way(less: dict[str, object], more: dict[str, object]) -> None:
+    train = {"micro_batch": 1}
+    both = [{**side, "train": {**train, **side.get("train", {})}} for side in (less, more)]
+    assert cost_usd(**both[0]) < cost_usd(**both[1])
+
+
+def test_spot_is_cheaper_and_takes_longer_at_a_third_of_the_price() -> None:
+    spot = best_of(snapshot_of(offer_of(market="spot", price=0.7)))
+    steady = best_of()
+    assert spot.cost_usd.p50 < steady.cost_usd.p50
+    assert spot.wall_clock_h.p50 > steady.wall_clock_h.p50
+    assert spot.cost_tree_usd["rework"] and not steady.cost_tree_usd["rework"]
+
+
+def test_spot_at_nearly_the_same_price_is_not_worth_it() -> None:
+    offers = snapshot_of(offer_of(price=1.16), offer_of(market="spot", price=1.15))
+    assert best_of(offers).offer.market == "on_demand"
+
+
+def test_the_whole_machine_is_billed() -> None:
+    eight = best_of(snapshot_of(offer_of(count=8, price=16.0)))
+    assert eight.gpus_total == 8
+    lines = sum(eight.cost_tree_usd[name] or 0 for name in ("compute", "rework", "reprovision", "idle"))
+    assert lines == pytest.approx(16.0 * eight.wall_clock_h.p50)
+
+
+def test_more_and_faster_gpus_take_less_time() -> None:
+    one, eight = best_of(), best_of(snapshot_of(offer_of(count=8, price=16.0)))
+    assert eight.step_time_s.p50 < one.step_time_s.p50
+    assert best_of(snapshot_of(offer_of("H100"))).step_time_s.p50 < one.step_time_s.p50
+
+
+def test_without_room_for_a_copy_the_model_is_sharded() -> None:
+    full = best_of(snapshot_of(offer_of("A100-80GB", 8, 16.0)), method={"kind": "full"})
+    assert full.parallelism.kind == "fsdp"
+    assert full.verdict != "oom"
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    gpu=st.sampled_from(["A10G", "L4", "A100", "A100-80GB", "H100"]),
+    count=st.sampled_from([1, 2, 4, 8]),
+    price=st.floats(0.05, 100),
+    spot=st.booleans(),
+    objective=st.sampled_from(["cheapest", "fastest", "best_value", "fastest_within_budget", "cheapest_by_deadline"]),
+)
+def test_invariants_of_the_json(gpu: str, count: int, price: float, spot: bool, objective: str) -> None:
+    offers = snapshot_of(offer_of(gpu, count, price, market="spot" if spot else "on_demand"))
+    question = question_of(goal={"objective": objective, "within": "24h", "budget": 50}, where={"nodes": "1..2"})
+    for candidate in build_estimate(question, offers).candidates:
+        document = candidate_document(candidate)
+        hours, gpu_hours, cost = document["wall_clock_h"], document["gpu_hours"], document["cost_usd"]
+        for name in ("p10", "p50", "p90"):
+            assert gpu_hours[name] == pytest.approx(hours[name] * document["gpus_total"])
+        assert float(cost["p10"]) <= float(cost["p50"]) <= float(cost["p90"])
+        micro = [round(float(v) * 1e6) for v in document["cost_tree_usd"].values() if v is not None]
+        assert sum(micro) == round(float(cost["p50"]) * 1e6)
+        assert document["verdict"] != "oom"
+        assert 0 <= document["p_finish_by_deadline"] <= 1
+
+
+def test_a_candidate_survives_its_json() -> None:
+    candidate = best_of(goal={"within": "24h"})
+    again = candidate_from_document(candidate_document(candidate))
+    assert candidate_document(again) == candidate_document(candidate)
+
+
+def test_unknown_price_is_refused_not_free() -> None:
+    estimate = build_estimate(question_of(), snapshot_of(offer_of(price=None)))
+    assert not estimate.candidates
+    assert [(row.reason_code, row.count) for row in estimate.rejected] == [("no_price", 1)]
+
+
+def test_an_unknown_gpu_is_refused_by_name() -> None:
+    estimate = build_estimate(question_of(), snapshot_of(offer_of("Quantum9")))
+    assert estimate.rejected[0].reason_code == "no_gpu_facts"
+    assert "Quantum9" in estimate.rejected[0].reason
+
+
+def test_suspect_prices_never_win() -> None:
+    cheap = offer_of(price=0.2, flags=("suspect_price",))
+    estimate = build_estimate(question_of(), snapshot_of(cheap, offer_of(price=2.0)))
+    assert [c.offer.price_usd_per_hour for c in estimate.candidates] == [2.0, 0.2]
+    assert not estimate.candidates[1].pareto
+
+
+def test_nothing_fits_says_what_would() -> None:
+    question = question_of(method={"kind": "full"}, where={"nodes": 1})
+    snapshot = snapshot_of(offer_of("A10G", 4, 5.0))
+    assert not build_estimate(question, snapshot).candidates
+    tight = question_of(train={"micro_batch": 16, "gradient_checkpointing": False, "packing": False})
+    snapshot = snapshot_of(offer_of("A10G"))
+    assert not build_estimate(tight, snapshot).candidates
+    nearest = nearest_fits(tight, snapshot)
+    assert nearest and all(fit.verdict in ("fits", "borderline") for fit in nearest)
+    for fit in nearest:
+        assert fit.cost_usd is not None and fit.cost_usd.p50 > 0
+
+
+def test_pareto_candidates_are_beaten_by_none() -> None:
+    offers = [offer_of(g, n, p * n) for g, p in (("A10G", 1), ("A100-80GB", 2), ("H100", 4)) for n in (1, 2, 4, 8)]
+    estimate = build_estimate(question_of(), snapshot_of(*offers))
+    frontier = [c for c in estimate.candidates if c.pareto]
+    assert 1 < len(frontier) < len(estimate.candidates)
+    for one in frontier:
+        assert not any(
+            other.cost_usd.p50 < one.cost_usd.p50 and other.wall_clock_h.p50 < one.wall_clock_h.p50
+            for other in estimate.candidates
+        )
+
+
+def test_objectives_choose_differently() -> None:
+    offers = snapshot_of(offer_of("A100-80GB", 1, 1.0), offer_of("H100", 8, 60.0))
+    assert best_of(offers, goal={"objective": "cheapest"}).offer.gpu == "A100-80GB"
+    assert best_of(offers, goal={"objective": "fastest"}).offer.gpu == "H100"
+    within = {"objective": "fastest_within_budget", "budget": 3}
+    assert best_of(offers, goal=within).offer.gpu == "A100-80GB"
+    soon = {"objective": "cheapest_by_deadline", "within": "30m"}
+    assert best_of(offers, goal=soon).offer.gpu == "H100"
+
+
+def test_overrides_fix_the_machine() -> None:
+    offers = snapshot_of(*(offer_of(g, n) for g in ("A100-80GB", "H100") for n in (1, 2)))
+    estimate = build_estimate(question_of(Overrides(gpu="H100", count=2)), offers)
+    assert {(c.offer.gpu, c.gpus_total) for c in estimate.candidates} == {("H100", 2)}
+
+
+def test_checks_end_with_their_errors(tmp_path) -> None:
+    def answer(**sections):
+        return estimate_spec(spec_of(**sections), tmp_path, _A100, NOW)
+
+    with pytest.raises(NothingFitsError):
+        check(answer(where={"gpus": ["H200"]}), Limits())
+    with pytest.raises(OverBudgetError):
+        check(answer(goal={"budget": 0.01}), Limits())
+    with pytest.raises(OverBudgetError):
+        check(answer(), Limits(cost_usd=0.01))
+    with pytest.raises(PolicyError):
+        check(answer(goal={"within": "1m"}), Limits())
+    with pytest.raises(PolicyError):
+        check(answer(), Limits(wall_clock_h=0.01))
+    check(answer(goal={"within": "48h", "budget": 100}), Limits(cost_usd=100, wall_clock_h=48))
+
+
+def test_unknown_amount_of_data_is_an_error_not_a_guess() -> None:
+    with pytest.raises(SpecError, match=r"data\.samples"):
+        question_of(data={"samples": None})
+
+
+def test_unknown_lengths_are_an_upper_bound_and_said() -> None:
+    question = question_of(data={"tokens_per_sample": None}, train={"packing": False})
+    assert question.job.row_tokens == 2048
+    assert [code for code, _ in question.job.warnings] == ["tokens_per_sample_unknown"]
+
+
+def test_global_batch_must_divide() -> None:
+    estimate = build_estimate(question_of(), snapshot_of(offer_of(count=3)))
+    assert "does not divide" in estimate.rejected[0].reason
+
+
+def test_the_limit_cuts_rows_but_not_counts() -> None:
+    offers = snapshot_of(*(offer_of(price=1 + n / 10, region=f"r{n}") for n in range(30)))
+    estimate = build_estimate(question_of(), offers, limit=5)
+    assert len(estimate.candidates) == 5 and estimate.candidates_total == 30
+    assert [c.rank for c in estimate.candidates] == [1, 2, 3, 4, 5]
+
+
+def test_finish_times_follow_the_clock() -> None:
+    question = question_of()
+    later = replace(question, goal=replace(question.goal, now=NOW.replace(year=2027)))
+    assert build_estimate(question, _A100).candidates[0].finish_at < build_estimate(later, _A100).candidates[0].finish_at
+
+
+def test_host_memory_that_is_too_small_is_flagged() -> None:
+    assert "host_ram_short" in best_of(snapshot_of(offer_of(ram_gib=2.0))).offer.flags
+    assert math.isclose(best_of().cost_usd.p50, best_of(snapshot_of(offer_of(ram_gib=2.0))).cost_usd.p50)
