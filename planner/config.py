@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 APP_NAME = "tuneplan"
@@ -79,4 +79,12 @@ def load_config(path: Path) -> Config:
     """
     if not path.exists():
         return Config()
-    return Config()
+    from planner.config_file import read_config_file  # pydantic and YAML only where there is a file
+
+    read = read_config_file(path)
+    config = Config()
+    if read.prices.max_age is not None:
+        config = replace(config, prices=PricesConfig(max_age_s=read.prices.max_age))
+    if read.local.usd_per_hour is not None:
+        config = replace(config, local=LocalConfig(usd_per_hour=read.local.usd_per_hour))
+    return config

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from planner.errors import Finding, SpecError
 from planner.units import shown
-from planner.yaml_source import KeyPath, YamlSource
+from planner.yaml_source import KeyPath, YamlSource, scalar_value
 
 MAX_FINDINGS = 50
 
@@ -125,7 +125,20 @@ def _finding(
         described = _describe(model, path)
         return source.finding(path, "missing, it must be given", code="missing_key", hint=described)
     at_key = "[key]" in details[0]["loc"]
-    return source.finding(path, _wrong_value(details), at_key=at_key, code="bad_value")
+    hint = _quotes_hint(details)
+    return source.finding(path, _wrong_value(details), at_key=at_key, code="bad_value", hint=hint)
+
+
+def _quotes_hint(details: list[ErrorDetails]) -> str | None:
+    """Quotes make text of `true`, and text of a number; both are common slips."""
+    kinds = {detail["type"] for detail in details}
+    value = details[0]["input"]
+    if "string_type" in kinds and isinstance(value, bool):
+        return "put it in quotes to make it text"
+    if kinds & {"int_type", "float_type", "bool_type"} and isinstance(value, str):
+        meant = scalar_value(value)
+        return "take the quotes off" if isinstance(meant, (int, float)) else None
+    return None
 
 
 def _wrong_value(details: list[ErrorDetails]) -> str:
@@ -136,7 +149,7 @@ def _wrong_value(details: list[ErrorDetails]) -> str:
             return str(context["error"])
         if detail["type"] in _RULES:
             rule = _RULES[detail["type"]].format(**context)
-            return f"{rule}, got {_got(detail['input'])}"
+            return rule if "must not" in rule else f"{rule}, got {_got(detail['input'])}"
     wanted = list(dict.fromkeys(word for detail in details for word in _wanted(detail)))
     value = details[0]["input"]
     message = f"expected {_either(wanted)}, got {_got(value)}"

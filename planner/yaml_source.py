@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from planner.units import shown
 from planner.yaml_nodes import Node, parse_nodes
 
 MAX_NUMBER_CHARS = 400
+_PRIVATE = frozenset(("env", "secrets"))  # a secret may stand there by mistake: never repeat the line
 
 _NULLS = frozenset(("", "~", "null", "Null", "NULL"))
 _BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -70,7 +71,8 @@ class YamlSource:
         line, column = place.line, place.column
         if at_key or known != path:
             line, column = place.key_line, place.key_column
-        return self.source.finding(line, column, message, path=path_text(path), **rest)
+        finding = self.source.finding(line, column, message, path=path_text(path), **rest)
+        return replace(finding, excerpt=None) if _PRIVATE.intersection(path) else finding
 
 
 def path_text(path: KeyPath) -> str:

@@ -17,6 +17,7 @@ from planner.cli.output import PAYLOAD_WRITTEN
 
 # name -> (module whose `command` is run, short help), in the order of use. Help reads this table alone.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "init": ("planner.cli.init", "Write a commented spec.yaml"),
     "estimate": ("planner.cli.estimate", "Memory, time and cost of a spec on every offer, ranked"),
     "launch": ("planner.cli.launch", "Launch a plan or a spec"),
     "resume": ("planner.cli.resume", "Go on with a run from its last committed checkpoint"),

@@ -1,0 +1,79 @@
+"""What a spec may say that this version cannot do yet: one clear finding a key, never silence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from planner.errors import Finding
+from planner.spec import FineTuneSpec
+
+_TASKS = ("sft", "classification")
+_METHODS = ("full", "lora", "dora", "rslora")
+_OPTIMIZERS = ("adamw", "adamw_fused", "adafactor", "sgd")
+
+
+def unsupported(spec: FineTuneSpec, *, for_launch: bool = False) -> list[Finding]:
+    """Everything asked for that is not built yet, code `not_yet_supported`, with dotted paths and no places.
+
+    Args:
+        spec: The whole spec.
+        for_launch: Also what only running needs; an estimate may know more than the worker can do.
+    """
+    found = list(_estimating(spec))
+    if for_launch:
+        found += _training(spec)
+        found += _surroundings(spec)
+        found += _places(spec)
+    return found
+
+
+def _not_yet(path: str, what: str, hint: str | None = None) -> Finding:
+    return Finding(f"{what} is not yet supported", path=path, code="not_yet_supported", hint=hint)
+
+
+def _estimating(spec: FineTuneSpec) -> Iterator[Finding]:
+    if "reserved" in spec.where.market:
+        yield _not_yet("where.market", "the market `reserved`", "use spot or on_demand")
+
+
+def _training(spec: FineTuneSpec) -> Iterator[Finding]:
+    if spec.task not in _TASKS:
+        yield _not_yet("task", f"launching task {spec.task}", f"tasks that run are {', '.join(_TASKS)}")
+    if spec.method.kind not in _METHODS:
+        hint = f"methods that run are {', '.join(_METHODS)}"
+        yield _not_yet("method.kind", f"launching method {spec.method.kind}", hint)
+    if spec.effective_quantization() != "none" and spec.method.kind not in ("qlora", "qdora"):
+        yield _not_yet("quantization", f"launching on a {spec.quantization} base", "leave quantization out")
+    if spec.train.optimizer not in _OPTIMIZERS:
+        hint = f"optimizers that run are {', '.join(_OPTIMIZERS)}"
+        yield _not_yet("train.optimizer", f"launching with {spec.train.optimizer}", hint)
+    if spec.train.precision == "fp8":
+        yield _not_yet("train.precision", "launching with fp8", "use bf16")
+    if spec.train.fused_loss:
+        yield _not_yet("train.fused_loss", "launching with a fused loss", "set it to false")
+    if spec.evaluate.every is not None:
+        yield _not_yet("evaluate.every", "evaluating during training", "leave it out")
+    if spec.goal.metric is not None:
+        yield _not_yet("goal.metric", "stopping at a metric", "leave it out")
+
+
+def _surroundings(spec: FineTuneSpec) -> Iterator[Finding]:
+    if spec.track != "none":
+        yield _not_yet("track", f"tracking with {spec.track}", "leave it out")
+    if spec.notify:
+        yield _not_yet("notify", "notifying", "leave it out")
+    for key in ("image", "python", "packages", "setup"):
+        if getattr(spec.environment, key):
+            yield _not_yet(f"environment.{key}", f"environment.{key} on this machine", "leave it out")
+
+
+def _places(spec: FineTuneSpec) -> Iterator[Finding]:
+    for key in ("train", "eval"):
+        text = getattr(spec.data, key)
+        if text is not None and "://" in text and not text.startswith("file://"):
+            yield _not_yet(f"data.{key}", f"training on {text.split('://')[0]}://", "use a local file")
+    for key in ("checkpoints", "output"):
+        uri = getattr(spec, key).uri
+        if uri is not None and "://" in uri and not uri.startswith("file://"):
+            scheme = uri.split("://")[0]
+            yield _not_yet(f"{key}.uri", f"{scheme}:// for {key}", "use a file:// URI or a path")
