@@ -59,10 +59,21 @@ def main() -> None:
     shutil.rmtree(HOME, ignore_errors=True)
     os.environ["PLAN_HOME"] = str(HOME)
     began = time.monotonic()
-    say("1. What would it take to fine-tune an 8B model? Every offer of the price snapshot, priced for this job")
+    say(
+        "1. What would it take to fine-tune an 8B model? Every offer of the price snapshot, priced for this job"
+    )
     plan("estimate", str(HERE / "llama-3.1-8b-lora.yaml"))
     say("2. A real fine-tune on this machine: a tiny model that can add learns to subtract")
-    plan("launch", str(HERE / "tiny-goat" / "spec.yaml"), "--infra", "local", "--run-id", RUN, "--no-cap", "--yes")
+    plan(
+        "launch",
+        str(HERE / "tiny-goat" / "spec.yaml"),
+        "--infra",
+        "local",
+        "--run-id",
+        RUN,
+        "--no-cap",
+        "--yes",
+    )
     say("3. The machine is taken away: SIGKILL right after the first committed checkpoint")
     run = wait_for_checkpoint()
     for pid in run["pids"]:

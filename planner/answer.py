@@ -111,19 +111,21 @@ def check(answer: Answer, limits: Limits) -> None:
     goal = answer.estimate.question.goal
     for budget in (goal.budget_usd, limits.cost_usd):
         if budget is not None and best.cost_usd.p50 > budget:
-            raise OverBudgetError(f"the best candidate costs about ${best.cost_usd.p50:,.2f}, over ${budget:,.2f}")
+            raise OverBudgetError(
+                f"the best candidate costs about ${best.cost_usd.p50:,.2f}, over ${budget:,.2f}"
+            )
     if goal.deadline is not None and (best.p_finish_by_deadline or 0.0) < _EVEN_CHANCE:
         raise PolicyError(
             f"no candidate is likely to finish by {goal.deadline:%Y-%m-%d %H:%M} UTC",
             hint=f"the best one needs about {best.wall_clock_h.p50:.1f} h",
         )
     if limits.wall_clock_h is not None and best.wall_clock_h.p50 > limits.wall_clock_h:
-        raise PolicyError(f"the best candidate takes about {best.wall_clock_h.p50:.1f} h, over {limits.wall_clock_h:g} h")
+        raise PolicyError(
+            f"the best candidate takes about {best.wall_clock_h.p50:.1f} h, over {limits.wall_clock_h:g} h"
+        )
 
 
 def _nearest_hint(nearest: tuple[NearestFit, ...]) -> str | None:
     if not nearest:
         return None
-    return "this would fit: " + "; or ".join(
-        ", ".join(f"{key}: {value}" for key, value in fit.changes.items()) for fit in nearest
-    )
+    return "this would fit: " + "; or ".join(fit.text() for fit in nearest)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from planner.errors import UsageError
 from planner.lengths import Lengths, lengths_of
+from providers.errors import UsageError
 
 #: A file up to this size is read whole; of a larger one the head is read and the rest scaled by bytes.
 _READ_WHOLE_BYTES = 8 * 2**20
@@ -56,7 +56,9 @@ def measure_dataset(path: Path, chars_per_token: float = _CHARS_PER_TOKEN) -> Da
             head = file.read(_READ_WHOLE_BYTES)
         text = _whole_lines(head, size).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {path}: {error}", hint="data files are UTF-8 text", path="data.train") from None
+        raise UsageError(
+            f"cannot read {path}: {error}", hint="data files are UTF-8 text", path="data.train"
+        ) from None
     lengths = list(_example_chars(path, text))
     if not lengths:
         raise UsageError(f"{path} has no examples", path="data.train", hint="write one example a line")
@@ -90,7 +92,11 @@ def _example_chars(path: Path, text: str) -> Iterator[int]:
         rows: Iterable[Any] = csv.DictReader(text.splitlines())
         yield from (_chars(row) for row in rows)
     elif path.suffix in (".jsonl", ".json", ".ndjson"):
-        yield from (_json_chars(path, number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip())
+        yield from (
+            _json_chars(path, number, line)
+            for number, line in enumerate(text.splitlines(), 1)
+            if line.strip()
+        )
     else:
         yield from (len(line) for line in text.splitlines() if line.strip())
 

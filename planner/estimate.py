@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import date, datetime, timedelta
 
 from planner.candidates import Candidate, CandidateMemory
 from planner.job import Assumption
@@ -20,6 +20,8 @@ from planner.search import Refusal
 from providers.offers import Coverage, Offer, PriceSnapshot
 
 _GIB = 2.0**30
+#: Spot prices moved by a median factor of 1.3 between two readings months apart.
+MAX_AGE_DAYS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ def build_estimate(question: Question, snapshot: PriceSnapshot, *, limit: int | 
         candidates_total=len(priced),
         rejected=refusals.sorted(),
         assumptions=(*question.job.assumptions, *_assumptions(candidates)),
-        warnings=(*question.job.warnings, *_warnings(candidates, snapshot)),
+        warnings=(*question.job.warnings, *_warnings(question, candidates, snapshot)),
     )
 
 
@@ -93,7 +95,9 @@ class _Refusals:
         self._found[code, reason] = (count + 1, example)
 
     def sorted(self) -> tuple[Rejection, ...]:
-        rows = (Rejection(code, reason, count, offer) for (code, reason), (count, offer) in self._found.items())
+        rows = (
+            Rejection(code, reason, count, offer) for (code, reason), (count, offer) in self._found.items()
+        )
         return tuple(sorted(rows, key=lambda row: (-row.count, row.reason)))
 
 
@@ -167,7 +171,13 @@ def _candidate_id(item: Priced) -> str:
         str(part)
         for part in (
             *(offer.cloud, offer.region, offer.zone, offer.instance_type, offer.gpu, offer.gpus_per_node),
-            *(offer.market, item.nodes, setup.parallelism.kind, setup.micro_batch, setup.gradient_checkpointing),
+            *(
+                offer.market,
+                item.nodes,
+                setup.parallelism.kind,
+                setup.micro_batch,
+                setup.gradient_checkpointing,
+            ),
         )
     )
     return "c-" + hashlib.sha256(text.encode()).hexdigest()[:10]
@@ -205,14 +215,33 @@ def _finish_at(question: Question, finish_h: Quantiles) -> tuple[str, str, str]:
 
 def _assumptions(candidates: tuple[Candidate, ...]) -> Iterator[Assumption]:
     yield Assumption("machine start, set-up, model download", "typical", "s", ASSUMED_SOURCE)
-    yield Assumption("capacity", "at once", "", "the first start is assumed to find a machine; waits follow preemptions only")
+    yield Assumption(
+        "capacity",
+        "at once",
+        "",
+        "the first start is assumed to find a machine; waits follow preemptions only",
+    )
     yield Assumption("checkpoint storage", STORAGE_USD_PER_GB_MONTH, "USD per GB-month", STORAGE_SOURCE)
     if any(candidate.offer.market == "spot" for candidate in candidates):
         hazard = spot_hazard_per_h("any", 1)
         yield Assumption("spot interruptions, one machine", hazard.p50, "per hour", PRIOR_SOURCE)
 
 
-def _warnings(candidates: tuple[Candidate, ...], snapshot: PriceSnapshot) -> Iterator[tuple[str, str]]:
+def _old_price(offer: Offer, now: datetime) -> str | None:
+    """How old the price is, if that is too old or unknown."""
+    if offer.market == "local":
+        return None
+    if offer.as_of_at is None:
+        return "undated"
+    days = (now.date() - date.fromisoformat(offer.as_of_at[:10])).days
+    return f"{days} days old" if days > MAX_AGE_DAYS else None
+
+
+def _warnings(
+    question: Question, candidates: tuple[Candidate, ...], snapshot: PriceSnapshot
+) -> Iterator[tuple[str, str]]:
+    if candidates and (said := _old_price(candidates[0].offer, question.goal.now)):
+        yield "old_price", f"the best candidate's price is {said}: look at a fresh one before you rely on it"
     if any(candidate.cost_tree_usd["egress"] is None for candidate in candidates):
         yield "egress_unknown", "egress is not in the total: where the checkpoints go is not known yet"
     partial = [cover.cloud for cover in snapshot.coverage if not cover.complete]

@@ -1,4 +1,4 @@
-"""The estimate as the JSON that outside tools rely on (schema `tuneplan/estimate`), and candidates read back from it."""
+"""The estimate as the JSON that outside tools rely on (`tuneplan/estimate`), and candidates read back from it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ def _prices(estimate: Estimate) -> dict[str, Any]:
         "newest_as_of_at": dates[-1] if dates else None,
         "live": estimate.live,
         "coverage": [
-            {"cloud": cover.cloud, "rows": cover.rows, "complete": cover.complete} for cover in estimate.coverage
+            {"cloud": cover.cloud, "rows": cover.rows, "complete": cover.complete}
+            for cover in estimate.coverage
         ],
     }
 

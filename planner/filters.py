@@ -8,6 +8,7 @@ from planner.spec import WhereSection
 from planner.units import GpuFilter
 from providers.offers import Offer
 
+
 @dataclass(frozen=True, slots=True)
 class OfferFilter:
     """What the spec says about machines; None allows everything.
@@ -52,7 +53,9 @@ class OfferFilter:
         return None
 
     def _machine(self, offer: Offer) -> str | None:
-        if self.gpus is not None and not any(gpu.matches(offer.gpu, offer.gpus_per_node) for gpu in self.gpus):
+        if self.gpus is not None and not any(
+            gpu.matches(offer.gpu, offer.gpus_per_node) for gpu in self.gpus
+        ):
             return "not in where.gpus"
         if self.gpu_count is not None and offer.gpus_per_node != self.gpu_count:
             return f"not {self.gpu_count} GPUs in a machine"

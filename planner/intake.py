@@ -59,9 +59,7 @@ def gather(spec: FineTuneSpec, base_dir: Path, now: datetime, overrides: Overrid
     """
     fixed = overrides or Overrides()
     arch = load_architecture(spec.model.id, base_dir, spec.model.revision)
-    job = size_job(
-        spec, _facts(spec.data.train, base_dir, arch), _facts(spec.data.eval, base_dir, arch)
-    )
+    job = size_job(spec, _facts(spec.data.train, base_dir, arch), _facts(spec.data.eval, base_dir, arch))
     base = _base_setup(spec, arch, job)
     counts = parameter_counts(arch, spec.task, spec.data.labels)
     return Question(

@@ -14,10 +14,10 @@ from pydantic import ValidationError
 
 import planner
 from planner.candidates import Candidate
-from planner.errors import UsageError
 from planner.estimate import Estimate
 from planner.estimate_document import candidate_document, candidate_from_document
 from planner.spec import FineTuneSpec
+from providers.errors import UsageError
 
 SCHEMA = "tuneplan/plan"
 SCHEMA_VERSION = 1
@@ -58,11 +58,13 @@ class Plan:
         for candidate in self.candidates:
             if candidate.candidate_id == candidate_id:
                 return candidate
-        raise UsageError(f"the plan has no candidate {candidate_id!r}", hint="ids are in `plan estimate -o json`")
+        raise UsageError(
+            f"the plan has no candidate {candidate_id!r}", hint="ids are in `plan estimate -o json`"
+        )
 
 
 def hash_text(value: Any) -> str:
-    """"sha256:..." of a value's canonical JSON: sorted keys, no spaces.
+    """ "sha256:..." of a value's canonical JSON: sorted keys, no spaces.
 
     >>> hash_text({"b": 1, "a": 2}) == hash_text({"a": 2, "b": 1})
     True
@@ -137,7 +139,8 @@ def load_plan(path: Path) -> Plan:
         plan = _from_document(document)
     except (KeyError, TypeError, ValueError, ValidationError) as error:
         raise UsageError(
-            f"{path} is not a complete plan: {type(error).__name__}", hint="make it again: `plan estimate --out`"
+            f"{path} is not a complete plan: {type(error).__name__}",
+            hint="make it again: `plan estimate --out`",
         ) from error
     if _plan_hash(plan.spec_hash, plan.snapshot_id, document["candidates"]) != plan.plan_hash or (
         hash_text(plan.spec.canonical()) != plan.spec_hash
@@ -160,7 +163,9 @@ def _read(path: Path) -> Mapping[str, Any]:
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         raise UsageError(f"{path} is not a plan", hint="a plan file is made by `plan estimate --out`")
     if document.get("schema_version") != SCHEMA_VERSION:
-        raise UsageError(f"{path} has plan format {document.get('schema_version')}, this tuneplan reads {SCHEMA_VERSION}")
+        raise UsageError(
+            f"{path} has plan format {document.get('schema_version')}, this tuneplan reads {SCHEMA_VERSION}"
+        )
     return document
 
 

@@ -13,6 +13,8 @@ from planner.quantiles import Quantiles
 from planner.question import Question
 from providers.offers import PriceSnapshot
 
+_ALL_MARKETS = frozenset({"spot", "on_demand"})
+
 _Change = tuple[dict[str, Any], Question]
 
 
@@ -23,6 +25,10 @@ class NearestFit:
     changes: dict[str, Any]
     verdict: Verdict
     cost_usd: Quantiles | None
+
+    def text(self) -> str:
+        """The changes as one would write them in the spec."""
+        return ", ".join(f"{key}: {_yaml(value)}" for key, value in self.changes.items())
 
 
 def nearest_fits(question: Question, snapshot: PriceSnapshot, *, most: int = 5) -> tuple[NearestFit, ...]:
@@ -36,6 +42,8 @@ def nearest_fits(question: Question, snapshot: PriceSnapshot, *, most: int = 5) 
     found: list[NearestFit] = []
     changes: dict[str, Any]
     for changes, changed in _changes(question):
+        if "where" in changes and any(key.startswith("where") for fit in found for key in fit.changes):
+            continue
         best = build_estimate(changed, snapshot, limit=1).recommended
         if best is not None:
             found.append(NearestFit(changes, best.verdict, best.cost_usd))
@@ -55,7 +63,9 @@ def _changes(question: Question) -> Iterator[_Change]:
     yield _together(*gentle, _weight_changes)
 
 
-def _together(changes: dict[str, Any], question: Question, kind: Callable[[Question], Iterable[_Change]]) -> _Change:
+def _together(
+    changes: dict[str, Any], question: Question, kind: Callable[[Question], Iterable[_Change]]
+) -> _Change:
     """Apply a kind of change until none of it is left."""
     while (step := next(iter(kind(question)), None)) is not None:
         changes, question = changes | step[0], step[1]
@@ -98,17 +108,37 @@ def _weight_changes(question: Question) -> Iterator[_Change]:
 def _machine_changes(question: Question) -> Iterator[_Change]:
     more = tuple(sorted({*question.nodes, *(2 * nodes for nodes in question.nodes)}))
     yield {"where.nodes": f"1..{more[-1]}"}, replace(question, nodes=more)
-    wide = OfferFilter(markets=question.filter.markets)
-    if question.filter != wide:
+    for key, wider in _wider(question.filter):
+        if wider != question.filter:
+            yield {f"where.{key}": None}, replace(question, filter=wider)
+    if question.filter.markets != _ALL_MARKETS:
         yield (
-            {"where": {"market": sorted(question.filter.markets)}},
-            replace(question, filter=wide),
+            {"where.market": sorted(_ALL_MARKETS)},
+            replace(question, filter=replace(question.filter, markets=_ALL_MARKETS)),
         )
+    wide = OfferFilter(markets=_ALL_MARKETS)
+    if question.filter != wide:
+        yield {"where": None}, replace(question, filter=wide)
+
+
+def _wider(allowed: OfferFilter) -> Iterator[tuple[str, OfferFilter]]:
+    """The filter without each of its conditions, by the spec's key."""
+    yield "gpus", replace(allowed, gpus=None, gpu_count=None)
+    yield "gpu_memory", replace(allowed, gpu_memory_gib=None)
+    yield "max_usd_per_hour", replace(allowed, max_usd_per_hour=None)
+    yield "clouds", replace(allowed, clouds=None)
+    yield "regions", replace(allowed, regions=None)
 
 
 def explain_nothing(estimate: Estimate) -> str:
     """One sentence on why there is no candidate: the commonest reason."""
     if not estimate.rejected:
         return "there is no offer at all in the price snapshot"
-    row = estimate.rejected[0]
+    row = next((row for row in estimate.rejected if row.reason_code != "filtered"), estimate.rejected[0])
     return f"none of {sum(r.count for r in estimate.rejected)} offers can run this job: {row.reason} ({row.count})"
+
+
+def _yaml(value: Any) -> str:
+    if value is None:
+        return "any"
+    return str(value).lower() if isinstance(value, bool) else str(value)

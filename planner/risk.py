@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 from planner.quantiles import Quantiles
 
-PRIOR_SOURCE = "pooled public spot traces 2022-2025 (AWS V100 0.24-0.60/h, GCP H100 0.25/h), halved: see docstring"
+PRIOR_SOURCE = (
+    "pooled public spot traces 2022-2025 (AWS V100 0.24-0.60/h, GCP H100 0.25/h), halved: see docstring"
+)
 
 _GPU_HAZARD_PER_H = Quantiles(0.03, 0.12, 0.40)
 _GCP_CPU_HAZARD_PER_H = Quantiles(0.005, 0.017, 0.07)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from planner.job import Job
 from planner.memory import MemoryEstimate, estimate_memory
-from planner.setup import Cluster, ParallelKind, Parallelism, TrainingSetup
+from planner.setup import Cluster, Parallelism, ParallelKind, TrainingSetup
 from planner.throughput import StepEstimate, estimate_step
 
 #: Rows in flight beyond this many tokens no longer make a GPU faster, they only fill its memory.

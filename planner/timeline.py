@@ -34,7 +34,9 @@ class Timeline:
     interruptions: Interruptions
 
 
-def timeline(steps: int, step_time_s: Quantiles, around: Overheads, hazard_per_h: Quantiles | None) -> Timeline:
+def timeline(
+    steps: int, step_time_s: Quantiles, around: Overheads, hazard_per_h: Quantiles | None
+) -> Timeline:
     """Billed hours and finish of one run.
 
     Quantiles of the parts are added: steps, overheads and interruptions share their causes (a slow machine is slow in

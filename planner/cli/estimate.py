@@ -53,6 +53,7 @@ _MORE = 10
 @pass_app
 def command(
     app: App,
+    /,
     spec_file: Path,
     infra: str,
     limit: int,

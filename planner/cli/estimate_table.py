@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from datetime import date, datetime
 
 from planner.candidates import Candidate
-from planner.estimate import Estimate
+from planner.estimate import Estimate, Rejection
 from planner.quantiles import Quantiles
 from planner.relax import NearestFit
 from planner.spec import FineTuneSpec
 from providers.offers import Offer
 
-_NUMBER_COLUMNS = ("#", "$/h", "hours", "total $", "P(in time)")
+_NUMBER_COLUMNS = ("#", "$/h", "time", "total $", "P(in time)")
 
 
 def render_estimate(estimate: Estimate, spec: FineTuneSpec, *, rows: int, width: int) -> str:
@@ -36,11 +36,10 @@ def render_nearest(nearest: Sequence[NearestFit]) -> str:
     """The changes that would make it fit."""
     if not nearest:
         return "no single change of the spec makes it fit"
-    lines = ["these changes would make it fit:"]
+    lines = ["each of these changes would make it fit:"]
     for fit in nearest:
         cost = "price unknown" if fit.cost_usd is None else f"about ${fit.cost_usd.p50:,.2f}"
-        changes = ", ".join(f"{key}: {value}" for key, value in fit.changes.items())
-        lines.append(f"  {changes}  ({fit.verdict}, {cost})")
+        lines.append(f"  {fit.text()}  ({fit.verdict}, {cost})")
     return "\n".join(lines)
 
 
@@ -86,7 +85,7 @@ def _table(estimate: Estimate, rows: int, width: int) -> str:
 
 def _columns(estimate: Estimate) -> tuple[str, ...]:
     timed = ("P(in time)",) if estimate.question.goal.deadline is not None else ()
-    return ("#", "where", "GPUs", "market", "$/h", "hours", "total $", *timed, "fits", "price age")
+    return ("#", "where", "GPUs", "market", "$/h", "time", "total $", *timed, "fits", "price age")
 
 
 def _row(estimate: Estimate, candidate: Candidate) -> Iterator[str]:
@@ -96,7 +95,7 @@ def _row(estimate: Estimate, candidate: Candidate) -> Iterator[str]:
     yield f"{candidate.nodes} x {_gpus(offer)}" if candidate.nodes > 1 else _gpus(offer)
     yield offer.market.replace("_", "-")
     yield _usd((offer.price_usd_per_hour or 0.0) * candidate.nodes)
-    yield _span(candidate.wall_clock_h, 1)
+    yield _duration(candidate.wall_clock_h)
     yield _span(candidate.cost_usd, 2)
     if estimate.question.goal.deadline is not None:
         yield "?" if candidate.p_finish_by_deadline is None else f"{candidate.p_finish_by_deadline:.0%}"
@@ -114,36 +113,66 @@ def _best(best: Candidate) -> str:
         f"best    {best.offer.cloud} {best.offer.instance_type or ''} {_gpus(best.offer)} in "
         f"{best.offer.zone or best.offer.region}: {best.parallelism.kind}, micro-batch {best.micro_batch} x "
         f"{best.grad_accum} accumulated, checkpointing {'on' if best.gradient_checkpointing else 'off'}",
-        f"memory  {memory.reserved_gib:.1f} GiB reserved a GPU (up to {memory.upper_gib:.1f}) of {memory.limit_gib:.1f}: "
+        f"memory  {memory.reserved_gib:.1f} GiB a GPU (up to {memory.upper_gib:.1f}) of {memory.limit_gib:.1f}: "
         + ", ".join(_largest(memory.components_gib)),
         f"time    {best.step_time_s.p50:.2f} s a step, {best.tokens_per_s_total.p50:,.0f} tokens/s, "
         f"{best.gpu_hours.p50:.1f} GPU-hours",
-        "cost    "
-        + ", ".join(
-            f"{name} {'unknown' if value is None else _usd(value)}"
-            for name, value in best.cost_tree_usd.items()
-            if value is None or value >= 0.005
-        ),
+        f"cost    {_lines(best)}",
     ]
     if best.offer.flags:
         lines.append(f"flags   {', '.join(best.offer.flags)}")
     return "\n".join(lines)
 
 
+def _lines(best: Candidate) -> str:
+    """The cost lines that are a cent or more, or unknown."""
+    lines = [
+        f"{name} {'unknown' if value is None else _usd(value)}"
+        for name, value in best.cost_tree_usd.items()
+        if value is None or value >= 0.005
+    ]
+    return ", ".join(lines) or "less than a cent"
+
+
 def _largest(components: dict[str, float], most: int = 4) -> Iterator[str]:
     for name, value in sorted(components.items(), key=lambda item: -item[1])[:most]:
-        yield f"{name.replace('_', ' ')} {value:.1f}"
+        yield (
+            f"{name.replace('_', ' ')} {value:.1f}"
+            if value >= 0.1
+            else f"{name.replace('_', ' ')} {value:.2g}"
+        )
 
 
 def _footer(estimate: Estimate, shown: int) -> Iterator[str]:
     yield (
-        f"shown {shown} of {estimate.candidates_total:,} ways to run it; hours and total are p50 (p10-p90), "
-        "US dollars before tax"
+        f"shown {shown} of {estimate.candidates_total:,} ways to run it; time and total are p50 (p10-p90), "
+        "billed time and US dollars before tax"
     )
-    for row in estimate.rejected[:4]:
-        yield f"dropped {row.count:,} offers: {row.reason}"
+    yield from _dropped(estimate.rejected)
     for _, message in estimate.warnings:
         yield f"note: {message}"
+
+
+def _dropped(rejected: Sequence[Rejection], most: int = 5) -> Iterator[str]:
+    """One line a reason; everything that is too small is one reason."""
+    small = [row for row in rejected if row.reason_code == "oom"]
+    rest = [row for row in rejected if row.reason_code != "oom"]
+    for row in rest[:most]:
+        yield f"dropped {row.count:,} offers: {row.reason}"
+    if len(rest) > most:
+        yield f"dropped {sum(row.count for row in rest[most:]):,} offers for {len(rest) - most} more reasons"
+    if small:
+        names = [row.reason.partition(":")[0] for row in small]
+        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        yield f"dropped {sum(row.count for row in small):,} offers: too little memory ({', '.join(names[:4])}{more})"
+
+
+def _duration(hours: Quantiles) -> str:
+    """Hours, or minutes or seconds where an hour is too coarse."""
+    unit, size = next(
+        (u, s) for u, s in (("h", 1.0), ("min", 60.0), ("s", 3600.0)) if hours.p50 * s >= 1 or u == "s"
+    )
+    return f"{_number(hours.p50 * size, 1)} {unit} ({_number(hours.p10 * size, 1)}-{_number(hours.p90 * size, 1)})"
 
 
 def _span(value: Quantiles, digits: int) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from planner.dataset import measure_dataset
-from planner.errors import UsageError
+from providers.errors import UsageError
 
 
 def _lines(path: Path, rows: list[object]) -> Path:

@@ -18,7 +18,9 @@ from tests.planner.factories import NOW, offer_of, question_of, snapshot_of, spe
 _A100 = snapshot_of(offer_of())
 
 
-def best_of(snapshot: PriceSnapshot = _A100, overrides: Overrides | None = None, **sections: object) -> Candidate:
+def best_of(
+    snapshot: PriceSnapshot = _A100, overrides: Overrides | None = None, **sections: object
+) -> Candidate:
     best = build_estimate(question_of(overrides, **sections), snapshot).recommended
     assert best is not None
     return best
@@ -108,11 +110,15 @@ def test_without_room_for_a_copy_the_model_is_sharded() -> None:
     count=st.sampled_from([1, 2, 4, 8]),
     price=st.floats(0.05, 100),
     spot=st.booleans(),
-    objective=st.sampled_from(["cheapest", "fastest", "best_value", "fastest_within_budget", "cheapest_by_deadline"]),
+    objective=st.sampled_from(
+        ["cheapest", "fastest", "best_value", "fastest_within_budget", "cheapest_by_deadline"]
+    ),
 )
 def test_invariants_of_the_json(gpu: str, count: int, price: float, spot: bool, objective: str) -> None:
     offers = snapshot_of(offer_of(gpu, count, price, market="spot" if spot else "on_demand"))
-    question = question_of(goal={"objective": objective, "within": "24h", "budget": 50}, where={"nodes": "1..2"})
+    question = question_of(
+        goal={"objective": objective, "within": "24h", "budget": 50}, where={"nodes": "1..2"}
+    )
     for candidate in build_estimate(question, offers).candidates:
         document = candidate_document(candidate)
         hours, gpu_hours, cost = document["wall_clock_h"], document["gpu_hours"], document["cost_usd"]
@@ -164,7 +170,9 @@ def test_nothing_fits_says_what_would() -> None:
 
 
 def test_pareto_candidates_are_beaten_by_none() -> None:
-    offers = [offer_of(g, n, p * n) for g, p in (("A10G", 1), ("A100-80GB", 2), ("H100", 4)) for n in (1, 2, 4, 8)]
+    offers = [
+        offer_of(g, n, p * n) for g, p in (("A10G", 1), ("A100-80GB", 2), ("H100", 4)) for n in (1, 2, 4, 8)
+    ]
     estimate = build_estimate(question_of(), snapshot_of(*offers))
     frontier = [c for c in estimate.candidates if c.pareto]
     assert 1 < len(frontier) < len(estimate.candidates)
@@ -234,7 +242,10 @@ def test_the_limit_cuts_rows_but_not_counts() -> None:
 def test_finish_times_follow_the_clock() -> None:
     question = question_of()
     later = replace(question, goal=replace(question.goal, now=NOW.replace(year=2027)))
-    assert build_estimate(question, _A100).candidates[0].finish_at < build_estimate(later, _A100).candidates[0].finish_at
+    assert (
+        build_estimate(question, _A100).candidates[0].finish_at
+        < build_estimate(later, _A100).candidates[0].finish_at
+    )
 
 
 def test_host_memory_that_is_too_small_is_flagged() -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from planner.answer import estimate_spec
-from planner.errors import UsageError
 from planner.plan import Plan, load_plan, save_plan
+from providers.errors import UsageError
 from tests.planner.factories import NOW, offer_of, snapshot_of, spec_of
 
 

@@ -37,7 +37,9 @@ def test_rework_is_half_an_interval_for_each_interruption() -> None:
     more=st.floats(1.01, 5),
     save_s=st.floats(0.1, 600),
 )
-def test_more_hazard_or_more_work_never_costs_less(work_h: float, hazard: float, more: float, save_s: float) -> None:
+def test_more_hazard_or_more_work_never_costs_less(
+    work_h: float, hazard: float, more: float, save_s: float
+) -> None:
     def billed(work: float, rate: float) -> float:
         lost = _lost(work, Quantiles(rate, rate, rate), save_s)
         return work + lost.rework_h.p50 + lost.restart_h.p50 + lost.checkpoint_h
