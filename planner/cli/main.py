@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "logs": ("planner.cli.logs", "Print what a run's worker wrote"),
     "wait": ("planner.cli.wait", "Wait until a run is over"),
     "cancel": ("planner.cli.cancel", "Checkpoint a run and end it"),
+    "report": ("planner.cli.report", "Estimate against actual, base against tuned"),
     "offers": ("planner.cli.offers", "List machines with GPUs and their prices"),
     "prices": ("planner.cli.prices", "Show the prices in use, or import others"),
     "schema": ("planner.cli.schema", "Print the JSON Schema of the spec or of an answer"),
