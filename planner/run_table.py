@@ -15,6 +15,8 @@ Row = Mapping[str, str]
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _CLASS = re.compile(r"(\d+) ?GB-class")
 _GPUS_PER_NODE = 8
+# What published clusters of these chips have per machine, where a row does not say: one port a GPU.
+_NETWORK_GBIT_PER_S = {"A100": 1600.0, "A800": 1600.0, "H100": 3200.0, "H200": 3200.0, "B200": 3200.0, "MI300": 3200.0}
 
 
 class UnsupportedRunError(ValueError):
@@ -67,7 +69,10 @@ def read_run(row: Row) -> Run:
         grad_accum=_grad_accum(row, micro_batch, parallelism.data),
         gradient_checkpointing=_checkpointing(row, arch, framework),
         attention=_attention(row, framework),
+        upcast_frozen=_upcast_frozen(row, quantization, framework, parallelism),
         fused_loss=_fused_loss(row),
+        loss_bytes=_loss_bytes(row, framework),
+        experts_quantised=(row.get("date") or "9") < "2025-12",
         framework=framework,
         offload=_offload(row),
         parallelism=parallelism,
@@ -112,7 +117,8 @@ def _cluster(row: Row) -> tuple[Cluster, bool]:
     gpus = round(_number(row, "num_gpus") or 1)
     nodes = round(_number(row, "num_nodes") or max(1, -(-gpus // _GPUS_PER_NODE)))
     same = memory is not None and abs(memory - facts.memory_gib) <= 0.12 * facts.memory_gib
-    return Cluster(facts, max(1, gpus // nodes), nodes, None if same else memory), known
+    network = next((rate for chip, rate in _NETWORK_GBIT_PER_S.items() if facts.name.startswith(chip)), None)
+    return Cluster(facts, max(1, gpus // nodes), nodes, None if same else memory, network), known
 
 
 def _by_memory(name: str) -> GpuFacts:
@@ -143,7 +149,7 @@ def _method(row: Row, arch: ModelArchitecture) -> tuple[Adapter | None, str]:
     if method not in _LORA | _SMALL:
         raise UnsupportedRunError(f"method {method!r} is not expressed")
     rank = max(1, round(_number(row, "lora_rank") or (16 if method in _LORA else 8)))
-    fp32 = "bf16-true" not in _text(row, "precision") and _framework(row) not in ("litgpt", "torchtune", "megatron")
+    fp32 = "bf16-true" not in _text(row, "precision") and _framework(row) not in ("litgpt", "torchtune", "megatron", "unsloth")
     return Adapter("dora" if "dora" in method else "lora", rank, _targets(row, arch), fp32), quantization
 
 
@@ -248,9 +254,8 @@ def _attention(row: Row, framework: str) -> str:
     text = _text(row, "flash_attn")
     if text in ("true", "flash", "fa2", "fa3") or framework in ("megatron", "unsloth"):
         return "flash"
-    if text == "false" and (row.get("date") or "9")[:4] < "2023":
-        return "eager"
-    if text == "eager":
+    # Fused attention became transformers' default in December 2023.
+    if text == "eager" or (text in ("", "false") and framework == "hf" and (row.get("date") or "9") < "2023-12"):
         return "eager"
     return "flash" if framework == "litgpt" else "sdpa"
 
@@ -258,6 +263,20 @@ def _attention(row: Row, framework: str) -> str:
 def _fused_loss(row: Row) -> bool:
     text = _text(row, "liger_fused")
     return "liger" in text or text == "true"
+
+
+def _upcast_frozen(row: Row, quantization: str, framework: str, parallelism: Parallelism) -> bool:
+    """TRL and the PEFT examples called prepare_model_for_kbit_training on unsharded models until autumn 2025."""
+    plain = framework == "hf" and any(part in _text(row, "framework") for part in ("trl", "peft", "hf+"))
+    old = (row.get("date") or "9") < "2025-10"
+    return quantization in ("4bit", "8bit") and plain and old and parallelism.kind not in ("fsdp", "zero3")
+
+
+def _loss_bytes(row: Row, framework: str) -> float | None:
+    """Until v4.46 transformers shifted a copy of the fp32 logits; fused cross-entropies keep two fp32 copies."""
+    if "foak" in _text(row, "liger_fused"):
+        return 8.0
+    return 14.0 if framework == "hf" and (row.get("date") or "9") < "2024-11" else None
 
 
 def _offload(row: Row) -> str:

@@ -72,11 +72,13 @@ class TrainingSetup:
         attention: flash, sdpa (memory-efficient) or eager (materialises s x s).
         fused_loss: Logits never held whole.
         labels: Classes, for classification.
-        framework: hf, llm-foundry, megatron, unsloth, deepspeed ...; hf is what we launch.
+        framework: A key of `planner.stacks.STACKS`; trl is what we launch.
         offload: none, optimizer, parameters (optimizer too), activations.
         parallelism: Sharding.
         upcast_frozen: Norms, embeddings and head of a quantised base are held in fp32, and with them the
             residual stream (peft's prepare_model_for_kbit_training).
+        experts_quantised: Quantisation covers fused experts too (separate linear modules in transformers 4, not in 5).
+        loss_bytes: Bytes per vocabulary entry and token at the loss's peak, None for the framework's own.
         row_tokens: Mean length of a row as it is computed, padding included; None for sequence_tokens. Rows of
             unpacked data are shorter than the longest one, which alone decides memory.
         real_tokens_share: Share of the computed tokens that are not padding.
@@ -97,10 +99,12 @@ class TrainingSetup:
     attention: str = "sdpa"
     fused_loss: bool = False
     labels: int = 2
-    framework: str = "hf"
+    framework: str = "trl"
     offload: str = "none"
     parallelism: Parallelism = Parallelism()
     upcast_frozen: bool = False
+    experts_quantised: bool = False
+    loss_bytes: float | None = None
     row_tokens: float | None = None
     real_tokens_share: float = 1.0
     compiled: bool = False

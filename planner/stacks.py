@@ -29,6 +29,7 @@ class Stack:
 
 
 _STACKS = (
+    Stack("trl", loss_bytes=0.5),  # what we launch: TRL's head computes log-probabilities in chunks
     Stack("hf"),
     Stack("deepspeed", foreach_step=False),
     Stack("unsloth", loss_bytes=0.5, fused_norm=True, fused_mlp=True, foreach_step=False),
@@ -42,5 +43,5 @@ STACKS = {stack.name: stack for stack in _STACKS}
 
 
 def stack_of(name: str) -> Stack:
-    """The stack by name, what we launch (hf) where it is not known."""
+    """The stack by name, plain transformers where it is not known."""
     return STACKS.get(name, STACKS["hf"])

@@ -142,7 +142,9 @@ def _constants(setup: TrainingSetup) -> _Parts:
 def _loss_bytes(setup: TrainingSetup, stack: Stack) -> float:
     if setup.task in ("classification", "reward", "ner", "qa", "embedding"):
         return 0.0
-    return CONSTANTS["fused_loss"] if setup.fused_loss else stack.loss_bytes
+    if setup.fused_loss:
+        return CONSTANTS["fused_loss"]
+    return stack.loss_bytes if setup.loss_bytes is None else setup.loss_bytes
 
 
 def _peak(setup: TrainingSetup, parts: _Parts, tokens: float) -> tuple[str, dict[str, float]]:
@@ -156,13 +158,15 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float) -> tuple[str, dict
     else:
         per_block, working = one, block.backward * tokens * parts.split
     kept = per_block * parts.blocks * parts.in_flight
+    # Under FSDP with adapters the gradients of the blocks' inputs stay until the backward pass ends.
+    lasting = kept if setup.gradient_checkpointing and setup.adapter and setup.parallelism.kind == "fsdp" else 0.0
     loss = (parts.loss_per_token + parts.tail_per_token) * tokens
     grads = state.gradients
     earlier = grads if setup.grad_accum > 1 or setup.adapter is not None else 0.0
     begun = max(earlier, min(grads, state.head_gradient))
     moments = {
         "loss": (kept, loss, earlier, 0.0),
-        "backward": (kept + working, 0.0, begun, 0.0),
+        "backward": (kept + lasting + working, 0.0, begun, 0.0),
         "backward_end": (working, 0.0, grads, 0.0),
         "optimizer_step": (0.0, 0.0, grads, state.step),
     }

@@ -107,17 +107,18 @@ def base_weight_bytes(setup: TrainingSetup, width: Widths | None = None) -> floa
         return counts.total * width.weight
     if setup.quantization == "none":
         return counts.total * width.frozen
-    quantised = _quantised_parameters(setup.arch)
+    quantised = _quantised_parameters(setup.arch, setup.experts_quantised)
     rest = 4.0 if setup.upcast_frozen else width.frozen
     experts = counts.linear - quantised  # fused experts and routers keep their type
     others = counts.total - counts.linear
     return quantised * _QUANTISED_BYTES[setup.quantization] + experts * width.frozen + others * rest
 
 
-def _quantised_parameters(arch: ModelArchitecture) -> int:
+def _quantised_parameters(arch: ModelArchitecture, experts: bool) -> int:
     """Weights of separate linear modules; transformers leaves fused expert tensors and routers as they are."""
     shapes = parameter_counts(arch).shapes
-    return sum(s.count * s.inputs * s.outputs for s in shapes if s.role not in ("expert", "router"))
+    kept = ("router",) if experts else ("router", "expert")
+    return sum(s.count * s.inputs * s.outputs for s in shapes if s.role not in kept)
 
 
 def _new_head(setup: TrainingSetup) -> int:
@@ -139,7 +140,10 @@ def _comm(setup: TrainingSetup, width: Widths, mine: float, gradients: float) ->
         return _fsdp_comm(setup, width)
     if kind == "zero3":
         total = parameter_counts(setup.arch, setup.task, setup.labels).total
-        return width.compute * min(total, _ZERO3_LIVE_PARAMETERS) + 2.0 * min(mine, _ZERO_BUCKET_PARAMETERS)
+        embedding = setup.arch.vocab * setup.arch.hidden
+        live = min(total, _ZERO3_LIVE_PARAMETERS) + embedding * (1 if setup.arch.tied_embeddings else 2)
+        # A gather holds its flat result and the parameters' own copies at once.
+        return 2 * width.compute * live + 2.0 * min(mine, _ZERO_BUCKET_PARAMETERS)
     return 0.0
 
 
@@ -155,7 +159,7 @@ def _fsdp_comm(setup: TrainingSetup, width: Widths) -> float:
     gathered = compute * 2 * block + width.compute * root
     if setup.adapter is not None:
         return gathered
-    if setup.grad_accum > 1 and setup.framework == "hf":
+    if setup.grad_accum > 1 and setup.framework in ("hf", "trl"):
         return (
             gathered + width.compute * counts.total
         )  # no_sync keeps unsharded gradients until the last micro-batch

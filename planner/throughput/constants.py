@@ -19,5 +19,6 @@ TIME: dict[str, float] = {
     "fsdp_layer_s": 0.005,  # host time of FSDP for each block and micro-batch, accelerate
     "fsdp_layer_native_s": 0.001,
     "expert": 2.0,  # slowdown of experts against a dense product of the same size
+    "fp32": 0.85,  # share of the vector rate that fp32 products reach
     "spread": 1.5,
 }

@@ -15,6 +15,8 @@ from planner.workload import attention_flops_per_token, extra_forwards, rows_of
 _KERNELS_PER_BLOCK = 45  # forward kernels of one eager block
 _KERNELS_PER_ADAPTER = 6
 _ETHERNET_BYTES_PER_S = 100e9 / 8
+_RACK_SCALE = frozenset({"GB200", "GB300"})  # NVLink reaches every GPU of a rack
+_RACK_GPUS = 72
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +90,9 @@ def _step_shape(setup: TrainingSetup) -> StepShape:
 def matmul_rate(setup: TrainingSetup, gpu: GpuFacts) -> float:
     """FLOP/s that a large product reaches in the set-up's precision."""
     if setup.precision == "fp32":
-        return 0.85 * gpu.fp32_flops_per_s if gpu.vendor != "cpu" else gpu.attainable_flops_per_s
+        return TIME["fp32"] * gpu.fp32_flops_per_s if gpu.vendor != "cpu" else gpu.attainable_flops_per_s
     if "bf16" in setup.precision and gpu.bf16_flops_per_s is None:
-        return 0.85 * gpu.fp32_flops_per_s  # no bf16 units: computed in fp32
+        return TIME["fp32"] * gpu.fp32_flops_per_s  # no bf16 units: computed in fp32
     return gpu.attainable_flops_per_s
 
 
@@ -141,10 +143,11 @@ def _attention(
 ) -> float:
     """Scores and values: one pass forward, two and a half backward, once more if recomputed."""
     passes = 3.5 + (1.0 if setup.gradient_checkpointing else 0.0)
-    flash = setup.attention == "flash"
-    causal = setup.arch.kind == "decoder" and flash
+    # Without padding sdpa runs the flash kernel; with it, a masked kernel that computes the upper half as well.
+    fused = setup.attention == "flash" or (setup.attention == "sdpa" and setup.real_tokens_share == 1.0)
+    causal = setup.arch.kind == "decoder" and fused
     flops = attention_flops_per_token(setup.arch, length, causal) * tokens * passes
-    seconds = flops / (rate * (TIME["attention"] if flash else TIME["sdpa"]))
+    seconds = flops / (rate * (TIME["attention"] if fused else TIME["sdpa"]))
     if setup.attention == "eager":
         blocks = setup.arch.layers + 2 * setup.arch.decoder_layers
         width = 4.0 if setup.precision == "fp32" else 2.0
@@ -183,7 +186,7 @@ def collective_seconds(setup: TrainingSetup, cluster: Cluster) -> tuple[float, f
         seconds += moved / (group_bytes_per_s(cluster, parallel.tensor) * TIME["link"])
     if is_sharded(parallel.kind):
         blocks = setup.arch.layers + setup.arch.decoder_layers
-        seconds += blocks * TIME["fsdp_layer_s" if setup.framework == "hf" else "fsdp_layer_native_s"]
+        seconds += blocks * TIME["fsdp_layer_s" if setup.framework in ("hf", "trl") else "fsdp_layer_native_s"]
     return seconds, once / link
 
 
@@ -205,7 +208,8 @@ def group_bytes_per_s(cluster: Cluster, ranks: int) -> float:
     """Rate at which a ring of ranks moves data: the slowest link that it crosses, per direction and GPU."""
     gpu = cluster.gpu
     inside = gpu.link_bytes_per_s or 0.5 * gpu.pcie_bytes_per_s
-    if ranks <= cluster.gpus_per_node or cluster.nodes == 1:
+    domain = max(cluster.gpus_per_node, _RACK_GPUS if gpu.name in _RACK_SCALE else 0)
+    if ranks <= domain or cluster.nodes == 1:
         return inside
     network = _ETHERNET_BYTES_PER_S
     if cluster.inter_node_gbit_per_s is not None:

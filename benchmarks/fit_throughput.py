@@ -1,0 +1,129 @@
+"""Fit the constants of the time model and report leave-one-source-out errors.
+
+    python benchmarks/fit_throughput.py            # honest errors: each source predicted by a fit without it
+    python benchmarks/fit_throughput.py --fit      # one fit on all sources, prints the constants
+
+A coordinate search on the macro-average over sources, pulled towards physical priors, so that a constant moves only
+if several sources want it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import statistics
+from collections import defaultdict
+from pathlib import Path
+
+from planner.backtest import OUTCOME_COLUMNS
+from planner.run_table import Run, UnsupportedRunError, read_run
+from planner.throughput import constants
+from planner.throughput.estimate import estimate_step
+
+DATA = Path(__file__).parent / "data" / "measured_runs.csv"
+BAD = frozenset({"variable_len", "extrapolated_from_throughput", "coarse", "range_midpoint", "inconsistent_in_source"})
+PRIORS = {
+    "matmul": 0.89, "few_tokens": 1.5, "narrow": 1.6, "fp8": 1.86, "attention": 0.5, "sdpa": 0.35,
+    "elementwise": 1.0, "compiled": 0.45, "loss_bytes": 26.0, "dequantise": 12.0, "launch": 1.0, "link": 0.7,
+    "overlap": 0.5, "fsdp_layer_s": 0.005, "fsdp_layer_native_s": 0.001, "fp32": 0.85,
+}  # fmt: skip
+PULL = 0.02  # penalty for a factor e away from the prior
+Case = tuple[str, Run, float]
+
+
+def number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def truth(row: dict[str, str]) -> float | None:
+    """Tokens per second, also from hours and the data's tokens where every row is padded to one length."""
+    rate = number(row["measured_tokens_per_s_total"])
+    hours, tokens = number(row["measured_wall_clock_h"]), number(row["dataset_tokens"])
+    if rate is None and row["source"] == "hf-run-glue" and hours and tokens:
+        return tokens * (number(row["epochs"]) or 1.0) / hours / 3600
+    return rate
+
+
+def cases() -> list[Case]:
+    found = []
+    for row in csv.DictReader(DATA.open()):
+        rate = truth(row)
+        if rate is None or row["quality"] in BAD or row["is_moe"] == "true":
+            continue
+        if (number(row["num_nodes"]) or 1) > 1:
+            continue
+        try:
+            run = read_run({k: v for k, v in row.items() if k not in OUTCOME_COLUMNS})
+        except UnsupportedRunError:
+            continue
+        if run.speed_known:
+            found.append((row["source"], run, rate))
+    return found
+
+
+def errors(data: list[Case]) -> dict[str, list[float]]:
+    by_source = defaultdict(list)
+    for source, run, rate in data:
+        predicted = estimate_step(run.setup, run.cluster).tokens_per_s_total.p50
+        by_source[source].append(math.log(predicted / rate))
+    return by_source
+
+
+def objective(data: list[Case]) -> float:
+    sources = errors(data).values()
+    fit = statistics.mean(statistics.mean(min(abs(e), 0.7) for e in one) for one in sources)
+    return fit + PULL * statistics.mean(abs(math.log(constants.TIME[k] / v)) for k, v in PRIORS.items()) * len(PRIORS) / 4
+
+
+def fit(data: list[Case], rounds: int = 3) -> dict[str, float]:
+    constants.TIME.update(PRIORS)
+    best = objective(data)
+    for scale in (1.35, 1.15, 1.06)[:rounds]:
+        for name in PRIORS:
+            for factor in (scale, 1 / scale):
+                while True:
+                    old = constants.TIME[name]
+                    constants.TIME[name] = old * factor
+                    score = objective(data)
+                    if score >= best - 1e-5:
+                        constants.TIME[name] = old
+                        break
+                    best = score
+    return {name: constants.TIME[name] for name in PRIORS}
+
+
+def summary(by_source: dict[str, list[float]]) -> dict[str, object]:
+    medians = {s: math.exp(statistics.median(map(abs, e))) - 1 for s, e in by_source.items() if len(e) >= 3}
+    return {
+        "macro_median": round(statistics.mean(medians.values()), 3),
+        "by_source": {s: [len(by_source[s]), round(m, 3)] for s, m in sorted(medians.items())},
+    }
+
+
+def left_out(data: list[Case]) -> dict[str, list[float]]:
+    held: dict[str, list[float]] = {}
+    for source in sorted({s for s, _, _ in data}):
+        fit([case for case in data if case[0] != source])
+        held |= errors([case for case in data if case[0] == source])
+    return held
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--fit", action="store_true")
+    data = cases()
+    if parser.parse_args().fit:
+        print("shipped", json.dumps(summary(errors(data))))
+        print(json.dumps({k: float(f"{v:.3g}") for k, v in fit(data).items()}))
+        print("in sample", json.dumps(summary(errors(data))))
+        return
+    print("leave one source out", json.dumps(summary(left_out(data))))
+
+
+if __name__ == "__main__":
+    main()
