@@ -17,6 +17,7 @@ from planner.spec import FineTuneSpec
 from planner.specfile import data_ref
 from planner.units import GpuFilter, parse_gpu_filter
 from planner.workload import flops_per_token
+from providers.errors import UsageError
 
 #: Vocabularies below this have a token a character or two.
 _CHARACTER_VOCAB = 512
@@ -143,13 +144,20 @@ def _filter(spec: FineTuneSpec, fixed: Overrides) -> OfferFilter:
     if fixed.market is not None:
         allowed = replace(allowed, markets=frozenset({fixed.market}))
     if fixed.gpu is not None:
-        wanted = parse_gpu_filter(fixed.gpu)
+        wanted = _gpu(fixed.gpu)
         count = fixed.count or wanted.least
         most = fixed.count or wanted.most
         allowed = replace(allowed, gpus=(GpuFilter(wanted.name, count, most),), gpu_memory_gib=None)
     elif fixed.count is not None:
         allowed = replace(allowed, gpu_count=fixed.count)
     return allowed
+
+
+def _gpu(text: str) -> GpuFilter:
+    try:
+        return parse_gpu_filter(text)
+    except ValueError as error:
+        raise UsageError(str(error), path="--gpu", hint="`plan offers` lists the GPUs that can be rented") from None
 
 
 def _goal(spec: FineTuneSpec, now: datetime) -> Goal:

@@ -1,0 +1,119 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from click.testing import CliRunner, Result
+
+from planner.cli.main import cli
+from planner.plan import load_plan
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+LLAMA = str(EXAMPLES / "llama-3.1-8b-lora.yaml")
+SCHEMA = json.loads((Path(__file__).parents[2] / "planner" / "schemas" / "estimate.json").read_text())
+
+
+def run(*words: str) -> Result:
+    return CliRunner(mix_stderr=False).invoke(cli, ["estimate", *words])
+
+
+def answer(*words: str) -> dict[str, Any]:
+    result = run(*words, "-o", "json")
+    document: dict[str, Any] = json.loads(result.stdout)
+    jsonschema.validate(document, SCHEMA)
+    return document
+
+
+@pytest.mark.parametrize("spec", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_answers_keep_to_the_schema(spec: Path) -> None:
+    document = answer(str(spec))
+    assert list(document)[:4] == ["schema", "schema_version", "tuneplan_version", "generated_at"]
+    assert document["recommended"] == document["candidates"][0]["id"]
+    ranks = [candidate["rank"] for candidate in document["candidates"]]
+    assert ranks == sorted(ranks) and ranks[0] == 1
+    assert {row["reason_code"] for row in document["rejected"]} <= {
+        "oom", "no_price", "no_gpu_facts", "filtered", "over_budget"
+    }  # fmt: skip
+
+
+def test_no_offer_is_lost() -> None:
+    document = answer(LLAMA, "--limit", "0")
+    assert len(document["candidates"]) == document["candidates_total"]
+    refused = sum(row["count"] for row in document["rejected"])
+    assert refused + document["candidates_total"] == sum(cloud["rows"] for cloud in document["prices"]["coverage"])
+
+
+def test_goat_on_one_a10_meets_its_publication() -> None:
+    best = answer(str(EXAMPLES / "goat-7b-lora.yaml"), "--gpu", "A10", "--count", "1")["candidates"][0]
+    assert best["verdict"] in ("fits", "borderline")
+    assert best["memory_gib_per_gpu"]["limit"] < 24
+    hours = best["wall_clock_h"]
+    assert hours["p10"] <= 2 and hours["p90"] >= 1
+
+
+def test_a_fixed_configuration_is_kept() -> None:
+    document = answer(
+        LLAMA, "--gpu", "A100-80GB", "--count", "1", "--market", "on_demand", "--micro-batch", "1"
+    )
+    for candidate in document["candidates"]:
+        offer = candidate["offer"]
+        assert (offer["gpu"], offer["gpus_per_node"], offer["market"]) == ("A100-80GB", 1, "on_demand")
+        assert (candidate["micro_batch"], candidate["nodes"]) == (1, 1)
+
+
+def test_nothing_fits_is_exit_3_with_the_whole_answer() -> None:
+    result = run(str(EXAMPLES / "llama-3-70b-qlora.yaml"), "--gpu", "T4", "--count", "1", "-o", "json")
+    document = json.loads(result.stdout)
+    jsonschema.validate(document, SCHEMA)
+    assert result.exit_code == 3
+    assert document["candidates"] == [] and document["nearest_fits"]
+    assert document["recommended"] is None and document["goal"]["met"] is None
+    assert "hint: this would fit" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["--fail-over", "1cent"], 2),
+        (["--fail-over", "0.01"], 5),
+        (["--fail-after", "1s"], 9),
+        (["--gpu", "Q9"], 2),
+    ],
+)
+def test_limits_and_their_exit_codes(words: list[str], code: int) -> None:
+    assert run(LLAMA, *words).exit_code == code
+
+
+def test_table_names_units_and_what_was_dropped() -> None:
+    result = run(LLAMA)
+    assert result.exit_code == 0
+    for text in ("$/h", "total $", "best ", "shown 10 of", "dropped", "partial", "US dollars before tax"):
+        assert text in result.stdout
+    assert "│" not in result.stdout
+
+
+def test_a_plan_file_is_written(tmp_path: Path) -> None:
+    result = run(LLAMA, "--out", str(tmp_path / "plan.json"))
+    assert result.exit_code == 0
+    plan = load_plan(tmp_path / "plan.json")
+    assert plan.spec.name == "support-bot" and plan.recommended == plan.candidates[0].candidate_id
+
+
+def test_this_machine_can_be_estimated() -> None:
+    document = answer(str(EXAMPLES / "tiny-goat" / "spec.yaml"), "--infra", "local")
+    assert [c["offer"]["market"] for c in document["candidates"]] == ["local"]
+    assert document["candidates"][0]["cost_usd"] == {"p10": "0", "p50": "0", "p90": "0"}
+
+
+def test_no_heavy_module_is_imported() -> None:
+    script = (
+        "import sys\nfrom planner.cli.main import cli\n"
+        f"try: cli.main(['estimate', {LLAMA!r}])\nexcept SystemExit as end: assert not end.code, end.code\n"
+        "heavy = {'sky', 'torch', 'transformers', 'boto3', 'pandas', 'apscheduler', 'numpy', 'peft', 'matplotlib'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
