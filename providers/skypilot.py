@@ -48,6 +48,8 @@ _POLL_S = 1.0
 # A launch request that another process sent is in SkyPilot's hands for about 10 s before its job can be seen.
 _PENDING_LAUNCH_TIMEOUT_S = 180.0
 _ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+# "2x(gpus=A100:1, ...)" is what a job has; "2x[A100:1, H100:1]" is what it asks for.
+_REAL_MACHINE = re.compile(r"\d+x(\[spot\])?\(", re.IGNORECASE)
 _OWN_LINE = re.compile(r"^\([^()]*pid=\d+[^()]*\) ?")
 
 
@@ -97,7 +99,8 @@ class SkyPilotLauncher:
             status = _status_of(_jobs_of(sky, run_id))
             if status.backend_id is None or status.state in _ENDED:
                 return status
-            sky.get(sky.jobs.cancel(job_ids=[int(status.backend_id)]))
+            if status.stopped_by is None:
+                sky.get(sky.jobs.cancel(job_ids=[int(status.backend_id)]))
             deadline = time.monotonic() + grace_s
             while status.state not in _ENDED and time.monotonic() < deadline:
                 time.sleep(_POLL_S)
@@ -277,10 +280,11 @@ def _status_of(jobs: dict[int, Any]) -> BackendStatus:
 
 
 def _offer_of(job: Any) -> Offer | None:
-    """The machine that SkyPilot got; what it cost is for the plan to say."""
-    if not job.cloud or not job.region:
+    """The machine that SkyPilot got, None while it has none; what it costs is for the plan to say."""
+    machine = _REAL_MACHINE.match(job.cluster_resources_full or "")
+    if machine is None or not job.cloud or not job.region:
         return None
-    name, count = next(iter((job.accelerators or {CPU: 0}).items()))
+    name, count = next(iter((job.accelerators or {CPU: 1}).items()))
     return Offer(
         cloud=job.cloud.lower(),
         region=job.region,
@@ -291,7 +295,7 @@ def _offer_of(job: Any) -> Offer | None:
         gpu_mem_gib=None,
         vcpus=None,
         ram_gib=None,
-        market="spot" if "[Spot]" in (job.cluster_resources_full or "") else "on_demand",
+        market="spot" if machine[1] else "on_demand",
         price_usd_per_hour=None,
         source="skypilot",
         as_of_at=None,

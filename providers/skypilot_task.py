@@ -159,13 +159,19 @@ def _label(text: str) -> str:
 
 
 def _run_script(request: LaunchRequest) -> str:
-    """Only our bundle is imported from, and a worker that outlives its limit is ended from outside."""
+    """Only our bundle is imported from, and a worker that outlives its limit is ended from outside.
+
+    SkyPilot runs this from a file of the machine that holds the values of all secrets; it is emptied first.
+    The shell has read the whole block by then.
+    """
     limit = ""
     if request.max_duration_s is not None:
         limit_s = request.max_duration_s + _STOP_GRACE_S
         limit = f"timeout --signal=TERM --kill-after={_STOP_GRACE_S} {limit_s:.0f} "
-    python = shlex.quote(request.python)
     return (
-        'export PYTHONPATH="$PWD" PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1\n'
-        f"exec {limit}{python} -m jobs.train job.json\n"
+        "{\n"
+        '  case "$0" in */sky_app_*) : > "$0" ;; esac\n'
+        '  export PYTHONPATH="$PWD" PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1\n'
+        f"  exec {limit}{shlex.quote(request.python)} -m jobs.train job.json\n"
+        "}\n"
     )
