@@ -1,7 +1,7 @@
 """The JSON Schema of `spec.yaml`, kept to draft-07, which editors understand.
 
-`planner/schemas/spec.json` is shipped ready, so that printing it loads no pydantic. After a change of the models:
-`python -m planner.spec_schema > planner/schemas/spec.json`.
+`planner/schemas/spec.json` is shipped ready, so that printing it loads no pydantic. After a change of the
+models: `python -m planner.spec_schema > planner/schemas/spec.json`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def spec_schema() -> dict[str, Any]:
 
 
 def _draft_07(value: Any) -> Any:
-    """Pydantic writes 2020-12; what differs here is the name of the definitions and what may join a `$ref`."""
+    """From 2020-12; what differs here is the name of the definitions and what may stand beside a `$ref`."""
     if isinstance(value, list):
         return [_draft_07(item) for item in value]
     if not isinstance(value, dict):

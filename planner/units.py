@@ -234,7 +234,7 @@ def _count(text: str, value: Any) -> int:
     if not (text.isascii() and text.isdigit()):
         raise ValueError(f"{shown(value)} is not a number or range, write it as in 4 or 1..4")
     if len(text) > len(str(MAX_COUNT)) or not 1 <= int(text) <= MAX_COUNT:
-        raise ValueError(f"{shown(value)} is not between 1 and {MAX_COUNT}")
+        raise ValueError(f"{shown(value)} is not a number between 1 and {MAX_COUNT}")
     return int(text)
 
 

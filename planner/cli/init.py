@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -25,8 +26,8 @@ _MODEL = "meta-llama/Llama-3.1-8B"
 def command(path: Path, name: str | None, model: str | None, data: str | None, yes: bool) -> None:
     """Write a commented spec to PATH (default spec.yaml), ready for `plan estimate`.
 
-    The JSON Schema goes beside it as .tuneplan-schema.json, so that editors complete and check the spec offline.
-    An existing spec is never overwritten.
+    The JSON Schema goes beside it as .tuneplan-schema.json, so that editors complete and check the spec
+    without a network. An existing spec is never overwritten.
     """
     if path.is_dir():
         path = path / "spec.yaml"
@@ -39,7 +40,7 @@ def command(path: Path, name: str | None, model: str | None, data: str | None, y
     text = spec_template(file=path.name, name=name, model=model, train=data)
     _check(text, path)
     _write(path, text)
-    echo_err(f"wrote {path} and {path.parent / SCHEMA_FILE}\nnext: plan estimate {path}")
+    echo_err(f"wrote {path} and {path.parent / SCHEMA_FILE}\nnext: plan estimate {shlex.quote(str(path))}")
 
 
 def _answer(question: str, default: str, ask: bool) -> str:
