@@ -51,8 +51,9 @@ def _training(spec: FineTuneSpec) -> Iterator[Finding]:
         yield _not_yet("train.precision", "launching with fp8", "use bf16")
     if spec.train.fused_loss:
         yield _not_yet("train.fused_loss", "launching with a fused loss", "set it to false")
-    if spec.evaluate.every is not None:
-        yield _not_yet("evaluate.every", "evaluating during training", "leave it out")
+    every = spec.evaluate.every_parsed()
+    if every is not None and every.steps is None:
+        yield _not_yet("evaluate.every", "evaluating by time", "write it in steps, as in 200 steps")
     if spec.goal.metric is not None:
         yield _not_yet("goal.metric", "stopping at a metric", "leave it out")
 

@@ -22,7 +22,6 @@ _WANTED = {
     "string_type": "text",
     "int_type": "a whole number",
     "float_type": "a number",
-    "bool_type": "true or false",
     "tuple_type": "a list",
     "dict_type": "keys and values",
     "model_type": "keys and values",
@@ -160,6 +159,8 @@ def _wrong_value(details: list[ErrorDetails]) -> str:
 def _wanted(detail: ErrorDetails) -> list[str]:
     if detail["type"] == "literal_error":
         return [part.strip("'") for part in str(detail["ctx"]["expected"]).replace(" or ", ", ").split(", ")]
+    if detail["type"] == "bool_type":
+        return ["true", "false"]
     return [_WANTED.get(detail["type"], detail["msg"])]
 
 
