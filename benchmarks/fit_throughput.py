@@ -17,16 +17,17 @@ import statistics
 from collections import defaultdict
 from pathlib import Path
 
-from planner.backtest import OUTCOME_COLUMNS
-from planner.run_table import Run, UnsupportedRunError, read_run
+from planner.backtest import OUTCOME_COLUMNS, Run, UnsupportedRunError, read_run
 from planner.throughput import constants
 from planner.throughput.estimate import estimate_step
 
 DATA = Path(__file__).parent / "data" / "measured_runs.csv"
-BAD = frozenset({"variable_len", "extrapolated_from_throughput", "coarse", "range_midpoint", "inconsistent_in_source"})
+BAD = frozenset(
+    {"variable_len", "extrapolated_from_throughput", "coarse", "range_midpoint", "inconsistent_in_source"}
+)
 PRIORS = {
-    "matmul": 0.89, "few_tokens": 1.5, "narrow": 1.6, "fp8": 1.86, "attention": 0.5, "sdpa": 0.35,
-    "elementwise": 1.0, "compiled": 0.45, "loss_bytes": 26.0, "dequantise": 12.0, "launch": 1.0, "link": 0.7,
+    "matmul": 0.89, "few_tokens": 1.5, "narrow": 1.6, "fp8": 1.86, "attention": 0.47, "sdpa": 0.35,
+    "attention_hopper": 0.55, "elementwise": 2.0, "compiled": 0.45, "loss_bytes": 40.0, "dequantise": 18.0, "launch": 1.0, "link": 0.7,
     "overlap": 0.5, "fsdp_layer_s": 0.005, "fsdp_layer_native_s": 0.001, "fp32": 0.85,
 }  # fmt: skip
 PULL = 0.02  # penalty for a factor e away from the prior
@@ -77,7 +78,13 @@ def errors(data: list[Case]) -> dict[str, list[float]]:
 def objective(data: list[Case]) -> float:
     sources = errors(data).values()
     fit = statistics.mean(statistics.mean(min(abs(e), 0.7) for e in one) for one in sources)
-    return fit + PULL * statistics.mean(abs(math.log(constants.TIME[k] / v)) for k, v in PRIORS.items()) * len(PRIORS) / 4
+    return (
+        fit
+        + PULL
+        * statistics.mean(abs(math.log(constants.TIME[k] / v)) for k, v in PRIORS.items())
+        * len(PRIORS)
+        / 4
+    )
 
 
 def fit(data: list[Case], rounds: int = 3) -> dict[str, float]:

@@ -32,7 +32,7 @@ class GpuFacts:
         fp8_flops_per_s: None where there is none.
         attainable_flops_per_s: What a large 16-bit matmul reaches.
         memory_bytes_per_s: Bandwidth of the device memory.
-        link_bytes_per_s: NVLink, Infinity Fabric or the like to the other GPUs of the machine, None if PCIe only.
+        link_bytes_per_s: NVLink, Infinity Fabric or the like inside the machine, None if PCIe only.
         pcie_bytes_per_s: To the host, and to other GPUs without a link.
         capability: CUDA compute capability, or the vendor's architecture name.
         source: Where the data-sheet figures come from.

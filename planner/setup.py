@@ -8,7 +8,7 @@ from typing import Literal
 from planner.architecture import Adapter, ModelArchitecture
 from planner.hardware import GpuFacts
 
-__all__ = ["Adapter", "Cluster", "Parallelism", "ParallelKind", "TrainingSetup"]
+__all__ = ["Adapter", "Cluster", "ParallelKind", "Parallelism", "TrainingSetup"]
 
 ParallelKind = Literal["single", "ddp", "fsdp", "zero2", "zero3", "tp", "pp", "mixed"]
 
@@ -77,12 +77,12 @@ class TrainingSetup:
         parallelism: Sharding.
         upcast_frozen: Norms, embeddings and head of a quantised base are held in fp32, and with them the
             residual stream (peft's prepare_model_for_kbit_training).
-        experts_quantised: Quantisation covers fused experts too (separate linear modules in transformers 4, not in 5).
+        experts_quantised: Quantisation covers experts too (separate modules in transformers 4, fused in 5).
         loss_bytes: Bytes per vocabulary entry and token at the loss's peak, None for the framework's own.
-        row_tokens: Mean length of a row as it is computed, padding included; None for sequence_tokens. Rows of
-            unpacked data are shorter than the longest one, which alone decides memory.
+        row_tokens: Mean length of a row as it is computed, padding included; None for sequence_tokens.
+            Unpacked rows are shorter than the longest one, which alone decides memory.
         real_tokens_share: Share of the computed tokens that are not padding.
-        compiled: The model runs through torch.compile.
+        compiled: The model's memory-bound work is fused: torch.compile, Liger or kernels like it.
         generated_tokens: Tokens that a prompt's answer grows by, for grpo and ppo.
     """
 

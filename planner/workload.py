@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from planner.architecture import ModelArchitecture, adapter_parameters, parameter_counts
 from planner.setup import TrainingSetup
 
-# Forward passes of the whole model beyond the trained one, per training token: the frozen reference of preference
+# Forward passes of the whole model beyond the trained one, per training token: the frozen reference of
+# preference
 # tuning; a policy-gradient step scores its answers with the old policy as well.
 _EXTRA_FORWARDS = {"dpo": 1, "kto": 1, "grpo": 1, "ppo": 3}
 _ROWS = {"dpo": 2, "reward": 2}
@@ -48,8 +49,8 @@ def extra_forwards(task: str) -> int:
 def flops_per_token(setup: TrainingSetup) -> float:
     """Model FLOPs of one training token: 6N for full fine-tuning, 4N and the adapters' 6n for adapters.
 
-    N are the parameters in matrix products that one token uses; attention adds 6 (full: three passes, causal half)
-    times sequence times width in every block. Norms and softmax are left out (under 2 %).
+    N are the parameters in matrix products that one token uses; attention adds 6 (full: three passes, causal
+    half) times sequence times width in every block. Norms and softmax are left out (under 2 %).
 
     >>> from planner.architecture import load_architecture
     >>> round(flops_per_token(TrainingSetup(load_architecture("llama-2-7b"), sequence_tokens=4096)) / 1e9, 1)

@@ -15,7 +15,8 @@ _BIASED: dict[str, Any] = {
     "norm": "layer",
 }
 _ENCODER: dict[str, Any] = {
-    **_BIASED, "kind": "encoder", "tied_embeddings": True, "final_norm": False, "embedding_norm": True, "dropout": 0.1,
+    **_BIASED, "kind": "encoder", "tied_embeddings": True, "final_norm": False, "embedding_norm": True,
+    "dropout": 0.1,
 }  # fmt: skip
 _T5: dict[str, Any] = {"kind": "encoder-decoder", "layout": "t5", "tied_embeddings": True, "dropout": 0.1}
 
@@ -64,8 +65,10 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "starcoder2": {**_BIASED, "layout": "starcoder2", "tied_embeddings": True},
     "gpt2": {**_BIASED, "layout": "gpt2", "tied_embeddings": True, "dropout": 0.1},
     "gpt_bigcode": {**_BIASED, "layout": "gpt2", "tied_embeddings": True, "dropout": 0.1},
-    "gpt_neo": {"mlp_matrices": 2, "norm": "layer", "out_bias": True, "mlp_bias": True, "layout": "gpt_neo", "tied_embeddings": True},
-    "gptj": {"mlp_matrices": 2, "norm": "layer", "mlp_bias": True, "layout": "gptj", "norms_per_layer": 1, "head_bias": True},
+    "gpt_neo": {**_BIASED, "qkv_bias": False, "layout": "gpt_neo", "tied_embeddings": True},
+    "gptj": {
+        **_BIASED, "qkv_bias": False, "out_bias": False, "layout": "gptj", "norms_per_layer": 1, "head_bias": True,
+    },
     "gpt_neox": {**_BIASED, "layout": "neox"},
     "opt": {**_BIASED, "layout": "opt", "tied_embeddings": True, "dropout": 0.1},
     "bloom": {**_BIASED, "layout": "neox", "tied_embeddings": True, "embedding_norm": True},
@@ -79,7 +82,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "distilbert": {**_ENCODER, "layout": "distilbert"},
     "deberta-v2": {**_ENCODER, "layout": "deberta"},
     "modernbert": {
-        "kind": "encoder", "layout": "modernbert", "norm": "layer_no_bias", "tied_embeddings": True, "embedding_norm": True,
+        "kind": "encoder", "layout": "modernbert", "norm": "layer_no_bias", "tied_embeddings": True,
+        "embedding_norm": True,
     },
     "t5": _T5,
     "mt5": {**_T5, "tied_embeddings": False},

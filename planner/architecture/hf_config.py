@@ -71,7 +71,8 @@ def _shapes(config: Config, model_id: str) -> dict[str, Any]:
     head_dim = config.get("head_dim") or config.get("d_kv") or hidden // heads
     return {
         "hidden": hidden, "layers": values["layers"], "heads": heads, "kv_heads": values["kv_heads"] or heads,
-        "head_dim": int(head_dim), "intermediate": values["intermediate"] or 4 * hidden, "vocab": values["vocab"],
+        "head_dim": int(head_dim), "intermediate": values["intermediate"] or 4 * hidden,
+        "vocab": values["vocab"],
         "experts": values["experts"] or 0, "experts_per_token": values["experts_per_token"] or 0,
     }  # fmt: skip
 
@@ -200,7 +201,8 @@ def _t5(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
 
 
 _RULES = {
-    "seed_oss": _seed_oss, "glm": _biased_qkv, "glm4": _biased_qkv, "gpt_oss": _gpt_oss, "llama4_text": _llama4,
+    "seed_oss": _seed_oss, "glm": _biased_qkv, "glm4": _biased_qkv, "gpt_oss": _gpt_oss,
+    "llama4_text": _llama4,
     "gpt2": _learned_positions, "gpt_neo": _learned_positions, "gpt_bigcode": _bigcode, "opt": _opt,
     "falcon": _falcon, "mpt": _mpt, "bert": _encoder, "roberta": _encoder, "xlm-roberta": _encoder,
     "camembert": _encoder, "electra": _encoder, "distilbert": _distilbert, "deberta-v2": _deberta,

@@ -1,7 +1,7 @@
 """Bytes of activations that one block keeps for the backward pass, per token, from the operations it runs.
 
-Each term is an operation's saved tensors as PyTorch's autograd keeps them. Checked against a storage-level trace of
-the transformers code (tests/planner/test_trace.py).
+Each term is an operation's saved tensors as PyTorch's autograd keeps them. Checked against a
+storage-level trace of the transformers code (tests/planner/test_trace.py).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def block_activations(
 
 
 def _norms(arch: ModelArchitecture, width: float, residual: float, full: bool, fused: bool) -> float:
-    """RMS norms as transformers writes them keep an fp32 copy of their input, and the normed value for the weight."""
+    """RMS norms of transformers keep an fp32 copy of their input, and the normed value for the weight."""
     count, h = arch.norms_per_layer, arch.hidden
     output = width * h if full else 0.0  # input of the trainable linear modules
     if arch.norm == "rms" and not fused:
@@ -93,7 +93,7 @@ def _mlp(arch: ModelArchitecture, width: float, full: bool, fused: bool) -> tupl
 
 
 def _adapters(arch: ModelArchitecture, adapter: Adapter, width: float) -> float:
-    """PEFT casts the input of each targeted module to the adapter's type and keeps it, and the rank-r value."""
+    """PEFT keeps each targeted module's input, cast to the adapter's type, and the rank-r value."""
     blocks = arch.layers + arch.decoder_layers
     held = 4.0 if adapter.fp32 else 0.0
     targets = adapter_targets(arch, adapter)

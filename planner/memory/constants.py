@@ -1,4 +1,4 @@
-"""The few fitted numbers of the memory model; benchmarks/fit_memory.py fits them, ACCURACY.md says how well."""
+"""The few fitted numbers of the memory model; ACCURACY.md says how well they do."""
 
 from __future__ import annotations
 

@@ -51,9 +51,9 @@ class MemoryEstimate:
 def estimate_memory(setup: TrainingSetup, cluster: Cluster) -> MemoryEstimate:
     """Closed form of the peak; see `planner.memory.activations` and `model_state` for the terms.
 
-    The peak is the largest of three moments: the loss (all activations and the logits), the backward pass (with
-    checkpointing, all block inputs and one whole block; gradients arrive as activations leave), and the optimizer's
-    step (all gradients and the step's temporary).
+    The peak is the largest of three moments: the loss (all activations and the logits), the backward pass
+    (with checkpointing, all block inputs and one whole block; gradients arrive as activations leave), and the
+    optimizer's step (all gradients and the step's temporary).
 
     Args:
         setup: The training.
@@ -159,7 +159,8 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float) -> tuple[str, dict
         per_block, working = one, block.backward * tokens * parts.split
     kept = per_block * parts.blocks * parts.in_flight
     # Under FSDP with adapters the gradients of the blocks' inputs stay until the backward pass ends.
-    lasting = kept if setup.gradient_checkpointing and setup.adapter and setup.parallelism.kind == "fsdp" else 0.0
+    wrapped = setup.adapter is not None and setup.parallelism.kind == "fsdp"
+    lasting = kept if setup.gradient_checkpointing and wrapped else 0.0
     loss = (parts.loss_per_token + parts.tail_per_token) * tokens
     grads = state.gradients
     earlier = grads if setup.grad_accum > 1 or setup.adapter is not None else 0.0
@@ -189,7 +190,7 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float) -> tuple[str, dict
 
 
 def _kv_cache(setup: TrainingSetup) -> float:
-    """Keys and values of the rows that are generated at once; freed before the backward pass in most stacks."""
+    """Keys and values of the rows that are generated at once; most stacks keep them allocated."""
     if setup.task not in ("grpo", "ppo"):
         return 0.0
     arch = setup.arch
@@ -215,7 +216,7 @@ def _sigma(setup: TrainingSetup) -> _Spread:
 
 
 def _host_ram(state: ModelState, cluster: Cluster) -> float:
-    """Weights pass through the host once a machine; offloaded state stays; the process itself takes a few GiB."""
+    """Weights pass through the host once; offloaded state stays; a process takes a few GiB."""
     processes = cluster.gpus_per_node
     loading = 2.0 * state.total
     return loading + state.host * processes + (4.0 + 2.5 * processes) * GIB

@@ -1,4 +1,4 @@
-"""Memory that does not depend on the batch: weights, gradients, optimizer, further models, communication buffers."""
+"""Memory that does not depend on the batch: weights, gradients, optimizer, further models, buffers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from planner.architecture import ModelArchitecture, adapter_parameters, paramete
 from planner.memory.precision import Widths, is_sharded, widths
 from planner.setup import TrainingSetup
 
-# nf4: half a byte, an absmax byte a block of 64, and its own fp32 scale every 256 blocks (double quantisation).
+# nf4: half a byte, an absmax byte a block of 64, and its own fp32 scale every 256 blocks (double
+# quantisation).
 _QUANTISED_BYTES = {"4bit": 0.5 + 1 / 64 + 4 / (64 * 256), "8bit": 1.0, "fp8": 1.0}
 _ZERO3_LIVE_PARAMETERS = 1e9  # DeepSpeed's stage3_max_live_parameters
 _ZERO_BUCKET_PARAMETERS = 5e8  # DeepSpeed's reduce_bucket_size
@@ -115,7 +116,7 @@ def base_weight_bytes(setup: TrainingSetup, width: Widths | None = None) -> floa
 
 
 def _quantised_parameters(arch: ModelArchitecture, experts: bool) -> int:
-    """Weights of separate linear modules; transformers leaves fused expert tensors and routers as they are."""
+    """Weights of separate linear modules; transformers 5 leaves fused experts and routers as they are."""
     shapes = parameter_counts(arch).shapes
     kept = ("router",) if experts else ("router", "expert")
     return sum(s.count * s.inputs * s.outputs for s in shapes if s.role not in kept)
@@ -148,7 +149,7 @@ def _comm(setup: TrainingSetup, width: Widths, mine: float, gradients: float) ->
 
 
 def _fsdp_comm(setup: TrainingSetup, width: Widths) -> float:
-    """Two gathered blocks (one prefetched), the root's embedding and head, and a block's unsharded gradients."""
+    """Two gathered blocks (one prefetched), the root's embedding and head, and unsharded gradients."""
     counts = parameter_counts(setup.arch, setup.task, setup.labels)
     blocks = setup.arch.layers + setup.arch.decoder_layers
     compute = (

@@ -52,8 +52,8 @@ def is_sharded(kind: str) -> bool:
 def widths(setup: TrainingSetup) -> Widths:
     """Widths of a set-up.
 
-    Pure bf16 holds everything in two bytes; mixed precision (`amp_*`), FSDP as accelerate runs it and ZeRO keep
-    trainable parameters in fp32 (16 bytes a parameter in all with AdamW).
+    Pure bf16 holds everything in two bytes; mixed precision (`amp_*`), FSDP as accelerate runs it and ZeRO
+    keep trainable parameters in fp32 (16 bytes a parameter in all with AdamW).
     """
     kind, stack = setup.parallelism.kind, stack_of(setup.framework)
     low = 4.0 if setup.precision == "fp32" else 2.0

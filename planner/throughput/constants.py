@@ -6,13 +6,16 @@ TIME: dict[str, float] = {
     "matmul": 0.89,  # share of the attainable rate that a large product in a training step reaches
     "few_tokens": 1.5,  # slowdown r / T of a product with T tokens, r = attainable FLOP/s per byte/s
     "narrow": 1.6,  # slowdown r / h of a product of width h
-    "fp8": 1.86,  # speed-up of the FLOP part
-    "attention": 0.5,  # share of the attainable rate in fused attention
+    "fp8": 1.86,  # speed-up of the FLOP part, Transformer Engine inside Megatron
+    "fp8_casts": 1.35,  # the same in stacks that cast around single modules
+    "ridge": 200.0,  # FLOP per byte above which large caches hide the memory
+    "attention": 0.47,  # share of the attainable rate in fused attention
     "sdpa": 0.35,  # the same with a mask, where the causal half is computed too
-    "elementwise": 1.0,  # of the counted bytes
+    "attention_hopper": 0.55,  # of that on Hopper and later with FlashAttention 2
+    "elementwise": 2.0,  # of the counted bytes
     "compiled": 0.45,  # share of elementwise bytes left where kernels are fused
-    "loss_bytes": 26.0,  # per vocabulary entry and token
-    "dequantise": 12.0,  # bytes per parameter and pass
+    "loss_bytes": 40.0,  # per vocabulary entry and token
+    "dequantise": 18.0,  # bytes per parameter and pass
     "launch": 1.0,  # of the host time of a kernel launch
     "link": 0.7,  # share of the link's rate that collectives reach
     "overlap": 0.5,  # part of the shorter of compute and collectives that does not hide
@@ -20,5 +23,5 @@ TIME: dict[str, float] = {
     "fsdp_layer_native_s": 0.001,
     "expert": 2.0,  # slowdown of experts against a dense product of the same size
     "fp32": 0.85,  # share of the vector rate that fp32 products reach
-    "spread": 1.5,
+    "spread": 1.45,
 }

@@ -36,8 +36,8 @@ class StepEstimate:
 def estimate_step(setup: TrainingSetup, cluster: Cluster) -> StepEstimate:
     """Predict a step.
 
-    GPU work and kernel launches overlap (a soft maximum); collectives hide behind compute in part; the optimizer
-    runs once a step.
+    GPU work and kernel launches overlap (a soft maximum); collectives hide behind compute in part; the
+    optimizer runs once a step.
 
     Args:
         setup: The training.
@@ -71,7 +71,7 @@ def estimate_step(setup: TrainingSetup, cluster: Cluster) -> StepEstimate:
 
 
 def _generation_seconds(setup: TrainingSetup, cluster: Cluster) -> float:
-    """Sampling answers for grpo and ppo: every token reads the weights once for all rows of the micro-batch."""
+    """Sampling answers for grpo and ppo: every token reads the weights once for all rows."""
     if setup.task not in ("grpo", "ppo"):
         return 0.0
     parts = setup.parallelism.gpus_total if setup.parallelism.kind != "ddp" else 1

@@ -9,6 +9,7 @@ from planner.architecture import adapter_parameters, parameter_counts
 from planner.hardware import GpuFacts
 from planner.memory.precision import is_sharded, widths
 from planner.setup import Cluster, TrainingSetup
+from planner.stacks import stack_of
 from planner.throughput.constants import TIME
 from planner.workload import attention_flops_per_token, extra_forwards, rows_of
 
@@ -17,6 +18,7 @@ _KERNELS_PER_ADAPTER = 6
 _ETHERNET_BYTES_PER_S = 100e9 / 8
 _RACK_SCALE = frozenset({"GB200", "GB300"})  # NVLink reaches every GPU of a rack
 _RACK_GPUS = 72
+_HOPPER_AND_LATER = frozenset({"9.0", "10.0", "10.3"})  # FlashAttention 2 does not use their new instructions
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ def compute_terms(setup: TrainingSetup, gpu: GpuFacts) -> dict[str, float]:
     tokens = setup.micro_batch * length * rows_of(setup.task)
     parts = setup.parallelism.tensor * setup.parallelism.pipeline
     rate = matmul_rate(setup, gpu)
-    fused = TIME["compiled"] if setup.compiled or setup.framework in ("unsloth", "megatron") else 1.0
+    fused = TIME["compiled"] if setup.compiled or stack_of(setup.framework).fused_norm else 1.0
     memory = gpu.memory_bytes_per_s
     loss = setup.arch.vocab * TIME["loss_bytes"] if shape.head > setup.arch.hidden * setup.labels else 0.0
     elementwise = (shape.elementwise * shape.passes_memory * TIME["elementwise"] + loss) * fused
@@ -122,10 +124,12 @@ def compute_terms(setup: TrainingSetup, gpu: GpuFacts) -> dict[str, float]:
 
 def _matmul(setup: TrainingSetup, shape: StepShape, rate: float, gpu: GpuFacts, tokens: float) -> float:
     """FLOPs over the attainable rate, slower with few tokens and narrow products (both are memory-bound)."""
-    ridge = rate / gpu.memory_bytes_per_s
+    ridge = min(rate / gpu.memory_bytes_per_s, TIME["ridge"])
     h = setup.arch.hidden / setup.parallelism.tensor
     narrow = 1 + TIME["narrow"] * ridge / h
-    reached = TIME["matmul"] * rate * (TIME["fp8"] if "fp8" in setup.precision else 1.0)
+    reached = TIME["matmul"] * rate
+    if "fp8" in setup.precision and gpu.fp8_flops_per_s is not None:
+        reached *= TIME["fp8" if setup.framework == "megatron" else "fp8_casts"]
     again = 1.0 if setup.gradient_checkpointing else 0.0
     flops = 2.0 * tokens * (shape.dense * shape.passes_matmul - shape.head * again + 3 * shape.adapter)
     seconds = flops / reached * narrow * (1 + TIME["few_tokens"] * ridge / tokens)
@@ -143,11 +147,15 @@ def _attention(
 ) -> float:
     """Scores and values: one pass forward, two and a half backward, once more if recomputed."""
     passes = 3.5 + (1.0 if setup.gradient_checkpointing else 0.0)
-    # Without padding sdpa runs the flash kernel; with it, a masked kernel that computes the upper half as well.
+    # Without padding sdpa runs the flash kernel; with it, a masked kernel that computes the upper half as
+    # well.
     fused = setup.attention == "flash" or (setup.attention == "sdpa" and setup.real_tokens_share == 1.0)
     causal = setup.arch.kind == "decoder" and fused
     flops = attention_flops_per_token(setup.arch, length, causal) * tokens * passes
-    seconds = flops / (rate * (TIME["attention"] if fused else TIME["sdpa"]))
+    reached = TIME["attention"] if fused else TIME["sdpa"]
+    if gpu.capability in _HOPPER_AND_LATER and setup.framework != "megatron":
+        reached *= TIME["attention_hopper"]
+    seconds = flops / (rate * reached)
     if setup.attention == "eager":
         blocks = setup.arch.layers + 2 * setup.arch.decoder_layers
         width = 4.0 if setup.precision == "fp32" else 2.0
@@ -186,7 +194,8 @@ def collective_seconds(setup: TrainingSetup, cluster: Cluster) -> tuple[float, f
         seconds += moved / (group_bytes_per_s(cluster, parallel.tensor) * TIME["link"])
     if is_sharded(parallel.kind):
         blocks = setup.arch.layers + setup.arch.decoder_layers
-        seconds += blocks * TIME["fsdp_layer_s" if setup.framework in ("hf", "trl") else "fsdp_layer_native_s"]
+        accelerate = setup.framework in ("hf", "trl")
+        seconds += blocks * TIME["fsdp_layer_s" if accelerate else "fsdp_layer_native_s"]
     return seconds, once / link
 
 

@@ -1,0 +1,45 @@
+"""Cells of the run table: text and numbers as published tables write them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+Row = Mapping[str, str]
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+
+
+class UnsupportedRunError(ValueError):
+    """A row does not state enough, or states what the model cannot express; the message says what."""
+
+
+def cell(row: Row, column: str) -> str:
+    """Lower-case text, empty if blank or missing."""
+    return (row.get(column) or "").strip().lower()
+
+
+def number(row: Row, column: str) -> float | None:
+    """The first number of the cell, None if there is none.
+
+    >>> number({"seq_len": "500 in/ ~100 out"}, "seq_len")
+    500.0
+    """
+    match = _NUMBER.search(row.get(column) or "")
+    return float(match.group()) if match else None
+
+
+def required(row: Row, column: str) -> int:
+    """A positive whole number.
+
+    Raises:
+        UnsupportedRunError: If there is none.
+    """
+    value = number(row, column)
+    if value is None or value < 1:
+        raise UnsupportedRunError(f"{column} is not stated")
+    return round(value)
+
+
+def dated_before(row: Row, day: str) -> bool:
+    """Whether the row is older than a day (ISO); rows without a date are new."""
+    return (row.get("date") or "9") < day

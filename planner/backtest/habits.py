@@ -1,0 +1,151 @@
+"""What a row of the table implies about its software: precision, kernels, loss, padding.
+
+Stacks changed what they do over time; where a row does not say, its date and framework do.
+"""
+
+from __future__ import annotations
+
+import re
+
+from planner.architecture import ModelArchitecture
+from planner.backtest.cells import Row, cell, dated_before, number
+from planner.hardware import GpuFacts
+from planner.setup import Parallelism
+
+_FRAMEWORKS = {
+    "unsloth": "unsloth",
+    "litgpt": "litgpt",
+    "lit-gpt": "litgpt",
+    "torchtune": "torchtune",
+    "foundry": "llm-foundry",
+    "composer": "llm-foundry",
+    "megatron": "megatron",
+    "nemo": "megatron",
+    "openrlhf": "openrlhf",
+    "dschat": "openrlhf",
+}
+_FUSING = frozenset({"liger", "foak", "compile", "compiled", "thunder", "fused", "true"})
+
+
+def framework_of(row: Row) -> str:
+    """The stack, plain transformers where nothing else is named."""
+    text = cell(row, "framework")
+    return next((name for part, name in _FRAMEWORKS.items() if part in text), "hf")
+
+
+def precision_of(row: Row, gpu: GpuFacts) -> str:
+    """One of TrainingSetup's precisions; what the GPU is best at where a row does not say."""
+    text = cell(row, "precision")
+    mixed = "amp_" if "mixed" in text or "amp" in text else ""
+    if "fp8" in text:
+        return mixed + "fp8"
+    if "bf16" in text:
+        return mixed + "bf16"
+    if "tf32" in text:
+        return "tf32"
+    if ("fp16" in text and "fp32" not in text) or "int8" in text or text.startswith("16"):
+        return mixed + "fp16"
+    if "32" in text:
+        return "fp32"
+    return "bf16" if gpu.bf16_flops_per_s else "fp16"
+
+
+def optimizer_of(row: Row) -> str:
+    """One of TrainingSetup's optimizers, torch's AdamW where a row does not say."""
+    text = cell(row, "optimizer")
+    eight = "8bit" in text or "8-bit" in text
+    if "paged" in text:
+        return "paged_adamw_8bit" if eight else "paged_adamw_32bit"
+    if eight:
+        return "adamw_8bit"
+    named = next((name for name in ("adafactor", "sgd") if name in text), None)
+    if named or text == "lion":
+        return named or "lion"
+    return "adamw_fused" if any(part in text for part in ("fused", "apex", "lamb")) else "adamw"
+
+
+def checkpointing_of(row: Row, arch: ModelArchitecture, framework: str, gpus: int) -> bool:
+    """Stated, or the stack's default: Hugging Face recipes of big decoders and torchtune's recipes switch it on."""
+    text = cell(row, "grad_checkpointing")
+    if text:
+        return text not in ("false", "none", "no", "0")
+    if framework in ("unsloth", "torchtune"):
+        return True
+    if framework == "litgpt":
+        return gpus > 1
+    return framework == "hf" and arch.kind == "decoder" and arch.hidden >= 2048
+
+
+def attention_of(row: Row, framework: str) -> str:
+    """Fused attention became transformers' default in December 2023."""
+    text = cell(row, "flash_attn")
+    if text in ("true", "flash", "fa2", "fa3") or framework in ("megatron", "unsloth"):
+        return "flash"
+    if text == "eager" or (text in ("", "false") and framework == "hf" and dated_before(row, "2023-12")):
+        return "eager"
+    return "sdpa"
+
+
+def fuses_kernels(row: Row) -> bool:
+    """Whether memory-bound work is fused by kernels or a compiler."""
+    words = set(re.findall(r"[a-z]+", cell(row, "liger_fused") + " " + cell(row, "framework")))
+    return bool(_FUSING & words)
+
+
+def fuses_loss(row: Row) -> bool:
+    """Whether logits are never held whole."""
+    text = cell(row, "liger_fused")
+    return "liger" in text or text == "true"
+
+
+def loss_bytes_of(row: Row, framework: str) -> float | None:
+    """Until v4.46 transformers shifted a copy of the fp32 logits; fused cross-entropies keep two fp32 copies."""
+    if "foak" in cell(row, "liger_fused"):
+        return 8.0
+    return 14.0 if framework == "hf" and dated_before(row, "2024-11") else None
+
+
+def upcasts_frozen(row: Row, quantization: str, framework: str, parallelism: Parallelism) -> bool:
+    """TRL and PEFT's examples called prepare_model_for_kbit_training on unsharded models until autumn 2025."""
+    text = cell(row, "framework")
+    prepared = framework == "hf" and any(part in text for part in ("trl", "peft", "hf+"))
+    sharded = parallelism.kind in ("fsdp", "zero3")
+    return quantization in ("4bit", "8bit") and prepared and not sharded and dated_before(row, "2025-10")
+
+
+def offload_of(row: Row) -> str:
+    """none, optimizer, parameters or activations."""
+    text = cell(row, "offload") + " " + cell(row, "parallelism")
+    if "activation" in text and "cpu" not in text:
+        return "activations"
+    if "adam" in text or ("zero-2" in text and "offload" in text):
+        return "optimizer"
+    return "parameters" if "cpu" in text or "offload" in text else "none"
+
+
+def padding_of(row: Row, sequence: int, micro_batch: int) -> tuple[float | None, float]:
+    """Computed length of a row, and the share of it that is not padding.
+
+    A micro-batch of unpacked data is padded to its longest row, and the shorter ones carry the padding.
+    """
+    tokens, steps, batch = (number(row, name) for name in ("dataset_tokens", "steps", "global_batch"))
+    if cell(row, "packing") != "false" or not (tokens and steps and batch):
+        return None, 1.0
+    mean = tokens / (steps * batch)
+    if mean >= sequence:
+        return None, 1.0
+    padded = min(float(sequence), mean * longest_over_mean(micro_batch))
+    return padded, mean / padded
+
+
+def longest_over_mean(rows: int) -> float:
+    """Expected longest of some rows over the mean, for lengths spread like published instruction data.
+
+    A coefficient of variation of 0.45 and normal order statistics, which grow by about 0.51 standard deviations
+    for each doubling.
+
+    >>> round(longest_over_mean(1), 2), round(longest_over_mean(4), 2)
+    (1.0, 1.46)
+    """
+    doublings = rows.bit_length() - 1
+    return 1.0 + 0.45 * 0.51 * (doublings + rows / 2.0**doublings - 1.0)

@@ -1,0 +1,137 @@
+"""Predictions for published runs, from what each run states about itself and never from what it measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from planner.backtest.cells import UnsupportedRunError
+from planner.backtest.rows import Run, read_run
+from planner.memory import MemoryEstimate, estimate_memory
+from planner.quantiles import Quantiles
+from planner.throughput import StepEstimate, estimate_step
+
+GIB = float(2**30)
+COLUMNS = (
+    "id",
+    "verdict",
+    "predicted_allocated_gib",
+    "predicted_reserved_gib",
+    "predicted_nvml_gib",
+    "memory_upper_gib",
+    "predicted_step_time_s",
+    "predicted_tokens_per_s_total",
+    "tokens_per_s_p10",
+    "tokens_per_s_p90",
+    "predicted_wall_clock_h",
+    "wall_clock_h_p10",
+    "wall_clock_h_p90",
+    "predicted_gpu_hours",
+    "predicted_cost_usd",
+    "unsupported_reason",
+)
+# Outcomes, and remarks that may tell of them: a prediction that could see them would not be one.
+OUTCOME_COLUMNS = frozenset(
+    [
+        "measured_peak_mem_gb_per_gpu",
+        "measured_step_time_s",
+        "measured_tokens_per_s_total",
+        "measured_wall_clock_h",
+        "measured_gpu_hours",
+        "measured_cost_usd",
+        "mem_gib_norm",
+        "oom",
+        "oom_basis",
+        "outcome_kind",
+        "notes",
+        "quality",
+    ]
+)
+
+Prediction = dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class RunEstimate:
+    """What is predicted for one run; time is None where the GPU is only known by its memory."""
+
+    run: Run
+    memory: MemoryEstimate
+    step: StepEstimate | None
+
+
+def estimate_run(row: Mapping[str, str]) -> RunEstimate:
+    """Predict one row of the run table.
+
+    Args:
+        row: Columns as in benchmarks/data/README.md; outcome columns are dropped before anything is read.
+
+    Raises:
+        UnsupportedRunError: If the row does not state enough, or states what the model cannot express.
+    """
+    run = read_run({key: value for key, value in row.items() if key not in OUTCOME_COLUMNS})
+    memory = estimate_memory(run.setup, run.cluster)
+    step = estimate_step(run.setup, run.cluster) if run.speed_known else None
+    return RunEstimate(run, memory, step)
+
+
+def predict(row: Mapping[str, str]) -> Prediction:
+    """One row of the answer; a run that cannot be expressed keeps its row with the reason."""
+    answer = dict.fromkeys(COLUMNS, "")
+    answer["id"] = row.get("id", "")
+    try:
+        estimate = estimate_run(row)
+    except UnsupportedRunError as error:
+        return answer | {"unsupported_reason": str(error)}
+    answer |= _memory_columns(estimate.memory)
+    if estimate.step is not None:
+        answer |= _time_columns(estimate.run, estimate.step)
+    return answer
+
+
+def predictions(rows: Iterable[Mapping[str, str]]) -> Iterator[Prediction]:
+    """Predict row by row, in order."""
+    for row in rows:
+        yield predict(row)
+
+
+def _memory_columns(memory: MemoryEstimate) -> Prediction:
+    return {
+        "verdict": memory.verdict,
+        "predicted_allocated_gib": _text(memory.allocated_bytes / GIB),
+        "predicted_reserved_gib": _text(memory.reserved_bytes / GIB),
+        "predicted_nvml_gib": _text(memory.nvml_bytes / GIB),
+        "memory_upper_gib": _text(memory.upper_bytes / GIB),
+    }
+
+
+def _time_columns(run: Run, step: StepEstimate) -> Prediction:
+    columns = {
+        "predicted_step_time_s": _text(step.step_time_s.p50),
+        "predicted_tokens_per_s_total": _text(step.tokens_per_s_total.p50),
+        "tokens_per_s_p10": _text(step.tokens_per_s_total.p10),
+        "tokens_per_s_p90": _text(step.tokens_per_s_total.p90),
+    }
+    hours = wall_clock_h(run, step)
+    if hours is not None:
+        columns |= {
+            "predicted_wall_clock_h": _text(hours.p50),
+            "wall_clock_h_p10": _text(hours.p10),
+            "wall_clock_h_p90": _text(hours.p90),
+            "predicted_gpu_hours": _text(hours.p50 * run.setup.parallelism.gpus_total),
+        }
+    return columns
+
+
+def wall_clock_h(run: Run, step: StepEstimate) -> Quantiles | None:
+    """Hours of all steps, None where the row states neither steps nor the data's tokens."""
+    steps = run.steps
+    if steps is None and run.total_tokens is not None:
+        per_step = step.tokens_per_s_total.p50 * step.step_time_s.p50
+        steps = run.total_tokens / per_step
+    return None if steps is None else step.step_time_s.scaled(steps / 3600)
+
+
+def _text(value: float) -> str:
+    return f"{value:.6g}" if math.isfinite(value) else ""
