@@ -6,7 +6,10 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from planner.price_overrides import PriceOverride
+
 APP_NAME = "tuneplan"
+DEFAULT_PRICES_URL = "https://raw.githubusercontent.com/skypilot-org/skypilot-catalog/master/catalogs/v8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +50,13 @@ class PricesConfig:
 
     Attributes:
         max_age_s: Older prices are warned about.
+        url: Where `plan prices update` finds `<cloud>/vms.csv`.
+        overrides: Your own prices and discounts, the first that matches an offer counts.
     """
 
     max_age_s: float = 7 * 86400.0
+    url: str = DEFAULT_PRICES_URL
+    overrides: tuple[PriceOverride, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +90,13 @@ def load_config(path: Path) -> Config:
 
     read = read_config_file(path)
     config = Config()
-    if read.prices.max_age is not None:
-        config = replace(config, prices=PricesConfig(max_age_s=read.prices.max_age))
+    prices = read.prices
+    if prices.max_age is not None:
+        config = replace(config, prices=replace(config.prices, max_age_s=prices.max_age))
+    if prices.url is not None:
+        config = replace(config, prices=replace(config.prices, url=prices.url))
+    overrides = tuple(entry.override() for entry in prices.overrides)
+    config = replace(config, prices=replace(config.prices, overrides=overrides))
     if read.local.usd_per_hour is not None:
         config = replace(config, local=LocalConfig(usd_per_hour=read.local.usd_per_hour))
     return config

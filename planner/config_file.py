@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from planner.price_overrides import PriceOverride
 from planner.spec import Seconds, Section
-from planner.units import parse_usd
+from planner.units import parse_gpu_filter, parse_usd, shown
 from planner.validation import validate
 from planner.yaml_source import read_yaml
 
@@ -18,16 +19,63 @@ def _price(value: Any) -> float:
     return 0.0 if value in (0, "0") and not isinstance(value, bool) else parse_usd(value)
 
 
+def _gpu(value: str) -> str:
+    return parse_gpu_filter(value.partition(":")[0]).name
+
+
+def _share(value: Any) -> float:
+    """A share of `15%` or 0.15."""
+    text = str(value).strip()
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if isinstance(value, bool) or not 0 < share < 1:
+        raise ValueError(f"{shown(value)} is not a discount, write it as in 15% or 0.15")
+    return share
+
+
+Price = Annotated[float, BeforeValidator(_price)]
+GpuName = Annotated[str, AfterValidator(_gpu)]
+Share = Annotated[float, BeforeValidator(_share)]
+
+
+class OverrideSection(Section):
+    """Which offers, and what they cost you: a discount or a rate of your own."""
+
+    cloud: str | None = None
+    region: str | None = None
+    instance_type: str | None = None
+    gpu: GpuName | None = None
+    market: Literal["spot", "on_demand"] | None = None
+    discount: Share | None = Field(default=None, description="Taken off the posted price, as in 15% or 0.15")
+    usd_per_hour: Price | None = Field(default=None, description="Your price of the whole machine")
+    usd_per_gpu_hour: Price | None = Field(default=None, description="Your price of each of its GPUs")
+
+    @model_validator(mode="after")
+    def _one_price(self) -> OverrideSection:
+        if sum(value is not None for value in (self.discount, self.usd_per_hour, self.usd_per_gpu_hour)) != 1:
+            raise ValueError("needs exactly one of discount, usd_per_hour and usd_per_gpu_hour")
+        return self
+
+    def override(self) -> PriceOverride:
+        """As the price code takes it."""
+        fields = self.model_dump()
+        return PriceOverride(**fields | {"cloud": self.cloud.lower() if self.cloud else None})
+
+
 class PricesSection(Section):
     """Section `prices`."""
 
     max_age: Seconds | None = Field(default=None, description="Older prices are warned about, as in 7d")
+    url: str | None = Field(default=None, description="Where `plan prices update` finds <cloud>/vms.csv")
+    overrides: tuple[OverrideSection, ...] = Field(default=(), description="Your own prices and discounts")
 
 
 class LocalSection(Section):
     """Section `local`."""
 
-    usd_per_hour: Annotated[float, BeforeValidator(_price)] | None = Field(
+    usd_per_hour: Price | None = Field(
         default=None, description="What an hour on this machine costs; 0 is free"
     )
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from planner.price_overrides import PriceOverride, with_overrides
 from providers.catalog import EMBEDDED, load_snapshot
 from providers.offers import Offer, PriceSnapshot
 from providers.price_table import read_header
@@ -34,19 +35,36 @@ def cached_prices(cache: Path) -> Path:
     return cache / "prices.csv"
 
 
-def open_pricebook(cache: Path, file: Path | None = None) -> Pricebook:
+def open_pricebook(
+    cache: Path,
+    file: Path | None = None,
+    *,
+    overrides: Sequence[PriceOverride] = (),
+    now: datetime | None = None,
+) -> Pricebook:
     """The snapshot of a file if one is named, else the newer one of cache and embedded.
+
+    Args:
+        cache: Directory of the snapshot that was fetched or imported last.
+        file: A snapshot file to use instead.
+        overrides: Your own prices, laid over it.
+        now: UTC, the date of your own prices; needed only with overrides.
 
     Raises:
         UsageError: The file is not a snapshot.
         CorruptDataError: Its rows do not match its snapshot id.
     """
-    if file is not None:
-        return Pricebook(load_snapshot(file), "file", file)
-    cached = cached_prices(cache)
+    origin, path = ("file", file) if file is not None else _in_use(cached_prices(cache))
+    snapshot = load_snapshot(path)
+    if now is not None:
+        snapshot = with_overrides(snapshot, overrides, now)
+    return Pricebook(snapshot, origin, path)
+
+
+def _in_use(cached: Path) -> tuple[str, Path]:
     if cached.exists() and _newest(cached) >= _newest(EMBEDDED):
-        return Pricebook(load_snapshot(cached), "cache", cached)
-    return Pricebook(load_snapshot(), "embedded", EMBEDDED)
+        return "cache", cached
+    return "embedded", EMBEDDED
 
 
 def _newest(path: Path) -> str:

@@ -60,7 +60,8 @@ class App:
             return local_snapshot(self.config.local.usd_per_hour)
         from planner.pricebook import open_pricebook
 
-        return open_pricebook(self.directories.cache).snapshot
+        overrides = self.config.prices.overrides
+        return open_pricebook(self.directories.cache, overrides=overrides, now=self.now()).snapshot
 
 
 pass_app = click.make_pass_decorator(App, ensure=True)

@@ -68,7 +68,7 @@ def command(
     app: App, /, output: str, prices: Path | None, limit: int, group_by: str | None, **asked: Any
 ) -> None:
     """List machines with GPUs and their prices, US dollars before tax."""
-    book = open_pricebook(app.directories.cache, prices)
+    book = open_pricebook(app.directories.cache, prices, overrides=app.config.prices.overrides, now=app.now())
     answer = _answer(app, book, group_by, limit, asked)
     if output == "json":
         emit_json("offers", _document(answer), now=answer.now)

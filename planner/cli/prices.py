@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,15 +14,18 @@ from planner.cli.output import echo_err, emit_json, output_option
 from planner.cli.price_text import age_span, age_text, prices_document, table_text
 from planner.pricebook import Pricebook, cached_prices, open_pricebook, price_age
 from providers.errors import UsageError
-from providers.price_table import write_table
+from providers.price_table import read_table, write_table
 from providers.skypilot_catalog import ImportReport, import_catalogs
+
+if TYPE_CHECKING:
+    from providers.hosted_catalogs import FetchedCloud
 
 _MOST_PROBLEMS_SHOWN = 20
 
 
 @click.group("prices")
 def command() -> None:
-    """Show the prices in use, or import others."""
+    """Show the prices in use, fetch newer ones or import your own copies."""
 
 
 @command.command("show")
@@ -33,7 +36,7 @@ def command() -> None:
 @pass_app
 def show(app: App, prices: Path | None, output: str) -> None:
     """Say which price snapshot is in use, what it covers and how old it is."""
-    book = open_pricebook(app.directories.cache, prices)
+    book = open_pricebook(app.directories.cache, prices, overrides=app.config.prices.overrides, now=app.now())
     if output == "json":
         emit_json("prices", _document(book, app), now=app.now())
     else:
@@ -56,17 +59,74 @@ def import_(app: App, directory: Path, out: Path | None, as_of: str | None, outp
     table = import_catalogs(directory, as_of=_date(as_of), report=report)
     path = out or cached_prices(app.directories.cache)
     snapshot_id = write_table(path, table)
-    for problem in report.problems[:_MOST_PROBLEMS_SHOWN]:
-        echo_err(f"warning: {problem}: row left out")
-    hidden = len(report.problems) - _MOST_PROBLEMS_SHOWN
-    if hidden > 0:
-        echo_err(f"warning: {hidden:,} more malformed rows left out; `-o json` lists all")
+    _show_problems(report)
     if output == "json":
         payload = {"snapshot_id": snapshot_id, "path": str(path), "machines": len(table.rows)}
         counts = dict(sorted(report.counts.items()))
         emit_json("prices_import", {**payload, "counts": counts, "problems": report.problems}, now=app.now())
     else:
         click.echo(_import_text(path, snapshot_id, len(table.rows), report.counts))
+
+
+@command.command("update")
+@click.option("--url", metavar="URL", help="Holds <cloud>/vms.csv; default: prices.url of the configuration.")
+@click.option(
+    "--cloud", "clouds", multiple=True, help="Only this cloud, which must be there; may be repeated."
+)
+@output_option("table", "json")
+@pass_app
+def update(app: App, /, url: str | None, clouds: tuple[str, ...], output: str) -> None:
+    """Fetch SkyPilot's hosted catalogs and use them from now on.
+
+    All files or none: if one cannot be fetched whole, the prices in use stay and the same command goes on
+    where it stopped. Clouds that are not published there keep the prices that are in use.
+    """
+    from providers.hosted_catalogs import CatalogServer, merged
+
+    cache = app.directories.cache
+    report = ImportReport()
+    server = CatalogServer(url or app.config.prices.url, cache / "downloads")
+    table, fetched = server.fetch(tuple(cloud.lower() for cloud in clouds), app.now(), report)
+    table = merged(table, read_table(open_pricebook(cache).path)[1])
+    snapshot_id = write_table(cached_prices(cache), table)
+    _show_problems(report)
+    files = [_fetched_json(cloud) for cloud in fetched]
+    if output == "json":
+        payload = {"snapshot_id": snapshot_id, "path": str(cached_prices(cache)), "machines": len(table.rows)}
+        emit_json("prices_update", {**payload, "files": files, "problems": report.problems}, now=app.now())
+    else:
+        click.echo("\n".join(_fetched_text(file) for file in files))
+        click.echo(_import_text(cached_prices(cache), snapshot_id, len(table.rows), report.counts))
+
+
+def _fetched_json(fetched: FetchedCloud) -> dict[str, Any]:
+    file = fetched.file
+    return {
+        "cloud": fetched.cloud,
+        "url": fetched.url,
+        "status": "absent" if file is None else "unchanged" if file.checksum == "unchanged" else "fetched",
+        "bytes": None if file is None else file.bytes,
+        "resumed_bytes": None if file is None else file.resumed_bytes,
+        "checked_by": None if file is None else file.checksum,
+        "modified_at": None if file is None or file.modified is None else f"{file.modified}T00:00:00Z",
+    }
+
+
+def _fetched_text(file: dict[str, Any]) -> str:
+    if file["status"] == "absent":
+        return f"{file['cloud']:<14}not published there: its prices stay as they are"
+    if file["status"] == "unchanged":
+        return f"{file['cloud']:<14}unchanged"
+    resumed = f", {file['resumed_bytes']:,} of them from before" if file["resumed_bytes"] else ""
+    return f"{file['cloud']:<14}{file['bytes']:,} bytes{resumed}, checked by {file['checked_by']}"
+
+
+def _show_problems(report: ImportReport) -> None:
+    for problem in report.problems[:_MOST_PROBLEMS_SHOWN]:
+        echo_err(f"warning: {problem}: row left out")
+    hidden = len(report.problems) - _MOST_PROBLEMS_SHOWN
+    if hidden > 0:
+        echo_err(f"warning: {hidden:,} more malformed rows left out; `-o json` lists all")
 
 
 def _date(text: str | None) -> str | None:
