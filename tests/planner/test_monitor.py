@@ -1,0 +1,245 @@
+"""What the monitor concludes from the evidence, and that it may look as often as it likes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.progress import Progress, StepTimes
+from planner.monitor import decide, lost_steps, observe
+from planner.run_document import eta_at, run_document
+from planner.runs import FINAL, MOVES, STATES, Run
+from planner.store import Store
+from providers.directory_store import DirectoryStore
+from providers.launcher import BackendState, BackendStatus, LaunchRequest
+from tests.planner.run_factories import START, attempt_of, run_of, terms_of
+
+ENDED = "2026-11-22T12:30:00.000Z"
+NOW = "2026-11-22T13:00:00.000Z"
+
+
+def running_status(**changes: Any) -> BackendStatus:
+    values: dict[str, Any] = {"backend_id": "77", "started_at": START, "attempt": 1, **changes}
+    return BackendStatus("running", **values)
+
+
+def ended_status(state: BackendState = "failed", **changes: Any) -> BackendStatus:
+    return replace(running_status(), state=state, ended_at=ENDED, **changes)
+
+
+def progress_of(**changes: Any) -> Progress:
+    return Progress("run-1", 1, **{"started_at": "2026-11-22T12:00:01.000Z", "state": "training", **changes})
+
+
+ENDS = [
+    ({"state": "succeeded", "exit_code": 0}, "succeeded", "done", ""),
+    ({"exit_code": 75}, "preempted", "preempted", "after a committed checkpoint"),
+    ({"exit_code": 76}, "preempted", "preempted", "without a new checkpoint"),
+    ({"exit_code": 77}, "capped", "capped", "cap or time limit"),
+    ({"exit_code": 78, "reason": "error: no data"}, "failed", "failed", "error: no data"),
+    ({"exit_code": 1}, "failed", "failed", "exit code 1"),
+    ({"exit_code": 139}, "failed", "failed", "exit code 139"),
+    ({"exit_code": 137}, "preempted", "preempted", "SIGKILL"),
+    ({"exit_code": 143}, "preempted", "preempted", "SIGTERM"),
+    ({"state": "vanished", "reason": "vanished (killed)"}, "preempted", "preempted", "vanished"),
+    (
+        {"state": "cancelled", "exit_code": 75, "stopped_by": "cancel"},
+        "cancelled",
+        "cancelled",
+        "after a committed",
+    ),
+    (
+        {"state": "cancelled", "exit_code": 137, "stopped_by": "cancel"},
+        "cancelled",
+        "cancelled",
+        "without a new",
+    ),
+    ({"state": "succeeded", "exit_code": 0, "stopped_by": "cancel"}, "succeeded", "done", ""),
+    ({"exit_code": 75, "stopped_by": "max_duration"}, "capped", "capped", "maximum duration"),
+]
+
+
+@pytest.mark.parametrize(("evidence", "state", "outcome", "reason"), ENDS)
+def test_each_end_has_its_name(evidence: dict[str, Any], state: str, outcome: str, reason: str) -> None:
+    change = decide(run_of("running"), ended_status(**evidence), None, NOW)
+    assert change is not None
+    assert (change.state, change.attempt.outcome) == (state, outcome)
+    assert reason in change.reason
+    assert (change.attempt.ended_at, change.attempt.exit_code) == (ENDED, evidence.get("exit_code"))
+    assert change.attempt.cost_micro_usd == 500_000
+
+
+def test_the_worker_s_own_words_win() -> None:
+    said = progress_of(state="capped", exit_reason="cap of 2 US dollars reached")
+    change = decide(run_of("running"), ended_status(exit_code=77, reason="last line"), said, NOW)
+    assert change is not None and change.reason == "cap of 2 US dollars reached"
+
+
+def test_a_killed_worker_of_a_cancelled_run_is_cancelled() -> None:
+    change = decide(run_of("cancelling"), ended_status("vanished"), None, NOW)
+    assert change is not None and change.state == "cancelled"
+
+
+def test_cost_runs_up_to_now_while_it_runs() -> None:
+    change = decide(run_of("running"), running_status(), progress_of(step=7), NOW)
+    assert change is not None
+    assert (change.state, change.reason, change.attempt.cost_micro_usd) == ("running", "training", 1_000_000)
+    assert (change.attempt.first_step, change.attempt.last_step) == (0, 7)
+
+
+def test_an_unknown_price_is_an_unknown_cost() -> None:
+    attempt = attempt_of(backend_id="77", started_at=START, micro_usd_per_hour=None)
+    change = decide(run_of("running", attempt), running_status(), None, NOW)
+    assert change is not None and change.attempt.cost_micro_usd is None
+
+
+def test_what_an_earlier_attempt_said_counts_for_nothing() -> None:
+    second = attempt_of(2, backend_id="78", started_at=NOW)
+    first = attempt_of(1, started_at=START, ended_at=ENDED, outcome="preempted")
+    status = replace(running_status(), attempt=2, started_at=NOW)
+    old = progress_of(state="preempted", step=40, exit_reason="told to stop")
+    change = decide(run_of("running", first, second), status, old, NOW)
+    assert change is not None
+    assert (change.state, change.reason) == ("running", "starting")
+    assert (change.attempt.first_step, change.attempt.last_step) == (None, None)
+
+
+def test_an_attempt_that_the_backend_has_not_heard_of_waits() -> None:
+    change = decide(run_of("queued", attempt_of()), BackendStatus("absent"), None, NOW)
+    assert change is not None and (change.state, change.attempt) == ("queued", attempt_of())
+
+
+def test_a_run_that_the_backend_forgot_is_unknown_and_may_come_back() -> None:
+    forgotten = decide(run_of("running"), BackendStatus("absent"), None, NOW)
+    assert forgotten is not None and forgotten.state == "unknown"
+    back = decide(run_of("unknown"), running_status(), None, NOW)
+    assert back is not None and back.state == "running"
+
+
+@pytest.mark.parametrize("state", sorted(FINAL))
+def test_what_is_over_is_not_judged_again(state: Any) -> None:
+    assert decide(run_of(state), running_status(), None, NOW) is None
+
+
+@given(
+    before=st.sampled_from(sorted(set(STATES) - FINAL - {"scheduled", "waiting"})),
+    state=st.sampled_from(
+        ["unknown", "queued", "provisioning", "running", "recovering", "failed", "vanished", "absent"]
+    ),
+    exit_code=st.sampled_from([None, 0, 1, 75, 76, 77, 78, 137, 143]),
+    ended=st.booleans(),
+    stopped_by=st.sampled_from([None, "cancel", "max_duration", "signal"]),
+    said=st.sampled_from([None, "starting", "training", "saving", "failed", "done"]),
+)
+def test_every_conclusion_is_a_legal_move(
+    before: Any, state: Any, exit_code: int | None, ended: bool, stopped_by: Any, said: Any
+) -> None:
+    status = BackendStatus(
+        state,
+        attempt=0 if state == "absent" else 1,
+        started_at=START,
+        ended_at=ENDED if ended else None,
+        exit_code=exit_code,
+        stopped_by=stopped_by,
+    )
+    change = decide(run_of(before), status, None if said is None else progress_of(state=said), NOW)
+    assert change is not None
+    assert change.state == before or change.state in MOVES[before]
+    assert (change.attempt.outcome == "running") == (change.attempt.ended_at is None)
+
+
+def test_steps_computed_twice_are_counted() -> None:
+    attempts = (
+        attempt_of(1, first_step=0, last_step=115),
+        attempt_of(2, first_step=None, last_step=None),
+        attempt_of(3, first_step=100, last_step=250),
+        attempt_of(4, first_step=250, last_step=600),
+    )
+    assert lost_steps(run_of("succeeded", *attempts)) == 15
+    assert lost_steps(run_of("queued", attempt_of())) == 0
+
+
+class Backend:
+    """A backend that says what the test wants, and remembers what it was asked."""
+
+    def __init__(self, status: BackendStatus) -> None:
+        self.answer = status
+        self.cancelled: list[str] = []
+
+    def launch(self, request: LaunchRequest) -> BackendStatus:
+        raise AssertionError("observing never launches")
+
+    def status(self, run_id: str) -> BackendStatus:
+        return self.answer
+
+    def cancel(self, run_id: str, *, grace_s: float = 60.0) -> BackendStatus:
+        self.cancelled.append(run_id)
+        return self.answer
+
+    def logs(self, run_id: str, *, follow: bool = False) -> Iterator[str]:
+        return iter(())
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Store]:
+    with Store(tmp_path / "plan.db") as opened:
+        opened.create("run-1", terms_of(checkpoint_uri=(tmp_path / "checkpoints").as_uri()), attempt_of())
+        yield opened
+
+
+def test_looking_twice_changes_nothing_but_the_time(ledger: Store, tmp_path: Path) -> None:
+    DirectoryStore(tmp_path / "checkpoints").put("progress.json", progress_of(step=5).to_json().encode())
+    backend = Backend(ended_status(exit_code=76))
+    first = observe(ledger, backend, ledger.find("run-1"), NOW)
+    second = observe(ledger, backend, first, "2026-11-22T14:00:00.000Z")
+    assert first == second == ledger.find("run-1")
+    assert [event.state for event in ledger.events("run-1")] == ["queued", "preempted"]
+    assert (first.current.last_step, first.cost_micro_usd) == (5, 500_000)
+
+
+def test_who_reads_an_old_revision_reads_again(ledger: Store) -> None:
+    backend = Backend(running_status())
+    old = ledger.find("run-1")
+    observe(ledger, backend, old, NOW)
+    backend.answer = ended_status("succeeded", exit_code=0)
+    assert observe(ledger, backend, old, NOW).state == "succeeded"
+
+
+def test_a_cancel_is_repeated_until_the_backend_has_obeyed(ledger: Store) -> None:
+    backend = Backend(running_status())
+    run = observe(ledger, backend, ledger.find("run-1"), NOW)
+    change = decide(run, backend.answer, None, NOW)
+    assert change is not None
+    ledger.apply(run, replace(change, state="cancelling", reason="asked for by the user"))
+    asked = observe(ledger, backend, ledger.find("run-1"), NOW)
+    assert (asked.state, asked.state_reason, backend.cancelled) == (
+        "cancelling",
+        "asked for by the user",
+        ["run-1"],
+    )
+    backend.answer = ended_status("cancelled", exit_code=75, stopped_by="cancel")
+    assert observe(ledger, backend, asked, NOW).state == "cancelled"
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"schema": "other"}', b"\xff\xfe"])
+def test_a_progress_document_that_cannot_be_read_is_no_reason_to_stop(
+    ledger: Store, tmp_path: Path, body: bytes
+) -> None:
+    DirectoryStore(tmp_path / "checkpoints").put("progress.json", body)
+    run = observe(ledger, Backend(running_status()), ledger.find("run-1"), NOW)
+    assert (run.state, run.progress_json) == ("running", None)
+
+
+def test_eta_follows_the_last_heartbeat() -> None:
+    said = progress_of(step=40, max_steps=100, step_time_s=StepTimes(1.0, 2.0, 3.0), heartbeat_at=NOW)
+    run: Run = run_of("running", progress_json=said.to_json())
+    assert eta_at(run, said) == "2026-11-22T13:02:00.000Z"
+    assert eta_at(replace(run, state="preempted"), said) is None
+    assert json.loads(json.dumps(run_document(run)))["eta_at"] == "2026-11-22T13:02:00.000Z"
