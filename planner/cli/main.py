@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("planner.cli.report", "Estimate against actual, base against tuned"),
     "offers": ("planner.cli.offers", "List machines with GPUs and their prices"),
     "prices": ("planner.cli.prices", "Show the prices in use, or import others"),
+    "backtest": ("planner.cli.backtest", "Predict published runs, to see how good the estimates are"),
     "schema": ("planner.cli.schema", "Print the JSON Schema of the spec or of an answer"),
 }
 
@@ -92,6 +93,7 @@ class LazyGroup(click.Group):
 
 
 @click.group(
+    "plan",
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Answers go to stdout, everything else to stderr. Exit codes: 0 ok, 2 usage or spec, "
