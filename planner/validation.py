@@ -147,13 +147,18 @@ def _wrong_value(details: list[ErrorDetails]) -> str:
         if detail["type"] == "value_error":
             return str(context["error"])
         if detail["type"] in _RULES:
-            rule = _RULES[detail["type"]].format(**context)
+            rule = _RULES[detail["type"]].format(**{key: _bound(value) for key, value in context.items()})
             return rule if "must not" in rule else f"{rule}, got {_got(detail['input'])}"
     wanted = list(dict.fromkeys(word for detail in details for word in _wanted(detail)))
     value = details[0]["input"]
     message = f"expected {_either(wanted)}, got {_got(value)}"
     close = difflib.get_close_matches(value, wanted, n=1) if isinstance(value, str) else []
     return f"{message}, did you mean {close[0]}?" if close else message
+
+
+def _bound(value: Any) -> Any:
+    """0 for 0.0: a bound is shown as one writes it."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _wanted(detail: ErrorDetails) -> list[str]:
