@@ -20,7 +20,11 @@ _ROUNDS = 8
 _DONE, _PREEMPTED, _PREEMPTED_UNSAVED, _CAPPED = 0, 75, 76, 77
 _KILLED = {129: "SIGHUP", 130: "SIGINT", 137: "SIGKILL (by hand, or out of memory)", 143: "SIGTERM"}
 _SYNCING = ("saving", "syncing")
-_PASSING = ("queued", "provisioning", "recovering")
+_PASSING: dict[str, RunState] = {
+    "queued": "queued",
+    "provisioning": "provisioning",
+    "recovering": "recovering",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +113,7 @@ def _under_way(run: Run, status: BackendStatus, progress: Progress | None) -> Ve
     if run.state == "cancelling":
         return Verdict("cancelling", run.state_reason, "running")
     if status.state != "running":
-        passing: RunState = status.state if status.state in _PASSING else "unknown"
-        return Verdict(passing, status.reason, "running")
+        return Verdict(_PASSING.get(status.state, "unknown"), status.reason, "running")
     stage = "starting" if progress is None else progress.state.replace("_", " ")
     syncing = progress is not None and progress.state in _SYNCING
     return Verdict("syncing" if syncing else "running", stage, "running")

@@ -185,9 +185,15 @@ def _attempt_status(directory: Path, attempt: int) -> BackendStatus:
         pids = tuple(process["pid"] for process in (worker, started) if _lives(process))
         stopping = (directory / "stop.json").exists()
         return BackendStatus("running", pids=pids, reason="asked to stop" if stopping else "", **facts)
-    last_sign = datetime.fromtimestamp((directory / "alive").stat().st_mtime, UTC)
-    ended_at = last_sign.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return BackendStatus("vanished", reason="worker process vanished (killed)", ended_at=ended_at, **facts)
+    reason = "worker process vanished (killed)"
+    return BackendStatus("vanished", reason=reason, ended_at=_last_moment(directory), **facts)
+
+
+def _last_moment(directory: Path) -> str:
+    """When a vanished worker was gone at the latest: one heartbeat after the last one."""
+    latest_s = (directory / "alive").stat().st_mtime + supervisor.HEARTBEAT_S
+    moment = datetime.fromtimestamp(min(latest_s, time.time()), UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _ended_status(directory: Path, ended: dict[str, Any], facts: dict[str, Any]) -> BackendStatus:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -69,3 +70,16 @@ def lives(pid: int) -> bool:
     except OSError:
         return False
     return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def make_python(directory: Path) -> Path:
+    """A `python` that runs the worker above whatever job it is given, and everything else as Python does."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "worker.py").write_text(WORKER)
+    script = directory / "python"
+    script.write_text(
+        f'#!/bin/sh\nif [ "$1" = -m ]; then exec {sys.executable} -S "{directory}/worker.py"; fi\n'
+        f'exec {sys.executable} "$@"\n'
+    )
+    script.chmod(0o755)
+    return script

@@ -1,0 +1,229 @@
+"""Launch, resume and cancel with real processes and a real ledger."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from jobs.spec import JobSpec
+from planner.errors import CapReachedError
+from planner.launch import Desk, cancel, launch, resume
+from planner.monitor import observe
+from planner.places import Places
+from planner.runs import Run, utc_text
+from planner.store import Store
+from providers.errors import LaunchError, UsageError
+from providers.launcher import BackendStatus, LaunchRequest
+from providers.local import LocalLauncher
+from providers.supervisor import utc_now
+from tests.planner.run_factories import terms_of
+from tests.workers import eventually, make_python, order_exit, starts
+
+PRICE = 3_600_000_000  # 3600 US dollars an hour: one a second
+
+
+@pytest.fixture
+def orders(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "orders"
+    path.mkdir()
+    yield path
+    order_exit(path, 0)  # whatever still runs ends by itself
+
+
+@pytest.fixture
+def desk(tmp_path: Path, orders: Path) -> Iterator[Desk]:
+    places = Places(tmp_path / "state")
+    launcher = LocalLauncher(places.local, python=str(make_python(tmp_path / "bin")))
+    with Store(places.ledger) as store:
+        yield Desk(store, launcher, places, utc_now)
+
+
+def start(
+    desk: Desk, orders: Path, run_id: str = "run-1", price: int | None = 0, **terms: object
+) -> tuple[Run, bool]:
+    uri = (orders / "checkpoints").as_uri()
+    own = terms_of(run_id=run_id, env={"ORDERS": str(orders)}, checkpoint_uri=uri, secrets=(), **terms)
+    return launch(desk, run_id, own, price)
+
+
+def now_of(desk: Desk, run_id: str = "run-1") -> Run:
+    return observe(desk.store, desk.launcher, desk.store.find(run_id), desk.now())
+
+
+def killed(desk: Desk, orders: Path) -> Run:
+    """The run after kill -9 of all its processes."""
+    eventually((orders / "ready").exists)
+    (orders / "ready").unlink()
+    for pid in desk.launcher.status("run-1").pids:
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: now_of(desk).state == "preempted")
+    return desk.store.find("run-1")
+
+
+def test_a_run_is_on_record_and_runs(desk: Desk, orders: Path) -> None:
+    run, created = start(desk, orders)
+    assert created
+    assert (run.state, run.current.attempt, run.current.outcome) == ("running", 1, "running")
+    assert run.current.started_at is not None
+    order_exit(orders, 0)
+    eventually(lambda: now_of(desk).state == "succeeded")
+    assert [event.state for event in desk.store.events("run-1")] == ["queued", "running", "succeeded"]
+
+
+def test_the_same_id_again_reports_the_run_that_is(desk: Desk, orders: Path) -> None:
+    start(desk, orders)
+    run, created = start(desk, orders)
+    assert (run.state, created) == ("running", False)
+    eventually((orders / "ready").exists)
+    assert len(starts(orders)) == 1
+
+
+def test_an_id_of_another_plan_is_refused(desk: Desk, orders: Path) -> None:
+    start(desk, orders)
+    with pytest.raises(UsageError, match="launched from another plan"):
+        start(desk, orders, plan_hash="sha256:" + "1" * 64)
+
+
+def test_a_launch_that_ended_after_its_record_is_finished_by_the_next(desk: Desk, orders: Path) -> None:
+    class Killed(BaseException):
+        pass
+
+    class Dying(LocalLauncher):
+        def launch(self, request: LaunchRequest) -> BackendStatus:
+            raise Killed
+
+    with pytest.raises(Killed):
+        start(replace(desk, launcher=Dying(desk.places.local)), orders)
+    assert now_of(desk).state == "queued"
+    assert desk.store.pending(terms_of().plan_hash) is not None
+    run, created = start(desk, orders)
+    assert (run.state, created) == ("running", False)
+
+
+def test_a_launch_that_ended_after_the_start_is_found_running(desk: Desk, orders: Path) -> None:
+    class Killed(BaseException):
+        pass
+
+    class Dying(LocalLauncher):
+        def launch(self, request: LaunchRequest) -> BackendStatus:
+            super().launch(request)
+            raise Killed
+
+    dying = Dying(desk.places.local, python=desk.launcher._python)  # type: ignore[attr-defined]
+    with pytest.raises(Killed):
+        start(replace(desk, launcher=dying), orders)
+    run, created = start(desk, orders)
+    assert (run.state, created) == ("running", False)
+    eventually((orders / "ready").exists)
+    assert len(starts(orders)) == 1
+
+
+def test_a_launch_that_fails_is_recorded_and_can_be_resumed(desk: Desk, orders: Path) -> None:
+    desk.places.local.parent.mkdir(parents=True, exist_ok=True)
+    desk.places.local.write_text("a file in the way")
+    with pytest.raises(LaunchError, match="cannot start run-1 here"):
+        start(desk, orders)
+    run = desk.store.find("run-1")
+    assert (run.state, run.current.outcome, run.cost_micro_usd) == ("failed", "failed", 0)
+    desk.places.local.unlink()
+    assert resume(desk, run).state == "running"
+
+
+def test_a_killed_run_goes_on_as_its_next_attempt(desk: Desk, orders: Path) -> None:
+    start(desk, orders, price=PRICE)
+    stopped = killed(desk, orders)
+    assert stopped.state_reason == "worker process vanished (killed)" or "SIGKILL" in stopped.state_reason
+    run = resume(desk, stopped)
+    assert [attempt.outcome for attempt in run.attempts] == ["preempted", "running"]
+    first = run.attempts[0]
+    assert first.cost_micro_usd is not None and first.cost_micro_usd > 0
+    order_exit(orders, 0)
+    eventually(lambda: now_of(desk).state == "succeeded")
+    done = desk.store.find("run-1")
+    assert done.cost_micro_usd == sum(attempt.cost_micro_usd or 0 for attempt in done.attempts)
+    assert len(starts(orders)) == 2
+
+
+def test_the_next_attempt_knows_what_was_spent(desk: Desk, orders: Path) -> None:
+    start(desk, orders, price=PRICE, cap_micro_usd=10**12, max_duration_s=50.0)
+    spent = killed(desk, orders).cost_micro_usd
+    assert spent is not None
+    resume(desk, desk.store.find("run-1"), max_duration_s=70.0)
+    jobs = [JobSpec.load(desk.places.bundle("run-1", attempt) / "job.json") for attempt in (1, 2)]
+    assert [job.limits.spent_usd for job in jobs] == [0.0, pytest.approx(spent / 1e6)]
+    assert [job.limits.max_duration_s for job in jobs] == [50.0, 70.0]
+    assert jobs[0].limits.cap_usd == 10**6
+    assert jobs[0].limits.usd_per_hour == 3600.0
+
+
+def test_a_run_that_spent_its_cap_needs_a_higher_one(desk: Desk, orders: Path) -> None:
+    start(desk, orders, price=PRICE, cap_micro_usd=1)
+    stopped = killed(desk, orders)
+    with pytest.raises(CapReachedError, match="has spent its cap"):
+        resume(desk, stopped)
+    assert resume(desk, stopped, cap_micro_usd=10**12).state == "running"
+
+
+def test_what_runs_or_has_succeeded_is_not_resumed(desk: Desk, orders: Path) -> None:
+    run, _ = start(desk, orders)
+    with pytest.raises(UsageError, match="is running, it needs no resume"):
+        resume(desk, run)
+    order_exit(orders, 0)
+    eventually(lambda: now_of(desk).state == "succeeded")
+    with pytest.raises(UsageError, match="has succeeded"):
+        resume(desk, desk.store.find("run-1"))
+
+
+def test_of_two_who_resume_one_is_told(desk: Desk, orders: Path) -> None:
+    start(desk, orders)
+    stopped = killed(desk, orders)
+    resume(desk, stopped)
+    with pytest.raises(UsageError, match="needs no resume"):
+        resume(desk, stopped)
+    eventually(lambda: len(starts(orders)) == 2)
+
+
+def test_a_cancelled_run_checkpoints_ends_and_can_be_resumed(desk: Desk, orders: Path) -> None:
+    run, _ = start(desk, orders)
+    eventually((orders / "ready").exists)
+    assert cancel(desk, run, grace_s=30).state in ("cancelling", "cancelled")
+    eventually(lambda: now_of(desk).final)
+    ended = desk.store.find("run-1")
+    assert (ended.state, ended.current.exit_code, ended.current.outcome) == ("cancelled", 75, "cancelled")
+    assert "after a committed checkpoint" in ended.state_reason
+    assert cancel(desk, ended, grace_s=30) == ended
+    assert resume(desk, ended).state == "running"
+
+
+def test_a_preempted_run_is_cancelled_at_once(desk: Desk, orders: Path) -> None:
+    start(desk, orders)
+    stopped = killed(desk, orders)
+    run = cancel(desk, stopped, grace_s=30)
+    assert (run.state, run.current.outcome) == ("cancelled", "preempted")
+
+
+def test_a_run_cancelled_before_it_started_never_starts_for_long(desk: Desk, orders: Path) -> None:
+    class Slow(LocalLauncher):
+        """Somebody cancels between our record and the start."""
+
+        def launch(self, request: LaunchRequest) -> BackendStatus:
+            cancel(desk, desk.store.find("run-1"), grace_s=30)
+            return super().launch(request)
+
+    slow = Slow(desk.places.local, python=desk.launcher._python)  # type: ignore[attr-defined]
+    run, _ = start(replace(desk, launcher=slow), orders)
+    assert run.state == "cancelled"
+    eventually(lambda: desk.launcher.status("run-1").state != "running")
+
+
+def test_the_clock_of_the_ledger_is_utc(desk: Desk, orders: Path) -> None:
+    from datetime import UTC, datetime
+
+    run, _ = start(desk, orders)
+    assert abs(datetime.fromisoformat(run.created_at) - datetime.now(UTC)).total_seconds() < 60
+    assert run.created_at == utc_text(datetime.fromisoformat(run.created_at))

@@ -1,0 +1,99 @@
+"""The report: what was promised against what came."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from jobs.progress import MetricResult, PeakMemory, Progress, StepTimes
+from planner.cli.report import render_report
+from planner.report import report_document, wall_clock_s
+from tests.planner.run_factories import attempt_of, run_of
+
+
+def finished(state: Any = "succeeded", **said: Any) -> Any:
+    progress = Progress(
+        "run-1",
+        2,
+        state="done",
+        step_time_s=StepTimes(0.9, 1.25, 1.5),
+        tokens_trained=9000,
+        stage_seconds={"train": 60.0},
+        peak_memory_gib=PeakMemory(1.25, 1.5, None),
+        metrics=(MetricResult("exact_match", "eval", 200, 0.01, 0.985, True),),
+        output_manifest_sha256="ab" * 32,
+        **said,
+    )
+    attempts = (
+        attempt_of(
+            1,
+            started_at="2026-01-01T00:00:00Z",
+            ended_at="2026-01-01T00:30:00Z",
+            first_step=0,
+            last_step=50,
+            cost_micro_usd=500_000,
+            outcome="preempted",
+        ),
+        attempt_of(
+            2,
+            started_at="2026-01-01T01:00:00Z",
+            ended_at="2026-01-01T02:00:00Z",
+            first_step=40,
+            last_step=100,
+            cost_micro_usd=1_000_000,
+            outcome="done",
+        ),
+    )
+    return run_of(state, *attempts, progress_json=progress.to_json())
+
+
+def by_quantity(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {row["quantity"]: row for row in document["comparison"]}
+
+
+def test_actual_values_are_measured_against_the_interval() -> None:
+    document = report_document(finished())
+    rows = by_quantity(document)
+    assert len(rows) == 8
+    assert rows["step_time_s"]["actual"] == 1.25
+    assert rows["step_time_s"]["error"] == pytest.approx(1.0 / 1.25 - 1)
+    assert rows["tokens_per_s_total"]["actual"] == pytest.approx(150.0)
+    assert rows["wall_clock_h"]["actual"] == pytest.approx(1.5)
+    assert rows["gpu_hours"]["actual"] == pytest.approx(1.5)
+    assert rows["cost_usd"] == {
+        "quantity": "cost_usd",
+        "predicted": {"p10": "0.5", "p50": "1", "p90": "2"},
+        "actual": "1.5",
+        "error": pytest.approx(1 / 1.5 - 1),
+        "inside_interval": True,
+    }
+    assert rows["memory_nvml_gib"]["actual"] is None
+    assert rows["memory_nvml_gib"]["inside_interval"] is None
+    assert rows["memory_reserved_gib"]["inside_interval"] is True
+    assert (document["lost_steps"], document["recoveries"], document["cost_usd"]) == (10, 1, "1.5")
+    assert document["artifact_manifest_sha256"] == "ab" * 32
+
+
+def test_a_run_that_is_not_done_has_no_final_hours_or_cost() -> None:
+    rows = by_quantity(report_document(finished("preempted")))
+    assert rows["wall_clock_h"]["actual"] is rows["cost_usd"]["actual"] is rows["gpu_hours"]["actual"] is None
+    assert rows["step_time_s"]["actual"] == 1.25
+
+
+def test_a_run_that_said_nothing_has_no_actual_at_all() -> None:
+    document = report_document(run_of("queued", attempt_of()))
+    assert all(row["actual"] is row["error"] is None for row in document["comparison"])
+    assert document["metrics"] == []
+
+
+def test_time_between_attempts_is_not_billed() -> None:
+    assert wall_clock_s(finished()) == 5400.0
+
+
+def test_the_text_names_what_was_not_measured() -> None:
+    text = render_report(report_document(finished()))
+    assert "not measured here: GiB seen by NVML" in text
+    assert "exact_match" in text and "0.985" in text
+    assert "steps computed twice 10" in text
+    assert "metrics yet" in render_report(report_document(run_of("queued", attempt_of())))
