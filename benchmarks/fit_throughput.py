@@ -27,7 +27,8 @@ BAD = frozenset(
 )
 PRIORS = {
     "matmul": 0.89, "few_tokens": 1.5, "narrow": 1.6, "fp8": 1.86, "attention": 0.47, "sdpa": 0.35,
-    "attention_hopper": 0.55, "elementwise": 2.0, "compiled": 0.45, "loss_bytes": 40.0, "dequantise": 18.0, "launch": 1.0, "link": 0.7,
+    "attention_hopper": 0.55, "elementwise": 2.0, "compiled": 0.45, "loss_bytes": 40.0, "dequantise": 18.0,
+    "launch": 1.0, "link": 0.7,
     "overlap": 0.5, "fsdp_layer_s": 0.005, "fsdp_layer_native_s": 0.001, "fp32": 0.85,
 }  # fmt: skip
 PULL = 0.02  # penalty for a factor e away from the prior
@@ -78,13 +79,8 @@ def errors(data: list[Case]) -> dict[str, list[float]]:
 def objective(data: list[Case]) -> float:
     sources = errors(data).values()
     fit = statistics.mean(statistics.mean(min(abs(e), 0.7) for e in one) for one in sources)
-    return (
-        fit
-        + PULL
-        * statistics.mean(abs(math.log(constants.TIME[k] / v)) for k, v in PRIORS.items())
-        * len(PRIORS)
-        / 4
-    )
+    moved = sum(abs(math.log(constants.TIME[name] / prior)) for name, prior in PRIORS.items())
+    return fit + PULL * moved / 4
 
 
 def fit(data: list[Case], rounds: int = 3) -> dict[str, float]:

@@ -24,10 +24,11 @@ def _registry() -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _lower_names() -> dict[str, str]:
-    names = {name.lower(): name for name in _registry()["models"]}
-    for name in _registry()["models"]:
-        names.setdefault(name.split("/")[-1].lower(), name)
-    return names | {alias.lower(): name for alias, name in _registry()["aliases"].items()}
+    ids = {name: name for name in _registry()["models"]} | _registry()["aliases"]
+    names = {alias.lower(): name for alias, name in ids.items()}
+    for alias, name in ids.items():
+        names.setdefault(alias.split("/")[-1].lower(), name)
+    return names
 
 
 def known_models() -> tuple[str, ...]:

@@ -60,11 +60,9 @@ def _norms(arch: ModelArchitecture, width: float, residual: float, full: bool, f
     """RMS norms of transformers keep an fp32 copy of their input, and the normed value for the weight."""
     count, h = arch.norms_per_layer, arch.hidden
     output = width * h if full else 0.0  # input of the trainable linear modules
-    if arch.norm == "rms" and not fused:
-        one = 4.0 * h + (width * h if full else 0.0)
-    else:
-        one = residual * h
-    return count * (one + output)
+    copied = arch.norm == "rms" and not fused
+    held = 4.0 * h + (width * h if full else 0.0) if copied else residual * h
+    return count * (held + output)
 
 
 def _attention(arch: ModelArchitecture, width: float, full: bool) -> float:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 CONSTANTS: dict[str, float] = {
     "fused_loss": 0.4,  # bytes per vocabulary entry and token, chunks included
-    "fragmentation": 0.10,  # of activations, logits and temporaries
-    "fragmentation_base": 0.15,  # GiB
+    "slack_activations": 0.08,  # cached but unused, of activations
+    "slack_logits": 0.3,  # of logits and their copies
+    "slack_step": 0.15,  # of gradients and the step's temporary
+    "slack_comm": 1.0,  # of gathered blocks and buckets
+    "slack_base": 0.2,  # GiB
+    "slack_least": 0.03,  # of all tensors, where memory is short
     "context": 0.55,  # GiB: CUDA context, kernels, cuBLAS workspace
     "nccl": 0.9,  # GiB, where several GPUs talk
-    "cpu_context": 0.35,  # GiB: the Python process
+    "cpu_context": 0.7,  # GiB: the Python process
     "upper": 1.30,
-    "band": 0.06,
     "wide": 2.0,
 }

@@ -63,29 +63,24 @@ def estimate_memory(setup: TrainingSetup, cluster: Cluster) -> MemoryEstimate:
     tokens = float(setup.micro_batch * setup.sequence_tokens * parts.rows)
     phase, components = _peak(setup, parts, tokens)
     allocated = sum(components.values())
-    several = setup.parallelism.gpus_total > 1
-    on_cpu = cluster.gpu.vendor == "cpu"
-    slack = _fragmentation(setup, parts, components, tokens)
-    context = CONSTANTS["cpu_context"] if on_cpu else CONSTANTS["context"] + several * CONSTANTS["nccl"]
-    components["fragmentation"] = slack
-    components["context"] = context * GIB
-    reserved = allocated + slack
-    nvml = reserved + context * GIB
-    limit = (
-        (cluster.gpu_mem_gib or cluster.gpu.memory_gib)
-        * cluster.gpu.usable_gib
-        / cluster.gpu.memory_gib
-        * GIB
+    context = _context_bytes(setup, cluster)
+    limit = _limit_bytes(cluster)
+    # Near the limit the allocator gives cached blocks back before it fails.
+    slack = min(
+        _fragmentation(setup, parts, components, tokens),
+        max(CONSTANTS["slack_least"] * allocated, limit - context - allocated),
     )
-    sigma = _sigma(setup)
+    components |= {"fragmentation": slack, "context": context}
+    reserved = allocated + slack
+    doubt = CONSTANTS["wide"] if _is_uncertain(setup) else 1.0
     return MemoryEstimate(
         allocated_bytes=allocated,
         reserved_bytes=reserved,
-        nvml_bytes=nvml,
-        upper_bytes=nvml * sigma.upper,
+        nvml_bytes=reserved + context,
+        upper_bytes=(reserved + context) * (1 + (CONSTANTS["upper"] - 1) * doubt),
         limit_bytes=limit,
         components_bytes=components,
-        verdict=verdict_of(allocated, context * GIB, limit, sigma.band),
+        verdict=verdict_of(allocated, context, limit, doubt),
         peak_phase=phase,
         host_ram_bytes=_host_ram(parts.state, cluster),
         disk_bytes=_disk(parts),
@@ -199,20 +194,37 @@ def _kv_cache(setup: TrainingSetup) -> float:
 
 def _fragmentation(setup: TrainingSetup, parts: _Parts, components: dict[str, float], tokens: float) -> float:
     """What the caching allocator holds beyond the tensors: rounding, and blocks that no longer fit."""
-    moving = components["activations"] + components["logits_loss"] + components["optimizer_step_temporary"]
-    return CONSTANTS["fragmentation"] * moving + CONSTANTS["fragmentation_base"] * GIB
+    stepping = components["gradients"] + components["optimizer_step_temporary"]
+    return (
+        CONSTANTS["slack_activations"] * components["activations"]
+        + CONSTANTS["slack_logits"]
+        * parts.loss_per_token
+        * tokens  # cached after the loss, whatever the peak's phase
+        + CONSTANTS["slack_step"] * stepping
+        + CONSTANTS["slack_comm"]
+        * parts.state.comm
+        * (setup.parallelism.kind == "fsdp")  # gathers run on streams of their own, with pools of their own
+        + CONSTANTS["slack_base"] * GIB
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class _Spread:
-    upper: float
-    band: float
+def _is_uncertain(setup: TrainingSetup) -> bool:
+    """Set-ups that few published runs cover, or that stacks build very differently."""
+    return setup.arch.is_moe or setup.offload != "none" or setup.task in ("ppo", "grpo")
 
 
-def _sigma(setup: TrainingSetup) -> _Spread:
-    wide = setup.arch.is_moe or setup.offload != "none" or setup.task in ("ppo", "grpo")
-    factor = CONSTANTS["wide"] if wide else 1.0
-    return _Spread(1 + (CONSTANTS["upper"] - 1) * factor, CONSTANTS["band"] * factor)
+def _context_bytes(setup: TrainingSetup, cluster: Cluster) -> float:
+    """CUDA context and communication library; on a CPU the Python process."""
+    if cluster.gpu.vendor == "cpu":
+        return CONSTANTS["cpu_context"] * GIB
+    several = setup.parallelism.gpus_total > 1
+    return (CONSTANTS["context"] + several * CONSTANTS["nccl"]) * GIB
+
+
+def _limit_bytes(cluster: Cluster) -> float:
+    """What one process can get: the driver keeps a share of the nominal memory."""
+    gpu = cluster.gpu
+    return (cluster.gpu_mem_gib or gpu.memory_gib) * gpu.usable_gib / gpu.memory_gib * GIB
 
 
 def _host_ram(state: ModelState, cluster: Cluster) -> float:
