@@ -46,7 +46,7 @@ class Refusal:
 
 
 def best_fit(job: Job, base: TrainingSetup, cluster: Cluster, freedom: Freedom) -> Fit | Refusal:
-    """The fastest way that fits, else the one that is borderline, else why there is none.
+    """The fastest way that surely fits, else the least doubtful one, else why there is none.
 
     Data parallel copies are tried before sharding: where a copy fits, sharding only adds traffic.
 
@@ -64,7 +64,7 @@ def best_fit(job: Job, base: TrainingSetup, cluster: Cluster, freedom: Freedom) 
             refusal = _nearer(refusal, found)
         elif best is None or _order(found) < _order(best):
             best = found
-        if best is not None and best.memory.verdict == "fits":
+        if best is not None and doubt(best.memory) == 0:
             break
     return best or refusal
 
@@ -128,22 +128,29 @@ def _indivisible(job: Job, gpus: int, fixed: int | None) -> str:
 def _largest(
     setup: TrainingSetup, cluster: Cluster, rows: tuple[int, ...]
 ) -> tuple[TrainingSetup, MemoryEstimate] | MemoryEstimate:
-    """The largest micro-batch that fits; the smallest if that is borderline; its memory if even that is too much."""
+    """The largest micro-batch that surely fits; the smallest if that is not sure; its memory if it is too much."""
     smallest = replace(setup, micro_batch=rows[0])
     memory = estimate_memory(smallest, cluster)
     if memory.verdict == "oom":
         return memory
     best = (smallest, memory)
-    low, high = (1, len(rows)) if memory.verdict == "fits" else (0, 0)
+    low, high = (1, len(rows)) if doubt(memory) == 0 else (0, 0)
     while low < high:
         middle = (low + high) // 2
         tried = replace(setup, micro_batch=rows[middle])
         estimate = estimate_memory(tried, cluster)
-        if estimate.verdict == "fits":
+        if doubt(estimate) == 0:
             best, low = (tried, estimate), middle + 1
         else:
             high = middle
     return best
+
+
+def doubt(memory: MemoryEstimate) -> int:
+    """0: even the upper bound fits; 1: it fits, but the upper bound does not; 2: borderline or worse."""
+    if memory.verdict != "fits":
+        return 2
+    return 0 if memory.upper_bytes <= memory.limit_bytes else 1
 
 
 def _timed(job: Job, cluster: Cluster, setup: TrainingSetup, memory: MemoryEstimate) -> Fit:
@@ -156,8 +163,8 @@ def _timed(job: Job, cluster: Cluster, setup: TrainingSetup, memory: MemoryEstim
     return Fit(full, memory, estimate_step(full, cluster))
 
 
-def _order(fit: Fit) -> tuple[bool, float]:
-    return fit.memory.verdict != "fits", fit.step.step_time_s.p50
+def _order(fit: Fit) -> tuple[int, float]:
+    return doubt(fit.memory), fit.step.step_time_s.p50
 
 
 def _nearer(old: Refusal, new: Refusal) -> Refusal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ Examples:
   plan estimate spec.yaml --market spot --out plan.json
   plan estimate spec.yaml --fail-over 50usd --fail-after 24h
 """
+#: Columns where nobody looks at a terminal: nothing needs to be cut.
+_FILE_WIDTH = 250
 #: JSON and plan files hold this many times the rows of the table.
 _MORE = 10
 
@@ -92,7 +95,7 @@ def command(
 def _show(answer: Answer, limit: int) -> None:
     from planner.cli.estimate_table import render_estimate, render_nearest
 
-    width = shutil.get_terminal_size((110, 40)).columns
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _FILE_WIDTH
     rows = limit or len(answer.estimate.candidates)
     click.echo(render_estimate(answer.estimate, answer.spec, rows=rows, width=width))
     if not answer.estimate.candidates:

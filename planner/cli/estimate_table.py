@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime
 
 from planner.candidates import Candidate
@@ -13,7 +13,8 @@ from planner.relax import NearestFit
 from planner.spec import FineTuneSpec
 from providers.offers import Offer
 
-_NUMBER_COLUMNS = ("#", "$/h", "time", "total $", "P(in time)")
+#: Below this many columns the table keeps to what decides.
+_ROOMY = 112
 
 
 def render_estimate(estimate: Estimate, spec: FineTuneSpec, *, rows: int, width: int) -> str:
@@ -71,36 +72,56 @@ def _table(estimate: Estimate, rows: int, width: int) -> str:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in _columns(estimate):
-        right = name in _NUMBER_COLUMNS
-        table.add_column(name, justify="right" if right else "left", no_wrap=True, overflow="ellipsis")
+    columns = _columns(estimate, compact=width < _ROOMY)
+    table = Table(box=None, pad_edge=False, padding=(0, 2 if width >= _ROOMY else 1, 0, 0))
+    for name, (_, right) in columns.items():
+        # only the place gives way on a narrow terminal: a cut number would be a wrong number
+        table.add_column(
+            name, justify="right" if right else "left", no_wrap=name != "where", overflow="ellipsis"
+        )
     for candidate in estimate.candidates[:rows]:
-        table.add_row(*_row(estimate, candidate), style="bold" if candidate.rank == 1 else None)
+        cells = (cell(candidate) for cell, _ in columns.values())
+        table.add_row(*cells, style="bold" if candidate.rank == 1 else None)
     console = Console(file=io.StringIO(), width=max(width, 60), force_terminal=False)
     console.print(table)
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in text.rstrip("\n").split("\n"))
 
 
-def _columns(estimate: Estimate) -> tuple[str, ...]:
-    timed = ("P(in time)",) if estimate.question.goal.deadline is not None else ()
-    return ("#", "where", "GPUs", "market", "$/h", "time", "total $", *timed, "fits", "price age")
+def _columns(estimate: Estimate, *, compact: bool) -> dict[str, tuple[Callable[[Candidate], str], bool]]:
+    """Column names with what fills a cell and whether it stands to the right."""
+    now = estimate.question.goal.now
+    columns: dict[str, tuple[Callable[[Candidate], str], bool]] = {
+        "#": (lambda c: str(c.rank), True),
+        "where": (lambda c: f"{c.offer.cloud} {c.offer.zone or c.offer.region}", False),
+        "GPUs": (_machines, False),
+        "market": (lambda c: c.offer.market.replace("_", "-"), False),
+        "$/h": (lambda c: _usd((c.offer.price_usd_per_hour or 0.0) * c.nodes), True),
+        "time": (lambda c: _duration(c.wall_clock_h, interval=not compact), True),
+        "total $": (lambda c: _span(c.cost_usd, 2), True),
+        "P(in time)": (_chance, True),
+        "fits": (lambda c: "tight" if _tight(c) else c.verdict, False),
+        "age": (lambda c: _age(c.offer, now) + (" !" if c.offer.flags else ""), False),
+    }
+    left_out = {"age"} if compact else set()
+    if estimate.question.goal.deadline is None or compact:
+        left_out.add("P(in time)")
+    return {name: column for name, column in columns.items() if name not in left_out}
 
 
-def _row(estimate: Estimate, candidate: Candidate) -> Iterator[str]:
-    offer = candidate.offer
-    yield str(candidate.rank)
-    yield f"{offer.cloud} {offer.zone or offer.region}"
-    yield f"{candidate.nodes} x {_gpus(offer)}" if candidate.nodes > 1 else _gpus(offer)
-    yield offer.market.replace("_", "-")
-    yield _usd((offer.price_usd_per_hour or 0.0) * candidate.nodes)
-    yield _duration(candidate.wall_clock_h)
-    yield _span(candidate.cost_usd, 2)
-    if estimate.question.goal.deadline is not None:
-        yield "?" if candidate.p_finish_by_deadline is None else f"{candidate.p_finish_by_deadline:.0%}"
-    yield candidate.verdict
-    yield _age(offer, estimate.question.goal.now) + (" !" if offer.flags else "")
+def _machines(candidate: Candidate) -> str:
+    gpus = _gpus(candidate.offer)
+    return f"{candidate.nodes} x {gpus}" if candidate.nodes > 1 else gpus
+
+
+def _chance(candidate: Candidate) -> str:
+    chance = candidate.p_finish_by_deadline
+    return "?" if chance is None else f"{chance:.0%}"
+
+
+def _tight(candidate: Candidate) -> bool:
+    """Fits by expectation, but not by its upper bound."""
+    return candidate.verdict == "fits" and candidate.memory.upper_gib > candidate.memory.limit_gib
 
 
 def _gpus(offer: Offer) -> str:
@@ -167,12 +188,13 @@ def _dropped(rejected: Sequence[Rejection], most: int = 5) -> Iterator[str]:
         yield f"dropped {sum(row.count for row in small):,} offers: too little memory ({', '.join(names[:4])}{more})"
 
 
-def _duration(hours: Quantiles) -> str:
+def _duration(hours: Quantiles, *, interval: bool) -> str:
     """Hours, or minutes or seconds where an hour is too coarse."""
     unit, size = next(
         (u, s) for u, s in (("h", 1.0), ("min", 60.0), ("s", 3600.0)) if hours.p50 * s >= 1 or u == "s"
     )
-    return f"{_number(hours.p50 * size, 1)} {unit} ({_number(hours.p10 * size, 1)}-{_number(hours.p90 * size, 1)})"
+    middle = f"{_number(hours.p50 * size, 1)} {unit}"
+    return f"{middle} ({_number(hours.p10 * size, 1)}-{_number(hours.p90 * size, 1)})" if interval else middle
 
 
 def _span(value: Quantiles, digits: int) -> str:

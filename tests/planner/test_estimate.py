@@ -44,7 +44,7 @@ def fixed_memory_gib(**sections: object) -> float:
         ({"train": {"micro_batch": 1}}, {"train": {"micro_batch": 4}}),
         ({"method": {"kind": "qlora"}}, {"method": {"kind": "lora"}}),
         ({"train": {"gradient_checkpointing": True}}, {"train": {"gradient_checkpointing": False}}),
-        ({"train": {"fused_loss": True}}, {"train": {"fused_loss": False}}),
+        ({"train": {"attention": "sdpa"}}, {"train": {"attention": "eager"}}),
         ({"method": {"targets": ["q_proj"]}}, {"method": {"targets": "all-linear"}}),
         ({"train": {"optimizer": "adamw_8bit"}, "method": {"kind": "full"}},
          {"train": {"optimizer": "adamw_fused"}, "method": {"kind": "full"}}),
