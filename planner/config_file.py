@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from planner.price_overrides import PriceOverride
-from planner.spec import Seconds, Section
+from planner.spec_types import Seconds, Section
 from planner.units import parse_gpu_filter, parse_usd, shown
 from planner.validation import validate
 from planner.yaml_source import read_yaml

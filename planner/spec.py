@@ -1,31 +1,43 @@
 """What a person writes: `spec.yaml` as frozen pydantic models.
 
-Only shapes live here. Rules between fields are in `planner.spec_rules`, what is not built yet is in
-`planner.support`, reading YAML with positions in `planner.specfile`, how sizes, durations, money and ranges
-are written in `planner.units`. What that module understands is kept as text; a typed accessor parses it.
+Only shapes live here, made of the types of `planner.spec_types`. Rules between fields are in `planner.spec_rules`,
+what is not built yet is in `planner.support`, reading YAML with positions in `planner.specfile`, how sizes,
+durations, money and ranges are written in `planner.units`. What that module understands is kept as text; a typed
+accessor parses it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    StringConstraints,
-    WithJsonSchema,
-)
+from pydantic import BeforeValidator, Field
 
 from planner import units
+from planner.spec_types import (
+    MAX_NODES,
+    EveryText,
+    GpuText,
+    MemoryRangeText,
+    MomentText,
+    Name,
+    NodesText,
+    PythonVersion,
+    RunName,
+    Seconds,
+    Section,
+    SomeTexts,
+    Text,
+    Texts,
+    Usd,
+    WrittenText,
+    keyed,
+    listed,
+    or_empty,
+    version,
+)
 
 AdapterKind = Literal["full", "lora", "qlora", "dora", "qdora", "rslora"]
 TaskKind = Literal["sft", "classification", "dpo", "reward", "kto", "grpo"]
@@ -33,129 +45,6 @@ Quantization = Literal["none", "8bit", "4bit", "fp8"]
 MarketChoice = Literal["spot", "on_demand", "reserved"]
 Objective = Literal["cheapest", "fastest", "fastest_within_budget", "best_value", "cheapest_by_deadline"]
 Metric = Literal["loss", "perplexity", "exact_match", "accuracy", "f1", "reward_margin"]
-
-MAX_NODES = 1024
-RUN_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
-ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,254}$"
-PYTHON_VERSION = r"^3\.[0-9]{1,2}$"
-
-
-def _listed(value: Any) -> Any:
-    """A single text where a list is wanted."""
-    return (value,) if isinstance(value, str) else value
-
-
-def _keyed(key: str, section: type[BaseModel]) -> BeforeValidator:
-    """A single text where a section is wanted means its main key; an empty section means its defaults."""
-
-    def mapping(value: Any) -> Any:
-        if isinstance(value, str):
-            return {key: value}
-        return {} if value is None else value
-
-    return BeforeValidator(mapping, json_schema_input_type=section | str | None)
-
-
-def _or_empty(section: type[BaseModel]) -> BeforeValidator:
-    """A section whose lines are all commented out means its defaults."""
-
-    def mapping(value: Any) -> Any:
-        return {} if value is None else value
-
-    return BeforeValidator(mapping, json_schema_input_type=section | None)
-
-
-def _matching(pattern: str, words: str) -> Callable[[str], str]:
-    """A check whose message never repeats the value: it may be a secret in the wrong place."""
-    compiled = re.compile(pattern)
-
-    def check(value: str) -> str:
-        if compiled.fullmatch(value) is None:
-            raise ValueError(words)
-        return value
-
-    return check
-
-
-def _version(value: Any) -> Any:
-    if isinstance(value, bool):  # true equals 1 for pydantic
-        raise ValueError("expected 1, got true or false")
-    if isinstance(value, int) and value > 1:
-        raise ValueError(
-            f"{units.shown(value)} is newer than this tuneplan understands, which is 1: update it"
-        )
-    return value
-
-
-def _gpu_text(value: str) -> str:
-    return str(units.parse_gpu_filter(value))
-
-
-def _memory_text(value: str) -> str:
-    units.parse_memory_range_gib(value)
-    return value
-
-
-def _nodes_text(value: Any) -> str:
-    _, most = units.parse_count_range(value)
-    if most is None or most > MAX_NODES:
-        raise ValueError(f"{units.shown(value)} has no upper end up to {MAX_NODES}, write it as in 1..4")
-    return str(value).strip()
-
-
-def _moment_text(value: str) -> str:
-    units.parse_deadline(value)
-    return value
-
-
-def _every_text(value: Any) -> str:
-    units.parse_every(value)
-    return str(value)
-
-
-Seconds = Annotated[
-    float,
-    BeforeValidator(units.parse_duration_s, json_schema_input_type=str),
-    PlainSerializer(units.duration_text, return_type=str, when_used="json"),
-]
-Usd = Annotated[float, BeforeValidator(units.parse_usd, json_schema_input_type=float | str)]
-GpuText = Annotated[str, AfterValidator(_gpu_text)]
-MemoryRangeText = Annotated[str, AfterValidator(_memory_text)]
-NodesText = Annotated[str, BeforeValidator(_nodes_text, json_schema_input_type=int | str)]
-MomentText = Annotated[str, AfterValidator(_moment_text)]
-EveryText = Annotated[str, BeforeValidator(_every_text, json_schema_input_type=str)]
-# A number where text is wanted is taken as it is written, `planner.validation` sees to that.
-WrittenText = Annotated[str, WithJsonSchema({"type": ["string", "number"]})]
-RunName = Annotated[
-    str,
-    AfterValidator(_matching(RUN_NAME, "use up to 63 lower-case letters, digits and dashes")),
-    Field(json_schema_extra={"pattern": RUN_NAME}),
-]
-PythonVersion = Annotated[
-    WrittenText,
-    AfterValidator(_matching(PYTHON_VERSION, "write a version as in 3.11")),
-    Field(json_schema_extra={"pattern": PYTHON_VERSION}),
-]
-Text = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
-Name = Annotated[
-    str,
-    AfterValidator(
-        _matching(ENV_NAME, "not the name of an environment variable: letters, digits and _ only")
-    ),
-    Field(json_schema_extra={"pattern": ENV_NAME}),
-]
-Texts = Annotated[tuple[Text, ...], BeforeValidator(_listed, json_schema_input_type=str | tuple[Text, ...])]
-SomeTexts = Annotated[
-    tuple[Text, ...],
-    BeforeValidator(_listed, json_schema_input_type=str | tuple[Text, ...]),
-    Field(min_length=1),
-]
-
-
-class Section(BaseModel):
-    """Base of every section: unknown keys are errors, values never change, numbers are finite."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False)
 
 
 class ModelSection(Section):
@@ -295,7 +184,7 @@ class WhereSection(Section):
     gpus: (
         Annotated[
             tuple[GpuText, ...],
-            BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...]),
+            BeforeValidator(listed, json_schema_input_type=str | tuple[str, ...]),
             Field(min_length=1),
         ]
         | None
@@ -305,7 +194,7 @@ class WhereSection(Section):
     )
     market: Annotated[
         tuple[MarketChoice, ...],
-        BeforeValidator(_listed, json_schema_input_type=MarketChoice | tuple[MarketChoice, ...]),
+        BeforeValidator(listed, json_schema_input_type=MarketChoice | tuple[MarketChoice, ...]),
         Field(min_length=1),
     ] = ("spot", "on_demand")
     nodes: NodesText = Field(default="1", description="Number of machines or a range, as in 1..4")
@@ -334,7 +223,7 @@ class EnvironmentSection(Section):
     setup: Text | None = Field(default=None, description="Shell lines run once before training")
     env: dict[Name, WrittenText] = Field(default_factory=dict, description="Plain environment variables")
     secrets: Annotated[
-        tuple[Name, ...], BeforeValidator(_listed, json_schema_input_type=str | tuple[Name, ...])
+        tuple[Name, ...], BeforeValidator(listed, json_schema_input_type=str | tuple[Name, ...])
     ] = Field(default=(), description="Names of environment variables; values never enter the spec")
 
 
@@ -363,31 +252,31 @@ class OutputSection(Section):
 class FineTuneSpec(Section):
     """A whole fine-tuning job, as written in `spec.yaml`."""
 
-    spec_version: Annotated[Literal[1], BeforeValidator(_version)] = 1
+    spec_version: Annotated[Literal[1], BeforeValidator(version)] = 1
     name: RunName = Field(description="Lower-case letters, digits and dashes")
     project: Text = "default"
     owner: Text | None = None
     labels: dict[Text, WrittenText] = Field(
         default_factory=dict, description="Tags on everything that is rented"
     )
-    model: Annotated[ModelSection, _keyed("id", ModelSection)]
-    method: Annotated[MethodSection, _keyed("kind", MethodSection)] = Field(default_factory=MethodSection)
+    model: Annotated[ModelSection, keyed("id", ModelSection)]
+    method: Annotated[MethodSection, keyed("kind", MethodSection)] = Field(default_factory=MethodSection)
     quantization: Quantization | None = Field(
         default=None, description="Of the frozen base; default none, 4bit for qlora"
     )
     task: TaskKind = "sft"
-    data: Annotated[DataSection, _keyed("train", DataSection)] = Field(default_factory=DataSection)
-    train: Annotated[TrainSection, _or_empty(TrainSection)] = Field(default_factory=TrainSection)
-    evaluate: Annotated[EvaluateSection, _or_empty(EvaluateSection)] = Field(default_factory=EvaluateSection)
-    goal: Annotated[GoalSection, _or_empty(GoalSection)] = Field(default_factory=GoalSection)
-    where: Annotated[WhereSection, _or_empty(WhereSection)] = Field(default_factory=WhereSection)
-    environment: Annotated[EnvironmentSection, _or_empty(EnvironmentSection)] = Field(
+    data: Annotated[DataSection, keyed("train", DataSection)] = Field(default_factory=DataSection)
+    train: Annotated[TrainSection, or_empty(TrainSection)] = Field(default_factory=TrainSection)
+    evaluate: Annotated[EvaluateSection, or_empty(EvaluateSection)] = Field(default_factory=EvaluateSection)
+    goal: Annotated[GoalSection, or_empty(GoalSection)] = Field(default_factory=GoalSection)
+    where: Annotated[WhereSection, or_empty(WhereSection)] = Field(default_factory=WhereSection)
+    environment: Annotated[EnvironmentSection, or_empty(EnvironmentSection)] = Field(
         default_factory=EnvironmentSection
     )
-    checkpoints: Annotated[CheckpointsSection, _keyed("uri", CheckpointsSection)] = Field(
+    checkpoints: Annotated[CheckpointsSection, keyed("uri", CheckpointsSection)] = Field(
         default_factory=CheckpointsSection
     )
-    output: Annotated[OutputSection, _keyed("uri", OutputSection)] = Field(default_factory=OutputSection)
+    output: Annotated[OutputSection, keyed("uri", OutputSection)] = Field(default_factory=OutputSection)
     track: Literal["none", "mlflow", "wandb", "tensorboard"] = "none"
     notify: Texts = ()
 
