@@ -99,17 +99,22 @@ def run_terms(order: Order, places: Places) -> RunTerms:
 
 def blockers(order: Order, places: Places, environ: Mapping[str, str]) -> list[Finding]:
     """Everything that would make a local launch fail or surprise, all at once; empty if nothing does."""
-    spec = order.plan.spec
-    found = list(unsupported(spec, for_launch=True))
-    found += _files(spec, order.plan.base_dir)
-    found += _software()
-    found += _secrets(spec, environ)
+    found = spec_blockers(order.plan.spec, order.plan.base_dir, environ)
     found += _room(order.candidate, order.checkpoint_uri(places), places)
     if order.micro_usd_per_hour != 0 and order.cap_micro_usd is None and not order.choices.no_cap:
         message = "a run that costs money needs a cap"
         found.append(
             Finding(message, code="no_cap", hint="`--cap USD`, goal.budget, or `--no-cap` on purpose")
         )
+    return found
+
+
+def spec_blockers(spec: FineTuneSpec, base_dir: Path, environ: Mapping[str, str]) -> list[Finding]:
+    """Those that need no estimate to be found."""
+    found = list(unsupported(spec, for_launch=True))
+    found += _files(spec, base_dir)
+    found += _software()
+    found += _secrets(spec, environ)
     return found
 
 

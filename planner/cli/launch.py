@@ -17,11 +17,16 @@ from planner.units import parse_duration_s, parse_usd
 from providers.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from planner.errors import Finding
     from planner.launch import Desk
     from planner.plan import Plan
     from planner.proposal import Choices, Order
     from planner.runs import Run
+    from planner.spec import FineTuneSpec
+
+    Refuse = Callable[[Iterable[Finding]], None]
 
 _EXAMPLE = """\b
 Examples:
@@ -64,14 +69,14 @@ def command(
     if infra != "local":
         raise UsageError("launching on rented machines is not yet supported", hint="use `--infra local`")
     choices = _choices(cap, no_cap, max_duration)
-    plan = _local_plan(app, file)
+    plan, refuse = _local_plan(app, file)
     with open_desk(app) as desk:
         name, known = _run_id(desk, plan, run_id)
         order = _order(plan, candidate, choices, name)
         found = _check(desk, order, show=not known)
         if dry_run:
             _answer_dry_run(app, desk, order, found, output)
-        _refuse(found)
+        refuse(found)
         if dry_run:
             return
         if not known:
@@ -84,23 +89,34 @@ def command(
         raise_for(run)
 
 
-def _local_plan(app: App, file: Path) -> Plan:
-    """The plan for this machine; one made for rented machines is made anew from its spec."""
-    from planner.answer import estimate_spec
-    from planner.local_machine import local_snapshot
+def _local_plan(app: App, file: Path) -> tuple[Plan, Refuse]:
+    """The plan for this machine, and how to raise what is wrong with it.
+
+    A plan that was made for rented machines is made anew from its spec.
+    """
     from planner.plan import load_plan
     from planner.specfile import load_spec
 
-    if file.suffix == ".json":
-        plan = load_plan(file)
-        if all(candidate.offer.market == "local" for candidate in plan.candidates):
-            return plan
-        spec, base_dir = plan.spec, plan.base_dir
-    else:
+    if file.suffix != ".json":
         loaded = load_spec(file)
-        spec, base_dir = loaded.spec, loaded.base_dir
+        return _estimated(app, loaded.spec, loaded.base_dir, loaded.refuse), loaded.refuse
+    plan = load_plan(file)
+    if any(candidate.offer.market != "local" for candidate in plan.candidates):
+        plan = _estimated(app, plan.spec, plan.base_dir, _refuse)
+    return plan, _refuse
+
+
+def _estimated(app: App, spec: FineTuneSpec, base_dir: Path, refuse: Refuse) -> Plan:
+    from planner.answer import estimate_spec
+    from planner.local_machine import local_snapshot
+    from planner.proposal import spec_blockers
+
     snapshot = local_snapshot(app.config.local.usd_per_hour)
-    return estimate_spec(spec, base_dir, snapshot, app.now()).plan
+    try:
+        return estimate_spec(spec, base_dir, snapshot, app.now()).plan
+    except UsageError:
+        refuse(spec_blockers(spec, base_dir, os.environ))  # a missing file is rarely alone
+        raise
 
 
 def _order(plan: Plan, candidate_id: str | None, choices: Choices, run_id: str) -> Order:
@@ -159,11 +175,13 @@ def _launch(desk: Desk, order: Order) -> tuple[Run, bool]:
     return launch(desk, order.run_id, run_terms(order, desk.places), order.micro_usd_per_hour)
 
 
-def _refuse(found: list[Finding]) -> None:
+def _refuse(found: Iterable[Finding]) -> None:
+    """Raise what is wrong with a plan, which has no lines to point at."""
     from planner.errors import SpecError
 
-    if found:
-        raise SpecError(found)
+    findings = list(found)
+    if findings:
+        raise SpecError(findings)
 
 
 def _answer(app: App, run: Run, created: bool, output: str) -> None:

@@ -1,0 +1,225 @@
+"""The commands on runs, from `launch` to `report`, with a worker that obeys the test; outputs keep to their schemas."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from click.testing import CliRunner, Result
+
+from planner.cli.main import cli
+from planner.cli.schema import schema_text
+from tests.workers import eventually, make_python, order_exit, starts
+
+SPEC = Path(__file__).parents[2] / "examples" / "tiny-goat" / "spec.yaml"
+LOCAL = (str(SPEC), "--infra", "local", "--run-id", "goat-1")
+
+
+@pytest.fixture
+def orders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    path = tmp_path / "orders"
+    path.mkdir()
+    monkeypatch.setenv("ORDERS", str(path))
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr(sys, "executable", str(make_python(tmp_path / "bin")))
+    yield path
+    order_exit(path, 0)
+
+
+def plan(*words: str, code: int = 0) -> Result:
+    result = CliRunner(mix_stderr=False).invoke(cli, list(words))
+    assert result.exit_code == code, (words, result.stdout, result.stderr)
+    return result
+
+
+def answer(*words: str, schema: str | None = None, code: int = 0) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(plan(*words, "-o", "json", code=code).stdout)
+    jsonschema.validate(document, json.loads(schema_text(schema or words[0])))
+    assert list(document)[:4] == ["schema", "schema_version", "tuneplan_version", "generated_at"]
+    return document
+
+
+def status() -> dict[str, Any]:
+    run: dict[str, Any] = answer("status", "goat-1")["run"]
+    return run
+
+
+def launched(orders: Path) -> None:
+    plan("launch", *LOCAL, "--yes")
+    eventually((orders / "ready").exists)
+
+
+def preempted(orders: Path) -> None:
+    launched(orders)
+    for pid in status()["pids"]:
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: status()["state"] == "preempted")
+
+
+def test_launch_answers_and_the_run_is_known(orders: Path) -> None:
+    document = answer("launch", *LOCAL, "--yes")
+    assert (document["run_id"], document["created"], document["state"]) == ("goat-1", True, "running")
+    assert (document["infra"], document["dry_run"], document["blockers"]) == ("local", False, [])
+    assert document["offer"]["market"] == "local"
+    again = answer("launch", *LOCAL, "--yes")
+    assert again["created"] is False
+    run = status()
+    assert run["state"] == "running" and len(run["pids"]) == 2
+    assert run["cost_usd"] == "0" and run["cap_usd"] is None
+    eventually(lambda: len(starts(orders)) == 1)
+
+
+def test_a_person_sees_the_plan_before_being_asked(orders: Path) -> None:
+    result = plan("launch", *LOCAL, code=2)
+    assert result.stdout == ""
+    for word in ("goat-1", "this machine", "h", "nothing is rented", "--yes"):
+        assert word in result.stderr
+    assert answer("runs")["runs"] == []
+
+
+def test_dry_run_starts_and_records_nothing(orders: Path) -> None:
+    document = answer("launch", *LOCAL, "--dry-run", "--max-duration", "90m")
+    assert (document["dry_run"], document["state"], document["max_duration_h"]) == (True, None, 1.5)
+    assert answer("runs")["runs"] == []
+    assert starts(orders) == []
+
+
+def test_every_blocker_is_named_at_once(orders: Path, tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(
+        "spec_version: 1\nname: x\nmodel: ./no-model\ndata: {train: no.jsonl, eval: gone.jsonl, samples: 5,"
+        " tokens_per_sample: 9}\nenvironment: {secrets: [NO_SUCH_TOKEN]}\n"
+    )
+    (tmp_path / "no-model").mkdir()
+    model = Path(SPEC.parent / "base" / "config.json").read_text()
+    (tmp_path / "no-model" / "config.json").write_text(model)
+    result = plan("launch", str(spec), "--infra", "local", "--yes", code=2)
+    for word in ("no.jsonl", "gone.jsonl", "NO_SUCH_TOKEN"):
+        assert word in result.stderr
+    assert answer("runs")["runs"] == []
+
+
+def test_a_priced_machine_needs_a_cap(orders: Path, plan_home: Path) -> None:
+    (plan_home / "config.yaml").write_text("local:\n  usd_per_hour: 2\n")
+    result = plan("launch", *LOCAL, "--yes", code=2)
+    assert "needs a cap" in result.stderr and "--no-cap" in result.stderr
+    document = answer("launch", *LOCAL, "--yes", "--cap", "3usd")
+    assert document["cap_usd"] == "3"
+    assert document["offer"]["price_usd_per_h"] == "2"
+    assert plan("launch", *LOCAL, "--cap", "3", "--no-cap", code=2).stdout == ""
+
+
+def test_rented_machines_are_not_yet_supported(orders: Path) -> None:
+    assert "not yet supported" in plan("launch", str(SPEC), "--yes", code=2).stderr
+
+
+def test_a_saved_plan_is_launched_as_it_is(orders: Path, tmp_path: Path) -> None:
+    out = tmp_path / "plan.json"
+    plan("estimate", str(SPEC), "--infra", "local", "--out", str(out))
+    document = answer("launch", str(out), "--infra", "local", "--run-id", "goat-1", "--yes")
+    assert document["plan_hash"] == json.loads(out.read_text())["plan_hash"]
+    out.write_text(out.read_text().replace('"rank": 16', '"rank": 8'))
+    plan("launch", str(out), "--infra", "local", "--yes", code=2)
+
+
+def test_a_killed_run_is_preempted_resumed_and_reported(orders: Path) -> None:
+    preempted(orders)
+    waited = plan("wait", "goat-1", code=10)
+    assert "plan resume goat-1" in waited.stderr
+    resumed = answer("resume", "goat-1", "--yes", schema="status")["run"]
+    assert [attempt["outcome"] for attempt in resumed["attempts"]] == ["preempted", "running"]
+    order_exit(orders, 0)
+    done = answer("wait", "goat-1", schema="status")["run"]
+    assert (done["state"], done["recoveries"], done["cost_is_final"]) == ("succeeded", 1, True)
+    assert done["pids"] == [] and done["worker_exit_code"] == 0
+    report = answer("report", "goat-1")
+    assert report["recoveries"] == 1
+    plan("resume", "goat-1", "--yes", code=2)
+
+
+def test_resume_asks_first(orders: Path) -> None:
+    preempted(orders)
+    assert "--yes" in plan("resume", "goat-1", code=2).stderr
+    assert len(status()["attempts"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "state", "code"),
+    [(0, "succeeded", 0), (1, "failed", 10), (75, "preempted", 10), (77, "capped", 8)],
+)
+def test_wait_ends_as_the_run_did(orders: Path, exit_code: int, state: str, code: int) -> None:
+    order_exit(orders, exit_code)
+    document = answer("launch", *LOCAL, "--yes", "--wait", code=code)
+    assert document["state"] == state
+    assert status()["state"] == state
+    plan("wait", "goat-1", code=code)
+
+
+def test_cancel_lets_the_worker_checkpoint(orders: Path) -> None:
+    launched(orders)
+    run = answer("cancel", "goat-1", schema="status")["run"]
+    assert (run["state"], run["worker_exit_code"]) == ("cancelled", 75)
+    assert "after a committed checkpoint" in run["state_reason"]
+    assert "over already" in plan("cancel", "goat-1").stderr
+    plan("wait", "goat-1", code=11)
+
+
+def test_wait_gives_up_in_time(orders: Path) -> None:
+    launched(orders)
+    assert "still running" in plan("wait", "goat-1", "--timeout", "0", code=1).stderr
+
+
+def test_logs_show_what_the_worker_wrote(orders: Path) -> None:
+    launched(orders)
+    order_exit(orders, 1)
+    assert plan("logs", "goat-1", "-f").stdout.splitlines() == ["ready", "last words"]
+    assert plan("logs", "goat-1", "--tail", "1").stdout == "last words\n"
+
+
+def test_runs_are_listed_and_filtered(orders: Path) -> None:
+    assert plan("runs").stdout == "no runs\n"
+    launched(orders)
+    plan("launch", str(SPEC), "--infra", "local", "--run-id", "goat-2", "--yes")
+    assert [run["run_id"] for run in answer("runs")["runs"]] == ["goat-2", "goat-1"]
+    assert all("attempts" not in run for run in answer("runs")["runs"])
+    assert len(answer("runs", "--active")["runs"]) == 2
+    assert answer("runs", "--state", "failed")["runs"] == []
+    assert answer("runs", "--project", "other")["runs"] == []
+    table = plan("runs").stdout
+    assert "▶ running" in table and "goat-2" in table
+
+
+def test_status_is_for_people_too(orders: Path) -> None:
+    launched(orders)
+    text = plan("status", "goat").stdout
+    assert "▶ running" in text and "processes" in text and "\x1b" not in text
+    assert "there is no run" in plan("status", "nothing", code=2).stderr
+
+
+def test_a_run_id_that_cannot_be_one_is_refused(orders: Path) -> None:
+    plan("launch", str(SPEC), "--infra", "local", "--run-id", "../x", "--yes", code=2)
+    assert starts(orders) == []
+
+
+def test_without_an_id_an_interrupted_launch_goes_on(orders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from providers.local import LocalLauncher
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalLauncher, "launch", killed)
+        plan("launch", str(SPEC), "--infra", "local", "--yes", code=130)
+    (before,) = answer("runs")["runs"]
+    assert before["state"] == "queued"
+    document = answer("launch", str(SPEC), "--infra", "local", "--yes", schema="launch")
+    assert document["run_id"] == before["run_id"]
+    assert document["state"] == "running"
+    assert len(answer("runs")["runs"]) == 1
