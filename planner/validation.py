@@ -224,7 +224,9 @@ def _model_of(annotation: Any) -> type[BaseModel] | None:
 def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel] | None:
     inner: type[BaseModel] | None = model
     for part in path:
-        field = inner.model_fields.get(str(part)) if inner is not None else None
+        if isinstance(part, int):  # an entry of a list of sections
+            continue
+        field = inner.model_fields.get(part) if inner is not None else None
         inner = _model_of(field.annotation) if field is not None else None
     return inner
 

@@ -54,7 +54,7 @@ def flops_per_token(setup: TrainingSetup) -> float:
 
     >>> from planner.architecture import load_architecture
     >>> round(flops_per_token(TrainingSetup(load_architecture("llama-2-7b"), sequence_tokens=4096)) / 1e9, 1)
-    46.1
+    42.9
     """
     n = parameter_counts(setup.arch, setup.task, setup.labels).matmul_active
     passes = 6 if setup.adapter is None else 4

@@ -49,6 +49,10 @@ def test_settings_are_read(tmp_path: Path) -> None:
         ("price: {}", "1:1: price: unknown key, did you mean prices?"),
         ("prices: {max_age: 7}", "1:19: prices.max_age: 7 has no unit, write it as in 7h or 7m"),
         ("local: {usd_per_hour: 5eur}", "another currency"),
+        (
+            "prices: {overrides: [{cloud: aws, discont: 5%}]}",
+            "overrides[0].discont: unknown key, did you mean discount?",
+        ),
         ("local: {usd_per_hour: false}", "US dollars"),
         ("local: {usd_per_hour: -1}", "US dollars"),
     ],
