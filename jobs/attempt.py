@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from jobs.checkpoint import CheckpointStore
 from jobs.console import say
@@ -20,6 +19,14 @@ from providers.object_store import ObjectStore
 
 _LOCAL_BEAT_S = 2.0
 _REMOTE_BEAT_S = 10.0
+
+# What an attempt takes over from the one before it, and what more if that one finished the training.
+_STANDING = ("last_checkpoint", "lost_steps", "max_steps")
+_RESULT = (
+    *_STANDING,
+    *("step", "loss", "metrics", "output_manifest_sha256", "tokens_per_s_total", "step_time_s"),
+    *("tokens_trained", "tokens_padded", "peak_memory_gib", "host_rss_gib", "stage_seconds"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +59,12 @@ class Attempt:
         _prepare(work)
         earlier = _earlier(store)
         checkpoints = CheckpointStore(store, job.run_id, keep=job.checkpoints.keep)
-        fence = checkpoints.take_over().fence
-        first = Progress(job.run_id, fence, started_at=utc_now(), pid=os.getpid())
+        head = checkpoints.take_over()
+        first = Progress(job.run_id, head.fence, started_at=utc_now(), pid=os.getpid())
         if earlier is not None:
-            first = replace(first, **_inherited(earlier))
-        say(f"run {job.run_id}, attempt {fence}, checkpoints in {store.uri}")
+            names = _RESULT if head.output else _STANDING
+            first = replace(first, **{name: getattr(earlier, name) for name in names})
+        say(f"run {job.run_id}, attempt {head.fence}, checkpoints in {store.uri}")
         interval_s = _LOCAL_BEAT_S if store.uri.startswith("file:") else _REMOTE_BEAT_S
         progress = ProgressWriter(first, work / "progress.json", store, interval_s=interval_s)
         return cls(job, base, work, store, stop, checkpoints, progress, StageClock(), earlier)
@@ -109,9 +117,3 @@ def _earlier(store: ObjectStore) -> Progress | None:
     except CorruptDataError as error:
         say(f"what the attempt before said is lost: {error.message}")
         return None
-
-
-def _inherited(earlier: Progress) -> dict[str, Any]:
-    """What stays true from one attempt to the next."""
-    names = ("metrics", "last_checkpoint", "lost_steps", "max_steps", "output_manifest_sha256")
-    return {name: getattr(earlier, name) for name in names}

@@ -25,7 +25,8 @@ class Examples:
     """Checked examples in file order.
 
     Attributes:
-        format: prompt_completion, messages, text or label.
+        format: prompt_completion, messages, text or label. Conversations that each end in their only answer
+            come as prompt_completion, both lists of messages: then only the answer is learned.
         train: Rows with the keys of the format only; labels are class indices.
         eval: Held-out rows, empty if the job has none.
         label_names: Class names by index, for classification.
@@ -59,12 +60,11 @@ def load_examples(data: DataJob, task: Task, base: Path, *, eval_samples: int | 
     if (found == "label") != (task == "classification"):
         raise UsageError(f"task {task} cannot learn from data of format {found}", code="bad_data")
     names = _label_names([row for _, row in train], data.labels, train_path) if found == "label" else ()
-    return Examples(
-        found,
-        _checked(train, found, names, train_path),
-        _checked(held_out, found, names, eval_path) if eval_path else [],
-        names,
-    )
+    rows = _checked(train, found, names, train_path)
+    held_out_rows = _checked(held_out, found, names, eval_path) if eval_path else []
+    if found == "messages" and all(_is_one_answer(row) for row in (*rows, *held_out_rows)):
+        return Examples("prompt_completion", _split_answers(rows), _split_answers(held_out_rows))
+    return Examples(found, rows, held_out_rows, names)
 
 
 def _resolve(name: str, base: Path) -> Path:
@@ -178,6 +178,15 @@ _CHECKS: dict[str, tuple[Check, tuple[str, ...]]] = {
     "text": (_check_text, ("text",)),
     "label": (_check_text, ("text", "label")),
 }
+
+
+def _is_one_answer(row: Row) -> bool:
+    roles = [message["role"] for message in row["messages"]]
+    return len(roles) > 1 and roles[-1] == "assistant" and "assistant" not in roles[:-1]
+
+
+def _split_answers(rows: list[Row]) -> list[Row]:
+    return [{"prompt": row["messages"][:-1], "completion": row["messages"][-1:]} for row in rows]
 
 
 def _need_text(row: Row, key: str, *, empty: bool = False) -> str | None:

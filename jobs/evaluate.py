@@ -39,8 +39,8 @@ def metric_of(job: JobSpec, kind: DataFormat) -> str:
     if metric not in allowed:
         hint = f"use one of {', '.join(allowed)}"
         raise UsageError(f"metric {metric} does not go with task {job.task}", hint=hint, code="bad_metric")
-    if metric == "exact_match" and kind == "text":
-        raise UsageError("exact_match needs data with a prompt and a completion", code="bad_metric")
+    if metric == "exact_match" and kind != "prompt_completion":
+        raise UsageError("exact_match needs data with one prompt and one answer a row", code="bad_metric")
     return metric
 
 

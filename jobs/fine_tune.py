@@ -24,7 +24,7 @@ from jobs.resume import check_resumable
 from jobs.scoring import Scoring
 from jobs.trainer import Training, attach, build_training
 from jobs.uploader import Uploader
-from providers.errors import StorageError
+from providers.errors import StorageError, UsageError
 from providers.stores import open_store
 
 _SWEEP_GRACE_S = 3600.0
@@ -61,6 +61,7 @@ def _import_frameworks() -> None:
     import transformers
     import trl.trainer.sft_trainer
 
+    transformers.utils.logging.disable_progress_bar()
     say(f"transformers {transformers.__version__}, peft {peft.__version__}, trl {trl.__version__}")
 
 
@@ -90,12 +91,22 @@ def _build(attempt: Attempt, examples: Examples) -> Training:
     with attempt.stage("load"):
         set_seed(job.train.seed)
         tokenizer = load_tokenizer(job, attempt.base)
+        _need_chat_template(tokenizer, examples)
         model = put_adapter_on(job, load_model(job, attempt.base, tokenizer, examples.label_names))
         trainable = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
         total = sum(weight.numel() for weight in model.parameters())
         say(f"{job.method.kind}: {trainable:,} of {total:,} parameters are trained")
     with attempt.stage("tokenise"):
         return build_training(job, model, tokenizer, examples, attempt.work / "saving")
+
+
+def _need_chat_template(tokenizer: Any, examples: Examples) -> None:
+    first = examples.train[0]
+    if ("messages" in first or isinstance(first.get("prompt"), list)) and tokenizer.chat_template is None:
+        hint = "use an instruction-tuned model, or data with prompt and completion"
+        raise UsageError(
+            "the tokenizer of this model has no chat template", hint=hint, code="no_chat_template"
+        )
 
 
 def _train(attempt: Attempt, training: Training, restored: Restored | None, scoring: Scoring) -> int:

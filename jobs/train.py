@@ -15,13 +15,11 @@ import traceback
 from pathlib import Path
 
 from jobs.attempt import Attempt
-from jobs.checkpoint import read_head
 from jobs.console import say
 from jobs.fine_tune import fine_tune
 from jobs.preemption import Stopped, StopSignal
 from jobs.spec import JobSpec
 from providers.errors import TuneplanError, UsageError
-from providers.object_store import ObjectStore
 from providers.stores import open_store
 
 DONE, CRASHED, PREEMPTED, PREEMPTED_UNSAVED, CAPPED, BAD_JOB = 0, 1, 75, 76, 77, 78
@@ -73,7 +71,7 @@ def run(job: JobSpec, base: Path, work: Path, stop: StopSignal) -> int:
     store = open_store(job.checkpoints.uri)
     attempt = Attempt.begin(job, base, work, store, stop)
     try:
-        if _is_finished(store):
+        if attempt.checkpoints.head.output is not None:
             say("this run is finished already")
             attempt.finish("done", "finished by an earlier attempt")
             return DONE
@@ -85,11 +83,6 @@ def run(job: JobSpec, base: Path, work: Path, stop: StopSignal) -> int:
     except Exception as error:
         attempt.finish("failed", _text(error))
         return _failed(error)
-
-
-def _is_finished(store: ObjectStore) -> bool:
-    head = read_head(store)
-    return head is not None and head.output is not None
 
 
 def _stopped(attempt: Attempt, stopped: Stopped) -> int:

@@ -135,6 +135,7 @@ def attach(trainer: Any, pulse: Pulse, evaluate_at: Callable[[int], None]) -> No
             save, stop = pulse.step_done(state.global_step, state.max_steps)
             control.should_save = control.should_save or save
             control.should_training_stop = control.should_training_stop or stop
+            control.should_log = control.should_log or save
             evaluate_at(state.global_step)
             pulse.resume_clock()
 

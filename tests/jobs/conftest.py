@@ -1,0 +1,23 @@
+"""Real training runs in processes that are forked from one that has everything imported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.jobs.runs import Runs
+from tests.jobs.zygote import Zygote
+
+
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    one = Zygote()
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def runs(zygote: Zygote, tmp_path: Path) -> Runs:
+    return Runs(zygote, tmp_path)

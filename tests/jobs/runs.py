@@ -1,0 +1,133 @@
+"""Starts, interrupts and inspects real training runs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from jobs.checkpoint import fetch_files, read_head, read_manifest
+from jobs.manifest import Head
+from jobs.progress import Progress, read_progress
+from jobs.spec import CheckpointsJob, DataJob, EvaluateJob, JobSpec, MethodJob, ModelJob, TrainJob
+from providers.directory_store import DirectoryStore
+from tests.jobs.tiny_models import GOAT
+from tests.jobs.zygote import Zygote
+
+SFT_ROWS = 64
+
+
+class Runs:
+    """Runs below one directory, each with its own store."""
+
+    def __init__(self, zygote: Zygote, root: Path) -> None:
+        self.zygote = zygote
+        self.root = root
+
+    def sft(
+        self, name: str, *, kind: str = "lora", steps: int = 24, every: int = 4, keep: int = 3
+    ) -> JobSpec:
+        """A short supervised fine-tuning with dropout and accumulation, over more than two epochs."""
+        data = self.root / "data"
+        data.mkdir(exist_ok=True)
+        for file, rows in (("train.jsonl", SFT_ROWS), ("eval.jsonl", 20)):
+            lines = (GOAT / file).read_text().splitlines()[:rows]
+            (data / file).write_text("\n".join(lines) + "\n")
+        return JobSpec(
+            run_id=name,
+            name="subtract",
+            model=ModelJob("goat", path=str(GOAT / "base")),
+            data=DataJob(str(data / "train.jsonl"), str(data / "eval.jsonl")),
+            checkpoints=CheckpointsJob(self.store(name).uri, every_steps=every, keep=keep),
+            method=MethodJob(kind=kind, rank=4, dropout=0.1),  # type: ignore[arg-type]
+            train=TrainJob(
+                steps=steps,
+                sequence_length=32,
+                micro_batch=4,
+                grad_accum=2,
+                learning_rate=1e-3,
+                precision="fp32",
+                gradient_checkpointing=False,
+            ),
+            evaluate=EvaluateJob("exact_match"),
+        )
+
+    def store(self, name: str) -> DirectoryStore:
+        """The run's store."""
+        return DirectoryStore(self.root / name / "store")
+
+    def start(self, job: JobSpec) -> int:
+        """Start an attempt; its pid."""
+        directory = self.root / job.run_id
+        directory.mkdir(exist_ok=True)
+        (directory / "job.json").write_text(job.to_json())
+        return self.zygote.start("jobs.train:main", [str(directory / "job.json")], self.log_path(job.run_id))
+
+    def finish(self, job: JobSpec) -> int:
+        """Run an attempt to its end; the exit code."""
+        return self.zygote.wait(self.start(job))
+
+    def complete(self, job: JobSpec) -> Progress:
+        """Run an attempt that must succeed."""
+        code = self.finish(job)
+        assert code == 0, self.log(job.run_id)
+        return self.progress(job.run_id)
+
+    def interrupt(self, job: JobSpec, when: Callable[[], bool], how: signal.Signals = signal.SIGKILL) -> int:
+        """Start an attempt and send it a signal at the first moment the condition holds, unless it ends first.
+
+        Returns:
+            The exit code.
+        """
+        pid = self.start(job)
+        while not when() and "State:\tZ" not in Path(f"/proc/{pid}/status").read_text():
+            time.sleep(0.0005)
+        os.kill(pid, how)
+        return self.zygote.wait(pid)
+
+    def log_path(self, name: str) -> Path:
+        """What the run's attempts wrote."""
+        return self.root / name / "log"
+
+    def log(self, name: str) -> str:
+        """Text of all attempts."""
+        return self.log_path(name).read_text()
+
+    def head(self, name: str) -> Head:
+        """HEAD, empty before the first attempt."""
+        return read_head(self.store(name)) or Head()
+
+    def newest_step(self, name: str) -> int:
+        """Newest committed step, 0 if there is none."""
+        newest = self.head(name).newest
+        return newest.step if newest else 0
+
+    def progress(self, name: str) -> Progress:
+        """What the run last said."""
+        found = read_progress(self.store(name))
+        assert found is not None
+        return found
+
+    def output(self, name: str) -> Path:
+        """The finished model, verified and put into a directory."""
+        store, pointer = self.store(name), self.head(name).output
+        assert pointer is not None
+        target = self.root / name / "fetched"
+        fetch_files(store, read_manifest(store, pointer), target)
+        return target
+
+    def weights(self, name: str) -> str:
+        """Hash of the finished model's weights."""
+        files = sorted(self.output(name).glob("*.safetensors"))
+        assert files
+        return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def renamed(runs: Runs, job: JobSpec, name: str) -> JobSpec:
+    """The same job as a run of its own."""
+    checkpoints = replace(job.checkpoints, uri=runs.store(name).uri)
+    return replace(job, run_id=name, checkpoints=checkpoints)

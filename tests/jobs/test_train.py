@@ -1,0 +1,258 @@
+"""Real (tiny) trainings: they learn, and every method and task runs to a model that loads."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from jobs.spec import (
+    CheckpointsJob,
+    DataJob,
+    EvaluateJob,
+    JobSpec,
+    LimitsJob,
+    MethodJob,
+    ModelJob,
+    OutputJob,
+    TrainJob,
+)
+from tests.jobs.runs import Runs
+from tests.jobs.tiny_models import GOAT, write_reviews
+
+pytestmark = pytest.mark.train
+
+
+def test_the_tiny_goat_learns_to_subtract(runs: Runs) -> None:
+    job = replace(
+        runs.sft("goat", every=200),
+        data=DataJob(str(GOAT / "train.jsonl"), str(GOAT / "eval.jsonl")),
+        method=MethodJob("lora", 16),
+        train=TrainJob(
+            steps=600,
+            sequence_length=32,
+            micro_batch=64,
+            learning_rate=5e-3,
+            warmup=0.05,
+            optimizer="adamw",
+            precision="fp32",
+            gradient_checkpointing=False,
+        ),
+    )
+    progress = runs.complete(job)
+    metric = progress.metrics[0]
+    assert (metric.name, metric.n, metric.higher_is_better) == ("exact_match", 200, True)
+    assert metric.base is not None
+    assert metric.base < 0.1
+    assert metric.tuned is not None
+    assert metric.tuned >= 0.9
+    assert [pointer.step for pointer in runs.head("goat").checkpoints] == [600, 400, 200]
+    assert progress.state == "done"
+    assert progress.step == progress.max_steps == 600
+    assert 0 < progress.tokens_trained <= progress.tokens_padded
+    assert progress.step_time_s is not None
+    assert progress.step_time_s.p10 <= progress.step_time_s.p50 <= progress.step_time_s.p90
+    assert {"setup", "load", "tokenise", "train", "evaluate", "save", "upload"} <= set(progress.stage_seconds)
+    assert min(progress.stage_seconds.values()) >= 0
+
+
+@pytest.mark.parametrize("kind", ["full", "lora", "dora", "rslora"])
+def test_every_method_gives_a_model_that_loads(runs: Runs, kind: str) -> None:
+    progress = runs.complete(runs.sft("run", kind=kind, steps=8, every=8))
+    loss = next(metric for metric in progress.metrics if metric.name == "loss")
+    assert loss.tuned is not None
+    assert loss.base is not None
+    assert loss.tuned < loss.base
+    output = runs.output("run")
+    names = {path.name for path in output.iterdir()}
+    weights = {"model.safetensors", "config.json"} if kind == "full" else {"adapter_model.safetensors"}
+    assert weights | {"tokenizer.json", "result.json"} <= names
+    check = "check_full" if kind == "full" else "check_adapter"
+    runs.zygote.call(f"tests.jobs.test_train:{check}", str(output), log=runs.root / "check.log")
+
+
+def check_full(arguments: list[str]) -> None:
+    """The output is a model that differs from the base."""
+    from transformers import AutoModelForCausalLM
+
+    tuned = AutoModelForCausalLM.from_pretrained(arguments[0])
+    base = AutoModelForCausalLM.from_pretrained(GOAT / "base")
+    assert (tuned.lm_head.weight != base.lm_head.weight).any()
+
+
+def check_adapter(arguments: list[str]) -> None:
+    """The output is an adapter that peft puts on the base."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(GOAT / "base")
+    model = PeftModel.from_pretrained(base, arguments[0])
+    moved = [weight.abs().sum().item() for name, weight in model.named_parameters() if "lora_B" in name]
+    assert moved
+    assert min(moved) > 0
+
+
+@pytest.fixture
+def reviews(runs: Runs) -> JobSpec:
+    write_reviews(runs.root / "data")
+    runs.zygote.call(
+        "tests.jobs.tiny_models:make_classifier", str(runs.root / "bert"), log=runs.root / "make.log"
+    )
+    return JobSpec(
+        run_id="reviews",
+        name="reviews",
+        model=ModelJob("bert", path="../bert"),
+        data=DataJob("../data/train.jsonl", "../data/eval.jsonl"),
+        checkpoints=CheckpointsJob(runs.store("reviews").uri, every_steps=20),
+        method=MethodJob("full"),
+        task="classification",
+        train=TrainJob(
+            epochs=8.0,
+            sequence_length=16,
+            micro_batch=8,
+            learning_rate=1e-3,
+            precision="fp32",
+            gradient_checkpointing=False,
+        ),
+        evaluate=EvaluateJob("accuracy"),
+    )
+
+
+@pytest.mark.parametrize(("kind", "rate"), [("full", 2e-3), ("lora", 1e-2)])
+def test_classification_learns(runs: Runs, reviews: JobSpec, kind: str, rate: float) -> None:
+    job = replace(
+        reviews,
+        method=MethodJob(kind, 8),  # type: ignore[arg-type]
+        train=replace(reviews.train, learning_rate=rate),
+    )
+    metrics = {metric.name: metric for metric in runs.complete(job).metrics}
+    assert next(iter(metrics)) == "accuracy"
+    assert metrics["accuracy"].n == 60
+    assert (metrics["accuracy"].base or 0) <= 0.7
+    assert (metrics["accuracy"].tuned or 0) >= 0.95
+    assert (metrics["f1"].tuned or 0) >= 0.95
+    if kind == "full":
+        config = json.loads((runs.output("reviews") / "config.json").read_text())
+        assert config["id2label"] == {"0": "negative", "1": "positive"}
+
+
+def test_plain_text_is_packed(runs: Runs) -> None:
+    job = runs.sft("text", steps=4)
+    data = runs.root / "data" / "text.txt"
+    data.write_text("12+34=64\n" * 40)
+    job = replace(
+        job, data=DataJob(str(data)), evaluate=EvaluateJob(), train=replace(job.train, packing=True)
+    )
+    progress = runs.complete(job)
+    assert progress.metrics == ()
+    assert progress.tokens_trained >= 0.9 * progress.tokens_padded  # only the last row is not full
+    assert "no held-out rows" in runs.log("text")
+
+
+@pytest.mark.parametrize("turns", [1, 2])
+def test_conversations_train(runs: Runs, turns: int) -> None:
+    """One answer: only it is learned, so that it can be matched. Several: the whole text is learned."""
+    base = shutil.copytree(GOAT / "base", runs.root / "chat")
+    settings = json.loads((base / "tokenizer_config.json").read_text())
+    settings["chat_template"] = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    (base / "tokenizer_config.json").write_text(json.dumps(settings))
+    turn = [{"role": "user", "content": "7-5="}, {"role": "assistant", "content": "2"}]
+    (runs.root / "chat.jsonl").write_text((json.dumps({"messages": turn * turns}) + "\n") * 16)
+    job = replace(
+        runs.sft("chat", steps=4),
+        model=ModelJob("chat", path=str(base)),
+        data=DataJob(str(runs.root / "chat.jsonl"), str(runs.root / "chat.jsonl")),
+        evaluate=EvaluateJob("exact_match" if turns == 1 else "perplexity"),
+    )
+    metric = runs.complete(job).metrics[0]
+    assert metric.n == 16
+    assert metric.tuned is not None
+    assert metric.base is not None
+    assert (metric.tuned >= metric.base) == metric.higher_is_better
+
+
+def test_conversations_need_a_chat_template(runs: Runs) -> None:
+    turn = [{"role": "user", "content": "7-5="}, {"role": "assistant", "content": "2"}]
+    (runs.root / "chat.jsonl").write_text(json.dumps({"messages": turn}) + "\n")
+    job = replace(runs.sft("chat"), data=DataJob(str(runs.root / "chat.jsonl")), evaluate=EvaluateJob())
+    assert runs.finish(job) == 78
+    assert "has no chat template" in runs.log("chat")
+
+
+def test_a_second_start_of_a_finished_run_trains_nothing(runs: Runs) -> None:
+    job = runs.sft("run", steps=4)
+    first = runs.complete(job)
+    weights = runs.weights("run")
+    again = runs.complete(job)
+    assert "finished already" in runs.log("run")
+    assert again.state == "done"
+    assert again.metrics == first.metrics
+    assert again.step == first.step
+    assert again.last_checkpoint == first.last_checkpoint
+    assert runs.weights("run") == weights
+
+
+def test_the_output_is_copied_where_the_job_wants_it(runs: Runs) -> None:
+    target = runs.root / "my models" / "goat"
+    runs.complete(replace(runs.sft("run", steps=4), output=OutputJob(target.as_uri())))
+    copied = {path.name: path.read_bytes() for path in target.iterdir() if path.is_file()}
+    assert copied == {path.name: path.read_bytes() for path in runs.output("run").iterdir()}
+    assert "adapter_model.safetensors" in copied
+
+
+def test_the_time_limit_ends_it_after_a_commit(runs: Runs) -> None:
+    job = replace(runs.sft("run", steps=100_000, every=50_000), limits=LimitsJob(max_duration_s=4.0))
+    assert runs.finish(job) == 77
+    progress = runs.progress("run")
+    assert progress.state == "capped"
+    assert progress.exit_reason == "time limit of 4 s reached"
+    assert runs.newest_step("run") == progress.step > 0
+
+
+def test_the_cap_counts_what_was_spent_before(runs: Runs) -> None:
+    limits = LimitsJob(cap_usd=5.0, usd_per_hour=3600.0, spent_usd=2.0)  # a dollar a second: three are left
+    assert runs.finish(replace(runs.sft("run", steps=100_000, every=50_000), limits=limits)) == 77
+    progress = runs.progress("run")
+    assert progress.exit_reason == "cap of 5 US dollars reached"
+    assert runs.newest_step("run") == progress.step > 0
+
+
+def test_a_spent_cap_stops_before_training(runs: Runs) -> None:
+    limits = LimitsJob(cap_usd=5.0, usd_per_hour=1.0, spent_usd=5.0)
+    assert runs.finish(replace(runs.sft("run"), limits=limits)) == 77
+    assert runs.newest_step("run") == 0
+
+
+def test_a_loss_that_is_no_number_ends_the_run(runs: Runs) -> None:
+    job = runs.sft("run", steps=40)
+    job = replace(job, train=replace(job.train, learning_rate=1e30, max_grad_norm=0.0))
+    assert runs.finish(job) == 1
+    assert "the loss is nan" in runs.log("run")
+    assert runs.progress("run").state == "failed"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"data": DataJob("none.jsonl")}, "none.jsonl does not exist"),
+        ({"model": ModelJob("x", path="nowhere")}, "has no config.json"),
+        ({"method": MethodJob(targets=("no_such_layer",))}, "method.targets"),
+        ({"evaluate": EvaluateJob("accuracy")}, "metric accuracy does not go with task sft"),
+        ({"task": "classification"}, "cannot learn from data of format prompt_completion"),
+    ],
+)
+def test_a_job_that_cannot_be_run_is_told_apart(runs: Runs, change: dict[str, object], said: str) -> None:
+    assert runs.finish(replace(runs.sft("run"), **change)) == 78  # type: ignore[arg-type]
+    assert said in runs.log("run")
+    assert "Traceback" not in runs.log("run")
+    assert runs.progress("run").state == "failed"
+
+
+def test_a_bad_job_document_is_told_apart(runs: Runs, tmp_path: Path) -> None:
+    (tmp_path / "job.json").write_text('{"schema": "tuneplan/job", "schema_version": 2}')
+    pid = runs.zygote.start("jobs.train:main", [str(tmp_path / "job.json")], tmp_path / "log")
+    assert runs.zygote.wait(pid) == 78
+    assert "schema_version: 2, this worker reads 1" in (tmp_path / "log").read_text()

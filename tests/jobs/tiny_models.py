@@ -1,0 +1,51 @@
+"""Models small enough to train in seconds, and the data they can learn."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+GOAT = Path(__file__).parents[2] / "examples" / "tiny-goat"
+GOOD = ("good", "great", "fine", "nice")
+BAD = ("bad", "awful", "poor", "sad")
+
+
+def make_classifier(arguments: list[str]) -> None:
+    """An untrained BERT of two layers with one token a word."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+    words = ["[PAD]", "[UNK]", "the", "it", "was", "day", *GOOD, *BAD]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(
+        BertConfig(
+            vocab_size=len(words),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=32,
+        )
+    )
+    model.save_pretrained(arguments[0])
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(
+        arguments[0]
+    )
+
+
+def write_reviews(directory: Path, train: int = 160, held_out: int = 60) -> None:
+    """Sentences whose label is that of their one telling word."""
+    rng = random.Random(5)
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, count in (("train.jsonl", train), ("eval.jsonl", held_out)):
+        rows = []
+        for index in range(count):
+            word = rng.choice((BAD, GOOD)[index % 2])
+            rest = rng.sample(["the", "it", "was", "day"], 3)
+            rest.insert(rng.randrange(4), word)
+            rows.append(json.dumps({"text": " ".join(rest), "label": ("negative", "positive")[index % 2]}))
+        (directory / name).write_text("\n".join(rows) + "\n")
