@@ -58,4 +58,4 @@ def test_readme_commands_of_a_run_work(tmp_path: Path, monkeypatch: pytest.Monke
 def test_every_command_has_help_with_an_example(name: str) -> None:
     result = CliRunner(mix_stderr=False).invoke(cli, [name, "--help"])
     assert result.exit_code == 0
-    assert f"plan {name}" in result.stdout.partition("Options:")[2] or "Examples" in result.stdout
+    assert f"plan {name}" in result.stdout.partition("Options:")[2] or "Example" in result.stdout

@@ -12,7 +12,7 @@ from planner.cli.waiting import wait_for_end
 from planner.run_document import run_document
 
 
-@click.command("cancel")
+@click.command("cancel", epilog="\b\nExample:\n  plan cancel goat-1")
 @click.argument("run")
 @click.option(
     "--grace", type=click.FloatRange(0), default=60, show_default=True, help="Seconds to checkpoint in."

@@ -17,7 +17,11 @@ from providers.errors import UsageError
 _MODEL = "meta-llama/Llama-3.1-8B"
 
 
-@click.command("init", short_help="Write a commented spec.yaml")
+@click.command(
+    "init",
+    epilog="\b\nExample:\n  plan init --yes --model Qwen/Qwen2.5-7B",
+    short_help="Write a commented spec.yaml",
+)
 @click.argument("path", type=click.Path(path_type=Path), default="spec.yaml")
 @click.option("--name", help="Name of the run; default: the directory's.")
 @click.option("--model", help=f"Hugging Face id or directory of the base model; default: {_MODEL}.")

@@ -8,7 +8,7 @@ from planner.cli.context import App, pass_app
 from planner.cli.desk import launcher, open_ledger
 
 
-@click.command("logs")
+@click.command("logs", epilog="\b\nExample:\n  plan logs goat-1 --follow")
 @click.argument("run")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
 @click.option("--tail", type=click.IntRange(0), help="Only the last lines.")

@@ -13,8 +13,9 @@ from planner.cli.context import App, pass_app
 from planner.cli.output import echo_err, emit_json, output_option
 from planner.cli.price_text import age_span, age_text, prices_document, table_text
 from planner.pricebook import Pricebook, cached_prices, open_pricebook, price_age
-from providers.errors import UsageError
-from providers.price_table import read_table, write_table
+from providers.catalog import EMBEDDED
+from providers.errors import CorruptDataError, UsageError
+from providers.price_table import PriceTable, read_table, write_table
 from providers.skypilot_catalog import ImportReport, import_catalogs
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _MOST_PROBLEMS_SHOWN = 20
 
 
-@click.group("prices")
+@click.group("prices", epilog="\b\nExample:\n  plan prices show\n  plan prices update")
 def command() -> None:
     """Show the prices in use, fetch newer ones or import your own copies."""
 
@@ -87,7 +88,7 @@ def update(app: App, /, url: str | None, clouds: tuple[str, ...], output: str) -
     report = ImportReport()
     server = CatalogServer(url or app.config.prices.url, cache / "downloads")
     table, fetched = server.fetch(tuple(cloud.lower() for cloud in clouds), app.now(), report)
-    table = merged(table, read_table(open_pricebook(cache).path)[1])
+    table = merged(table, _table_in_use(cache))
     snapshot_id = write_table(cached_prices(cache), table)
     _show_problems(report)
     files = [_fetched_json(cloud) for cloud in fetched]
@@ -97,6 +98,15 @@ def update(app: App, /, url: str | None, clouds: tuple[str, ...], output: str) -
     else:
         click.echo("\n".join(_fetched_text(file) for file in files))
         click.echo(_import_text(cached_prices(cache), snapshot_id, len(table.rows), report.counts))
+
+
+def _table_in_use(cache: Path) -> PriceTable:
+    """What the clouds that were not fetched keep; a damaged file is replaced, so it must not stop the update."""
+    try:
+        return read_table(open_pricebook(cache).path)[1]
+    except (CorruptDataError, UsageError) as error:
+        echo_err(f"warning: {error}: clouds that were not fetched get the embedded prices")
+        return read_table(EMBEDDED)[1]
 
 
 def _fetched_json(fetched: FetchedCloud) -> dict[str, Any]:

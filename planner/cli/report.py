@@ -22,7 +22,7 @@ _WORDS = {
 }
 
 
-@click.command("report")
+@click.command("report", epilog="\b\nExample:\n  plan report goat-1")
 @click.argument("run")
 @output_option("table", "json")
 @pass_app

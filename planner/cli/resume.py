@@ -16,7 +16,7 @@ from planner.units import parse_duration_s, parse_usd
 from providers.errors import UsageError
 
 
-@click.command("resume")
+@click.command("resume", epilog="\b\nExample:\n  plan resume goat-1 --yes")
 @click.argument("run")
 @click.option("--cap", metavar="USD", help="A new cap for the whole run.")
 @click.option("--max-duration", metavar="DURATION", help="A new limit for each attempt, as in 90m.")

@@ -12,7 +12,7 @@ from planner.run_document import run_document
 from planner.runs import STATES, Run
 
 
-@click.command("runs")
+@click.command("runs", epilog="\b\nExample:\n  plan runs --project support -o json")
 @click.option("--state", "states", multiple=True, type=click.Choice(STATES), help="Only these; repeatable.")
 @click.option("--active", is_flag=True, help="Only runs that are not over.")
 @click.option("--project", help="Only this project.")

@@ -9,7 +9,11 @@ import click
 from providers.errors import UsageError
 
 
-@click.command("schema", short_help="Print the JSON Schema of the spec or of an answer")
+@click.command(
+    "schema",
+    epilog="\b\nExample:\n  plan schema > spec.schema.json",
+    short_help="Print the JSON Schema of the spec or of an answer",
+)
 @click.argument("name", default="spec")
 def command(name: str) -> None:
     """Print a JSON Schema: of the spec, or of the JSON that a command answers.

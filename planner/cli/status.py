@@ -11,7 +11,7 @@ from planner.cli.run_text import render_status
 from planner.run_document import run_document
 
 
-@click.command("status")
+@click.command("status", epilog="\b\nExample:\n  plan status goat-1 -o json")
 @click.argument("run")
 @output_option("table", "json")
 @pass_app

@@ -11,7 +11,7 @@ from planner.cli.waiting import raise_for, wait_for_end
 from planner.run_document import run_document
 
 
-@click.command("wait")
+@click.command("wait", epilog="\b\nExample:\n  plan wait goat-1 && plan report goat-1")
 @click.argument("run")
 @click.option(
     "--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Give up after this long (exit 1)."
