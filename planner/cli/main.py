@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -72,21 +73,25 @@ class LazyGroup(click.Group):
             return super().main(args, prog_name=prog_name, **extra)
         words = list(sys.argv[1:] if args is None else args)
         extra.pop("standalone_mode", None)
-        sys.exit(self._run(words, prog_name or "plan", extra))
+        try:
+            exit_code = self._run(words, prog_name or "plan", extra)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            errors.silence_stdout()
+            exit_code = errors.BROKEN_PIPE
+        sys.exit(exit_code)
 
     def _run(self, words: list[str], prog_name: str, extra: dict[str, Any]) -> int:
-        """Run the command line and give its exit code."""
+        """Run the command line and give its exit code; lets only a broken pipe through."""
         meta: dict[str, Any] = {}
         try:
             with self.make_context(prog_name, list(words), **extra) as context:
                 meta = context.meta
                 self.invoke(context)
-            sys.stdout.flush()
         except click.exceptions.Exit as end:
             return end.exit_code
         except BrokenPipeError:
-            errors.silence_stdout()
-            return errors.BROKEN_PIPE
+            raise
         except (Exception, KeyboardInterrupt) as error:
             return errors.report(error, words, payload_written=bool(meta.get(PAYLOAD_WRITTEN)))
         return 0
@@ -107,4 +112,8 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line of this process."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(
+            errors="replace"
+        )  # a terminal that knows fewer characters still gets its answer
     cli.main()

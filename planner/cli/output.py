@@ -35,7 +35,16 @@ import planner
 from planner.money import usd_text
 from providers.errors import UsageError
 
-__all__ = ["at_text", "confirm", "document", "echo_err", "emit_json", "json_text", "output_option", "usd_text"]
+__all__ = [
+    "at_text",
+    "confirm",
+    "document",
+    "echo_err",
+    "emit_json",
+    "json_text",
+    "output_option",
+    "usd_text",
+]
 
 SCHEMA_VERSION = 1
 PAYLOAD_WRITTEN = "tuneplan.payload_written"
@@ -73,12 +82,12 @@ def document(name: str, payload: Mapping[str, Any], *, now: datetime | None = No
 
 
 def json_text(value: Any) -> str:
-    """Readable JSON; refuses NaN and infinity, which JSON does not have.
+    """Readable JSON in ASCII, whatever the terminal; refuses NaN and infinity, which JSON does not have.
 
     Raises:
         ValueError: For a number that is not finite.
     """
-    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    return json.dumps(value, indent=2, allow_nan=False)
 
 
 def emit_json(name: str, payload: Mapping[str, Any], *, now: datetime | None = None) -> None:

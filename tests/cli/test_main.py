@@ -272,6 +272,29 @@ def test_a_small_answer_into_a_closed_pipe_is_quiet_too() -> None:
     assert done.returncode == 141
 
 
+def test_an_error_into_a_closed_pipe_is_quiet_too() -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    done = subprocess.run(
+        [PLAN, "estimate", "missing.yaml", "-o", "json"], stdout=write_end, stderr=subprocess.PIPE
+    )
+    os.close(write_end)
+    assert done.returncode == 141
+    assert b"Traceback" not in done.stderr
+    assert b"Exception ignored" not in done.stderr
+
+
+def test_a_terminal_that_knows_only_ascii_gets_its_answer(tmp_path: Path) -> None:
+    spec = tmp_path / "sp\u00e9c.yaml"
+    spec.write_text("name: x\nmodel: \u00e9\nm\u00e9thode: lora\n", encoding="utf-8")
+    ascii_only = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run([PLAN, "estimate", spec, "-o", "json"], capture_output=True, env=ascii_only)
+    assert done.returncode == 2
+    (error,) = json.loads(done.stdout.decode("ascii"))["errors"]
+    assert error["path"] == "m\u00e9thode"
+    assert subprocess.run([PLAN, "--help"], capture_output=True, env=ascii_only).returncode == 0
+
+
 def test_control_c_ends_with_130() -> None:
     script = "import os, signal\nfrom planner.cli import main, schema\n"
     script += "schema.schema_text = lambda name: os.kill(os.getpid(), signal.SIGINT)\nmain.main()"
