@@ -12,6 +12,9 @@ venv: $(STAMP)
 
 # torch goes first and by pip: a machine that offers its own build (CPU, CUDA, ROCm) to pip gets that one.
 $(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq python3-venv; } || \
+	  { echo "needs Python >= 3.11 with venv: PYTHON=/path/to/python3 make $@"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check uv "$$(grep '^torch==' requirements.lock)"
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.lock
