@@ -14,7 +14,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -116,16 +116,15 @@ def read_table(path: Path) -> tuple[str, PriceTable]:
         UsageError: There is no such file, or it is not a snapshot file.
         CorruptDataError: Its rows do not match its snapshot id.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the price snapshot {path}: {error}", path=str(path)) from error
+    with _reading(path):
+        # What is no UTF-8 is found by the header or the hash, with a better message.
+        text = path.read_bytes().decode("utf-8", errors="replace")
     first, _, body = text.partition("\n")
     header = _parse_header(path, first)
     if _hash(body) != header.snapshot_id:
         raise CorruptDataError(
             f"price snapshot {path} does not match its snapshot id",
-            hint="import it again: plan prices import DIR --out FILE",
+            hint="replace it: plan prices update, or plan prices import DIR",
             path=str(path),
         )
     return header.snapshot_id, PriceTable(tuple(_from_csv(body)), header.coverage, header.live)
@@ -137,11 +136,18 @@ def read_header(path: Path) -> TableHeader:
     Raises:
         UsageError: There is no such file, or it is not a snapshot file.
     """
+    with _reading(path), path.open(encoding="utf-8", errors="replace") as file:
+        return _parse_header(path, file.readline())
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        with path.open(encoding="utf-8") as file:
-            return _parse_header(path, file.readline())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the price snapshot {path}: {error}", path=str(path)) from error
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"cannot read the price snapshot {path}: {error.strerror}", path=str(path)
+        ) from error
 
 
 def to_snapshot(snapshot_id: str, table: PriceTable) -> PriceSnapshot:
@@ -186,7 +192,7 @@ def _parse_header(path: Path, line: str) -> TableHeader:
         pass  # every way of not being a header has the same answer
     raise UsageError(
         f"{path} is not a price snapshot of this version",
-        hint="make one: plan prices import DIR --out FILE",
+        hint="make one: plan prices import DIR --out FILE, or plan prices update",
         path=str(path),
     )
 
@@ -210,7 +216,7 @@ def _cell(value: str | float | None) -> str:
 
 def _to_csv(rows: Iterable[PriceRow]) -> str:
     lines = sorted(tuple(_cell(value) for value in row) for row in rows)
-    out = io.StringIO()
+    out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(PriceRow._fields)
     writer.writerows(lines)
@@ -218,7 +224,7 @@ def _to_csv(rows: Iterable[PriceRow]) -> str:
 
 
 def _from_csv(body: str) -> Iterable[PriceRow]:
-    reader = csv.reader(io.StringIO(body))
+    reader = csv.reader(io.StringIO(body, newline=""))
     next(reader, None)
     for row in reader:
         cloud, region, zone, instance, gpu, gpus, mem, vcpus, ram, price, spot, source, as_of, *flags = row

@@ -29,6 +29,7 @@ _BOARD_OF_INSTANCE = (
 _SLICES = {"Standard_NV4as_v4": 0.125, "Standard_NV8as_v4": 0.25, "Standard_NV16as_v4": 0.5}
 # Clouds whose GpuInfo has the memory of all GPUs where that of one belongs.
 _TOTAL_MEMORY = frozenset({"vast", "verda"})
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _VAST_NAME = re.compile(r"^\d+x-(.+)-\d+-\d+$")
 
 
@@ -170,7 +171,8 @@ def _nested(value: Any, *path: str | int) -> Any:
 
 
 def _text(record: Record, column: str) -> str:
-    return (record.get(column) or "").strip()
+    """The cell without control characters, which no name has and no terminal should see."""
+    return _CONTROL.sub(" ", record.get(column) or "").strip()
 
 
 def _required(record: Record, column: str) -> str:

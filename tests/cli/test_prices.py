@@ -90,4 +90,4 @@ def test_a_damaged_snapshot_is_refused_with_the_way_out(catalogs: Path, tmp_path
     out.write_text(out.read_text().replace("55.04", "5.504"))
     result = run("show", "--prices", str(out))
     assert result.exit_code == 1
-    assert "hint: import it again" in result.stderr
+    assert "hint: replace it: plan prices update" in result.stderr

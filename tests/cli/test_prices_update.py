@@ -177,3 +177,18 @@ def test_two_updates_at_once_do_not_mix(host: FileHost, plan_home: Path):
         result = update(host)
     assert result.exit_code == 2
     assert "another `plan prices update` is running" in result.stderr
+
+
+@pytest.mark.parametrize("damage", ["changed", "cut", "binary"])
+def test_a_damaged_file_in_use_is_mended_by_an_update(host: FileHost, plan_home: Path, damage: str):
+    assert update(host).exit_code == 0
+    good = in_use(plan_home).read_bytes()
+    broken = {"changed": good.replace(b",50,", b",5,"), "cut": good[:50], "binary": b"\xff\x00" * 99}[damage]
+    in_use(plan_home).write_bytes(broken)
+    refused = CliRunner(mix_stderr=False).invoke(cli, ["offers"])
+    assert refused.exit_code in (1, 2)
+    assert "plan prices update" in refused.stderr
+    result = update(host)
+    assert result.exit_code == 0
+    assert "clouds that were not fetched get the embedded prices" in result.stderr
+    assert in_use(plan_home).read_bytes() == good

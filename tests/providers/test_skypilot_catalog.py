@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from providers.catalog import EMBEDDED, load_default_snapshot
 from providers.errors import UsageError
@@ -215,6 +217,12 @@ def test_a_malformed_row_is_left_out_with_its_place(catalogs, row, message):
     assert report.counts["malformed"] == 1
 
 
+def test_control_characters_do_not_get_into_names(catalogs):
+    folder = catalogs("aws", '"m\x1b[31m\r\n9",H100,8,8,64,,20,,"us\teast",')
+    (offer,) = build_snapshot(folder).offers
+    assert (offer.instance_type, offer.region) == ("m [31m 9", "us east")
+
+
 def test_a_row_listed_twice_counts_once(catalogs):
     folder = catalogs("aws", "m,H100,8,8,64,,20,,x,z", "m,H100,8,8,64,,21,,x,z", "m,H100,8,8,64,,20,,x,y")
     report = ImportReport()
@@ -286,6 +294,52 @@ def test_the_order_of_rows_does_not_change_the_snapshot(catalogs, tmp_path: Path
     assert snapshot_of(first).snapshot_id == snapshot_of(second).snapshot_id
     other = PriceTable(first.rows[1:], first.coverage)
     assert snapshot_of(other).snapshot_id != snapshot_of(first).snapshot_id
+
+
+cells = st.sampled_from(
+    [
+        "",
+        "8",
+        "0",
+        "-1",
+        "0.5",
+        "nan",
+        "inf",
+        "1e9",
+        "H100",
+        "A100-80GB",
+        "x" * 50,
+        '"',
+        "{",
+        "{'Gpus': [3]}",
+        "'",
+        "[]",
+    ]
+) | st.text(st.characters(exclude_characters="\x00", codec="utf-8"), max_size=20)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    cloud=st.sampled_from(["aws", "vast", "verda", "gcp", "mithril"]),
+    lines=st.lists(st.lists(cells, max_size=11), max_size=5),
+)
+def test_any_rows_are_offers_or_problems_never_a_crash(tmp_path_factory, cloud: str, lines: list[list[str]]):
+    folder = tmp_path_factory.mktemp("any")
+    (folder / cloud).mkdir()
+    text = "\n".join((ZONED, *(",".join(line) for line in lines))) + "\n"
+    (folder / cloud / "vms.csv").write_text(text, encoding="utf-8")
+    report = ImportReport()
+    try:
+        table = import_catalogs(folder, report=report)
+    except UsageError:
+        return
+    counts = report.counts
+    assert len(report.problems) == counts["malformed"]
+    if cloud != "gcp":
+        assert counts["read"] == counts["gpu"] + counts["cpu"] + counts["gpu_slice"] + counts["malformed"]
+    for offer in snapshot_of(table).offers:
+        assert offer.gpus_per_node >= 1
+        assert offer.price_usd_per_hour is None or 0 < offer.price_usd_per_hour < 1e7
 
 
 @pytest.mark.skipif(not CATALOGS.exists(), reason="the full catalogs are not on this machine")
