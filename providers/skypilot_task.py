@@ -27,6 +27,30 @@ CLOUDS = frozenset(
 # SkyPilot sends the user's own credential files to every machine, unless this is set for the cloud they
 # are of; it can be set for these clouds only.
 _NO_UPLOAD_CLOUDS = ("aws", "azure", "gcp", "kubernetes", "nebius", "oci", "slurm", "ssh", "vast")
+# What it sends of the others, below the home directory, with the copies it arrives in: removed on arrival.
+_SENT_CREDENTIALS = (
+    ".sky/.runtime_files",
+    ".cache/huggingface/token",
+    ".cloudflare",
+    ".config/cudo",
+    ".config/doctl",
+    ".coreweave",
+    ".fluidstack",
+    ".hyperbolic",
+    ".ibm",
+    ".lambda_cloud",
+    ".mithril",
+    ".paperspace",
+    ".prime",
+    ".runpod",
+    ".scp",
+    ".seeweb_cloud",
+    ".shadeform",
+    ".vastdata",
+    ".verda",
+    ".vsphere",
+    ".yotta",
+)
 
 # The worker's own exit codes for "preempted, start me again" (see the table in README).
 RETRY_EXIT_CODES = (75, 76)
@@ -71,7 +95,7 @@ def task_document(request: LaunchRequest) -> dict[str, Any]:
         },
         "envs": {**request.env, "TUNEPLAN_RUN_ID": request.run_id, "TUNEPLAN_ATTEMPT": str(request.attempt)},
         "secrets": dict.fromkeys(request.secrets),
-        "setup": "\n".join(request.setup),
+        "setup": "\n".join((_FORGET_CREDENTIALS, *request.setup)),
         "run": _run_script(request),
     }
     return {key: value for key, value in document.items() if value not in ("", {})}
@@ -158,11 +182,16 @@ def _label(text: str) -> str:
     return re.sub(r"[^a-z0-9_-]", "-", text.lower())[:63]
 
 
+_FORGET_CREDENTIALS = "\n".join(
+    ("cd ~ && rm -rf \\", *(f"  {path} \\" for path in _SENT_CREDENTIALS), "  ; cd - > /dev/null")
+)
+
+
 def _run_script(request: LaunchRequest) -> str:
     """Only our bundle is imported from, and a worker that outlives its limit is ended from outside.
 
-    SkyPilot runs this from a file of the machine that holds the values of all secrets; it is emptied first.
-    The shell has read the whole block by then.
+    SkyPilot writes the values of secrets into files of the machine: its job program, this script, the shell's
+    history. All have been read by now (of this script the whole block), so they are emptied first.
     """
     limit = ""
     if request.max_duration_s is not None:
@@ -171,6 +200,7 @@ def _run_script(request: LaunchRequest) -> str:
     return (
         "{\n"
         '  case "$0" in */sky_app_*) : > "$0" ;; esac\n'
+        '  for file in ~/.sky/sky_app/sky_job_* ~/.bash_history; do [ ! -f "$file" ] || : > "$file"; done\n'
         '  export PYTHONPATH="$PWD" PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1\n'
         f"  exec {limit}{shlex.quote(request.python)} -m jobs.train job.json\n"
         "}\n"

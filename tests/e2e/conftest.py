@@ -23,7 +23,13 @@ def slurm_bed() -> Iterator[bed.Bed]:
     root = Path(tempfile.mkdtemp(prefix="tuneplan-bed-", dir="/tmp"))
     root.rmdir()
     with bed.running(root) as running:
-        for place in (".aws/credentials", ".lambda_cloud/lambda_keys", ".config/gcloud/credentials.db"):
+        for place in (
+            ".aws/credentials",
+            ".config/gcloud/credentials.db",
+            ".cache/huggingface/token",
+            ".lambda_cloud/lambda_keys",
+            ".runpod/config.toml",
+        ):
             path = running.sky.path / place
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"[default]\naws_access_key_id = AKIA\naws_secret_access_key = {CANARY_FILE}\n")

@@ -1,0 +1,161 @@
+"""Our words against SkyPilot's own: machines, errors and credential files, without launching anything."""
+
+import inspect
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from providers.catalog import load_default_snapshot
+from providers.errors import CredentialsError, LaunchError, TuneplanError, UsageError
+from providers.launcher import LaunchRequest
+from providers.offers import Offer
+from providers.skypilot_task import CLOUDS, resources_of, task_document
+from tests.bed.client import Elsewhere
+from tests.bed.sky_home import SkyHome
+
+CATALOGS = Path(__file__).parents[3] / "shared/data/catalogs/v8"
+#: Clouds whose prices ship with us, so that each must be launchable as priced.
+PRICED = {"aws", "azure", "gcp", "lambda", "nebius", "oci", "runpod", "do", "paperspace", "verda", "yotta"}
+
+
+@pytest.fixture(scope="module")
+def sky(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Elsewhere]:
+    """SkyPilot with a home of its own and real catalogs where they are to be had."""
+    home = SkyHome(tmp_path_factory.mktemp("sky"), port=1)
+    home.write()
+    (home.root / "tmp").mkdir()
+    if CATALOGS.exists():
+        shutil.copytree(CATALOGS, home.path / ".sky/catalogs/v8", dirs_exist_ok=True)
+    process = Elsewhere(home.env())
+    yield process
+    process.close()
+
+
+def mapped_errors() -> dict[str, tuple[str, str]]:
+    """Of every exception of SkyPilot's: our class and message."""
+    from sky import exceptions
+
+    from providers.skypilot import _ours
+
+    found = {}
+    for name, cls in inspect.getmembers(exceptions, inspect.isclass):
+        if issubclass(cls, Exception) and cls.__module__ == exceptions.__name__:
+            like_it = type(name, (cls,), {"__init__": lambda self: None, "__str__": lambda self: "it broke"})
+            ours = _ours(like_it())
+            assert isinstance(ours, TuneplanError)
+            found[name] = (type(ours).__name__, ours.message)
+    return found
+
+
+def test_no_exception_of_skypilots_goes_unmapped(sky: Elsewhere) -> None:
+    found = sky.call(mapped_errors)
+    assert len(found) > 70
+    assert {kind for kind, _ in found.values()} == {"CredentialsError", "UsageError", "LaunchError"}
+    expected = {
+        "NoCloudAccessError": CredentialsError,
+        "PermissionDeniedError": CredentialsError,
+        "NoWorkspaceAccessError": CredentialsError,
+        "InvalidSkyPilotConfigError": UsageError,
+        "ResourcesUnavailableError": LaunchError,
+        "ApiServerConnectionError": LaunchError,
+    }
+    assert {name: found[name][0] for name in expected} == {
+        name: cls.__name__ for name, cls in expected.items()
+    }
+
+
+def credential_paths() -> dict[str, list[str]]:
+    """Where SkyPilot puts credential files on a machine, by cloud, below the home directory."""
+    from sky.adaptors import cloudflare, coreweave, huggingface, vastdata
+    from sky.utils import registry
+
+    paths = {
+        name: list(cloud.get_credential_file_mounts()) for name, cloud in registry.CLOUD_REGISTRY.items()
+    }
+    stores = {
+        module.__name__: list(module.get_credential_file_mounts())
+        for module in (cloudflare, coreweave, huggingface, vastdata)
+    }
+    return paths | stores
+
+
+def test_every_credential_file_is_held_back_or_removed(sky: Elsewhere) -> None:
+    from providers.skypilot_task import _NO_UPLOAD_CLOUDS, _SENT_CREDENTIALS
+
+    for cloud, paths in sky.call(credential_paths).items():
+        for path in paths if cloud not in _NO_UPLOAD_CLOUDS else []:
+            name = path.removeprefix("~/")
+            assert any(name == sent or name.startswith(f"{sent}/") for sent in _SENT_CREDENTIALS), (
+                cloud,
+                path,
+            )
+
+
+def known_clouds() -> set[str]:
+    """Clouds that SkyPilot can rent from."""
+    import sky  # noqa: F401 - registers them
+    from sky.utils import registry
+
+    return set(registry.CLOUD_REGISTRY)
+
+
+def test_we_know_the_clouds_of_this_skypilot(sky: Elsewhere) -> None:
+    assert sky.call(known_clouds) == CLOUDS
+
+
+def hourly_prices(documents: list[dict[str, Any]]) -> list[float | str]:
+    """SkyPilot's price of the first machine of each document, or why it refuses it."""
+    from sky import Task
+
+    prices: list[float | str] = []
+    for document in documents:
+        try:
+            task = Task.from_yaml_config(document)
+            (resources,) = task.resources
+            prices.append(resources.get_cost(3600))
+        except Exception as error:
+            prices.append(f"{type(error).__name__}: {str(error)[:200]}")
+    return prices
+
+
+@pytest.mark.skipif(not CATALOGS.exists(), reason="no SkyPilot catalogs beside this checkout")
+def test_skypilot_takes_every_kind_of_machine_at_our_price(sky: Elsewhere) -> None:
+    offers = one_of_each_kind()
+    assert {offer.cloud for offer in offers} >= PRICED
+    documents = [task_document(LaunchRequest("r", Path("/tmp"), (offer,))) for offer in offers]
+    for document in documents:
+        document.pop("workdir")
+    theirs = sky.call(hourly_prices, documents)
+    refused = [
+        (offer, price) for offer, price in zip(offers, theirs, strict=True) if not isinstance(price, float)
+    ]
+    assert refused == []
+    moved = [
+        (offer, price)
+        for offer, price in zip(offers, theirs, strict=True)
+        if price != pytest.approx(offer.price_usd_per_hour, rel=1e-3) and not spot_of_a_zone(offer)
+    ]
+    assert moved == []
+
+
+def spot_of_a_zone(offer: Offer) -> bool:
+    """Spot of AWS: its price is a zone's, and SkyPilot is asked for the region."""
+    return offer.cloud == "aws" and offer.market == "spot"
+
+
+def one_of_each_kind() -> list[Offer]:
+    """A priced offer of each cloud, machine and market that SkyPilot can rent."""
+    kinds = {
+        (offer.cloud, offer.instance_type, offer.market): offer
+        for offer in load_default_snapshot().offers
+        if offer.cloud in CLOUDS and offer.price_usd_per_hour is not None
+    }
+    return list(kinds.values())
+
+
+def test_offers_of_slurm_name_the_gpu() -> None:
+    row = Offer("slurm", "a", "b", None, "A100", 2, 40.0, None, None, "inhouse", None, "test", None)
+    assert resources_of(row) == {"infra": "slurm/a/b", "accelerators": "A100:2", "cpus": "1+"}
