@@ -69,19 +69,23 @@ def command(
     """Estimate memory, time and cost of SPEC on every offer, and rank the offers."""
     from planner.answer import Limits, check, estimate_spec
     from planner.intake import Overrides
+    from planner.placing import placed_in
     from planner.plan import save_plan
     from planner.specfile import load_spec
+    from planner.support import unsupported
 
     limits = Limits.parse(fail_over, fail_after)
     loaded = load_spec(spec_file)
-    answer = estimate_spec(
-        loaded.spec,
-        loaded.base_dir,
-        app.snapshot(infra),
-        app.now(),
-        overrides=Overrides(**fixed),
-        limit=limit * _MORE or None,
-    )
+    loaded.refuse(unsupported(loaded.spec))
+    with placed_in(loaded):
+        answer = estimate_spec(
+            loaded.spec,
+            loaded.base_dir,
+            app.snapshot(infra),
+            app.now(),
+            overrides=Overrides(**fixed),
+            limit=limit * _MORE or None,
+        )
     if out is not None:
         save_plan(answer.plan, out)
         echo_err(f"plan written to {out}")

@@ -43,7 +43,9 @@ def test_no_offer_is_lost() -> None:
     document = answer(LLAMA, "--limit", "0")
     assert len(document["candidates"]) == document["candidates_total"]
     refused = sum(row["count"] for row in document["rejected"])
-    assert refused + document["candidates_total"] == sum(cloud["rows"] for cloud in document["prices"]["coverage"])
+    assert refused + document["candidates_total"] == sum(
+        cloud["rows"] for cloud in document["prices"]["coverage"]
+    )
 
 
 def test_goat_on_one_a10_meets_its_publication() -> None:
@@ -85,6 +87,26 @@ def test_nothing_fits_is_exit_3_with_the_whole_answer() -> None:
 )
 def test_limits_and_their_exit_codes(words: list[str], code: int) -> None:
     assert run(LLAMA, *words).exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("line", "where", "code"),
+    [
+        ("model: gpt-99", (2, 1, "model.id"), "unknown_model"),
+        ("model: roberta-large\ndata: {train: gone.jsonl}", (3, 15, "data.train"), None),
+        ("model: roberta-large", (1, 1, "data.samples"), "data_size_unknown"),
+    ],
+)
+def test_what_is_wrong_with_the_contents_has_a_line(
+    tmp_path: Path, line: str, where: tuple[int, int, str], code: str | None
+) -> None:
+    spec = tmp_path / "s.yaml"
+    spec.write_text(f"name: x\n{line}\n")
+    result = run(str(spec), "-o", "json")
+    assert result.exit_code == 2
+    error = json.loads(result.stdout)["errors"][0]
+    assert (error["line"], error["column"], error["path"]) == where
+    assert code in (None, error["code"])
 
 
 def test_table_names_units_and_what_was_dropped() -> None:
