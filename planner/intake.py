@@ -102,7 +102,6 @@ def _base_setup(spec: FineTuneSpec, arch: ModelArchitecture, job: Job) -> Traini
         attention="sdpa" if train.attention == "auto" else train.attention,
         fused_loss=train.fused_loss,
         labels=spec.data.labels,
-        upcast_frozen=spec.effective_quantization() in ("4bit", "8bit"),
     )
 
 
@@ -116,6 +115,7 @@ def _adapter(spec: FineTuneSpec) -> Adapter | None:
         kind=names.get(kind, kind),
         rank=spec.method.rank,
         targets=(targets,) if isinstance(targets, str) else targets,
+        fp32=spec.effective_quantization() == "none",  # TRL casts the adapters of a quantised base to bf16
     )
 
 

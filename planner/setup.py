@@ -63,7 +63,7 @@ class TrainingSetup:
         task: sft, pretrain, classification, dpo, reward, kto, grpo, ppo.
         adapter: None for full fine-tuning.
         quantization: Of the frozen base: none, 8bit, 4bit, fp8.
-        precision: bf16, fp16, fp32, amp_bf16, amp_fp16 (fp32 master weights) or fp8.
+        precision: bf16, fp16, fp32, tf32, amp_bf16, amp_fp16 (fp32 master weights) or fp8.
         optimizer: adamw, adamw_fused, adamw_8bit, paged_adamw_32bit, paged_adamw_8bit, adafactor, lion, sgd.
         sequence_tokens: Tokens in one row (padded or packed length).
         micro_batch: Rows a GPU holds at once.

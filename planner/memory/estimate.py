@@ -195,15 +195,13 @@ def _kv_cache(setup: TrainingSetup) -> float:
 def _fragmentation(setup: TrainingSetup, parts: _Parts, components: dict[str, float], tokens: float) -> float:
     """What the caching allocator holds beyond the tensors: rounding, and blocks that no longer fit."""
     stepping = components["gradients"] + components["optimizer_step_temporary"]
+    # Logits are cached after the loss, whatever the peak's phase; gathers run on streams with pools of their own.
+    gathers = parts.state.comm if setup.parallelism.kind == "fsdp" else 0.0
     return (
         CONSTANTS["slack_activations"] * components["activations"]
-        + CONSTANTS["slack_logits"]
-        * parts.loss_per_token
-        * tokens  # cached after the loss, whatever the peak's phase
+        + CONSTANTS["slack_logits"] * parts.loss_per_token * tokens
         + CONSTANTS["slack_step"] * stepping
-        + CONSTANTS["slack_comm"]
-        * parts.state.comm
-        * (setup.parallelism.kind == "fsdp")  # gathers run on streams of their own, with pools of their own
+        + CONSTANTS["slack_comm"] * gathers
         + CONSTANTS["slack_base"] * GIB
     )
 

@@ -56,7 +56,7 @@ def widths(setup: TrainingSetup) -> Widths:
     keep trainable parameters in fp32 (16 bytes a parameter in all with AdamW).
     """
     kind, stack = setup.parallelism.kind, stack_of(setup.framework)
-    low = 4.0 if setup.precision == "fp32" else 2.0
+    low = 4.0 if setup.precision in ("fp32", "tf32") else 2.0
     mixed = setup.precision.startswith("amp_")
     zero = kind in ("zero2", "zero3")
     master_fp32 = low == 4.0 or mixed or (kind == "fsdp" and stack.fp32_master)
@@ -72,7 +72,7 @@ def widths(setup: TrainingSetup) -> Widths:
     full = setup.adapter is None
     return Widths(
         weight=weight,
-        frozen=4.0 if setup.precision == "fp32" or (mixed and full) else 2.0,
+        frozen=4.0 if low == 4.0 or (mixed and full) else 2.0,
         gradient=low if zero else weight,
         master=4.0 if zero and low == 2.0 else 0.0,
         state=state,

@@ -91,7 +91,9 @@ def _step_shape(setup: TrainingSetup) -> StepShape:
 
 def matmul_rate(setup: TrainingSetup, gpu: GpuFacts) -> float:
     """FLOP/s that a large product reaches in the set-up's precision."""
-    if setup.precision == "fp32":
+    if setup.precision == "tf32" and gpu.tf32_flops_per_s and gpu.bf16_flops_per_s:
+        return gpu.attainable_flops_per_s * gpu.tf32_flops_per_s / gpu.bf16_flops_per_s
+    if setup.precision in ("fp32", "tf32"):
         return TIME["fp32"] * gpu.fp32_flops_per_s if gpu.vendor != "cpu" else gpu.attainable_flops_per_s
     if "bf16" in setup.precision and gpu.bf16_flops_per_s is None:
         return TIME["fp32"] * gpu.fp32_flops_per_s  # no bf16 units: computed in fp32

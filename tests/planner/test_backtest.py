@@ -1,0 +1,156 @@
+"""Predictions for published runs read what a run states, never what it measured."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from planner.backtest import (
+    COLUMNS,
+    OUTCOME_COLUMNS,
+    UnsupportedRunError,
+    estimate_run,
+    predict,
+    predictions,
+    read_run,
+)
+from planner.cli.backtest import command
+
+RUNS = Path(__file__).parents[2] / "benchmarks" / "data" / "measured_runs.csv"
+ROW = {
+    "id": "x-1", "model": "meta-llama/Llama-3.1-8B", "method": "lora", "lora_rank": "16", "lora_targets": "q,v",
+    "precision": "bf16", "gpu": "A100-80GB", "gpu_mem_gb": "80", "num_gpus": "1", "num_nodes": "1", "seq_len": "2048",
+    "micro_batch": "2", "framework": "trl SFTTrainer", "date": "2026-01-01",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def rows():
+    with RUNS.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_one_row_a_run_in_order(rows):
+    answers = list(predictions(rows))
+    assert [a["id"] for a in answers] == [r["id"] for r in rows]
+    assert all(tuple(a) == COLUMNS for a in answers)
+    for answer in answers:
+        assert bool(answer["unsupported_reason"]) != bool(answer["verdict"])
+
+
+def test_numbers_are_numbers_and_in_order(rows):
+    for answer in predictions(rows):
+        if answer["unsupported_reason"]:
+            continue
+        sizes = [float(answer[f"predicted_{kind}_gib"]) for kind in ("allocated", "reserved", "nvml")]
+        assert sizes == sorted(sizes)
+        assert sizes[-1] < float(answer["memory_upper_gib"]) < math.inf
+        if answer["tokens_per_s_p10"]:
+            names = ("tokens_per_s_p10", "predicted_tokens_per_s_total", "tokens_per_s_p90")
+            rates = [float(answer[name]) for name in names]
+            assert 0 < rates[0] < rates[1] < rates[2]
+
+
+def test_outcomes_are_never_read(rows):
+    blanked = [{k: ("" if k in OUTCOME_COLUMNS else v) for k, v in row.items()} for row in rows]
+    absurd = [{k: ("1e9" if k in OUTCOME_COLUMNS else v) for k, v in row.items()} for row in rows]
+    assert list(predictions(rows)) == list(predictions(blanked)) == list(predictions(absurd))
+    for name in rows[0]:
+        if name.startswith(("measured_", "oom")) or name == "mem_gib_norm":
+            assert name in OUTCOME_COLUMNS
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"model": "nobody/knows-this"}, "not known"), ({"model": ""}, "model is not stated"),
+        ({"gpu": "Cerebras WSE"}, "not known"), ({"gpu": ""}, "gpu is not stated"),
+        ({"seq_len": ""}, "seq_len is not stated"), ({"micro_batch": ""}, "micro_batch is not stated"),
+        ({"method": "galore"}, "method 'galore'"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_expressed_keeps_its_row_with_a_reason(change, reason):
+    answer = predict(ROW | change)
+    assert answer["id"] == "x-1"
+    assert reason in answer["unsupported_reason"]
+    assert not any(value for name, value in answer.items() if name not in ("id", "unsupported_reason"))
+    with pytest.raises(UnsupportedRunError):
+        estimate_run(ROW | change)
+
+
+@pytest.mark.parametrize(
+    "gpu",
+    ["H200", "B200", "B300", "MI325X", "MI355X", "A6000", "TITAN-V", "RTX3080", "Gaudi2", "Gaudi3", "GB300"],
+)
+def test_other_cards_are_predicted(gpu):
+    answer = predict(ROW | {"gpu": gpu, "gpu_mem_gb": ""})
+    assert answer["unsupported_reason"] == ""
+    assert float(answer["predicted_tokens_per_s_total"]) > 0
+
+
+def test_a_card_known_by_its_memory_has_a_verdict_and_no_speed():
+    answer = predict(ROW | {"gpu": "24GB-class GPU", "gpu_mem_gb": "24"})
+    assert answer["verdict"]
+    assert answer["predicted_tokens_per_s_total"] == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "seen"),
+    [
+        ({"parallelism": "TP4 PP2", "num_gpus": "16"}, ("mixed", 2, 4, 2)),
+        ({"parallelism": "ZeRO-3", "num_gpus": "8"}, ("zero3", 8, 1, 1)),
+        ({"parallelism": "FSDP", "num_gpus": "4"}, ("fsdp", 4, 1, 1)),
+        ({"parallelism": "", "num_gpus": "2"}, ("ddp", 2, 1, 1)),
+        ({"parallelism": "", "num_gpus": "8", "method": "full"}, ("fsdp", 8, 1, 1)),
+        ({"parallelism": "device_map(naive)", "num_gpus": "2"}, ("pp", 1, 1, 2)),
+    ],
+)
+def test_parallelism(change, seen):
+    parallel = read_run(ROW | change).setup.parallelism
+    assert (parallel.kind, parallel.data, parallel.tensor, parallel.pipeline) == seen
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [("bf16", "bf16"), ("fp16-mixed", "amp_fp16"), ("16-mixed", "amp_fp16"), ("amp_fp8", "amp_fp8"), ("mxfp8", "fp8"),
+     ("NF4 bf16", "bf16"), ("tf32", "tf32"), ("32-true", "fp32"), ("", "bf16")],
+)  # fmt: skip
+def test_precision(text, seen):
+    assert read_run(ROW | {"precision": text}).setup.precision == seen
+
+
+def test_unpacked_rows_are_shorter_than_the_longest():
+    padded = ROW | {"packing": "false", "dataset_tokens": "400000", "steps": "500", "global_batch": "4"}
+    setup = read_run(padded).setup
+    assert setup.sequence_tokens == 2048
+    assert 200 < setup.row_tokens < 400
+    assert setup.real_tokens_share < 1
+
+
+def test_command(tmp_path):
+    source, out = tmp_path / "runs.csv", tmp_path / "predictions.csv"
+    with source.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, ROW)
+        writer.writeheader()
+        writer.writerow(ROW)
+        writer.writerow(ROW | {"id": "x-2", "seq_len": ""})
+    result = CliRunner().invoke(command, [str(source), "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    with out.open(newline="") as stream:
+        answers = list(csv.DictReader(stream))
+    assert [a["id"] for a in answers] == ["x-1", "x-2"]
+    assert answers[0]["verdict"] == "fits"
+    assert answers[1]["unsupported_reason"] == "seq_len is not stated"
+    assert json.loads(answers[0]["predicted_allocated_gib"]) > 15
+
+
+@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"\xff\xfe\x00"])
+def test_command_refuses_other_files(tmp_path, content):
+    source = tmp_path / "runs.csv"
+    source.write_bytes(content)
+    result = CliRunner().invoke(command, [str(source)])
+    assert result.exit_code != 0
+    assert type(result.exception).__name__ == "UsageError"

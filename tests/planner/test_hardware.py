@@ -1,0 +1,46 @@
+"""Facts of GPUs: complete, dense, and in the right units."""
+
+import pytest
+
+from planner.hardware import cpu_facts, gpu_facts, known_gpus
+from providers.gpus import CANONICAL_GPUS
+
+
+def test_every_canonical_gpu_has_facts():
+    assert set(known_gpus()) == set(CANONICAL_GPUS)
+
+
+@pytest.mark.parametrize("name", sorted(CANONICAL_GPUS))
+def test_facts_are_plausible(name):
+    facts = gpu_facts(name)
+    assert facts is not None
+    assert facts.name == name
+    assert 0.85 * facts.memory_gib < facts.usable_gib < facts.memory_gib
+    assert facts.source
+    assert facts.attainable_source
+    best = max(facts.bf16_flops_per_s or 0, facts.fp16_flops_per_s or 0, facts.fp32_flops_per_s)
+    assert 0.35 * best < facts.attainable_flops_per_s <= best
+    assert facts.memory_bytes_per_s > facts.pcie_bytes_per_s
+
+
+@pytest.mark.parametrize(
+    ("name", "dense"), [("H200", 989), ("H100", 989), ("A100", 312), ("B200", 2250), ("L4", 121)]
+)
+def test_peaks_are_dense(name, dense):
+    assert gpu_facts(name).bf16_flops_per_s == dense * 1e12
+
+
+def test_names_in_any_spelling():
+    assert gpu_facts("NVIDIA A100-SXM4-80GB") == gpu_facts("A100", 80)
+    assert gpu_facts("A100").memory_gib == 40
+    assert gpu_facts("no such card") is None
+
+
+def test_old_chips_have_no_bf16():
+    assert gpu_facts("T4").bf16_flops_per_s is None
+    assert gpu_facts("V100").bf16_flops_per_s is None
+
+
+def test_cpu_grows_with_cores():
+    assert cpu_facts(4, 16).attainable_flops_per_s == 2 * cpu_facts(2, 16).attainable_flops_per_s
+    assert cpu_facts(2, 16).usable_gib == 16

@@ -1,0 +1,109 @@
+"""Counts from the shipped facts equal those of the models that transformers and PEFT build."""
+
+import json
+import subprocess
+import sys
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from planner.architecture import (
+    Adapter,
+    adapter_parameters,
+    known_models,
+    load_architecture,
+    parameter_counts,
+)
+
+FACTS = json.loads(resources.files("planner").joinpath("data", "models.json").read_text())["models"]
+# One or more of every family; decoders and encoders also with a classification head.
+MODELS = [
+    "meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.2-1B", "meta-llama/Llama-3.1-70B", "mistralai/Mistral-7B-v0.1",
+    "mistralai/Mixtral-8x7B-Instruct-v0.1", "Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-7B", "Qwen/Qwen3-8B",
+    "Qwen/Qwen3-30B-A3B", "Qwen/Qwen1.5-MoE-A2.7B", "google/gemma-7b", "google/gemma-2-9b", "google/gemma-3-1b-pt",
+    "microsoft/Phi-3-mini-4k-instruct", "microsoft/phi-2", "tiiuae/falcon-7b", "tiiuae/falcon-40b",
+    "EleutherAI/pythia-6.9b", "facebook/opt-6.7b", "bigscience/bloom-7b1", "gpt2", "EleutherAI/gpt-j-6b",
+    "EleutherAI/gpt-neo-1.3B", "bigcode/gpt_bigcode-santacoder", "mosaicml/mpt-7b-hf", "roberta-base",
+    "roberta-large", "bert-base-uncased", "distilbert-base-uncased", "microsoft/deberta-v3-base",
+    "answerdotai/ModernBERT-base", "openai/gpt-oss-20b", "allenai/OLMo-2-0425-1B", "allenai/Olmo-3-7B-Instruct-SFT",
+    "ByteDance-Seed/Seed-OSS-36B-Instruct", "HuggingFaceTB/SmolLM3-3B", "bigcode/starcoder2-7b",
+    "stabilityai/stablelm-2-1_6b", "ibm-granite/granite-8b-code-base", "deepseek-ai/DeepSeek-V2-Lite",
+]  # fmt: skip
+NO_CLASSIFIER = {
+    "ibm/PowerLM-3b", "ibm-granite/granite-3.0-3b-a800m-instruct", "swiss-ai/Apertus-8B-Instruct-2509",
+    "CohereForAI/c4ai-command-r-v01", "allenai/OLMoE-1B-7B-0924", "meta-llama/Llama-4-Scout-17B-16E",
+}  # fmt: skip
+ONLY_LM = sorted(NO_CLASSIFIER | {"deepseek-ai/DeepSeek-V3", "t5-base", "facebook/opt-350m"})
+CASES = [(name, task) for name in MODELS for task in ("sft", "classification")] + [
+    (n, "sft") for n in ONLY_LM
+]
+ADAPTERS = [
+    ("meta-llama/Llama-3.2-1B", ("q_proj", "v_proj"), 8),
+    ("meta-llama/Llama-3.2-1B", ("all-linear",), 16),
+    ("Qwen/Qwen2.5-0.5B", ("q_proj", "k_proj", "v_proj", "o_proj"), 4),
+    ("google/gemma-3-1b-pt", ("all-linear",), 8),
+    ("microsoft/Phi-3-mini-4k-instruct", ("qkv_proj", "o_proj"), 8),
+    ("EleutherAI/pythia-160m", ("query_key_value",), 8),
+    ("EleutherAI/pythia-160m", ("dense",), 8),
+    ("facebook/opt-125m", ("all-linear",), 8),
+    ("gpt2", ("c_attn",), 8),
+    ("gpt2", ("c_proj",), 8),
+    ("mistralai/Mixtral-8x7B-Instruct-v0.1", ("q_proj", "v_proj"), 8),
+]
+CONV1D = {"gpt2"}
+
+
+@pytest.fixture(scope="session")
+def built():
+    """What transformers and PEFT count, from one process so that torch is imported once."""
+    adapters = []
+    for name, targets, rank in ADAPTERS:
+        facts = {**FACTS[name], "lora": {"fan_in_fan_out": True}} if name in CONV1D else FACTS[name]
+        adapters.append((facts, targets[0] if targets == ("all-linear",) else list(targets), rank))
+    asked = {"models": [(FACTS[name], task) for name, task in CASES], "adapters": adapters}
+    script = Path(__file__).with_name("meta_counts.py")
+    done = subprocess.run(
+        [sys.executable, str(script)], input=json.dumps(asked), capture_output=True, text=True, timeout=400
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout[done.stdout.index('{"models"') :])
+
+
+@pytest.mark.parametrize("index", range(len(CASES)), ids=[f"{name}-{task}" for name, task in CASES])
+def test_counts_equal_transformers(built, index):
+    name, task = CASES[index]
+    assert parameter_counts(load_architecture(name), task).total == built["models"][index]
+
+
+@pytest.mark.parametrize("index", range(len(ADAPTERS)), ids=[f"{n}-{'+'.join(t)}" for n, t, _ in ADAPTERS])
+def test_adapters_equal_peft(built, index):
+    name, targets, rank = ADAPTERS[index]
+    assert (
+        adapter_parameters(load_architecture(name), Adapter("lora", rank, targets))
+        == built["adapters"][index]
+    )
+
+
+def test_every_family_is_covered():
+    families = {load_architecture(name).model_type for name in known_models()}
+    compared = {load_architecture(name).model_type for name in [*MODELS, *ONLY_LM]}
+    # Families whose code is not in transformers have nothing to be compared with; mt5 is t5 with other defaults.
+    assert families - compared <= {"qwen", "mimo", "stablelm_alpha", "mt5", "xlm-roberta"}
+
+
+def test_published_totals():
+    published = {
+        "meta-llama/Llama-3.1-405B": 405.853, "Qwen/Qwen3-235B-A22B": 235.094, "google/flan-t5-xxl": 11.135,
+        "bigscience/mt0-xxl": 12.921, "openai/gpt-oss-120b": 116.829, "Qwen/Qwen-72B": 72.288, "01-ai/Yi-34B": 34.389,
+    }  # fmt: skip
+    for name, billions in published.items():
+        assert parameter_counts(load_architecture(name)).total / 1e9 == pytest.approx(billions, rel=5e-4), (
+            name
+        )
+
+
+def test_active_parameters_of_experts():
+    mixtral = parameter_counts(load_architecture("mistralai/Mixtral-8x7B-v0.1"))
+    assert mixtral.active / 1e9 == pytest.approx(12.879, rel=1e-3)
+    assert mixtral.total / 1e9 == pytest.approx(46.703, rel=1e-4)
