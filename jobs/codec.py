@@ -58,7 +58,7 @@ def decode(cls: type[T], raw: Any, *, strict: bool, where: str = "") -> T:
 def _convert(hint: Any, value: Any, strict: bool, where: str) -> Any:
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
-        return _convert_union(hint, value, strict, where)
+        return _convert_optional(hint, value, strict, where)
     if origin is Literal:
         if value in get_args(hint) or (not strict and isinstance(value, str)):
             return value
@@ -70,18 +70,11 @@ def _convert(hint: Any, value: Any, strict: bool, where: str) -> Any:
     return _convert_scalar(hint, value, where)
 
 
-def _convert_union(hint: Any, value: Any, strict: bool, where: str) -> Any:
+def _convert_optional(hint: Any, value: Any, strict: bool, where: str) -> Any:
     if value is None:
-        if type(None) in get_args(hint):
-            return None
-        raise Mismatch(f"{where}: must not be null")
-    choices = [choice for choice in get_args(hint) if choice is not type(None)]
-    for choice in choices[:-1]:
-        try:
-            return _convert(choice, value, strict, where)
-        except Mismatch:
-            continue
-    return _convert(choices[-1], value, strict, where)
+        return None
+    (choice,) = (one for one in get_args(hint) if one is not type(None))
+    return _convert(choice, value, strict, where)
 
 
 def _convert_container(hint: Any, value: Any, strict: bool, where: str) -> Any:

@@ -1,0 +1,161 @@
+"""Data files: every format is read, and a broken row is named by its line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.data import Examples, load_examples
+from jobs.spec import DataJob
+from providers.errors import UsageError
+
+PAIR = {"prompt": "1+1=", "completion": "2"}
+USER = {"role": "user", "content": "hello"}
+ASSISTANT = {"role": "assistant", "content": "hi"}
+
+
+def load(directory: Path, body: str | bytes, name: str = "train.jsonl", **job: Any) -> Examples:
+    """Write a file and read it as a job would."""
+    (directory / name).write_bytes(body.encode() if isinstance(body, str) else body)
+    task = job.pop("task", "sft")
+    return load_examples(DataJob(name, **job), task, directory)
+
+
+def lines(*rows: Any) -> str:
+    """JSON lines."""
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def test_prompt_and_completion(tmp_path: Path) -> None:
+    examples = load(tmp_path, lines(PAIR, {**PAIR, "id": 7}))
+    assert (examples.format, examples.train, examples.eval) == ("prompt_completion", [PAIR, PAIR], [])
+
+
+def test_csv_tsv_text_and_a_byte_order_mark(tmp_path: Path) -> None:
+    assert load(tmp_path, '\ufeffprompt,completion\n"1,5",2\n', "a.csv").train == [
+        {"prompt": "1,5", "completion": "2"}
+    ]
+    assert load(tmp_path, "prompt\tcompletion\n1\t2\n", "a.tsv").train == [{"prompt": "1", "completion": "2"}]
+    assert load(tmp_path, "one\n\ntwo\n", "a.txt").train == [{"text": "one"}, {"text": "two"}]
+
+
+def test_parquet(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([PAIR, PAIR]), tmp_path / "a.parquet")
+    assert load_examples(DataJob("a.parquet"), "sft", tmp_path).train == [PAIR, PAIR]
+    (tmp_path / "b.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(UsageError, match=r"cannot read .*b\.parquet"):
+        load_examples(DataJob("b.parquet"), "sft", tmp_path)
+
+
+def test_conversations_with_one_answer_become_prompt_and_completion(tmp_path: Path) -> None:
+    examples = load(tmp_path, lines({"messages": [USER, ASSISTANT]}))
+    assert examples.format == "prompt_completion"
+    assert examples.train == [{"prompt": [USER], "completion": [ASSISTANT]}]
+
+
+def test_longer_conversations_stay_whole(tmp_path: Path) -> None:
+    rows = [{"messages": [USER, ASSISTANT]}, {"messages": [USER, ASSISTANT, USER, ASSISTANT]}]
+    examples = load(tmp_path, lines(*rows))
+    assert (examples.format, examples.train) == ("messages", rows)
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "indices"),
+    [(["no", "yes"], ("no", "yes"), [0, 1]), ([1, 0], ("0", "1"), [1, 0]), (["1", "0"], ("0", "1"), [1, 0])],
+)
+def test_labels_are_numbered(
+    tmp_path: Path, labels: list[Any], names: tuple[str, ...], indices: list[int]
+) -> None:
+    rows = [{"text": "x", "label": label} for label in labels]
+    examples = load(tmp_path, lines(*rows), task="classification")
+    assert examples.label_names == names
+    assert [row["label"] for row in examples.train] == indices
+
+
+def test_held_out_rows_are_limited_and_use_the_names_of_training(tmp_path: Path) -> None:
+    rows = [{"text": "x", "label": label} for label in ("b", "a")]
+    (tmp_path / "eval.jsonl").write_text(lines({"text": "y", "label": "b"}, {"text": "z", "label": "a"}))
+    (tmp_path / "train.jsonl").write_text(lines(*rows))
+    job = DataJob("train.jsonl", "eval.jsonl")
+    assert load_examples(job, "classification", tmp_path).eval == [
+        {"text": "y", "label": 1},
+        {"text": "z", "label": 0},
+    ]
+    assert len(load_examples(job, "classification", tmp_path, eval_samples=1).eval) == 1
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        ("{", "no JSON"),
+        ("[1]", "expected an object"),
+        ("[" * 100_000, "no JSON"),
+        ({"prompt": "x"}, "completion is missing"),
+        ({"prompt": "x", "completion": ""}, "completion is empty"),
+        ({"prompt": 1, "completion": "x"}, "prompt must be text"),
+        ({"prompt": None, "completion": "x"}, "prompt must be text"),
+    ],
+)
+def test_a_broken_row_is_named(tmp_path: Path, second: Any, said: str) -> None:
+    body = (
+        lines(PAIR) + "\n" + (second if isinstance(second, str) else json.dumps(second)) + "\n" + lines(PAIR)
+    )
+    with pytest.raises(UsageError) as caught:
+        load(tmp_path, body)
+    assert caught.value.message.startswith(f"{tmp_path / 'train.jsonl'}:3: {said}")
+    assert caught.value.code == "bad_data"
+
+
+@pytest.mark.parametrize(
+    ("messages", "said"),
+    [
+        ([], "non-empty list"),
+        ("hello", "non-empty list"),
+        ([{"content": "x"}], "needs a role"),
+        ([{"role": "robot", "content": "x"}], "needs a role"),
+        (["x"], "needs a role"),
+        ([{"role": "user", "content": None}], "must be text"),
+        ([USER], "no message of the assistant"),
+    ],
+)
+def test_a_broken_conversation_is_named(tmp_path: Path, messages: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=rf"train\.jsonl:1: .*{said}"):
+        load(tmp_path, lines({"messages": messages}))
+
+
+@pytest.mark.parametrize(
+    ("body", "name", "said"),
+    [
+        ("", "a.jsonl", "holds no example"),
+        (b"\xff\xfe", "a.jsonl", "cannot read"),
+        (b"\x00\x01", "a.xlsx", "unknown kind of data file"),
+        ("prompt,completion\n1\n", "a.csv", "a.csv:2: number of columns"),
+        ("prompt,completion\n1,2,3\n", "a.csv", "a.csv:2: number of columns"),
+        (lines({"question": "x"}), "a.jsonl", "no known format has the keys question"),
+        (lines({"text": "x", "label": 1}), "a.jsonl", "task sft cannot learn from data of format label"),
+    ],
+)
+def test_a_wrong_file_is_named(tmp_path: Path, body: str | bytes, name: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load(tmp_path, body, name)
+    assert said in caught.value.message
+
+
+@pytest.mark.parametrize("labels", [["a", "b", "c"], [0, 5], [-1, 0], [1, 2]])
+def test_labels_that_do_not_fit_the_classes(tmp_path: Path, labels: list[Any]) -> None:
+    rows = [{"text": "x", "label": label} for label in labels]
+    with pytest.raises(UsageError, match="do not fit 2 classes"):
+        load(tmp_path, lines(*rows), task="classification")
+
+
+def test_a_label_that_training_does_not_know(tmp_path: Path) -> None:
+    (tmp_path / "eval.jsonl").write_text(lines({"text": "y", "label": "c"}))
+    rows = [{"text": "x", "label": label} for label in ("a", "b")]
+    with pytest.raises(UsageError, match=r"eval\.jsonl:1: label 'c' is none of a, b"):
+        load(tmp_path, lines(*rows), task="classification", eval="eval.jsonl")

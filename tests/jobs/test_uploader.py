@@ -1,0 +1,104 @@
+"""The upload thread: training never waits for it, and what it acknowledged stays."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from jobs.checkpoint import CheckpointStore
+from jobs.progress import CheckpointRef
+from jobs.uploader import Uploader
+from providers.errors import StorageError
+from tests.jobs.faulty_store import FaultyStore, no_fault
+
+
+class Watched:
+    """An uploader on a store whose uploads can be held up."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.root = tmp_path
+        self.gate = threading.Event()
+        self.gate.set()
+        self.started = threading.Event()
+        self.failing: set[int] = set()
+        self.commits: list[int] = []
+        self.errors: list[StorageError] = []
+        self.store = FaultyStore(tmp_path / "store", self.fault)
+        self.checkpoints = CheckpointStore(self.store, "run-1", keep=9)
+        self.checkpoints.take_over()
+        self.uploader = Uploader(self.checkpoints, self.on_commit, self.errors.append)
+
+    def fault(self, operation: str, key: str, count: int) -> str | None:
+        if operation == "put_file":
+            self.started.set()
+            self.gate.wait(30)
+            return "refused" if count in self.failing else None
+        return None
+
+    def on_commit(self, reference: CheckpointRef, seconds: float) -> None:
+        self.commits.append(reference.step)
+
+    def submit(self, step: int) -> Path:
+        directory = self.root / f"checkpoint-{step}"
+        directory.mkdir()
+        (directory / "optimizer.pt").write_text(f"step {step}")
+        self.uploader.submit(directory, step)
+        return directory
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Watched:
+    return Watched(tmp_path)
+
+
+def test_while_one_is_sent_only_the_newest_waits(watched: Watched) -> None:
+    watched.gate.clear()
+    first = watched.submit(1)
+    assert watched.started.wait(30)
+    second = watched.submit(2)
+    third = watched.submit(3)
+    assert first.exists()
+    assert not second.exists()
+    assert watched.uploader.drain(timeout_s=0.01) is False
+    watched.gate.set()
+    assert watched.uploader.drain(timeout_s=30) is True
+    assert watched.commits == [1, 3]
+    assert watched.uploader.committed_step == 3
+    assert not first.exists()
+    assert not third.exists()
+    watched.uploader.close()
+
+
+def test_a_failed_commit_is_reported_and_the_next_one_works(watched: Watched) -> None:
+    watched.failing = {1}
+    watched.submit(1)
+    assert watched.uploader.drain(timeout_s=30)
+    assert [str(error) for error in watched.errors] == ["503 slow down"]
+    assert watched.uploader.committed_step is None
+    watched.submit(2)
+    watched.uploader.close()
+    assert watched.commits == [2]
+
+
+def test_closing_sends_what_waits(watched: Watched) -> None:
+    watched.gate.clear()
+    watched.submit(1)
+    assert watched.started.wait(30)
+    watched.submit(2)
+    threading.Timer(0.01, watched.gate.set).start()
+    watched.uploader.close()
+    assert watched.commits == [1, 2]
+
+
+def test_once_fenced_nothing_is_sent_any_more(watched: Watched) -> None:
+    CheckpointStore(FaultyStore(watched.root / "store", no_fault), "run-1").take_over()
+    watched.submit(1)
+    assert watched.uploader.drain(timeout_s=30)
+    assert watched.uploader.fenced is not None
+    sent = watched.store.count("put_file")
+    watched.submit(2)
+    watched.uploader.close()
+    assert watched.store.count("put_file") == sent
+    assert watched.commits == []
