@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from providers.offers import UNTRUSTED_FLAGS
 from providers.price_sources import CatalogFile
 from providers.price_table import PriceRow
@@ -22,18 +24,40 @@ def checked(machine: GpuMachine, file: CatalogFile) -> PriceRow:
     on_demand = machine.on_demand_usd_per_hour or None
     spot = machine.spot_usd_per_hour or None
     common = [*machine.flags, *_source_flags(machine.cloud, file)]
-    on_demand_flags = [*common, *machine.on_demand_flags]
-    spot_flags = [*common, *machine.spot_flags]
-    if on_demand is None:
-        on_demand_flags.append("no_price")
-    elif UNTRUSTED_FLAGS.isdisjoint(on_demand_flags) and spot is not None:
-        spot_flags += _spot_flags(machine.cloud, spot / on_demand)
+    on_demand_flags, spot_flags = price_flags(
+        machine.cloud, on_demand, spot, common, on_demand_flags=machine.on_demand_flags
+    )
     return PriceRow(
         machine.cloud, machine.region, machine.zone, machine.instance_type,
         machine.gpu, int(machine.gpus), machine.gpu_mem_gib, machine.vcpus, machine.ram_gib,
         on_demand, spot, file.source, file.as_of,
-        _joined(on_demand_flags), _joined(spot_flags) if spot is not None else "",
+        on_demand_flags, spot_flags,
     )  # fmt: skip
+
+
+def price_flags(
+    cloud: str,
+    on_demand: float | None,
+    spot: float | None,
+    common: Sequence[str],
+    *,
+    on_demand_flags: Sequence[str] = (),
+) -> tuple[str, str]:
+    """Doubts about the two prices of a machine, as the table holds them.
+
+    Args:
+        cloud: Lower-case name.
+        on_demand: USD per hour, None if there is none.
+        spot: Likewise.
+        common: Doubts that both have.
+        on_demand_flags: Doubts about the on-demand price found before.
+    """
+    of_on_demand, of_spot = [*common, *on_demand_flags], [*common]
+    if on_demand is None:
+        of_on_demand.append("no_price")
+    elif UNTRUSTED_FLAGS.isdisjoint(of_on_demand) and spot is not None:
+        of_spot += _spot_flags(cloud, spot / on_demand)
+    return _joined(of_on_demand), _joined(of_spot) if spot is not None else ""
 
 
 def _source_flags(cloud: str, file: CatalogFile) -> list[str]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from providers.errors import UsageError
@@ -129,8 +129,22 @@ def _coverage(files: list[CatalogFile], rows: Iterable[PriceRow]) -> Iterator[Co
     for cloud in sorted({file.cloud for file in files}):
         mine = [row for row in rows if row.cloud == cloud]
         parts = [file for file in files if file.cloud == cloud]
-        offers = sum(1 if row.spot_usd_per_hour is None else 2 for row in mine)
         notes = dict.fromkeys(part.note for part in parts if part.note)
-        dates = [row.as_of for row in mine]
-        oldest = min((f"{date}T00:00:00Z" for date in dates if date), default=None)
-        yield Coverage(cloud, offers, all(part.complete for part in parts), oldest, "; ".join(notes))
+        complete = all(part.complete for part in parts)
+        yield Coverage(cloud, _offers(mine), complete, _oldest(mine), "; ".join(notes))
+
+
+def covered_again(coverage: Iterable[Coverage], cloud: str, rows: Sequence[PriceRow]) -> tuple[Coverage, ...]:
+    """The coverage after all rows of one cloud were replaced by these."""
+    return tuple(
+        replace(entry, rows=_offers(rows), as_of_at=_oldest(rows)) if entry.cloud == cloud else entry
+        for entry in coverage
+    )
+
+
+def _offers(rows: Sequence[PriceRow]) -> int:
+    return sum(1 if row.spot_usd_per_hour is None else 2 for row in rows)
+
+
+def _oldest(rows: Sequence[PriceRow]) -> str | None:
+    return min((f"{row.as_of}T00:00:00Z" for row in rows if row.as_of), default=None)

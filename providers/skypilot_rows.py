@@ -41,7 +41,6 @@ class GpuMachine:
         gpus: 0 for a machine without a GPU, a fraction for a slice of one.
         flags: Doubts about the machine itself.
         on_demand_flags: Doubts about its on-demand price.
-        spot_flags: Doubts about its spot price.
         catalog_gpu: The GPU as the catalog names it.
     """
 
@@ -58,7 +57,6 @@ class GpuMachine:
     spot_usd_per_hour: float | None
     flags: tuple[str, ...] = ()
     on_demand_flags: tuple[str, ...] = ()
-    spot_flags: tuple[str, ...] = ()
     catalog_gpu: str = ""
 
 

@@ -29,7 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cancel": ("planner.cli.cancel", "Checkpoint a run and end it"),
     "report": ("planner.cli.report", "Estimate against actual, base against tuned"),
     "offers": ("planner.cli.offers", "List machines with GPUs and their prices"),
-    "prices": ("planner.cli.prices", "Show the prices in use, or import others"),
+    "prices": ("planner.cli.prices", "Show the prices in use, fetch newer ones, import your own"),
     "backtest": ("planner.cli.backtest", "Predict published runs, to see how good the estimates are"),
     "schema": ("planner.cli.schema", "Print the JSON Schema of the spec or of an answer"),
 }

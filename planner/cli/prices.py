@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from datetime import date
 from pathlib import Path
@@ -16,7 +17,7 @@ from planner.pricebook import Pricebook, cached_prices, open_pricebook, price_ag
 from providers.catalog import EMBEDDED
 from providers.errors import CorruptDataError, UsageError
 from providers.price_table import PriceTable, read_table, write_table
-from providers.skypilot_catalog import ImportReport, import_catalogs
+from providers.skypilot_catalog import ImportReport, covered_again, import_catalogs
 
 if TYPE_CHECKING:
     from providers.hosted_catalogs import FetchedCloud
@@ -67,6 +68,38 @@ def import_(app: App, directory: Path, out: Path | None, as_of: str | None, outp
         emit_json("prices_import", {**payload, "counts": counts, "problems": report.problems}, now=app.now())
     else:
         click.echo(_import_text(path, snapshot_id, len(table.rows), report.counts))
+
+
+@command.command("refresh")
+@click.option("--url", metavar="URL", help="The API's address, if not Azure's own.")
+@output_option("table", "json")
+@pass_app
+def refresh(app: App, /, url: str | None, output: str) -> None:
+    """Ask Azure for today's prices of every machine type known; no credentials are needed.
+
+    Other clouds keep their prices. If the API cannot be read, all prices stay as they are.
+    """
+    from providers.azure_retail import DEFAULT_URL, refreshed
+
+    cache = app.directories.cache
+    staging = cache / "downloads"
+    staging.mkdir(parents=True, exist_ok=True)
+    old = _table_in_use(cache)
+    rows = refreshed(old.rows, url or DEFAULT_URL, staging, app.now(), time.sleep)
+    fresh = [row for row in rows if row.as_of == app.now().date().isoformat()]
+    others = tuple(row for row in old.rows if row.cloud != "azure")
+    table = PriceTable((*others, *rows), covered_again(old.coverage, "azure", rows))
+    snapshot_id = write_table(cached_prices(cache), table)
+    if output == "json":
+        payload = {"snapshot_id": snapshot_id, "path": str(cached_prices(cache)), "machines": len(table.rows)}
+        emit_json(
+            "prices_refresh", {**payload, "fresh": len(fresh), "kept": len(rows) - len(fresh)}, now=app.now()
+        )
+    else:
+        click.echo(
+            f"azure: {len(fresh):,} machines at today's price, {len(rows) - len(fresh):,} not named by Azure"
+        )
+        click.echo(f"snapshot {snapshot_id}")
 
 
 @command.command("update")

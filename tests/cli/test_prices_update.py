@@ -9,12 +9,15 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import quote
 
+import jsonschema
 import pytest
 from click.testing import CliRunner, Result
 
 from planner.cli.context import App
 from planner.cli.main import cli
+from planner.cli.schema import schema_text
 from providers import download
 from providers.catalog import load_default_snapshot, load_snapshot
 from tests.file_host import FileHost, file_host
@@ -192,3 +195,36 @@ def test_a_damaged_file_in_use_is_mended_by_an_update(host: FileHost, plan_home:
     assert result.exit_code == 0
     assert "clouds that were not fetched get the embedded prices" in result.stderr
     assert in_use(plan_home).read_bytes() == good
+
+
+def test_refresh_takes_azure_from_its_api_or_changes_nothing(host: FileHost, plan_home: Path):
+    def refresh() -> Result:
+        words = ["prices", "refresh", "--url", f"{host.url}/prices", "-o", "json"]
+        return CliRunner(mix_stderr=False).invoke(cli, words, obj=App(now=lambda: NOW))
+
+    refused = refresh()
+    assert refused.exit_code == 1
+    assert not in_use(plan_home).exists()
+    page = {
+        "type": "Consumption",
+        "unitOfMeasure": "1 Hour",
+        "currencyCode": "USD",
+        "armRegionName": "eastus",
+    }
+    body = json.dumps(
+        {"Items": [{**page, "skuName": "x", "retailPrice": 77.5}], "NextPageLink": None}
+    ).encode()
+    azure = [offer for offer in load_default_snapshot().offers if offer.cloud == "azure"]
+    for instance_type in {offer.instance_type for offer in azure}:
+        query = f"serviceName eq 'Virtual Machines' and armSkuName eq '{instance_type}' and priceType eq 'Consumption'"
+        host.files[f"/prices?currencyCode=USD&$filter={quote(query)}"] = body
+    result = refresh()
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    types = {offer.instance_type for offer in azure}
+    assert document["fresh"] == len(types)
+    offers = [offer for offer in load_snapshot(in_use(plan_home)).offers if offer.cloud == "azure"]
+    today = [offer for offer in offers if offer.as_of_at == "2026-06-01T00:00:00Z"]
+    assert {(offer.region, offer.price_usd_per_hour) for offer in today} == {("eastus", 77.5)}
+    schema = json.loads(schema_text("prices_refresh"))
+    jsonschema.Draft7Validator(schema).validate(document)
