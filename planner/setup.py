@@ -77,6 +77,7 @@ class TrainingSetup:
         parallelism: Sharding.
         upcast_frozen: Norms, embeddings and head of a quantised base are held in fp32, and with them the
             residual stream (peft's prepare_model_for_kbit_training).
+        keeps_quantised_inputs: Inputs of 4-bit products are kept for the backward pass (bitsandbytes up to 0.41).
         experts_quantised: Quantisation covers experts too (separate modules in transformers 4, fused in 5).
         loss_bytes: Bytes per vocabulary entry and token at the loss's peak, None for the framework's own.
         row_tokens: Mean length of a row as it is computed, padding included; None for sequence_tokens.
@@ -103,6 +104,7 @@ class TrainingSetup:
     offload: str = "none"
     parallelism: Parallelism = Parallelism()
     upcast_frozen: bool = False
+    keeps_quantised_inputs: bool = False
     experts_quantised: bool = False
     loss_bytes: float | None = None
     row_tokens: float | None = None

@@ -16,6 +16,7 @@ class Stack:
         fused_mlp: The gated MLP recomputes its product instead of keeping it.
         fp32_master: Sharded training keeps trainable parameters in fp32 (accelerate, FSDP mixed precision).
         foreach_step: The optimizer's step makes a temporary as large as the parameters.
+        adapter_dropout: Adapters are dropped out by default.
         slowdown: Step time against the physics, fitted.
     """
 
@@ -25,6 +26,7 @@ class Stack:
     fused_mlp: bool = False
     fp32_master: bool = True
     foreach_step: bool = True
+    adapter_dropout: bool = False
     slowdown: float = 1.0
 
 
@@ -34,7 +36,7 @@ _STACKS = (
     Stack("deepspeed", foreach_step=False),
     Stack("unsloth", loss_bytes=0.5, fused_norm=True, fused_mlp=True, foreach_step=False),
     Stack("llm-foundry", fused_norm=True),
-    Stack("litgpt", loss_bytes=5.0, fp32_master=False),
+    Stack("litgpt", loss_bytes=5.0, fp32_master=False, adapter_dropout=True),
     Stack("torchtune", loss_bytes=5.0, fp32_master=False, foreach_step=False),
     Stack("megatron", loss_bytes=8.0, fused_norm=True, fused_mlp=True, foreach_step=False),
     Stack("openrlhf", foreach_step=False),

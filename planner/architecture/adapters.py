@@ -20,12 +20,14 @@ class Adapter:
         rank: Adapter rank r.
         targets: Module names as in PEFT, or ("all-linear",) or ("attention",).
         fp32: Whether PEFT keeps the adapter's weights in fp32 (its default under mixed precision).
+        dropout: Whether the adapter's input is dropped out, which keeps a copy and a mask for each module.
     """
 
     kind: str
     rank: int
     targets: tuple[str, ...]
     fp32: bool = True
+    dropout: bool = False
 
 
 def adapter_targets(arch: ModelArchitecture, adapter: Adapter) -> tuple[LinearShape, ...]:

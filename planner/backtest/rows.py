@@ -16,6 +16,7 @@ from planner.backtest import habits
 from planner.backtest.cells import Row, UnsupportedRunError, cell, dated_before, number, required
 from planner.hardware import GpuFacts, gpu_facts
 from planner.setup import Cluster, Parallelism, TrainingSetup
+from planner.stacks import stack_of
 from providers.errors import UsageError
 
 _CLASS = re.compile(r"(\d+) ?GB-class")
@@ -108,6 +109,7 @@ def read_run(row: Row) -> Run:
         offload=habits.offload_of(row),
         parallelism=parallelism,
         upcast_frozen=habits.upcasts_frozen(row, quantization, framework, parallelism),
+        keeps_quantised_inputs=quantization == "4bit" and dated_before(row, "2024-01"),
         experts_quantised=dated_before(row, "2025-12"),
         loss_bytes=habits.loss_bytes_of(row, framework),
         row_tokens=row_tokens,
@@ -164,7 +166,8 @@ def _method(row: Row, arch: ModelArchitecture, framework: str) -> tuple[Adapter 
         raise UnsupportedRunError(f"method {method!r} is not expressed")
     rank = max(1, round(number(row, "lora_rank") or (16 if method in _LORA else 8)))
     fp32 = framework == "hf" and "true" not in cell(row, "precision").replace("autocast=true", "")
-    return Adapter("dora" if "dora" in method else "lora", rank, _targets(row, arch), fp32), quantization
+    kind = "dora" if "dora" in method else "lora"
+    return Adapter(kind, rank, _targets(row, arch), fp32, stack_of(framework).adapter_dropout), quantization
 
 
 def _targets(row: Row, arch: ModelArchitecture) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ def block_activations(
     attention: str,
     fused_norm: bool,
     fused_mlp: bool,
+    quantised_input: float = 0.0,
 ) -> BlockActivations:
     """Sum over the operations of a block.
 
@@ -47,12 +48,14 @@ def block_activations(
         attention: flash, sdpa or eager.
         fused_norm: Norms keep only their input.
         fused_mlp: The MLP's product is recomputed.
+        quantised_input: Bytes kept of each value that enters a quantised product.
     """
     full = adapter is None
     saved = _norms(arch, width, residual, full, fused_norm) + _attention(arch, width, full)
     mlp, mlp_backward = _mlp(arch, width, full, fused_mlp)
     saved += mlp + (_adapters(arch, adapter, width) if adapter is not None else 0.0)
     saved += _dropout(arch, width)
+    saved += quantised_input * (2 * arch.hidden + arch.attention_width + arch.intermediate)
     return BlockActivations(saved, mlp_backward, _scores(arch, width, attention))
 
 
@@ -96,7 +99,10 @@ def _adapters(arch: ModelArchitecture, adapter: Adapter, width: float) -> float:
     held = 4.0 if adapter.fp32 else 0.0
     targets = adapter_targets(arch, adapter)
     total = sum(shape.count * (held * shape.inputs + 4.0 * adapter.rank) for shape in targets)
-    if not adapter.fp32:  # modules that share an input share what is kept
+    if adapter.dropout:
+        own = 1.0 + (0.0 if adapter.fp32 else width)
+        total += sum(shape.count * own * shape.inputs for shape in targets)
+    elif not adapter.fp32:  # modules that share an input share what is kept
         shared = {(shape.inputs, shape.role, shape.name in _OUTPUTS) for shape in targets}
         total += blocks * width * sum(inputs for inputs, _, _ in shared)
     if "dora" in adapter.kind:

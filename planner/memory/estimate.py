@@ -118,6 +118,7 @@ def _constants(setup: TrainingSetup) -> _Parts:
         setup.attention,
         stack.fused_norm,
         stack.fused_mlp,
+        width.activation if setup.keeps_quantised_inputs else 0.0,
     )
     tail = (4.0 + (4.0 if setup.adapter is None else 0.0)) * arch.hidden
     return _Parts(
