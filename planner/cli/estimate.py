@@ -50,6 +50,7 @@ _MORE = 10
     help="Rows of the table; JSON and plan files hold ten times as many, 0 holds all.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Save the plan for `plan launch`.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw cost against time, .svg or .png.")
 @click.option("--fail-over", metavar="USD", help="Exit 5 if the best candidate costs more.")
 @click.option("--fail-after", metavar="DURATION", help="Exit 9 if the best candidate takes longer.")
 @output_option("table", "json")
@@ -61,6 +62,7 @@ def command(
     infra: str,
     limit: int,
     out: Path | None,
+    plot: Path | None,
     fail_over: str | None,
     fail_after: str | None,
     output: str,
@@ -89,6 +91,11 @@ def command(
     if out is not None:
         save_plan(answer.plan, out)
         echo_err(f"plan written to {out}")
+    if plot is not None:
+        from planner.cli.estimate_plot import plot_estimate
+
+        plot_estimate(answer.estimate, f"{loaded.spec.name} on {answer.estimate.question.arch.id}", plot)
+        echo_err(f"plot written to {plot}")
     if output == "json":
         emit_json("estimate", answer.document(), now=answer.estimate.question.goal.now)
     else:

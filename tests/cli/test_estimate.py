@@ -117,6 +117,24 @@ def test_table_names_units_and_what_was_dropped() -> None:
     assert "│" not in result.stdout
 
 
+def test_a_plot_names_its_points_and_limits(tmp_path: Path) -> None:
+    path = tmp_path / "p.svg"
+    assert run(LLAMA, "--plot", str(path)).exit_code == 0
+    picture = path.read_text(encoding="utf-8")
+    for text in ("budget $60", "deadline", "US dollars before tax", "billed hours", "frontier", ">1  "):
+        assert text in picture
+
+
+def test_a_plot_of_what_costs_nothing_works_too(tmp_path: Path) -> None:
+    path = tmp_path / "p.png"
+    assert (
+        run(str(EXAMPLES / "tiny-goat" / "spec.yaml"), "--infra", "local", "--plot", str(path)).exit_code == 0
+    )
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert run(LLAMA, "--plot", str(tmp_path / "p.gif")).exit_code == 2
+    assert run(LLAMA, "--plot", str(tmp_path / "none" / "p.svg")).exit_code == 2
+
+
 def test_a_plan_file_is_written(tmp_path: Path) -> None:
     result = run(LLAMA, "--out", str(tmp_path / "plan.json"))
     assert result.exit_code == 0
