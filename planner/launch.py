@@ -170,12 +170,24 @@ def _request(run: Run, bundle: Path) -> LaunchRequest:
         bundle=bundle,
         offers=(candidate.offer,),
         nodes=candidate.nodes,
-        max_duration_s=run.terms.max_duration_s,
+        max_duration_s=time_limit_s(run),
         env=run.terms.env,
         secrets=run.terms.secrets,
         labels={**run.terms.labels, "project": run.terms.project, **owner},
         attempt=run.current.attempt,
     )
+
+
+def time_limit_s(run: Run) -> float | None:
+    """Seconds after which the machine ends the newest attempt by itself: its maximum duration, or the cap's rest.
+
+    The worker stops before that and checkpoints; this holds for one that hangs.
+    """
+    price, cap = run.current.micro_usd_per_hour, run.terms.cap_micro_usd
+    limits = [] if run.terms.max_duration_s is None else [run.terms.max_duration_s]
+    if cap is not None and price:
+        limits.append(max(cap - (run.cost_micro_usd or 0), 0) * 3600 / price)
+    return min(limits, default=None)
 
 
 def _get(desk: Desk, run_id: str) -> Run:

@@ -98,7 +98,7 @@ def judge(run: Run, status: BackendStatus, progress: Progress | None) -> Verdict
     if status.state == "vanished":
         return Verdict("preempted", status.reason, "preempted")
     if status.stopped_by == "max_duration" and status.exit_code != _DONE:
-        return Verdict("capped", "maximum duration reached", "capped")
+        return Verdict("capped", "the machine reached its maximum duration or cap", "capped")
     return _ended(status, progress)
 
 

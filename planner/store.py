@@ -215,7 +215,8 @@ class Store:
                 hint="upgrade tuneplan, or set PLAN_HOME to another directory",
                 code="ledger_newer",
             )
-        self._db.row_factory = None
+        if version == 0 and self._db.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
+            raise CorruptDataError(f"{self.path} is another program's database", path=str(self.path))
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("PRAGMA foreign_keys = ON")

@@ -46,7 +46,12 @@ def clock(app: App) -> Callable[[], str]:
 
 
 def refresh(app: App, store: Store, run: Run) -> tuple[Run, tuple[int, ...]]:
-    """The run as it is now and its living processes; asking this machine costs a few small files."""
+    """The run as it is now and its living processes.
+
+    Asking this machine costs a few small files; for any other place the ledger says what was last observed.
+    """
+    if run.terms.infra != "local":
+        return run, ()
     backend = launcher(app)
     run = observe(store, backend, run, utc_text(app.now()))
     return run, () if run.final else backend.status(run.run_id).pids

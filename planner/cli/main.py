@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "wait": ("planner.cli.wait", "Wait until a run is over"),
     "cancel": ("planner.cli.cancel", "Checkpoint a run and end it"),
     "report": ("planner.cli.report", "Estimate against actual, base against tuned"),
+    "costs": ("planner.cli.costs", "What runs have cost, by run, project, owner or month"),
     "offers": ("planner.cli.offers", "List machines with GPUs and their prices"),
     "prices": ("planner.cli.prices", "Show the prices in use, fetch newer ones, import your own"),
     "backtest": ("planner.cli.backtest", "Predict published runs, to see how good the estimates are"),

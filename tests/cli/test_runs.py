@@ -203,6 +203,18 @@ def test_status_is_for_people_too(orders: Path) -> None:
     assert "there is no run" in plan("status", "nothing", code=2).stderr
 
 
+def test_costs_are_summed(orders: Path, plan_home: Path) -> None:
+    assert answer("costs")["rows"] == []
+    (plan_home / "config.yaml").write_text("local:\n  usd_per_hour: 3600\n")
+    order_exit(orders, 0)
+    plan("launch", *LOCAL, "--yes", "--no-cap", "--wait")
+    (row,) = answer("costs", "--by", "project")["rows"]
+    assert (row["key"], row["attempts"]) == ("default", 1)
+    assert float(row["cost_usd"]) == pytest.approx(row["hours"] * 3600, abs=1e-5)
+    assert answer("costs", "--by", "month")["total_usd"] == row["cost_usd"] == status()["cost_usd"]
+    assert "goat-1" in plan("costs").stdout
+
+
 def test_a_run_id_that_cannot_be_one_is_refused(orders: Path) -> None:
     plan("launch", str(SPEC), "--infra", "local", "--run-id", "../x", "--yes", code=2)
     assert starts(orders) == []

@@ -12,7 +12,7 @@ import pytest
 
 from jobs.spec import JobSpec
 from planner.errors import CapReachedError
-from planner.launch import Desk, cancel, launch, resume
+from planner.launch import Desk, cancel, launch, resume, time_limit_s
 from planner.monitor import observe
 from planner.places import Places
 from planner.runs import Run, utc_text
@@ -21,7 +21,7 @@ from providers.errors import LaunchError, UsageError
 from providers.launcher import BackendStatus, LaunchRequest
 from providers.local import LocalLauncher
 from providers.supervisor import utc_now
-from tests.planner.run_factories import terms_of
+from tests.planner.run_factories import START, attempt_of, run_of, terms_of
 from tests.workers import eventually, make_python, order_exit, starts
 
 PRICE = 3_600_000_000  # 3600 US dollars an hour: one a second
@@ -161,9 +161,27 @@ def test_the_next_attempt_knows_what_was_spent(desk: Desk, orders: Path) -> None
     assert jobs[0].limits.usd_per_hour == 3600.0
 
 
+def test_the_machine_itself_ends_a_worker_at_the_cap(desk: Desk, orders: Path) -> None:
+    start(desk, orders, price=PRICE, cap_micro_usd=1_000_000)  # a second's worth
+    eventually(lambda: now_of(desk).final)
+    run = desk.store.find("run-1")
+    assert (run.state, run.current.outcome) == ("capped", "capped")
+    assert len(starts(orders)) == 1
+
+
+def test_the_tighter_of_duration_and_cap_holds() -> None:
+    paid = attempt_of(1, started_at=START, ended_at=START, cost_micro_usd=250_000)
+    both = run_of("queued", paid, attempt_of(2), terms=terms_of(cap_micro_usd=1_000_000, max_duration_s=60.0))
+    assert time_limit_s(both) == 60.0
+    assert time_limit_s(replace(both, terms=terms_of(cap_micro_usd=1_000_000))) == 2700.0
+    assert time_limit_s(replace(both, terms=terms_of(cap_micro_usd=1))) == 0.0
+    assert time_limit_s(replace(both, terms=terms_of())) is None
+
+
 def test_a_run_that_spent_its_cap_needs_a_higher_one(desk: Desk, orders: Path) -> None:
     start(desk, orders, price=PRICE, cap_micro_usd=1)
-    stopped = killed(desk, orders)
+    eventually(lambda: now_of(desk).state == "capped")
+    stopped = desk.store.find("run-1")
     with pytest.raises(CapReachedError, match="has spent its cap"):
         resume(desk, stopped)
     assert resume(desk, stopped, cap_micro_usd=10**12).state == "running"

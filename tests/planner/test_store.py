@@ -231,6 +231,17 @@ def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path, content: bytes) -> 
     assert path.read_bytes()[:100] == content[:100]
 
 
+def test_another_program_s_database_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "plan.db"
+    database = sqlite3.connect(path)
+    database.execute("CREATE TABLE theirs (x)")
+    database.close()
+    before = path.read_bytes()
+    with pytest.raises(CorruptDataError, match="another program's database"):
+        Store(path)
+    assert path.read_bytes() == before
+
+
 def test_a_damaged_ledger_is_named(tmp_path: Path) -> None:
     path = tmp_path / "plan.db"
     with Store(path) as ledger:

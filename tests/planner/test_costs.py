@@ -1,0 +1,49 @@
+"""Sums of what runs have cost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from planner.costs import CostRow, sum_costs, total
+from planner.runs import Run
+from tests.planner.run_factories import attempt_of, run_of, terms_of
+
+
+def paid(number: int, month: int, cost: int | None, hours: int = 1) -> Any:
+    start, end = f"2026-{month:02}-01T00:00:00.000Z", f"2026-{month:02}-01T{hours:02}:00:00.000Z"
+    return attempt_of(number, started_at=start, ended_at=end, cost_micro_usd=cost)
+
+
+def named(run_id: str, *attempts: Any, **terms: Any) -> Run:
+    return replace(run_of("succeeded", *attempts), run_id=run_id, terms=terms_of(**terms))
+
+
+RUNS = [
+    named("a", paid(1, 1, 100), paid(2, 2, 50), project="p", owner="ann"),
+    named("b", paid(1, 2, 1000, hours=3), project="p"),
+    named("c", attempt_of(1), project="q"),
+]
+
+
+@pytest.mark.parametrize(
+    ("by", "expected"),
+    [
+        ("run", [CostRow("b", 1, 3.0, 1000), CostRow("a", 2, 2.0, 150)]),
+        ("project", [CostRow("p", 3, 5.0, 1150)]),
+        ("owner", [CostRow(None, 1, 3.0, 1000), CostRow("ann", 2, 2.0, 150)]),
+        ("month", [CostRow("2026-02", 2, 4.0, 1050), CostRow("2026-01", 1, 1.0, 100)]),
+    ],
+)
+def test_attempts_are_summed_and_what_never_started_costs_nothing(by: Any, expected: list[CostRow]) -> None:
+    rows = sum_costs(RUNS, by)
+    assert rows == expected
+    assert total(rows) == CostRow("total", 3, 5.0, 1150)
+
+
+def test_an_unknown_price_makes_the_sum_unknown() -> None:
+    rows = sum_costs([*RUNS, named("d", paid(1, 1, None), project="p")], "project")
+    assert rows == [CostRow("p", 4, 6.0, None)]
+    assert total(rows).cost_micro_usd is None
