@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.spec import JobSpec
-from providers.errors import MissingExtraError, TuneplanError, UsageError
+from providers.errors import TuneplanError, UsageError
 
 _ATTENTION = {"flash": "flash_attention_2", "sdpa": "sdpa", "eager": "eager"}
 
@@ -42,7 +42,7 @@ def load_model(job: JobSpec, base: Path, tokenizer: Any, label_names: tuple[str,
 
     Raises:
         TuneplanError: It cannot be loaded.
-        MissingExtraError: Quantisation is asked for and bitsandbytes is not installed.
+        UsageError: A package for the job's attention or quantisation is not installed.
     """
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -58,6 +58,9 @@ def load_model(job: JobSpec, base: Path, tokenizer: Any, label_names: tuple[str,
         options.update(num_labels=len(label_names), **_label_maps(label_names))
     try:
         model = kind.from_pretrained(source, **options)
+    except ImportError as error:
+        hint = "add the package to environment.packages, or change train.attention or quantization"
+        raise UsageError(f"{source} needs a package that is not here: {error}", hint=hint) from error
     except (OSError, ValueError) as error:
         raise TuneplanError(f"cannot load {source}: {error}", code="model") from error
     if model.config.pad_token_id is None:
@@ -128,12 +131,8 @@ def _weights_dtype(job: JobSpec) -> Any:
 
 
 def _quantization(job: JobSpec) -> Any:
-    from importlib.util import find_spec
-
     from transformers import BitsAndBytesConfig
 
-    if find_spec("bitsandbytes") is None:
-        raise MissingExtraError("train", f"quantization {job.quantization}")
     if job.quantization == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(

@@ -65,9 +65,21 @@ def _build_sft(job: JobSpec, model: Any, tokenizer: Any, train: Any, held_out: A
         eval_packing=False,
         **_common(job, output),
     )
-    return SFTTrainer(
+    trainer = SFTTrainer(
         model=model, args=settings, train_dataset=train, eval_dataset=held_out, processing_class=tokenizer
     )
+    if job.quantization != "none":
+        _keep_adapter_fp32(trainer.model)
+    return trainer
+
+
+def _keep_adapter_fp32(model: Any) -> None:
+    """Undo TRL's bf16 adapter on a quantised base: peft restores adapters in fp32, so it would not resume."""
+    import torch
+
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.to(torch.float32)
 
 
 def _build_classification(

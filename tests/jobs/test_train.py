@@ -20,7 +20,7 @@ from jobs.spec import (
     OutputJob,
     TrainJob,
 )
-from tests.jobs.runs import Runs
+from tests.jobs.runs import Runs, renamed
 from tests.jobs.tiny_models import GOAT, write_reviews
 
 pytestmark = pytest.mark.train
@@ -93,6 +93,45 @@ def check_adapter(arguments: list[str]) -> None:
     moved = [weight.abs().sum().item() for name, weight in model.named_parameters() if "lora_B" in name]
     assert moved
     assert min(moved) > 0
+
+
+SETTINGS = {
+    "defaults": ({"precision": "bf16", "gradient_checkpointing": True, "optimizer": "adamw_fused"}, {}),
+    "full in bf16": ({"precision": "bf16"}, {"method": MethodJob("full")}),
+    "qlora": ({"precision": "bf16", "gradient_checkpointing": True}, {"quantization": "4bit"}),
+    "8bit": ({"precision": "bf16"}, {"quantization": "8bit"}),
+    "attention modules": (
+        {"attention": "eager", "optimizer": "adafactor", "scheduler": "constant"},
+        {"method": MethodJob("lora", 4, targets=("attention",))},
+    ),
+    "linear": ({"attention": "sdpa", "optimizer": "lion", "scheduler": "linear"}, {}),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_train_and_resume_exactly(runs: Runs, name: str) -> None:
+    runs.zygote.call(
+        "tests.jobs.tiny_models:make_decoder", str(runs.root / "llama"), log=runs.root / "make.log"
+    )
+    train, rest = SETTINGS[name]
+    job = replace(
+        runs.sft("run", steps=6, every=3), model=ModelJob("llama", path=str(runs.root / "llama")), **rest
+    )
+    job = replace(job, train=replace(job.train, **train))
+    loss = next(metric for metric in runs.complete(job).metrics if metric.name == "loss")
+    assert loss.base is not None
+    assert loss.tuned is not None
+    assert loss.tuned < loss.base
+    other = renamed(runs, job, "other")
+    runs.interrupt(other, lambda: runs.newest_step("other") >= 3)
+    runs.complete(other)
+    assert runs.weights("other") == runs.weights("run")
+
+
+def test_a_missing_package_is_named(runs: Runs) -> None:
+    job = runs.sft("run")
+    assert runs.finish(replace(job, train=replace(job.train, attention="flash"))) == 78
+    assert "needs a package that is not here" in runs.log("run")
 
 
 @pytest.fixture

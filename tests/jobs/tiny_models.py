@@ -37,6 +37,18 @@ def make_classifier(arguments: list[str]) -> None:
     )
 
 
+def make_decoder(arguments: list[str]) -> None:
+    """An untrained Llama with the tiny Goat's tokens, wide enough for blocks of 64 quantised weights."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(GOAT / "base")
+    torch.manual_seed(0)
+    size = {"hidden_size": 128, "intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 4}
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **size)).save_pretrained(arguments[0])
+    tokenizer.save_pretrained(arguments[0])
+
+
 def write_reviews(directory: Path, train: int = 160, held_out: int = 60) -> None:
     """Sentences whose label is that of their one telling word."""
     rng = random.Random(5)
