@@ -14,6 +14,9 @@ TIME: dict[str, float] = {
     "attention_hopper": 0.55,  # of that on Hopper and later with FlashAttention 2
     "elementwise": 2.0,  # of the counted bytes
     "compiled": 0.45,  # share of elementwise bytes left where kernels are fused
+    "autocast_bytes": 1.5,  # memory-bound work under autocast, where values change type between kernels
+    "autocast_launches": 1.4,  # kernels under autocast, casts included
+    "scaler": 0.5,  # share of the launches that the fp16 gradient scaler's synchronisation lays bare
     "loss_bytes": 40.0,  # per vocabulary entry and token
     "dequantise": 18.0,  # bytes per parameter and pass
     "launch": 1.0,  # of the host time of a kernel launch

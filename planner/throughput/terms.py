@@ -111,16 +111,15 @@ def compute_terms(setup: TrainingSetup, gpu: GpuFacts) -> dict[str, float]:
     memory = gpu.memory_bytes_per_s
     loss = setup.arch.vocab * TIME["loss_bytes"] if shape.head > setup.arch.hidden * setup.labels else 0.0
     elementwise = (shape.elementwise * shape.passes_memory * TIME["elementwise"] + loss) * fused
+    kernels = shape.kernels * shape.passes_memory
+    if setup.precision.startswith("amp_"):
+        elementwise, kernels = elementwise * TIME["autocast_bytes"], kernels * TIME["autocast_launches"]
     return {
         "matmul": _matmul(setup, shape, rate, gpu, tokens) / parts,
         "attention": _attention(setup, rate, gpu, length, tokens, shape) / parts,
         "elementwise": elementwise * tokens / memory / parts,
         "dequantise": TIME["dequantise"] * shape.quantised * shape.passes_matmul / memory / parts,
-        "launch": shape.kernels
-        * shape.passes_memory
-        * gpu.launch_s
-        * TIME["launch"]
-        / setup.parallelism.pipeline,
+        "launch": kernels * gpu.launch_s * TIME["launch"] / setup.parallelism.pipeline,
     }
 
 
