@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.cli.context import App
@@ -98,6 +98,7 @@ def test_the_snapshot_id_names_the_prices_it_was_made_with():
     )
 
 
+@settings(deadline=None)
 @given(st.floats(0.001, 0.999), st.floats(0.01, 1e5))
 def test_a_discounted_price_is_never_dearer_nor_negative(discount: float, price: float):
     mine = priced(offer(price=price), PriceOverride(discount=discount)).price_usd_per_hour

@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from providers.gpus import CANONICAL_GPUS, canonical_gpu, gpu_boards, same_memory, suggest_gpus
@@ -84,6 +84,7 @@ def test_same_memory_takes_gb_for_gib_but_not_the_next_board():
     assert not same_memory(40, 80)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40), st.none() | st.floats(0, 1000))
 def test_any_text_is_a_known_name_or_none(name: str, memory_gib: float | None):
     assert canonical_gpu(name, memory_gib) in {None, "CPU", *CANONICAL_GPUS}
