@@ -65,6 +65,8 @@ def load_model(job: JobSpec, base: Path, tokenizer: Any, label_names: tuple[str,
         raise TuneplanError(f"cannot load {source}: {error}", code="model") from error
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
+    if job.quantization == "4bit":
+        _never_repack(model)
     return model
 
 
@@ -141,6 +143,13 @@ def _quantization(job: JobSpec) -> Any:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=_weights_dtype(job),
     )
+
+
+def _never_repack(model: Any) -> None:
+    """Keep bitsandbytes from rounding the 4-bit scales of a CPU model on its first evaluation, for good."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _label_maps(names: tuple[str, ...]) -> dict[str, Any]:
