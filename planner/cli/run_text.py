@@ -92,30 +92,35 @@ def _row(run: Run) -> tuple[str, ...]:
 
 
 def _facts(run: Run, pids: Sequence[int], now: datetime) -> list[str]:
+    facts = {
+        "step": _steps(run),
+        **_training(run),
+        "cost": _cost(run),
+        "processes": " ".join(map(str, pids)) if pids else "none",
+        "observed": f"{_age(run.observed_at, now)} ago",
+    }
+    return [f"  {name:<11} {value}" for name, value in facts.items()]
+
+
+def _training(run: Run) -> dict[str, str]:
+    """What the worker said last; nothing before it said anything."""
     progress = progress_of(run)
-    facts = [("step", _steps(run))]
-    if progress is not None:
-        facts.append(("loss", _known(None if progress.loss is None else round(progress.loss, 4))))
-        facts.append(
-            (
-                "tokens/s",
-                _known(None if progress.tokens_per_s_total is None else round(progress.tokens_per_s_total)),
-            )
-        )
-        facts.append(("eta", _known(eta_at(run, progress))))
-        last = progress.last_checkpoint
-        facts.append(("checkpoint", "none yet" if last is None else f"step {last.step}, {last.committed_at}"))
+    if progress is None:
+        return {}
+    last, speed = progress.last_checkpoint, progress.tokens_per_s_total
+    return {
+        "loss": _known(None if progress.loss is None else round(progress.loss, 4)),
+        "tokens/s": _known(None if speed is None else round(speed)),
+        "eta": _known(eta_at(run, progress)),
+        "checkpoint": "none yet" if last is None else f"step {last.step}, {last.committed_at}",
+    }
+
+
+def _cost(run: Run) -> str:
     cap = run.terms.cap_micro_usd
     capped = "no cap" if cap is None else f"cap ${micro_text(cap)}"
-    facts.append(
-        (
-            "cost",
-            f"${_known(micro_text(run.cost_micro_usd))}, {capped}{'' if run.final else ', still counting'}",
-        )
-    )
-    facts.append(("processes", " ".join(map(str, pids)) if pids else "none"))
-    facts.append(("observed", f"{_age(run.observed_at, now)} ago"))
-    return [f"  {name:<11} {value}" for name, value in facts]
+    counting = run.current.started_at is not None and run.current.ended_at is None
+    return f"${_known(micro_text(run.cost_micro_usd))}, {capped}{', still counting' if counting else ''}"
 
 
 def _steps(run: Run) -> str:
