@@ -16,11 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from planner.deadline.belief import ZoneBelief
-from planner.deadline.models import DOWN, UP, SpotModels, shipped_models
+from planner.deadline.models import DOWN, UP, FloatArray, SpotModels, shipped_models
 from planner.deadline.placement import Placement
-from planner.deadline.tables import NO_MACHINE, Problem, ValueTable
+from planner.deadline.tables import Problem, Values, ValueTable
 
 _EPS = 1e-7
+#: Markets in the table besides the levels of a spot machine, which count from 0.
+_NONE, _ON_DEMAND = -2, -1
 _PARTS = 2
 _STEP_H = 1 / 6
 _OWN_LOSS = 1 / 3
@@ -186,13 +188,13 @@ class DeadlinePolicy:
             horizon_h = self._ticks * self._tick_h
             slack_h = max(horizon_h - self._work_h, 0.0)
             problem = Problem(
-                steps=math.ceil(horizon_h / _STEP_H) + 1,
+                work_steps=math.ceil((self._work_h + self._overhead_h) / _STEP_H) + 2,
                 slack_parts=math.ceil(slack_h / _STEP_H * _PARTS) + 2,
                 step_h=_STEP_H,
                 parts=_PARTS,
                 overhead_steps=self._overhead_h / _STEP_H,
                 spot_price=max(0.05, round(min(open_now), 3)),
-                bill_share=min(1.0, self._tick_h / _STEP_H),
+                tick_steps=min(1.0, self._tick_h / _STEP_H),
                 own_loss=_OWN_LOSS if len(prices) > 1 else 0.0,
             )
             self._table = _table(problem, self._models)
@@ -216,10 +218,10 @@ class _View:
         self._own = 1 - np.exp(-rates * p.own_loss * hold_h)
 
     def wait(self, work_h: float) -> float:
-        return self._after(work_h, NO_MACHINE, NO_MACHINE)
+        return self._after(work_h, _NONE, _NONE)
 
     def on_demand(self, work_h: float, start_h: float) -> float:
-        return self._after(max(0.0, work_h + start_h - self._hold_h), -1, -1)
+        return self._after(max(0.0, work_h + start_h - self._hold_h), _ON_DEMAND, _ON_DEMAND)
 
     def spot(self, work_h: float, start_h: float, lost: float | None) -> float:
         """After a step on spot; `lost`: chance that our machine goes, None: as the table has it."""
@@ -234,11 +236,9 @@ class _View:
             if lost is None
             else np.maximum(0.0, lost - self._ends) / np.maximum(1e-6, 1 - self._ends)
         )
-        return self._after(work_h, level, NO_MACHINE, own)
+        return self._after(work_h, level - 1, _NONE, own)
 
-    def _after(
-        self, work_h: float, market: int, fallback: int, own: npt.NDArray[np.float64] | None = None
-    ) -> float:
+    def _after(self, work_h: float, market: int, fallback: int, own: FloatArray | None = None) -> float:
         """Mixture of the models: the spell goes on or ends (then `fallback`), or only our machine is lost (`own`)."""
         if work_h <= 0:
             return 0.0
@@ -248,7 +248,7 @@ class _View:
         gone = self._look(work_h, 1 - self._state, 0, fallback)
         return float(self._weights @ (self._ends * gone + (1 - self._ends) * stays))
 
-    def _look(self, work_h: float, state: int, bucket: int, market: int) -> npt.NDArray[np.float64]:
+    def _look(self, work_h: float, state: int, bucket: int, market: int) -> FloatArray:
         """Value by model at real-valued time and slack, bilinear along lines of constant slack."""
         p = self.table.problem
         parts = work_h / p.step_h * p.parts
@@ -256,7 +256,15 @@ class _View:
         slack = max(0.0, steps * p.parts - parts)
         n, z = min(int(steps), p.steps - 1), min(int(slack), p.slack_parts - 1)
         share_n, share_z = steps - n, slack - z
-        low, high = (self.table.at(m).of(state)[:, bucket, market, z : z + 2] for m in (n, n + 1))
+        low, high = (self._row(m, state, bucket, market, z) for m in (n, n + 1))
         corner = (1 - share_n) * low + share_n * high
-        result: npt.NDArray[np.float64] = (1 - share_z) * corner[:, 0] + share_z * corner[:, 1]
+        result: FloatArray = (1 - share_z) * corner[:, 0] + share_z * corner[:, 1]
         return result
+
+    def _row(self, n: int, state: int, bucket: int, market: int, z: int) -> Values:
+        layer = self.table.at(n)
+        z = max(0, z - layer.first)
+        if market >= 0:
+            return layer.spot[:, market, bucket, z : z + 2]
+        ages = layer.spot.shape[2]
+        return layer.fixed[:, market - _NONE, state * ages + bucket, z : z + 2]

@@ -13,12 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from planner.deadline.models import DOWN, UP, SpotModels
+from planner.deadline.models import DOWN, UP, FloatArray, SpotModels
 
 Values = npt.NDArray[np.float32]
-#: First markets of a state; a spot machine of level j has taken j steps of its start-up, then on-demand comes last.
-NO_MACHINE = 0
-_BIG = np.float32(1e9)
+_BIG = 1e9
 _BLOCK = 24
 
 
@@ -27,24 +25,29 @@ class Problem:
     """What a table is for; all that its values depend on besides the models.
 
     Attributes:
-        steps: Steps of the horizon.
-        slack_parts: Largest slack, in parts.
+        work_steps: Most work, in steps.
+        slack_parts: Most slack, in parts.
         step_h: Length of a step.
         parts: Parts of a step.
         overhead_steps: Start-up of a machine, in steps (may be fractional).
         spot_price: Spot price over the on-demand price.
-        bill_share: Share of a step that is billed at least: whole ticks are.
-        own_loss: Ends of our own machine for each time the whole market goes, minus 1; 0 for a single zone.
+        tick_steps: Time that is billed as a whole, in steps.
+        own_loss: How often our machine is lost while the market stays, over how often the market goes.
     """
 
-    steps: int
+    work_steps: int
     slack_parts: int
     step_h: float
     parts: int
     overhead_steps: float
     spot_price: float
-    bill_share: float
+    tick_steps: float
     own_loss: float = 0.0
+
+    @property
+    def steps(self) -> int:
+        """Longest time left, in steps."""
+        return self.work_steps + -(-self.slack_parts // self.parts)
 
     @property
     def levels(self) -> int:
@@ -54,14 +57,20 @@ class Problem:
 
 @dataclass(frozen=True)
 class Layer:
-    """Values at one number of steps left: `down` [model, bucket, 2, slack], `up` [model, bucket, levels + 2, slack]."""
+    """Values at one number of steps left, for the slacks that can be met then.
 
-    down: Values
-    up: Values
+    A zone's states are the ages of its down spells, then those of its up spells. On spot, level j of the machine (from
+    0) means that j + 1 steps of its start-up are over.
 
-    def of(self, state: int) -> Values:
-        """Values in a state of the zone."""
-        return self.up if state == UP else self.down
+    Attributes:
+        first: Slack of the first column, in parts.
+        fixed: [model, 0 without a machine or 1 on on-demand, state, slack].
+        spot: [model, level, age of the up spell, slack].
+    """
+
+    first: int
+    fixed: Values
+    spot: Values
 
 
 class ValueTable:
@@ -69,8 +78,7 @@ class ValueTable:
 
     def __init__(self, problem: Problem, models: SpotModels) -> None:
         """Solve the whole horizon, from its end."""
-        self.models = models
-        self.problem = problem
+        self.problem, self.models = problem, models
         self._solver = _Solver(problem, models)
         layer = self._solver.last()
         self._kept = [layer]
@@ -99,100 +107,132 @@ class _Solver:
 
     def __init__(self, problem: Problem, models: SpotModels) -> None:
         self.p = problem
-        self.width = problem.slack_parts + 1
-        self.slack = np.arange(self.width, dtype=np.float32)
         self.overhead = problem.overhead_steps * problem.parts
-        ends = 1 - np.exp(-models.hazard_per_h * problem.step_h)
-        self.ends = ends.astype(np.float32)[..., None, None]
-        lost = 1 - np.exp(-models.hazard_per_h[:, UP] * problem.own_loss * problem.step_h)
-        self.lost = lost.astype(np.float32)[..., None, None]
-        self.ages = models.advance(problem.step_h).astype(np.float32)[None, :, None, None]
-        self.shape = models.hazard_per_h[:, 0].shape
+        self.ages = len(models.age_edges_h)
+        stays, lost = _moves(models, problem.step_h, problem.own_loss)
+        ages = self.ages
+        self.move = stays.astype(np.float32)[:, None]
+        kept = stays[:, ages:, ages:] * (1 - lost)[..., None]
+        self.move_spot = kept.astype(np.float32)[:, None]
+        fallen = stays[:, ages:] * lost[..., None]
+        fallen[:, :, 0] = stays[:, ages:, 0]
+        self.move_fallen = fallen.astype(np.float32)
 
     def last(self) -> Layer:
         """Nothing left to do, nothing to pay."""
-        markets = (2, self.p.levels + 2)
-        down, up = (np.zeros((*self.shape, count, self.width), np.float32) for count in markets)
-        return Layer(down, up)
+        models, ages, width = len(self.move), self.ages, min(self.p.slack_parts, self.p.parts) + 1
+        fixed = np.zeros((models, 2, 2 * ages, width), np.float32)
+        return Layer(0, fixed, np.zeros((models, self.p.levels, ages, width), np.float32))
 
     def before(self, n: int, after: Layer) -> Layer:
         """Values with `n` steps left from those with one step less."""
-        return Layer(
-            self._best(n, DOWN, self._expected(DOWN, after)), self._best(n, UP, self._expected(UP, after))
-        )
-
-    def _expected(self, state: int, after: Layer) -> Values:
-        """Value after the step for each machine held during it: the spell may end, or grow older."""
-        here, other = after.of(state), after.of(1 - state)[:, :1]
-        stays: Values = here + self.ages * (np.concatenate([here[:, 1:], here[:, -1:]], axis=1) - here)
-        if state == UP and self.p.own_loss > 0:
-            spot = stays[:, :, 1:-1]
-            spot += self.lost * (stays[:, :, :1] - spot)
-        stays[:, :, :-1] += self.ends[:, state] * (other[:, :, :1] - stays[:, :, :-1])
-        stays[:, :, -1:] += self.ends[:, state] * (other[:, :, -1:] - stays[:, :, -1:])
-        return stays
-
-    def _best(self, n: int, state: int, expected: Values) -> Values:
-        """Cheapest allowed choice for each machine held at the start of the step."""
+        step = _Step(self.p, n, after.first, after.fixed.shape[-1])
+        fixed = np.matmul(self.move, after.fixed)
+        spot = np.matmul(self.move_spot, after.spot)
+        spot += np.matmul(self.move_fallen, after.fixed[:, 0])[:, None]
+        value = Layer(step.first, step.room(fixed), step.room(spot))
+        waiting, on_demand = value.fixed[:, 0], value.fixed[:, 1]
+        inner = slice(0, step.width)
         p = self.p
-        fresh = self._bill(n, p.overhead_steps) + _shift(expected[:, :, -1], self.overhead)
-        wait = self._allowed(n, _shift(expected[:, :, NO_MACHINE], p.parts), p.parts)
-        np.minimum(fresh, wait, out=fresh)
-        if state == UP:
-            np.minimum(fresh, self._spot(n, expected, 0), out=fresh)
-        value = np.empty_like(expected)
-        value[:, :, NO_MACHINE] = fresh
-        np.minimum(fresh, self._bill(n, 0.0) + expected[:, :, -1], out=value[:, :, -1])
-        if state == UP:
-            for level in range(1, p.levels + 1):
-                np.minimum(fresh, self._spot(n, expected, level), out=value[:, :, level])
-        return self._edges(n, value)
+        fresh = step.hold(fixed[:, 1], 1.0, p.overhead_steps, self.overhead)
+        np.minimum(fresh, step.guard(step.shift(fixed[:, 0], p.parts), p.parts), out=fresh)
+        fresh_up = fresh[:, self.ages :]
+        lost = min(self.overhead, p.parts)
+        start = step.guard(step.hold(spot[:, 0], p.spot_price, p.overhead_steps, lost), lost)
+        np.minimum(fresh_up, start, out=fresh_up)
+        waiting[..., inner] = fresh
+        running = step.hold(fixed[:, 1], 1.0, 0.0, 0.0)
+        np.minimum(fresh, running, out=on_demand[..., inner])
+        for level in range(p.levels):
+            left = max(0.0, p.overhead_steps - level - 1)
+            lost = p.parts * min(1.0, left)
+            after_spot = spot[:, min(level + 1, p.levels - 1)]
+            goes_on = step.guard(step.hold(after_spot, p.spot_price, left, lost), lost)
+            np.minimum(fresh_up, goes_on, out=value.spot[:, level, :, inner])
+        step.close(value)
+        return value
 
-    def _spot(self, n: int, expected: Values, level: int) -> Values:
-        """Value of holding a spot machine that has taken `level` steps of its start-up."""
-        p = self.p
-        left = max(0.0, p.overhead_steps - level)
-        lost_parts = p.parts * min(1.0, left)
-        after = _shift(expected[:, :, min(level + 1, p.levels)], lost_parts)
-        return self._allowed(n, np.float32(p.spot_price) * self._bill(n, left) + after, lost_parts)
 
-    def _bill(self, n: int, overhead_steps: float) -> Values:
+class _Step:
+    """The slacks that can be met with `n` steps left, and the choices' values over them."""
+
+    def __init__(self, problem: Problem, n: int, first_after: int, width_after: int) -> None:
+        self.p, self.n = problem, n
+        self.first = max(0, (n - problem.work_steps) * problem.parts)
+        self.width = first_after + width_after - self.first
+        self.drop = self.first - first_after
+        self.slack = np.arange(self.first, self.first + self.width, dtype=np.float32)
+        self.full_width = min(problem.slack_parts, (n + 1) * problem.parts) + 1 - self.first
+        self.overhead = problem.overhead_steps * problem.parts
+
+    def room(self, like: Values) -> Values:
+        """Zeros for this step's values, with columns to spare for the next step."""
+        return np.zeros((*like.shape[:-1], self.full_width), np.float32)
+
+    def shift(self, values: Values, parts: float) -> Values:
+        """Values at a slack that is `parts` lower (linear between grid points); large where there is none."""
+        whole = math.ceil(parts - 1e-9)
+        share = np.float32(whole - parts)
+        start = self.drop - whole
+        missing = min(max(0, -start), self.width)
+        out = np.empty((*values.shape[:-1], self.width), np.float32)
+        out[..., :missing] = _BIG
+        if missing == self.width:
+            return out
+        low = values[..., start + missing : start + self.width]
+        if share < 1e-6:
+            out[..., missing:] = low
+            return out
+        high = values[..., start + missing + 1 : start + self.width + 1]
+        np.subtract(high, low, out=out[..., missing:])
+        out[..., missing:] *= share
+        out[..., missing:] += low
+        return out
+
+    def hold(self, after: Values, price: float, overhead_steps: float, lost_parts: float) -> Values:
+        """Cost of a step on a machine and of what follows."""
+        out = self.shift(after, lost_parts)
+        out += np.float32(price) * self._billed_h(overhead_steps)
+        return out
+
+    def _billed_h(self, overhead_steps: float) -> Values | np.float32:
         """Hours billed for the step, by slack: less than the step where the job ends in it."""
         p = self.p
-        left = np.maximum(n - self.slack / p.parts, 0) + overhead_steps
-        share = np.ceil(left / p.bill_share - 1e-6) * p.bill_share
-        return (np.minimum(1.0, share) * p.step_h).astype(np.float32)
+        if self.n - (self.first + self.width) / p.parts + overhead_steps >= 1:
+            return np.float32(p.step_h)
+        left = np.maximum(self.n - self.slack / p.parts, 0) + overhead_steps
+        share = np.ceil(left / p.tick_steps - 1e-6) * p.tick_steps
+        billed: Values = (np.minimum(1.0, share) * p.step_h).astype(np.float32)
+        return billed
 
-    def _allowed(self, n: int, value: Values, lost_parts: float) -> Values:
+    def guard(self, value: Values, lost_parts: float) -> Values:
         """Forbids choices after which on-demand from scratch would be late."""
-        after = self.slack - lost_parts
-        late = (after < self.overhead - 1e-6) & (after < (n - 1) * self.p.parts - 1e-6)
-        value[..., late] = _BIG
+        enough = min(self.overhead, (self.n - 1) * self.p.parts) + lost_parts
+        value[..., : max(0, math.ceil(enough - 1e-6) - self.first)] = _BIG
         return value
 
-    def _edges(self, n: int, value: Values) -> Values:
+    def close(self, value: Layer) -> None:
         """Finished work costs nothing; too little slack for a restart costs on-demand from scratch."""
-        value[..., n * self.p.parts :] = 0.0
-        short = min(math.ceil(self.overhead - 1e-6), n * self.p.parts, self.width)
-        scratch = (n + self.p.overhead_steps - self.slack[:short] / self.p.parts) * self.p.step_h
-        value[:, :, :-1, :short] = np.where(
-            value[:, :, :-1, :short] < _BIG, value[:, :, :-1, :short], scratch
-        )
-        value[:, :, NO_MACHINE, :short] = scratch
-        return value
+        done = self.n * self.p.parts - self.first
+        value.fixed[..., max(0, done) :] = 0.0
+        value.spot[..., max(0, done) :] = 0.0
+        short = min(math.ceil(self.overhead - 1e-6) - self.first, done, self.width)
+        if short > 0:
+            scratch = (self.n + self.p.overhead_steps - self.slack[:short] / self.p.parts) * self.p.step_h
+            value.fixed[:, 0, :, :short] = scratch
+            np.minimum(value.spot[..., :short], scratch.astype(np.float32), out=value.spot[..., :short])
 
 
-def _shift(values: Values, parts: float) -> Values:
-    """Values at a slack that is `parts` lower (linear between grid points); far below zero where there is none."""
-    whole = math.ceil(parts - 1e-9)
-    share = np.float32(whole - parts)
-    out = np.full_like(values, _BIG)
-    if whole >= values.shape[-1]:
-        return out
-    if share < 1e-6:
-        out[..., whole:] = values[..., : values.shape[-1] - whole]
-        return out
-    low = values[..., : values.shape[-1] - whole]
-    high = values[..., 1 : values.shape[-1] - whole + 1]
-    out[..., whole:] = low + share * (high - low)
-    return out
+def _moves(models: SpotModels, step_h: float, own_loss: float) -> tuple[FloatArray, FloatArray]:
+    """Chances of a step: between a zone's states [model, from, to], and of losing our machine while the zone is up."""
+    count, _, ages = models.hazard_per_h.shape
+    ends = 1 - np.exp(-models.hazard_per_h * step_h)
+    older = models.advance(step_h)
+    move = np.zeros((count, 2 * ages, 2 * ages))
+    for state in (DOWN, UP):
+        for age in range(ages):
+            row, stay = state * ages + age, 1 - ends[:, state, age]
+            move[:, row, row] += stay * (1 - older[age])
+            move[:, row, state * ages + min(age + 1, ages - 1)] += stay * older[age]
+            move[:, row, (1 - state) * ages] += ends[:, state, age]
+    return move, 1 - np.exp(-models.hazard_per_h[:, UP] * own_loss * step_h)
