@@ -78,8 +78,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
         """
         CREATE TRIGGER prices_stay BEFORE UPDATE OF micro_usd_per_hour ON attempts
-        WHEN NEW.micro_usd_per_hour IS NOT OLD.micro_usd_per_hour
-        BEGIN SELECT RAISE(ABORT, 'the price of an attempt is fixed at launch'); END
+        WHEN OLD.started_at IS NOT NULL AND NEW.micro_usd_per_hour IS NOT OLD.micro_usd_per_hour
+        BEGIN SELECT RAISE(ABORT, 'the price of an attempt is fixed once it has started'); END
         """,
     ),
 )

@@ -25,6 +25,8 @@ _ATTEMPT_COLUMNS = tuple(field.name for field in fields(Attempt))
 _CHANGING = tuple(
     name for name in _ATTEMPT_COLUMNS if name not in ("attempt", "intent_at", "micro_usd_per_hour")
 )
+#: The machine that was got may have another price than the one asked for first; from its start on it is fixed.
+_SET_PRICE = "micro_usd_per_hour = CASE WHEN started_at IS NULL THEN ? ELSE micro_usd_per_hour END"
 _RUN_QUERY = "SELECT * FROM runs JOIN observations USING (run_id)"
 
 
@@ -269,8 +271,8 @@ class Store:
         row = asdict(attempt)
         settings = ", ".join(f"{name} = ?" for name in _CHANGING)
         self._db.execute(
-            f"UPDATE attempts SET {settings} WHERE run_id = ? AND attempt = ?",  # noqa: S608
-            (*(row[name] for name in _CHANGING), run_id, attempt.attempt),
+            f"UPDATE attempts SET {_SET_PRICE}, {settings} WHERE run_id = ? AND attempt = ?",  # noqa: S608
+            (attempt.micro_usd_per_hour, *(row[name] for name in _CHANGING), run_id, attempt.attempt),
         )
 
     def _log(self, run_id: str, at: str, kind: str, state: RunState, reason: str, attempt: int) -> None:

@@ -91,11 +91,16 @@ def test_history_grows_only_when_something_happened_and_cannot_be_changed(ledger
     database.close()
 
 
-def test_the_price_of_an_attempt_cannot_be_changed(ledger: Store) -> None:
-    created(ledger)
+def test_the_price_is_that_of_the_machine_that_was_got_and_then_fixed(ledger: Store) -> None:
+    run = created(ledger)
+    ledger.apply(run, running(run, micro_usd_per_hour=2_000_000))
+    started = ledger.find("run-1")
+    assert started.current.micro_usd_per_hour == 2_000_000
+    ledger.apply(started, running(started, micro_usd_per_hour=3_000_000))
+    assert ledger.find("run-1").current.micro_usd_per_hour == 2_000_000
     with (
         sqlite3.connect(ledger.path) as database,
-        pytest.raises(sqlite3.IntegrityError, match="fixed at launch"),
+        pytest.raises(sqlite3.IntegrityError, match="fixed once"),
     ):
         database.execute("UPDATE attempts SET micro_usd_per_hour = 1")
     database.close()
