@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
@@ -28,6 +29,7 @@ from providers.errors import StorageError, UsageError
 from providers.stores import open_store
 
 _SWEEP_GRACE_S = 3600.0
+_TINY_PARAMETERS = 20_000_000
 
 
 def fine_tune(attempt: Attempt) -> None:
@@ -96,8 +98,18 @@ def _build(attempt: Attempt, examples: Examples) -> Training:
         trainable = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
         total = sum(weight.numel() for weight in model.parameters())
         say(f"{job.method.kind}: {trainable:,} of {total:,} parameters are trained")
+        _choose_threads(total)
     with attempt.stage("tokenise"):
         return build_training(job, model, tokenizer, examples, attempt.work / "saving")
+
+
+def _choose_threads(parameters: int) -> None:
+    """One thread for a tiny model on a CPU: several would wait for each other more than they compute."""
+    import torch
+
+    tiny = parameters < _TINY_PARAMETERS and not torch.cuda.is_available()
+    if tiny and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
 
 
 def _need_chat_template(tokenizer: Any, examples: Examples) -> None:

@@ -21,6 +21,7 @@ from providers.errors import TuneplanError
 _DEFAULT_EVERY_S = 600.0
 _RECENT_STEPS = 512
 _SAY_EVERY_S = 5.0
+_ETA_STEPS = 50
 _GIB = 1 << 30
 
 
@@ -102,8 +103,8 @@ class Pulse:
             raise TuneplanError(f"the loss is {loss} at step {step}", hint=hint, code="loss_not_finite")
         rate = self._tokens_per_s()
         self._progress.update(loss=loss, tokens_per_s_total=rate)
-        typical_s = sorted(self._times)[len(self._times) // 2] if self._times else 0.0
-        left = duration((max_steps - step) * typical_s)
+        recent_s = sorted(list(self._times)[-_ETA_STEPS:]) or [0.0]
+        left = duration((max_steps - step) * recent_s[len(recent_s) // 2])
         if step < max_steps and time.monotonic() - self._said_s < _SAY_EVERY_S:
             return
         self._said_s = time.monotonic()
