@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from planner.calibration import NOT_CALIBRATED, Calibration
 from planner.errors import NothingFitsError, OverBudgetError, PolicyError
 from planner.estimate import Estimate, build_estimate
 from planner.estimate_document import estimate_document
@@ -76,6 +77,7 @@ def estimate_spec(
     *,
     overrides: Overrides | None = None,
     limit: int | None = 100,
+    calibration: Calibration = NOT_CALIBRATED,
 ) -> Answer:
     """Estimate a spec on a set of offers.
 
@@ -86,11 +88,12 @@ def estimate_spec(
         now: UTC; written into the plan.
         overrides: What the command line fixes.
         limit: Candidates to keep, None for all.
+        calibration: What finished runs taught.
 
     Raises:
         UsageError, SpecError: As `planner.intake.gather`.
     """
-    question = gather(spec, base_dir, now, overrides)
+    question = replace(gather(spec, base_dir, now, overrides), calibration=calibration)
     estimate = build_estimate(question, snapshot, limit=limit)
     plan = make_plan(spec, base_dir, estimate, now.strftime("%Y-%m-%dT%H:%M:%SZ"))
     nearest = () if estimate.candidates else nearest_fits(question, snapshot)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from planner.calibration import Basis
 from planner.quantiles import Quantiles
 from planner.setup import Parallelism
 from providers.offers import Offer
@@ -34,6 +35,7 @@ class Candidate:
         pareto: No other candidate is both cheaper and earlier.
         wall_clock_h: Billed hours from machine start to release.
         cost_tree_usd: p50 of each line; None is unknown (and named in the warnings).
+        basis: What the formulas alone said, so that the run can correct them.
     """
 
     candidate_id: str
@@ -57,6 +59,7 @@ class Candidate:
     cost_tree_usd: dict[str, float | None]
     finish_at: tuple[str, str, str] | None = None
     p_finish_by_deadline: float | None = None
+    basis: Basis | None = None
 
     @property
     def gpus_total(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 
@@ -36,13 +36,17 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The whole answer; `candidates` is ranked and cut to the limit, `candidates_total` counts all."""
+    """The whole answer; `candidates` is ranked and cut to the limit, `candidates_total` counts all.
+
+    `priced` holds what is behind each candidate, in the same order.
+    """
 
     question: Question
     snapshot_id: str
     live: bool
     coverage: tuple[Coverage, ...]
     candidates: tuple[Candidate, ...]
+    priced: tuple[Priced, ...]
     candidates_total: int
     rejected: tuple[Rejection, ...]
     assumptions: tuple[Assumption, ...]
@@ -65,21 +69,22 @@ def build_estimate(question: Question, snapshot: PriceSnapshot, *, limit: int | 
     refusals = _Refusals()
     priced = list(_price_all(question, snapshot.offers, refusals))
     frontier = pareto(priced)
-    order = enumerate(ranked(priced, question.goal), 1)
-    candidates = tuple(
-        _candidate(question, item, rank, id(item) in frontier)
-        for rank, item in order
+    kept = tuple(
+        (rank, item)
+        for rank, item in enumerate(ranked(priced, question.goal), 1)
         if limit is None or rank <= limit or id(item) in frontier
     )
+    candidates = tuple(_candidate(question, item, rank, id(item) in frontier) for rank, item in kept)
     return Estimate(
         question=question,
         snapshot_id=snapshot.snapshot_id,
         live=snapshot.live,
         coverage=snapshot.coverage,
         candidates=candidates,
+        priced=tuple(item for _, item in kept),
         candidates_total=len(priced),
         rejected=refusals.sorted(),
-        assumptions=(*question.job.assumptions, *_assumptions(candidates)),
+        assumptions=(*question.job.assumptions, *_calibration(kept), *_assumptions(candidates)),
         warnings=(*question.job.warnings, *_warnings(question, candidates, snapshot)),
     )
 
@@ -141,6 +146,7 @@ def _candidate(question: Question, item: Priced, rank: int, on_frontier: bool) -
         cost_tree_usd=_cost_tree(item),
         finish_at=_finish_at(question, line.finish_h),
         p_finish_by_deadline=None if deadline_h is None else probability_by(line.finish_h, deadline_h),
+        basis=item.solved.basis,
     )
 
 
@@ -225,6 +231,15 @@ def _assumptions(candidates: tuple[Candidate, ...]) -> Iterator[Assumption]:
     if any(candidate.offer.market == "spot" for candidate in candidates):
         hazard = spot_hazard_per_h("any", 1)
         yield Assumption("spot interruptions, one machine", hazard.p50, "per hour", PRIOR_SOURCE)
+
+
+def _calibration(kept: Sequence[tuple[int, Priced]]) -> Iterator[Assumption]:
+    """What finished runs changed about the best candidate, with how many of them."""
+    learned = kept[0][1].solved.learned if kept else None
+    if learned is not None and learned.runs:
+        count = len(learned.runs)
+        source = f"calibrated by {count} of your runs, shrunk by how alike they are: `plan calibrate`"
+        yield Assumption("best candidate against the formulas", learned.text(), "", source)
 
 
 def _old_price(offer: Offer, now: datetime) -> str | None:

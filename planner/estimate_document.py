@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from planner.calibration import Basis
 from planner.candidates import Candidate, CandidateMemory
 from planner.estimate import Estimate, Rejection
 from planner.money import micro_usd, usd_text, usd_text_of_micro
@@ -118,22 +119,29 @@ def candidate_document(candidate: Candidate) -> dict[str, Any]:
         **_cost(candidate),
         "finish_at": _finish(candidate.finish_at),
         "p_finish_by_deadline": candidate.p_finish_by_deadline,
+        "basis": None if candidate.basis is None else asdict(candidate.basis),
     }
 
 
 def _cost(candidate: Candidate) -> dict[str, Any]:
-    """Cost with its lines; the p50 is the sum of the known lines in whole micro-dollars, so that they add up."""
+    lines, three = cost_micro_usd(candidate)
+    return {
+        "cost_usd": {
+            name: usd_text_of_micro(value) for name, value in zip(("p10", "p50", "p90"), three, strict=True)
+        },
+        "cost_tree_usd": {
+            name: None if value is None else usd_text_of_micro(value) for name, value in lines.items()
+        },
+    }
+
+
+def cost_micro_usd(candidate: Candidate) -> tuple[dict[str, int | None], tuple[int, int, int]]:
+    """Cost lines and p10, p50, p90 in whole micro-dollars; the p50 is the sum of the known lines, to the last one."""
     lines = {name: candidate.cost_tree_usd[name] for name in _LINES}
     micro = {name: None if value is None else micro_usd(value) for name, value in lines.items()}
     p50 = sum(value for value in micro.values() if value is not None)
     low, high = micro_usd(candidate.cost_usd.p10), micro_usd(candidate.cost_usd.p90)
-    three = {"p10": min(low, p50), "p50": p50, "p90": max(high, p50)}
-    return {
-        "cost_usd": {name: usd_text_of_micro(value) for name, value in three.items()},
-        "cost_tree_usd": {
-            name: None if value is None else usd_text_of_micro(value) for name, value in micro.items()
-        },
-    }
+    return micro, (min(low, p50), p50, max(high, p50))
 
 
 def _memory(memory: CandidateMemory) -> dict[str, Any]:
@@ -178,6 +186,12 @@ def _nearest(row: NearestFit) -> dict[str, Any]:
     }
 
 
+def basis_from_document(document: Mapping[str, Any]) -> Basis | None:
+    """What a stored candidate was made of, None if it was stored before that was kept."""
+    basis = document.get("basis")
+    return None if basis is None else Basis(basis["groups"], basis["priors"])
+
+
 def candidate_from_document(document: Mapping[str, Any]) -> Candidate:
     """A candidate read back from its JSON; unknown keys of a newer writer are ignored.
 
@@ -210,6 +224,7 @@ def candidate_from_document(document: Mapping[str, Any]) -> Candidate:
         cost_tree_usd={name: _amount(value) for name, value in document["cost_tree_usd"].items()},
         finish_at=None if finish is None else (finish["p10"], finish["p50"], finish["p90"]),
         p_finish_by_deadline=document["p_finish_by_deadline"],
+        basis=basis_from_document(document),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from planner.dataset import DataFacts
 from planner.errors import Finding, SpecError
@@ -35,6 +35,7 @@ class Job:
         packed: Rows are filled with several examples.
         eval_rows: Held-out rows, evaluated on the base and on the tuned model.
         data_bytes: Size of the data, None if unknown.
+        data_tokens: Tokens to tokenise, once, whatever the number of epochs.
         assumptions: What was assumed.
         warnings: (code, message) of what a person should know.
     """
@@ -47,6 +48,7 @@ class Job:
     packed: bool
     eval_rows: int
     data_bytes: int | None
+    data_tokens: float
     assumptions: tuple[Assumption, ...]
     warnings: tuple[tuple[str, str], ...]
 
@@ -88,7 +90,8 @@ def size_job(spec: FineTuneSpec, train: DataFacts, held_out: DataFacts) -> Job:
     per_example = rows_of(spec.task)
     rows = Lengths((float(longest),)) if spec.train.packing else lengths.scaled(1 / per_example).cut(longest)
     steps = _steps(spec, train, lengths, assumptions)
-    return Job(
+    samples = _samples(spec, train)
+    job = Job(
         steps=steps,
         global_batch=spec.train.global_batch,
         sequence_tokens=max(round(min(longest, rows.longest)), 1) if _known(spec, train) else longest,
@@ -97,9 +100,15 @@ def size_job(spec: FineTuneSpec, train: DataFacts, held_out: DataFacts) -> Job:
         packed=spec.train.packing,
         eval_rows=_eval_rows(spec, held_out),
         data_bytes=train.bytes,
+        data_tokens=0.0 if samples is None else samples * lengths.mean,
         assumptions=tuple(assumptions),
         warnings=tuple(warnings),
     )
+    return job if samples is not None else replace(job, data_tokens=job.tokens_total)
+
+
+def _samples(spec: FineTuneSpec, train: DataFacts) -> int | None:
+    return spec.data.samples if spec.data.samples is not None else train.samples
 
 
 def _known(spec: FineTuneSpec, train: DataFacts) -> bool:
@@ -137,7 +146,7 @@ def _unknown_lengths(
 def _steps(spec: FineTuneSpec, train: DataFacts, lengths: Lengths, assumptions: list[Assumption]) -> int:
     if spec.train.steps is not None:
         return spec.train.steps
-    samples = spec.data.samples if spec.data.samples is not None else train.samples
+    samples = _samples(spec, train)
     if samples is None:
         raise SpecError(
             [

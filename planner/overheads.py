@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from planner.quantiles import Quantiles
@@ -35,7 +36,7 @@ class Overheads:
     """Billed seconds around the training steps.
 
     Attributes:
-        start_s: Boot, environment, imports, download and loading of the model: paid again after each interruption.
+        start_parts_s: What a start consists of: boot, environment, imports, download and loading of the model.
         prepare_s: Tokenising the data.
         evaluate_s: Evaluating base and tuned model.
         finish_s: Saving and uploading the result.
@@ -43,7 +44,7 @@ class Overheads:
         save_s: One checkpoint's stop of the training.
     """
 
-    start_s: Quantiles
+    start_parts_s: dict[str, Quantiles]
     prepare_s: Quantiles
     evaluate_s: Quantiles
     finish_s: Quantiles
@@ -51,10 +52,14 @@ class Overheads:
     save_s: float
 
     @property
+    def start_s(self) -> Quantiles:
+        """From the bill's first second to the first step; paid again after each interruption."""
+        return _sum(self.start_parts_s.values())
+
+    @property
     def once_s(self) -> Quantiles:
         """All of it but interruptions and checkpoints; quantiles are added, as the parts share their causes."""
-        parts = (self.start_s, self.prepare_s, self.evaluate_s, self.finish_s)
-        return Quantiles(sum(p.p10 for p in parts), sum(p.p50 for p in parts), sum(p.p90 for p in parts))
+        return _sum((self.start_s, self.prepare_s, self.evaluate_s, self.finish_s))
 
 
 def overheads(
@@ -80,15 +85,24 @@ def overheads(
     fetch_s = 0.0 if local else weight_bytes / DOWNLOAD_BYTES_PER_S
     model_s = _around(fetch_s + weight_bytes / LOAD_BYTES_PER_S)
     upload_s = result_bytes / SAVE_BYTES_PER_S + (0.0 if local else result_bytes / UPLOAD_BYTES_PER_S)
-    parts = (BOOT_S[place], SETUP_S[place], IMPORT_S, model_s)
     return Overheads(
-        start_s=Quantiles(sum(p.p10 for p in parts), sum(p.p50 for p in parts), sum(p.p90 for p in parts)),
+        start_parts_s={
+            "boot": BOOT_S[place],
+            "environment": SETUP_S[place],
+            "imports": IMPORT_S,
+            "model": model_s,
+        },
         prepare_s=_around(data_tokens / TOKENISE_TOKENS_PER_S),
         evaluate_s=_around(evaluate_s),
         finish_s=_around(1.0 + upload_s),
         idle_s=IDLE_S[place],
         save_s=0.2 + checkpoint_bytes / SAVE_BYTES_PER_S,
     )
+
+
+def _sum(parts: Iterable[Quantiles]) -> Quantiles:
+    parts = tuple(parts)
+    return Quantiles(sum(p.p10 for p in parts), sum(p.p50 for p in parts), sum(p.p90 for p in parts))
 
 
 def _around(seconds: float) -> Quantiles:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from planner.artifacts import checkpoint_bytes, result_bytes
+from planner.calibration import Basis
 from planner.hardware import GpuFacts, cpu_facts, gpu_facts
+from planner.learned import Learned, basis_of, corrected_fit, corrected_overheads, groups_of, learn
 from planner.overheads import Overheads, overheads
 from planner.quantiles import Quantiles
 from planner.question import Question
@@ -38,6 +40,8 @@ class Solved:
         line: Hours.
         fixed_usd: Cost lines that do not depend on the machine's price; None is unknown.
         checkpoint_bytes: Size of one checkpoint.
+        basis: What the formulas alone said.
+        learned: What finished runs changed in fit and overheads.
     """
 
     fit: Fit
@@ -45,6 +49,8 @@ class Solved:
     line: Timeline
     fixed_usd: dict[str, float | None]
     checkpoint_bytes: float
+    basis: Basis
+    learned: Learned
 
     @property
     def fixed_total_usd(self) -> float:
@@ -87,7 +93,14 @@ class Solver:
 
     def solve(self, offer: Offer, nodes: int) -> Solved | Refusal:
         """Fit and hours of a shape in a market."""
-        key = (offer.gpu, offer.gpus_per_node, offer.gpu_mem_gib, nodes, offer.market)
+        key: tuple[object, ...] = (
+            offer.gpu,
+            offer.gpus_per_node,
+            offer.gpu_mem_gib,
+            nodes,
+            offer.market,
+            offer.cloud if self._question.calibration.observations else None,
+        )
         if key not in self._solved:
             self._solved[key] = self._solve(offer, nodes)
         return self._solved[key]
@@ -101,34 +114,46 @@ class Solver:
 
 
 def _fit(question: Question, offer: Offer, nodes: int) -> Fit | Refusal:
-    facts = _facts(offer)
+    facts = offered_gpu(offer)
     if facts is None:
         return Refusal("no_gpu_facts", f"nothing is known of the GPU {offer.gpu}")
     cluster = Cluster(facts, offer.gpus_per_node, nodes, offer.gpu_mem_gib)
     return best_fit(question.job, question.base, cluster, question.freedom)
 
 
-def _facts(offer: Offer) -> GpuFacts | None:
+def offered_gpu(offer: Offer) -> GpuFacts | None:
+    """Facts of an offer's GPU, or of its cores where it has none; None if nothing is known of it."""
     if offer.gpu == "CPU":
         return cpu_facts(int(offer.vcpus or 1), offer.ram_gib or 1.0)
     return gpu_facts(offer.gpu)
 
 
-def _timed(question: Question, offer: Offer, nodes: int, fit: Fit) -> Solved:
-    local = offer.market == "local"
+def _timed(question: Question, offer: Offer, nodes: int, formula: Fit) -> Solved | Refusal:
+    groups = groups_of(question, offer, nodes, formula.setup)
+    learned = learn(question.calibration, groups, formula.step.step_time_s, formula.memory)
+    fit = corrected_fit(formula, learned)
+    if fit.memory.verdict == "oom":
+        return Refusal("oom", f"{offer.gpu}: your own runs needed more memory than it has", fit.memory)
     checkpoint = checkpoint_bytes(fit.setup, question.trainable)
-    around = overheads(
-        local=local,
+    assumed = _overheads(question, offer, formula, checkpoint)
+    around, learned = corrected_overheads(question.calibration, learned, assumed)
+    hazard = spot_hazard_per_h(offer.gpu, nodes) if offer.market == "spot" else None
+    line = timeline(question.job.steps, fit.step.step_time_s, around, hazard)
+    fixed = FREE_LINES if offer.market == "local" else _object_store_lines(question, line, checkpoint)
+    saving_h = line.interruptions.checkpoint_h * assumed.save_s / around.save_s
+    basis = basis_of(formula, assumed, saving_h, groups)
+    return Solved(fit, around, line, fixed, checkpoint, basis, learned)
+
+
+def _overheads(question: Question, offer: Offer, fit: Fit, checkpoint: float) -> Overheads:
+    return overheads(
+        local=offer.market == "local",
         weight_bytes=2.0 * question.counts.total,
         checkpoint_bytes=checkpoint,
         result_bytes=result_bytes(fit.setup, question.trainable),
-        data_tokens=question.job.tokens_total,
+        data_tokens=question.job.data_tokens,
         evaluate_s=_evaluate_s(question, fit),
     )
-    hazard = spot_hazard_per_h(offer.gpu, nodes) if offer.market == "spot" else None
-    line = timeline(question.job.steps, fit.step.step_time_s, around, hazard)
-    fixed = FREE_LINES if local else _object_store_lines(question, line, checkpoint)
-    return Solved(fit, around, line, fixed, checkpoint)
 
 
 def _evaluate_s(question: Question, fit: Fit) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from planner.architecture import ModelArchitecture, ParameterCounts
+from planner.calibration import NOT_CALIBRATED, Calibration
 from planner.filters import OfferFilter
 from planner.job import Job
 from planner.search import Freedom
@@ -51,6 +52,7 @@ class Question:
         filter: Which offers are allowed.
         goal: What is wanted.
         keep_checkpoints: Checkpoints kept at the same time.
+        calibration: What finished runs taught.
     """
 
     arch: ModelArchitecture
@@ -64,3 +66,4 @@ class Question:
     filter: OfferFilter
     goal: Goal
     keep_checkpoints: int = 2
+    calibration: Calibration = NOT_CALIBRATED

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 import click
 
 from planner.config import Config, Directories, directories, load_config
+from providers.errors import TuneplanError
 
 if TYPE_CHECKING:
+    from planner.calibration import Calibration
     from providers.offers import PriceSnapshot
 
 
@@ -62,6 +64,24 @@ class App:
 
         overrides = self.config.prices.overrides
         return open_pricebook(self.directories.cache, overrides=overrides, now=self.now()).snapshot
+
+    def calibration(self) -> Calibration:
+        """What this machine's finished runs taught; nothing if there is no readable ledger, which is said."""
+        from planner.calibration import NOT_CALIBRATED
+        from planner.places import Places
+
+        path = Places(self.directories.state).ledger
+        if not path.exists():
+            return NOT_CALIBRATED
+        from planner.calibration_ledger import calibration_of
+        from planner.store import Store
+
+        try:
+            with Store(path) as store:
+                return calibration_of(store.all_runs())
+        except TuneplanError as error:
+            click.echo(f"warning: not calibrated by your runs: {error}", err=True)
+            return NOT_CALIBRATED
 
 
 pass_app = click.make_pass_decorator(App, ensure=True)

@@ -1,0 +1,102 @@
+"""From finished runs of the ledger to the table that calibrates later estimates."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+
+from jobs.progress import Progress, StepTimes
+from planner.calibration import Calibration, Observation
+from planner.candidates import Candidate
+from planner.estimate_document import candidate_from_document
+from planner.run_document import progress_of
+from planner.runs import Run, seconds_between
+
+#: Label of runs that only measure.
+PROBE_LABEL = "plan-probe"
+#: Fewer steps than this say little: the first ones warm up.
+_LEAST_STEPS = 8
+#: Runs looked at, newest first.
+_MOST_RUNS = 500
+
+
+def calibration_of(runs: Iterable[Run]) -> Calibration:
+    """The table of all runs that say something, newest first.
+
+    Args:
+        runs: Of the ledger, newest first, in any state.
+    """
+    return Calibration(tuple(_observations(runs)))
+
+
+def is_probe(run: Run) -> bool:
+    """Whether it only measured: its wall-clock time and cost are no example of a whole run."""
+    return PROBE_LABEL in run.terms.labels
+
+
+def observe_run(run: Run) -> Observation | None:
+    """What a run says about the formulas, None if it says nothing.
+
+    Step time and memory count from any end, as long as it trained for some steps; overheads only where one
+    attempt did everything.
+    """
+    candidate = candidate_from_document(json.loads(run.terms.candidate_json))
+    progress = progress_of(run)
+    if candidate.basis is None or progress is None or not run.final:
+        return None
+    actual = _actual(run, candidate, progress)
+    ratios = {
+        name: math.log(value / prior)
+        for name, value in actual.items()
+        if value is not None and value > 0 and (prior := candidate.basis.priors.get(name, 0.0)) > 0
+    }
+    return Observation(run.run_id, candidate.basis.groups, ratios) if ratios else None
+
+
+def _observations(runs: Iterable[Run]) -> Iterator[Observation]:
+    for _, run in zip(range(_MOST_RUNS), runs, strict=False):
+        seen = observe_run(run)
+        if seen is not None:
+            yield seen
+
+
+def _actual(run: Run, candidate: Candidate, progress: Progress) -> dict[str, float | None]:
+    """Seconds and GiB by quantity of `planner.calibration.SHARES`."""
+    trained = progress.step - (progress.resumed_from_step or 0)
+    times = progress.step_time_s if trained >= _LEAST_STEPS else None
+    values: dict[str, float | None] = {
+        "step_time": None if times is None else mean_step_s(times),
+        "memory": progress.peak_memory_gib.reserved if trained else None,
+    }
+    if run.state == "succeeded" and len(run.attempts) == 1:
+        values |= _overheads(run, progress.stage_seconds)
+    return values
+
+
+def mean_step_s(times: StepTimes) -> float:
+    """Mean seconds of a step from its quantiles, by Swanson's rule; slow first steps do not spoil it.
+
+    >>> round(mean_step_s(StepTimes(1.0, 1.0, 2.0)), 3)
+    1.3
+    """
+    return 0.3 * times.p10 + 0.4 * times.p50 + 0.3 * times.p90
+
+
+def _overheads(run: Run, stages: dict[str, float]) -> dict[str, float | None]:
+    def of(*names: str) -> float:
+        return sum(stages.get(name, 0.0) for name in names)
+
+    attempt = run.current
+    if attempt.started_at is None or attempt.ended_at is None or not stages:
+        return {}
+    wall_s = seconds_between(attempt.started_at, attempt.ended_at)
+    prepare_s, finish_s, evaluate_s = of("data", "tokenise"), of("save", "upload"), of("evaluate")
+    rest_s = wall_s - prepare_s - finish_s - evaluate_s - of("train")
+    return {
+        # what no stage names is the machine's start and the worker's own
+        "start": max(rest_s, of("setup", "download", "load")),
+        "prepare": prepare_s,
+        "evaluate": evaluate_s,
+        "finish": finish_s,
+    }
