@@ -132,6 +132,20 @@ def test_the_same_command_again_makes_it_right(campaign: Campaign, tmp_path: Pat
     campaign(tmp_path, 4, 1)
 
 
+def test_launches_of_one_id_at_once_make_one_job(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "home")
+    words = [sys.executable, str(KILLING), "0", str(bench.python), *LAUNCH, "-o", "json"]
+    launches = [
+        subprocess.Popen(words, env=bench.environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        for _ in range(4)
+    ]
+    answers = [json.loads(process.communicate(timeout=120)[0]) for process in launches]
+    assert [process.returncode for process in launches] == [0] * 4
+    assert sorted(answer["created"] for answer in answers) == [False, False, False, True]
+    assert {answer["state"] for answer in answers} == {"running"}
+    bench.finish(1)
+
+
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 @pytest.mark.skipif("ROUNDS" not in os.environ, reason="run by `make test-long`")
