@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jobs.spec import JobSpec, LimitsJob
+from planner import rented
 from planner.bundle import build_bundle
 from planner.errors import CapReachedError
 from planner.estimate_document import candidate_from_document
@@ -127,7 +128,10 @@ def cancel(desk: Desk, run: Run, *, grace_s: float) -> Run:
 
 def _start(desk: Desk, run: Run) -> Run:
     """Ask the backend for the newest attempt, which is on record, and record its answer."""
-    bundle = build_bundle(desk.places.bundle(run.run_id, run.current.attempt), _job(run))
+    job, inputs = _job(run), None
+    if run.terms.infra != "local":
+        job, inputs = rented.take_inputs_along(job)
+    bundle = build_bundle(desk.places.bundle(run.run_id, run.current.attempt), job, inputs)
     try:
         desk.launcher.launch(_request(run, bundle.path))
     except LaunchError as error:
@@ -163,19 +167,26 @@ def _job(run: Run) -> JobSpec:
 
 
 def _request(run: Run, bundle: Path) -> LaunchRequest:
-    candidate = candidate_from_document(json.loads(run.terms.candidate_json))
-    owner = {} if run.terms.owner is None else {"owner": run.terms.owner}
-    return LaunchRequest(
-        run_id=run.run_id,
+    request = request_of(run.run_id, run.terms, bundle)
+    return replace(request, attempt=run.current.attempt, max_duration_s=time_limit_s(run))
+
+
+def request_of(run_id: str, terms: RunTerms, bundle: Path) -> LaunchRequest:
+    """What the backend is asked for the first attempt, without what the cap leaves of its time."""
+    document = json.loads(terms.candidate_json)
+    candidate = candidate_from_document(document)
+    owner = {} if terms.owner is None else {"owner": terms.owner}
+    request = LaunchRequest(
+        run_id=run_id,
         bundle=bundle,
         offers=(candidate.offer,),
         nodes=candidate.nodes,
-        max_duration_s=time_limit_s(run),
-        env=run.terms.env,
-        secrets=run.terms.secrets,
-        labels={**run.terms.labels, "project": run.terms.project, **owner},
-        attempt=run.current.attempt,
+        max_duration_s=terms.max_duration_s,
+        env=terms.env,
+        secrets=terms.secrets,
+        labels={**terms.labels, "project": terms.project, **owner},
     )
+    return request if terms.infra == "local" else rented.complete(request, document["rented"])
 
 
 def time_limit_s(run: Run) -> float | None:

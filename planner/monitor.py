@@ -6,10 +6,14 @@ meanwhile. It may run any number of times, in any number of processes.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 
 from jobs.progress import Progress, read_progress
+from planner import rented
 from planner.ledger import cost_micro_usd
+from planner.money import micro_usd
+from planner.offer_document import offer_document
 from planner.runs import Attempt, Outcome, Run, RunState, seconds_between
 from planner.store import Change, Store
 from providers.errors import StorageError, TuneplanError
@@ -19,6 +23,7 @@ from providers.stores import open_store
 _ROUNDS = 8
 _DONE, _PREEMPTED, _PREEMPTED_UNSAVED, _CAPPED = 0, 75, 76, 77
 _KILLED = {129: "SIGHUP", 130: "SIGINT", 137: "SIGKILL (by hand, or out of memory)", 143: "SIGTERM"}
+_CODES = {"capped": _CAPPED, "preempted": _PREEMPTED}
 _SYNCING = ("saving", "syncing")
 _PASSING: dict[str, RunState] = {
     "queued": "queued",
@@ -76,7 +81,7 @@ def decide(run: Run, status: BackendStatus, progress: Progress | None, now: str)
         return None
     own = progress if progress is not None and _is_of_attempt(progress, status) else None
     verdict = judge(run, status, own)
-    attempt = _attempt_now(run.current, status, own, verdict, now)
+    attempt = _attempt_now(_on_machine(run, status), status, own, verdict, now)
     progress_json = None if progress is None else progress.to_json()
     return Change(verdict.state, verdict.reason, attempt, now, progress_json=progress_json)
 
@@ -106,7 +111,7 @@ def _not_started(run: Run) -> Verdict:
     """The backend has not heard of the newest attempt."""
     if run.current.started_at is not None:
         return Verdict("unknown", "the backend knows nothing of this run any more", "running")
-    return Verdict("queued", "asked for, not confirmed by the backend", "running")
+    return Verdict("queued", "asked for, not confirmed; `plan resume` asks again", "running")
 
 
 def _under_way(run: Run, status: BackendStatus, progress: Progress | None) -> Verdict:
@@ -123,6 +128,8 @@ def _ended(status: BackendStatus, progress: Progress | None) -> Verdict:
     """Exit codes of `jobs.train`, or the signal that ended it."""
     said = progress.exit_reason if progress is not None and progress.exit_reason else ""
     code = status.exit_code
+    if code is None and progress is not None:  # a backend that does not tell
+        code = _CODES.get(progress.state)
     if code == _DONE:
         return Verdict("succeeded", "", "done")
     if code == _CAPPED:
@@ -165,6 +172,17 @@ def _attempt_now(
         exit_code=status.exit_code,
         cost_micro_usd=cost_micro_usd(attempt.micro_usd_per_hour, seconds),
     )
+
+
+def _on_machine(run: Run, status: BackendStatus) -> Attempt:
+    """The attempt with the machine that the backend got, of those that were asked for, and its price."""
+    candidate = json.loads(run.terms.candidate_json)
+    got = rented.machine_got(candidate, status.offer)
+    if got is None or run.current.started_at is not None:  # its price is fixed once it has started
+        return run.current
+    price = got.price_usd_per_hour
+    micro = None if price is None else micro_usd(price) * candidate["nodes"]
+    return replace(run.current, offer_json=json.dumps(offer_document(got)), micro_usd_per_hour=micro)
 
 
 def _steps(attempt: Attempt, progress: Progress | None) -> tuple[int | None, int | None]:

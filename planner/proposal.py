@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from planner import rented
 from planner.bundle import missing_requirements
 from planner.candidates import Candidate
 from planner.errors import Finding
 from planner.estimate_document import candidate_document
 from planner.job_document import as_uri, job_document
+from planner.launch import request_of
 from planner.money import micro_usd, usd_text_of_micro
 from planner.places import Places
 from planner.plan import Plan
@@ -23,6 +25,7 @@ from planner.runs import RunTerms
 from planner.spec import FineTuneSpec
 from planner.specfile import data_ref, model_ref
 from planner.support import unsupported
+from providers.skypilot_task import task_yaml
 
 _GIB = 2.0**30
 
@@ -58,6 +61,11 @@ class Order:
         return None if self.choices.no_cap or cap is None else micro_usd(cap)
 
     @property
+    def infra(self) -> str:
+        """Who runs it: local or skypilot."""
+        return "local" if self.candidate.offer.market == "local" else "skypilot"
+
+    @property
     def micro_usd_per_hour(self) -> int | None:
         """Price of all its machines, None if unknown."""
         price = self.candidate.offer.price_usd_per_hour
@@ -72,22 +80,25 @@ class Order:
 
 
 def run_terms(order: Order, places: Places) -> RunTerms:
-    """What the ledger keeps of a local run.
+    """What the ledger keeps of a run.
 
     Raises:
         UsageError: No worker could run it.
     """
     plan, candidate, spec = order.plan, order.candidate, order.plan.spec
     uri = order.checkpoint_uri(places)
+    document = candidate_document(candidate)
+    if order.infra != "local":
+        document["rented"] = rented.terms_document(plan, candidate)
     return RunTerms(
         name=spec.name,
         project=spec.project,
         owner=spec.owner,
         labels=dict(spec.labels),
-        infra="local",
+        infra=order.infra,
         plan_hash=plan.plan_hash,
         candidate_id=candidate.candidate_id,
-        candidate_json=json.dumps(candidate_document(candidate)),
+        candidate_json=json.dumps(document),
         job_json=job_document(spec, plan.base_dir, candidate, order.run_id, uri).to_json(),
         checkpoint_uri=uri,
         cap_micro_usd=order.cap_micro_usd,
@@ -98,9 +109,15 @@ def run_terms(order: Order, places: Places) -> RunTerms:
 
 
 def blockers(order: Order, places: Places, environ: Mapping[str, str]) -> list[Finding]:
-    """Everything that would make a local launch fail or surprise, all at once; empty if nothing does."""
-    found = spec_blockers(order.plan.spec, order.plan.base_dir, environ)
-    found += _room(order.candidate, order.checkpoint_uri(places), places)
+    """Everything that would make a launch fail or surprise, all at once; empty if nothing does."""
+    spec, base_dir = order.plan.spec, order.plan.base_dir
+    found = spec_blockers(spec, base_dir, environ, infra=order.infra)
+    uri = order.checkpoint_uri(places)
+    if order.infra == "local":
+        found += _room(order.candidate, uri, places)
+    elif not found:
+        job = job_document(spec, base_dir, order.candidate, order.run_id, uri)
+        found += rented.blockers(spec, order.candidate, job)
     if order.micro_usd_per_hour != 0 and order.cap_micro_usd is None and not order.choices.no_cap:
         message = "a run that costs money needs a cap"
         found.append(
@@ -109,11 +126,13 @@ def blockers(order: Order, places: Places, environ: Mapping[str, str]) -> list[F
     return found
 
 
-def spec_blockers(spec: FineTuneSpec, base_dir: Path, environ: Mapping[str, str]) -> list[Finding]:
+def spec_blockers(
+    spec: FineTuneSpec, base_dir: Path, environ: Mapping[str, str], *, infra: str = "local"
+) -> list[Finding]:
     """Those that need no estimate to be found."""
-    found = list(unsupported(spec, for_launch=True))
+    found = list(unsupported(spec, for_launch=True, infra=infra))
     found += _files(spec, base_dir)
-    found += _software()
+    found += _software() if infra == "local" else ()
     found += _secrets(spec, environ)
     return found
 
@@ -126,7 +145,7 @@ def dry_run_document(order: Order, places: Places, found: Sequence[Finding]) -> 
         "run_id": order.run_id,
         "created": False,
         "state": None,
-        "infra": "local",
+        "infra": order.infra,
         "plan_hash": order.plan.plan_hash,
         "candidate_id": order.candidate.candidate_id,
         "offer": candidate["offer"],
@@ -135,10 +154,21 @@ def dry_run_document(order: Order, places: Places, found: Sequence[Finding]) -> 
         "estimate": {"cost_usd": candidate["cost_usd"], "wall_clock_h": candidate["wall_clock_h"]},
         "checkpoint_uri": order.checkpoint_uri(places),
         "dry_run": True,
-        "backend_document": None,
+        "backend_document": None if found else backend_document(order, places),
         "blockers": [{"code": row.code, "message": str(row), "hint": row.hint} for row in found],
         "warnings": [],
     }
+
+
+def backend_document(order: Order, places: Places) -> str | None:
+    """The YAML that SkyPilot would get, None for a local run.
+
+    Raises:
+        LaunchError: SkyPilot can rent none of the machines.
+    """
+    if order.infra == "local":
+        return None
+    return task_yaml(request_of(order.run_id, run_terms(order, places), places.bundle(order.run_id, 1)))
 
 
 def _files(spec: FineTuneSpec, base_dir: Path) -> Iterator[Finding]:

@@ -218,7 +218,9 @@ class EnvironmentSection(Section):
     """What the worker's machine needs."""
 
     image: Text | None = Field(default=None, description="Container image")
-    python: PythonVersion | None = Field(default=None, description="As in 3.11")
+    python: PythonVersion | None = Field(
+        default=None, description="As in 3.11; or the path of an interpreter that has all requirements"
+    )
     packages: Texts = Field(default=(), description="Further pip requirements")
     setup: Text | None = Field(default=None, description="Shell lines run once before training")
     env: dict[Name, WrittenText] = Field(default_factory=dict, description="Plain environment variables")

@@ -25,7 +25,7 @@ from planner import units
 MAX_NODES = 1024
 RUN_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
 ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,254}$"
-PYTHON_VERSION = r"^3\.[0-9]{1,2}$"
+PYTHON_VERSION = r"^(3\.[0-9]{1,2}|/[^\s]+)$"
 
 
 def listed(value: Any) -> Any:
@@ -122,7 +122,9 @@ RunName = Annotated[
 ]
 PythonVersion = Annotated[
     WrittenText,
-    AfterValidator(_matching(PYTHON_VERSION, "write a version as in 3.11")),
+    AfterValidator(
+        _matching(PYTHON_VERSION, "write a version as in 3.11, or the path of an interpreter on the machine")
+    ),
     Field(json_schema_extra={"pattern": PYTHON_VERSION}),
 ]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=4096)]

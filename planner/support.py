@@ -12,17 +12,18 @@ _METHODS = ("full", "lora", "dora", "rslora")
 _OPTIMIZERS = ("adamw", "adamw_fused", "adafactor", "sgd")
 
 
-def unsupported(spec: FineTuneSpec, *, for_launch: bool = False) -> list[Finding]:
+def unsupported(spec: FineTuneSpec, *, for_launch: bool = False, infra: str = "local") -> list[Finding]:
     """Everything asked for that is not built yet, code `not_yet_supported`, with dotted paths and no places.
 
     Args:
         spec: The whole spec.
         for_launch: Also what only running needs; an estimate may know more than the worker can do.
+        infra: Where it shall run: local or skypilot.
     """
     found = list(_estimating(spec))
     if for_launch:
         found += _training(spec)
-        found += _surroundings(spec)
+        found += _surroundings(spec, infra)
         found += _places(spec)
     return found
 
@@ -58,14 +59,15 @@ def _training(spec: FineTuneSpec) -> Iterator[Finding]:
         yield _not_yet("goal.metric", "stopping at a metric", "leave it out")
 
 
-def _surroundings(spec: FineTuneSpec) -> Iterator[Finding]:
+def _surroundings(spec: FineTuneSpec, infra: str) -> Iterator[Finding]:
     if spec.track != "none":
         yield _not_yet("track", f"tracking with {spec.track}", "leave it out")
     if spec.notify:
         yield _not_yet("notify", "notifying", "leave it out")
-    for key in ("image", "python", "packages", "setup"):
+    for key in ("image", "python", "packages", "setup") if infra == "local" else ("image",):
         if getattr(spec.environment, key):
-            yield _not_yet(f"environment.{key}", f"environment.{key} on this machine", "leave it out")
+            where = "on this machine" if infra == "local" else "on rented machines"
+            yield _not_yet(f"environment.{key}", f"environment.{key} {where}", "leave it out")
 
 
 def _places(spec: FineTuneSpec) -> Iterator[Finding]:

@@ -95,7 +95,7 @@ def task_document(request: LaunchRequest) -> dict[str, Any]:
         },
         "envs": {**request.env, "TUNEPLAN_RUN_ID": request.run_id, "TUNEPLAN_ATTEMPT": str(request.attempt)},
         "secrets": dict.fromkeys(request.secrets),
-        "setup": "\n".join((_FORGET_CREDENTIALS, *request.setup)),
+        "setup": _setup_script(request),
         "run": _run_script(request),
     }
     return {key: value for key, value in document.items() if value not in ("", {})}
@@ -182,16 +182,29 @@ def _label(text: str) -> str:
     return re.sub(r"[^a-z0-9_-]", "-", text.lower())[:63]
 
 
-_FORGET_CREDENTIALS = "\n".join(
-    ("cd ~ && rm -rf \\", *(f"  {path} \\" for path in _SENT_CREDENTIALS), "  ; cd - > /dev/null")
-)
+_EMPTY_SCRIPT = 'case "$0" in */sky_app_* | */sky_setup_*) : > "$0" ;; esac'
+
+
+def _setup_script(request: LaunchRequest) -> str:
+    """The user's credential files are gone, and the values of secrets in files too, before anything else runs.
+
+    SkyPilot runs this from a file that holds the values, in a shell that writes them into its history. The shell
+    has read the whole block by then, so the file can be emptied.
+    """
+    sent = " ".join(f"~/{path}" for path in _SENT_CREDENTIALS)
+    lines = (
+        _EMPTY_SCRIPT,
+        "unset HISTFILE",
+        f"rm -rf {sent}",
+        *request.setup,
+    )
+    return "{\n" + "\n".join(lines) + "\n}\n"
 
 
 def _run_script(request: LaunchRequest) -> str:
     """Only our bundle is imported from, and a worker that outlives its limit is ended from outside.
 
-    SkyPilot writes the values of secrets into files of the machine: its job program, this script, the shell's
-    history. All have been read by now (of this script the whole block), so they are emptied first.
+    SkyPilot's job program and this script hold the values of secrets; both have been read, so they are emptied.
     """
     limit = ""
     if request.max_duration_s is not None:
@@ -199,8 +212,9 @@ def _run_script(request: LaunchRequest) -> str:
         limit = f"timeout --signal=TERM --kill-after={_STOP_GRACE_S} {limit_s:.0f} "
     return (
         "{\n"
-        '  case "$0" in */sky_app_*) : > "$0" ;; esac\n'
+        f"  {_EMPTY_SCRIPT}\n"
         '  for file in ~/.sky/sky_app/sky_job_* ~/.bash_history; do [ ! -f "$file" ] || : > "$file"; done\n'
+        "  unset HISTFILE\n"
         '  export PYTHONPATH="$PWD" PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1\n'
         f"  exec {limit}{shlex.quote(request.python)} -m jobs.train job.json\n"
         "}\n"

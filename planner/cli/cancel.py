@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from planner.cli.context import App, pass_app
-from planner.cli.desk import open_desk
+from planner.cli.desk import open_desk_of
 from planner.cli.output import echo_err, emit_json, output_option
 from planner.cli.run_text import state_text
 from planner.cli.waiting import wait_for_end
@@ -24,8 +24,7 @@ def command(app: App, run: str, grace: float, no_wait: bool, output: str) -> Non
     """Cancel RUN: its worker commits a checkpoint and ends. `plan resume` can go on from there."""
     from planner.launch import cancel
 
-    with open_desk(app) as desk:
-        before = desk.store.find(run)
+    with open_desk_of(app, run) as (desk, before):
         found = cancel(desk, before, grace_s=grace)
     if before.final:
         echo_err(f"{found.run_id} was over already")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from planner.monitor import observe
 from planner.places import Places
 from planner.runs import Run, utc_text
 from planner.store import Store
+from providers.launcher import Launcher
 from providers.local import LocalLauncher
 
 if TYPE_CHECKING:
@@ -19,13 +21,21 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def open_desk(app: App) -> Iterator[Desk]:
-    """Ledger and launcher of this machine, closed at the end."""
+def open_desk(app: App, infra: str = "local") -> Iterator[Desk]:
+    """Ledger and launcher, closed at the end."""
     from planner.launch import Desk
 
     places = Places(app.directories.state)
     with Store(places.ledger) as store:
-        yield Desk(store, launcher(app), places, clock(app))
+        yield Desk(store, launcher(app, infra), places, clock(app))
+
+
+@contextmanager
+def open_desk_of(app: App, run: str) -> Iterator[tuple[Desk, Run]]:
+    """A run, by the beginning of its id, and a desk with its launcher."""
+    with open_desk(app) as desk:
+        found = desk.store.find(run)
+        yield replace(desk, launcher=launcher(app, found.terms.infra)), found
 
 
 @contextmanager
@@ -35,8 +45,12 @@ def open_ledger(app: App) -> Iterator[Store]:
         yield store
 
 
-def launcher(app: App) -> LocalLauncher:
-    """The backend of local runs."""
+def launcher(app: App, infra: str) -> Launcher:
+    """The backend of runs: local or skypilot."""
+    if infra == "skypilot":
+        from providers.skypilot import SkyPilotLauncher
+
+        return SkyPilotLauncher()
     return LocalLauncher(Places(app.directories.state).local, python=sys.executable)
 
 
@@ -45,13 +59,15 @@ def clock(app: App) -> Callable[[], str]:
     return lambda: utc_text(app.now())
 
 
-def refresh(app: App, store: Store, run: Run) -> tuple[Run, tuple[int, ...]]:
+def refresh(app: App, store: Store, run: Run, *, ask: bool = False) -> tuple[Run, tuple[int, ...]]:
     """The run as it is now and its living processes.
 
-    Asking this machine costs a few small files; for any other place the ledger says what was last observed.
+    Asking this machine costs a few small files; any other place is asked only if `ask` says so, because that
+    takes seconds: else the ledger says what was last observed.
     """
-    if run.terms.infra != "local":
+    if run.final or (run.terms.infra != "local" and not ask):
         return run, ()
-    backend = launcher(app)
+    backend = launcher(app, run.terms.infra)
     run = observe(store, backend, run, utc_text(app.now()))
-    return run, () if run.final else backend.status(run.run_id).pids
+    is_here = run.terms.infra == "local" and not run.final
+    return run, backend.status(run.run_id).pids if is_here else ()

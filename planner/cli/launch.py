@@ -13,6 +13,7 @@ from planner.cli.desk import open_desk
 from planner.cli.output import confirm, echo_err, emit_json, output_option
 from planner.cli.run_text import state_text
 from planner.cli.waiting import raise_for, wait_for_end
+from planner.runs import RESUMABLE
 from planner.units import parse_duration_s, parse_usd
 from providers.errors import UsageError
 
@@ -33,13 +34,18 @@ Examples:
   plan launch spec.yaml --infra local
   plan launch plan.json --infra local --run-id goat-1 --yes --wait
   plan launch spec.yaml --infra local --dry-run -o json
+  plan launch plan.json --infra skypilot --cap 50 --dry-run
 """
 
 
 @click.command("launch", epilog=_EXAMPLE)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
-    "--infra", type=click.Choice(["local", "skypilot"]), help="Where: this machine, or rented ones."
+    "--infra",
+    type=click.Choice(["local", "skypilot"]),
+    default="skypilot",
+    show_default=True,
+    help="Where: this machine, or rented ones.",
 )
 @click.option("--candidate", metavar="ID", help="Another candidate of the plan than the recommended one.")
 @click.option("--run-id", help="Name of the run; the same name is never launched twice. Default: made up.")
@@ -54,7 +60,7 @@ Examples:
 def command(
     app: App,
     file: Path,
-    infra: str | None,
+    infra: str,
     candidate: str | None,
     run_id: str | None,
     cap: str | None,
@@ -66,13 +72,11 @@ def command(
     output: str,
 ) -> None:
     """Launch FILE, a plan or a spec."""
-    if infra != "local":
-        raise UsageError("launching on rented machines is not yet supported", hint="use `--infra local`")
     choices = _choices(cap, no_cap, max_duration)
-    plan, refuse = _local_plan(app, file)
-    with open_desk(app) as desk:
+    plan, refuse = _plan(app, file, infra)
+    with open_desk(app, infra) as desk:
         name, known = _run_id(desk, plan, run_id)
-        order = _order(plan, candidate, choices, name)
+        order = _order(plan, candidate, choices, name, infra)
         found = _check(desk, order, show=not known)
         if dry_run:
             _answer_dry_run(app, desk, order, found, output)
@@ -80,7 +84,8 @@ def command(
         if dry_run:
             return
         if not known:
-            confirm(f"Launch {name} on this machine?", yes=yes)
+            where = "on this machine" if infra == "local" else "on rented machines"
+            confirm(f"Launch {name} {where}?", yes=yes)
         run, created = _launch(desk, order)
     if wait:
         run = wait_for_end(app, run.run_id)
@@ -89,44 +94,43 @@ def command(
         raise_for(run)
 
 
-def _local_plan(app: App, file: Path) -> tuple[Plan, Refuse]:
-    """The plan for this machine, and how to raise what is wrong with it.
+def _plan(app: App, file: Path, infra: str) -> tuple[Plan, Refuse]:
+    """The plan for this machine or for rented ones, and how to raise what is wrong with it.
 
-    A plan that was made for rented machines is made anew from its spec.
+    A plan that was made for the other is made anew from its spec.
     """
     from planner.plan import load_plan
     from planner.specfile import load_spec
 
     if file.suffix != ".json":
         loaded = load_spec(file)
-        return _estimated(app, loaded.spec, loaded.base_dir, loaded.refuse), loaded.refuse
+        return _estimated(app, loaded.spec, loaded.base_dir, loaded.refuse, infra), loaded.refuse
     plan = load_plan(file)
-    if any(candidate.offer.market != "local" for candidate in plan.candidates):
-        plan = _estimated(app, plan.spec, plan.base_dir, _refuse)
+    if any((candidate.offer.market == "local") != (infra == "local") for candidate in plan.candidates):
+        plan = _estimated(app, plan.spec, plan.base_dir, _refuse, infra)
     return plan, _refuse
 
 
-def _estimated(app: App, spec: FineTuneSpec, base_dir: Path, refuse: Refuse) -> Plan:
+def _estimated(app: App, spec: FineTuneSpec, base_dir: Path, refuse: Refuse, infra: str) -> Plan:
     from planner.answer import estimate_spec
-    from planner.local_machine import local_snapshot
     from planner.proposal import spec_blockers
 
-    snapshot = local_snapshot(app.config.local.usd_per_hour)
     try:
-        return estimate_spec(spec, base_dir, snapshot, app.now()).plan
+        return estimate_spec(spec, base_dir, app.snapshot(infra), app.now()).plan
     except UsageError:
-        refuse(spec_blockers(spec, base_dir, os.environ))  # a missing file is rarely alone
+        refuse(spec_blockers(spec, base_dir, os.environ, infra=infra))  # a missing file is rarely alone
         raise
 
 
-def _order(plan: Plan, candidate_id: str | None, choices: Choices, run_id: str) -> Order:
+def _order(plan: Plan, candidate_id: str | None, choices: Choices, run_id: str, infra: str) -> Order:
     from planner.errors import NothingFitsError
     from planner.proposal import Order
 
     chosen = candidate_id or plan.recommended
     if chosen is None:
-        why = "`plan estimate SPEC --infra local` shows why"
-        raise NothingFitsError("the job does not fit on this machine", hint=why)
+        where = "this machine" if infra == "local" else "any machine that may be rented"
+        why = f"`plan estimate SPEC{' --infra local' if infra == 'local' else ''}` shows why"
+        raise NothingFitsError(f"the job does not fit on {where}", hint=why)
     return Order(plan, plan.candidate(chosen), choices, run_id)
 
 
@@ -192,13 +196,20 @@ def _answer(app: App, run: Run, created: bool, output: str) -> None:
         return
     known = "" if created else ", which was launched before"
     click.echo(f"{run.run_id}: {state_text(run.state)}{known}")
+    if run.state in RESUMABLE:
+        echo_err(f"`plan resume {run.run_id}` goes on from the last committed checkpoint")
+        return
     echo_err(f"`plan status {run.run_id}` and `plan logs -f {run.run_id}` show how it goes")
 
 
 def _answer_dry_run(app: App, desk: Desk, order: Order, found: list[Finding], output: str) -> None:
-    from planner.proposal import dry_run_document
+    from planner.proposal import backend_document, dry_run_document
 
     if output == "json":
         emit_json("launch", dry_run_document(order, desk.places, found), now=app.now())
     elif not found:
-        click.echo(f"{order.run_id}: nothing stands against it; dry run, nothing was started")
+        document = backend_document(order, desk.places)
+        if document is not None:
+            click.echo(document, nl=False)
+        told = f"{order.run_id}: nothing stands against it; dry run, nothing was started"
+        click.echo(told, err=document is not None)

@@ -6,17 +6,15 @@ from planner.candidates import Candidate
 from planner.money import usd_text_of_micro
 from planner.proposal import Order
 from planner.quantiles import Quantiles
+from planner.rented import alternatives
 
 
 def render_order(order: Order) -> str:
     """What, where, how long, how much, and what protects the money."""
     spec, chosen = order.plan.spec, order.candidate
-    offer = chosen.offer
-    vcpus = "" if offer.vcpus is None else f"{offer.vcpus:g} cores, "
-    ram = "" if offer.ram_gib is None else f"{offer.ram_gib:.0f} GiB"
     rows = [
         ("run", f"{order.run_id}: {spec.task}, {spec.method.kind} on {spec.model.id}"),
-        ("where", f"this machine ({vcpus}{ram})"),
+        ("where", _where(order)),
         (
             "memory",
             f"{chosen.memory.reserved_gib:.1f} GiB of {chosen.memory.limit_gib:.1f}: {chosen.verdict}",
@@ -26,6 +24,20 @@ def render_order(order: Order) -> str:
         ("cap", _cap(order)),
     ]
     return "\n".join(f"{name:<7} {text}" for name, text in rows)
+
+
+def _where(order: Order) -> str:
+    chosen = order.candidate
+    offer = chosen.offer
+    if order.infra == "local":
+        vcpus = "" if offer.vcpus is None else f"{offer.vcpus:g} cores, "
+        ram = "" if offer.ram_gib is None else f"{offer.ram_gib:.0f} GiB"
+        return f"this machine ({vcpus}{ram})"
+    place = "/".join(part for part in (offer.cloud, offer.region, offer.zone) if part)
+    machine = f"{chosen.nodes} x {offer.instance_type or place} ({offer.gpus_per_node} x {offer.gpu})"
+    others = len(alternatives(order.plan, chosen))
+    then = f"; if it cannot be had, {others} others in the plan's order" if others else ""
+    return f"{machine} in {place}, {offer.market.replace('_', '-')}, through SkyPilot{then}"
 
 
 def _cost(chosen: Candidate) -> str:

@@ -18,8 +18,8 @@ def command(app: App, run: str, follow: bool, tail: int | None) -> None:
     from collections import deque
 
     with open_ledger(app) as store:
-        run_id = store.find(run).run_id
-    backend = launcher(app)
+        found = store.find(run)
+    run_id, backend = found.run_id, launcher(app, found.terms.infra)
     if tail is not None and not follow:
         for line in deque(backend.logs(run_id), maxlen=tail):
             click.echo(line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from planner.cli.context import App, pass_app
-from planner.cli.desk import open_desk
+from planner.cli.desk import open_desk_of
 from planner.cli.output import confirm, echo_err, emit_json, output_option
 from planner.cli.run_text import state_text
 from planner.cli.waiting import raise_for, wait_for_end
@@ -35,9 +35,8 @@ def command(
         limit_s = None if max_duration is None else parse_duration_s(max_duration)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    with open_desk(app) as desk:
-        found = desk.store.find(run)
-        confirm(f"Resume {found.run_id} on this machine {_from(found)}?", yes=yes)
+    with open_desk_of(app, run) as (desk, found):
+        confirm(f"Resume {found.run_id} {_where(found)} {_from(found)}?", yes=yes)
         found = resume(desk, found, cap_micro_usd=cap_micro, max_duration_s=limit_s)
     if wait:
         found = wait_for_end(app, found.run_id)
@@ -48,6 +47,10 @@ def command(
         echo_err(f"`plan status {found.run_id}` and `plan logs -f {found.run_id}` show how it goes")
     if wait:
         raise_for(found)
+
+
+def _where(run: Run) -> str:
+    return "on this machine" if run.terms.infra == "local" else "on rented machines"
 
 
 def _from(run: Run) -> str:

@@ -18,7 +18,7 @@ from planner.run_document import run_document
 def command(app: App, run: str, output: str) -> None:
     """Show how RUN is; the beginning of its id is enough."""
     with open_ledger(app) as store:
-        found, pids = refresh(app, store, store.find(run))
+        found, pids = refresh(app, store, store.find(run), ask=True)
     if output == "json":
         emit_json("status", {"run": run_document(found, pids=pids)}, now=app.now())
     else:

@@ -12,7 +12,7 @@ from planner.errors import CapReachedError, RunCancelledError, RunFailedError
 from planner.runs import Run
 from providers.errors import TuneplanError
 
-_POLL_S = 0.5
+_POLL_S = {"local": 0.5, "skypilot": 5.0}
 
 
 def wait_for_end(app: App, run_id: str, timeout_s: float | None = None) -> Run:
@@ -25,7 +25,7 @@ def wait_for_end(app: App, run_id: str, timeout_s: float | None = None) -> Run:
     told = None
     while True:
         with open_ledger(app) as store:
-            run, _ = refresh(app, store, store.find(run_id))
+            run, _ = refresh(app, store, store.find(run_id), ask=True)
         if (run.state, run.state_reason) != told:
             told = (run.state, run.state_reason)
             echo_err(
@@ -35,7 +35,7 @@ def wait_for_end(app: App, run_id: str, timeout_s: float | None = None) -> Run:
             return run
         if deadline is not None and time.monotonic() >= deadline:
             raise TuneplanError(f"run {run_id} is still {run.state}", code="timeout")
-        time.sleep(_POLL_S)
+        time.sleep(_POLL_S[run.terms.infra])
 
 
 def is_resting(run: Run) -> bool:

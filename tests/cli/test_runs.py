@@ -116,8 +116,10 @@ def test_a_priced_machine_needs_a_cap(orders: Path, plan_home: Path) -> None:
     assert plan("launch", *LOCAL, "--cap", "3", "--no-cap", code=2).stdout == ""
 
 
-def test_rented_machines_are_not_yet_supported(orders: Path) -> None:
-    assert "not yet supported" in plan("launch", str(SPEC), "--yes", code=2).stderr
+def test_a_rented_machine_needs_a_place_for_checkpoints_that_both_reach(orders: Path) -> None:
+    refused = plan("launch", str(SPEC), "--yes", "--no-cap", code=2).stderr
+    assert "checkpoints.uri" in refused
+    assert "no runs" in plan("runs").stdout + plan("runs").stderr
 
 
 def test_a_saved_plan_is_launched_as_it_is(orders: Path, tmp_path: Path) -> None:
@@ -142,6 +144,15 @@ def test_a_killed_run_is_preempted_resumed_and_reported(orders: Path) -> None:
     report = answer("report", "goat-1")
     assert report["recoveries"] == 1
     plan("resume", "goat-1", "--yes", code=2)
+
+
+def test_launching_a_run_that_is_over_says_how_to_go_on(orders: Path) -> None:
+    preempted(orders)
+    result = plan("launch", *LOCAL, "--yes")
+    assert "! preempted, which was launched before" in result.stdout
+    assert "plan resume goat-1" in result.stderr
+    assert "still counting" not in plan("status", "goat-1").stdout
+    assert len(starts(orders)) == 1
 
 
 def test_resume_asks_first(orders: Path) -> None:

@@ -1,14 +1,14 @@
 """Loaded at start-up by the bed's SkyPilot API server and its children, by nobody else.
 
 SkyPilot's jobs controller polls nothing until a public address answers, which never happens on a machine without
-internet; and it polls every 15 s, which would make each recovery test half a minute longer.
+internet; and it polls every 15 s, which would make each recovery half a minute longer; each poll costs a second of CPU.
 """
 
 import importlib.abc
 import importlib.machinery
 import sys
 
-POLL_S = 2.0
+POLL_S = 4.0
 
 
 async def _reachable():

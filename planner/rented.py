@@ -1,0 +1,126 @@
+"""What a run on rented machines needs beyond a local one: other machines to try, its files, its Python.
+
+The ledger keeps it in the candidate's document, under `rented`.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from jobs.spec import JobSpec
+from planner.candidates import Candidate
+from planner.errors import Finding
+from planner.estimate_document import offer_from_document
+from planner.offer_document import offer_document
+from planner.plan import Plan
+from planner.spec import FineTuneSpec
+from providers.launcher import LaunchRequest
+from providers.offers import Offer
+
+_MOST_ALTERNATIVES = 30
+_LARGEST_INPUTS_BYTES = 2**30
+#: Clouds whose machines may share a disk with this one.
+_SHARED_DISK = frozenset({"slurm"})
+
+
+def alternatives(plan: Plan, chosen: Candidate) -> list[Offer]:
+    """Other machines that can run the very same job document, in the plan's order."""
+    same = [other.offer for other in plan.candidates if _shape(other) == _shape(chosen) and other != chosen]
+    return [offer for offer in same if offer.market != "local"][:_MOST_ALTERNATIVES]
+
+
+def terms_document(plan: Plan, chosen: Candidate) -> dict[str, Any]:
+    """What the ledger keeps."""
+    spec = plan.spec
+    return {
+        "alternatives": [offer_document(offer) for offer in alternatives(plan, chosen)],
+        "max_usd_per_hour": spec.where.max_usd_per_hour,
+        "python": spec.environment.python,
+        "setup": _setup(spec),
+    }
+
+
+def complete(request: LaunchRequest, terms: Mapping[str, Any]) -> LaunchRequest:
+    """The request with what `terms_document` kept."""
+    return replace(
+        request,
+        offers=(*request.offers, *(offer_from_document(offer) for offer in terms["alternatives"])),
+        max_usd_per_hour=terms["max_usd_per_hour"],
+        python=terms["python"] or request.python,
+        setup=tuple(terms["setup"]),
+    )
+
+
+def machine_got(candidate: Mapping[str, Any], got: Offer | None) -> Offer | None:
+    """The priced offer that the backend's machine is, None if it is none of those that were asked for."""
+    rented = candidate.get("rented")
+    if got is None or rented is None:
+        return None
+    asked = [offer_from_document(row) for row in (candidate["offer"], *rented["alternatives"])]
+    same = [offer for offer in asked if _place(offer) == _place(got)]
+    in_zone = [offer for offer in same if offer.zone == got.zone]
+    return next(iter(in_zone or same), None)
+
+
+def take_inputs_along(job: JobSpec) -> tuple[JobSpec, dict[str, Path]]:
+    """The job with its local files below `inputs/` of the bundle, and which file goes where."""
+    taken: dict[str, Path] = {}
+
+    def inside(text: str | None, name: str, *, is_file: bool = True) -> str | None:
+        if text is None or not Path(text).is_absolute():
+            return text
+        target = f"inputs/{name}{Path(text).suffix if is_file else ''}"
+        taken[target] = Path(text)
+        return target
+
+    train, held_out = inside(job.data.train, "train") or job.data.train, inside(job.data.eval, "eval")
+    model = inside(job.model.path, "model", is_file=False)
+    data = replace(job.data, train=train, eval=held_out)
+    return replace(job, data=data, model=replace(job.model, path=model)), taken
+
+
+def blockers(spec: FineTuneSpec, chosen: Candidate, job: JobSpec) -> Iterator[Finding]:
+    """What makes a rented machine useless for this job."""
+    if spec.checkpoints.uri is None or chosen.offer.cloud not in _SHARED_DISK:
+        message = f"a machine of {chosen.offer.cloud} cannot write checkpoints to {job.checkpoints.uri}"
+        hint = "today it must be a path that this machine and a Slurm cluster share"
+        yield Finding(message, path="checkpoints.uri", code="not_yet_supported", hint=hint)
+    size = sum(_size_bytes(path) for path in take_inputs_along(job)[1].values())
+    if size > _LARGEST_INPUTS_BYTES:
+        message = f"model and data are {size / 2**30:.1f} GiB of local files, too much to send along"
+        yield Finding(message, path="model.id", code="inputs_too_large", hint="use a model of the hub")
+
+
+def _shape(candidate: Candidate) -> tuple[object, ...]:
+    """What the job document depends on."""
+    return (
+        candidate.nodes,
+        candidate.offer.gpus_per_node,
+        candidate.parallelism,
+        candidate.micro_batch,
+        candidate.grad_accum,
+        candidate.gradient_checkpointing,
+    )
+
+
+def _place(offer: Offer) -> tuple[object, ...]:
+    return offer.cloud, offer.region, offer.gpu, offer.gpus_per_node
+
+
+def _setup(spec: FineTuneSpec) -> list[str]:
+    """Shell lines; a Python that the user names has everything already."""
+    given = spec.environment
+    python = given.python or "python3"
+    lines = [] if given.python else [f"{python} -m pip install --quiet -r requirements.txt"]
+    if given.packages:
+        lines.append(f"{python} -m pip install --quiet {shlex.join(given.packages)}")
+    return lines + ([given.setup] if given.setup else [])
+
+
+def _size_bytes(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
