@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from planner.deadline.models import FloatArray, SpotModels
+from planner.deadline.models import DOWN, UP, FloatArray, SpotModels
 
 #: Hours over which old evidence fades (zones change their regime) and the power of one observation.
 MEMORY_H = 24.0
@@ -18,6 +18,7 @@ class ZoneBelief:
         """Start from the prior, with nothing seen."""
         ends = np.clip(1 - np.exp(-models.hazard_per_h * tick_h), 1e-5, 1 - 1e-5)
         self._models = models
+        self._edges = np.append(models.age_edges_h, np.inf)
         self._tick_h = tick_h
         self._fade = float(np.exp(-tick_h / MEMORY_H))
         self._log_end, self._log_stay = np.log(ends), np.log(1 - ends)
@@ -55,7 +56,15 @@ class ZoneBelief:
             self._weights = weight / weight.sum()
         return self._weights
 
-    def hazard_per_h(self, state: int) -> float:
-        """Expected rate at which a spell in `state` ends: at its age if it runs now, else when fresh."""
-        bucket = self.bucket() if self.up == state else 0
-        return float(self.weights() @ self._models.hazard_per_h[:, state, bucket])
+    def survival(self, horizon_h: float, scale: float = 1.0) -> float:
+        """Chance that an up spell of today's age lasts `horizon_h` more, its rates scaled."""
+        return self._lasts(UP, self.age_h if self.up else 0.0, horizon_h, scale)
+
+    def lasts(self, horizon_h: float) -> float:
+        """Chance that the zone stays as it is for `horizon_h`."""
+        return self._lasts(self.up or DOWN, self.age_h, horizon_h, 1.0)
+
+    def _lasts(self, state: int, age_h: float, horizon_h: float, scale: float) -> float:
+        edges = self._edges
+        overlap = np.clip(np.minimum(edges[1:], age_h + horizon_h) - np.maximum(edges[:-1], age_h), 0.0, None)
+        return float(self.weights() @ np.exp(-scale * (self._models.hazard_per_h[:, state] @ overlap)))

@@ -14,45 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from planner.deadline.models import DOWN, UP, FloatArray, SpotModels
+from planner.deadline.problem import Problem
 
 Values = npt.NDArray[np.float32]
 _BIG = 1e9
 _BLOCK = 24
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What a table is for; all that its values depend on besides the models.
-
-    Attributes:
-        work_steps: Most work, in steps.
-        slack_parts: Most slack, in parts.
-        step_h: Length of a step.
-        parts: Parts of a step.
-        overhead_steps: Start-up of a machine, in steps (may be fractional).
-        spot_price: Spot price over the on-demand price.
-        tick_steps: Time that is billed as a whole, in steps.
-        own_loss: How often our machine is lost while the market stays, over how often the market goes.
-    """
-
-    work_steps: int
-    slack_parts: int
-    step_h: float
-    parts: int
-    overhead_steps: float
-    spot_price: float
-    tick_steps: float
-    own_loss: float = 0.0
-
-    @property
-    def steps(self) -> int:
-        """Longest time left, in steps."""
-        return self.work_steps + -(-self.slack_parts // self.parts)
-
-    @property
-    def levels(self) -> int:
-        """Steps after which a machine started now is ready, at least 1."""
-        return max(1, math.ceil(self.overhead_steps - 1e-9))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,77 @@
+"""The problem that a value table solves, and the grid it is solved on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+#: Parts of a step that work and slack are counted in.
+PARTS = 2
+#: Steps to choose from: the finest whose grid is small enough to be solved in about a second.
+_STEPS_H = (1 / 6, 1 / 4, 1 / 3, 1 / 2, 1.0)
+_MOST_CELLS = 170_000
+#: Slack beyond this is worth nothing more.
+_MOST_SLACK_H = 96.0
+
+
+@dataclass(frozen=True)
+class Problem:
+    """All that the values depend on besides the models.
+
+    Attributes:
+        work_steps: Most work, in steps.
+        slack_parts: Most slack, in parts.
+        step_h: Length of a step.
+        parts: Parts of a step.
+        overhead_steps: Start-up of a machine, in steps (may be fractional).
+        spot_price: Spot price over the on-demand price.
+        tick_steps: Time that is billed as a whole, in steps.
+        own_loss: How often our machine is lost while the market stays, over how often the market goes.
+    """
+
+    work_steps: int
+    slack_parts: int
+    step_h: float
+    parts: int
+    overhead_steps: float
+    spot_price: float
+    tick_steps: float
+    own_loss: float = 0.0
+
+    @property
+    def steps(self) -> int:
+        """Longest time left, in steps."""
+        return self.work_steps + -(-self.slack_parts // self.parts)
+
+    @property
+    def levels(self) -> int:
+        """Steps after which a machine started now is ready, at least 1."""
+        return max(1, math.ceil(self.overhead_steps - 1e-9))
+
+
+def posed(
+    work_h: float, deadline_h: float, overhead_h: float, tick_h: float, spot_price: float, own_loss: float
+) -> Problem:
+    """The problem on the finest grid that is quick to solve: 10 minutes up to about 48 h of work in 92 h.
+
+    >>> posed(48, 52, 0.2, 1 / 6, 0.3, 0.0).step_h * 60
+    10.0
+    >>> posed(200, 240, 0.2, 1 / 6, 0.3, 0.0).step_h * 60
+    20.0
+    """
+    slack_h = min(max(deadline_h - work_h, 0.0), _MOST_SLACK_H)
+    for step_h in _STEPS_H:
+        work_steps = math.ceil((work_h + overhead_h) / step_h) + 2
+        slack_parts = math.ceil(slack_h / step_h * PARTS) + 2
+        if work_steps * slack_parts <= _MOST_CELLS:
+            break
+    return Problem(
+        work_steps=work_steps,
+        slack_parts=slack_parts,
+        step_h=step_h,
+        parts=PARTS,
+        overhead_steps=overhead_h / step_h,
+        spot_price=spot_price,
+        tick_steps=min(1.0, tick_h / step_h),
+        own_loss=own_loss,
+    )
