@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from providers.gpus import CPU, canonical_gpu
 
+_GPUS = Path(__file__).parent / "data" / "gpus.json"
 # A matmul reaches about this share of a dense peak where nobody has published a measurement.
 ATTAINABLE_SHARE = 0.78
 # One core of a server CPU with AVX2 or AVX-512 in fp32 matmul as torch runs it, measured on small models.
@@ -61,8 +62,7 @@ class GpuFacts:
 
 @lru_cache(maxsize=1)
 def _table() -> dict[str, dict[str, Any]]:
-    text = resources.files("planner").joinpath("data", "gpus.json").read_text(encoding="utf-8")
-    table: dict[str, dict[str, Any]] = json.loads(text)
+    table: dict[str, dict[str, Any]] = json.loads(_GPUS.read_text(encoding="utf-8"))
     return table
 
 

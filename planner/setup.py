@@ -111,3 +111,14 @@ class TrainingSetup:
     real_tokens_share: float = 1.0
     compiled: bool = False
     generated_tokens: int = 256
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """Everything but micro-batch and lengths; of the accumulation only whether there is any."""
+        parallel = self.parallelism
+        return (
+            self.arch, self.task, self.adapter, self.quantization, self.precision, self.optimizer,
+            self.grad_accum > 1, self.gradient_checkpointing, self.attention, self.fused_loss, self.labels,
+            self.framework, self.offload, parallel.kind, parallel.data, parallel.tensor, parallel.pipeline,
+            self.upcast_frozen, self.keeps_quantised_inputs, self.experts_quantised, self.loss_bytes, self.compiled,
+        )  # fmt: skip

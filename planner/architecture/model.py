@@ -110,6 +110,10 @@ class ModelArchitecture:
     extra_parameters: int = 0
     source: str = ""
 
+    def __hash__(self) -> int:
+        """Of what tells models apart; all fields would cost microseconds a look-up."""
+        return hash((self.id, self.revision, self.hidden, self.layers, self.vocab, self.kv_heads))
+
     @property
     def q_size(self) -> int:
         """Width of all query heads together."""

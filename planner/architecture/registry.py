@@ -6,7 +6,6 @@ import difflib
 import json
 from dataclasses import replace
 from functools import lru_cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,12 @@ from planner.architecture.hf_config import read_config
 from planner.architecture.model import ModelArchitecture
 from providers.errors import UsageError
 
+_MODELS = Path(__file__).parents[1] / "data" / "models.json"
+
 
 @lru_cache(maxsize=1)
 def _registry() -> dict[str, Any]:
-    text = resources.files("planner").joinpath("data", "models.json").read_text(encoding="utf-8")
-    registry: dict[str, Any] = json.loads(text)
+    registry: dict[str, Any] = json.loads(_MODELS.read_text(encoding="utf-8"))
     return registry
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
 
 from planner.memory.activations import BlockActivations, block_activations
 from planner.memory.constants import CONSTANTS
@@ -11,6 +10,7 @@ from planner.memory.model_state import ModelState, model_state
 from planner.memory.precision import Widths, widths
 from planner.memory.verdict import Verdict, verdict_of
 from planner.setup import Cluster, TrainingSetup
+from planner.shape_cache import by_shape
 from planner.stacks import Stack, stack_of
 
 GIB = float(2**30)
@@ -59,7 +59,7 @@ def estimate_memory(setup: TrainingSetup, cluster: Cluster) -> MemoryEstimate:
         setup: The training.
         cluster: Where it runs.
     """
-    parts = _constants(_without_batch(setup))
+    parts = _constants(setup)
     tokens = float(setup.micro_batch * setup.sequence_tokens * parts.rows)
     phase, components = _peak(setup, parts, tokens)
     allocated = sum(components.values())
@@ -98,15 +98,10 @@ class _Parts:
     loss_per_token: float
     tail_per_token: float
     blocks: float
-    in_flight: float
     split: float
 
 
-def _without_batch(setup: TrainingSetup) -> TrainingSetup:
-    return replace(setup, micro_batch=1, sequence_tokens=1)
-
-
-@lru_cache(maxsize=4096)
+@by_shape
 def _constants(setup: TrainingSetup) -> _Parts:
     width, stack, parallel = widths(setup), stack_of(setup.framework), setup.parallelism
     arch = setup.arch
@@ -130,7 +125,6 @@ def _constants(setup: TrainingSetup) -> _Parts:
         loss_per_token=_loss_bytes(setup, stack) * arch.vocab / parallel.tensor,
         tail_per_token=tail,
         blocks=(arch.layers + arch.decoder_layers) / parallel.pipeline,
-        in_flight=float(min(parallel.pipeline, setup.grad_accum)),
         split=1.0 / parallel.tensor,
     )
 
@@ -153,7 +147,7 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float) -> tuple[str, dict
             per_block /= parts.blocks
     else:
         per_block, working = one, block.backward * tokens * parts.split
-    kept = per_block * parts.blocks * parts.in_flight
+    kept = per_block * parts.blocks * min(setup.parallelism.pipeline, setup.grad_accum)
     # Under FSDP with adapters the gradients of the blocks' inputs stay until the backward pass ends.
     wrapped = setup.adapter is not None and setup.parallelism.kind == "fsdp"
     lasting = kept if setup.gradient_checkpointing and wrapped else 0.0

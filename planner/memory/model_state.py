@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 from planner.architecture import ModelArchitecture, adapter_parameters, parameter_counts
 from planner.memory.precision import Widths, is_sharded, widths
 from planner.setup import TrainingSetup
+from planner.shape_cache import by_shape
 
 # nf4: half a byte, an absmax byte a block of 64, and its own fp32 scale every 256 blocks (double
 # quantisation).
@@ -52,13 +52,9 @@ class ModelState:
         return self.weights + self.adapters + self.optimizer + self.references
 
 
+@by_shape
 def model_state(setup: TrainingSetup) -> ModelState:
     """State of a set-up; equal for every micro-batch and sequence length."""
-    return _model_state(replace(setup, micro_batch=1, sequence_tokens=1, grad_accum=min(2, setup.grad_accum)))
-
-
-@lru_cache(maxsize=4096)
-def _model_state(setup: TrainingSetup) -> ModelState:
     width, parallel = widths(setup), setup.parallelism
     base = base_weight_bytes(setup, width)
     counts = parameter_counts(setup.arch, setup.task, setup.labels)

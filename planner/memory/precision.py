@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from planner.setup import TrainingSetup
+from planner.shape_cache import by_shape
 from planner.stacks import stack_of
 
 # State values per parameter and bytes of each; None takes the width of the weights.
@@ -49,6 +50,7 @@ def is_sharded(kind: str) -> bool:
     return kind in ("fsdp", "zero3")
 
 
+@by_shape
 def widths(setup: TrainingSetup) -> Widths:
     """Widths of a set-up.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
 
 from planner.architecture import adapter_parameters, parameter_counts
 from planner.hardware import GpuFacts
 from planner.memory.precision import is_sharded, widths
 from planner.setup import Cluster, TrainingSetup
+from planner.shape_cache import by_shape
 from planner.stacks import stack_of
 from planner.throughput.constants import TIME
 from planner.workload import attention_flops_per_token, extra_forwards, rows_of
@@ -50,13 +50,9 @@ class StepShape:
     trained: float
 
 
+@by_shape
 def step_shape(setup: TrainingSetup) -> StepShape:
     """Shape of a set-up; equal for every micro-batch and length."""
-    return _step_shape(replace(setup, micro_batch=1, sequence_tokens=1, grad_accum=1, row_tokens=None))
-
-
-@lru_cache(maxsize=4096)
-def _step_shape(setup: TrainingSetup) -> StepShape:
     arch = setup.arch
     counts = parameter_counts(arch, setup.task, setup.labels)
     expert = sum(s.count * s.inputs * s.outputs * s.share for s in counts.shapes if s.role == "expert")
