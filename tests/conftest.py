@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from difflib import unified_diff
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,29 @@ import pytest
 from click.testing import CliRunner, Result
 
 from planner.cli.main import cli
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--update-golden`: write the texts that tests compare with instead of comparing."""
+    parser.addoption("--update-golden", action="store_true", help="write tests/golden/*.txt anew")
+
+
+@pytest.fixture
+def golden(pytestconfig: pytest.Config) -> Callable[[str, str], None]:
+    """`golden(name, text)`: the text is that of tests/golden/NAME.txt, to the last character."""
+
+    def check(name: str, text: str) -> None:
+        path = GOLDEN / f"{name}.txt"
+        if pytestconfig.getoption("--update-golden"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        expected = path.read_text(encoding="utf-8")
+        lines = unified_diff(expected.splitlines(), text.splitlines(), "golden", "now", lineterm="")
+        assert text == expected, "\n".join(lines)
+
+    return check
 
 
 @pytest.fixture(autouse=True)

@@ -26,7 +26,7 @@ def render_estimate(estimate: Estimate, spec: FineTuneSpec, *, rows: int, width:
         rows: Candidates to show.
         width: Columns of the terminal.
     """
-    parts = [_head(estimate, spec)]
+    parts = [render_job(estimate, spec)]
     if estimate.candidates:
         parts += [_table(estimate, rows, width), _best(estimate.candidates[0])]
     parts.append("\n".join(_footer(estimate, min(rows, len(estimate.candidates)))))
@@ -44,7 +44,8 @@ def render_nearest(nearest: Sequence[NearestFit]) -> str:
     return "\n".join(lines)
 
 
-def _head(estimate: Estimate, spec: FineTuneSpec) -> str:
+def render_job(estimate: Estimate, spec: FineTuneSpec) -> str:
+    """What is to be done: model, work and goal."""
     question, job = estimate.question, estimate.question.job
     counts = question.counts
     method = spec.method.kind if spec.method.kind == "full" else f"{spec.method.kind} r={spec.method.rank}"

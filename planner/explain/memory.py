@@ -1,0 +1,124 @@
+"""Peak memory of the busiest GPU, component by component."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from planner.candidates import Candidate
+from planner.explain.terms import Section, Term, Value
+from planner.memory.constants import CONSTANTS
+from planner.memory.precision import widths
+from planner.pricing import Priced
+from planner.setup import TrainingSetup
+
+_SOURCE = "planner/memory: closed form, checked against published peaks (ACCURACY.md)"
+
+_FORMULAS = {
+    "weights": "parameters x bytes of one, over the shards",
+    "adapters": "trained x bytes of one, over the shards",
+    "gradients": "trained x bytes of one, as far as they exist at the peak",
+    "optimizer": "trained x (states + master copy), over the shards",
+    "optimizer_step_temporary": "a temporary as large as the weights while the optimizer steps",
+    "activations": "tokens x blocks x what a block keeps (with checkpointing: its input, and one whole block)",
+    "logits_loss": "tokens x (vocabulary x bytes of the loss + hidden states)",
+    "comm_buffers": "gathered blocks and buckets of the collectives",
+    "reference_models": "frozen copies that the task needs",
+    "kv_cache": "keys and values of the rows that are generated at once",
+    "fragmentation": "cached but unused blocks of the allocator",
+    "context": "CUDA context, kernels and communication library; on a CPU the process",
+}
+
+
+def memory(candidate: Candidate, priced: Priced) -> Section:
+    """What is in GPU memory at the peak."""
+    setup, estimate = priced.solved.fit.setup, priced.solved.fit.memory
+    terms = tuple(
+        Term(name, value, "GiB", _FORMULAS.get(name, ""), _inputs(name, setup))
+        for name, value in candidate.memory.components_gib.items()
+    )
+    total = Term("nvml", candidate.memory.nvml_gib, "GiB", f"sum, at the peak ({estimate.peak_phase})")
+    return Section("memory", "memory of one GPU", _SOURCE, terms, total, _bounds(candidate))
+
+
+def _bounds(candidate: Candidate) -> tuple[Term, ...]:
+    memory = candidate.memory
+    return (
+        Term("allocated", memory.allocated_gib, "GiB", "tensors: nvml without context and fragmentation"),
+        Term("reserved", memory.reserved_gib, "GiB", "what the allocator holds: nvml without the context"),
+        Term(
+            "upper",
+            memory.upper_gib,
+            "GiB",
+            "nvml x upper",
+            {"upper": memory.upper_gib / memory.nvml_gib},
+            error="exceeded by at most one run in twenty",
+        ),
+        Term(
+            "limit",
+            memory.limit_gib,
+            "GiB",
+            "what a process can get on this GPU",
+            {"gpu": candidate.offer.gpu},
+        ),
+        Term("verdict", candidate.verdict, "", "tensors and context with a margin, against the limit"),
+    )
+
+
+def _inputs(name: str, setup: TrainingSetup) -> dict[str, Value]:
+    found = _INPUTS.get(name)
+    return {} if found is None else found(setup)
+
+
+def _weights(setup: TrainingSetup) -> dict[str, Value]:
+    shards = setup.parallelism.data if setup.parallelism.kind == "fsdp" else 1
+    width = widths(setup).weight if setup.adapter is None else widths(setup).frozen
+    if setup.quantization != "none":
+        return {"base": setup.quantization, "unquantised bytes": width, "shards": shards}
+    return {"bytes": width, "shards": shards}
+
+
+def _trained(setup: TrainingSetup) -> dict[str, Value]:
+    return {"bytes": widths(setup).weight}
+
+
+def _gradients(setup: TrainingSetup) -> dict[str, Value]:
+    return {"bytes": widths(setup).gradient}
+
+
+def _optimizer(setup: TrainingSetup) -> dict[str, Value]:
+    width = widths(setup)
+    return {"optimizer": setup.optimizer, "states": width.state, "master": width.master}
+
+
+def _activations(setup: TrainingSetup) -> dict[str, Value]:
+    return {
+        "tokens": setup.micro_batch * setup.sequence_tokens,
+        "blocks": setup.arch.layers + setup.arch.decoder_layers,
+        "checkpointing": "on" if setup.gradient_checkpointing else "off",
+        "bytes": widths(setup).activation,
+    }
+
+
+def _logits(setup: TrainingSetup) -> dict[str, Value]:
+    loss = {"loss": "fused"} if setup.fused_loss else {"loss": f"as {setup.framework} computes it"}
+    return {"tokens": setup.micro_batch * setup.sequence_tokens, "vocabulary": setup.arch.vocab, **loss}
+
+
+def _collectives(setup: TrainingSetup) -> dict[str, Value]:
+    return {"parallelism": setup.parallelism.kind, "ranks": setup.parallelism.gpus_total}
+
+
+def _slack(_: TrainingSetup) -> dict[str, Value]:
+    return {"of activations": CONSTANTS["slack_activations"], "base GiB": CONSTANTS["slack_base"]}
+
+
+_INPUTS: dict[str, Callable[[TrainingSetup], dict[str, Value]]] = {
+    "weights": _weights,
+    "adapters": _trained,
+    "gradients": _gradients,
+    "optimizer": _optimizer,
+    "activations": _activations,
+    "logits_loss": _logits,
+    "comm_buffers": _collectives,
+    "fragmentation": _slack,
+}

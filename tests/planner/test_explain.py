@@ -1,0 +1,118 @@
+import json
+import math
+from datetime import UTC, datetime
+
+import pytest
+
+from planner.estimate import Estimate, build_estimate
+from planner.estimate_document import candidate_document
+from planner.explain import Section, explain, explanation_document
+from planner.money import usd_text
+from providers.errors import UsageError
+from tests.planner.factories import offer_of, question_of, snapshot_of
+
+OFFERS = (
+    offer_of("A100-80GB", 1, 2.0),
+    offer_of("H100", 8, 20.0, market="spot"),
+    offer_of("A10", 1, 0.8, flags=("host_from_region",)),
+)
+SPECS = {
+    "lora": {},
+    "full": {"method": {"kind": "full"}},
+    "qlora": {"method": {"kind": "qlora", "rank": 8}, "train": {"packing": False}},
+    "dpo": {"task": "dpo", "train": {"packing": False}, "data": {"tokens_per_sample": 900}},
+    "classification": {"task": "classification", "model": "roberta-large", "train": {"packing": False}},
+    "moe": {"model": "mistralai/Mixtral-8x7B-v0.1", "method": {"kind": "qlora", "rank": 8}},
+}
+
+
+def estimate_of(name: str) -> Estimate:
+    estimate = build_estimate(question_of(**SPECS[name]), snapshot_of(*OFFERS))
+    assert estimate.candidates
+    return estimate
+
+
+def section(sections: tuple[Section, ...], key: str) -> Section:
+    return next(row for row in sections if row.key == key)
+
+
+def number(value: object) -> float:
+    assert isinstance(value, float | int)
+    return value
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_every_total_is_the_sum_of_its_terms(name: str) -> None:
+    estimate = estimate_of(name)
+    for candidate in estimate.candidates:
+        totals = 0
+        for part in explain(estimate, candidate.candidate_id).sections:
+            if part.total is None:
+                continue
+            totals += 1
+            known = [number(term.value) for term in part.terms if term.value is not None]
+            assert math.isclose(math.fsum(known), number(part.total.value), rel_tol=1e-9), part.key
+        assert totals == 5
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_the_values_are_those_of_the_answer(name: str) -> None:
+    estimate = estimate_of(name)
+    best = estimate.candidates[0]
+    shown = candidate_document(best)
+    sections = explain(estimate).sections
+    memory = {term.name: term.value for term in section(sections, "memory").terms}
+    assert memory == best.memory.components_gib
+    assert section(sections, "memory").total.value == best.memory.nvml_gib  # type: ignore[union-attr]
+    lines = {term.name: term.value for term in section(sections, "cost").terms}
+    assert {name: usd_text(number(v)) if v is not None else None for name, v in lines.items()} == shown[
+        "cost_tree_usd"
+    ]
+    whole = explanation_document(explain(estimate))["sections"]
+    total = next(row for row in whole if row["key"] == "cost")["total"]
+    assert (total["value"], total["interval"]) == (shown["cost_usd"]["p50"], shown["cost_usd"])
+    step = section(sections, "step").total
+    assert step is not None and step.interval == best.step_time_s
+    hours = section(sections, "hours").total
+    assert hours is not None and hours.interval == best.wall_clock_h
+    counts = estimate.question.counts
+    assert section(sections, "parameters").total.value == counts.total  # type: ignore[union-attr]
+
+
+def test_every_term_has_a_formula_and_a_source() -> None:
+    document = explanation_document(explain(estimate_of("lora")))
+    terms = [term for part in document["sections"] for term in (*part["terms"], *part["notes"])]
+    assert len(terms) > 45
+    for term in terms:
+        assert term["formula"] and term["source"], term
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+
+
+def test_age_source_and_doubts_of_the_price_are_told() -> None:
+    question = question_of(method={"kind": "qlora"})
+    estimate = build_estimate(question, snapshot_of(offer_of("A10", 1, 0.8, flags=("host_from_region",))))
+    price = section(explain(estimate).sections, "cost").notes[0]
+    assert question.goal.now == datetime(2026, 11, 22, 12, tzinfo=UTC)
+    assert dict(price.inputs) == {"as of": "2026-11-01T00:00:00Z", "days old": 21, "machines": 1}
+    assert price.source == "test" and "another zone" in price.error
+
+
+def test_unknown_is_not_zero() -> None:
+    lines = {term.name: term for term in section(explain(estimate_of("lora")).sections, "cost").terms}
+    assert lines["egress"].value is None and lines["controller"].value == 0
+
+
+def test_only_spot_machines_are_interrupted() -> None:
+    estimate = estimate_of("lora")
+    for candidate in estimate.candidates:
+        expected = section(explain(estimate, candidate.candidate_id).sections, "interruptions").terms[1]
+        assert (number(expected.value) > 0) == (candidate.offer.market == "spot")
+
+
+def test_candidates_are_found_by_rank_and_id() -> None:
+    estimate = estimate_of("lora")
+    second = estimate.candidates[1]
+    assert explain(estimate, "2").candidate == second == explain(estimate, second.candidate_id[:6]).candidate
+    for wrong in ("0", "99", "c-", "c-zz"):
+        with pytest.raises(UsageError, match="candidate is called"):
+            explain(estimate, wrong)
