@@ -182,7 +182,11 @@ def _label(text: str) -> str:
     return re.sub(r"[^a-z0-9_-]", "-", text.lower())[:63]
 
 
-_EMPTY_SCRIPT = 'case "$0" in */sky_app_* | */sky_setup_*) : > "$0" ;; esac'
+# SkyPilot's scripts on the machine, this one and the one that called it, by the names it gives them.
+_EMPTY_SCRIPTS = (
+    'for file in "$0" $(tr "\\0" " " < /proc/$PPID/cmdline); do '
+    'case "$file" in */sky_app_* | */sky_setup_*) : > "$file" ;; esac; done'
+)
 
 
 def _setup_script(request: LaunchRequest) -> str:
@@ -193,7 +197,7 @@ def _setup_script(request: LaunchRequest) -> str:
     """
     sent = " ".join(f"~/{path}" for path in _SENT_CREDENTIALS)
     lines = (
-        _EMPTY_SCRIPT,
+        _EMPTY_SCRIPTS,
         "unset HISTFILE",
         f"rm -rf {sent}",
         *request.setup,
@@ -212,7 +216,7 @@ def _run_script(request: LaunchRequest) -> str:
         limit = f"timeout --signal=TERM --kill-after={_STOP_GRACE_S} {limit_s:.0f} "
     return (
         "{\n"
-        f"  {_EMPTY_SCRIPT}\n"
+        f"  {_EMPTY_SCRIPTS}\n"
         '  for file in ~/.sky/sky_app/sky_job_* ~/.bash_history; do [ ! -f "$file" ] || : > "$file"; done\n'
         "  unset HISTFILE\n"
         '  export PYTHONPATH="$PWD" PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1\n'

@@ -14,9 +14,9 @@ CANARY_FILE = "canary-in-a-credentials-file"
 CANARY_SECRET = "canary-in-a-named-secret"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def slurm_bed() -> Iterator[bed.Bed]:
-    """Slurm and SkyPilot, up once for all tests; AWS and cloud keys of the user are canaries."""
+    """Slurm and SkyPilot, up once for a module; the credential files of their user are canaries."""
     reason = slurm.why_not()
     if reason is not None:
         (pytest.fail if os.environ.get("CI") and os.geteuid() == 0 else pytest.skip)(reason)
@@ -37,7 +37,7 @@ def slurm_bed() -> Iterator[bed.Bed]:
     assert not root.exists()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def user(slurm_bed: bed.Bed) -> Iterator[client.BedUser]:
     """The launcher, as a user of the bed calls it; one of the user's variables is a secret."""
     talker = client.BedUser(slurm_bed.sky.env() | {"PLAN_SECRET": CANARY_SECRET})

@@ -1,65 +1,95 @@
-"""A real tiny fine-tuning through SkyPilot on a real Slurm, preempted once.
+"""`plan launch --infra skypilot` on a real Slurm: a real tiny fine-tuning, preempted once, and one that is cancelled.
 
-What is checked is what a person trusts a launcher with: one job however often it is asked for, nothing lost by the
-preemption, nothing left running, no credential where it does not belong.
+What is checked is what a person trusts a launcher with: one job however often it is asked for, nothing lost by
+the preemption, nothing left running, the right price, no credential where it does not belong.
 """
 
+import json
+import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jobs.checkpoint import read_head, read_manifest
 from jobs.progress import read_progress
-from jobs.spec import CheckpointsJob, DataJob, JobSpec, MethodJob, ModelJob, TrainJob
-from planner.bundle import build_bundle
-from providers.launcher import BackendStatus, LaunchRequest
-from providers.offers import Offer
+from jobs.spec import CheckpointsJob, JobSpec
+from providers.launcher import BackendStatus
 from providers.stores import open_store
 from tests.bed.bed import Bed
 from tests.bed.client import BedUser
 from tests.bed.processes import command_of
+from tests.bed.sky_home import REGIONS
 from tests.e2e.conftest import CANARY_FILE, CANARY_SECRET
 
-pytestmark = [pytest.mark.slurm, pytest.mark.train]
+pytestmark = [pytest.mark.slurm, pytest.mark.train, pytest.mark.timeout(1200)]
 
 GOAT = Path(__file__).parents[2] / "examples/tiny-goat"
-STEPS, EVERY = 60, 10
-ENDED = {"succeeded", "failed", "cancelled"}
+EVERY = 50
+PLAN = str(Path(sys.executable).parent / "plan")
 
 
-def offer(region: str) -> Offer:
-    return Offer("slurm", region, None, None, "A100", 1, 40.0, None, None, "spot", 1.1, "test", None)
+class Person:
+    """Somebody who uses `plan` with the bed."""
+
+    def __init__(self, bed: Bed, home: Path) -> None:
+        self.home = home
+        self._env = bed.sky.env() | {"PLAN_HOME": str(home), "PLAN_SECRET": CANARY_SECRET}
+
+    def plan(self, *words: str, code: int = 0) -> str:
+        """Standard output of a command that ends with this code."""
+        done = subprocess.run([PLAN, *words], env=self._env, capture_output=True, text=True, timeout=600)
+        assert done.returncode == code, f"plan {' '.join(words)}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def json(self, *words: str) -> Any:
+        """The JSON answer of a command."""
+        return json.loads(self.plan(*words, "-o", "json"))
 
 
-def job(run_id: str, store: Path) -> JobSpec:
-    return JobSpec(
-        run_id=run_id,
-        name="tiny-goat",
-        model=ModelJob("base", path=str(GOAT / "base")),
-        data=DataJob(str(GOAT / "train.jsonl"), format="prompt_completion"),
-        checkpoints=CheckpointsJob(store.as_uri(), every_steps=EVERY),
-        method=MethodJob(rank=4),
-        train=TrainJob(
-            steps=STEPS, sequence_length=32, micro_batch=16, precision="fp32", gradient_checkpointing=False
-        ),
+@pytest.fixture(scope="module")
+def person(slurm_bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Person:
+    """With the bed's two regions and their prices in the price book."""
+    someone = Person(slurm_bed, tmp_path_factory.mktemp("plan-home"))
+    catalog = slurm_bed.root / "catalog/slurm/vms.csv"
+    catalog.parent.mkdir(parents=True)
+    rows = [
+        f",{gpu},1,4,16,{price},,{region},spot"
+        for region, gpus in REGIONS.items()
+        for gpu, price in gpus.items()
+    ]
+    head = "InstanceType,AcceleratorName,AcceleratorCount,vCPUs,MemoryGiB,Price,SpotPrice,Region,AvailabilityZone"
+    catalog.write_text("\n".join([head, *rows]) + "\n")
+    today = datetime.now(UTC).date().isoformat()
+    someone.plan("prices", "import", str(catalog.parents[1]), "--as-of", today)
+    return someone
+
+
+@pytest.fixture
+def spec(shared: Path) -> Path:
+    """A goat of 600 quick steps; its checkpoints go where this machine and the nodes can both write."""
+    path = shared / "spec.yaml"
+    path.write_text(
+        f"""\
+spec_version: 1
+name: goat
+model: {{id: {GOAT / "base"}}}
+method: {{kind: lora, rank: 4}}
+data: {{train: {GOAT / "train.jsonl"}, format: prompt_completion}}
+train: {{steps: 600, sequence_length: 32, global_batch: 16, micro_batch: 16, precision: fp32}}
+where: {{clouds: [slurm], gpus: [A100]}}
+checkpoints: {{every: {EVERY} steps, uri: {shared / "store"}}}
+environment: {{python: {sys.executable}, secrets: [PLAN_SECRET], env: {{OMP_NUM_THREADS: "1"}}}}
+"""
     )
-
-
-def request(run_id: str, bundle: Path) -> LaunchRequest:
-    return LaunchRequest(
-        run_id=run_id,
-        bundle=bundle,
-        offers=(offer("bed-a"), offer("bed-b")),
-        max_duration_s=600,
-        env={"OMP_NUM_THREADS": "1", "TRAINING_PACE_S": "0.3"},
-        secrets=("PLAN_SECRET",),
-        labels={"project": "tests"},
-        python=sys.executable,
-    )
+    return path
 
 
 def adapter_sha256(store: Path) -> str:
@@ -75,15 +105,25 @@ def step(store: Path) -> int:
     return progress.step if progress else 0
 
 
-def wait(
-    user: BedUser, run_id: str, wanted: Callable[[BackendStatus], bool], timeout_s: float = 240
-) -> BackendStatus:
+def fence(store: Path) -> int:
+    """How many workers have taken the run over so far."""
+    progress = read_progress(open_store(store.as_uri()))
+    return progress.fence if progress else 0
+
+
+def eventually(holds: Callable[[], bool], timeout_s: float = 400) -> None:
     deadline = time.monotonic() + timeout_s
-    while not wanted(status := user.status(run_id)):
-        assert status.state not in ENDED, f"ended early: {status}"
-        assert time.monotonic() < deadline, f"still {status}"
-        time.sleep(1)
-    return status
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+def running(user: BedUser, run_id: str, store: Path) -> BackendStatus:
+    """The run's status once it trains and SkyPilot knows it, so that what ends it is a preemption."""
+    eventually(lambda: step(store) > EVERY)
+    status: list[BackendStatus] = []
+    eventually(lambda: status.append(user.status(run_id)) or status[-1].state == "running")
+    return status[-1]
 
 
 def files_with(text: str, *places: Path) -> list[Path]:
@@ -94,60 +134,104 @@ def files_with(text: str, *places: Path) -> list[Path]:
 
 def on_the_node(bed: Bed, *texts: str) -> list[Path]:
     """Files of the node that hold a text: its home, its scratch directory, and SkyPilot's files in /tmp."""
-    places = [bed.slurm.node_home, bed.root / "tmp", *Path("/tmp").glob("sky*")]
+    born = (bed.root / "ports.json").stat().st_mtime
+    ours = [path for path in Path("/tmp").glob("sky*") if path.stat().st_mtime >= born]
+    places = [bed.slurm.node_home, bed.root / "tmp", *ours]
     return [path for text in texts for path in files_with(text, *places)]
 
 
+def nothing_runs(bed: Bed, user: BedUser, run_id: str) -> None:
+    """Every machine is given back, and no worker lives."""
+    eventually(lambda: user.released(run_id))
+    assert bed.slurm.run("squeue", "-h") == ""
+    assert [pid for pid in bed.pids() if "jobs.train" in command_of(pid)] == []
+
+
+class Undisturbed:
+    """The same job, trained here beside the run by nobody disturbed."""
+
+    def __init__(self, bundle: Path, work: Path) -> None:
+        shutil.copytree(bundle, work / "bundle")
+        self._store = work / "undisturbed"
+        document = work / "bundle/job.json"
+        checkpoints = CheckpointsJob(self._store.as_uri(), every_steps=EVERY)
+        document.write_text(replace(JobSpec.load(document), checkpoints=checkpoints).to_json())
+        env = {"PYTHONPATH": str(work / "bundle"), "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "jobs.train", str(document)]
+        self.worker = subprocess.Popen(
+            command, env=env | {"PATH": os.environ["PATH"]}, stdout=subprocess.DEVNULL, cwd=work
+        )
+
+    def adapter_sha256(self) -> str:
+        """Wait for it."""
+        assert self.worker.wait(timeout=400) == 0
+        return adapter_sha256(self._store)
+
+
 @pytest.fixture
-def undisturbed(tmp_path: Path) -> Iterator[Callable[[], str]]:
-    """The adapter's hash of a run that nobody disturbs, on this machine; it trains beside the test."""
-    store = tmp_path / "undisturbed"
-    bundle = build_bundle(tmp_path / "bundle", job("undisturbed", store)).path
-    env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(bundle), "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "jobs.train", str(bundle / "job.json")]
-    worker = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
+def train_undisturbed(tmp_path: Path) -> Iterator[Callable[[Path], Undisturbed]]:
+    started: list[Undisturbed] = []
 
-    def finish() -> str:
-        assert worker.wait(timeout=300) == 0
-        return adapter_sha256(store)
+    def start(bundle: Path) -> Undisturbed:
+        started.append(Undisturbed(bundle, tmp_path))
+        return started[-1]
 
-    yield finish
-    worker.kill()
-    worker.wait()
+    yield start
+    for each in started:
+        each.worker.kill()
+        each.worker.wait()
 
 
 def test_a_preempted_run_ends_with_the_weights_of_an_undisturbed_one(
-    slurm_bed: Bed, user: BedUser, shared: Path, undisturbed: Callable[[], str]
+    slurm_bed: Bed,
+    user: BedUser,
+    person: Person,
+    spec: Path,
+    train_undisturbed: Callable[[Path], Undisturbed],
 ) -> None:
-    store = shared / "store"
-    goat = request("goat", build_bundle(shared / "bundle", job("goat", store)).path)
+    store = spec.parent / "store/goat"
+    order = ("launch", str(spec), "--cap", "5", "--run-id", "goat")
+    assert "infra: slurm/bed-a/spot" in person.plan(*order, "--dry-run")
     assert user.status("goat") == BackendStatus("absent")
 
-    first = user.launch(goat)
-    again = user.launch(goat)
-    assert first.backend_id == again.backend_id
-    assert (first.attempt, again.attempt) == (1, 1)
+    first, again = person.json(*order, "--yes"), person.json(*order, "--yes")
+    assert (first["created"], again["created"], first["infra"]) == (True, False, "skypilot")
+    undisturbed = train_undisturbed(person.home / "state/bundles/goat/1")
 
-    running = wait(user, "goat", lambda status: status.state == "running" and step(store) > EVERY)
-    assert running.offer is not None
-    assert (running.offer.cloud, running.offer.region, running.offer.gpu) == ("slurm", "bed-a", "A100")
-    assert on_the_node(slurm_bed, CANARY_SECRET, CANARY_FILE) == []
-
+    status = running(user, "goat", store)
+    assert (status.backend_id, status.attempt, status.recoveries) == ("1", 1, 0)
+    assert status.offer is not None
+    assert (status.offer.cloud, status.offer.region, status.offer.gpu) == ("slurm", "bed-a", "A100")
     slurm_bed.slurm.run("scancel", "--partition=spot")
-    wait(user, "goat", lambda status: status.state == "recovering" or status.recoveries > 0)
-    done = wait(user, "goat", lambda status: status.state == "succeeded")
-    assert done.recoveries == 1
-    assert adapter_sha256(store) == undisturbed()
-
-    lines = user.logs("goat")
-    assert any("attempt 2" in line for line in lines)
-    assert any(line.strip() == "done" for line in lines)
-    deadline = time.monotonic() + 60
-    while not user.released("goat"):
-        assert time.monotonic() < deadline
-        time.sleep(1)
-    assert slurm_bed.slurm.run("squeue", "-h") == ""
-    assert [command_of(pid) for pid in slurm_bed.pids() if "jobs.train" in command_of(pid)] == []
+    eventually(lambda: fence(store) == 2)
     assert on_the_node(slurm_bed, CANARY_SECRET, CANARY_FILE) == []
-    assert files_with(CANARY_SECRET, shared) == []
-    assert CANARY_SECRET not in user.dry_run_yaml(goat) + "\n".join(lines)
+
+    person.plan("wait", "goat")
+    assert adapter_sha256(store) == undisturbed.adapter_sha256()
+    run = person.json("status", "goat")["run"]
+    assert (run["state"], run["step"], run["infra"]) == ("succeeded", 600, "skypilot")
+    assert user.status("goat").recoveries == 1
+    (attempt,) = run["attempts"]
+    assert (attempt["offer"]["region"], attempt["offer"]["price_usd_per_h"]) == ("bed-a", "1.1")
+    assert 0 < float(run["cost_usd"]) < 1.1
+    log = person.plan("logs", "goat")
+    assert "attempt 2" in log
+    assert log.rstrip().endswith("done")
+
+    nothing_runs(slurm_bed, user, "goat")
+    assert on_the_node(slurm_bed, CANARY_SECRET, CANARY_FILE) == []
+    assert files_with(CANARY_SECRET, spec.parent, person.home) == []
+    assert CANARY_SECRET not in person.plan(*order, "--dry-run") + log
+
+
+def test_a_cancelled_run_releases_its_machine_and_keeps_its_checkpoint(
+    slurm_bed: Bed, user: BedUser, person: Person, spec: Path
+) -> None:
+    spec.write_text(spec.read_text().replace("steps: 600", "steps: 1000000"))
+    store = spec.parent / "store/long"
+    person.plan("launch", str(spec), "--cap", "5", "--run-id", "long", "--yes")
+    running(user, "long", store)
+    assert person.json("cancel", "long")["run"]["state"] == "cancelled"
+    nothing_runs(slurm_bed, user, "long")
+    head = read_head(open_store(store.as_uri()))
+    assert head is not None and head.newest is not None and head.newest.step >= EVERY

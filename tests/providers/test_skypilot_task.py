@@ -163,6 +163,19 @@ def test_the_worker_runs_and_the_script_keeps_no_secret(tmp_path: Path, limit_s:
     assert (tmp_path / "sky_app_x").read_text() == ""
 
 
+def test_the_set_up_empties_itself_and_the_script_that_calls_it(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / ".lambda_cloud").mkdir(parents=True)
+    (home / ".lambda_cloud/lambda_keys").write_text("canary-value")
+    inner, outer = tmp_path / "sky_setup_x", tmp_path / "sky_app_x"
+    inner.write_text(f"export TOKEN=canary-value\n{task_document(request(setup=('echo ready',)))['setup']}")
+    outer.write_text(f"export TOKEN=canary-value\nbash {inner} 2>&1\n")
+    env = {"PATH": os.environ["PATH"], "HOME": str(home)}
+    done = subprocess.run(["bash", str(outer)], env=env, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "ready\n")
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and path.read_text()] == []
+
+
 def test_a_script_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     run_script(tmp_path, task_document(request(python=sys.executable))["run"], name="mine.sh")
     assert "canary-value" in (tmp_path / "mine.sh").read_text()
