@@ -24,7 +24,7 @@ _Z90 = 1.2816
 #: Jobs beyond this many do not move an estimate any more, and solving for them would be felt.
 _MOST_JOBS = 64
 #: A ratio beyond this says that something else happened, not that the formula is off.
-_LARGEST_LOG = math.log(30.0)
+_LARGEST_LOG = math.log(200.0)
 #: Runs that the assumed scatter between two runs of one job counts for, against the scatter that is seen.
 _NOISE_RUNS = 3.0
 

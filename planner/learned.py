@@ -60,7 +60,7 @@ def groups_of(question: Question, offer: Offer, nodes: int, setup: TrainingSetup
         gpu += f"|{offer.vcpus}"  # a CPU is as many cores as it has
     rows = (round(question.job.row_tokens, 1), question.job.packed, question.job.sequence_tokens)
     physics = (
-        *(question.arch.id, method, rows, None if adapter is None else (adapter.rank, adapter.targets)),
+        *(_shape(question), method, rows, None if adapter is None else (adapter.rank, adapter.targets)),
         *(setup.precision, setup.optimizer, setup.attention, setup.fused_loss, setup.micro_batch),
         *(setup.grad_accum, setup.gradient_checkpointing, str(setup.parallelism), gpu, nodes),
     )
@@ -69,9 +69,15 @@ def groups_of(question: Question, offer: Offer, nodes: int, setup: TrainingSetup
         "gpu": gpu,
         "class": f"{gpu}|{method}|2^{octave}",
         "place": place,
-        "model": f"{place}|{question.arch.id}",
+        "model": f"{place}|{_shape(question)}",
         "job": hashlib.sha256(repr(physics).encode()).hexdigest()[:16],
     }
+
+
+def _shape(question: Question) -> str:
+    """The model by its shape: the same weights may lie under many names and paths."""
+    arch = question.arch
+    return f"{question.counts.total}-{arch.layers}-{arch.hidden}-{arch.vocab}"
 
 
 def learn(
