@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from planner.errors import SpecError
 from planner.estimate import Estimate, build_estimate
 from planner.intake import Overrides, gather
 from planner.quantiles import Quantiles
+from planner.question import Question
 from planner.spec import FineTuneSpec
 from planner.spec_rules import broken_rules
 from planner.support import unsupported
@@ -65,8 +65,7 @@ def what_if(
     spec: FineTuneSpec,
     base_dir: Path,
     snapshot: PriceSnapshot,
-    now: datetime,
-    best: Candidate,
+    estimate: Estimate,
     *,
     overrides: Overrides | None = None,
 ) -> tuple[WhatIf, ...]:
@@ -76,16 +75,17 @@ def what_if(
         spec: As it is.
         base_dir: Directory that its paths are relative to.
         snapshot: The offers.
-        now: UTC.
-        best: Best candidate of the spec as it is.
+        estimate: Of the spec as it is, with at least one candidate.
         overrides: From the command line; what they fix is not changed.
     """
     found = []
+    best = estimate.candidates[0]
     for changes, caveat in _changes(spec):
         changed = changed_spec(spec, changes)
-        if changed is None:
+        question = None if changed is None else _question(changed, base_dir, estimate.question, overrides)
+        if question is None:
             continue
-        candidate = _best(changed, base_dir, snapshot, now, overrides)
+        candidate = build_estimate(question, snapshot, limit=1).recommended
         if candidate is not None:
             row = _compared(changes, candidate, best, caveat)
             found += [row] if _noticeable(row, best) else []
@@ -102,14 +102,14 @@ def changed_spec(spec: FineTuneSpec, changes: dict[str, Any]) -> FineTuneSpec | 
     return None if broken_rules(changed) or unsupported(changed) else changed
 
 
-def _best(
-    spec: FineTuneSpec, base_dir: Path, snapshot: PriceSnapshot, now: datetime, overrides: Overrides | None
-) -> Candidate | None:
+def _question(
+    spec: FineTuneSpec, base_dir: Path, asked: Question, overrides: Overrides | None
+) -> Question | None:
     try:
-        question = gather(spec, base_dir, now, overrides)
+        question = gather(spec, base_dir, asked.goal.now, overrides)
     except (UsageError, SpecError):  # the change needs a fact that nobody gave
         return None
-    return build_estimate(question, snapshot, limit=1).recommended
+    return replace(question, calibration=asked.calibration)
 
 
 def _compared(changes: dict[str, Any], candidate: Candidate, best: Candidate, caveat: str = "") -> WhatIf:

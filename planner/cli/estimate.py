@@ -191,12 +191,11 @@ def _what_if(
 ) -> tuple[tuple[WhatIf, ...], tuple[WhatIf, ...]]:
     from planner.whatif import other_gpus, what_if
 
-    best = answer.estimate.recommended
-    if best is None:
+    estimate = answer.estimate
+    if not estimate.candidates:
         return (), ()
-    now = answer.estimate.question.goal.now
-    changes = what_if(loaded.spec, loaded.base_dir, app.snapshot(infra), now, best, overrides=fixed)
-    return changes, other_gpus(answer.estimate)
+    changes = what_if(loaded.spec, loaded.base_dir, app.snapshot(infra), estimate, overrides=fixed)
+    return changes, other_gpus(estimate)
 
 
 def _draw(answer: Answer, path: Path) -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from planner.candidates import Candidate
 from planner.estimate import Estimate
 from planner.explain.cost import cost
+from planner.explain.hours import hours, interruptions
 from planner.explain.memory import memory
+from planner.explain.step import step
 from planner.explain.terms import Section
-from planner.explain.time import hours, interruptions, step
 from planner.explain.work import parameters, workload
 from providers.errors import UsageError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from planner.candidates import Candidate
-from planner.explain.terms import Section, Term, Value
+from planner.explain.terms import Section, Term, Value, corrected_by, correction_of
 from planner.memory.constants import CONSTANTS
 from planner.memory.precision import widths
 from planner.pricing import Priced
@@ -37,7 +37,9 @@ def memory(candidate: Candidate, priced: Priced) -> Section:
         for name, value in candidate.memory.components_gib.items()
     )
     total = Term("nvml", candidate.memory.nvml_gib, "GiB", f"sum, at the peak ({estimate.peak_phase})")
-    return Section("memory", "memory of one GPU", _SOURCE, terms, total, _bounds(candidate))
+    return Section(
+        "memory", "memory of one GPU", _SOURCE, terms, total, (*_bounds(candidate), *_learned(priced))
+    )
 
 
 def _bounds(candidate: Candidate) -> tuple[Term, ...]:
@@ -62,6 +64,14 @@ def _bounds(candidate: Candidate) -> tuple[Term, ...]:
         ),
         Term("verdict", candidate.verdict, "", "tensors and context with a margin, against the limit"),
     )
+
+
+def _learned(priced: Priced) -> tuple[Term, ...]:
+    correction = correction_of(priced, "memory")
+    if not correction.runs:
+        return ()
+    formula = "every component is the formula's times this"
+    return (Term("correction", correction.factor, "", formula, source=corrected_by(correction)),)
 
 
 def _inputs(name: str, setup: TrainingSetup) -> dict[str, Value]:

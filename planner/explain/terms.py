@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from planner.calibration import UNCORRECTED, Correction
+from planner.pricing import Priced
 from planner.quantiles import Quantiles
 
 Value = float | int | str | None
@@ -54,3 +56,14 @@ class Section:
     terms: tuple[Term, ...]
     total: Term | None = None
     notes: tuple[Term, ...] = ()
+
+
+def correction_of(priced: Priced, quantity: str) -> Correction:
+    """What finished runs taught about a quantity of `planner.calibration.SHARES`."""
+    learned = priced.solved.learned
+    return UNCORRECTED if learned is None else learned.corrections.get(quantity, UNCORRECTED)
+
+
+def corrected_by(correction: Correction) -> str:
+    """The runs behind a correction as a source, empty if there are none."""
+    return f"your runs {', '.join(correction.runs)}" if correction.runs else ""

@@ -1,13 +1,16 @@
 import json
 import math
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
+from planner.calibration import Calibration, Observation
 from planner.estimate import Estimate, build_estimate
 from planner.estimate_document import candidate_document
 from planner.explain import Section, explain, explanation_document
 from planner.money import usd_text
+from planner.question import Question
 from providers.errors import UsageError
 from tests.planner.factories import offer_of, question_of, snapshot_of
 
@@ -32,6 +35,14 @@ def estimate_of(name: str) -> Estimate:
     return estimate
 
 
+def taught(question: Question, estimate: Estimate) -> Estimate:
+    """The same after a run that took 1.5 times as long and 1.2 times as much of everything else."""
+    groups = estimate.priced[0].solved.learned.groups
+    ratios = {"step_time": 1.5, "memory": 1.2, "start": 1.2, "prepare": 1.2, "evaluate": 1.2, "finish": 1.2}
+    run = Observation("run-1", groups, {name: math.log(ratio) for name, ratio in ratios.items()})
+    return build_estimate(replace(question, calibration=Calibration((run,))), snapshot_of(*OFFERS))
+
+
 def section(sections: tuple[Section, ...], key: str) -> Section:
     return next(row for row in sections if row.key == key)
 
@@ -53,6 +64,21 @@ def test_every_total_is_the_sum_of_its_terms(name: str) -> None:
             known = [number(term.value) for term in part.terms if term.value is not None]
             assert math.isclose(math.fsum(known), number(part.total.value), rel_tol=1e-9), part.key
         assert totals == 5
+
+
+def test_what_own_runs_taught_is_a_term_of_its_own() -> None:
+    plain = estimate_of("lora")
+    estimate = taught(plain.question, plain)
+    index = next(i for i, row in enumerate(estimate.priced) if row.offer == plain.priced[0].offer)
+    sections = explain(estimate, str(index + 1)).sections
+    correction = next(term for term in section(sections, "step").terms if term.name == "correction")
+    assert 1.3 < number(correction.inputs["factor"]) < 1.5 and correction.source == "your runs run-1"
+    boot = next(term for term in section(sections, "hours").terms if term.name == "start: boot")
+    assert boot.source == "your runs run-1" and boot.formula.endswith(", corrected")
+    for part in sections:
+        if part.total is not None:
+            known = [number(term.value) for term in part.terms if term.value is not None]
+            assert math.isclose(math.fsum(known), number(part.total.value), rel_tol=1e-9), part.key
 
 
 @pytest.mark.parametrize("name", SPECS)

@@ -1,0 +1,143 @@
+"""The hours of the whole run around its steps, interruptions included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from planner.candidates import Candidate
+from planner.explain.terms import Section, Term, Value, corrected_by, correction_of
+from planner.overheads import (
+    ASSUMED_SOURCE,
+    DOWNLOAD_BYTES_PER_S,
+    LOAD_BYTES_PER_S,
+    SAVE_BYTES_PER_S,
+    TOKENISE_TOKENS_PER_S,
+)
+from planner.pricing import Priced
+from planner.quantiles import Quantiles
+from planner.question import Question
+from planner.risk import PRIOR_SOURCE, WAIT_AFTER_PREEMPTION_H
+
+_MIB, _GIB = 2.0**20, 2.0**30
+
+_START_FORMULAS = {
+    "boot": "from the bill's first second to a shell",
+    "environment": "installing the worker's packages",
+    "imports": "Python imports of torch and transformers",
+    "model": "weights / download rate + weights / load rate",
+}
+
+
+def hours(question: Question, candidate: Candidate, priced: Priced) -> Section:
+    """Billed hours from a machine's start to its release."""
+    line = priced.solved.line
+    terms = (
+        _training(question, candidate),
+        *_overheads(question, priced),
+        _checkpoints(priced),
+        Term("rework", line.rework_h, "h", "interruptions x half a checkpoint interval", source=PRIOR_SOURCE),
+        Term("reprovision", line.reprovision_h, "h", "interruptions x a new start", source=PRIOR_SOURCE),
+    )
+    total = Term("billed", candidate.wall_clock_h.p50, "h", "sum", interval=candidate.wall_clock_h)
+    gpus: dict[str, Value] = {"GPUs": candidate.gpus_total}
+    spread = candidate.gpu_hours
+    gpu_hours = Term("GPU-hours", spread.p50, "h", "billed x GPUs", gpus, interval=spread)
+    return Section("hours", "hours", ASSUMED_SOURCE, terms, total, (gpu_hours,))
+
+
+def _training(question: Question, candidate: Candidate) -> Term:
+    steps, step = question.job.steps, candidate.step_time_s
+    inputs: dict[str, Value] = {"steps": steps, "step": step.p50}
+    spread = step.scaled(steps / 3600)
+    formula, source = "steps x step / 3600", "the step above"
+    return Term("training", spread.p50, "h", formula, inputs, source=source, interval=spread)
+
+
+def _overheads(question: Question, priced: Priced) -> Iterator[Term]:
+    around, weights = priced.solved.around, 2.0 * question.counts.total
+    rates: dict[str, Value] = {
+        "weights GiB": weights / _GIB,
+        "download MiB/s": DOWNLOAD_BYTES_PER_S / _MIB,
+        "load MiB/s": LOAD_BYTES_PER_S / _MIB,
+    }
+    for name, seconds in around.start_parts_s.items():
+        inputs = rates if name == "model" else {}
+        yield _part(priced, "start", f"start: {name}", seconds, _START_FORMULAS[name], inputs)
+    rows: tuple[tuple[str, Quantiles, str, dict[str, Value]], ...] = (
+        ("prepare", around.prepare_s, "tokens / tokenising rate", {"tokens/s": TOKENISE_TOKENS_PER_S}),
+        (
+            "evaluate",
+            around.evaluate_s,
+            "2/3 of a step's time for each row",
+            {"rows": question.job.eval_rows},
+        ),
+        (
+            "finish",
+            around.finish_s,
+            "result / write and upload rates",
+            {"write MiB/s": SAVE_BYTES_PER_S / _MIB},
+        ),
+        ("idle", around.idle_s, "between the job's end and the machine's release", {}),
+    )
+    for name, seconds, formula, given in rows:
+        yield _part(priced, name, name, seconds, formula, given)
+
+
+def _part(
+    priced: Priced, quantity: str, name: str, seconds: Quantiles, formula: str, inputs: Mapping[str, Value]
+) -> Term:
+    spread, learned = seconds.scaled(1 / 3600), correction_of(priced, quantity)
+    if learned.runs:
+        formula, inputs = f"{formula}, corrected", {**inputs, "factor": learned.factor}
+    return Term(name, spread.p50, "h", formula, inputs, source=corrected_by(learned), interval=spread)
+
+
+def _checkpoints(priced: Priced) -> Term:
+    lost = priced.solved.line.interruptions
+    inputs: dict[str, Value] = {
+        "save s": priced.solved.around.save_s,
+        "interval s": lost.checkpoint_interval_s,
+        "GiB": priced.solved.checkpoint_bytes / _GIB,
+    }
+    return Term("checkpoints", lost.checkpoint_h, "h", "training x save / interval", inputs)
+
+
+def interruptions(priced: Priced) -> Section:
+    """How often a spot machine is expected to be lost, and what follows."""
+    lost = priced.solved.line.interruptions
+    on_spot = priced.offer.market == "spot"
+    error = "a factor of three on another zone" if on_spot else "other failures are not counted"
+    inputs: dict[str, Value] = {"market": priced.offer.market, "machines": priced.nodes}
+    terms = (
+        Term(
+            "interruptions an hour",
+            lost.hazard_per_h.p50,
+            "1/h",
+            "prior x sqrt(machines)" if on_spot else "none off the spot market",
+            inputs,
+            error=error,
+            interval=lost.hazard_per_h,
+        ),
+        Term(
+            "expected interruptions",
+            lost.count.p50,
+            "",
+            "training x rate / share of useful time",
+            interval=lost.count,
+        ),
+        Term(
+            "checkpoint interval",
+            lost.checkpoint_interval_s,
+            "s",
+            "sqrt(2 x save time / rate), at most 30 min (Young 1974)",
+        ),
+        Term(
+            "waiting for a machine",
+            lost.wait_h.p50,
+            "h",
+            "interruptions x wait, not billed",
+            {"wait h": WAIT_AFTER_PREEMPTION_H.p50},
+            interval=lost.wait_h,
+        ),
+    )
+    return Section("interruptions", "interruptions", PRIOR_SOURCE if on_spot else "market", terms)
