@@ -1,0 +1,165 @@
+"""What a rented run takes along, which machines it may fall back on, and what stands against it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.progress import Progress, WorkerState
+from jobs.spec import CheckpointsJob, DataJob, JobSpec, ModelJob, TrainJob
+from planner import rented
+from planner.answer import estimate_spec
+from planner.bundle import build_bundle
+from planner.candidates import Candidate
+from planner.estimate_document import candidate_document
+from planner.monitor import decide
+from planner.plan import Plan
+from providers.launcher import BackendStatus, LaunchRequest
+from tests.planner.factories import NOW, offer_of, snapshot_of, spec_of
+from tests.planner.run_factories import START, attempt_of, run_of, terms_of
+
+
+def plan_of(**sections: Any) -> Plan:
+    """A plan over two regions of one machine, and one machine of two GPUs."""
+    offers = (
+        offer_of(price=2.0, region="near"),
+        offer_of(price=1.0, region="cheap", zone=None),
+        offer_of(count=2, price=4.0, region="double"),
+        offer_of(price=0.0, cloud="local", region="local", zone=None, market="local"),
+    )
+    return estimate_spec(spec_of(**sections), Path(), snapshot_of(*offers), NOW).plan
+
+
+def chosen(plan: Plan) -> Candidate:
+    assert plan.recommended is not None
+    return next(row for row in plan.candidates if row.offer.region == "cheap" and row.nodes == 1)
+
+
+def job(data: str, model: str | None = None) -> JobSpec:
+    checkpoints = CheckpointsJob("file:///shared/run")
+    return JobSpec(
+        "run", "job", ModelJob("m", path=model), DataJob(data), checkpoints, train=TrainJob(steps=1)
+    )
+
+
+def test_alternatives_can_run_the_same_job_and_are_for_rent() -> None:
+    plan = plan_of()
+    best = chosen(plan)
+    regions = [offer.region for offer in rented.alternatives(plan, best)]
+    assert "near" in regions
+    assert not {"cheap", "double", "local"} & set(regions)
+
+
+def test_what_the_ledger_keeps_completes_the_request() -> None:
+    plan = plan_of(
+        where={"max_usd_per_hour": 3},
+        environment={"packages": ["a b", "c"], "setup": "echo hi"},
+    )
+    best = chosen(plan)
+    kept = json.loads(json.dumps(rented.terms_document(plan, best)))
+    request = rented.complete(LaunchRequest("run", Path("/b"), (best.offer,)), kept)
+    assert [offer.region for offer in request.offers] == ["cheap", "near"]
+    assert request.max_usd_per_hour == 3
+    assert request.python == "python3"
+    install, packages, own = request.setup
+    assert install.endswith("pip install --quiet -r requirements.txt")
+    assert packages.endswith("pip install --quiet 'a b' c")
+    assert own == "echo hi"
+
+
+def test_an_interpreter_of_the_users_has_everything() -> None:
+    plan = plan_of(environment={"python": "/opt/train/bin/python"})
+    kept = rented.terms_document(plan, chosen(plan))
+    request = rented.complete(LaunchRequest("run", Path("/b"), (chosen(plan).offer,)), kept)
+    assert (request.python, request.setup) == ("/opt/train/bin/python", ())
+
+
+def test_the_machine_that_was_got_is_found_among_those_that_were_asked_for() -> None:
+    plan = plan_of()
+    best = chosen(plan)
+    document = candidate_document(best) | {"rented": rented.terms_document(plan, best)}
+    got = replace(best.offer, region="near", zone=None, instance_type=None, price_usd_per_hour=None)
+    found = rented.machine_got(document, got)
+    assert found is not None
+    assert (found.region, found.price_usd_per_hour) == ("near", 2.0)
+    assert rented.machine_got(document, replace(got, region="elsewhere")) is None
+    assert rented.machine_got(document, None) is None
+    assert rented.machine_got(candidate_document(best), got) is None
+
+
+def test_local_files_go_along_and_names_of_the_hub_stay(tmp_path: Path) -> None:
+    data, model = tmp_path / "my.rows.jsonl", tmp_path / "llama-3.1"
+    taken_job, files = rented.take_inputs_along(job(str(data), str(model)))
+    assert (taken_job.data.train, taken_job.data.eval) == ("inputs/train.jsonl", None)
+    assert taken_job.model.path == "inputs/model"
+    assert files == {"inputs/train.jsonl": data, "inputs/model": model}
+    named = job("org/rows")
+    assert rented.take_inputs_along(named) == (named, {})
+
+
+def test_the_bundle_holds_the_files(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    (model / "deep").mkdir(parents=True)
+    (model / "deep/weights").write_text("w")
+    (tmp_path / "rows.jsonl").write_text("{}")
+    taken_job, files = rented.take_inputs_along(job(str(tmp_path / "rows.jsonl"), str(model)))
+    bundle = build_bundle(tmp_path / "bundle", taken_job, files).path
+    assert (bundle / "inputs/model/deep/weights").read_text() == "w"
+    assert (bundle / "inputs/train.jsonl").read_text() == "{}"
+
+
+def test_the_ledger_prices_the_machine_that_was_got() -> None:
+    plan = plan_of()
+    best = chosen(plan)
+    document = candidate_document(best) | {"rented": rented.terms_document(plan, best)}
+    terms = terms_of(infra="skypilot", candidate_json=json.dumps(document))
+    run = run_of("queued", attempt_of(), terms=terms)
+    got = replace(best.offer, region="near", zone=None, price_usd_per_hour=None)
+    status = BackendStatus("running", backend_id="1", offer=got, started_at=START, attempt=1)
+    change = decide(run, status, None, "2026-11-22T13:00:00.000Z")
+    assert change is not None
+    assert json.loads(change.attempt.offer_json)["region"] == "near"
+    assert (change.attempt.micro_usd_per_hour, change.attempt.cost_micro_usd) == (2_000_000, 2_000_000)
+
+
+@pytest.mark.parametrize(
+    ("said", "state"), [("capped", "capped"), ("preempted", "preempted"), ("failed", "failed")]
+)
+def test_a_backend_without_exit_codes_is_read_with_what_the_worker_said(
+    said: WorkerState, state: str
+) -> None:
+    ended = BackendStatus("failed", backend_id="1", started_at=START, ended_at=START, attempt=1)
+    change = decide(run_of(), ended, Progress("run-1", 1, state=said, started_at=START), START)
+    assert change is not None
+    assert change.state == state
+
+
+@pytest.mark.parametrize(
+    ("cloud", "uri", "codes"),
+    [
+        ("slurm", "file:///shared", []),
+        ("slurm", None, ["not_yet_supported"]),
+        ("aws", "file:///shared", ["not_yet_supported"]),
+    ],
+)
+def test_checkpoints_must_be_where_both_can_write(cloud: str, uri: str | None, codes: list[str]) -> None:
+    plan = plan_of(checkpoints={"uri": uri})
+    best = chosen(plan)
+    candidate = replace(best, offer=replace(best.offer, cloud=cloud))
+    assert [row.code for row in rented.blockers(plan.spec, candidate, job("org/rows"))] == codes
+
+
+def test_files_too_large_to_send_are_refused(tmp_path: Path) -> None:
+    big = tmp_path / "model/weights.bin"
+    big.parent.mkdir()
+    with big.open("wb") as file:
+        file.truncate(2**30 + 1)  # sparse: takes no room
+    plan = plan_of(checkpoints={"uri": "file:///shared"})
+    best = chosen(plan)
+    candidate = replace(best, offer=replace(best.offer, cloud="slurm"))
+    (finding,) = rented.blockers(plan.spec, candidate, job("org/rows", str(big.parent)))
+    assert finding.code == "inputs_too_large"
