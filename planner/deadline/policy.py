@@ -29,7 +29,7 @@ _PRICE_DRIFT = 0.1
 #: Ends of our own machine while the market stays, over ends of the market; from the calibration traces.
 _OWN_LOSS = 1 / 3
 #: Hours over which a region's own spell is compared with the market's.
-_OUTLOOK_H = 2.0
+_OUTLOOK_H = 4.0
 
 
 @lru_cache(maxsize=4)

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from planner.deadline.belief import ZoneBelief
+from planner.deadline.models import DOWN, UP, SpotModels, shipped_models
+from planner.deadline.problem import Problem, posed
+from planner.deadline.tables import ValueTable
+
+_MODELS = SpotModels(
+    hazard_per_h=np.array([[[2.0, 0.5], [1.5, 0.3]], [[0.4, 0.1], [4.0, 2.0]]]),
+    weight=np.array([0.5, 0.5]),
+    age_edges_h=np.array([0.0, 0.5]),
+)
+_STEP_H = 0.25
+
+
+def _problem(overhead_steps: float, own_loss: float = 0.0) -> Problem:
+    return Problem(
+        work_steps=6,
+        slack_parts=5,
+        step_h=_STEP_H,
+        parts=1,
+        overhead_steps=overhead_steps,
+        spot_price=0.3,
+        tick_steps=1.0,
+        own_loss=own_loss,
+    )
+
+
+def _exhaustive(problem: Problem, model: int):
+    """Every choice in every state by plain recursion; whole overheads, so no work is in parts."""
+    d, own = int(problem.overhead_steps), problem.own_loss
+    rates = _MODELS.hazard_per_h[model]
+
+    def next_states(state: int, age: int) -> list[tuple[float, int, int]]:
+        end = 1 - np.exp(-rates[state, age] * _STEP_H)
+        older = min(1.0, _STEP_H / 0.5) if age == 0 else 0.0
+        stay = 1 - end
+        return [(end, 1 - state, 0), (stay * older, state, 1), (stay * (1 - older), state, age)]
+
+    @cache
+    def value(n: int, work: int, state: int, age: int, market: str, start: int) -> float:
+        if work <= 0:
+            return 0.0
+        if n == 0:
+            return float("inf")
+        options = []
+        if work + d <= n - 1:
+            options.append(follow(n, work, state, age, "none", 0))
+        options.append(_STEP_H + follow(n, work - (d == 0), state, age, "on_demand", max(0, d - 1)))
+        if market == "on_demand":
+            options.append(
+                _STEP_H + follow(n, work - (start == 0), state, age, "on_demand", max(0, start - 1))
+            )
+        for begin in {d, start} if market == "spot" else {d}:
+            after = work - (begin == 0)
+            if state == UP and (after <= 0 or after + d <= n - 1):
+                paid = problem.spot_price * _STEP_H
+                options.append(paid + follow(n, after, state, age, "spot", max(0, begin - 1)))
+        return min(options)
+
+    def follow(n: int, work: int, state: int, age: int, market: str, start: int) -> float:
+        total = 0.0
+        lost = 1 - np.exp(-rates[UP, age] * own * _STEP_H) if market == "spot" else 0.0
+        for chance, then, then_age in next_states(state, age):
+            if market == "spot" and then == DOWN:
+                total += chance * value(n - 1, work, then, then_age, "none", 0)
+            else:
+                kept = value(n - 1, work, then, then_age, market, start)
+                gone = value(n - 1, work, then, then_age, "none", 0) if lost else 0.0
+                total += chance * ((1 - lost) * kept + lost * gone)
+        return total
+
+    return value
+
+
+@pytest.mark.parametrize("own_loss", [0.0, 0.5])
+@pytest.mark.parametrize("overhead", [0, 1, 2])
+def test_values_equal_exhaustive_search(overhead: int, own_loss: float) -> None:
+    problem = _problem(overhead, own_loss)
+    table = ValueTable(problem, _MODELS)
+    checked = 0
+    for model in (0, 1):
+        value = _exhaustive(problem, model)
+        for n in range(1, problem.steps + 1):
+            layer = table.at(n)
+            for work in range(1, min(problem.work_steps, n - overhead) + 1):
+                slack = n - work
+                if slack > problem.slack_parts:
+                    continue
+                column = slack - layer.first
+                for state in (DOWN, UP):
+                    for age in (0, 1):
+                        row = 2 * state + age
+                        assert layer.fixed[model, 0, row, column] == pytest.approx(
+                            value(n, work, state, age, "none", 0), abs=1e-4
+                        )
+                        assert layer.fixed[model, 1, row, column] == pytest.approx(
+                            value(n, work, state, age, "on_demand", 0), abs=1e-4
+                        )
+                        checked += 1
+                for level in range(problem.levels):
+                    start = max(0, overhead - level - 1)
+                    assert layer.spot[model, level, 0, column] == pytest.approx(
+                        value(n, work, UP, 0, "spot", start), abs=1e-4
+                    )
+    assert checked > 100
+
+
+def test_layers_are_the_same_in_any_order() -> None:
+    table = ValueTable(posed(8, 14, 0.2, 1 / 6, 0.3, 0.0), shipped_models())
+    order = list(range(table.problem.steps, -1, -1))
+    down = {n: table.at(n).fixed.sum(dtype=float) for n in order}
+    up = {n: table.at(n).fixed.sum(dtype=float) for n in reversed(order)}
+    assert down == up
+
+
+def test_slack_never_hurts_and_time_already_paid_never_hurts() -> None:
+    problem = posed(8, 14, 0.2, 1 / 6, 0.3, 0.0)
+    table = ValueTable(problem, shipped_models())
+    for n in range(10, problem.steps, 7):
+        layer = table.at(n)
+        waiting, running = layer.fixed[:, 0], layer.fixed[:, 1]
+        assert (np.diff(waiting, axis=-1) <= 1e-4).all()
+        assert (running <= waiting + 1e-4).all()
+
+
+def test_memory_of_a_long_job_stays_small() -> None:
+    table = ValueTable(posed(48, 92, 0.2, 1 / 6, 0.3, 0.0), shipped_models())
+    table.at(300)
+    kept = sum(layer.fixed.nbytes + layer.spot.nbytes for layer in [*table._kept, *table._block])
+    assert kept < 40e6
+
+
+def test_shipped_models_are_proper() -> None:
+    models = shipped_models()
+    assert models.weight.sum() == pytest.approx(1, abs=1e-3)
+    assert models.hazard_per_h.shape == (len(models.weight), 2, len(models.age_edges_h))
+    assert (models.hazard_per_h > 0).all()
+    assert models.age_edges_h[0] == 0
+
+
+def test_belief_finds_the_model_a_zone_follows() -> None:
+    rng = np.random.default_rng(4)
+    tick_h = 1 / 6
+    for model in (0, 1):
+        belief = ZoneBelief(_MODELS, tick_h)
+        state, age_h = UP, 0.0
+        for _ in range(600):
+            rate = _MODELS.hazard_per_h[model, state, _MODELS.bucket(age_h)]
+            if rng.random() < 1 - np.exp(-rate * tick_h):
+                state, age_h = 1 - state, 0.0
+            else:
+                age_h += tick_h
+            belief.see(bool(state))
+        assert belief.weights()[model] > 0.9
+
+
+def test_what_was_not_probed_teaches_nothing_but_ages() -> None:
+    belief = ZoneBelief(_MODELS, 0.1)
+    belief.see(True)
+    before = belief.weights().copy()
+    for _ in range(10):
+        belief.see(None)
+    assert (belief.weights() == before).all()
+    assert belief.age_h == pytest.approx(1.0)
+
+
+def test_older_spells_last_longer() -> None:
+    young, old = ZoneBelief(shipped_models(), 1 / 6), ZoneBelief(shipped_models(), 1 / 6)
+    young.see(True)
+    for _ in range(60):
+        old.see(True)
+    assert old.survival(2.0) > young.survival(2.0)
+    assert young.survival(2.0, scale=2.0) < young.survival(2.0)
