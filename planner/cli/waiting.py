@@ -39,8 +39,8 @@ def wait_for_end(app: App, run_id: str, timeout_s: float | None = None) -> Run:
 
 
 def is_resting(run: Run) -> bool:
-    """Preempted with nobody to restart it: local runs are resumed by hand."""
-    return run.state == "preempted" and run.terms.infra == "local"
+    """Preempted with nobody to restart it: it is resumed by hand."""
+    return run.state == "preempted" and run.current.ended_at is not None
 
 
 def raise_for(run: Run) -> None:
