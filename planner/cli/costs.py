@@ -13,9 +13,13 @@ from planner.costs import CostKey, CostRow, sum_costs, total
 from planner.run_document import micro_text
 
 
-@click.command("costs")
+@click.command("costs", epilog="\b\nExample:\n  plan costs --by month")
 @click.option(
-    "--by", type=click.Choice(["run", "project", "owner", "month"]), default="run", show_default=True
+    "--by",
+    type=click.Choice(["run", "project", "owner", "month"]),
+    default="run",
+    show_default=True,
+    help="What to sum by.",
 )
 @output_option("table", "json")
 @pass_app

@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "offers": ("planner.cli.offers", "List machines with GPUs and their prices"),
     "prices": ("planner.cli.prices", "Show the prices in use, fetch newer ones, import your own"),
     "backtest": ("planner.cli.backtest", "Predict published runs, to see how good the estimates are"),
+    "doctor": ("planner.cli.doctor", "Check this installation: what is missing and how to get it"),
     "schema": ("planner.cli.schema", "Print the JSON Schema of the spec or of an answer"),
 }
 

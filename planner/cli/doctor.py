@@ -1,0 +1,66 @@
+"""`plan doctor`: what is missing or wrong around tuneplan, and how to mend it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from planner.cli.context import App, pass_app
+from planner.cli.output import emit_json, output_option
+from planner.config import PricesConfig
+from planner.doctor import Check, examine, worst
+from planner.errors import SpecError
+
+#: Something must be mended before money is spent.
+BLOCKED = 4
+_SIGNS = {"ok": "ok", "note": "-", "warning": "WARNING", "blocking": "BLOCKING"}
+
+
+@click.command("doctor", epilog="\b\nExample:\n  plan doctor\n  plan doctor -o json")
+@output_option("table", "json")
+@pass_app
+@click.pass_context
+def command(ctx: click.Context, app: App, output: str) -> None:
+    """Check this installation: Python, disk, run database, prices, extras and credentials (by name only).
+
+    Every finding has a code and a fix. Exit 4 if one of them is blocking.
+    """
+    config, max_age_s = _config(app)
+    checks = sorted(
+        [config, *examine(app.directories, app.now(), os.environ, Path.home(), max_age_s)],
+        key=lambda check: check.code,
+    )
+    level = worst(checks)
+    if output == "json":
+        emit_json("doctor", {"worst": level, "checks": [asdict(check) for check in checks]}, now=app.now())
+    else:
+        click.echo(render_checks(checks))
+    if level == "blocking":
+        ctx.exit(BLOCKED)
+
+
+def _config(app: App) -> tuple[Check, float]:
+    """What is to be said of config.yaml, and the age from which prices are old."""
+    path = app.directories.config_file
+    try:
+        max_age_s = app.config.prices.max_age_s
+    except SpecError as error:
+        message = "; ".join(str(finding) for finding in error.findings)
+        return Check("P004", "config.yaml", "blocking", message, f"correct {path}"), PricesConfig().max_age_s
+    return Check(
+        "P004", "config.yaml", "ok", str(path) if path.exists() else "none, defaults hold"
+    ), max_age_s
+
+
+def render_checks(checks: Iterable[Check]) -> str:
+    """One line a check, and its fix below it."""
+    lines = []
+    for check in checks:
+        lines.append(f"{check.code}  {_SIGNS[check.level]:<8}  {check.subject:<15}  {check.message}")
+        if check.fix is not None:
+            lines.append(f"{'':>33}fix: {check.fix}")
+    return "\n".join(lines)

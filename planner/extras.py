@@ -1,0 +1,50 @@
+"""The optional dependencies: what each unlocks and what of it is installed. Nothing is imported to find out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """One extra of the package.
+
+    Attributes:
+        name: As in `pip install 'tuneplan[NAME]'`.
+        modules: Distribution -> module that must be importable.
+        unlocks: What works with it.
+    """
+
+    name: str
+    modules: dict[str, str]
+    unlocks: str
+
+
+EXTRAS: tuple[Extra, ...] = (
+    Extra(
+        "train",
+        {
+            name: name
+            for name in ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "safetensors")
+        },
+        "training on this machine",
+    ),
+    Extra("launch", {"skypilot": "sky"}, "launching on clouds and Slurm"),
+    Extra("s3", {"boto3": "boto3"}, "checkpoints in s3://"),
+    Extra("report", {"matplotlib": "matplotlib", "jinja2": "jinja2"}, "pictures and HTML reports"),
+    Extra("data", {"pyarrow": "pyarrow", "tokenizers": "tokenizers"}, "parquet files and exact token counts"),
+)
+
+
+def installed_versions(extra: Extra) -> dict[str, str | None]:
+    """Version of each distribution of an extra, None where it is missing or cannot be imported."""
+    return {name: _version(name, module) for name, module in extra.modules.items()}
+
+
+def _version(distribution: str, module: str) -> str | None:
+    try:
+        return version(distribution) if find_spec(module) is not None else None
+    except PackageNotFoundError:
+        return None
