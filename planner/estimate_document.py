@@ -1,23 +1,16 @@
-"""The estimate as the JSON that outside tools rely on (`tuneplan/estimate`), and candidates read back from it."""
+"""The estimate as the JSON that outside tools rely on (`tuneplan/estimate`)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from planner.calibration import Basis
-from planner.candidates import Candidate, CandidateMemory
+from planner.candidate_document import candidate_document, usd_quantiles_document
 from planner.estimate import Estimate, Rejection
-from planner.money import micro_usd, usd_text, usd_text_of_micro
+from planner.money import usd_text
 from planner.offer_document import offer_document
-from planner.quantiles import Quantiles
 from planner.ranking import SURE_ENOUGH
 from planner.relax import NearestFit
-from planner.setup import Parallelism
-from providers.offers import Offer
-
-_LINES = ("compute", "rework", "reprovision", "storage", "requests", "egress", "controller", "idle")
 
 
 def estimate_document(
@@ -95,80 +88,6 @@ def goal_met(estimate: Estimate) -> bool | None:
     return in_budget and in_time
 
 
-def candidate_document(candidate: Candidate) -> dict[str, Any]:
-    """One candidate as JSON types."""
-    return {
-        "id": candidate.candidate_id,
-        "rank": candidate.rank,
-        "pareto": candidate.pareto,
-        "offer": offer_document(candidate.offer),
-        "nodes": candidate.nodes,
-        "gpus_total": candidate.gpus_total,
-        "parallelism": asdict(candidate.parallelism),
-        "micro_batch": candidate.micro_batch,
-        "grad_accum": candidate.grad_accum,
-        "gradient_checkpointing": candidate.gradient_checkpointing,
-        "verdict": candidate.verdict,
-        "memory_gib_per_gpu": _memory(candidate.memory),
-        "host_ram_gib": round(candidate.host_ram_gib, 3),
-        "disk_gib": round(candidate.disk_gib, 3),
-        "step_time_s": quantiles_document(candidate.step_time_s),
-        "tokens_per_s_total": quantiles_document(candidate.tokens_per_s_total),
-        "wall_clock_h": quantiles_document(candidate.wall_clock_h),
-        "gpu_hours": quantiles_document(candidate.gpu_hours),
-        **_cost(candidate),
-        "finish_at": _finish(candidate.finish_at),
-        "p_finish_by_deadline": candidate.p_finish_by_deadline,
-        "basis": None if candidate.basis is None else asdict(candidate.basis),
-    }
-
-
-def _cost(candidate: Candidate) -> dict[str, Any]:
-    lines, three = cost_micro_usd(candidate)
-    return {
-        "cost_usd": {
-            name: usd_text_of_micro(value) for name, value in zip(("p10", "p50", "p90"), three, strict=True)
-        },
-        "cost_tree_usd": {
-            name: None if value is None else usd_text_of_micro(value) for name, value in lines.items()
-        },
-    }
-
-
-def cost_micro_usd(candidate: Candidate) -> tuple[dict[str, int | None], tuple[int, int, int]]:
-    """Cost lines and p10, p50, p90 in whole micro-dollars; the p50 is the sum of the known lines, to the last one."""
-    lines = {name: candidate.cost_tree_usd[name] for name in _LINES}
-    micro = {name: None if value is None else micro_usd(value) for name, value in lines.items()}
-    p50 = sum(value for value in micro.values() if value is not None)
-    low, high = micro_usd(candidate.cost_usd.p10), micro_usd(candidate.cost_usd.p90)
-    return micro, (min(low, p50), p50, max(high, p50))
-
-
-def _memory(memory: CandidateMemory) -> dict[str, Any]:
-    return {
-        "allocated": round(memory.allocated_gib, 4),
-        "reserved": round(memory.reserved_gib, 4),
-        "nvml": round(memory.nvml_gib, 4),
-        "upper": round(memory.upper_gib, 4),
-        "limit": round(memory.limit_gib, 4),
-        "components": {name: round(value, 4) for name, value in memory.components_gib.items()},
-    }
-
-
-def _finish(finish_at: tuple[str, str, str] | None) -> dict[str, str] | None:
-    return None if finish_at is None else dict(zip(("p10", "p50", "p90"), finish_at, strict=True))
-
-
-def quantiles_document(value: Quantiles) -> dict[str, float]:
-    """Q of numbers, unrounded so that products of them stay exact."""
-    return {"p10": value.p10, "p50": value.p50, "p90": value.p90}
-
-
-def usd_quantiles_document(value: Quantiles) -> dict[str, str | None]:
-    """Q of amounts, as decimal strings."""
-    return {"p10": usd_text(value.p10), "p50": usd_text(value.p50), "p90": usd_text(value.p90)}
-
-
 def _rejection(row: Rejection) -> dict[str, Any]:
     return {
         "reason_code": row.reason_code,
@@ -184,73 +103,3 @@ def _nearest(row: NearestFit) -> dict[str, Any]:
         "verdict": row.verdict,
         "cost_usd": None if row.cost_usd is None else usd_quantiles_document(row.cost_usd),
     }
-
-
-def basis_from_document(document: Mapping[str, Any]) -> Basis | None:
-    """What a stored candidate was made of, None if it was stored before that was kept."""
-    basis = document.get("basis")
-    return None if basis is None else Basis(basis["groups"], basis["priors"])
-
-
-def candidate_from_document(document: Mapping[str, Any]) -> Candidate:
-    """A candidate read back from its JSON; unknown keys of a newer writer are ignored.
-
-    Raises:
-        KeyError, TypeError, ValueError: The document is not one of ours; the caller names the file.
-    """
-    memory = document["memory_gib_per_gpu"]
-    finish = document["finish_at"]
-    return Candidate(
-        candidate_id=document["id"],
-        rank=document["rank"],
-        pareto=document["pareto"],
-        offer=offer_from_document(document["offer"]),
-        nodes=document["nodes"],
-        parallelism=Parallelism(**document["parallelism"]),
-        micro_batch=document["micro_batch"],
-        grad_accum=document["grad_accum"],
-        gradient_checkpointing=document["gradient_checkpointing"],
-        verdict=document["verdict"],
-        memory=CandidateMemory(
-            *(memory[name] for name in ("allocated", "reserved", "nvml", "upper", "limit", "components"))
-        ),
-        host_ram_gib=document["host_ram_gib"],
-        disk_gib=document["disk_gib"],
-        step_time_s=_quantiles(document["step_time_s"]),
-        tokens_per_s_total=_quantiles(document["tokens_per_s_total"]),
-        wall_clock_h=_quantiles(document["wall_clock_h"]),
-        gpu_hours=_quantiles(document["gpu_hours"]),
-        cost_usd=_quantiles(document["cost_usd"]),
-        cost_tree_usd={name: _amount(value) for name, value in document["cost_tree_usd"].items()},
-        finish_at=None if finish is None else (finish["p10"], finish["p50"], finish["p90"]),
-        p_finish_by_deadline=document["p_finish_by_deadline"],
-        basis=basis_from_document(document),
-    )
-
-
-def offer_from_document(document: Mapping[str, Any]) -> Offer:
-    """An offer read back from its JSON."""
-    return Offer(
-        cloud=document["cloud"],
-        region=document["region"],
-        zone=document["zone"],
-        instance_type=document["instance_type"],
-        gpu=document["gpu"],
-        gpus_per_node=document["gpus_per_node"],
-        gpu_mem_gib=document["gpu_mem_gib"],
-        vcpus=document.get("vcpus"),
-        ram_gib=document.get("ram_gib"),
-        market=document["market"],
-        price_usd_per_hour=_amount(document["price_usd_per_h"]),
-        source=document["source"],
-        as_of_at=document["as_of_at"],
-        flags=tuple(document["flags"]),
-    )
-
-
-def _quantiles(document: Mapping[str, Any]) -> Quantiles:
-    return Quantiles(float(document["p10"]), float(document["p50"]), float(document["p90"]))
-
-
-def _amount(text: str | None) -> float | None:
-    return None if text is None else float(text)

@@ -13,8 +13,8 @@ from pathlib import Path
 from jobs.spec import JobSpec, LimitsJob
 from planner import rented
 from planner.bundle import build_bundle
+from planner.candidate_document import candidate_from_document
 from planner.errors import CapReachedError
-from planner.estimate_document import candidate_from_document
 from planner.monitor import observe
 from planner.places import Places
 from planner.runs import RESUMABLE, Attempt, Run, RunTerms

@@ -8,16 +8,18 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 import planner
+from planner.candidate_document import candidate_document, candidate_from_document
 from planner.candidates import Candidate
-from planner.estimate import Estimate
-from planner.estimate_document import candidate_document, candidate_from_document
 from planner.spec import FineTuneSpec
 from providers.errors import UsageError
+
+if TYPE_CHECKING:
+    from planner.estimate import Estimate
 
 SCHEMA = "tuneplan/plan"
 SCHEMA_VERSION = 1

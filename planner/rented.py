@@ -9,17 +9,18 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobs.spec import JobSpec
-from planner.candidates import Candidate
 from planner.errors import Finding
-from planner.estimate_document import offer_from_document
-from planner.offer_document import offer_document
-from planner.plan import Plan
-from planner.spec import FineTuneSpec
+from planner.offer_document import offer_document, offer_from_document
 from providers.launcher import LaunchRequest
 from providers.offers import Offer
+
+if TYPE_CHECKING:  # the monitor imports this module, and needs neither spec nor estimate
+    from planner.candidates import Candidate
+    from planner.plan import Plan
+    from planner.spec import FineTuneSpec
 
 _MOST_ALTERNATIVES = 30
 _LARGEST_INPUTS_BYTES = 2**30

@@ -9,8 +9,8 @@ from typing import Any
 
 from jobs.progress import Progress
 from jobs.spec import JobSpec
+from planner.candidate_document import candidate_from_document, quantiles_document, usd_quantiles_document
 from planner.candidates import Candidate
-from planner.estimate_document import candidate_from_document, quantiles_document, usd_quantiles_document
 from planner.money import usd_text
 from planner.monitor import lost_steps
 from planner.quantiles import Quantiles
