@@ -66,7 +66,7 @@ def evaluate(model: Any, rows: Any, collate: Any, context: Any, check: Callable[
     partial: list[Any] = []
     try:
         with torch.no_grad(), context():
-            for start, size in _batches(rows, model.config.vocab_size, classes):
+            for start, size in _batches(rows, model.config.get_text_config().vocab_size, classes):
                 check()
                 batch = collate([rows[index] for index in range(start, start + size)])
                 partial.append(measure(model, {key: value.to(model.device) for key, value in batch.items()}))

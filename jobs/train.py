@@ -81,8 +81,9 @@ def run(job: JobSpec, base: Path, work: Path, stop: StopSignal) -> int:
     except Stopped as stopped:
         return _stopped(attempt, stopped)
     except Exception as error:
-        attempt.finish("failed", _text(error))
-        return _failed(error)
+        known = _out_of_memory(error) or error
+        attempt.finish("failed", _text(known))
+        return _failed(known)
 
 
 def _stopped(attempt: Attempt, stopped: Stopped) -> int:
@@ -100,6 +101,14 @@ def _failed(error: Exception) -> int:
     else:
         traceback.print_exception(error)
     return BAD_JOB if isinstance(error, UsageError) else CRASHED
+
+
+def _out_of_memory(error: Exception) -> TuneplanError | None:
+    """The error of a GPU that is too small, in our words; told by its name, as torch may not be loaded."""
+    if type(error).__name__ != "OutOfMemoryError":
+        return None
+    hint = "lower train.micro_batch or train.sequence_length, or take a larger GPU"
+    return TuneplanError(f"out of GPU memory: {error}"[:500], hint=hint, code="oom")
 
 
 def _text(error: Exception) -> str:

@@ -12,9 +12,12 @@ from pathlib import Path
 
 from jobs.checkpoint import fetch_files, read_head, read_manifest
 from jobs.manifest import Head
+from jobs.preemption import StopSignal
 from jobs.progress import Progress, read_progress
 from jobs.spec import CheckpointsJob, DataJob, EvaluateJob, JobSpec, MethodJob, ModelJob, TrainJob
+from jobs.train import run
 from providers.directory_store import DirectoryStore
+from providers.stores import open_store
 from tests.jobs.tiny_models import GOAT
 from tests.jobs.zygote import Zygote
 
@@ -60,12 +63,12 @@ class Runs:
         """The run's store."""
         return DirectoryStore(self.root / name / "store")
 
-    def start(self, job: JobSpec) -> int:
+    def start(self, job: JobSpec, function: str = "jobs.train:main") -> int:
         """Start an attempt; its pid."""
         directory = self.root / job.run_id
         directory.mkdir(exist_ok=True)
         (directory / "job.json").write_text(job.to_json())
-        return self.zygote.start("jobs.train:main", [str(directory / "job.json")], self.log_path(job.run_id))
+        return self.zygote.start(function, [str(directory / "job.json")], self.log_path(job.run_id))
 
     def finish(self, job: JobSpec) -> int:
         """Run an attempt to its end; the exit code."""
@@ -94,8 +97,9 @@ class Runs:
         return self.root / name / "log"
 
     def log(self, name: str) -> str:
-        """Text of all attempts."""
-        return self.log_path(name).read_text()
+        """Text of all attempts, empty before the first line."""
+        path = self.log_path(name)
+        return path.read_text() if path.exists() else ""
 
     def head(self, name: str) -> Head:
         """HEAD, empty before the first attempt."""
@@ -125,6 +129,20 @@ class Runs:
         files = sorted(self.output(name).glob("*.safetensors"))
         assert files
         return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def train_on_a_jumping_clock(arguments: list[str]) -> int:
+    """Train by a clock that shows a second until the first checkpoint is committed, then half an hour."""
+    path = Path(arguments[0])
+    job = JobSpec.load(path)
+    store = open_store(job.checkpoints.uri)
+
+    class JumpingClock(StopSignal):
+        def elapsed_s(self) -> float:
+            head = read_head(store)
+            return 1800.0 if head is not None and head.checkpoints else 1.0
+
+    return run(job, path.parent, path.parent / "work", JumpingClock(job.limits, time.monotonic()))
 
 
 def renamed(runs: Runs, job: JobSpec, name: str) -> JobSpec:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -70,7 +71,7 @@ def test_killed_at_every_stage(runs: Runs, undisturbed: dict[str, str], kind: st
     """Loading, saving, uploading, right after a commit, in the last evaluation, in handing over."""
     job = runs.sft("run", kind=kind)
     moments = [
-        lambda: after(0.3),
+        lambda: lambda: runs.head("run").fence >= 1,
         lambda: saving(runs, "run", 4),
         lambda: uploading(runs, "run"),
         lambda: committed(runs, "run", runs.newest_step("run") + 4),
@@ -79,7 +80,7 @@ def test_killed_at_every_stage(runs: Runs, undisturbed: dict[str, str], kind: st
     ]
     reached = 0
     for moment in moments:
-        assert runs.interrupt(job, moment()) == -signal.SIGKILL
+        assert runs.interrupt(job, moment()) == -signal.SIGKILL, runs.log("run")
         assert runs.newest_step("run") >= reached
         reached = runs.newest_step("run")
     assert reached >= 20
@@ -130,15 +131,10 @@ def test_sigterm_commits_the_step_it_is_at(runs: Runs, undisturbed: dict[str, st
 
 def test_sigterm_before_the_first_step_has_nothing_to_commit(runs: Runs) -> None:
     job = runs.sft("run")
-    code = runs.interrupt(job, lambda: "examples to learn from" in log_of(runs), signal.SIGTERM)
+    code = runs.interrupt(job, lambda: "examples to learn from" in runs.log("run"), signal.SIGTERM)
     assert code == 76
     assert runs.newest_step("run") == 0
     assert runs.progress("run").state == "preempted"
-
-
-def log_of(runs: Runs) -> str:
-    """The log, empty before there is one."""
-    return runs.log("run") if runs.log_path("run").exists() else ""
 
 
 def test_sigterm_after_training_needs_no_new_checkpoint(runs: Runs, undisturbed: dict[str, str]) -> None:
@@ -165,12 +161,20 @@ def test_a_fenced_attempt_ends_and_its_successor_finishes(runs: Runs, undisturbe
     assert runs.weights("run") == undisturbed["lora"]
 
 
+@pytest.fixture(scope="module")
+def killed(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Store of a run that was killed with several committed checkpoints."""
+    runs = Runs(zygote, tmp_path_factory.mktemp("killed"))
+    runs.interrupt(runs.sft("run", every=4), committed(runs, "run", 12))
+    assert runs.newest_step("run") < 24
+    return runs.root / "run" / "store"
+
+
 @pytest.fixture
-def interrupted(runs: Runs) -> JobSpec:
-    """A run that was killed with several committed checkpoints."""
-    job = runs.sft("run", every=4)
-    runs.interrupt(job, committed(runs, "run", 12))
-    return job
+def interrupted(runs: Runs, killed: Path) -> JobSpec:
+    """A copy of that run."""
+    shutil.copytree(killed, runs.root / "run" / "store")
+    return runs.sft("run", every=4)
 
 
 def drop(name: str) -> Callable[[Path], None]:

@@ -242,21 +242,20 @@ def test_the_output_is_copied_where_the_job_wants_it(runs: Runs) -> None:
     assert "adapter_model.safetensors" in copied
 
 
-def test_the_time_limit_ends_it_after_a_commit(runs: Runs) -> None:
-    job = replace(runs.sft("run", steps=100_000, every=50_000), limits=LimitsJob(max_duration_s=4.0))
-    assert runs.finish(job) == 77
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        (LimitsJob(max_duration_s=600.0), "time limit of 600 s reached"),
+        (LimitsJob(cap_usd=5.0, usd_per_hour=3.0, spent_usd=4.9), "cap of 5 US dollars reached"),
+    ],
+)
+def test_a_limit_ends_it_after_a_commit(runs: Runs, limits: LimitsJob, reason: str) -> None:
+    job = replace(runs.sft("run", steps=100_000, every=4), limits=limits)
+    assert runs.zygote.wait(runs.start(job, "tests.jobs.runs:train_on_a_jumping_clock")) == 77
     progress = runs.progress("run")
     assert progress.state == "capped"
-    assert progress.exit_reason == "time limit of 4 s reached"
-    assert runs.newest_step("run") == progress.step > 0
-
-
-def test_the_cap_counts_what_was_spent_before(runs: Runs) -> None:
-    limits = LimitsJob(cap_usd=5.0, usd_per_hour=3600.0, spent_usd=2.0)  # a dollar a second: three are left
-    assert runs.finish(replace(runs.sft("run", steps=100_000, every=50_000), limits=limits)) == 77
-    progress = runs.progress("run")
-    assert progress.exit_reason == "cap of 5 US dollars reached"
-    assert runs.newest_step("run") == progress.step > 0
+    assert progress.exit_reason == reason
+    assert runs.newest_step("run") == progress.step > 4
 
 
 def test_a_spent_cap_stops_before_training(runs: Runs) -> None:
