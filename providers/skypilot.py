@@ -79,6 +79,7 @@ class SkyPilotLauncher:
             jobs = _jobs_of(sky, request.run_id, wake=True)
             if not _started_before(jobs, request):
                 _start(sky, document, secrets)
+                _cancel_twins(sky, request)
                 jobs = _jobs_of(sky, request.run_id)
             return _status_of(jobs)
 
@@ -201,7 +202,7 @@ def _secret_values(names: tuple[str, ...]) -> list[tuple[str, str]]:
 def _await_pending_launches(sky: Any) -> None:
     """Wait until every launch that SkyPilot has accepted is a job: a lost one of ours may be among them."""
     deadline = time.monotonic() + _PENDING_LAUNCH_TIMEOUT_S
-    while any(request.name == "jobs.launch" for request in sky.api_status(fields=["request_id", "name"])):
+    while any(request.name.endswith("jobs.launch") for request in sky.api_status()):
         if time.monotonic() > deadline:
             raise CleanupPendingError(
                 "SkyPilot has not finished an earlier launch",
@@ -211,7 +212,13 @@ def _await_pending_launches(sky: Any) -> None:
 
 
 def _jobs_of(sky: Any, run_id: str, *, wake: bool = False) -> dict[int, Any]:
-    """The run's jobs by attempt; should one attempt have two, the first, which the later launch did not see.
+    """The run's jobs by attempt; should one attempt have twins, the first one."""
+    newest_first = reversed(_records_of(sky, run_id, wake=wake))
+    return {_attempt(record, run_id): record for record in newest_first}
+
+
+def _records_of(sky: Any, run_id: str, *, wake: bool = False) -> list[Any]:
+    """Every job of the run, oldest first.
 
     A stopped jobs controller is started only to launch, because it is a machine that costs money.
     """
@@ -220,11 +227,24 @@ def _jobs_of(sky: Any, run_id: str, *, wake: bool = False) -> dict[int, Any]:
         records = sky.get(query)[0]
     except sky.exceptions.ClusterNotUpError as error:
         if error.cluster_status is None:  # there is no controller, so there was never a job
-            return {}
+            return []
         raise
-    newest_first = sorted(records, key=lambda record: -record.job_id)
-    attempts = {attempt_of(record.job_name or "", run_id): record for record in newest_first}
-    return {attempt: record for attempt, record in attempts.items() if attempt is not None}
+    return sorted(
+        (record for record in records if _attempt(record, run_id)), key=lambda record: record.job_id
+    )
+
+
+def _attempt(record: Any, run_id: str) -> int:
+    return attempt_of(record.job_name or "", run_id) or 0
+
+
+def _cancel_twins(sky: Any, request: LaunchRequest) -> None:
+    """Of two launches at the same moment, neither of which saw the other's job, the first one's job stays."""
+    records = _records_of(sky, request.run_id)
+    _, *twins = [record for record in records if _attempt(record, request.run_id) == request.attempt]
+    living = [record.job_id for record in twins if _STATES.get(record.status.value, "failed") not in _ENDED]
+    if living:
+        sky.get(sky.jobs.cancel(job_ids=living))
 
 
 def _started_before(jobs: dict[int, Any], request: LaunchRequest) -> bool:

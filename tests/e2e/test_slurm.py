@@ -6,11 +6,13 @@ the preemption, nothing left running, the right price, no credential where it do
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,6 +50,14 @@ class Person:
         done = subprocess.run([PLAN, *words], env=self._env, capture_output=True, text=True, timeout=600)
         assert done.returncode == code, f"plan {' '.join(words)}: {done.stdout}{done.stderr}"
         return done.stdout
+
+    def killed(self, *words: str, when: Callable[[], bool]) -> None:
+        """Start a command and kill -9 it somewhere in the seconds after something has come true."""
+        process = subprocess.Popen([PLAN, *words], env=self._env, stdout=subprocess.DEVNULL)
+        eventually(when)
+        time.sleep(random.uniform(0, 8))
+        process.kill()
+        process.wait()
 
     def json(self, *words: str) -> Any:
         """The JSON answer of a command."""
@@ -90,6 +100,22 @@ environment: {{python: {sys.executable}, secrets: [PLAN_SECRET], env: {{OMP_NUM_
 """
     )
     return path
+
+
+def order_of(person: Person, spec: Path, run_id: str) -> tuple[str, ...]:
+    """The words of a launch from a plan that is made now."""
+    plan = spec.with_suffix(".json")
+    person.plan("estimate", str(spec), "--out", str(plan))
+    return "launch", str(plan), "--cap", "5", "--run-id", run_id
+
+
+def living_jobs() -> list[str]:
+    """Names of the jobs that the bed's SkyPilot works on."""
+    import sky
+    import sky.jobs
+
+    jobs = sky.get(sky.jobs.queue_v2(refresh=False))[0]
+    return [job.job_name for job in jobs if job.status.value not in ("CANCELLED", "CANCELLING")]
 
 
 def adapter_sha256(store: Path) -> str:
@@ -190,16 +216,20 @@ def test_a_preempted_run_ends_with_the_weights_of_an_undisturbed_one(
     train_undisturbed: Callable[[Path], Undisturbed],
 ) -> None:
     store = spec.parent / "store/goat"
-    order = ("launch", str(spec), "--cap", "5", "--run-id", "goat")
+    bundle = person.home / "state/bundles/goat/1"
+    order = order_of(person, spec, "goat")
     assert "infra: slurm/bed-a/spot" in person.plan(*order, "--dry-run")
     assert user.status("goat") == BackendStatus("absent")
 
-    first, again = person.json(*order, "--yes"), person.json(*order, "--yes")
-    assert (first["created"], again["created"], first["infra"]) == (True, False, "skypilot")
-    undisturbed = train_undisturbed(person.home / "state/bundles/goat/1")
+    person.killed(*order, "--yes", when=bundle.exists)
+    with ThreadPoolExecutor() as two:
+        answers = list(two.map(lambda _: person.json(*order, "--yes"), range(2)))
+    assert [(answer["created"], answer["infra"]) for answer in answers] == [(False, "skypilot")] * 2
+    assert user.call(living_jobs) == ["plan-goat-1"]
+    undisturbed = train_undisturbed(bundle)
 
     status = running(user, "goat", store)
-    assert (status.backend_id, status.attempt, status.recoveries) == ("1", 1, 0)
+    assert (status.attempt, status.recoveries) == (1, 0)
     assert status.offer is not None
     assert (status.offer.cloud, status.offer.region, status.offer.gpu) == ("slurm", "bed-a", "A100")
     slurm_bed.slurm.run("scancel", "--partition=spot")
@@ -229,7 +259,7 @@ def test_a_cancelled_run_releases_its_machine_and_keeps_its_checkpoint(
 ) -> None:
     spec.write_text(spec.read_text().replace("steps: 600", "steps: 1000000"))
     store = spec.parent / "store/long"
-    person.plan("launch", str(spec), "--cap", "5", "--run-id", "long", "--yes")
+    person.plan(*order_of(person, spec, "long"), "--yes")
     running(user, "long", store)
     assert person.json("cancel", "long")["run"]["state"] == "cancelled"
     nothing_runs(slurm_bed, user, "long")
