@@ -61,7 +61,7 @@ def posed(
     """
     slack_h = min(max(deadline_h - work_h, 0.0), _MOST_SLACK_H)
     for step_h in _STEPS_H:
-        work_steps = math.ceil((work_h + overhead_h) / step_h) + 2
+        work_steps = math.ceil(work_h / step_h) + 1
         slack_parts = math.ceil(slack_h / step_h * PARTS) + 2
         if work_steps * slack_parts <= _MOST_CELLS:
             break

@@ -124,7 +124,8 @@ class _Step:
 
     def __init__(self, problem: Problem, n: int, first_after: int, width_after: int) -> None:
         self.p, self.n = problem, n
-        self.first = max(0, (n - problem.work_steps) * problem.parts)
+        most_steps = problem.work_steps + problem.levels  # on-demand counts its start-up as work
+        self.first = max(0, (n - most_steps) * problem.parts)
         self.width = first_after + width_after - self.first
         self.drop = self.first - first_after
         self.slack = np.arange(self.first, self.first + self.width, dtype=np.float32)
