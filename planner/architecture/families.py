@@ -40,7 +40,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen3_moe": {"qk_norm": "head"},
     "hunyuan_v1_dense": {"qk_norm": "head"},
     "gemma": {"tied_embeddings": True},
-    "gemma2": {"tied_embeddings": True, "norms_per_layer": 4},
+    "gemma2": {"tied_embeddings": True, "norms_per_layer": 4, "logit_softcap": True},
     "gemma3_text": {"tied_embeddings": True, "norms_per_layer": 4, "qk_norm": "head"},
     "phi3": {"layout": "phi3"},
     "phi": {**_BIASED, "layout": "phi", "norms_per_layer": 1, "head_bias": True},

@@ -57,6 +57,7 @@ class ModelArchitecture:
         qk_nope_head_dim: Width of a query head without rotary part, for latent attention.
         qk_rope_head_dim: Width of its rotary part.
         v_head_dim: Width of a value head, for latent attention.
+        logit_softcap: Logits pass a tanh, whose output is kept.
         sliding_window: Keys a token sees at most in windowed blocks, 0 if all.
         extra_per_layer: Further parameters of a block (attention sinks, activation scales).
         extra_parameters: Further parameters of the model (vision tower, extra prediction layer).
@@ -105,6 +106,7 @@ class ModelArchitecture:
     qk_nope_head_dim: int = 0
     qk_rope_head_dim: int = 0
     v_head_dim: int = 0
+    logit_softcap: bool = False
     sliding_window: int = 0
     extra_per_layer: int = 0
     extra_parameters: int = 0

@@ -68,9 +68,14 @@ def _norms(arch: ModelArchitecture, width: float, residual: float, full: bool, f
     return count * (held + output)
 
 
+_ROTATED_FUSED = frozenset({"phi3", "neox", "qwen"})
+
+
 def _attention(arch: ModelArchitecture, width: float, full: bool) -> float:
     qkv = arch.q_size + arch.kv_size + arch.v_size
     saved = width * (qkv + arch.attention_width) + 4.0 * arch.heads
+    if arch.layout in _ROTATED_FUSED:  # values are a view that keeps the whole product, beside rotated copies
+        saved += width * (arch.q_size + arch.kv_size)
     if arch.qk_norm != "none":
         saved += (4.0 + (width if full else 0.0)) * (arch.q_size + arch.kv_size)
     if arch.kv_lora_rank:
@@ -102,8 +107,10 @@ def _adapters(arch: ModelArchitecture, adapter: Adapter, width: float) -> float:
     if adapter.dropout:
         own = 1.0 + (0.0 if adapter.fp32 else width)
         total += sum(shape.count * own * shape.inputs for shape in targets)
-    elif not adapter.fp32:  # modules that share an input share what is kept
+    elif not adapter.fp32:
+        # Modules that share an input share what is kept, and attention keeps its own output already.
         shared = {(shape.inputs, shape.role, shape.name in _OUTPUTS) for shape in targets}
+        shared -= {(arch.attention_width, "attention", True)}
         total += blocks * width * sum(inputs for inputs, _, _ in shared)
     if "dora" in adapter.kind:
         total += sum(shape.count * 2 * width * shape.outputs for shape in targets)

@@ -134,20 +134,24 @@ def _loss_bytes(setup: TrainingSetup, stack: Stack) -> float:
         return 0.0
     if setup.fused_loss:
         return CONSTANTS["fused_loss"]
-    return stack.loss_bytes if setup.loss_bytes is None else setup.loss_bytes
+    bytes_each = stack.loss_bytes if setup.loss_bytes is None else setup.loss_bytes
+    return bytes_each + (2.0 if setup.arch.logit_softcap else 0.0)
 
 
 def _peak(setup: TrainingSetup, parts: _Parts, tokens: float) -> tuple[str, dict[str, float]]:
     state, block = parts.state, parts.block
     one = (block.saved + block.scores * setup.sequence_tokens) * tokens * parts.split
     working = one + block.backward * tokens * parts.split
+    unused = 0.0
     if setup.gradient_checkpointing:
         per_block = parts.width.residual * setup.arch.hidden * tokens * parts.split
         if setup.offload == "activations":
             per_block /= parts.blocks
     else:
         per_block, working = one, block.backward * tokens * parts.split
-    kept = per_block * parts.blocks * min(setup.parallelism.pipeline, setup.grad_accum)
+        if setup.adapter is not None:  # nothing before the first adapter needs a gradient
+            unused = 4.0 * setup.arch.hidden * tokens * parts.split
+    kept = per_block * parts.blocks * min(setup.parallelism.pipeline, setup.grad_accum) - unused
     # Under FSDP with adapters the gradients of the blocks' inputs stay until the backward pass ends.
     wrapped = setup.adapter is not None and setup.parallelism.kind == "fsdp"
     lasting = kept if setup.gradient_checkpointing and wrapped else 0.0
@@ -158,7 +162,7 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float) -> tuple[str, dict
     moments = {
         "loss": (kept, loss, earlier, 0.0),
         "backward": (kept + lasting + working, 0.0, begun, 0.0),
-        "backward_end": (working, 0.0, grads, 0.0),
+        "backward_end": (working, 0.0, grads + state.tied_gradient, 0.0),
         "optimizer_step": (0.0, 0.0, grads, state.step),
     }
     phase = max(

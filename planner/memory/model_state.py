@@ -29,6 +29,7 @@ class ModelState:
         comm: Buckets, gathered blocks and unsharded gradients of a block.
         references: Further models (reference, reward, critic).
         head_gradient: Gradient of the output head, the first to exist in a backward pass.
+        tied_gradient: The embedding's own gradient, before it is added to that of the head that shares its weights.
         trainable: Trainable parameters in the whole model.
         total: Parameters of the whole model, adapters included.
         host: Bytes offloaded to the host, per GPU.
@@ -42,6 +43,7 @@ class ModelState:
     comm: float
     references: float
     head_gradient: float
+    tied_gradient: float
     trainable: int
     total: int
     host: float
@@ -81,11 +83,17 @@ def model_state(setup: TrainingSetup) -> ModelState:
         head_gradient=setup.arch.vocab * setup.arch.hidden * width.gradient / parts / shards
         if full
         else gradients,
+        tied_gradient=_tied_gradient(setup, width) / parts / shards,
         trainable=trainable,
         total=counts.total + (0 if full else trainable),
         host=optimizer if setup.optimizer.startswith("paged") else 0.0,
     )
     return _offloaded(setup, state)
+
+
+def _tied_gradient(setup: TrainingSetup, width: Widths) -> float:
+    alone = setup.adapter is None and setup.arch.tied_embeddings and setup.parallelism.gpus_total == 1
+    return setup.arch.vocab * setup.arch.hidden * width.gradient if alone else 0.0
 
 
 def base_weight_bytes(setup: TrainingSetup, width: Widths | None = None) -> float:

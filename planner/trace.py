@@ -1,0 +1,247 @@
+"""The exact peak of one training step, from running the real model code without weights or GPU.
+
+The model that transformers and PEFT build is run on torch's meta device: shapes, no numbers. Every storage is counted
+from its first operation until it is freed, in blocks of 512 bytes as the CUDA allocator rounds. Where a CUDA kernel
+keeps less than the plain formula (fused attention, 4-bit products), a stand-in keeps what the kernel keeps.
+
+Gradients of weights that embedding and head share are added out of place under the tracer, in place without it: a
+trace of a full fine-tuning with tied embeddings is too high by one embedding.
+
+Needs the extra [trace]. Takes 1-15 s; the closed form of `planner.memory` is held against it by tests.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from planner.architecture import adapter_targets
+from planner.setup import TrainingSetup
+from providers.errors import MissingExtraError, UsageError
+
+_BLOCK_BYTES = 512
+_KEPT_WHOLE = ("lm_head", "score", "classifier", "gate")
+
+
+@dataclass(frozen=True, slots=True)
+class TracedPeak:
+    """What one traced step needs.
+
+    Attributes:
+        peak_bytes: Largest sum of live storages.
+        phase: loss (forward), backward or optimizer_step.
+        static_bytes: Weights before the first step.
+        operations: Operations that were traced.
+    """
+
+    peak_bytes: int
+    phase: str
+    static_bytes: int
+    operations: int
+
+
+def trace_step(setup: TrainingSetup, config: Mapping[str, Any], steps: int = 2) -> TracedPeak:
+    """Trace optimizer steps of a set-up on one GPU.
+
+    Args:
+        setup: What to train; sharding is ignored, attention eager or fused.
+        config: The model's config.json as a mapping.
+        steps: Steps to run; the optimizer's state exists from the second on.
+
+    Raises:
+        MissingExtraError: Without torch, transformers and peft.
+        UsageError: If transformers cannot build the model.
+    """
+    for package in ("torch", "transformers", "peft"):
+        if find_spec(package) is None:
+            raise MissingExtraError("trace", "tracing a step")
+    import torch
+
+    model = _prepared(setup, _built(setup, config))
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = _optimizer(setup, trained)
+    tracker = _tracker()
+    for tensor in (*model.parameters(), *model.buffers()):
+        tracker.count(tensor)
+    static = tracker.live
+    ids = torch.empty((setup.micro_batch, setup.sequence_tokens), dtype=torch.long, device="meta")
+    labels = ids if setup.task != "classification" else ids[:, 0].clone()
+    with tracker:
+        for _ in range(steps):
+            tracker.phase = "loss"
+            loss = model(input_ids=ids, labels=labels).loss
+            tracker.phase = "backward"
+            loss.backward()
+            del loss
+            tracker.phase = "optimizer_step"
+            if optimizer is not None:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+    return TracedPeak(tracker.peak, tracker.peak_phase, static, tracker.operations)
+
+
+def _tracker() -> Any:
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_iter
+
+    class Tracker(TorchDispatchMode):  # type: ignore[misc] # torch is untyped here
+        """Follows every storage from its birth to its end."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.sizes: dict[int, int] = {}
+            self.live = self.peak = self.operations = 0
+            self.phase = self.peak_phase = "loss"
+
+        def count(self, tensor: Any) -> None:
+            storage = tensor.untyped_storage()
+            key = storage._cdata
+            size = -(-storage.nbytes() // _BLOCK_BYTES) * _BLOCK_BYTES
+            if key in self.sizes or size == 0:
+                return
+            self.sizes[key] = size
+            self.live += size
+            weakref.finalize(storage, self.forget, key)
+            if self.live > self.peak:
+                self.peak, self.peak_phase = self.live, self.phase
+
+        def forget(self, key: int) -> None:
+            self.live -= self.sizes.pop(key, 0)
+
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if function is torch.ops.aten._local_scalar_dense.default:
+                return 1
+            self.operations += 1
+            result = function(*args, **(kwargs or {}))
+            for value in tree_iter(result):
+                if isinstance(value, torch.Tensor) and value.device.type == "meta":
+                    self.count(value)
+            return result
+
+    return Tracker()
+
+
+def _built(setup: TrainingSetup, config: Mapping[str, Any]) -> Any:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    fields = {key: value for key, value in config.items() if key not in ("source", "extra_parameters")}
+    classes = AutoModelForSequenceClassification if setup.task == "classification" else AutoModelForCausalLM
+    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+    try:
+        built = AutoConfig.for_model(fields.pop("model_type"), **fields)
+        built.use_cache, built.pad_token_id = False, 0
+        attention = "eager" if setup.attention == "eager" else _register_fused_attention()
+        with torch.device("meta"):
+            model = classes.from_config(built, attn_implementation=attention, dtype=kinds[setup.precision])
+    except (KeyError, ValueError) as error:
+        raise UsageError(f"transformers cannot build this model: {error}", code="trace") from error
+    model.train()
+    return model
+
+
+def _prepared(setup: TrainingSetup, model: Any) -> Any:
+    """Quantise, add adapters, switch checkpointing on: in the order of a training script."""
+    import torch
+
+    if setup.quantization == "4bit":
+        _quantise(model)
+    if setup.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if setup.adapter is None:
+        return model
+    from peft import LoraConfig, inject_adapter_in_model
+
+    if setup.gradient_checkpointing:
+        model.enable_input_require_grads()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    names = sorted({shape.name for shape in adapter_targets(setup.arch, setup.adapter)})
+    lora = LoraConfig(r=setup.adapter.rank, target_modules=names, task_type="CAUSAL_LM")
+    with torch.device("meta"):
+        model = inject_adapter_in_model(lora, model)
+    kind = torch.float32 if setup.adapter.fp32 else torch.bfloat16
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.to(kind)
+    return model
+
+
+def _optimizer(setup: TrainingSetup, trained: list[Any]) -> Any:
+    import torch
+
+    if setup.optimizer == "sgd":
+        return torch.optim.SGD(trained, lr=1e-4)
+    # The single-tensor step keeps as little beside the parameters as the fused kernel does.
+    return torch.optim.AdamW(trained, lr=1e-4, foreach=setup.optimizer == "adamw")
+
+
+def _register_fused_attention() -> str:
+    """Attention that keeps queries, keys, values, output and one statistic a row, as the fused kernels do."""
+    import torch
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    class Fused(torch.autograd.Function):  # type: ignore[misc] # torch is untyped here
+        @staticmethod
+        def forward(context: Any, query: Any, key: Any, value: Any) -> Any:
+            rows, heads, length, _ = query.shape
+            out = query.new_empty((rows, length, heads, value.shape[-1])).transpose(1, 2)
+            context.save_for_backward(
+                query, key, value, out, query.new_empty((rows, heads, length), dtype=torch.float32)
+            )
+            return out
+
+        @staticmethod
+        def backward(context: Any, gradient: Any) -> Any:
+            query, key, value, _, _ = context.saved_tensors
+            gradient = gradient.contiguous()
+            return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+
+    def attend(module: Any, query: Any, key: Any, value: Any, mask: Any, **_: Any) -> Any:
+        return Fused.apply(query, key, value).transpose(1, 2).contiguous(), None
+
+    ALL_ATTENTION_FUNCTIONS.register("tuneplan_fused", attend)
+    ALL_MASK_ATTENTION_FUNCTIONS.register("tuneplan_fused", lambda *_, **__: None)
+    return "tuneplan_fused"
+
+
+def _quantise(model: Any) -> None:
+    """Linear modules become half a byte a weight and a scale for each 64, dequantised for every product."""
+    import torch
+
+    class Product(torch.autograd.Function):  # type: ignore[misc] # torch is untyped here
+        @staticmethod
+        def forward(context: Any, values: Any, shape: Any) -> Any:
+            context.shape = shape
+            return torch.nn.functional.linear(values, values.new_empty(shape))
+
+        @staticmethod
+        def backward(context: Any, gradient: Any) -> Any:
+            return gradient @ gradient.new_empty(context.shape), None
+
+    class Linear4bit(torch.nn.Linear):  # type: ignore[misc] # torch is untyped here
+        def __init__(self, plain: Any) -> None:
+            torch.nn.Module.__init__(self)
+            self.in_features, self.out_features, self.bias = plain.in_features, plain.out_features, plain.bias
+            count = plain.in_features * plain.out_features
+            packed = torch.empty((count // 2, 1), dtype=torch.uint8, device="meta")
+            self.weight = torch.nn.Parameter(packed, requires_grad=False)
+            for name, size, kind in (
+                ("scales", 64, torch.uint8),
+                ("scales_of_scales", 64 * 256, torch.float32),
+            ):
+                self.register_buffer(name, torch.empty(-(-count // size), dtype=kind, device="meta"))
+
+        def forward(self, values: Any) -> Any:
+            out = Product.apply(values, (self.out_features, self.in_features))
+            return out if self.bias is None else out + self.bias
+
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if type(child) is torch.nn.Linear and name not in _KEPT_WHOLE:
+                setattr(module, name, Linear4bit(child))

@@ -1,0 +1,35 @@
+"""Traces steps of real models with few blocks; run as a script: cases as JSON on stdin, peaks on stdout."""
+
+import json
+import sys
+import warnings
+
+warnings.simplefilter("ignore")
+
+
+def main():
+    import torch
+    import transformers
+
+    from planner.architecture import Adapter
+    from planner.architecture.hf_config import read_config
+    from planner.setup import TrainingSetup
+    from planner.trace import trace_step
+
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    peaks = []
+    for facts, fields, adapter in json.load(sys.stdin):
+        arch = read_config(facts, "traced", "test")
+        lora = (
+            None
+            if adapter is None
+            else Adapter("lora", adapter["rank"], tuple(adapter["targets"]), adapter["fp32"])
+        )
+        setup = TrainingSetup(arch, adapter=lora, framework="hf", attention="flash", **fields)
+        peaks.append(trace_step(setup, facts).peak_bytes)
+    json.dump(peaks, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
