@@ -1,0 +1,240 @@
+"""The deadline policy on records of real spot markets: fit its models, and measure it against the exact optimum.
+
+    python benchmarks/spot_policy.py score TRACES.json.gz single|multi [--jobs 2] [--history-h 0] [--shipped]
+    python benchmarks/spot_policy.py fit TRACES.json.gz
+
+`score` leaves one campaign out: the models that a job is replayed with have seen no trace of its campaign. With
+`--shipped` it uses the models in planner/data instead. `fit` writes those from all traces. A trace file is gzipped
+JSON {"traces": [{"id", "campaign", "cloud", "gpu", "nodes", "gap_seconds", "history_ticks", "od_price",
+"count_rle": [[machines up, ticks], ...], "spot_price_rle": [[price, ticks], ...] or null}]}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from planner.deadline import DeadlinePolicy
+from planner.deadline.baselines import RulePolicy
+from planner.deadline.models import SpotModels, shipped_models
+from planner.deadline.optimum import omniscient_cost_usd
+from planner.deadline.replay import DeadlineJob, Market, merged, replay
+
+CELLS_H = [(48, 52), (48, 60), (48, 72), (48, 92), (8, 9), (8, 10), (8, 12), (8, 16)]
+OVERHEADS_H = (0.05, 0.2, 0.5)
+#: Share of the on-demand price where a trace has none.
+TYPICAL_SPOT = 0.318
+AGE_EDGES_H = np.array([0, 1 / 6, 1 / 3, 2 / 3, 1, 2, 4, 8, 24])
+MODELS, WINDOW_H = 6, 24
+OUT = Path(__file__).parent.parent / "planner" / "data" / "spot_models.json"
+#: Time resolution in seconds by tick, so that tick, work and overhead are whole numbers of it.
+UNIT_S = {600: 60, 300: 60, 288: 36, 195: 39, 306: 34}
+
+
+@dataclass
+class Trace:
+    campaign: str
+    gpu: str
+    nodes: int
+    tick_s: int
+    history_ticks: int
+    up: np.ndarray
+    price: np.ndarray
+
+
+def load(path: Path) -> list[Trace]:
+    records = json.loads(gzip.decompress(path.read_bytes()))["traces"]
+    return [_trace(r) for r in records if "intel" not in r["gpu"] and "c3" not in r["gpu"]]
+
+
+def _trace(record: dict) -> Trace:
+    need = 1 if record["cloud"] == "gcp" else record["nodes"]
+    up = _expanded(record["count_rle"]) >= need
+    rle = record["spot_price_rle"]
+    price = _expanded(rle) / record["od_price"] if rle else np.full(len(up), TYPICAL_SPOT)
+    tick_s, history = record["gap_seconds"], record["history_ticks"]
+    if tick_s <= 34:  # half-minute records: blocks of 9 ticks, up only if up throughout
+        count = len(up) // 9
+        up, price = up[: count * 9].reshape(count, 9).all(1), price[: count * 9].reshape(count, 9).mean(1)
+        tick_s, history = tick_s * 9, history // 9
+    if not rle:
+        price = np.full(len(up), TYPICAL_SPOT)
+    return Trace(record["campaign"], record["gpu"], record["nodes"], round(tick_s), history, up, price)
+
+
+def _expanded(runs: list) -> np.ndarray:
+    return np.concatenate([np.full(count, value, float) for value, count in runs])
+
+
+# ------------------------------------------------------------------ fit
+
+
+def exposure(up: np.ndarray, tick_h: float) -> tuple[np.ndarray, np.ndarray]:
+    """Hours in, and ends of, each state and age, by window: two arrays [window, 2 x ages]."""
+    per, ages = int(WINDOW_H / tick_h), len(AGE_EDGES_H)
+    hours = np.zeros((len(up) // per + 1, 2 * ages))
+    ends = np.zeros_like(hours)
+    age_h = 0.0
+    for k in range(1, len(up)):
+        cell = ages * int(up[k - 1]) + int(np.searchsorted(AGE_EDGES_H, age_h + 1e-9, side="right")) - 1
+        hours[k // per, cell] += tick_h
+        ended = up[k] != up[k - 1]
+        ends[k // per, cell] += ended
+        age_h = 0.0 if ended else age_h + tick_h
+    return hours, ends
+
+
+def fit(traces: list[Trace], starts: int = 6, rounds: int = 150) -> SpotModels:
+    """Mixture of piecewise-constant hazards by expectation maximisation; each window of a day follows one model."""
+    pairs = [exposure(trace.up, trace.tick_s / 3600) for trace in traces]
+    hours, ends = (np.concatenate([pair[i] for pair in pairs]) for i in (0, 1))
+    full = hours.sum(1) > WINDOW_H / 2
+    hours, ends = hours[full], ends[full]
+    pooled = (ends.sum(0) + 0.5) / (hours.sum(0) + 0.5)
+    rng, best = np.random.default_rng(0), (-math.inf, pooled, pooled)
+    for _ in range(starts):
+        rates = pooled * np.exp(rng.normal(0, 1, (MODELS, len(pooled))))
+        weight = np.full(MODELS, 1 / MODELS)
+        total = -math.inf
+        for _ in range(rounds):
+            score = ends @ np.log(rates).T - hours @ rates.T + np.log(weight)
+            top = score.max(1, keepdims=True)
+            share = np.exp(score - top)
+            total = float((top[:, 0] + np.log(share.sum(1))).sum())
+            share /= share.sum(1, keepdims=True)
+            weight = (share.sum(0) + 0.5) / (share.sum() + 0.5 * MODELS)
+            rates = (share.T @ ends + pooled / pooled.mean()) / (share.T @ hours + 1 / pooled.mean())
+        if total > best[0]:
+            best = (total, rates, weight)
+    return SpotModels(best[1].reshape(MODELS, 2, -1), best[2], AGE_EDGES_H)
+
+
+def write(models: SpotModels, traces: list[Trace]) -> None:
+    campaigns = sorted({trace.campaign for trace in traces})
+    record = {
+        "what": "Rates per hour at which a spell of spot capacity ends: [model][0 down, 1 up][age bucket]",
+        "source": f"benchmarks/spot_policy.py fit, {len(traces)} zones of public GPU spot records: "
+        + ", ".join(campaigns),
+        "age_edges_h": [round(float(edge), 6) for edge in models.age_edges_h],
+        "weight": [round(float(weight), 5) for weight in models.weight],
+        "hazard_per_h": [
+            [[float(f"{rate:.4g}") for rate in row] for row in model] for model in models.hazard_per_h
+        ],
+    }
+    OUT.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+# ------------------------------------------------------------------ score
+
+
+def jobs(traces: list[Trace], mode: str, count: int, seed: int) -> Iterator[tuple]:
+    """Random starts of every cell on every zone (single) or on every campaign's zones together (multi)."""
+    rng = np.random.default_rng(seed)
+    groups: dict = defaultdict(list)
+    for index, trace in enumerate(traces):
+        groups[(trace.campaign, trace.gpu, trace.nodes) if mode == "multi" else index].append(trace)
+    for zones in groups.values():
+        if mode == "multi" and len(zones) < 2:
+            continue
+        zones = zones[:7]
+        tick_s, length = zones[0].tick_s, min(len(zone.up) for zone in zones)
+        up = np.stack([zone.up[:length] for zone in zones], 1)
+        price = np.stack([zone.price[:length] for zone in zones], 1)
+        for work_h, deadline_h in CELLS_H:
+            ticks = int(deadline_h * 3600 / tick_s + 1e-9)
+            low = max(max(zone.history_ticks for zone in zones), int(48 * 3600 / tick_s))
+            high = length - ticks - 1
+            if high <= low:
+                continue
+            starts = sorted(rng.choice(np.arange(low, high), size=min(count, high - low), replace=False))
+            for overhead_h in OVERHEADS_H:
+                for start in starts:
+                    yield zones[0].campaign, (work_h, deadline_h), overhead_h, tick_s, up, price, int(start)
+
+
+def costs(job: tuple, models: SpotModels, history_h: float) -> tuple[np.ndarray, bool, int]:
+    """Cost of ours, Uniform Progress, greedy, on-demand and the optimum; whether ours was late; decisions."""
+    _, (work_h, deadline_h), overhead_h, tick_s, up, price, start = job
+    unit_s, ticks = UNIT_S[tick_s], int(deadline_h * 3600 / tick_s + 1e-9)
+    work_s = round(work_h * 3600 / unit_s) * unit_s
+    overhead_s = max(1, round(overhead_h * 3600 / unit_s)) * unit_s
+    case = DeadlineJob(work_s, overhead_s, ticks * tick_s)
+    market = Market(tick_s, up[start : start + ticks], price[start : start + ticks], np.ones(up.shape[1]))
+    past = up[max(0, start - int(history_h * 3600 / tick_s)) : start]
+    policy = DeadlinePolicy(
+        work_s / 3600,
+        case.deadline_s / 3600,
+        overhead_s / 3600,
+        tick_s / 3600,
+        [1.0] * up.shape[1],
+        history=list(past.T.astype(int)) if history_h else None,
+        models=models,
+    )
+    ours, one = replay(case, market, policy), merged(market)
+    rules = [replay(case, one, RulePolicy(rule, case, tick_s)).cost_usd for rule in _RULES]
+    return (
+        np.array([ours.cost_usd, *rules, omniscient_cost_usd(case, market)]),
+        ours.late,
+        ours.finish_s // tick_s,
+    )
+
+
+_RULES = ("uniform_progress", "greedy", "on_demand")
+
+
+def score(traces: list[Trace], args: argparse.Namespace) -> None:
+    folds = sorted({_fold(trace.campaign) for trace in traces})
+    models = {
+        fold: shipped_models() if args.shipped else fit([t for t in traces if _fold(t.campaign) != fold])
+        for fold in folds
+    }
+    totals: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(5))
+    late = count = decisions = 0
+    seconds = time.process_time()
+    for job in jobs(traces, args.mode, args.jobs, args.seed):
+        paid, missed, asked = costs(job, models[_fold(job[0])], args.history_h)
+        for key in ("all", f"restart {job[2] * 60:.0f} min", f"{job[1][0]} h in {job[1][1]} h"):
+            totals[key] += paid
+        late, count, decisions = late + missed, count + 1, decisions + asked
+    seconds = time.process_time() - seconds
+    kind = "shipped models" if args.shipped else "one campaign left out"
+    print(f"{args.mode}, {args.history_h:g} h of history, {kind}: {count} jobs, {late} late,")
+    print(f"{decisions} decisions, {seconds:.0f} s of CPU with optimum and rules\n")
+    print("| cost / omniscient | ours | Uniform Progress | greedy | on-demand |\n|---|---|---|---|---|")
+    for key, paid in totals.items():
+        print(f"| {key} |", " | ".join(f"{value / paid[4]:.4f}" for value in paid[:4]), "|")
+
+
+def _fold(campaign: str) -> str:
+    """Campaigns of one cloud and month are left out together."""
+    return campaign[:11]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("command", choices=["score", "fit"])
+    parser.add_argument("traces", type=Path)
+    parser.add_argument("mode", choices=["single", "multi"], nargs="?", default="single")
+    parser.add_argument("--jobs", type=int, default=2, help="jobs a cell")
+    parser.add_argument("--history-h", type=float, default=0.0)
+    parser.add_argument("--seed", type=int, default=23)
+    parser.add_argument("--shipped", action="store_true", help="use the shipped models: not left out")
+    args = parser.parse_args()
+    traces = load(args.traces)
+    if args.command == "fit":
+        write(fit(traces), traces)
+    else:
+        score(traces, args)
+
+
+if __name__ == "__main__":
+    main()
