@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from planner.cli.completing import complete_run
 from planner.cli.context import App, pass_app
 from planner.cli.desk import open_desk_of
 from planner.cli.output import echo_err, emit_json, output_option
@@ -13,7 +14,7 @@ from planner.run_document import run_document
 
 
 @click.command("cancel", epilog="\b\nExample:\n  plan cancel goat-1")
-@click.argument("run")
+@click.argument("run", shell_complete=complete_run)
 @click.option(
     "--grace", type=click.FloatRange(0), default=60, show_default=True, help="Seconds to checkpoint in."
 )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from planner.cli.completing import complete_gpu
 from planner.cli.context import App, pass_app
 from planner.cli.output import echo_err, emit_json, output_option
 
@@ -46,7 +47,7 @@ class _EstimateCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does, after `--explain` without a candidate has become `--explain=best`."""
-        following = [*args[1:], ""]
+        following = [*args, ""][1:]
         words = [
             "--explain=best" if word == "--explain" and not _CANDIDATE.fullmatch(next_word) else word
             for word, next_word in zip(args, following, strict=True)
@@ -56,7 +57,7 @@ class _EstimateCommand(click.Command):
 
 @click.command("estimate", cls=_EstimateCommand, epilog=_EXAMPLE)
 @click.argument("spec_file", metavar="SPEC", type=click.Path(path_type=Path))
-@click.option("--gpu", help="Only this GPU, as in A100-80GB.")
+@click.option("--gpu", shell_complete=complete_gpu, help="Only this GPU, as in A100-80GB.")
 @click.option("--count", type=click.IntRange(1, 1024), help="Only machines with this many GPUs.")
 @click.option("--nodes", type=click.IntRange(1, 1024), help="Exactly this many machines.")
 @click.option("--micro-batch", type=click.IntRange(1), help="Examples a GPU holds at once.")

@@ -26,7 +26,9 @@ def render_explanation(explanation: Explanation, width: int) -> str:
         f"{offer.instance_type or ''} {offer.gpu}:{offer.gpus_per_node}, {offer.market.replace('_', '-')}, "
         f"{offer.zone or offer.region}"
     )
-    sections = (_section(section, min(max(width, _LEAST_WIDTH), _MOST_WIDTH)) for section in explanation.sections)
+    sections = (
+        _section(section, min(max(width, _LEAST_WIDTH), _MOST_WIDTH)) for section in explanation.sections
+    )
     return "\n\n".join([head, *sections])
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
+from planner.cli.completing import complete_run
 from planner.cli.context import App, pass_app
 from planner.cli.desk import launcher, open_ledger
 
 
 @click.command("logs", epilog="\b\nExample:\n  plan logs goat-1 --follow")
-@click.argument("run")
+@click.argument("run", shell_complete=complete_run)
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
 @click.option("--tail", type=click.IntRange(0), help="Only the last lines.")
 @pass_app

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 import planner
 from planner.cli import errors
@@ -36,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "prices": ("planner.cli.prices", "Show the prices in use, fetch newer ones, import your own"),
     "backtest": ("planner.cli.backtest", "Predict published runs, to see how good the estimates are"),
     "doctor": ("planner.cli.doctor", "Check this installation: what is missing and how to get it"),
+    "completion": ("planner.cli.completion", "Print the script that makes a shell complete `plan`"),
     "schema": ("planner.cli.schema", "Print the JSON Schema of the spec or of an answer"),
 }
 
@@ -60,7 +62,7 @@ class LazyGroup(click.Group):
         """As click does, but a misspelt name gets a suggestion."""
         name = args[0]
         close = difflib.get_close_matches(name, COMMANDS, n=1)
-        if name not in COMMANDS and close and not name.startswith("-"):
+        if name not in COMMANDS and close and not name.startswith("-") and not ctx.resilient_parsing:
             ctx.fail(f"No such command '{name}', did you mean {close[0]}?")
         return super().resolve_command(ctx, args)
 
@@ -69,6 +71,15 @@ class LazyGroup(click.Group):
         if COMMANDS:
             with formatter.section("Commands"):
                 formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Names from the table, without importing a command."""
+        names = [
+            CompletionItem(name, help=text)
+            for name, (_, text) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return names + click.Command.shell_complete(self, ctx, incomplete)
 
     def main(  # type: ignore[override]
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any

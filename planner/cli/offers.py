@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from planner.cli.completing import complete_gpu
 from planner.cli.context import App, pass_app
 from planner.cli.output import echo_err, emit_json, output_option, usd_text
 from planner.cli.price_text import age_span, age_text, partial_clouds, prices_document, table_text, usd
@@ -44,7 +45,12 @@ Exit code 3 if no offer matches; with --strict an old or undated price is no off
 
 @click.command("offers", epilog=_EXAMPLE)
 @click.option(
-    "--gpu", "gpus", multiple=True, metavar="GPU[:N]", help="Only this GPU, as in H100:8 or L4:1..4."
+    "--gpu",
+    "gpus",
+    multiple=True,
+    metavar="GPU[:N]",
+    shell_complete=complete_gpu,
+    help="Only this GPU, as in H100:8 or L4:1..4.",
 )
 @click.option("--cloud", "clouds", multiple=True, help="Only this cloud; may be repeated.")
 @click.option("--region", "regions", multiple=True, help="Only this region or zone; may be repeated.")

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from planner.cli.completing import complete_run
 from planner.cli.context import App, pass_app
 from planner.cli.desk import open_ledger, refresh
 from planner.cli.output import emit_json, output_option
@@ -23,7 +24,7 @@ _WORDS = {
 
 
 @click.command("report", epilog="\b\nExample:\n  plan report goat-1")
-@click.argument("run")
+@click.argument("run", shell_complete=complete_run)
 @output_option("table", "json")
 @pass_app
 def command(app: App, run: str, output: str) -> None:

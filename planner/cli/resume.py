@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from planner.cli.completing import complete_run
 from planner.cli.context import App, pass_app
 from planner.cli.desk import open_desk_of
 from planner.cli.output import confirm, echo_err, emit_json, output_option
@@ -17,7 +18,7 @@ from providers.errors import UsageError
 
 
 @click.command("resume", epilog="\b\nExample:\n  plan resume goat-1 --yes")
-@click.argument("run")
+@click.argument("run", shell_complete=complete_run)
 @click.option("--cap", metavar="USD", help="A new cap for the whole run.")
 @click.option("--max-duration", metavar="DURATION", help="A new limit for each attempt, as in 90m.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")

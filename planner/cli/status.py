@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from planner.cli.completing import complete_run
 from planner.cli.context import App, pass_app
 from planner.cli.desk import open_ledger, refresh
 from planner.cli.output import emit_json, output_option
@@ -12,7 +13,7 @@ from planner.run_document import run_document
 
 
 @click.command("status", epilog="\b\nExample:\n  plan status goat-1 -o json")
-@click.argument("run")
+@click.argument("run", shell_complete=complete_run)
 @output_option("table", "json")
 @pass_app
 def command(app: App, run: str, output: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from planner.cli.completing import complete_run
 from planner.cli.context import App, pass_app
 from planner.cli.desk import open_ledger
 from planner.cli.output import emit_json, output_option
@@ -12,7 +13,7 @@ from planner.run_document import run_document
 
 
 @click.command("wait", epilog="\b\nExample:\n  plan wait goat-1 && plan report goat-1")
-@click.argument("run")
+@click.argument("run", shell_complete=complete_run)
 @click.option(
     "--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Give up after this long (exit 1)."
 )

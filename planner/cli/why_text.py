@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from planner.candidate_document import candidate_document
 from planner.estimate import Rejection
-from planner.estimate_document import candidate_document
 from planner.money import usd_text
 from planner.whatif import WhatIf
 

@@ -187,3 +187,9 @@ def test_why_tells_what_would_fit(run_plan: RunPlan) -> None:
     assert "each of these changes would make it fit" in result.stdout and "T4" in result.stdout
     document = json.loads(run_plan("estimate", *words, "-o", "json").stdout)
     assert document["relaxations"] == [] and document["nearest_fits"]
+
+
+def test_a_missing_spec_is_a_usage_error(run_plan: RunPlan) -> None:
+    for words in ((), ("--explain",), ("--explain", "2")):
+        result = run_plan("estimate", *words)
+        assert result.exit_code == 2 and "SPEC" in result.stderr
