@@ -149,20 +149,25 @@ def resources_of(offer: Offer) -> dict[str, Any]:
 
 
 def _candidates(request: LaunchRequest) -> Iterator[dict[str, Any]]:
-    """Each different machine once, in the order to try."""
+    """Each different machine once, in the order to try.
+
+    SkyPilot heeds `max_hourly_cost` only where it chooses the instance type itself, so dear ones are left out here.
+    """
+    limit = request.max_usd_per_hour
     seen = []
     for offer in request.offers:
-        if offer.cloud in CLOUDS:
-            resources = resources_of(offer)
-            if request.max_usd_per_hour is not None:
-                resources["max_hourly_cost"] = request.max_usd_per_hour
+        price = offer.price_usd_per_hour
+        if offer.cloud in CLOUDS and (limit is None or (price is not None and price <= limit)):
+            resources = resources_of(offer) | ({} if limit is None else {"max_hourly_cost": limit})
             if resources not in seen:
                 seen.append(resources)
                 yield resources
     if not seen:
         clouds = ", ".join(sorted({offer.cloud for offer in request.offers})) or "no cloud"
+        below = "" if limit is None else f" for at most {limit:g} US dollars an hour"
+        hint = "widen `where` in the spec"
         raise LaunchError(
-            f"SkyPilot cannot rent from {clouds}", hint="set where.clouds in the spec", code="no_offer"
+            f"SkyPilot can rent none of the machines of {clouds}{below}", hint=hint, code="no_offer"
         )
 
 

@@ -6,6 +6,7 @@ Needs root and Debian's packages, no systemd and no internet. All state lies bel
 import os
 import shutil
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ GPUS = {"node1": ("A100", 4), "node2": ("A100", 4), "node3": ("H100", 8)}
 PARTITION = "spot"
 SBIN = "/usr/sbin:/sbin"
 HOSTS = Path("/etc/hosts")
+PYTHON = next(path for path in ("/usr/bin/python3", f"{sys.base_prefix}/bin/python3") if Path(path).exists())
 
 
 def why_not() -> str | None:
@@ -180,7 +182,7 @@ class SlurmBed:
         shutil.copy(self.uv, self.root / "bin/uv.real")
         for name, text in SHIMS.items():
             shim = self.root / "bin" / name
-            shim.write_text(text.format(bin=self.root / "bin"))
+            shim.write_text(text.format(bin=self.root / "bin", python=PYTHON))
             shim.chmod(0o755)
         path = f"{self.root / 'bin'}:/usr/local/bin:/usr/bin:/bin"
         for profile in (".bash_profile", ".bashrc"):
@@ -273,7 +275,7 @@ SHIMS = {
 #!/bin/bash
 args=(); before=
 for arg in "$@"; do
-  [ "$before" = --python ] && [ "$arg" = 3.10 ] && arg=/usr/bin/python3
+  [ "$before" = --python ] && [ "$arg" = 3.10 ] && arg={python}
   args+=("$arg"); before="$arg"
 done
 exec {bin}/uv.real "${{args[@]}}"

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,15 @@ def test_clouds_that_skypilot_cannot_rent_from_are_left_out() -> None:
 def test_a_price_limit_goes_with_every_candidate() -> None:
     document = task_document(request(offer(), offer(region="us-west-2"), max_usd_per_hour=1.5))
     assert [row["max_hourly_cost"] for row in document["resources"]["ordered"]] == [1.5, 1.5]
+
+
+def test_machines_above_the_price_limit_or_without_a_price_are_left_out() -> None:
+    dear, unknown = replace(offer(), price_usd_per_hour=2.0), replace(offer(), price_usd_per_hour=None)
+    rows = dear, unknown, offer(region="us-west-2")
+    (only,) = task_document(request(*rows, max_usd_per_hour=1.5))["resources"]["ordered"]
+    assert only["infra"] == "aws/us-west-2"
+    with pytest.raises(LaunchError, match=r"at most 1\.5 US dollars"):
+        task_document(request(dear, unknown, max_usd_per_hour=1.5))
 
 
 def test_labels_satisfy_the_narrowest_cloud_and_name_the_run() -> None:
