@@ -63,13 +63,13 @@ def trace_step(setup: TrainingSetup, config: Mapping[str, Any], steps: int = 2) 
     model = _prepared(setup, _built(setup, config))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = _optimizer(setup, trained)
-    tracker = _tracker()
+    tracker = _Tracker()
     for tensor in (*model.parameters(), *model.buffers()):
         tracker.count(tensor)
     static = tracker.live
     ids = torch.empty((setup.micro_batch, setup.sequence_tokens), dtype=torch.long, device="meta")
     labels = ids if setup.task != "classification" else ids[:, 0].clone()
-    with tracker:
+    with tracker.mode():
         for _ in range(steps):
             tracker.phase = "loss"
             loss = model(input_ids=ids, labels=labels).loss
@@ -83,36 +83,38 @@ def trace_step(setup: TrainingSetup, config: Mapping[str, Any], steps: int = 2) 
     return TracedPeak(tracker.peak, tracker.peak_phase, static, tracker.operations)
 
 
-def _tracker() -> Any:
-    import torch
-    from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils._pytree import tree_iter
+class _Tracker:
+    """Follows every storage from its birth to its end."""
 
-    class Tracker(TorchDispatchMode):  # type: ignore[misc] # torch is untyped here
-        """Follows every storage from its birth to its end."""
+    def __init__(self) -> None:
+        self.sizes: dict[int, int] = {}
+        self.live = self.peak = self.operations = 0
+        self.phase = self.peak_phase = "loss"
 
-        def __init__(self) -> None:
-            super().__init__()
-            self.sizes: dict[int, int] = {}
-            self.live = self.peak = self.operations = 0
-            self.phase = self.peak_phase = "loss"
+    def count(self, tensor: Any) -> None:
+        """Take in a tensor's storage, once."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        size = -(-storage.nbytes() // _BLOCK_BYTES) * _BLOCK_BYTES
+        if key in self.sizes or size == 0:
+            return
+        self.sizes[key] = size
+        self.live += size
+        weakref.finalize(storage, self.forget, key)
+        if self.live > self.peak:
+            self.peak, self.peak_phase = self.live, self.phase
 
-        def count(self, tensor: Any) -> None:
-            storage = tensor.untyped_storage()
-            key = storage._cdata
-            size = -(-storage.nbytes() // _BLOCK_BYTES) * _BLOCK_BYTES
-            if key in self.sizes or size == 0:
-                return
-            self.sizes[key] = size
-            self.live += size
-            weakref.finalize(storage, self.forget, key)
-            if self.live > self.peak:
-                self.peak, self.peak_phase = self.live, self.phase
+    def forget(self, key: int) -> None:
+        """A storage has gone."""
+        self.live -= self.sizes.pop(key, 0)
 
-        def forget(self, key: int) -> None:
-            self.live -= self.sizes.pop(key, 0)
+    def mode(self) -> Any:
+        """A context in which every operation passes here."""
+        import torch
+        from torch.utils._python_dispatch import TorchDispatchMode
+        from torch.utils._pytree import tree_iter
 
-        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def dispatch(_: Any, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if function is torch.ops.aten._local_scalar_dense.default:
                 return 1
             self.operations += 1
@@ -122,7 +124,7 @@ def _tracker() -> Any:
                     self.count(value)
             return result
 
-    return Tracker()
+        return type("Tracking", (TorchDispatchMode,), {"__torch_dispatch__": dispatch})()
 
 
 def _built(setup: TrainingSetup, config: Mapping[str, Any]) -> Any:
@@ -180,30 +182,36 @@ def _optimizer(setup: TrainingSetup, trained: list[Any]) -> Any:
     return torch.optim.AdamW(trained, lr=1e-4, foreach=setup.optimizer == "adamw")
 
 
+def _function(name: str, forward: Any, backward: Any) -> Any:
+    """An autograd function from its two halves."""
+    import torch
+
+    halves = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    return type(name, (torch.autograd.Function,), halves)
+
+
 def _register_fused_attention() -> str:
     """Attention that keeps queries, keys, values, output and one statistic a row, as the fused kernels do."""
     import torch
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    class Fused(torch.autograd.Function):  # type: ignore[misc] # torch is untyped here
-        @staticmethod
-        def forward(context: Any, query: Any, key: Any, value: Any) -> Any:
-            rows, heads, length, _ = query.shape
-            out = query.new_empty((rows, length, heads, value.shape[-1])).transpose(1, 2)
-            context.save_for_backward(
-                query, key, value, out, query.new_empty((rows, heads, length), dtype=torch.float32)
-            )
-            return out
+    def forward(context: Any, query: Any, key: Any, value: Any) -> Any:
+        rows, heads, length, _ = query.shape
+        out = query.new_empty((rows, length, heads, value.shape[-1])).transpose(1, 2)
+        statistic = query.new_empty((rows, heads, length), dtype=torch.float32)
+        context.save_for_backward(query, key, value, out, statistic)
+        return out
 
-        @staticmethod
-        def backward(context: Any, gradient: Any) -> Any:
-            query, key, value, _, _ = context.saved_tensors
-            gradient = gradient.contiguous()
-            return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+    def backward(context: Any, gradient: Any) -> Any:
+        query, key, value, _, _ = context.saved_tensors
+        gradient = gradient.contiguous()
+        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+
+    fused = _function("FusedAttention", forward, backward)
 
     def attend(module: Any, query: Any, key: Any, value: Any, mask: Any, **_: Any) -> Any:
-        return Fused.apply(query, key, value).transpose(1, 2).contiguous(), None
+        return fused.apply(query, key, value).transpose(1, 2).contiguous(), None
 
     ALL_ATTENTION_FUNCTIONS.register("tuneplan_fused", attend)
     ALL_MASK_ATTENTION_FUNCTIONS.register("tuneplan_fused", lambda *_, **__: None)
@@ -214,34 +222,42 @@ def _quantise(model: Any) -> None:
     """Linear modules become half a byte a weight and a scale for each 64, dequantised for every product."""
     import torch
 
-    class Product(torch.autograd.Function):  # type: ignore[misc] # torch is untyped here
-        @staticmethod
-        def forward(context: Any, values: Any, shape: Any) -> Any:
-            context.shape = shape
-            return torch.nn.functional.linear(values, values.new_empty(shape))
-
-        @staticmethod
-        def backward(context: Any, gradient: Any) -> Any:
-            return gradient @ gradient.new_empty(context.shape), None
-
-    class Linear4bit(torch.nn.Linear):  # type: ignore[misc] # torch is untyped here
-        def __init__(self, plain: Any) -> None:
-            torch.nn.Module.__init__(self)
-            self.in_features, self.out_features, self.bias = plain.in_features, plain.out_features, plain.bias
-            count = plain.in_features * plain.out_features
-            packed = torch.empty((count // 2, 1), dtype=torch.uint8, device="meta")
-            self.weight = torch.nn.Parameter(packed, requires_grad=False)
-            for name, size, kind in (
-                ("scales", 64, torch.uint8),
-                ("scales_of_scales", 64 * 256, torch.float32),
-            ):
-                self.register_buffer(name, torch.empty(-(-count // size), dtype=kind, device="meta"))
-
-        def forward(self, values: Any) -> Any:
-            out = Product.apply(values, (self.out_features, self.in_features))
-            return out if self.bias is None else out + self.bias
-
+    kind = _quantised_linear()
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if type(child) is torch.nn.Linear and name not in _KEPT_WHOLE:
-                setattr(module, name, Linear4bit(child))
+                setattr(module, name, _packed(kind, child))
+
+
+def _quantised_linear() -> Any:
+    """A linear module whose product dequantises its weight, forward and backward."""
+    import torch
+
+    def forward(context: Any, values: Any, shape: Any) -> Any:
+        context.shape = shape
+        return torch.nn.functional.linear(values, values.new_empty(shape))
+
+    def backward(context: Any, gradient: Any) -> Any:
+        return gradient @ gradient.new_empty(context.shape), None
+
+    product = _function("DequantisedProduct", forward, backward)
+
+    def call(self: Any, values: Any) -> Any:
+        out = product.apply(values, (self.out_features, self.in_features))
+        return out if self.bias is None else out + self.bias
+
+    return type("Linear4bit", (torch.nn.Linear,), {"forward": call})
+
+
+def _packed(kind: Any, plain: Any) -> Any:
+    import torch
+
+    packed = kind.__new__(kind)
+    torch.nn.Module.__init__(packed)
+    packed.in_features, packed.out_features, packed.bias = plain.in_features, plain.out_features, plain.bias
+    count = plain.in_features * plain.out_features
+    halves = torch.empty((count // 2, 1), dtype=torch.uint8, device="meta")
+    packed.weight = torch.nn.Parameter(halves, requires_grad=False)
+    for name, size, width in (("scales", 64, torch.uint8), ("scales_of_scales", 64 * 256, torch.float32)):
+        packed.register_buffer(name, torch.empty(-(-count // size), dtype=width, device="meta"))
+    return packed

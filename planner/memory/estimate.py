@@ -141,7 +141,7 @@ def _loss_bytes(setup: TrainingSetup, stack: Stack) -> float:
 def _peak(setup: TrainingSetup, parts: _Parts, tokens: float) -> tuple[str, dict[str, float]]:
     state, block = parts.state, parts.block
     one = (block.saved + block.scores * setup.sequence_tokens) * tokens * parts.split
-    working = one + block.backward * tokens * parts.split
+    last = working = one + block.backward * tokens * parts.split
     unused = 0.0
     if setup.gradient_checkpointing:
         per_block = parts.width.residual * setup.arch.hidden * tokens * parts.split
@@ -162,7 +162,7 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float) -> tuple[str, dict
     moments = {
         "loss": (kept, loss, earlier, 0.0),
         "backward": (kept + lasting + working, 0.0, begun, 0.0),
-        "backward_end": (working, 0.0, grads + state.tied_gradient, 0.0),
+        "backward_end": (last, 0.0, grads + state.tied_gradient, 0.0),
         "optimizer_step": (0.0, 0.0, grads, state.step),
     }
     phase = max(
