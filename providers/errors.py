@@ -16,7 +16,8 @@ Each class names one action; `exit_code` is what `plan` ends with. The whole tre
     ├── RunFailedError          10   read the run's log (planner.errors)
     ├── RunCancelledError       11   resume it if that was not meant (planner.errors)
     └── StorageError             1   the object store or the disk refused
-        └── CorruptDataError     1   stored bytes do not match their hash
+        ├── CorruptDataError     1   stored bytes do not match their hash
+        └── FencedError          1   a newer attempt owns the run (jobs.checkpoint)
 """
 
 from __future__ import annotations
