@@ -18,6 +18,7 @@ TIME: dict[str, float] = {
     "autocast_launches": 1.4,  # kernels under autocast, casts included
     "scaler": 0.5,  # share of the launches that the fp16 gradient scaler's synchronisation lays bare
     "loss_bytes": 40.0,  # per vocabulary entry and token
+    "dequantise_8bit": 10.0,  # the same of an 8-bit base, whose forward products stay in integers
     "dequantise": 18.0,  # bytes per parameter and pass
     "launch": 1.0,  # of the host time of a kernel launch
     "link": 0.7,  # share of the link's rate that collectives reach

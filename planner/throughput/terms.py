@@ -114,7 +114,11 @@ def compute_terms(setup: TrainingSetup, gpu: GpuFacts) -> dict[str, float]:
         "matmul": _matmul(setup, shape, rate, gpu, tokens) / parts,
         "attention": _attention(setup, rate, gpu, length, tokens, shape) / parts,
         "elementwise": elementwise * tokens / memory / parts,
-        "dequantise": TIME["dequantise"] * shape.quantised * shape.passes_matmul / memory / parts,
+        "dequantise": TIME["dequantise_8bit" if setup.quantization == "8bit" else "dequantise"]
+        * shape.quantised
+        * shape.passes_matmul
+        / memory
+        / parts,
         "launch": kernels * gpu.launch_s * TIME["launch"] / setup.parallelism.pipeline,
     }
 
