@@ -53,7 +53,7 @@ def load_architecture(
     'meta-llama/Llama-3.1-8B'
     """
     path = (base_dir or Path()) / Path(model).expanduser()
-    if _looks_local(model) or path.exists():
+    if _looks_local(model) or _exists(path):
         return replace(_from_path(path, model), revision=revision)
     name = _lower_names().get(model.lower())
     if name is None:
@@ -69,6 +69,13 @@ def _known(name: str) -> ModelArchitecture:
 
 def _looks_local(model: str) -> bool:
     return model.startswith((".", "/", "~")) or model.endswith(".json")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def _from_path(path: Path, model: str) -> ModelArchitecture:

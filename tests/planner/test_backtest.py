@@ -154,3 +154,33 @@ def test_command_refuses_other_files(tmp_path, content):
     result = CliRunner().invoke(command, [str(source)])
     assert result.exit_code != 0
     assert type(result.exception).__name__ == "UsageError"
+
+
+NASTY = (
+    "",
+    "0",
+    "-1",
+    "nan",
+    "1e400",
+    "8-16",
+    "2 x A100",
+    "TP8 PP0",
+    "tp0",
+    "\x00",
+    "é" * 300,
+    "bf16/fp8",
+    "9" * 30,
+)
+
+
+OTHERS = (
+    "grad_accum", "global_batch", "quant_bits", "optimizer", "parallelism", "dataset_tokens", "epochs", "steps",
+    "packing", "offload", "task", "flash_attn", "grad_checkpointing", "liger_fused",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("column", [*sorted(set(ROW) - {"id"}), *OTHERS])
+def test_odd_cells_never_crash(column):
+    for text in NASTY:
+        answer = predict(ROW | {"packing": "false"} | {column: text})
+        assert bool(answer["verdict"]) != bool(answer["unsupported_reason"]), (column, text)
