@@ -47,6 +47,7 @@ _FIELDS = (
 _POLL_S = 1.0
 # A launch request that another process sent is in SkyPilot's hands for about 10 s before its job can be seen.
 _PENDING_LAUNCH_TIMEOUT_S = 180.0
+_LOG_TIMEOUT_S = 120.0
 _ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 # "2x(gpus=A100:1, ...)" is what a job has; "2x[A100:1, H100:1]" is what it asks for.
 _REAL_MACHINE = re.compile(r"\d+x(\[spot\])?\(", re.IGNORECASE)
@@ -111,7 +112,7 @@ class SkyPilotLauncher:
     def logs(self, run_id: str, *, follow: bool = False) -> Iterator[str]:
         """Lines that set-up and worker wrote, without SkyPilot's own; of each attempt the last machine's."""
         with _sky() as sky:
-            jobs = _jobs_of(sky, run_id)
+            jobs = _await_log(sky, run_id)
             for attempt in sorted(jobs):
                 wait = follow and attempt == max(jobs)
                 lines = sky.jobs.tail_logs(job_id=jobs[attempt].job_id, follow=wait, preload_content=False)
@@ -238,11 +239,26 @@ def _attempt(record: Any, run_id: str) -> int:
     return attempt_of(record.job_name or "", run_id) or 0
 
 
+def _await_log(sky: Any, run_id: str) -> dict[int, Any]:
+    """The run's jobs once the log of an ended one can be read: SkyPilot fetches it while it ends the machine."""
+    deadline = time.monotonic() + _LOG_TIMEOUT_S
+    while True:
+        jobs = _jobs_of(sky, run_id)
+        fetching = [job for job in jobs.values() if _is_ended(job) and job.schedule_state != "DONE"]
+        if not fetching or time.monotonic() > deadline:
+            return jobs
+        time.sleep(_POLL_S)
+
+
+def _is_ended(job: Any) -> bool:
+    return _STATES.get(job.status.value, "failed") in _ENDED
+
+
 def _cancel_twins(sky: Any, request: LaunchRequest) -> None:
     """Of two launches at the same moment, neither of which saw the other's job, the first one's job stays."""
     records = _records_of(sky, request.run_id)
     _, *twins = [record for record in records if _attempt(record, request.run_id) == request.attempt]
-    living = [record.job_id for record in twins if _STATES.get(record.status.value, "failed") not in _ENDED]
+    living = [record.job_id for record in twins if not _is_ended(record)]
     if living:
         sky.get(sky.jobs.cancel(job_ids=living))
 
