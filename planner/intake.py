@@ -96,13 +96,20 @@ def _base_setup(spec: FineTuneSpec, arch: ModelArchitecture, job: Job) -> Traini
         task=spec.task,
         adapter=_adapter(spec),
         quantization=spec.effective_quantization(),
-        precision=train.precision,
+        precision=_precision(spec),
         optimizer=train.optimizer,
         sequence_tokens=job.sequence_tokens,
         attention="sdpa" if train.attention == "auto" else train.attention,
         fused_loss=train.fused_loss,
         labels=spec.data.labels,
     )
+
+
+def _precision(spec: FineTuneSpec) -> str:
+    """As the worker trains: fp16 needs fp32 master weights where the weights themselves are trained."""
+    if spec.train.precision == "fp16" and spec.method.kind == "full":
+        return "amp_fp16"
+    return spec.train.precision
 
 
 def _adapter(spec: FineTuneSpec) -> Adapter | None:
@@ -115,7 +122,6 @@ def _adapter(spec: FineTuneSpec) -> Adapter | None:
         kind=names.get(kind, kind),
         rank=spec.method.rank,
         targets=(targets,) if isinstance(targets, str) else targets,
-        fp32=spec.effective_quantization() == "none",  # TRL casts the adapters of a quantised base to bf16
     )
 
 
