@@ -84,18 +84,18 @@ def spec_template(*, file: str, name: str, model: str, train: str | None) -> str
         model: Hub id or directory.
         train: Training file, None if there is none yet; then an amount stands in its place.
     """
-    data = _DATA_UNKNOWN if train is None else _DATA_KNOWN.replace("@TRAIN@", _quoted(train))
+    data = _DATA_UNKNOWN if train is None else _DATA_KNOWN.replace("@TRAIN@", quoted(train))
     values = {
         "SCHEMA": SCHEMA_FILE,
         "FILE": file,
-        "NAME": _quoted(name),
-        "MODEL": _quoted(model),
+        "NAME": quoted(name),
+        "MODEL": quoted(model),
         "DATA": data,
     }
     return re.sub(r"@([A-Z]+)@", lambda match: values[match[1]], _TEMPLATE)
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """As YAML: in quotes unless it is plainly text."""
     plain = _SIMPLE.fullmatch(text) and text.lower() not in ("true", "false", "null")
     return text if plain else json.dumps(text, ensure_ascii=False)

@@ -14,20 +14,35 @@ from planner.cli.schema import schema_text
 from planner.spec_template import SCHEMA_FILE, spec_template
 from providers.errors import UsageError
 
+_TASKS = ("sft", "dpo", "reward", "kto", "grpo")
 _MODEL = "meta-llama/Llama-3.1-8B"
 
 
 @click.command(
     "init",
-    epilog="\b\nExample:\n  plan init --yes --model Qwen/Qwen2.5-7B",
+    epilog="\b\nExamples:\n  plan init --yes --model Qwen/Qwen2.5-7B\n  plan init --from axolotl.yml --gpus 8",
     short_help="Write a commented spec.yaml",
 )
 @click.argument("path", type=click.Path(path_type=Path), default="spec.yaml")
 @click.option("--name", help="Name of the run; default: the directory's.")
 @click.option("--model", help=f"Hugging Face id or directory of the base model; default: {_MODEL}.")
 @click.option("--data", help="Training file, relative to the spec.")
+@click.option("--from", "source", metavar="SOURCE", help="axolotl.yml, a TRL configuration, or a model's id.")
+@click.option("--task", type=click.Choice(_TASKS), help="With --from a TRL file, which does not name it.")
+@click.option(
+    "--gpus", type=click.IntRange(1), default=1, help="With --from: GPUs the file was meant for; default 1."
+)
 @click.option("-y", "--yes", is_flag=True, help="Ask nothing, take the defaults.")
-def command(path: Path, name: str | None, model: str | None, data: str | None, yes: bool) -> None:
+def command(
+    path: Path,
+    name: str | None,
+    model: str | None,
+    data: str | None,
+    source: str | None,
+    task: str | None,
+    gpus: int,
+    yes: bool,
+) -> None:
     """Write a commented spec to PATH (default spec.yaml), ready for `plan estimate`.
 
     The JSON Schema goes beside it as .tuneplan-schema.json, so that editors complete and check the spec
@@ -39,12 +54,23 @@ def command(path: Path, name: str | None, model: str | None, data: str | None, y
         raise _exists(path)
     ask = not yes and sys.stdin.isatty()
     name = name or _answer("Name of the run", _slug(path.absolute().parent.name), ask)
-    model = model or _answer("Base model", _MODEL, ask)
-    data = data or _answer("Training file, empty if there is none yet", "", ask) or None
-    text = spec_template(file=path.name, name=name, model=model, train=data)
+    if source is not None:
+        from planner.cli.importing import imported_spec
+
+        if model is not None or data is not None:
+            raise UsageError("--from already says what --model and --data would", hint="leave them out")
+        text = imported_spec(source, name=name, task=task, gpus=gpus)
+    else:
+        text = _from_answers(path, name, model, data, ask)
     _check(text, path)
     _write(path, text)
     echo_err(f"wrote {path} and {path.parent / SCHEMA_FILE}\nnext: plan estimate {shlex.quote(str(path))}")
+
+
+def _from_answers(path: Path, name: str, model: str | None, data: str | None, ask: bool) -> str:
+    model = model or _answer("Base model", _MODEL, ask)
+    data = data or _answer("Training file, empty if there is none yet", "", ask) or None
+    return spec_template(file=path.name, name=name, model=model, train=data)
 
 
 def _answer(question: str, default: str, ask: bool) -> str:
