@@ -17,10 +17,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from planner.quantiles import Quantiles
+from planner.quantiles import Z90, Quantiles
 
-#: Standard normal quantile of 0.9.
-_Z90 = 1.2816
 #: Jobs beyond this many do not move an estimate any more, and solving for them would be felt.
 _MOST_JOBS = 64
 #: A ratio beyond this says that something else happened, not that the formula is off.
@@ -113,7 +111,7 @@ def log_sd(value: Quantiles) -> float:
     >>> round(log_sd(Quantiles(0.5, 1.0, 2.0)), 3)
     0.541
     """
-    return math.log(value.p90 / value.p10) / (2 * _Z90) if value.p10 > 0 else 0.0
+    return math.log(value.p90 / value.p10) / (2 * Z90) if value.p10 > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True)

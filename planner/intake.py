@@ -14,13 +14,12 @@ from planner.question import Goal, Question
 from planner.search import Freedom
 from planner.setup import Adapter, TrainingSetup
 from planner.spec import FineTuneSpec
-from planner.specfile import data_ref
+from planner.specfile import data_ref, resolve_path
+from planner.tokenizer_files import FILE_NAME, is_installed
 from planner.units import GpuFilter, parse_gpu_filter
 from planner.workload import flops_per_token
 from providers.errors import UsageError
 
-#: Vocabularies below this have a token a character or two.
-_CHARACTER_VOCAB = 512
 _UNKNOWN = DataFacts(None, None, "unknown")
 
 
@@ -85,8 +84,9 @@ def _facts(reference: str | None, base_dir: Path, arch: ModelArchitecture) -> Da
     ref = data_ref(base_dir, reference)
     if ref.kind != "path":
         return _UNKNOWN
-    characters = 1.0 if arch.vocab < _CHARACTER_VOCAB else 4.0
-    return measure_dataset(Path(ref.value), characters)
+    tokenizer = resolve_path(base_dir, arch.id) / FILE_NAME
+    at_hand = tokenizer.is_file() and is_installed()
+    return measure_dataset(Path(ref.value), arch.vocab, tokenizer if at_hand else None)
 
 
 def _base_setup(spec: FineTuneSpec, arch: ModelArchitecture, job: Job) -> TrainingSetup:

@@ -35,6 +35,7 @@ class Job:
         packed: Rows are filled with several examples.
         eval_rows: Held-out rows, evaluated on the base and on the tuned model.
         data_bytes: Size of the data, None if unknown.
+        tokens_log_sd: Standard deviation of the logarithm of the error of all lengths together.
         data_tokens: Tokens to tokenise, once, whatever the number of epochs.
         assumptions: What was assumed.
         warnings: (code, message) of what a person should know.
@@ -49,6 +50,7 @@ class Job:
     eval_rows: int
     data_bytes: int | None
     data_tokens: float
+    tokens_log_sd: float
     assumptions: tuple[Assumption, ...]
     warnings: tuple[tuple[str, str], ...]
 
@@ -100,6 +102,7 @@ def size_job(spec: FineTuneSpec, train: DataFacts, held_out: DataFacts) -> Job:
         packed=spec.train.packing,
         eval_rows=_eval_rows(spec, held_out),
         data_bytes=train.bytes,
+        tokens_log_sd=train.tokens_log_sd if spec.data.tokens_per_sample is None else 0.0,
         data_tokens=0.0 if samples is None else samples * lengths.mean,
         assumptions=tuple(assumptions),
         warnings=tuple(warnings),

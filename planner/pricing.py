@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from planner.artifacts import checkpoint_bytes, result_bytes
 from planner.calibration import Basis
@@ -128,7 +128,8 @@ def offered_gpu(offer: Offer) -> GpuFacts | None:
     return gpu_facts(offer.gpu)
 
 
-def _timed(question: Question, offer: Offer, nodes: int, formula: Fit) -> Solved | Refusal:
+def _timed(question: Question, offer: Offer, nodes: int, found: Fit) -> Solved | Refusal:
+    formula = _with_token_doubt(question, found)
     groups = groups_of(question, offer, nodes, formula.setup)
     learned = learn(question.calibration, groups, formula.step.step_time_s, formula.memory)
     fit = corrected_fit(formula, learned)
@@ -138,11 +139,22 @@ def _timed(question: Question, offer: Offer, nodes: int, formula: Fit) -> Solved
     assumed = _overheads(question, offer, formula, checkpoint)
     around, learned = corrected_overheads(question.calibration, learned, assumed)
     hazard = spot_hazard_per_h(offer.gpu, nodes) if offer.market == "spot" else None
-    line = timeline(question.job.steps, fit.step.step_time_s, around, hazard)
+    doubt = (
+        question.job.tokens_log_sd if question.job.packed else 0.0
+    )  # packed: the number of steps is in doubt
+    line = timeline(question.job.steps, fit.step.step_time_s.widened(doubt), around, hazard)
     fixed = FREE_LINES if offer.market == "local" else _object_store_lines(question, line, checkpoint)
     saving_h = line.interruptions.checkpoint_h * assumed.save_s / around.save_s
     basis = basis_of(formula, assumed, saving_h, groups)
     return Solved(fit, around, line, fixed, checkpoint, basis, learned)
+
+
+def _with_token_doubt(question: Question, fit: Fit) -> Fit:
+    """Unpacked rows are as long as the examples: a step is as uncertain as their length."""
+    if question.job.packed or question.job.tokens_log_sd == 0:
+        return fit
+    widened = fit.step.step_time_s.widened(question.job.tokens_log_sd)
+    return replace(fit, step=replace(fit.step, step_time_s=widened))
 
 
 def _overheads(question: Question, offer: Offer, fit: Fit, checkpoint: float) -> Overheads:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+#: Standard normal quantile of 0.9.
+Z90 = 1.2816
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,21 @@ class Quantiles:
         Quantiles(p10=2, p50=4, p90=8)
         """
         return Quantiles(self.p10 * factor, self.p50 * factor, self.p90 * factor)
+
+    def widened(self, log_sd: float) -> Quantiles:
+        """With an independent relative error more; its logarithm has this standard deviation.
+
+        >>> Quantiles(1, 2, 4).widened(0.0)
+        Quantiles(p10=1.0, p50=2, p90=4.0)
+        """
+        if log_sd == 0 or self.p10 <= 0:
+            return Quantiles(float(self.p10), self.p50, float(self.p90))
+        more = Z90 * log_sd
+        low, high = (
+            math.hypot(math.log(self.p50 / self.p10), more),
+            math.hypot(math.log(self.p90 / self.p50), more),
+        )
+        return Quantiles(self.p50 / math.exp(low), self.p50, self.p50 * math.exp(high))
 
     def shifted(self, offset: float) -> Quantiles:
         """All three plus a known amount."""

@@ -1,0 +1,234 @@
+"""Reads examples of any kind one after another; what cannot be read is a broken record, not the end."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from providers.errors import MissingExtraError, UsageError
+
+DataFormat = Literal["messages", "prompt_completion", "preference", "label", "text", "prompt"]
+
+_FIELD_LIMIT_BYTES = 1 << 30
+#: Tokens of a chat template around one message (ChatML: two markers, role, two line ends), and of an end mark.
+_TOKENS_PER_MESSAGE, _TOKENS_PER_END = 5, 1
+_PARQUET_ROWS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One example, or a line that is none.
+
+    Attributes:
+        line: Line (row of a Parquet file) it begins in, from 1.
+        prompt: What is given, without what is learned; the whole context of a conversation.
+        answer: What is learned (of a preference pair the chosen and the rejected answer).
+        label: Class, None if there is none.
+        marks: Tokens that the format adds: chat markers, end of text.
+        parts: Number of texts.
+        problem: Why it is no example, None if it is one.
+    """
+
+    line: int
+    prompt: str = ""
+    answer: str = ""
+    label: str | None = None
+    marks: int = 0
+    parts: int = 0
+    problem: str | None = None
+
+    @property
+    def text(self) -> str:
+        """Everything that is tokenised."""
+        return f"{self.prompt}\n{self.answer}" if self.prompt and self.answer else self.prompt or self.answer
+
+
+def format_of(row: Mapping[str, Any]) -> DataFormat | None:
+    """What an example with these keys is, None if it is nothing known.
+
+    >>> format_of({"prompt": "", "chosen": "", "rejected": ""})
+    'preference'
+    """
+    keys = row.keys()
+    if "messages" in keys or "conversations" in keys:
+        return "messages"
+    if {"chosen", "rejected"} <= keys:
+        return "preference"
+    if {"prompt", "completion"} <= keys or {"instruction", "output"} <= keys:
+        return "prompt_completion"
+    if "text" in keys:
+        return "label" if "label" in keys else "text"
+    return "prompt" if "prompt" in keys else None
+
+
+def read_records(path: Path, wanted: DataFormat | None = None) -> Iterator[Record]:
+    """Records in file order; empty lines of a text file are none.
+
+    Args:
+        path: .jsonl, .ndjson, .json (one object a line), .csv, .tsv, .parquet; anything else is text by lines.
+        wanted: Format of every record, None to look at the keys of each.
+
+    Raises:
+        UsageError: The file cannot be opened, or is no Parquet file.
+        MissingExtraError: A Parquet file, and pyarrow is not installed.
+    """
+    reader = _READERS.get(path.suffix.lower(), _text_rows)
+    try:
+        for line, row in reader(path):
+            yield Record(line, problem=row) if isinstance(row, str) else _record(line, row, wanted)
+    except (OSError, csv.Error) as error:
+        raise UsageError(f"cannot read {path}: {error}", path=str(path)) from error
+
+
+Row = Mapping[str, Any] | str  # a text is the problem of the line
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            if not raw.strip():
+                continue
+            try:
+                row = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
+            except UnicodeDecodeError:
+                yield number, "not UTF-8"
+            except (ValueError, RecursionError):
+                yield number, "not JSON"
+            else:
+                yield number, row if isinstance(row, dict) else "not a JSON object"
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    csv.field_size_limit(_FIELD_LIMIT_BYTES)
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+        before = 1
+        for row in reader:
+            line, before = before + 1, reader.line_num
+            wrong = None in row or None in row.values()
+            yield line, "number of columns differs from the header" if wrong else row
+
+
+def _text_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            if not raw.strip():
+                continue
+            try:
+                yield number, {"text": raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")}
+            except UnicodeDecodeError:
+                yield number, "not UTF-8"
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise MissingExtraError("data", "reading Parquet files") from None
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            number = 0
+            for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except pyarrow.ArrowException as error:
+        raise UsageError(f"cannot read {path}: {error}", path=str(path)) from error
+
+
+_READERS: dict[str, Callable[[Path], Iterator[tuple[int, Row]]]] = {
+    ".jsonl": _json_rows,
+    ".ndjson": _json_rows,
+    ".json": _json_rows,
+    ".csv": _csv_rows,
+    ".tsv": _csv_rows,
+    ".parquet": _parquet_rows,
+}
+
+
+def _record(line: int, row: Mapping[str, Any], wanted: DataFormat | None) -> Record:
+    kind = wanted or format_of(row)
+    if kind is None:
+        keys = ", ".join(sorted(map(str, row))[:6]) or "none"
+        return Record(line, problem=f"no known format has the keys {keys}")
+    try:
+        return _BUILDERS[kind](line, row)
+    except (KeyError, TypeError, ValueError) as error:
+        return Record(line, problem=f"not of format {kind}: {error}")
+
+
+def _text(value: Any, key: str) -> str:
+    """A text, or the texts of a list of messages or parts."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "\n".join(
+            _text(one.get("content", one.get("text")) if isinstance(one, dict) else one, key) for one in value
+        )
+    raise ValueError(f"{key} is missing" if value is None else f"{key} is no text")
+
+
+def _messages(line: int, row: Mapping[str, Any]) -> Record:
+    messages = row.get("messages", row.get("conversations"))
+    if not isinstance(messages, list) or not messages:
+        raise ValueError("messages is no list of messages")
+    turns = [
+        (one.get("role", one.get("from")), _text(one.get("content", one.get("value")), "content"))
+        for one in messages
+    ]
+    learned = [text for role, text in turns if role in ("assistant", "gpt", "model")]
+    if not learned:
+        raise ValueError("no message of the assistant to learn from")
+    given = [text for role, text in turns if role not in ("assistant", "gpt", "model")]
+    return Record(
+        line, "\n".join(given), "\n".join(learned), marks=_TOKENS_PER_MESSAGE * len(turns), parts=len(turns)
+    )
+
+
+def _prompt_completion(line: int, row: Mapping[str, Any]) -> Record:
+    if "completion" in row:
+        prompt, answer = _text(row.get("prompt"), "prompt"), _text(row["completion"], "completion")
+    else:
+        prompt = "\n".join(
+            filter(None, (_text(row.get("instruction"), "instruction"), str(row.get("input") or "")))
+        )
+        answer = _text(row.get("output"), "output")
+    return Record(line, prompt, answer, marks=_TOKENS_PER_END, parts=2)
+
+
+def _preference(line: int, row: Mapping[str, Any]) -> Record:
+    prompt = _text(row["prompt"], "prompt") if row.get("prompt") is not None else ""
+    chosen, rejected = _text(row.get("chosen"), "chosen"), _text(row.get("rejected"), "rejected")
+    if not chosen or not rejected:
+        raise ValueError("chosen or rejected is empty")
+    # the prompt is computed with each of the two answers
+    return Record(line, f"{prompt}\n{prompt}" if prompt else "", f"{chosen}\n{rejected}", marks=2, parts=3)
+
+
+def _label(line: int, row: Mapping[str, Any]) -> Record:
+    if row.get("label") is None or row["label"] == "":
+        raise ValueError("label is missing")
+    return Record(line, _text(row.get("text"), "text"), label=str(row["label"]), marks=2, parts=1)
+
+
+def _plain(line: int, row: Mapping[str, Any]) -> Record:
+    return Record(line, answer=_text(row.get("text"), "text"), marks=_TOKENS_PER_END, parts=1)
+
+
+def _prompt(line: int, row: Mapping[str, Any]) -> Record:
+    return Record(line, _text(row.get("prompt"), "prompt"), parts=1)
+
+
+_BUILDERS: dict[DataFormat, Callable[[int, Mapping[str, Any]], Record]] = {
+    "messages": _messages,
+    "prompt_completion": _prompt_completion,
+    "preference": _preference,
+    "label": _label,
+    "text": _plain,
+    "prompt": _prompt,
+}

@@ -1,0 +1,114 @@
+"""Tokens of a text without its tokenizer, from counts of its words, marks, digits and characters by script. Pure."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+#: Vocabularies below this have a token a character or two.
+CHARACTER_VOCAB = 512
+#: From this size on, vocabularies were trained on many scripts.
+_LARGE_VOCAB = 100_000
+
+#: A text is of another script than Latin if this share of its letters is.
+_SCRIPT_SHARE = 0.4
+
+#: Tokens for each unit counted: (vocabulary of 100k and more, smaller one, sigma of the logarithm).
+#: Fitted to 634 files (prose, code, tables, markup) through one byte-level BPE of 131k tokens and one
+#: SentencePiece BPE of 32k: median error 3 %, p90 11 %. The sigmas hold what is beyond that, other tokenizers of the
+#: same size: they differ little on words, much on digits (one to three a token) and on scripts seldom trained on.
+_TOKENS_PER: dict[str, tuple[float, float, float]] = {
+    "words": (0.606, 0.634, 0.08),
+    "letters": (0.093, 0.095, 0.08),
+    "marks": (0.315, 0.224, 0.15),
+    "mark_runs": (0.401, 0.955, 0.15),
+    "digits": (0.9, 1.1, 0.35),
+    "spaces": (1.6, 2.0, 0.25),
+    "accented": (0.2, 0.6, 0.3),
+    "cjk": (0.73, 1.25, 0.25),
+    "cyrillic": (0.28, 0.44, 0.2),
+    "other": (0.9, 1.4, 0.35),
+}
+_WORDS = re.compile(r"[A-Za-z]+")
+_DIGITS = re.compile(r"[0-9]+")
+_MARKS = re.compile(r"[!-/:-@\[-`{-~]+")
+_SPACES = re.compile(r"[ \t]*\n\s*|[ \t]{2,}")
+_FOREIGN = {
+    "accented": re.compile("[\u00a0-\u024f]+"),
+    "cjk": re.compile("[\u3000-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef]+"),
+    "cyrillic": re.compile("[\u0370-\u052f]+"),
+}
+_NOT_ASCII = re.compile("[^\x00-\x7f]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """Tokens of a text.
+
+    Attributes:
+        tokens: Expected number.
+        log_sd: Standard deviation of its logarithm: how far the model's own tokenizer may be from this.
+    """
+
+    tokens: float
+    log_sd: float
+
+
+def features(text: str) -> dict[str, int]:
+    """What is counted of a text.
+
+    >>> features("ab cd, 12")
+    {'words': 2, 'letters': 4, 'marks': 1, 'mark_runs': 1, 'digits': 2, 'spaces': 0}
+    """
+    words, marks = _WORDS.findall(text), _MARKS.findall(text)
+    found = {
+        "words": len(words),
+        "letters": len("".join(words)),
+        "marks": len("".join(marks)),
+        "mark_runs": len(marks),
+        "digits": len("".join(_DIGITS.findall(text))),
+        "spaces": len(_SPACES.findall(text)),
+    }
+    if not text.isascii():
+        rest = len("".join(_NOT_ASCII.findall(text)))
+        for name, pattern in _FOREIGN.items():
+            found[name] = len("".join(pattern.findall(text)))
+            rest -= found[name]
+        found["other"] = max(rest, 0)
+    return found
+
+
+def guess_tokens(counts: Mapping[str, int], vocab: int) -> Guess:
+    """Tokens from what was counted, of one text or of many.
+
+    Args:
+        counts: As of `features`, added up.
+        vocab: Size of the model's vocabulary.
+
+    >>> round(guess_tokens(features("The quick brown fox jumps over the lazy dog"), 128_000).tokens)
+    9
+    """
+    if vocab < CHARACTER_VOCAB:
+        units = ("letters", "marks", "digits", "spaces", *_FOREIGN, "other")
+        return Guess(float(sum(counts.get(name, 0) for name in units) + counts.get("words", 0)), 0.1)
+    column = 0 if vocab >= _LARGE_VOCAB else 1
+    tokens = {name: count * _TOKENS_PER[name][column] for name, count in counts.items() if count}
+    total = sum(tokens.values())
+    if total == 0:
+        return Guess(0.0, 0.0)
+    variance = sum((part / total * _TOKENS_PER[name][2]) ** 2 for name, part in tokens.items())
+    return Guess(total, math.sqrt(variance) + 0.02)
+
+
+def script_of(counts: Mapping[str, int]) -> str:
+    """Script that a text is mostly written in: latin unless enough of its letters are of another.
+
+    >>> script_of(features("\u041f\u0440\u0438\u0432\u0435\u0442, world"))
+    'cyrillic'
+    """
+    others = {name: counts.get(name, 0) for name in ("cjk", "cyrillic", "other")}
+    name, most = max(others.items(), key=lambda pair: pair[1])
+    letters = counts.get("letters", 0) + counts.get("accented", 0) + sum(others.values())
+    return name if letters and most / letters >= _SCRIPT_SHARE else "latin"
