@@ -8,6 +8,10 @@ BUNDLE_MODULES = (
     "providers/errors.py",
     "providers/object_store.py",
     "providers/directory_store.py",
+    "providers/s3.py",
+    "providers/s3_errors.py",
+    "providers/s3_location.py",
+    "providers/s3_upload.py",
     "providers/stores.py",
 )
 """Files of `providers` that the worker needs beside the whole of `jobs`."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from providers.errors import StorageError, UsageError
-from providers.object_store import ObjectInfo
+from providers.object_store import ObjectInfo, check_key
 
 _PRIVATE = ".store"  # lock and half-written files; never a key
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -116,8 +116,9 @@ class DirectoryStore:
             target.unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:
+        check_key(key)
         parts = key.split("/")
-        if any(part in ("", ".", "..") or "\0" in part for part in parts) or parts[0] == _PRIVATE:
+        if parts[0] == _PRIVATE:
             raise StorageError(f"{key!r} is not a key", code="bad_key")
         path = self.root.joinpath(*parts)
         if not path.resolve().is_relative_to(self.root.resolve()):

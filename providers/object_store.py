@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from providers.errors import StorageError
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
@@ -60,3 +62,13 @@ class ObjectStore(Protocol):
     def delete(self, key: str) -> None:
         """Remove; absent is fine."""
         ...
+
+
+def check_key(key: str) -> None:
+    """Refuse what is not a relative, `/`-separated key.
+
+    Raises:
+        StorageError: With code `bad_key`.
+    """
+    if any(part in ("", ".", "..") or "\0" in part for part in key.split("/")):
+        raise StorageError(f"{key!r} is not a key", code="bad_key")

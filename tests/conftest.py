@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from difflib import unified_diff
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from planner.cli.main import cli
+from tests.seaweed import Seaweed, seaweed
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -53,3 +54,20 @@ def run_plan() -> Callable[..., Result]:
         return CliRunner(mix_stderr=False).invoke(cli, [str(arg) for arg in args], **options)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def s3_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    """One S3 server for all tests; use `s3_server`."""
+    with seaweed(tmp_path_factory.mktemp("seaweed")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3_server(s3_process: Seaweed, monkeypatch: pytest.MonkeyPatch) -> Seaweed:
+    """An S3 server, and an environment that leads to it."""
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_MAX_ATTEMPTS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in s3_process.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_process

@@ -1,0 +1,96 @@
+"""Sends a file in parts; an upload that was cut off goes on with the parts that had arrived.
+
+The key is content-addressed, so two senders of one key send the same bytes, and may share an upload.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import zlib
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PART_BYTES = 32 << 20
+_MOST_PARTS = 10_000  # of one upload, S3's limit
+_CONNECTIONS = 4
+_CHECKSUM = "ChecksumCRC32"
+
+
+@dataclass(frozen=True, slots=True)
+class MultipartUpload:
+    """One file on its way to one key.
+
+    Attributes:
+        client: boto3's S3 client.
+        target: `Bucket` and `Key`.
+        options: More arguments of a new upload, as those of encryption.
+        source: The file.
+        part_bytes: Size of every part but the last.
+    """
+
+    client: Any
+    target: Mapping[str, str]
+    options: Mapping[str, str]
+    source: Path
+    part_bytes: int = PART_BYTES
+
+    def send(self) -> None:
+        """Send what is missing and complete the object.
+
+        Raises:
+            botocore.exceptions.ClientError: `NoSuchUpload` if another sender completed it meanwhile.
+        """
+        size = self.source.stat().st_size
+        part_bytes = max(self.part_bytes, -(-size // _MOST_PARTS))
+        upload = {**self.target, "UploadId": self._open()}
+        arrived = self._arrived(upload)
+        descriptor = os.open(self.source, os.O_RDONLY)
+
+        def part(number: int) -> dict[str, Any]:
+            body = os.pread(descriptor, part_bytes, (number - 1) * part_bytes)
+            known = arrived.get(number)
+            if known is None or not _is_same(known, body):
+                known = self.client.upload_part(**upload, PartNumber=number, Body=body)
+            checksum = {_CHECKSUM: known[_CHECKSUM]} if _CHECKSUM in known else {}
+            return {"PartNumber": number, "ETag": known["ETag"], **checksum}
+
+        try:
+            parts = _in_threads(part, range(1, -(-size // part_bytes) + 1))
+        finally:
+            os.close(descriptor)
+        self.client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
+
+    def _open(self) -> str:
+        """The newest unfinished upload of this key, else a new one."""
+        bucket, key = self.target["Bucket"], self.target["Key"]
+        found = self.client.list_multipart_uploads(Bucket=bucket, Prefix=key).get("Uploads", [])
+        same = [upload for upload in found if upload["Key"] == key]
+        if same:
+            return str(max(same, key=lambda upload: upload["Initiated"])["UploadId"])
+        return str(self.client.create_multipart_upload(**self.target, **self.options)["UploadId"])
+
+    def _arrived(self, upload: Mapping[str, str]) -> dict[int, Any]:
+        pages = self.client.get_paginator("list_parts").paginate(**upload)
+        return {part["PartNumber"]: part for page in pages for part in page.get("Parts", [])}
+
+
+def _is_same(part: Mapping[str, Any], body: bytes) -> bool:
+    """Whether a part that lies at the server is this one; a doubt is a no."""
+    if part["Size"] != len(body):
+        return False
+    if _CHECKSUM in part:
+        return bool(part[_CHECKSUM] == base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode())
+    return bool(part["ETag"].strip('"') == hashlib.md5(body, usedforsecurity=False).hexdigest())
+
+
+def _in_threads(act: Any, numbers: range) -> list[dict[str, Any]]:
+    pool = ThreadPoolExecutor(_CONNECTIONS, "s3 part")
+    try:
+        return list(pool.map(act, numbers))
+    finally:
+        pool.shutdown(cancel_futures=True)  # waits for those under way: nobody may read a closed file
