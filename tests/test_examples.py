@@ -1,6 +1,7 @@
 """Every example is estimated here; the tiny one is also run, in tests/e2e."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 from planner.cli.main import cli
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+README = EXAMPLES.parent / "README.md"
 
 
 def best_of(*words: str) -> dict[str, Any]:
@@ -24,14 +26,22 @@ def specs() -> list[Path]:
 
 
 def test_there_are_as_many_examples_as_the_readme_says() -> None:
+    rows = re.findall(r"^\| \[([^]]+)\]\(examples/", README.read_text(encoding="utf-8"), re.MULTILINE)
     names = {path.stem if path.parent == EXAMPLES else path.parent.name for path in specs()}
     assert names == {
         "goat-7b-lora",
-        "llama-3.1-8b-lora",
         "llama-3-70b-qlora",
+        "llama-3.1-70b-full",
+        "llama-3.1-8b-lora",
+        "mixtral-8x7b-lora",
+        "monthly-support",
+        "reward-model",
+        "roberta-domain",
         "roberta-sentiment",
         "tiny-goat",
+        "zephyr-dpo",
     }
+    assert sorted(rows) == sorted(names)
 
 
 @pytest.mark.parametrize("path", specs(), ids=lambda path: path.parent.name + "-" + path.stem)
@@ -69,3 +79,56 @@ def test_tiny_goat_is_minutes_on_this_machine() -> None:
     best = best_of(str(EXAMPLES / "tiny-goat" / "spec.yaml"), "--infra", "local")
     assert best["offer"]["market"] == "local"
     assert best["wall_clock_h"]["p50"] < 0.1
+
+
+def refused(*words: str) -> dict[str, Any]:
+    result = CliRunner(mix_stderr=False).invoke(cli, ["estimate", *words, "-o", "json"])
+    assert result.exit_code == 3, result.stderr
+    document: dict[str, Any] = json.loads(result.stdout)
+    return document
+
+
+def test_mixtral_does_not_fit_on_one_80_gib_gpu() -> None:
+    spec = str(EXAMPLES / "mixtral-8x7b-lora.yaml")
+    refused(spec, "--gpu", "A100-80GB", "--count", "1")
+    best = best_of(spec, "--gpu", "A100-80GB", "--count", "8")
+    weights = best["memory_gib_per_gpu"]["components"]["weights"]
+    assert best["parallelism"]["kind"] == "fsdp" and weights == pytest.approx(87.0 / 8, rel=0.01)
+    hours = best_of(spec)["wall_clock_h"]
+    assert hours["p90"] / hours["p10"] > 4
+
+
+def test_dpo_holds_no_second_model_with_an_adapter() -> None:
+    best = best_of(str(EXAMPLES / "zephyr-dpo.yaml"), "--gpu", "A100-80GB", "--count", "1")
+    parts = best["memory_gib_per_gpu"]["components"]
+    assert parts["reference_models"] == 0 and parts["weights"] == pytest.approx(13.5, abs=0.1)
+    assert best["wall_clock_h"]["p50"] < 24 and float(best["cost_usd"]["p50"]) < 100
+
+
+def test_a_reward_model_has_no_logits_to_hold() -> None:
+    best = best_of(str(EXAMPLES / "reward-model.yaml"))
+    assert best["memory_gib_per_gpu"]["components"]["logits_loss"] < 0.2
+    assert best["wall_clock_h"]["p50"] < 24 and float(best["cost_usd"]["p50"]) < 60
+
+
+def test_domain_adaptation_is_a_dollar() -> None:
+    best = best_of(str(EXAMPLES / "roberta-domain.yaml"))
+    assert float(best["cost_usd"]["p50"]) < 1 and best["wall_clock_h"]["p50"] < 3
+
+
+def test_the_monthly_job_keeps_its_limits_and_says_when_it_would_not() -> None:
+    spec = str(EXAMPLES / "monthly-support.yaml")
+    best = best_of(spec, "--fail-over", "10usd", "--fail-after", "8h")
+    assert float(best["cost_usd"]["p90"]) < 10 and best["p_finish_by_deadline"] > 0.9
+    result = CliRunner(mix_stderr=False).invoke(cli, ["estimate", spec, "--fail-over", "0.01usd"])
+    assert result.exit_code == 5
+
+
+def test_a_full_70b_needs_several_machines() -> None:
+    spec = str(EXAMPLES / "llama-3.1-70b-full.yaml")
+    refused(spec, "--gpu", "H100:8", "--nodes", "1")
+    best = best_of(spec)
+    assert best["nodes"] >= 2 and best["gpus_total"] >= 16 and best["parallelism"]["kind"] == "fsdp"
+    assert 300 < float(best["cost_usd"]["p50"]) < 5000
+    states = best["memory_gib_per_gpu"]["components"]
+    assert states["weights"] * best["gpus_total"] == pytest.approx(70.55e9 * 4 / 2**30, rel=0.02)
