@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import date, datetime
 
+from planner.candidate_document import cost_micro_usd
 from planner.candidates import Candidate
-from planner.estimate_document import cost_micro_usd
 from planner.explain.terms import Section, Term, Value
 from planner.pricing import STORAGE_SOURCE, STORAGE_USD_PER_GB_MONTH, WRITES_USD_PER_THOUSAND, Priced
 from planner.quantiles import Quantiles

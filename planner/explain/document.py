@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from planner.estimate_document import quantiles_document, usd_quantiles_document
+from planner.candidate_document import quantiles_document, usd_quantiles_document
 from planner.explain.explanation import Explanation
 from planner.explain.terms import Section, Term
 from planner.money import usd_text
