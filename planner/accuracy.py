@@ -10,7 +10,7 @@ from typing import Any
 
 from jobs.spec import JobSpec
 from planner.calibration_ledger import is_probe
-from planner.estimate_document import basis_from_document
+from planner.candidate_document import basis_from_document
 from planner.report import report_document
 from planner.runs import Run
 

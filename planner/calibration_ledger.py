@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from jobs.progress import Progress, StepTimes
 from planner.calibration import Calibration, Observation
 from planner.candidates import Candidate
-from planner.estimate_document import candidate_from_document
+from planner.candidate_document import candidate_from_document
 from planner.run_document import progress_of
 from planner.runs import Run, seconds_between
 

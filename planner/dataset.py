@@ -143,7 +143,7 @@ def _example_texts(path: Path, text: str) -> Iterator[str]:
     """All that is learned from of each example."""
     if path.suffix == ".csv":
         rows: Iterable[Any] = csv.DictReader(text.splitlines())
-        yield from ("\n".join(_texts(row)) for row in rows)
+        yield from (_joined(_texts(row)) for row in rows)
     elif path.suffix in (".jsonl", ".json", ".ndjson"):
         yield from (
             _json_text(path, number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()
@@ -154,11 +154,19 @@ def _example_texts(path: Path, text: str) -> Iterator[str]:
 
 def _json_text(path: Path, number: int, line: str) -> str:
     try:
-        return "\n".join(_texts(json.loads(line)))
+        return _joined(_texts(json.loads(line)))
     except (ValueError, RecursionError):
         raise UsageError(
             f"{path}:{number}: not a JSON object", path="data.train", hint="each line is one JSON object"
         ) from None
+
+
+def _joined(texts: Iterable[str]) -> str:
+    """Texts after each other; a line end keeps words of two texts apart, as it does in a conversation."""
+    whole = ""
+    for text in texts:
+        whole += f"\n{text}" if whole[-1:].isalnum() else text
+    return whole
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from planner.answer import Answer
 from planner.calibration_ledger import PROBE_LABEL
-from planner.estimate_document import quantiles_document, usd_quantiles_document
+from planner.candidate_document import quantiles_document, usd_quantiles_document
 from planner.run_document import progress_of
 from planner.runs import Run
 from planner.spec import FineTuneSpec

@@ -30,6 +30,7 @@ class Record:
         label: Class, None if there is none.
         marks: Tokens that the format adds: chat markers, end of text.
         parts: Number of texts.
+        glue: What stands between prompt and answer when they are tokenised.
         problem: Why it is no example, None if it is one.
     """
 
@@ -39,12 +40,13 @@ class Record:
     label: str | None = None
     marks: int = 0
     parts: int = 0
+    glue: str = "\n"
     problem: str | None = None
 
     @property
     def text(self) -> str:
         """Everything that is tokenised."""
-        return f"{self.prompt}\n{self.answer}" if self.prompt and self.answer else self.prompt or self.answer
+        return self.glue.join(filter(None, (self.prompt, self.answer)))
 
 
 def format_of(row: Mapping[str, Any]) -> DataFormat | None:
@@ -193,12 +195,10 @@ def _messages(line: int, row: Mapping[str, Any]) -> Record:
 def _prompt_completion(line: int, row: Mapping[str, Any]) -> Record:
     if "completion" in row:
         prompt, answer = _text(row.get("prompt"), "prompt"), _text(row["completion"], "completion")
-    else:
-        prompt = "\n".join(
-            filter(None, (_text(row.get("instruction"), "instruction"), str(row.get("input") or "")))
-        )
-        answer = _text(row.get("output"), "output")
-    return Record(line, prompt, answer, marks=_TOKENS_PER_END, parts=2)
+        return Record(line, prompt, answer, marks=_TOKENS_PER_END, parts=2, glue="")
+    given = (_text(row.get("instruction"), "instruction"), str(row.get("input") or ""))
+    answer = _text(row.get("output"), "output")
+    return Record(line, "\n".join(filter(None, given)), answer, marks=_TOKENS_PER_END, parts=2)
 
 
 def _preference(line: int, row: Mapping[str, Any]) -> Record:

@@ -36,7 +36,7 @@ def test_a_character_vocabulary_has_a_token_a_character(tmp_path: Path) -> None:
 def test_the_tokenizer_of_a_local_model_counts(tmp_path: Path) -> None:
     path = _lines(tmp_path / "a.jsonl", [{"prompt": "12+34=", "completion": "46"}] * 30)
     facts = measure_dataset(path, 32, ROOT / "examples/tiny-goat/base/tokenizer.json")
-    assert facts.lengths.mean == pytest.approx(8, abs=1)
+    assert facts.lengths.mean == pytest.approx(9, abs=0.1)
     assert facts.tokens_log_sd < 0.05
     assert "tokenizer" in facts.source
 
