@@ -172,6 +172,7 @@ def _hand_over(attempt: Attempt, training: Training, step: int, metrics: tuple[M
     output = attempt.work / "output"
     with attempt.stage("save", "saving"):
         training.trainer.save_model(str(output))
+        _order_targets(output / "adapter_config.json")
         result = {"run_id": attempt.job.run_id, "step": step, "metrics": [asdict(one) for one in metrics]}
         (output / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     with attempt.stage("upload", "syncing"):
@@ -180,6 +181,15 @@ def _hand_over(attempt: Attempt, training: Training, step: int, metrics: tuple[M
         if attempt.job.output.uri is not None:
             _copy_output(output, attempt.job.output.uri)
     say(f"finished model committed: {reference.bytes / (1 << 20):.1f} MiB")
+
+
+def _order_targets(config: Path) -> None:
+    """Peft writes the names of its modules in the order of a set, which differs from process to process."""
+    if config.exists():
+        content = json.loads(config.read_text(encoding="utf-8"))
+        if isinstance(content.get("target_modules"), list):
+            content["target_modules"].sort()
+        config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _copy_output(output: Path, uri: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -19,7 +19,6 @@ from jobs.spec import JobSpec
 from providers.errors import StorageError
 
 _DISTRIBUTION = "tuneplan"
-_EXTRA = "train"
 _DIGEST_FILE = "bundle.sha256"
 _JOB_FILE = "job.json"
 
@@ -64,20 +63,26 @@ def build_bundle(target: Path, job: JobSpec, inputs: Mapping[str, Path] | None =
     return Bundle(target, digest)
 
 
-def worker_requirements() -> list[str]:
-    """Requirement lines of the worker, as this installation declares them in its extra `train`."""
+def worker_extras(uris: Iterable[str]) -> tuple[str, ...]:
+    """Our extras that a worker needs which writes to these URIs."""
+    return ("train", "s3") if any(uri.startswith("s3://") for uri in uris) else ("train",)
+
+
+def worker_requirements(extras: Iterable[str] = ("train",)) -> list[str]:
+    """Requirement lines of the worker, as this installation declares them in its extras."""
     lines = metadata.requires(_DISTRIBUTION) or []
     split = [line.partition(";") for line in lines]
+    markers = {f"extra=='{extra}'" for extra in extras}
     return [
         requirement.strip()
         for requirement, _, marker in split
-        if marker.replace('"', "'").replace(" ", "") == f"extra=='{_EXTRA}'"
+        if marker.replace('"', "'").replace(" ", "") in markers
     ]
 
 
-def missing_requirements() -> list[str]:
+def missing_requirements(extras: Iterable[str] = ("train",)) -> list[str]:
     """Worker requirements that this Python cannot import; nothing is imported to find out."""
-    names = [line.split(">")[0].split("=")[0].split("<")[0].strip() for line in worker_requirements()]
+    names = [line.split(">")[0].split("=")[0].split("<")[0].strip() for line in worker_requirements(extras)]
     return [name for name in names if find_spec(name.replace("-", "_")) is None]
 
 
@@ -112,7 +117,9 @@ def _write(directory: Path, files: dict[str, bytes], digest: str, job: JobSpec) 
     for name, body in files.items():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_bytes(body)
-    (directory / "requirements.txt").write_text("\n".join(worker_requirements()) + "\n", encoding="utf-8")
+    uris = (job.checkpoints.uri, job.output.uri or "")
+    requirements = worker_requirements(worker_extras(uris))
+    (directory / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
     (directory / _DIGEST_FILE).write_text(digest + "\n", encoding="ascii")
     (directory / _JOB_FILE).write_text(job.to_json(), encoding="utf-8")
 

@@ -114,6 +114,7 @@ def _evaluate(spec: FineTuneSpec) -> EvaluateJob:
         metric=spec.evaluate.metric,  # type: ignore[arg-type]
         samples=spec.evaluate.samples,
         every_steps=None if every is None else every.steps,
+        every_s=None if every is None else every.seconds,
     )
 
 

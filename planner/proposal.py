@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from jobs.manifest import HEAD_KEY
 from planner import rented
-from planner.bundle import missing_requirements
+from planner.bundle import missing_requirements, worker_extras
+from planner.candidate_document import candidate_document
 from planner.candidates import Candidate
 from planner.errors import Finding
-from planner.estimate_document import candidate_document
 from planner.job_document import as_uri, job_document
 from planner.launch import request_of
 from planner.money import micro_usd, usd_text_of_micro
@@ -25,7 +26,9 @@ from planner.runs import RunTerms
 from planner.spec import FineTuneSpec
 from planner.specfile import data_ref, model_ref
 from planner.support import unsupported
+from providers.errors import TuneplanError
 from providers.skypilot_task import task_yaml
+from providers.stores import below, open_store
 
 _GIB = 2.0**30
 
@@ -76,7 +79,7 @@ class Order:
         uri = self.plan.spec.checkpoints.uri
         if uri is None:
             return places.checkpoints(self.run_id)
-        return f"{as_uri(uri, self.plan.base_dir).rstrip('/')}/{self.run_id}"
+        return below(as_uri(uri, self.plan.base_dir), self.run_id)
 
 
 def run_terms(order: Order, places: Places) -> RunTerms:
@@ -132,7 +135,7 @@ def spec_blockers(
     """Those that need no estimate to be found."""
     found = list(unsupported(spec, for_launch=True, infra=infra))
     found += _files(spec, base_dir)
-    found += _software() if infra == "local" else ()
+    found += _software(spec) if infra == "local" else ()
     found += _secrets(spec, environ)
     return found
 
@@ -187,11 +190,12 @@ def _files(spec: FineTuneSpec, base_dir: Path) -> Iterator[Finding]:
         yield Finding(f"there is no config.json in {model.value}", path="model.id", code="model_missing")
 
 
-def _software() -> Iterator[Finding]:
-    missing = missing_requirements()
+def _software(spec: FineTuneSpec) -> Iterator[Finding]:
+    extras = worker_extras(uri for uri in (spec.checkpoints.uri, spec.output.uri) if uri)
+    missing = missing_requirements(extras)
     if missing:
         message = f"training on this machine needs {', '.join(missing)}"
-        yield Finding(message, code="missing_extra", hint="pip install 'tuneplan[train]'")
+        yield Finding(message, code="missing_extra", hint=f"pip install 'tuneplan[{','.join(extras)}]'")
 
 
 def _secrets(spec: FineTuneSpec, environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -207,10 +211,7 @@ def _room(candidate: Candidate, uri: str, places: Places) -> Iterator[Finding]:
     """Places to write to, and enough room in them."""
     parts = urlsplit(uri)
     if parts.scheme != "file":
-        message = f"a local run keeps its checkpoints on this machine, not in {uri}"
-        yield Finding(
-            message, path="checkpoints.uri", code="not_yet_supported", hint="use a file:// URI or a directory"
-        )
+        yield from _reach(uri)
         return
     checkpoints = _nearest(Path(unquote(parts.path)))
     for path, key in ((checkpoints, "checkpoints.uri"), (_nearest(places.state), "")):
@@ -224,6 +225,14 @@ def _room(candidate: Candidate, uri: str, places: Places) -> Iterator[Finding]:
         yield Finding(
             message, path="checkpoints.uri", code="disk_full", hint="free some space or move checkpoints.uri"
         )
+
+
+def _reach(uri: str) -> Iterator[Finding]:
+    """Ask the object store once: a wrong bucket or login shall not be found by a machine that is paid for."""
+    try:
+        open_store(uri).get(HEAD_KEY)
+    except TuneplanError as error:
+        yield Finding(error.message, path="checkpoints.uri", code=error.code, hint=error.hint)
 
 
 def _nearest(path: Path) -> Path:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from planner.errors import Finding
 from planner.spec import FineTuneSpec
+from providers.errors import UsageError
+from providers.s3_location import s3_location
 
 _TASKS = ("sft", "classification")
 _METHODS = ("full", "lora", "dora", "rslora")
@@ -52,9 +54,6 @@ def _training(spec: FineTuneSpec) -> Iterator[Finding]:
         yield _not_yet("train.precision", "launching with fp8", "use bf16")
     if spec.train.fused_loss:
         yield _not_yet("train.fused_loss", "launching with a fused loss", "set it to false")
-    every = spec.evaluate.every_parsed()
-    if every is not None and every.steps is None:
-        yield _not_yet("evaluate.every", "evaluating by time", "write it in steps, as in 200 steps")
     if spec.goal.metric is not None:
         yield _not_yet("goal.metric", "stopping at a metric", "leave it out")
 
@@ -77,6 +76,16 @@ def _places(spec: FineTuneSpec) -> Iterator[Finding]:
             yield _not_yet(f"data.{key}", f"training on {text.split('://')[0]}://", "use a local file")
     for key in ("checkpoints", "output"):
         uri = getattr(spec, key).uri
-        if uri is not None and "://" in uri and not uri.startswith("file://"):
-            scheme = uri.split("://")[0]
-            yield _not_yet(f"{key}.uri", f"{scheme}:// for {key}", "use a file:// URI or a path")
+        scheme = uri.partition("://")[0] if uri is not None and "://" in uri else "file"
+        if scheme == "s3":
+            yield from _bad_s3(f"{key}.uri", uri)
+        elif scheme != "file":
+            hint = "use s3://bucket/prefix, a file:// URI or a path"
+            yield _not_yet(f"{key}.uri", f"{scheme}:// for {key}", hint)
+
+
+def _bad_s3(path: str, uri: str) -> Iterator[Finding]:
+    try:
+        s3_location(uri)
+    except UsageError as error:
+        yield Finding(error.message, path=path, code=error.code, hint=error.hint)

@@ -17,6 +17,7 @@ Each class names one action; `exit_code` is what `plan` ends with. The whole tre
     ├── RunCancelledError       11   resume it if that was not meant (planner.errors)
     └── StorageError             1   the object store or the disk refused
         ├── CorruptDataError     1   stored bytes do not match their hash
+        ├── StoreAccessError     4   as CredentialsError, which it is too
         └── FencedError          1   a newer attempt owns the run (jobs.checkpoint)
 """
 
@@ -93,6 +94,10 @@ class StorageError(TuneplanError):
     """The object store or the disk refused an operation."""
 
     code = "storage"
+
+
+class StoreAccessError(CredentialsError, StorageError):
+    """The object store refused the login: what can go on without the store does, else log in."""
 
 
 class CorruptDataError(StorageError):

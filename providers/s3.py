@@ -38,7 +38,7 @@ class S3Store:
         Raises:
             UsageError: The URI is wrong.
             MissingExtraError: boto3 is not installed.
-            CredentialsError: AWS_PROFILE names no profile.
+            StoreAccessError: AWS_PROFILE names no profile.
         """
         self.uri = uri
         self._location = s3_location(uri)

@@ -7,7 +7,7 @@ import errno
 from collections.abc import Iterator
 from typing import Any
 
-from providers.errors import CredentialsError, StorageError, TuneplanError
+from providers.errors import StorageError, StoreAccessError
 
 _LOGIN_HINT = (
     "log in (`aws configure`, `aws sso login`), or set AWS_PROFILE or AWS_ACCESS_KEY_ID and its secret"
@@ -45,7 +45,7 @@ _REFUSED = frozenset(
 
 @contextlib.contextmanager
 def s3_errors(action: str, what: str) -> Iterator[None]:
-    """Turn what boto3 and the disk raise into StorageError and CredentialsError.
+    """Turn what boto3 and the disk raise into StorageError; StoreAccessError if it is about the login.
 
     Args:
         action: Verb for the text, as in `read`.
@@ -82,12 +82,12 @@ def is_absent(error: Any) -> bool:
     return status_of(error) == 404 and code_of(error) != "NoSuchBucket"
 
 
-def _refusal(error: Any, action: str, what: str) -> TuneplanError:
+def _refusal(error: Any, action: str, what: str) -> StorageError:
     code, status = code_of(error), status_of(error)
     said = str(error.response.get("Error", {}).get("Message", "")) or str(error)
     text = f"cannot {action} {what}: {code or status}: {said}"
     if code in _REFUSED or status in (401, 403):
-        return CredentialsError(text, hint=_RIGHTS_HINT, path=what)
+        return StoreAccessError(text, hint=_RIGHTS_HINT, path=what)
     if code == "NoSuchBucket":
         hint = "create the bucket, or correct the URI"
         return StorageError(text, hint=hint, code="bucket_not_found", path=what)
@@ -96,10 +96,10 @@ def _refusal(error: Any, action: str, what: str) -> TuneplanError:
     return StorageError(text, path=what)
 
 
-def _other(error: Exception, action: str, what: str) -> TuneplanError:
+def _other(error: Exception, action: str, what: str) -> StorageError:
     text = f"cannot {action} {what}: {error}"
     if any(base.__name__ in _NOT_LOGGED_IN for base in type(error).__mro__):
-        return CredentialsError(text, hint=_LOGIN_HINT, path=what)
+        return StoreAccessError(text, hint=_LOGIN_HINT, path=what)
     return StorageError(text, path=what)
 
 

@@ -14,7 +14,7 @@ def open_store(uri: str) -> ObjectStore:
     Raises:
         UsageError: The scheme is unknown or not yet supported, or the URI is wrong.
         MissingExtraError: What it needs is not installed.
-        CredentialsError: Nobody is logged in there.
+        StoreAccessError: AWS_PROFILE names no profile.
         StorageError: The store cannot be opened.
     """
     scheme = uri.partition("://")[0]

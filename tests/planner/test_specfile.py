@@ -142,14 +142,14 @@ def test_many_findings_are_cut(tmp_path: Path) -> None:
 
 
 def test_what_is_not_supported_yet_is_placed_in_the_file(tmp_path: Path) -> None:
-    path = write(tmp_path, "name: x\nmodel: a/b\ntrack: mlflow\noutput:\n  uri: s3://b/x\n")
+    path = write(tmp_path, "name: x\nmodel: a/b\ntrack: mlflow\noutput:\n  uri: gs://b/x\n")
     loaded = load_spec(path)
     loaded.refuse(unsupported(loaded.spec))
     with pytest.raises(SpecError) as caught:
         loaded.refuse(unsupported(loaded.spec, for_launch=True))
     assert [str(finding).removeprefix(str(path)) for finding in caught.value.findings] == [
         ":3:8: track: tracking with mlflow is not yet supported",
-        ":5:8: output.uri: s3:// for output is not yet supported",
+        ":5:8: output.uri: gs:// for output is not yet supported",
     ]
 
 
