@@ -111,12 +111,14 @@ class SkyPilotLauncher:
 
     def logs(self, run_id: str, *, follow: bool = False) -> Iterator[str]:
         """Lines that set-up and worker wrote, without SkyPilot's own; of each attempt the last machine's."""
-        with _sky() as sky:
-            jobs = _await_log(sky, run_id)
-            for attempt in sorted(jobs):
-                wait = follow and attempt == max(jobs)
-                lines = sky.jobs.tail_logs(job_id=jobs[attempt].job_id, follow=wait, preload_content=False)
-                yield from _worker_lines(lines)
+        lines: Iterator[str] | None = None
+        while True:
+            with _sky() as sky:  # not while the caller has the line: stdout is the caller's then
+                lines = lines or _log_lines(sky, run_id, follow=follow)
+                line = next(lines, None)
+            if line is None:
+                return
+            yield line
 
     def released(self, run_id: str) -> bool:
         """Whether every machine of the run is given back: SkyPilot has nothing left to do for it.
@@ -139,7 +141,7 @@ def _sky() -> Iterator[Any]:
             raise MissingExtraError("launch", "launching through SkyPilot") from error
         try:
             yield sky
-        except (TuneplanError, GeneratorExit):
+        except TuneplanError:
             raise
         except Exception as error:
             raise _ours(error) from error
@@ -336,6 +338,15 @@ def _offer_of(job: Any) -> Offer | None:
         source="skypilot",
         as_of_at=None,
     )
+
+
+def _log_lines(sky: Any, run_id: str, *, follow: bool) -> Iterator[str]:
+    jobs = _await_log(sky, run_id)
+    for attempt in sorted(jobs):
+        wait = follow and attempt == max(jobs)
+        yield from _worker_lines(
+            sky.jobs.tail_logs(job_id=jobs[attempt].job_id, follow=wait, preload_content=False)
+        )
 
 
 def _worker_lines(chunks: Any) -> Iterator[str]:

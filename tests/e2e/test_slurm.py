@@ -263,5 +263,7 @@ def test_a_cancelled_run_releases_its_machine_and_keeps_its_checkpoint(
     running(user, "long", store)
     assert person.json("cancel", "long")["run"]["state"] == "cancelled"
     nothing_runs(slurm_bed, user, "long")
+    assert on_the_node(slurm_bed, CANARY_SECRET, CANARY_FILE) == []
+    assert "attempt 1" in person.plan("logs", "long")
     head = read_head(open_store(store.as_uri()))
     assert head is not None and head.newest is not None and head.newest.step >= EVERY

@@ -2,6 +2,7 @@
 
 import inspect
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,19 @@ def test_every_credential_file_is_held_back_or_removed(sky: Elsewhere) -> None:
                 cloud,
                 path,
             )
+
+
+def places_of_printing() -> list[tuple[str, bool]]:
+    """Lines of a log, each with whether its reader's stdout is the real one."""
+    from providers import skypilot
+
+    skypilot._log_lines = lambda sky, run_id, *, follow: iter(["one", "two"])  # type: ignore[assignment]
+    stdout = sys.stdout
+    return [(line, sys.stdout is stdout) for line in skypilot.SkyPilotLauncher().logs("run")]
+
+
+def test_the_reader_of_a_log_prints_to_its_own_stdout(sky: Elsewhere) -> None:
+    assert sky.call(places_of_printing) == [("one", True), ("two", True)]
 
 
 def known_clouds() -> set[str]:
