@@ -56,7 +56,8 @@ def launch(desk: Desk, run_id: str, terms: RunTerms, micro_usd_per_hour: int | N
     attempt = Attempt(1, offer_json, micro_usd_per_hour, desk.now())
     created = desk.store.create(run_id, terms, attempt)
     run = _get(desk, run_id)
-    if not created and run.terms.plan_hash != terms.plan_hash:
+    # a plan of the same spec changes as runs finish and prices move; the job is what must be the same
+    if not created and terms.plan_hash != run.terms.plan_hash and terms.job_json != run.terms.job_json:
         raise UsageError(
             f"run {run_id} exists already and was launched from another plan",
             hint="choose another --run-id, or leave it out",

@@ -84,6 +84,11 @@ class _EstimateCommand(click.Command):
     "--explain", metavar="[CANDIDATE]", help="Every term of the best candidate, or of a rank or id."
 )
 @click.option("--why", is_flag=True, help="Why offers were dropped, and what single changes would save.")
+@click.option(
+    "--calibration/--no-calibration",
+    default=True,
+    help="Learn from your finished runs, or the formulas alone.",
+)
 @click.option("--fail-over", metavar="USD", help="Exit 5 if the best candidate costs more.")
 @click.option("--fail-after", metavar="DURATION", help="Exit 9 if the best candidate takes longer.")
 @output_option("table", "json")
@@ -98,6 +103,7 @@ def command(
     plot: Path | None,
     explain: str | None,
     why: bool,
+    calibration: bool,
     fail_over: str | None,
     fail_after: str | None,
     output: str,
@@ -105,6 +111,7 @@ def command(
 ) -> None:
     """Estimate memory, time and cost of SPEC on every offer, and rank the offers."""
     from planner.answer import Limits, check, estimate_spec
+    from planner.calibration import NOT_CALIBRATED
     from planner.intake import Overrides
     from planner.placing import placed_in
     from planner.plan import save_plan
@@ -122,6 +129,7 @@ def command(
             app.now(),
             overrides=Overrides(**fixed),
             limit=limit * _MORE or None,
+            calibration=app.calibration() if calibration else NOT_CALIBRATED,
         )
     if out is not None:
         save_plan(answer.plan, out)

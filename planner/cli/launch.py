@@ -116,7 +116,9 @@ def _estimated(app: App, spec: FineTuneSpec, base_dir: Path, refuse: Refuse, inf
     from planner.proposal import spec_blockers
 
     try:
-        return estimate_spec(spec, base_dir, app.snapshot(infra), app.now()).plan
+        return estimate_spec(
+            spec, base_dir, app.snapshot(infra), app.now(), calibration=app.calibration()
+        ).plan
     except UsageError:
         refuse(spec_blockers(spec, base_dir, os.environ, infra=infra))  # a missing file is rarely alone
         raise

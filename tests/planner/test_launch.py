@@ -85,8 +85,15 @@ def test_the_same_id_again_reports_the_run_that_is(desk: Desk, orders: Path) -> 
 
 def test_an_id_of_another_plan_is_refused(desk: Desk, orders: Path) -> None:
     start(desk, orders)
+    other = terms_of(checkpoint_uri="file:///elsewhere").job_json
     with pytest.raises(UsageError, match="launched from another plan"):
-        start(desk, orders, plan_hash="sha256:" + "1" * 64)
+        start(desk, orders, plan_hash="sha256:" + "1" * 64, job_json=other)
+
+
+def test_the_same_job_is_the_same_run_though_its_prediction_has_changed(desk: Desk, orders: Path) -> None:
+    start(desk, orders)
+    run, created = start(desk, orders, plan_hash="sha256:" + "1" * 64)
+    assert (run.state, created) == ("running", False)
 
 
 def test_a_launch_that_ended_after_its_record_is_finished_by_the_next(desk: Desk, orders: Path) -> None:
