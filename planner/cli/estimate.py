@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +15,7 @@ from planner.cli.context import App, pass_app
 from planner.cli.output import echo_err, emit_json, output_option
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from planner.answer import Answer
-    from planner.intake import Overrides
-    from planner.specfile import LoadedSpec
-    from planner.whatif import WhatIf
 
 _EXAMPLE = """\b
 Examples:
@@ -112,9 +106,9 @@ def command(
     """Estimate memory, time and cost of SPEC on every offer, and rank the offers."""
     from planner.answer import Limits, check, estimate_spec
     from planner.calibration import NOT_CALIBRATED
+    from planner.cli.estimate_views import Views, what_if_changes
     from planner.intake import Overrides
     from planner.placing import placed_in
-    from planner.plan import save_plan
     from planner.specfile import load_spec
     from planner.support import unsupported
 
@@ -131,105 +125,26 @@ def command(
             limit=limit * _MORE or None,
             calibration=app.calibration() if calibration else NOT_CALIBRATED,
         )
+    _write(answer, out, plot)
+    changes = what_if_changes(loaded, app.snapshot(infra), answer, Overrides(**fixed)) if why else None
+    views = Views(answer, explain, changes, plot == _HERE)
+    if output == "json":
+        emit_json("estimate", views.document(), now=answer.estimate.question.goal.now)
+    else:
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _FILE_WIDTH
+        click.echo(views.text(limit, width))
+    check(answer, limits)
+
+
+def _write(answer: Answer, out: Path | None, plot: Path | None) -> None:
+    """The files that were asked for."""
+    from planner.plan import save_plan
+
     if out is not None:
         save_plan(answer.plan, out)
         echo_err(f"plan written to {out}")
     if plot is not None and plot != _HERE:
-        _draw(answer, plot)
-    views = _Views(
-        explain, _what_if(app, infra, loaded, answer, Overrides(**fixed)) if why else None, plot == _HERE
-    )
-    if output == "json":
-        emit_json(
-            "estimate", answer.document() | views.document(answer), now=answer.estimate.question.goal.now
-        )
-    else:
-        _show(answer, limit, views)
-    check(answer, limits)
+        from planner.cli.estimate_plot import plot_estimate
 
-
-@dataclass(frozen=True, slots=True)
-class _Views:
-    """What was asked for beside the answer.
-
-    Attributes:
-        explain: Candidate to explain, None for none.
-        changes: What single changes and other GPUs would do, None if not asked.
-        plot: Draw in the terminal.
-    """
-
-    explain: str | None
-    changes: tuple[tuple[WhatIf, ...], tuple[WhatIf, ...]] | None
-    plot: bool
-
-    def document(self, answer: Answer) -> dict[str, Any]:
-        """Further keys of the JSON answer."""
-        found: dict[str, Any] = {}
-        if self.explain is not None and answer.estimate.candidates:
-            from planner.explain import explain, explanation_document
-
-            found["explanation"] = explanation_document(explain(answer.estimate, self.explain))
-        if self.changes is not None:
-            from planner.cli.why_text import what_if_document
-
-            names = ("relaxations", "other_gpus")
-            found |= {
-                name: [what_if_document(row) for row in rows]
-                for name, rows in zip(names, self.changes, strict=True)
-            }
-        return found
-
-    def texts(self, answer: Answer, width: int) -> Iterator[str]:
-        """Further parts of the text answer."""
-        if self.plot:
-            from planner.cli.terminal_plot import plot_in_terminal
-
-            yield plot_in_terminal(answer.estimate, width)
-        if self.changes is not None:
-            from planner.cli.why_text import render_changes, render_rejected
-
-            yield render_rejected(answer.estimate.rejected)
-            if answer.estimate.candidates:
-                changes, gpus = self.changes
-                yield render_changes("what one change would do to the best candidate", changes)
-                yield render_changes("and another GPU", gpus)
-
-
-def _what_if(
-    app: App, infra: str, loaded: LoadedSpec, answer: Answer, fixed: Overrides
-) -> tuple[tuple[WhatIf, ...], tuple[WhatIf, ...]]:
-    from planner.whatif import other_gpus, what_if
-
-    estimate = answer.estimate
-    if not estimate.candidates:
-        return (), ()
-    changes = what_if(loaded.spec, loaded.base_dir, app.snapshot(infra), estimate, overrides=fixed)
-    return changes, other_gpus(estimate)
-
-
-def _draw(answer: Answer, path: Path) -> None:
-    from planner.cli.estimate_plot import plot_estimate
-
-    plot_estimate(answer.estimate, f"{answer.spec.name} on {answer.estimate.question.arch.id}", path)
-    echo_err(f"plot written to {path}")
-
-
-def _show(answer: Answer, limit: int, views: _Views) -> None:
-    from planner.cli.estimate_table import render_estimate, render_job, render_nearest
-
-    estimate = answer.estimate
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _FILE_WIDTH
-    if views.explain is not None and estimate.candidates:
-        from planner.cli.explain_text import render_explanation
-        from planner.explain import explain
-
-        parts = [
-            render_job(estimate, answer.spec),
-            render_explanation(explain(estimate, views.explain), width),
-        ]
-    else:
-        rows = limit or len(estimate.candidates)
-        parts = [render_estimate(estimate, answer.spec, rows=rows, width=width)]
-    if not estimate.candidates:
-        parts.append(render_nearest(answer.nearest))
-    click.echo("\n\n".join([*parts, *views.texts(answer, width)]))
+        plot_estimate(answer.estimate, f"{answer.spec.name} on {answer.estimate.question.arch.id}", plot)
+        echo_err(f"plot written to {plot}")

@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import pytest
+
+from planner.estimate import build_estimate
+from planner.whatif import changed_spec, other_gpus, what_if
+from tests.planner.factories import offer_of, question_of, snapshot_of, spec_of
+
+OFFERS = snapshot_of(
+    offer_of("A100-80GB", 1, 2.0),
+    offer_of("A100-80GB", 1, 1.0, market="spot"),
+    offer_of("H100", 1, 5.0),
+    offer_of("A10", 1, 0.1, region="eu-west-1"),
+)
+
+
+def changes_of(**sections: object) -> dict[str, float]:
+    """First key of each change -> what it costs more."""
+    estimate = build_estimate(question_of(**sections), OFFERS)
+    rows = what_if(spec_of(**sections), Path(), OFFERS, estimate)
+    best = estimate.candidates[0]
+    for row in rows:
+        assert row.cost_usd == row.candidate.cost_usd.p50 - best.cost_usd.p50
+        assert row.wall_clock_h == row.candidate.wall_clock_h.p50 - best.wall_clock_h.p50
+        assert row.memory_gib == row.candidate.memory.reserved_gib - best.memory.reserved_gib
+    assert [row.cost_usd for row in rows] == sorted(row.cost_usd for row in rows)
+    return {next(iter(row.changes)): row.cost_usd for row in rows}
+
+
+def test_packing_spot_and_other_regions_save() -> None:
+    where = {"market": ["on_demand"], "regions": ["us-east-1"]}
+    found = changes_of(where=where, train={"packing": False}, data={"max_tokens_per_sample": 2000})
+    assert found["train.packing"] < 0 and found["where.market"] < 0
+
+
+def test_what_the_search_may_choose_itself_is_not_worse() -> None:
+    found = changes_of(train={"micro_batch": 1, "gradient_checkpointing": False})
+    assert found["train.gradient_checkpointing"] < 0
+
+
+def test_what_makes_no_difference_is_not_told() -> None:
+    found = changes_of(where={"regions": ["us-east-1", "eu-west-1"]})
+    assert "where.regions" not in found
+
+
+def test_every_weight_or_adapters() -> None:
+    assert changes_of(method={"kind": "full"}, model="Qwen/Qwen2.5-0.5B")["method.kind"] < 0
+
+
+@pytest.mark.parametrize(
+    ("sections", "changes"),
+    [
+        ({"task": "dpo", "train": {"packing": False}}, {"train.packing": True}),
+        ({}, {"quantization": "4bit", "method.kind": "full"}),
+        ({}, {"where.market": ["reserved"]}),
+    ],
+)
+def test_changes_that_contradict_the_spec_are_none(
+    sections: dict[str, object], changes: dict[str, object]
+) -> None:
+    assert changed_spec(spec_of(**sections), changes) is None
+
+
+def test_other_gpus_are_the_best_of_each() -> None:
+    estimate = build_estimate(question_of(), OFFERS)
+    rows = other_gpus(estimate)
+    best = estimate.candidates[0].offer.gpu
+    assert best not in {row.candidate.offer.gpu for row in rows}
+    assert len({row.candidate.offer.gpu for row in rows}) == len(rows) >= 1
+    for row in rows:
+        first = next(c for c in estimate.candidates if c.offer.gpu == row.candidate.offer.gpu)
+        assert row.candidate == first
+    assert other_gpus(build_estimate(question_of(), snapshot_of(offer_of("T4", 1, 1.0)))) == ()
