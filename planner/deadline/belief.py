@@ -56,15 +56,15 @@ class ZoneBelief:
             self._weights = weight / weight.sum()
         return self._weights
 
-    def survival(self, horizon_h: float, scale: float = 1.0) -> float:
-        """Chance that an up spell of today's age lasts `horizon_h` more, its rates scaled."""
-        return self._lasts(UP, self.age_h if self.up else 0.0, horizon_h, scale)
+    def survival(self, horizon_h: float) -> float:
+        """Chance that an up spell, of the running one's age if it is up, lasts `horizon_h` more."""
+        return self._lasts(UP, self.age_h if self.up else 0.0, horizon_h)
 
     def lasts(self, horizon_h: float) -> float:
         """Chance that the zone stays as it is for `horizon_h`."""
-        return self._lasts(self.up or DOWN, self.age_h, horizon_h, 1.0)
+        return self._lasts(self.up or DOWN, self.age_h, horizon_h)
 
-    def _lasts(self, state: int, age_h: float, horizon_h: float, scale: float) -> float:
+    def _lasts(self, state: int, age_h: float, horizon_h: float) -> float:
         edges = self._edges
         overlap = np.clip(np.minimum(edges[1:], age_h + horizon_h) - np.maximum(edges[:-1], age_h), 0.0, None)
-        return float(self.weights() @ np.exp(-scale * (self._models.hazard_per_h[:, state] @ overlap)))
+        return float(self.weights() @ np.exp(-(self._models.hazard_per_h[:, state] @ overlap)))

@@ -27,7 +27,7 @@ class Outlook:
         rates = table.models.hazard_per_h[:, self._state, belief.bucket()]
         self._weights = belief.weights()
         self._ends = 1 - np.exp(-rates * hold_h)
-        self._own = 1 - np.exp(-rates * p.own_loss * hold_h)
+        self._own = 1 - math.exp(-p.own_loss_per_h * hold_h)
 
     def wait(self, work_h: float) -> float:
         """After a step without a machine."""
@@ -58,7 +58,7 @@ class Outlook:
         if work_h <= 0:
             return 0.0
         stays = self._look(work_h, self._state, self._older, market)
-        if market >= 0 and self._table.problem.own_loss > 0:
+        if market >= 0 and self._own > 0:
             stays = stays + self._own * (self._look(work_h, self._state, self._older, fallback) - stays)
         gone = self._look(work_h, 1 - self._state, 0, fallback)
         return float(self._weights @ (self._ends * gone + (1 - self._ends) * stays))

@@ -26,8 +26,8 @@ from planner.deadline.tables import ValueTable
 _EPS = 1e-7
 #: A table is made for one spot price; beyond this change of it a new one is made.
 _PRICE_DRIFT = 0.1
-#: Ends of our own machine while the market stays, over ends of the market; from the calibration traces.
-_OWN_LOSS = 1 / 3
+#: Rate at which a spot machine is lost while another region still has spot; flat from 0.1 to 0.4 on the records.
+_OWN_LOSS_PER_H = 0.2
 #: Hours over which a region's own spell is compared with the market's.
 _OUTLOOK_H = 4.0
 
@@ -185,7 +185,7 @@ class DeadlinePolicy:
         lasts = self._zones[region].survival(horizon_h)
         cost = 0.0
         if len(self._zones) > 1:
-            lasts_on_average = self._market.survival(horizon_h, 1 + _OWN_LOSS)
+            lasts_on_average = self._market.survival(horizon_h) * math.exp(-_OWN_LOSS_PER_H * horizon_h)
             cost = (lasts_on_average - lasts) * view.loss(work_h)
         premium = max(0.0, price - self._table_price - 0.02)
         return cost + premium * max(0.0, 0.5 * (1 + lasts) * horizon_h - hold_h)
@@ -209,7 +209,7 @@ class DeadlinePolicy:
         moved = bool(open_now) and abs(price / (self._table_price or 1e-9) - 1) > _PRICE_DRIFT
         if self._table is None or moved or work_h > self._work_h + _EPS:
             self._work_h, self._table_price = max(work_h, self._work_h), price
-            own_loss = _OWN_LOSS if len(prices) > 1 else 0.0
+            own_loss = _OWN_LOSS_PER_H if len(prices) > 1 else 0.0
             deadline_h = self._ticks * self._tick_h
             problem = posed(self._work_h, deadline_h, self._overhead_h, self._tick_h, price, own_loss)
             self._table = _table(problem, self._models)

@@ -26,7 +26,7 @@ class Problem:
         overhead_steps: Start-up of a machine, in steps (may be fractional).
         spot_price: Spot price over the on-demand price.
         tick_steps: Time that is billed as a whole, in steps.
-        own_loss: How often our machine is lost while the market stays, over how often the market goes.
+        own_loss_per_h: Rate at which our spot machine is lost while the market stays; 0 for a single region.
     """
 
     work_steps: int
@@ -36,7 +36,7 @@ class Problem:
     overhead_steps: float
     spot_price: float
     tick_steps: float
-    own_loss: float = 0.0
+    own_loss_per_h: float = 0.0
 
     @property
     def steps(self) -> int:
@@ -50,7 +50,12 @@ class Problem:
 
 
 def posed(
-    work_h: float, deadline_h: float, overhead_h: float, tick_h: float, spot_price: float, own_loss: float
+    work_h: float,
+    deadline_h: float,
+    overhead_h: float,
+    tick_h: float,
+    spot_price: float,
+    own_loss_per_h: float,
 ) -> Problem:
     """The problem on the finest grid that is quick to solve: 10 minutes up to about 48 h of work in 92 h.
 
@@ -73,5 +78,5 @@ def posed(
         overhead_steps=overhead_h / step_h,
         spot_price=spot_price,
         tick_steps=min(1.0, tick_h / step_h),
-        own_loss=own_loss,
+        own_loss_per_h=own_loss_per_h,
     )

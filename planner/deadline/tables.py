@@ -75,12 +75,12 @@ class _Solver:
         self.p = problem
         self.overhead = problem.overhead_steps * problem.parts
         self.ages = len(models.age_edges_h)
-        stays, lost = _moves(models, problem.step_h, problem.own_loss)
+        stays, lost = _moves(models, problem.step_h), 1 - math.exp(-problem.own_loss_per_h * problem.step_h)
         ages = self.ages
         self.move = stays.astype(np.float32)[:, None]
-        kept = stays[:, ages:, ages:] * (1 - lost)[..., None]
+        kept = stays[:, ages:, ages:] * (1 - lost)
         self.move_spot = kept.astype(np.float32)[:, None]
-        fallen = stays[:, ages:] * lost[..., None]
+        fallen = stays[:, ages:] * lost
         fallen[:, :, 0] = stays[:, ages:, 0]
         self.move_fallen = fallen.astype(np.float32)
 
@@ -190,8 +190,8 @@ class _Step:
             np.minimum(value.spot[..., :short], scratch.astype(np.float32), out=value.spot[..., :short])
 
 
-def _moves(models: SpotModels, step_h: float, own_loss: float) -> tuple[FloatArray, FloatArray]:
-    """Chances of a step: between a zone's states [model, from, to], and of losing our machine while the zone is up."""
+def _moves(models: SpotModels, step_h: float) -> FloatArray:
+    """Chances of a step between a zone's states: [model, from, to]."""
     count, _, ages = models.hazard_per_h.shape
     ends = 1 - np.exp(-models.hazard_per_h * step_h)
     older = models.advance(step_h)
@@ -202,4 +202,4 @@ def _moves(models: SpotModels, step_h: float, own_loss: float) -> tuple[FloatArr
             move[:, row, row] += stay * (1 - older[age])
             move[:, row, state * ages + min(age + 1, ages - 1)] += stay * older[age]
             move[:, row, (1 - state) * ages] += ends[:, state, age]
-    return move, 1 - np.exp(-models.hazard_per_h[:, UP] * own_loss * step_h)
+    return move

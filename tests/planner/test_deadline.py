@@ -51,7 +51,7 @@ def _cases(draw: st.DrawFn) -> tuple[DeadlineJob, Market]:
 
 
 @given(_cases())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_never_late_and_never_dearer_than_the_whole_window(case: tuple[DeadlineJob, Market]) -> None:
     job, record = case
     outcome = _run(job, record)

@@ -27,13 +27,13 @@ def _problem(overhead_steps: float, own_loss: float = 0.0) -> Problem:
         overhead_steps=overhead_steps,
         spot_price=0.3,
         tick_steps=1.0,
-        own_loss=own_loss,
+        own_loss_per_h=own_loss,
     )
 
 
 def _exhaustive(problem: Problem, model: int):
     """Every choice in every state by plain recursion; whole overheads, so no work is in parts."""
-    d, own = int(problem.overhead_steps), problem.own_loss
+    d, own = int(problem.overhead_steps), problem.own_loss_per_h
     rates = _MODELS.hazard_per_h[model]
 
     def next_states(state: int, age: int) -> list[tuple[float, int, int]]:
@@ -65,7 +65,7 @@ def _exhaustive(problem: Problem, model: int):
 
     def follow(n: int, work: int, state: int, age: int, market: str, start: int) -> float:
         total = 0.0
-        lost = 1 - np.exp(-rates[UP, age] * own * _STEP_H) if market == "spot" else 0.0
+        lost = 1 - np.exp(-own * _STEP_H) if market == "spot" else 0.0
         for chance, then, then_age in next_states(state, age):
             if market == "spot" and then == DOWN:
                 total += chance * value(n - 1, work, then, then_age, "none", 0)
@@ -176,4 +176,4 @@ def test_older_spells_last_longer() -> None:
     for _ in range(60):
         old.see(True)
     assert old.survival(2.0) > young.survival(2.0)
-    assert young.survival(2.0, scale=2.0) < young.survival(2.0)
+    assert young.survival(4.0) < young.survival(2.0)
