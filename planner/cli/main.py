@@ -34,6 +34,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "probe": ("planner.cli.probe", "Run some real steps, measure, and estimate again"),
     "accuracy": ("planner.cli.accuracy", "Error and coverage of the estimates on your own runs"),
     "calibrate": ("planner.cli.calibrate", "What your finished runs change about estimates"),
+    "checkpoints": ("planner.cli.checkpoints", "Look at, verify and tidy up what a run has committed"),
+    "pull": ("planner.cli.pull", "Download a finished model or a checkpoint, verified"),
     "costs": ("planner.cli.costs", "What runs have cost, by run, project, owner or month"),
     "offers": ("planner.cli.offers", "List machines with GPUs and their prices"),
     "prices": ("planner.cli.prices", "Show the prices in use, fetch newer ones, import your own"),
