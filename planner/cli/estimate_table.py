@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime
 
@@ -15,6 +14,8 @@ from providers.offers import Offer
 
 #: Below this many columns the table keeps to what decides.
 _ROOMY = 112
+#: The place is never cut below this.
+_LEAST_WHERE = 8
 
 
 def render_estimate(estimate: Estimate, spec: FineTuneSpec, *, rows: int, width: int) -> str:
@@ -70,23 +71,27 @@ def _goal(estimate: Estimate) -> str:
 
 
 def _table(estimate: Estimate, rows: int, width: int) -> str:
-    from rich.console import Console
-    from rich.table import Table
+    """Columns without lines, so that they can be copied; on a narrow terminal only the place gives way.
 
+    A cut number would be a wrong number. Drawn by hand, because the library for it takes longer to import than the
+    table to fill.
+    """
     columns = _columns(estimate, compact=width < _ROOMY)
-    table = Table(box=None, pad_edge=False, padding=(0, 2 if width >= _ROOMY else 1, 0, 0))
-    for name, (_, right) in columns.items():
-        # only the place gives way on a narrow terminal: a cut number would be a wrong number
-        table.add_column(
-            name, justify="right" if right else "left", no_wrap=name != "where", overflow="ellipsis"
-        )
-    for candidate in estimate.candidates[:rows]:
-        cells = (cell(candidate) for cell, _ in columns.values())
-        table.add_row(*cells, style="bold" if candidate.rank == 1 else None)
-    console = Console(file=io.StringIO(), width=max(width, 60), force_terminal=False)
-    console.print(table)
-    text: str = console.file.getvalue()  # type: ignore[attr-defined]
-    return "\n".join(line.rstrip() for line in text.rstrip("\n").split("\n"))
+    gap = "  " if width >= _ROOMY else " "
+    table = [tuple(columns)]
+    table += [tuple(cell(row) for cell, _ in columns.values()) for row in estimate.candidates[:rows]]
+    widths = {name: max(len(row[index]) for row in table) for index, name in enumerate(columns)}
+    others = sum(widths.values()) - widths["where"] + len(gap) * (len(columns) - 1)
+    widths["where"] = min(widths["where"], max(width - others, _LEAST_WHERE))
+    return "\n".join(gap.join(_aligned(row, columns, widths)).rstrip() for row in table)
+
+
+def _aligned(
+    row: tuple[str, ...], columns: dict[str, tuple[Callable[[Candidate], str], bool]], widths: dict[str, int]
+) -> Iterator[str]:
+    for text, (name, (_, right)) in zip(row, columns.items(), strict=True):
+        fitting = text if len(text) <= widths[name] else f"{text[: widths[name] - 1]}\u2026"
+        yield fitting.rjust(widths[name]) if right else fitting.ljust(widths[name])
 
 
 def _columns(estimate: Estimate, *, compact: bool) -> dict[str, tuple[Callable[[Candidate], str], bool]]:

@@ -13,6 +13,7 @@ import pytest
 from click.testing import Result
 
 from planner.candidates import Candidate, CandidateMemory
+from planner.cli.estimate_table import render_estimate
 from planner.cli.explain_text import render_explanation
 from planner.cli.terminal_plot import plot_in_terminal
 from planner.cli.why_text import render_changes, render_rejected
@@ -21,7 +22,7 @@ from planner.explain import Explanation, Section, Term
 from planner.quantiles import Quantiles
 from planner.setup import Parallelism
 from planner.whatif import WhatIf
-from tests.planner.factories import offer_of, question_of, snapshot_of
+from tests.planner.factories import offer_of, question_of, snapshot_of, spec_of
 
 RunPlan = Callable[..., Result]
 Golden = Callable[[str, str], None]
@@ -193,3 +194,15 @@ def test_a_missing_spec_is_a_usage_error(run_plan: RunPlan) -> None:
     for words in ((), ("--explain",), ("--explain", "2")):
         result = run_plan("estimate", *words)
         assert result.exit_code == 2 and "SPEC" in result.stderr
+
+
+@pytest.mark.parametrize("width", [72, 90, 250])
+def test_only_the_place_gives_way_on_a_narrow_terminal(width: int) -> None:
+    offers = (offer_of(region="a-region-with-a-very-long-name", zone=None), offer_of("H100", 8, 20.0))
+    estimate = build_estimate(question_of(), snapshot_of(*offers))
+    table = render_estimate(estimate, spec_of(), rows=5, width=width).split("\n\n")[1].splitlines()
+    assert len(table) == 3 and max(map(len, table)) <= max(width, 80)
+    assert any("\u2026" in line for line in table) == (width < 100)
+    for line, candidate in zip(table[1:], estimate.candidates, strict=True):
+        assert f"{candidate.cost_usd.p50:,.2f} ({candidate.cost_usd.p10:,.2f}-" in line
+        assert f"{candidate.offer.gpu}:{candidate.offer.gpus_per_node}" in line
