@@ -8,9 +8,11 @@ from statistics import fmean
 from typing import Any
 
 from planner.calibration import SHARES, Calibration, Observation
+from planner.quantiles import Z90
 
-#: p90 / p50 of a formula where corrections are shown without an estimate around them.
-_TYPICAL_SPREAD = 1.45
+#: p90 / p50 of the formulas, for corrections that are shown without an estimate around them.
+_SPREADS = {"step_time": 1.45, "memory": 1.1}
+_CPU_SPREAD, _OVERHEAD_SPREAD = 2.6, 2.0
 #: The group by which a quantity is shown.
 _SHOWN_BY = {"step_time": "class", "memory": "class", "evaluate": "class"}
 
@@ -45,7 +47,10 @@ def _rows(calibration: Calibration) -> Iterator[dict[str, Any]]:
 
 def _row(calibration: Calibration, quantity: str, group: str, members: list[Observation]) -> dict[str, Any]:
     newest = members[0].groups
-    sd = math.log(_TYPICAL_SPREAD) / 1.2816
+    spread = _SPREADS.get(quantity, _OVERHEAD_SPREAD)
+    if quantity == "step_time" and group.startswith("CPU"):
+        spread = _CPU_SPREAD
+    sd = math.log(spread) / Z90
     same = calibration.correction(quantity, newest, sd)
     other = calibration.correction(quantity, {**newest, "job": "", "model": ""}, sd)
     return {

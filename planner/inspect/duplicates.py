@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 _WORD = re.compile(r"\w+")
@@ -108,30 +109,24 @@ class NearIndex:
     """Finds a record that is nearly the same as an earlier one."""
 
     most: int = _MOST_SIGNATURES
-    signatures: list[tuple[tuple[int, ...], int]] = field(default_factory=list)
-    bands: dict[tuple[int, ...], list[int]] = field(default_factory=dict)
+    signatures: list[array[int]] = field(default_factory=list)
+    bands: dict[int, int] = field(default_factory=dict)
 
     def nearest(self, signature: tuple[int, ...]) -> int | None:
         """Number of an indexed record that is similar, None if there is none."""
-        seen: set[int] = set()
-        for band in _bands(signature):
-            for index in self.bands.get(band, ()):
-                if index not in seen:
-                    seen.add(index)
-                    known, number = self.signatures[index]
-                    if similarity(signature, known) >= _SIMILAR:
-                        return number
-        return None
+        found = {self.bands[band] for band in _bands(signature) if band in self.bands}
+        alike = (
+            index for index in sorted(found) if similarity(signature, self.signatures[index]) >= _SIMILAR
+        )
+        return next(alike, None)
 
-    def add(self, signature: tuple[int, ...], number: int) -> None:
-        """Remember a record, unless the index is full."""
-        if len(self.signatures) >= self.most:
+    def add(self, signature: tuple[int, ...]) -> None:
+        """Remember a record under the next number, from 0, unless the index is full."""
+        if self.full:
             return
-        self.signatures.append((signature, number))
+        self.signatures.append(array("I", signature))
         for band in _bands(signature):
-            members = self.bands.setdefault(band, [])
-            if len(members) < 8:  # a band that everybody shares tells nobody apart
-                members.append(len(self.signatures) - 1)
+            self.bands.setdefault(band, len(self.signatures) - 1)
 
     @property
     def full(self) -> bool:
@@ -139,7 +134,7 @@ class NearIndex:
         return len(self.signatures) >= self.most
 
 
-def similarity(one: tuple[int, ...], other: tuple[int, ...]) -> float:
+def similarity(one: Sequence[int], other: Sequence[int]) -> float:
     """Share of equal rows: the estimated Jaccard similarity.
 
     >>> similarity((1, 2, 3, 4), (1, 2, 0, 4))
@@ -148,7 +143,8 @@ def similarity(one: tuple[int, ...], other: tuple[int, ...]) -> float:
     return sum(a == b for a, b in zip(one, other, strict=True)) / len(one)
 
 
-def _bands(signature: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+def _bands(signature: tuple[int, ...]) -> Iterator[int]:
+    """One hash for each band; hashes of whole numbers are the same in every process."""
     for band in range(_BANDS):
         start = band * _ROWS_PER_BAND
-        yield (band, *signature[start : start + _ROWS_PER_BAND])
+        yield hash((band, *signature[start : start + _ROWS_PER_BAND]))

@@ -22,6 +22,21 @@ _KEY = re.compile(
     r"|\bhf_[A-Za-z0-9]{30,}\b|\bsk-[A-Za-z0-9_-]{32,}\b|\bxox[abprs]-[A-Za-z0-9-]{20,}\b|\bAIza[0-9A-Za-z_-]{35}\b"
 )
 
+_KEY_SIGNS = (
+    "PRIVATE KEY",
+    "AKIA",
+    "ASIA",
+    "ghp_",
+    "gho_",
+    "ghu_",
+    "ghs_",
+    "ghr_",
+    "hf_",
+    "sk-",
+    "xox",
+    "AIza",
+)
+
 
 @dataclass(slots=True)
 class Finding:
@@ -65,7 +80,7 @@ def personal(text: str) -> Iterator[str]:
             yield "phone"
         if cards:
             yield "card"
-    if _KEY.search(text):
+    if any(sign in text for sign in _KEY_SIGNS) and _KEY.search(text):
         yield "key"
 
 

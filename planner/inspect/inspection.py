@@ -96,7 +96,7 @@ def _read_held_out(path: Path | None, wanted: DataFormat | None) -> _HeldOut | N
             where = f"{path.name}:{record.line}"
             found.hashes.setdefault(hash_of(record.text), where)
             if values := shingles(record.text):
-                found.near.add(minhash.signature(values), len(found.places))
+                found.near.add(minhash.signature(values))
                 found.places.append(where)
     return found
 
@@ -171,7 +171,7 @@ class _Passage:
         self._compared += 1
         same = self._near.nearest(signature)
         if same is None:
-            self._near.add(signature, len(self._near_places))
+            self._near.add(signature)
             self._near_places.append(where)
         else:
             self._find("near_duplicate", where, tokens, f"{where} ~ {self._near_places[same]}")
