@@ -13,6 +13,7 @@ import click
 from planner.cli.completing import complete_gpu
 from planner.cli.context import App, pass_app
 from planner.cli.output import echo_err, emit_json, output_option
+from providers.errors import UsageError
 
 if TYPE_CHECKING:
     from planner.answer import Answer
@@ -112,6 +113,7 @@ def command(
     from planner.specfile import load_spec
     from planner.support import unsupported
 
+    _refuse_drawing(output, plot)
     limits = Limits.parse(fail_over, fail_after)
     loaded = load_spec(spec_file)
     loaded.refuse(unsupported(loaded.spec))
@@ -134,6 +136,12 @@ def command(
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _FILE_WIDTH
         click.echo(views.text(limit, width))
     check(answer, limits)
+
+
+def _refuse_drawing(output: str, plot: Path | None) -> None:
+    if output == "json" and plot == _HERE:
+        hint = "name a file: `--plot cost.svg`"
+        raise UsageError("`--plot -` draws text, which has no place in JSON", hint=hint)
 
 
 def _write(answer: Answer, out: Path | None, plot: Path | None) -> None:

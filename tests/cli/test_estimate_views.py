@@ -206,3 +206,8 @@ def test_only_the_place_gives_way_on_a_narrow_terminal(width: int) -> None:
     for line, candidate in zip(table[1:], estimate.candidates, strict=True):
         assert f"{candidate.cost_usd.p50:,.2f} ({candidate.cost_usd.p10:,.2f}-" in line
         assert f"{candidate.offer.gpu}:{candidate.offer.gpus_per_node}" in line
+
+
+def test_a_plot_of_text_has_no_place_in_json(run_plan: RunPlan) -> None:
+    result = run_plan("estimate", LLAMA, "--plot", "-", "-o", "json")
+    assert result.exit_code == 2 and json.loads(result.stdout)["schema"] == "tuneplan/error"

@@ -7,7 +7,7 @@ import pytest
 
 from planner.calibration import Calibration, Observation
 from planner.estimate import Estimate, build_estimate
-from planner.estimate_document import candidate_document
+from planner.candidate_document import candidate_document
 from planner.explain import Section, explain, explanation_document
 from planner.money import usd_text
 from planner.question import Question
