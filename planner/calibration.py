@@ -193,17 +193,27 @@ def _solve(quantity: str, alike: Sequence[tuple[_Job, float]], prior_sd: float) 
     """Best linear prediction: mean k' (K + N)^-1 r, open variance 1 - k' (K + N)^-1 k, in units of the prior's."""
     jobs = [job for job, _ in alike]
     shared = [share for _, share in alike]
+    variance_here = _variance_here(jobs, prior_sd)
     matrix = [[likeness(quantity, a.groups, b.groups) for b in jobs] for a in jobs]
     for index, job in enumerate(jobs):
-        matrix[index][index] += job.variance / prior_sd**2
+        matrix[index][index] += job.variance / variance_here
     weights = _solved(matrix, shared)
     mean = sum(weight * job.mean for weight, job in zip(weights, jobs, strict=True))
     open_share = 1 - sum(weight * share for weight, share in zip(weights, shared, strict=True))
     nearest, closest = max(alike, key=lambda pair: pair[1])
     scatter = nearest.variance * len(nearest.runs) * closest  # the next run scatters as the last ones did
-    variance = min(max(open_share, 0.0) * prior_sd**2 + scatter, prior_sd**2)
+    variance = min(max(open_share, 0.0) * variance_here + scatter, prior_sd**2)
     runs = tuple(run for job in jobs for run in job.runs)
     return Correction(math.exp(mean), math.sqrt(variance) / prior_sd, runs)
+
+
+def _variance_here(jobs: Sequence[_Job], prior_sd: float) -> float:
+    """Variance of the formula's error among these jobs: the prior's, or more if they show that it is too sure.
+
+    A formula that is wrong by a factor of thirty on this machine deserves no trust against a few per cent of scatter.
+    """
+    seen = prior_sd**2 + sum(job.mean**2 for job in jobs)
+    return max(prior_sd**2, seen / (1 + len(jobs)))
 
 
 def _solved(matrix: list[list[float]], right: Sequence[float]) -> list[float]:

@@ -72,8 +72,20 @@ def test_the_interval_narrows_with_likeness() -> None:
     def shrink(*observations: Observation) -> float:
         return Calibration(observations).correction("step_time", groups("mine"), SD).shrink
 
-    same, alike, far = shrink(seen("mine", 2)), shrink(seen("o", 2)), shrink(seen("o", 2, gpu="H100"))
+    same, alike, far = shrink(seen("mine", 1.2)), shrink(seen("o", 1.2)), shrink(seen("o", 1.2, gpu="H100"))
     assert same < 0.4 < alike < far < 1
+
+
+def test_a_run_that_surprises_moves_another_job_without_making_it_surer() -> None:
+    found = Calibration((seen("o", 8.0),)).correction("step_time", groups("mine"), SD)
+    assert found.factor > 2
+    assert found.shrink == 1
+
+
+def test_a_formula_that_is_far_off_deserves_no_trust_against_a_noisy_repeat() -> None:
+    """Starts of the same job scatter by a third; one that took thirty times as long is believed all the same."""
+    run = Observation("r", groups("mine"), {"start": math.log(30)})
+    assert Calibration((run,)).correction("start", groups("mine"), SD).factor > 25
 
 
 def test_a_job_that_scatters_is_trusted_less_and_stays_wide() -> None:
