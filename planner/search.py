@@ -85,10 +85,8 @@ def _best_of_kind(
     best: Fit | None = None
     tried: MemoryEstimate | None = None
     for checkpointing in _checkpointing(freedom):
-        setup = replace(
-            base, parallelism=Parallelism(kind, data=gpus), gradient_checkpointing=checkpointing, grad_accum=1
-        )
-        found = _largest(setup, cluster, rows)
+        setup = replace(base, parallelism=Parallelism(kind, data=gpus), gradient_checkpointing=checkpointing)
+        found = _largest(setup, cluster, rows, job.global_batch // gpus)
         if isinstance(found, MemoryEstimate):
             tried = found
             continue
@@ -126,24 +124,37 @@ def _indivisible(job: Job, gpus: int, fixed: int | None) -> str:
 
 
 def _largest(
-    setup: TrainingSetup, cluster: Cluster, rows: tuple[int, ...]
+    setup: TrainingSetup, cluster: Cluster, rows: tuple[int, ...], share: int
 ) -> tuple[TrainingSetup, MemoryEstimate] | MemoryEstimate:
-    """The largest micro-batch that surely fits; the smallest if that is not sure; its memory if it is too much."""
-    smallest = replace(setup, micro_batch=rows[0])
-    memory = estimate_memory(smallest, cluster)
-    if memory.verdict == "oom":
-        return memory
-    best = (smallest, memory)
-    low, high = (1, len(rows)) if doubt(memory) == 0 else (0, 0)
+    """The largest micro-batch that surely fits; the smallest if that is not sure; its memory if it is too much.
+
+    Without accumulation no gradients wait between micro-batches, so the whole share at once may take less than a part
+    of it, and is tried first.
+    """
+    tries = [_held(setup, cluster, micro, share) for micro in rows[-1:] if micro == share]
+    if tries and doubt(tries[0][1]) == 0:
+        return tries[0]
+    tries.append(_held(setup, cluster, rows[0], share))
+    best = min(tries, key=lambda tried: doubt(tried[1]) if tried[1].verdict != "oom" else 3)
+    if best[1].verdict == "oom":
+        return best[1]
+    low, high = (1, len(rows)) if doubt(tries[-1][1]) == 0 else (0, 0)
     while low < high:
         middle = (low + high) // 2
-        tried = replace(setup, micro_batch=rows[middle])
-        estimate = estimate_memory(tried, cluster)
-        if doubt(estimate) == 0:
-            best, low = (tried, estimate), middle + 1
+        tried = _held(setup, cluster, rows[middle], share)
+        if doubt(tried[1]) == 0:
+            best, low = tried, middle + 1
         else:
             high = middle
     return best
+
+
+def _held(
+    setup: TrainingSetup, cluster: Cluster, micro_batch: int, share: int
+) -> tuple[TrainingSetup, MemoryEstimate]:
+    """One micro-batch with its memory, for which it only matters whether gradients are accumulated at all."""
+    tried = replace(setup, micro_batch=micro_batch, grad_accum=min(share // micro_batch, 2))
+    return tried, estimate_memory(tried, cluster)
 
 
 def doubt(memory: MemoryEstimate) -> int:
