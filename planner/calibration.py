@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from planner.quantiles import Z90, Quantiles
 
 #: Jobs beyond this many do not move an estimate any more, and solving for them would be felt.
-_MOST_JOBS = 64
+_MOST_JOBS = 32
 #: A ratio beyond this says that something else happened, not that the formula is off.
 _LARGEST_LOG = math.log(200.0)
 #: Runs that the assumed scatter between two runs of one job counts for, against the scatter that is seen.
@@ -130,6 +130,7 @@ class Calibration:
 
     observations: tuple[Observation, ...] = ()
     _jobs: dict[str, tuple[_Job, ...]] = field(default_factory=dict)
+    _groups: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
     _known: dict[tuple[object, ...], Correction] = field(default_factory=dict)
 
     def correction(self, quantity: str, groups: Mapping[str, str], prior_sd: float) -> Correction:
@@ -140,21 +141,26 @@ class Calibration:
             groups: As of the job's `Basis`.
             prior_sd: Standard deviation of the logarithm of the formula's error.
         """
-        alike = [
-            (job, shared)
-            for job in self._jobs_of(quantity)
-            if (shared := likeness(quantity, job.groups, groups)) > 0
-        ]
-        if not alike or prior_sd <= 0:
+        jobs = self._jobs_of(quantity)
+        known = self._groups[quantity]
+        shared = tuple(
+            pair for name, _ in SHARES[quantity] if (pair := (name, groups.get(name, ""))) in known
+        )
+        if not shared or prior_sd <= 0:
             return UNCORRECTED
-        key = (quantity, round(prior_sd, 6), *((job.runs[0], shared) for job, shared in alike))
+        key = (quantity, round(prior_sd, 6), shared)
         if key not in self._known:
-            self._known[key] = _solve(quantity, alike[:_MOST_JOBS], prior_sd)
+            alike = [(job, likeness(quantity, job.groups, groups)) for job in jobs]
+            alike.sort(key=lambda pair: -pair[1])  # stable: of equally like jobs the newest come first
+            self._known[key] = _solve(
+                quantity, [pair for pair in alike[:_MOST_JOBS] if pair[1] > 0], prior_sd
+            )
         return self._known[key]
 
     def _jobs_of(self, quantity: str) -> tuple[_Job, ...]:
         if quantity not in self._jobs:
             self._jobs[quantity] = tuple(_by_job(quantity, self.observations))
+            self._groups[quantity] = {pair for job in self._jobs[quantity] for pair in job.groups.items()}
         return self._jobs[quantity]
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
-from jobs.progress import Progress, StepTimes
+from jobs.progress import StepTimes
 from planner.calibration import Calibration, Observation
-from planner.candidates import Candidate
-from planner.candidate_document import candidate_from_document
-from planner.run_document import progress_of
+from planner.candidate_document import basis_from_document
 from planner.runs import Run, seconds_between
 
 #: Label of runs that only measure.
@@ -18,7 +18,7 @@ PROBE_LABEL = "plan-probe"
 #: Fewer steps than this say little: the first ones warm up.
 _LEAST_STEPS = 8
 #: Runs looked at, newest first.
-_MOST_RUNS = 500
+_MOST_RUNS = 200
 
 
 def calibration_of(runs: Iterable[Run]) -> Calibration:
@@ -41,36 +41,40 @@ def observe_run(run: Run) -> Observation | None:
     Step time and memory count from any end, as long as it trained for some steps; overheads only where one
     attempt did everything.
     """
-    candidate = candidate_from_document(json.loads(run.terms.candidate_json))
-    progress = progress_of(run)
-    if candidate.basis is None or progress is None or not run.final:
+    basis = basis_from_document(json.loads(run.terms.candidate_json))
+    if basis is None or run.progress_json is None or not run.final:
         return None
-    actual = _actual(run, candidate, progress)
+    actual = _actual(run, json.loads(run.progress_json))
     ratios = {
         name: math.log(value / prior)
         for name, value in actual.items()
-        if value is not None and value > 0 and (prior := candidate.basis.priors.get(name, 0.0)) > 0
+        if value is not None and value > 0 and (prior := basis.priors.get(name, 0.0)) > 0
     }
-    return Observation(run.run_id, candidate.basis.groups, ratios) if ratios else None
+    return Observation(run.run_id, basis.groups, ratios) if ratios else None
 
 
 def _observations(runs: Iterable[Run]) -> Iterator[Observation]:
     for _, run in zip(range(_MOST_RUNS), runs, strict=False):
-        seen = observe_run(run)
-        if seen is not None:
-            yield seen
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # another version wrote it
+            seen = observe_run(run)
+            if seen is not None:
+                yield seen
 
 
-def _actual(run: Run, candidate: Candidate, progress: Progress) -> dict[str, float | None]:
-    """Seconds and GiB by quantity of `planner.calibration.SHARES`."""
-    trained = progress.step - (progress.resumed_from_step or 0)
-    times = progress.step_time_s if trained >= _LEAST_STEPS else None
+def _actual(run: Run, progress: Mapping[str, Any]) -> dict[str, float | None]:
+    """Seconds and GiB by quantity of `planner.calibration.SHARES`.
+
+    Reads the few keys it needs of the worker's document: estimates do this for every run on record.
+    """
+    trained = progress.get("step", 0) - (progress.get("resumed_from_step") or 0)
+    times = progress.get("step_time_s") if trained >= _LEAST_STEPS else None
+    peak = progress.get("peak_memory_gib") or {}
     values: dict[str, float | None] = {
-        "step_time": None if times is None else mean_step_s(times),
-        "memory": progress.peak_memory_gib.reserved if trained else None,
+        "step_time": None if times is None else mean_step_s(StepTimes(**times)),
+        "memory": peak.get("reserved") if trained else None,
     }
     if run.state == "succeeded" and len(run.attempts) == 1:
-        values |= _overheads(run, progress.stage_seconds)
+        values |= _overheads(run, progress.get("stage_seconds") or {})
     return values
 
 
@@ -83,7 +87,7 @@ def mean_step_s(times: StepTimes) -> float:
     return 0.3 * times.p10 + 0.4 * times.p50 + 0.3 * times.p90
 
 
-def _overheads(run: Run, stages: dict[str, float]) -> dict[str, float | None]:
+def _overheads(run: Run, stages: Mapping[str, float]) -> dict[str, float | None]:
     def of(*names: str) -> float:
         return sum(stages.get(name, 0.0) for name in names)
 

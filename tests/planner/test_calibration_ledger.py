@@ -178,6 +178,15 @@ def test_runs_that_say_nothing_are_left_out(run: Run) -> None:
     assert observe_run(run) is None
 
 
+def test_a_run_that_another_version_wrote_is_passed_over() -> None:
+    good = finished(estimate(spec_of()), run_id="good")
+    bad = [
+        replace(good, progress_json="{"),
+        replace(good, progress_json='{"step": 50, "step_time_s": {"p11": 1}}'),
+    ]
+    assert [one.run_id for one in calibration_of([*bad, good]).observations] == ["good"]
+
+
 def test_a_failed_run_teaches_its_step_time_but_no_overheads() -> None:
     seen = observe_run(finished(estimate(spec_of()), state="cancelled"))
     assert seen is not None
