@@ -23,6 +23,7 @@ _MARK = "tuneplan-write"  # metadata: which write made the object
 _CONFLICT_TRIES = 6
 _CONFLICT_WAIT_S = 0.05
 _UPLOAD_TRIES = 3
+_READ_TRIES = 3
 
 
 class S3Store:
@@ -97,8 +98,7 @@ class S3Store:
         target = self._target(key)
         with s3_errors("read", key):
             try:
-                found = self._client.get_object(**target)
-                return found["Body"].read(), found["ETag"]
+                return self._read(target)
             except ClientError as error:
                 if is_absent(error):
                     return None
@@ -187,6 +187,19 @@ class S3Store:
                 return None
             raise
 
+    def _read(self, target: dict[str, str]) -> tuple[bytes, str]:
+        """Body and tag; botocore repeats a request, but not one whose body stops coming."""
+        from botocore.exceptions import HTTPClientError, IncompleteReadError
+
+        for attempt in range(_READ_TRIES):
+            found = self._client.get_object(**target)
+            try:
+                return found["Body"].read(), str(found["ETag"])
+            except (HTTPClientError, IncompleteReadError):
+                if attempt == _READ_TRIES - 1:
+                    raise
+        raise AssertionError("unreachable")
+
     def _size(self, target: dict[str, str]) -> int | None:
         found = self._head(target)
         return None if found is None else int(found["ContentLength"])
@@ -196,7 +209,7 @@ class S3Store:
 
         for attempt in range(_UPLOAD_TRIES):
             try:
-                MultipartUpload(self._client, target, self._encryption(), source).send()
+                MultipartUpload(self._client, target, self._encryption(), source, PART_BYTES).send()
                 return
             except ClientError as error:
                 if code_of(error) != "NoSuchUpload":

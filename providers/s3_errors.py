@@ -52,13 +52,13 @@ def s3_errors(action: str, what: str) -> Iterator[None]:
         what: The key or URI it is about.
     """
     from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+    from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
 
     try:
         yield
     except ClientError as error:
         raise _refusal(error, action, what) from error
-    except HTTPClientError as error:
+    except (ConnectionError, HTTPClientError) as error:
         text = f"cannot {action} {what}: the object store cannot be reached: {error}"
         raise StorageError(text, hint=_REACH_HINT, code="unreachable", path=what) from error
     except (BotoCoreError, Boto3Error) as error:

@@ -37,7 +37,7 @@ class MultipartUpload:
     target: Mapping[str, str]
     options: Mapping[str, str]
     source: Path
-    part_bytes: int = PART_BYTES
+    part_bytes: int
 
     def send(self) -> None:
         """Send what is missing and complete the object.
