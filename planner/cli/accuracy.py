@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from planner.cli.context import App, pass_app
-from planner.cli.desk import open_ledger
+from planner.cli.desk import open_ledger, refresh
 from planner.cli.output import emit_json, output_option
 
 _WORDS = {
@@ -34,7 +34,7 @@ def command(app: App, output: str) -> None:
     from planner.accuracy import accuracy_document
 
     with open_ledger(app) as store:
-        document = accuracy_document(store.all_runs())
+        document = accuracy_document([refresh(app, store, run)[0] for run in store.all_runs()])
     if output == "json":
         emit_json("accuracy", document, now=app.now())
     else:

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from planner.cli.context import App, pass_app
+from planner.cli.desk import open_ledger, refresh
 from planner.cli.output import emit_json, output_option
 
 _EXAMPLE = """\b
@@ -22,11 +23,14 @@ Examples:
 def command(app: App, output: str) -> None:
     """Show what your finished runs change about estimates, by GPU, stack, method and size.
 
-    Every estimate reads the ledger, so nothing needs to be started here: a finished run counts at once. A new
+    Every estimate reads the ledger, so nothing needs to be started here: a run counts once its end is on record. A new
     job is moved by a part of what others of its class showed, the same job by nearly all of it.
     """
     from planner.calibration_document import calibration_document
 
+    with open_ledger(app) as store:
+        for run in store.all_runs():
+            refresh(app, store, run)  # a run may have ended while nobody looked
     document = calibration_document(app.calibration())
     if output == "json":
         emit_json("calibrate", document, now=app.now())
