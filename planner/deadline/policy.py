@@ -24,8 +24,8 @@ from planner.deadline.problem import Problem, posed
 from planner.deadline.tables import ValueTable
 
 _EPS = 1e-7
-#: A table is made for one spot price; beyond this change of it a new one is made.
-_PRICE_DRIFT = 0.1
+#: A table is made for one spot price; a new one when the price has been further off than this for as long as this.
+_PRICE_DRIFT, _PRICE_PATIENCE_H = 0.1, 1.0
 #: Rate at which a spot machine is lost while another region still has spot; flat from 0.1 to 0.4 on the records.
 _OWN_LOSS_PER_H = 0.2
 #: Hours over which a region's own spell is compared with the market's.
@@ -77,7 +77,7 @@ class DeadlinePolicy:
         many = len(self._on_demand) > 1
         self._market = ZoneBelief(self._models, tick_h) if many else self._zones[0]
         self._table: ValueTable | None = None
-        self._table_price = 0.0
+        self._table_price, self._off_price_h = 0.0, 0.0
         self.last: Decision | None = None
         for states in zip(*(history or ()), strict=True):
             self._see([bool(state) for state in states])
@@ -206,8 +206,11 @@ class DeadlinePolicy:
         """The value table; made anew where the price has moved or the work has grown beyond it."""
         open_now = [price for price, state in zip(prices, up, strict=True) if state]
         price = max(0.05, round(min(open_now or prices), 3))
-        moved = bool(open_now) and abs(price / (self._table_price or 1e-9) - 1) > _PRICE_DRIFT
+        off = bool(open_now) and abs(price / (self._table_price or price) - 1) > _PRICE_DRIFT
+        self._off_price_h = self._off_price_h + self._tick_h if off else 0.0
+        moved = self._off_price_h > _PRICE_PATIENCE_H
         if self._table is None or moved or work_h > self._work_h + _EPS:
+            self._off_price_h = 0.0
             self._work_h, self._table_price = max(work_h, self._work_h), price
             own_loss = _OWN_LOSS_PER_H if len(prices) > 1 else 0.0
             deadline_h = self._ticks * self._tick_h

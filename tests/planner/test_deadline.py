@@ -136,6 +136,21 @@ def test_spot_dearer_than_on_demand_is_left_and_not_taken() -> None:
     assert outcome.spot_s == 0
 
 
+def test_follows_a_price_that_stays_and_ignores_a_spike() -> None:
+    policy = DeadlinePolicy(8, 16, 0.1, 1 / 6, [1.0])
+    current = policy.decide(0, 8, [True], [0.3], None, 0)
+    before = policy.last.chosen.cost_usd
+    for k in range(1, 9):
+        spike = 2.0 if k == 2 else 0.3
+        current = policy.decide(k / 6, 8, [True], [spike], Placement(0, "spot"), 0)
+        if k != 2:
+            assert policy.last.chosen.cost_usd < 1.3 * before
+    settled = policy.last.chosen.cost_usd
+    for k in range(9, 17):
+        current = policy.decide(k / 6, 8, [True], [0.6], current, 0)
+    assert policy.last.chosen.cost_usd > 1.3 * settled
+
+
 def test_goes_to_the_cheaper_region() -> None:
     policy = DeadlinePolicy(8, 16, 0.1, 1 / 6, [1.0, 1.0, 1.0])
     assert policy.decide(0, 8, [True, True, True], [0.5, 0.2, 0.5], None, 0) == Placement(1, "spot")
