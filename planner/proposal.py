@@ -210,11 +210,11 @@ def _secrets(spec: FineTuneSpec, environ: Mapping[str, str]) -> Iterator[Finding
 def _room(candidate: Candidate, uri: str, places: Places) -> Iterator[Finding]:
     """Places to write to, and enough room in them."""
     parts = urlsplit(uri)
+    state = _nearest(places.state)
+    checkpoints = _nearest(Path(unquote(parts.path))) if parts.scheme == "file" else state
     if parts.scheme != "file":
         yield from _reach(uri)
-        return
-    checkpoints = _nearest(Path(unquote(parts.path)))
-    for path, key in ((checkpoints, "checkpoints.uri"), (_nearest(places.state), "")):
+    for path, key in {checkpoints: "checkpoints.uri", state: ""}.items():
         if not os.access(path, os.W_OK | os.X_OK):
             yield Finding(f"{path} is not writable", path=key, code="not_writable")
     free_gib = shutil.disk_usage(checkpoints).free / _GIB

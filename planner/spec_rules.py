@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 
 from planner.errors import Finding
 from planner.spec import FineTuneSpec
+from providers.errors import UsageError
+from providers.s3_location import s3_location
 
 Rule = Callable[[FineTuneSpec], Iterator[Finding]]
 
@@ -120,6 +122,19 @@ def _secrets(spec: FineTuneSpec) -> Iterator[Finding]:
             )
 
 
+def _object_stores(spec: FineTuneSpec) -> Iterator[Finding]:
+    """Refused before anything is written or shown: an option that there is none of may be a secret."""
+    for key in ("checkpoints", "output"):
+        uri = getattr(spec, key).uri
+        if uri is None or not uri.startswith("s3://"):
+            continue
+        try:
+            s3_location(uri)
+        except UsageError as error:
+            yield Finding(error.message, f"{key}.uri", code="bad_uri", hint=error.hint)
+
+
 _RULES: tuple[Rule, ...] = (
     _length, _deadline, _objective, _quantization, _metric, _format, _batches, _secrets,
+    _object_stores,
 )  # fmt: skip

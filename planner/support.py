@@ -6,8 +6,6 @@ from collections.abc import Iterator
 
 from planner.errors import Finding
 from planner.spec import FineTuneSpec
-from providers.errors import UsageError
-from providers.s3_location import s3_location
 
 _TASKS = ("sft", "classification")
 _METHODS = ("full", "lora", "dora", "rslora")
@@ -77,15 +75,6 @@ def _places(spec: FineTuneSpec) -> Iterator[Finding]:
     for key in ("checkpoints", "output"):
         uri = getattr(spec, key).uri
         scheme = uri.partition("://")[0] if uri is not None and "://" in uri else "file"
-        if scheme == "s3":
-            yield from _bad_s3(f"{key}.uri", uri)
-        elif scheme != "file":
+        if scheme not in ("file", "s3"):
             hint = "use s3://bucket/prefix, a file:// URI or a path"
             yield _not_yet(f"{key}.uri", f"{scheme}:// for {key}", hint)
-
-
-def _bad_s3(path: str, uri: str) -> Iterator[Finding]:
-    try:
-        s3_location(uri)
-    except UsageError as error:
-        yield Finding(error.message, path=path, code=error.code, hint=error.hint)

@@ -18,7 +18,7 @@ from planner.units import shown
 from planner.yaml_nodes import Node, parse_nodes
 
 MAX_NUMBER_CHARS = 400
-_PRIVATE = frozenset(("env", "secrets"))  # a secret may stand there by mistake: never repeat the line
+_PRIVATE = frozenset(("env", "secrets", "uri"))  # a secret may stand there by mistake: never repeat the line
 
 _NULLS = frozenset(("", "~", "null", "Null", "NULL"))
 _BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}

@@ -12,7 +12,7 @@ import pytest
 
 import jobs
 from jobs.spec import CheckpointsJob, DataJob, JobSpec, ModelJob
-from planner.bundle import build_bundle, missing_requirements, worker_requirements
+from planner.bundle import build_bundle, missing_requirements, worker_extras, worker_requirements
 from providers.errors import StorageError
 
 WHERE = """
@@ -91,6 +91,15 @@ def test_every_module_of_the_wire_is_there(tmp_path: Path) -> None:
     assert len(expected) > 10
     assert JobSpec.load(bundle / "job.json") == job_of(tmp_path)
     assert (bundle / "requirements.txt").read_text().split() == worker_requirements()
+
+
+def test_a_worker_that_writes_to_s3_gets_what_it_needs_for_it(tmp_path: Path) -> None:
+    job = replace(job_of(tmp_path), checkpoints=CheckpointsJob("s3://bucket/runs/run-1"))
+    lines = (build_bundle(tmp_path / "bundle", job).path / "requirements.txt").read_text().split()
+    assert set(lines) > set(worker_requirements())
+    assert [line for line in lines if line.startswith("boto3")]
+    assert worker_extras(["file:///x"]) == ("train",)
+    assert missing_requirements(("train", "s3")) == []
 
 
 def test_equal_code_has_an_equal_hash_whatever_the_job(tmp_path: Path) -> None:
