@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from jobs.spec import CheckpointsJob, DataJob, JobSpec, ModelJob
+from planner.candidate_document import candidate_document
 from planner.candidates import Candidate, CandidateMemory
-from planner.estimate_document import candidate_document
 from planner.quantiles import Quantiles
 from planner.runs import Attempt, Run, RunState, RunTerms
 from planner.setup import Parallelism

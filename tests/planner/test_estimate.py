@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.answer import Limits, check, estimate_spec
+from planner.candidate_document import candidate_document, candidate_from_document
 from planner.candidates import Candidate
 from planner.errors import NothingFitsError, OverBudgetError, PolicyError, SpecError
 from planner.estimate import build_estimate
-from planner.estimate_document import candidate_document, candidate_from_document
 from planner.intake import Overrides
 from planner.relax import nearest_fits
 from providers.offers import PriceSnapshot

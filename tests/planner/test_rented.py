@@ -14,8 +14,8 @@ from jobs.spec import CheckpointsJob, DataJob, JobSpec, ModelJob, TrainJob
 from planner import rented
 from planner.answer import estimate_spec
 from planner.bundle import build_bundle
+from planner.candidate_document import candidate_document
 from planner.candidates import Candidate
-from planner.estimate_document import candidate_document
 from planner.monitor import decide
 from planner.plan import Plan
 from providers.launcher import BackendStatus, LaunchRequest
