@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import pytest
 
 from planner.calibration import Calibration, Observation
-from planner.estimate import Estimate, build_estimate
 from planner.candidate_document import candidate_document
+from planner.estimate import Estimate, build_estimate
 from planner.explain import Section, explain, explanation_document
 from planner.money import usd_text
 from planner.question import Question
