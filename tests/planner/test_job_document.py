@@ -1,0 +1,40 @@
+"""What of a spec reaches the worker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.spec import JobSpec
+from planner.job_document import job_document
+from planner.spec import FineTuneSpec
+from tests.planner.run_factories import candidate_of
+
+URI = "s3://bucket/runs/run-1?region=eu-west-1"
+
+
+def document(tmp_path: Path, **keys: Any) -> JobSpec:
+    spec = FineTuneSpec.model_validate(
+        {"name": "x", "model": "org/model", "data": {"train": "train.jsonl", "format": "text"}, **keys}
+    )
+    return job_document(spec, tmp_path, candidate_of(), "run-1", URI)
+
+
+@pytest.mark.parametrize(
+    ("every", "steps", "seconds"), [("200 steps", 200, None), ("10m", None, 600.0), (None, None, None)]
+)
+def test_evaluation_by_steps_or_by_time(
+    tmp_path: Path, every: str | None, steps: int | None, seconds: float | None
+) -> None:
+    job = document(tmp_path, evaluate={"every": every})
+    assert (job.evaluate.every_steps, job.evaluate.every_s) == (steps, seconds)
+    assert JobSpec.from_json(job.to_json()) == job
+
+
+def test_the_run_s_own_prefix_and_a_place_for_the_model(tmp_path: Path) -> None:
+    job = document(tmp_path, output="s3://bucket/models/x", checkpoints={"every": "5m"})
+    assert (job.checkpoints.uri, job.checkpoints.every_s) == (URI, 300.0)
+    assert job.output.uri == "s3://bucket/models/x"
+    assert document(tmp_path, output="out").output.uri == (tmp_path / "out").as_uri()
