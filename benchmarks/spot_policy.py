@@ -210,7 +210,7 @@ def score(traces: list[Trace], args: argparse.Namespace) -> None:
     print(f"{args.mode}, {args.history_h:g} h of history, {kind}: {count} jobs, {late} late,")
     print(f"{decisions} decisions, {seconds:.0f} s of CPU with optimum and rules\n")
     print("| cost / omniscient | ours | Uniform Progress | greedy | on-demand |\n|---|---|---|---|---|")
-    for key, paid in totals.items():
+    for key, paid in sorted(totals.items(), key=lambda item: not item[0].startswith(("all", "restart"))):
         print(f"| {key} |", " | ".join(f"{value / paid[4]:.4f}" for value in paid[:4]), "|")
 
 
