@@ -163,7 +163,9 @@ def _gpu(text: str) -> GpuFilter:
     try:
         return parse_gpu_filter(text)
     except ValueError as error:
-        raise UsageError(str(error), path="--gpu", hint="`plan offers` lists the GPUs that can be rented") from None
+        raise UsageError(
+            str(error), path="--gpu", hint="`plan offers` lists the GPUs that can be rented"
+        ) from None
 
 
 def _goal(spec: FineTuneSpec, now: datetime) -> Goal:
