@@ -122,13 +122,20 @@ def _vendor(name: str) -> str:
     return "intel" if name.startswith("Gaudi") else "nvidia"
 
 
-def cpu_facts(cores: int, ram_gib: float) -> GpuFacts:
+#: The worker trains a smaller model on a CPU with one thread (`jobs.fine_tune`).
+ONE_CORE_PARAMETERS = 20_000_000
+
+
+def cpu_facts(cores: int, ram_gib: float, parameters: int | None = None) -> GpuFacts:
     """A machine without GPU as if it were one: for tiny models, tests and the demonstration.
 
     Args:
         cores: Cores that torch may use.
         ram_gib: Memory that the process may use.
+        parameters: Of the model; the worker trains a tiny one on one core, where threads would only wait.
     """
+    if parameters is not None and parameters < ONE_CORE_PARAMETERS:
+        cores = 1
     rate = CPU_FLOPS_PER_CORE * max(1, cores)
     return GpuFacts(
         name=CPU,

@@ -114,17 +114,17 @@ class Solver:
 
 
 def _fit(question: Question, offer: Offer, nodes: int) -> Fit | Refusal:
-    facts = offered_gpu(offer)
+    facts = offered_gpu(offer, question.counts.total)
     if facts is None:
         return Refusal("no_gpu_facts", f"nothing is known of the GPU {offer.gpu}")
     cluster = Cluster(facts, offer.gpus_per_node, nodes, offer.gpu_mem_gib)
     return best_fit(question.job, question.base, cluster, question.freedom)
 
 
-def offered_gpu(offer: Offer) -> GpuFacts | None:
-    """Facts of an offer's GPU, or of its cores where it has none; None if nothing is known of it."""
+def offered_gpu(offer: Offer, parameters: int) -> GpuFacts | None:
+    """Facts of an offer's GPU, or of the cores that a model of that size uses where it has none; None if unknown."""
     if offer.gpu == "CPU":
-        return cpu_facts(int(offer.vcpus or 1), offer.ram_gib or 1.0)
+        return cpu_facts(int(offer.vcpus or 1), offer.ram_gib or 1.0, parameters)
     return gpu_facts(offer.gpu)
 
 

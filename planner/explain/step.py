@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from planner.architecture import parameter_counts
 from planner.candidates import Candidate
 from planner.explain.terms import Section, Term, Value, corrected_by, correction_of
 from planner.pricing import Priced, offered_gpu
@@ -65,7 +66,8 @@ def step(candidate: Candidate, priced: Priced) -> Section:
 
 def _machine(priced: Priced) -> dict[str, dict[str, Value]]:
     """Inputs of the step's terms."""
-    setup, gpu = priced.solved.fit.setup, offered_gpu(priced.offer)
+    setup = priced.solved.fit.setup
+    gpu = offered_gpu(priced.offer, parameter_counts(setup.arch, setup.task, setup.labels).total)
     if gpu is None:  # a fit without facts does not exist
         return {}
     tokens = setup.micro_batch * (setup.row_tokens or float(setup.sequence_tokens))

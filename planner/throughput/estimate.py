@@ -45,7 +45,10 @@ def estimate_step(setup: TrainingSetup, cluster: Cluster) -> StepEstimate:
     """
     terms = compute_terms(setup, cluster.gpu)
     gpu = terms["matmul"] + terms["attention"] + terms["elementwise"] + terms["dequantise"]
-    compute = (gpu**4 + terms["launch"] ** 4) ** 0.25
+    # a CPU computes what it launches itself: nothing overlaps
+    compute = (
+        gpu + terms["launch"] if cluster.gpu.vendor == "cpu" else (gpu**4 + terms["launch"] ** 4) ** 0.25
+    )
     if setup.precision == "amp_fp16":
         compute += TIME["scaler"] * terms["launch"]
     every, once = collective_seconds(setup, cluster)

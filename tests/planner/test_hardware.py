@@ -44,3 +44,12 @@ def test_old_chips_have_no_bf16():
 def test_cpu_grows_with_cores():
     assert cpu_facts(4, 16).attainable_flops_per_s == 2 * cpu_facts(2, 16).attainable_flops_per_s
     assert cpu_facts(2, 16).usable_gib == 16
+
+
+def test_the_worker_and_the_estimate_agree_on_what_is_tiny() -> None:
+    from jobs import fine_tune
+    from planner.hardware import ONE_CORE_PARAMETERS
+
+    assert fine_tune._TINY_PARAMETERS == ONE_CORE_PARAMETERS
+    assert cpu_facts(8, 16, ONE_CORE_PARAMETERS - 1).fp32_flops_per_s == cpu_facts(1, 16).fp32_flops_per_s
+    assert cpu_facts(8, 16, ONE_CORE_PARAMETERS).fp32_flops_per_s == cpu_facts(8, 16).fp32_flops_per_s

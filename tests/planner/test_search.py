@@ -22,7 +22,7 @@ def test_the_memory_that_is_promised_is_that_of_the_set_up_that_is_chosen(name: 
     estimate = build_estimate(question, snapshot_of(*OFFERS), limit=None)
     assert estimate.priced
     for item in estimate.priced:
-        facts = offered_gpu(item.offer)
+        facts = offered_gpu(item.offer, question.counts.total)
         assert facts is not None
         cluster = Cluster(facts, item.offer.gpus_per_node, item.nodes, item.offer.gpu_mem_gib)
         fit = item.solved.fit
