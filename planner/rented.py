@@ -90,6 +90,10 @@ def blockers(spec: FineTuneSpec, chosen: Candidate, job: JobSpec) -> Iterator[Fi
         message = f"a machine of {chosen.offer.cloud} cannot write checkpoints to {job.checkpoints.uri}"
         hint = "today it must be a path that this machine and a Slurm cluster share"
         yield Finding(message, path="checkpoints.uri", code="not_yet_supported", hint=hint)
+    if chosen.gpus_total > 1:  # the worker is one process: the other GPUs would be paid for and idle
+        message = f"training on {chosen.gpus_total} GPUs is not yet supported"
+        hint = "choose a candidate with one GPU, as in where.gpus: [A100-80GB:1] and where.nodes: 1"
+        yield Finding(message, path="where.gpus", code="not_yet_supported", hint=hint)
     size = sum(_size_bytes(path) for path in take_inputs_along(job)[1].values())
     if size > _LARGEST_INPUTS_BYTES:
         message = f"model and data are {size / 2**30:.1f} GiB of local files, too much to send along"

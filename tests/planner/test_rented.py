@@ -163,3 +163,12 @@ def test_files_too_large_to_send_are_refused(tmp_path: Path) -> None:
     candidate = replace(best, offer=replace(best.offer, cloud="slurm"))
     (finding,) = rented.blockers(plan.spec, candidate, job("org/rows", str(big.parent)))
     assert finding.code == "inputs_too_large"
+
+
+def test_nobody_pays_for_gpus_that_would_stand_idle() -> None:
+    plan = plan_of(checkpoints={"uri": "file:///shared"})
+    two = next(c for c in plan.candidates if c.offer.gpus_per_node == 2)
+    for candidate in (two, replace(chosen(plan), nodes=2)):
+        on_slurm = replace(candidate, offer=replace(candidate.offer, cloud="slurm"))
+        found = list(rented.blockers(plan.spec, on_slurm, job("org/rows")))
+        assert [(row.path, row.code) for row in found] == [("where.gpus", "not_yet_supported")]
