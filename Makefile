@@ -35,7 +35,7 @@ test: venv check
 	$(BIN)/python -m pytest
 
 test-long: venv
-	ROUNDS=$(ROUNDS) SEED=$(SEED) $(BIN)/python -m pytest -m long
+	ROUNDS=$(ROUNDS) SEED=$(SEED) $(BIN)/python -m pytest -m long -o timeout=0
 
 lock: venv
 	$(BIN)/uv pip compile --quiet --python-version 3.11 --no-annotate --no-header --constraint requirements.lock \
