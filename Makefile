@@ -31,8 +31,9 @@ check: venv
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Whole files go to one process each, so that a server or a test bed is started once.
 test: venv check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-long: venv
 	ROUNDS=$(ROUNDS) SEED=$(SEED) $(BIN)/python -m pytest -m long -o timeout=0
