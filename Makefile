@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ROUNDS ?= 20
 SEED ?= 1
+ORDER ?= 1647953407
+JOBS ?= 0
 
 .PHONY: venv demo test test-long check lock clean
 
@@ -31,9 +33,10 @@ check: venv
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Whole files go to one process each, so that a server or a test bed is started once.
+# The order is random, but the same every time unless ORDER says otherwise; JOBS=auto uses all cores, with whole
+# files in one process each, so that a server or a test bed is started once.
 test: venv check
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --randomly-seed=$(ORDER) -n $(JOBS) --dist loadfile
 
 test-long: venv
 	ROUNDS=$(ROUNDS) SEED=$(SEED) $(BIN)/python -m pytest -m long -o timeout=0
