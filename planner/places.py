@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from planner.store import FILE_NAME
+FILE_NAME = "plan.db"
 
 
 @dataclass(frozen=True, slots=True)

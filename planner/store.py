@@ -19,7 +19,6 @@ from planner.runs import Attempt, Run, RunEvent, RunState, RunTerms, check_move
 from planner.schema_sql import MIGRATIONS
 from providers.errors import CorruptDataError, StorageError, TuneplanError, UsageError
 
-FILE_NAME = "plan.db"
 _BUSY_TIMEOUT_S = 20.0
 _ATTEMPT_COLUMNS = tuple(field.name for field in fields(Attempt))
 _CHANGING = tuple(

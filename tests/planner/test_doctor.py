@@ -16,7 +16,8 @@ from planner.credentials import CLOUDS
 from planner.doctor import Check, examine, worst
 from planner.extras import EXTRAS, Extra, installed_versions
 from planner.ledger_version import NEWEST_LEDGER
-from planner.store import FILE_NAME, Store
+from planner.places import FILE_NAME
+from planner.store import Store
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "planner" / "schemas" / "doctor.json").read_text())
