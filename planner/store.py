@@ -1,4 +1,4 @@
-"""The ledger: our intent and the history of every run, in one SQLite file. The only module with SQL.
+"""The ledger: our intent and the history of every run, in one SQLite file.
 
 A row is written before the outside world is touched, a transaction never waits for anything outside, and
 whoever writes says which revision was read: of two writers one wins and the other reads again.
@@ -6,20 +6,16 @@ whoever writes says which revision was read: of two writers one wins and the oth
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from planner.filesystem import network_file_system
+from planner.database import Database
 from planner.runs import Attempt, Run, RunEvent, RunState, RunTerms, check_move
-from planner.schema_sql import MIGRATIONS
-from providers.errors import CorruptDataError, StorageError, TuneplanError, UsageError
+from providers.errors import UsageError
 
-_BUSY_TIMEOUT_S = 20.0
 _ATTEMPT_COLUMNS = tuple(field.name for field in fields(Attempt))
 _CHANGING = tuple(
     name for name in _ATTEMPT_COLUMNS if name not in ("attempt", "intent_at", "micro_usd_per_hour")
@@ -60,15 +56,7 @@ class Store:
             CorruptDataError: It is no ledger, or damaged.
         """
         self.path = path
-        with _storage_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _refuse_network_disk(path)
-            self._db = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
-            try:
-                self._prepare()
-            except BaseException:
-                self._db.close()
-                raise
+        self._db = Database(path)
 
     def __enter__(self) -> Self:
         """The store itself."""
@@ -84,7 +72,7 @@ class Store:
 
     def create(self, run_id: str, terms: RunTerms, attempt: Attempt) -> bool:
         """Record a run and the intent to start it; False if the id exists already, which changes nothing."""
-        with self._transaction():
+        with self._db.writing():
             if self._db.execute("SELECT 1 FROM runs WHERE run_id = ?", (run_id,)).fetchone():
                 return False
             row = {
@@ -95,8 +83,8 @@ class Store:
                 "state_reason": "launch is being asked for",
                 "state_since_at": attempt.intent_at,
             }
-            self._insert("runs", row)
-            self._insert("observations", {"run_id": run_id, "observed_at": attempt.intent_at})
+            self._db.insert("runs", row)
+            self._db.insert("observations", {"run_id": run_id, "observed_at": attempt.intent_at})
             self._insert_attempt(run_id, attempt)
             self._log(
                 run_id, attempt.intent_at, "launch", "queued", "launch is being asked for", attempt.attempt
@@ -108,7 +96,7 @@ class Store:
     ) -> bool:
         """Record the intent to resume a run; False if somebody changed the run since it was read."""
         check_move(run.state, "queued")
-        with self._transaction():
+        with self._db.writing():
             moved = self._db.execute(
                 "UPDATE runs SET state = 'queued', state_reason = ?, state_since_at = ?, next_try_at = NULL,"
                 " cap_micro_usd = ?, max_duration_s = ?, revision = revision + 1"
@@ -144,7 +132,7 @@ class Store:
         check_move(run.state, change.state)
         moved = (run.state, run.state_reason) != (change.state, change.reason)
         since = change.observed_at if run.state != change.state else run.state_since_at
-        with self._transaction():
+        with self._db.writing():
             updated = self._db.execute(
                 "UPDATE runs SET state = ?, state_reason = ?, state_since_at = ?, next_try_at = ?,"
                 " revision = revision + 1 WHERE run_id = ? AND revision = ?",
@@ -200,71 +188,15 @@ class Store:
 
     def events(self, run_id: str) -> list[RunEvent]:
         """History of a run, oldest first."""
-        with _storage_errors(self.path):
+        with self._db.reading():
             rows = self._db.execute(
                 "SELECT at, kind, state, reason, attempt FROM events WHERE run_id = ? ORDER BY event",
                 (run_id,),
             )
             return [RunEvent(*row) for row in rows]
 
-    def _prepare(self) -> None:
-        version = self._version()
-        if version > len(MIGRATIONS):
-            raise UsageError(
-                f"{self.path} was written by a newer tuneplan (version {version} of the ledger,"
-                f" this one knows {len(MIGRATIONS)}); it was left as it is",
-                hint="upgrade tuneplan, or set PLAN_HOME to another directory",
-                code="ledger_newer",
-            )
-        if version == 0 and self._db.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
-            raise CorruptDataError(f"{self.path} is another program's database", path=str(self.path))
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        self._db.execute("PRAGMA foreign_keys = ON")
-        if version < len(MIGRATIONS):
-            self._migrate()
-
-    def _migrate(self) -> None:
-        """Bring the file to the newest version, all or nothing, with a copy of the old one beside it."""
-        with self._transaction():
-            version = self._version()  # again: another process may have been faster
-            if 0 < version < len(MIGRATIONS):
-                self._back_up(version)
-            for statements in MIGRATIONS[version:]:
-                for statement in statements:
-                    self._db.execute(statement)
-            self._db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-
-    def _back_up(self, version: int) -> None:
-        """Copy what is committed; a reader beside our own transaction sees exactly that."""
-        copy = self.path.with_name(f"{self.path.name}.version-{version}")
-        with (
-            contextlib.closing(sqlite3.connect(self.path)) as old,
-            contextlib.closing(sqlite3.connect(copy)) as new,
-        ):
-            old.backup(new)
-
-    def _version(self) -> int:
-        return int(self._db.execute("PRAGMA user_version").fetchone()[0])
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with _storage_errors(self.path):
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
-
-    def _insert(self, table: str, row: dict[str, Any]) -> None:
-        places = ", ".join("?" * len(row))
-        self._db.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({places})", tuple(row.values()))  # noqa: S608
-
     def _insert_attempt(self, run_id: str, attempt: Attempt) -> None:
-        self._insert("attempts", {"run_id": run_id, **asdict(attempt)})
+        self._db.insert("attempts", {"run_id": run_id, **asdict(attempt)})
 
     def _update_attempt(self, run_id: str, attempt: Attempt) -> None:
         row = asdict(attempt)
@@ -276,25 +208,21 @@ class Store:
 
     def _log(self, run_id: str, at: str, kind: str, state: RunState, reason: str, attempt: int) -> None:
         row = {"run_id": run_id, "at": at, "kind": kind, "state": state, "reason": reason, "attempt": attempt}
-        self._insert("events", row)
+        self._db.insert("events", row)
 
     def _runs(self, where: str, values: tuple[object, ...]) -> list[Run]:
         """Runs with their attempts, from one consistent view of the file."""
         columns = ", ".join(("run_id", *_ATTEMPT_COLUMNS))
-        with _storage_errors(self.path):
-            self._db.execute("BEGIN")
-            try:
-                found = self._db.execute(f"{_RUN_QUERY} {where}", values)
-                names = [column[0] for column in found.description]
-                rows = [dict(zip(names, row, strict=True)) for row in found]
-                one = (rows[0]["run_id"],) if len(rows) == 1 else ()
-                only = "WHERE run_id = ?" if one else ""
-                attempts = self._db.execute(
-                    f"SELECT {columns} FROM attempts {only} ORDER BY run_id, attempt",  # noqa: S608
-                    one,
-                ).fetchall()
-            finally:
-                self._db.execute("COMMIT")
+        with self._db.reading():
+            found = self._db.execute(f"{_RUN_QUERY} {where}", values)
+            names = [column[0] for column in found.description]
+            rows = [dict(zip(names, row, strict=True)) for row in found]
+            one = (rows[0]["run_id"],) if len(rows) == 1 else ()
+            only = "WHERE run_id = ?" if one else ""
+            attempts = self._db.execute(
+                f"SELECT {columns} FROM attempts {only} ORDER BY run_id, attempt",  # noqa: S608
+                one,
+            ).fetchall()
         return _assemble(rows, attempts)
 
 
@@ -316,42 +244,3 @@ def _run(row: dict[str, Any], attempts: tuple[Attempt, ...]) -> Run:
 def _terms_row(terms: RunTerms) -> dict[str, Any]:
     row = asdict(terms)
     return {**row, **{name: json.dumps(row[name]) for name in ("labels", "env", "secrets")}}
-
-
-def _refuse_network_disk(path: Path) -> None:
-    kind = network_file_system(path.parent)
-    if kind is not None:
-        raise UsageError(
-            f"{path} lies on a network file system ({kind}), where SQLite's locks cannot be trusted",
-            hint="set PLAN_HOME to a directory of a local disk",
-            code="ledger_on_network_disk",
-        )
-
-
-@contextlib.contextmanager
-def _storage_errors(path: Path) -> Iterator[None]:
-    """The one place where SQLite's errors become ours."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        raise StorageError(f"the ledger {path}: {error}", hint=_hint(str(error)), path=str(path)) from error
-    except sqlite3.IntegrityError as error:
-        raise TuneplanError(f"the ledger {path} refused a change: {error}") from error
-    except sqlite3.DatabaseError as error:
-        raise CorruptDataError(
-            f"the ledger {path} is damaged or no ledger: {error}",
-            hint="move it away and put a copy back, nothing was changed; checkpoints do not depend on it",
-            path=str(path),
-        ) from error
-    except OSError as error:
-        raise StorageError(f"the ledger {path}: {error.strerror or error}", path=str(path)) from error
-
-
-def _hint(message: str) -> str | None:
-    hints = {
-        "full": "free some disk space; nothing that was recorded is lost",
-        "locked": "another `plan` is writing for very long; try again",
-        "readonly": "the directory must be writable; set PLAN_HOME to another one",
-        "unable to open": "the directory must be writable; set PLAN_HOME to another one",
-    }
-    return next((hint for word, hint in hints.items() if word in message), None)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from planner import filesystem, store
+from planner import database, filesystem
 from planner.filesystem import file_system, network_file_system
 from planner.runs import Run
 from planner.schema_sql import MIGRATIONS
@@ -206,7 +206,7 @@ def test_an_older_ledger_is_copied_and_then_migrated(tmp_path: Path, monkeypatch
     with Store(path) as ledger:
         created(ledger)
     longer = (*MIGRATIONS, ("ALTER TABLE runs ADD COLUMN colour TEXT",))
-    monkeypatch.setattr(store, "MIGRATIONS", longer)
+    monkeypatch.setattr(database, "MIGRATIONS", longer)
     with Store(path) as ledger:
         assert ledger.find("run-1").run_id == "run-1"
     copy = sqlite3.connect(tmp_path / f"plan.db.version-{len(MIGRATIONS)}")
@@ -219,7 +219,9 @@ def test_a_migration_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pyt
     path = tmp_path / "plan.db"
     with Store(path) as ledger:
         created(ledger)
-    monkeypatch.setattr(store, "MIGRATIONS", (*MIGRATIONS, ("CREATE TABLE t (x INTEGER) STRICT", "NOT SQL")))
+    monkeypatch.setattr(
+        database, "MIGRATIONS", (*MIGRATIONS, ("CREATE TABLE t (x INTEGER) STRICT", "NOT SQL"))
+    )
     with pytest.raises(StorageError, match="syntax error"):
         Store(path)
     monkeypatch.undo()
