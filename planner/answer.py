@@ -13,6 +13,7 @@ from planner.estimate import Estimate, build_estimate
 from planner.estimate_document import estimate_document
 from planner.intake import Overrides, gather
 from planner.plan import Plan, make_plan
+from planner.price_age import USUAL_LIMIT, PriceLimit
 from planner.relax import NearestFit, explain_nothing, nearest_fits
 from planner.spec import FineTuneSpec
 from planner.units import parse_duration_s, parse_usd
@@ -78,6 +79,7 @@ def estimate_spec(
     overrides: Overrides | None = None,
     limit: int | None = 100,
     calibration: Calibration = NOT_CALIBRATED,
+    price_limit: PriceLimit = USUAL_LIMIT,
 ) -> Answer:
     """Estimate a spec on a set of offers.
 
@@ -89,11 +91,13 @@ def estimate_spec(
         overrides: What the command line fixes.
         limit: Candidates to keep, None for all.
         calibration: What finished runs taught.
+        price_limit: From what age on a price is doubted, or no offer.
 
     Raises:
         UsageError, SpecError: As `planner.intake.gather`.
     """
-    question = replace(gather(spec, base_dir, now, overrides), calibration=calibration)
+    gathered = gather(spec, base_dir, now, overrides)
+    question = replace(gathered, calibration=calibration, price_limit=price_limit)
     estimate = build_estimate(question, snapshot, limit=limit)
     plan = make_plan(spec, base_dir, estimate, now.strftime("%Y-%m-%dT%H:%M:%SZ"))
     nearest = () if estimate.candidates else nearest_fits(question, snapshot)

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from planner.price_age import DEFAULT_MAX_AGE_S
 from planner.price_overrides import PriceOverride
 
 APP_NAME = "tuneplan"
@@ -54,7 +55,7 @@ class PricesConfig:
         overrides: Your own prices and discounts, the first that matches an offer counts.
     """
 
-    max_age_s: float = 7 * 86400.0
+    max_age_s: float = DEFAULT_MAX_AGE_S
     url: str = DEFAULT_PRICES_URL
     overrides: tuple[PriceOverride, ...] = ()
 

@@ -22,7 +22,8 @@ from planner.extras import EXTRAS, installed_versions
 from planner.filesystem import network_file_system
 from planner.ledger_version import NEWEST_LEDGER, ledger_version
 from planner.places import Places
-from planner.pricebook import SECONDS_PER_DAY, open_pricebook, price_age
+from planner.price_age import SECONDS_PER_DAY, price_age
+from planner.pricebook import open_pricebook
 from providers.errors import StorageError, TuneplanError
 
 Level = Literal["ok", "note", "warning", "blocking"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import timedelta
 
 from planner.candidates import Candidate, CandidateMemory
 from planner.job import Assumption
@@ -20,8 +20,6 @@ from planner.search import Refusal
 from providers.offers import Coverage, Offer, PriceSnapshot
 
 _GIB = 2.0**30
-#: Spot prices moved by a median factor of 1.3 between two readings months apart.
-MAX_AGE_DAYS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +107,7 @@ class _Refusals:
 def _price_all(question: Question, offers: Iterable[Offer], refusals: _Refusals) -> Iterator[Priced]:
     solver = Solver(question)
     for offer in offers:
-        refused = question.filter.refuses(offer)
+        refused = question.refuses(offer)
         if refused is not None:
             refusals.add(*refused, offer)
             continue
@@ -242,20 +240,10 @@ def _calibration(kept: Sequence[tuple[int, Priced]]) -> Iterator[Assumption]:
         yield Assumption("best candidate against the formulas", learned.text(), "", source)
 
 
-def _old_price(offer: Offer, now: datetime) -> str | None:
-    """How old the price is, if that is too old or unknown."""
-    if offer.market == "local":
-        return None
-    if offer.as_of_at is None:
-        return "undated"
-    days = (now.date() - date.fromisoformat(offer.as_of_at[:10])).days
-    return f"{days} days old" if days > MAX_AGE_DAYS else None
-
-
 def _warnings(
     question: Question, candidates: tuple[Candidate, ...], snapshot: PriceSnapshot
 ) -> Iterator[tuple[str, str]]:
-    if candidates and (said := _old_price(candidates[0].offer, question.goal.now)):
+    if candidates and (said := question.price_limit.doubt(candidates[0].offer, question.goal.now)):
         yield "old_price", f"the best candidate's price is {said}: look at a fresh one before you rely on it"
     if any(candidate.cost_tree_usd["egress"] is None for candidate in candidates):
         yield "egress_unknown", "egress is not in the total: where the checkpoints go is not known yet"

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from planner.price_overrides import PriceOverride, with_overrides
 from providers.catalog import EMBEDDED, load_snapshot
-from providers.offers import Offer, PriceSnapshot
+from providers.offers import PriceSnapshot
 from providers.price_table import read_header
-
-SECONDS_PER_DAY = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,56 +67,3 @@ def _in_use(cached: Path) -> tuple[str, Path]:
 
 def _newest(path: Path) -> str:
     return read_header(path).newest_as_of_at or ""
-
-
-def age_s(as_of_at: str | None, now: datetime) -> float | None:
-    """Seconds since a price was true, None if it is undated.
-
-    Args:
-        as_of_at: RFC 3339 date or time in UTC.
-        now: UTC.
-
-    >>> age_s("2026-01-01T00:00:00Z", datetime(2026, 1, 3, tzinfo=UTC))
-    172800.0
-    """
-    if as_of_at is None:
-        return None
-    moment = datetime.fromisoformat(as_of_at.replace("Z", "+00:00"))
-    return max((now - (moment if moment.tzinfo else moment.replace(tzinfo=UTC))).total_seconds(), 0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class PriceAge:
-    """How old a set of offers is.
-
-    Attributes:
-        oldest_as_of_at: Of the dated ones, None if none is dated.
-        newest_as_of_at: Likewise.
-        undated: Offers that do not say when they were true.
-        stale: Offers older than the limit, undated ones included.
-    """
-
-    oldest_as_of_at: str | None
-    newest_as_of_at: str | None
-    undated: int
-    stale: int
-
-
-def price_age(offers: Iterable[Offer], now: datetime, max_age_s: float) -> PriceAge:
-    """Ages of offers; an undated price counts as stale because nobody knows better."""
-    counts: dict[str | None, int] = {}
-    for offer in offers:
-        counts[offer.as_of_at] = counts.get(offer.as_of_at, 0) + 1
-    dates = [date for date in counts if date is not None]
-    return PriceAge(
-        oldest_as_of_at=min(dates, default=None),
-        newest_as_of_at=max(dates, default=None),
-        undated=counts.get(None, 0),
-        stale=sum(number for date, number in counts.items() if is_stale(date, now, max_age_s)),
-    )
-
-
-def is_stale(as_of_at: str | None, now: datetime, max_age_s: float) -> bool:
-    """Whether a price is too old, or undated."""
-    age = age_s(as_of_at, now)
-    return age is None or age > max_age_s

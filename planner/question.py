@@ -9,9 +9,11 @@ from planner.architecture import ModelArchitecture, ParameterCounts
 from planner.calibration import NOT_CALIBRATED, Calibration
 from planner.filters import OfferFilter
 from planner.job import Job
+from planner.price_age import USUAL_LIMIT, PriceLimit
 from planner.search import Freedom
 from planner.setup import TrainingSetup
 from planner.spec import Objective
+from providers.offers import Offer
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class Question:
         goal: What is wanted.
         keep_checkpoints: Checkpoints kept at the same time.
         calibration: What finished runs taught.
+        price_limit: From what age on a price is doubted, or no offer.
     """
 
     arch: ModelArchitecture
@@ -67,3 +70,11 @@ class Question:
     goal: Goal
     keep_checkpoints: int = 2
     calibration: Calibration = NOT_CALIBRATED
+    price_limit: PriceLimit = USUAL_LIMIT
+
+    def refuses(self, offer: Offer) -> tuple[str, str] | None:
+        """(reason_code, reason) if the offer may not be used, None if it may."""
+        refused = self.filter.refuses(offer)
+        if refused is None and self.price_limit.refuses(offer, self.goal.now):
+            return "stale_price", "price too old or undated"
+        return refused

@@ -109,7 +109,7 @@ def _question(
         question = gather(spec, base_dir, asked.goal.now, overrides)
     except (UsageError, SpecError):  # the change needs a fact that nobody gave
         return None
-    return replace(question, calibration=asked.calibration)
+    return replace(question, calibration=asked.calibration, price_limit=asked.price_limit)
 
 
 def _compared(changes: dict[str, Any], candidate: Candidate, best: Candidate, caveat: str = "") -> WhatIf:

@@ -19,6 +19,7 @@ from providers.errors import TuneplanError
 
 if TYPE_CHECKING:
     from planner.calibration import Calibration
+    from planner.price_age import PriceLimit
     from providers.offers import PriceSnapshot
 
 
@@ -64,6 +65,12 @@ class App:
 
         overrides = self.config.prices.overrides
         return open_pricebook(self.directories.cache, overrides=overrides, now=self.now()).snapshot
+
+    def price_limit(self, *, strict: bool = False) -> PriceLimit:
+        """From what age on a price is doubted, or with `strict` no offer at all."""
+        from planner.price_age import PriceLimit
+
+        return PriceLimit(self.config.prices.max_age_s, strict)
 
     def calibration(self) -> Calibration:
         """What this machine's finished runs taught; nothing if there is no readable ledger, which is said."""

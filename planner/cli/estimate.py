@@ -84,6 +84,7 @@ class _EstimateCommand(click.Command):
     default=True,
     help="Learn from your finished runs, or the formulas alone.",
 )
+@click.option("--strict", is_flag=True, help="An old or undated price is no offer (prices.max_age).")
 @click.option("--fail-over", metavar="USD", help="Exit 5 if the best candidate costs more.")
 @click.option("--fail-after", metavar="DURATION", help="Exit 9 if the best candidate takes longer.")
 @output_option("table", "json")
@@ -99,6 +100,7 @@ def command(
     explain: str | None,
     why: bool,
     calibration: bool,
+    strict: bool,
     fail_over: str | None,
     fail_after: str | None,
     output: str,
@@ -126,6 +128,7 @@ def command(
             overrides=Overrides(**fixed),
             limit=limit * _MORE or None,
             calibration=app.calibration() if calibration else NOT_CALIBRATED,
+            price_limit=app.price_limit(strict=strict),
         )
     _write(answer, out, plot)
     changes = what_if_changes(loaded, app.snapshot(infra), answer, Overrides(**fixed)) if why else None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import date, datetime
+from datetime import datetime
 
 from planner.candidates import Candidate
 from planner.estimate import Estimate, Rejection
+from planner.price_age import age_text
 from planner.quantiles import Quantiles
 from planner.relax import NearestFit
 from planner.spec import FineTuneSpec
@@ -226,10 +227,4 @@ def _age(offer: Offer, now: datetime) -> str:
     """Days since the price was true."""
     if offer.market == "local":
         return "own"
-    if offer.as_of_at is None:
-        return "unknown"
-    try:
-        days = (now.date() - date.fromisoformat(offer.as_of_at[:10])).days
-    except ValueError:
-        return "unknown"
-    return f"{max(days, 0)} d"
+    return age_text(offer.as_of_at, now)

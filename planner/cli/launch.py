@@ -117,7 +117,12 @@ def _estimated(app: App, spec: FineTuneSpec, base_dir: Path, refuse: Refuse, inf
 
     try:
         return estimate_spec(
-            spec, base_dir, app.snapshot(infra), app.now(), calibration=app.calibration()
+            spec,
+            base_dir,
+            app.snapshot(infra),
+            app.now(),
+            calibration=app.calibration(),
+            price_limit=app.price_limit(),
         ).plan
     except UsageError:
         refuse(spec_blockers(spec, base_dir, os.environ, infra=infra))  # a missing file is rarely alone

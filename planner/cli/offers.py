@@ -16,7 +16,7 @@ import click
 from planner.cli.completing import complete_gpu
 from planner.cli.context import App, pass_app
 from planner.cli.output import echo_err, emit_json, output_option, usd_text
-from planner.cli.price_text import age_span, age_text, partial_clouds, prices_document, table_text, usd
+from planner.cli.price_text import age_span, partial_clouds, prices_document, table_text, usd
 from planner.errors import NothingFitsError
 from planner.offer_document import offer_document
 from planner.offer_list import (
@@ -29,7 +29,8 @@ from planner.offer_list import (
     list_offers,
     other_boards,
 )
-from planner.pricebook import SECONDS_PER_DAY, PriceAge, Pricebook, age_s, is_stale, open_pricebook, price_age
+from planner.price_age import SECONDS_PER_DAY, PriceAge, age_s, age_text, is_stale, price_age
+from planner.pricebook import Pricebook, open_pricebook
 from planner.units import GpuFilter, parse_gpu_filter
 from providers.errors import UsageError
 from providers.offers import FLAGS, Offer, PriceSnapshot

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from planner.pricebook import SECONDS_PER_DAY, PriceAge, Pricebook, age_s
+from planner.price_age import PriceAge, age_text
+from planner.pricebook import Pricebook
 from providers.offers import Coverage
 
 
@@ -34,12 +35,6 @@ def table_text(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: S
 def usd(value: float | None) -> str:
     """An amount as a person reads it; an unknown one is said to be."""
     return "unknown" if value is None else f"{value:,.2f}" if value >= 10 else f"{value:,.4f}"
-
-
-def age_text(as_of_at: str | None, now: datetime) -> str:
-    """Whole days since a price was true."""
-    age = age_s(as_of_at, now)
-    return "undated" if age is None else f"{age / SECONDS_PER_DAY:.0f} d"
 
 
 def age_span(age: PriceAge, now: datetime) -> str:

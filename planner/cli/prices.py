@@ -12,8 +12,9 @@ import click
 
 from planner.cli.context import App, pass_app
 from planner.cli.output import echo_err, emit_json, output_option
-from planner.cli.price_text import age_span, age_text, prices_document, table_text
-from planner.pricebook import Pricebook, cached_prices, open_pricebook, price_age
+from planner.cli.price_text import age_span, prices_document, table_text
+from planner.price_age import age_text, price_age
+from planner.pricebook import Pricebook, cached_prices, open_pricebook
 from providers.catalog import EMBEDDED
 from providers.errors import CorruptDataError, UsageError
 from providers.price_table import PriceTable, read_table, write_table

@@ -70,7 +70,12 @@ def _estimate(app: App, loaded: LoadedSpec, spec: FineTuneSpec, infra: str) -> A
 
     with placed_in(loaded):
         return estimate_spec(
-            spec, loaded.base_dir, app.snapshot(infra), app.now(), calibration=app.calibration()
+            spec,
+            loaded.base_dir,
+            app.snapshot(infra),
+            app.now(),
+            calibration=app.calibration(),
+            price_limit=app.price_limit(),
         )
 
 

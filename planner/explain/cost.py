@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import datetime
 
 from planner.candidate_document import cost_micro_usd
 from planner.candidates import Candidate
 from planner.explain.terms import Section, Term, Value
+from planner.price_age import age_days
 from planner.pricing import STORAGE_SOURCE, STORAGE_USD_PER_GB_MONTH, WRITES_USD_PER_THOUSAND, Priced
 from planner.quantiles import Quantiles
 from providers.offers import FLAGS
@@ -28,7 +29,7 @@ def cost(candidate: Candidate, priced: Priced, now: datetime) -> Section:
     )
     spread = Quantiles(*(micro / 1e6 for micro in three))
     total = Term("total", spread.p50, "USD", "sum of the known lines", interval=spread)
-    age: dict[str, Value] = {"as of": offer.as_of_at, "days old": _days(offer.as_of_at, now)}
+    age: dict[str, Value] = {"as of": offer.as_of_at, "days old": age_days(offer.as_of_at, now)}
     price = Term(
         "price of a machine",
         offer.price_usd_per_hour,
@@ -68,7 +69,3 @@ def _source(name: str, priced: Priced) -> str:
 
 def _usd(micro: int | None) -> float | None:
     return None if micro is None else micro / 1e6
-
-
-def _days(as_of_at: str | None, now: datetime) -> int | None:
-    return None if as_of_at is None else (now.date() - date.fromisoformat(as_of_at[:10])).days

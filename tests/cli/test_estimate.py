@@ -56,6 +56,16 @@ def test_goat_on_one_a10_meets_its_publication() -> None:
     assert hours["p10"] <= 2 and hours["p90"] >= 1
 
 
+def test_strict_takes_no_old_price(plan_home: Path) -> None:
+    result = run(LLAMA, "--strict", "-o", "json")
+    assert result.exit_code == 3
+    document = json.loads(result.stdout)
+    jsonschema.validate(document, SCHEMA)
+    assert "stale_price" in {row["reason_code"] for row in document["rejected"]}
+    (plan_home / "config.yaml").write_text("prices: {max_age: 3650d}\n")
+    assert {row["offer"]["as_of_at"] is None for row in answer(LLAMA, "--strict")["candidates"]} == {False}
+
+
 def test_a_fixed_configuration_is_kept() -> None:
     document = answer(
         LLAMA, "--gpu", "A100-80GB", "--count", "1", "--market", "on_demand", "--micro-batch", "1"

@@ -11,6 +11,7 @@ from planner.candidates import Candidate
 from planner.errors import NothingFitsError, OverBudgetError, PolicyError, SpecError
 from planner.estimate import build_estimate
 from planner.intake import Overrides
+from planner.price_age import PriceLimit
 from planner.relax import nearest_fits
 from providers.offers import PriceSnapshot
 from tests.planner.factories import NOW, offer_of, question_of, snapshot_of, spec_of
@@ -251,3 +252,17 @@ def test_finish_times_follow_the_clock() -> None:
 def test_host_memory_that_is_too_small_is_flagged() -> None:
     assert "host_ram_short" in best_of(snapshot_of(offer_of(ram_gib=2.0))).offer.flags
     assert math.isclose(best_of().cost_usd.p50, best_of(snapshot_of(offer_of(ram_gib=2.0))).cost_usd.p50)
+
+
+def test_an_old_price_is_warned_about_and_no_offer_where_that_is_asked() -> None:
+    offers = snapshot_of(
+        offer_of(as_of_at="2026-11-21T00:00:00Z"), offer_of(price=1.0, as_of_at="2026-10-23")
+    )
+    question = question_of()
+    assert dict(build_estimate(question, offers).warnings)["old_price"].startswith(
+        "the best candidate's price is 30 days old"
+    )
+    strict = build_estimate(replace(question, price_limit=PriceLimit(strict=True)), offers)
+    assert [candidate.offer.as_of_at for candidate in strict.candidates] == ["2026-11-21T00:00:00Z"]
+    assert "old_price" not in dict(strict.warnings)
+    assert [(row.reason_code, row.count) for row in strict.rejected] == [("stale_price", 1)]
