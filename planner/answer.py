@@ -30,20 +30,26 @@ class Answer:
 
     Attributes:
         spec: The spec that was asked about.
+        base_dir: Directory that its paths are relative to.
         estimate: The estimate.
-        plan: Its plan.
         nearest: What would make it fit; empty unless nothing fits.
     """
 
     spec: FineTuneSpec
+    base_dir: Path
     estimate: Estimate
-    plan: Plan
     nearest: tuple[NearestFit, ...]
+
+    def plan(self) -> Plan:
+        """Its plan, made anew: hashing all candidates is work that only a file or JSON needs."""
+        made_at = self.estimate.question.goal.now.strftime("%Y-%m-%dT%H:%M:%SZ")
+        return make_plan(self.spec, self.base_dir, self.estimate, made_at)
 
     def document(self) -> dict[str, Any]:
         """The `tuneplan/estimate` document below its common first keys."""
+        plan = self.plan()
         return estimate_document(
-            self.estimate, spec_hash=self.plan.spec_hash, plan_hash=self.plan.plan_hash, nearest=self.nearest
+            self.estimate, spec_hash=plan.spec_hash, plan_hash=plan.plan_hash, nearest=self.nearest
         )
 
 
@@ -99,9 +105,8 @@ def estimate_spec(
     gathered = gather(spec, base_dir, now, overrides)
     question = replace(gathered, calibration=calibration, price_limit=price_limit)
     estimate = build_estimate(question, snapshot, limit=limit)
-    plan = make_plan(spec, base_dir, estimate, now.strftime("%Y-%m-%dT%H:%M:%SZ"))
     nearest = () if estimate.candidates else nearest_fits(question, snapshot)
-    return Answer(spec, estimate, plan, nearest)
+    return Answer(spec, base_dir, estimate, nearest)
 
 
 def check(answer: Answer, limits: Limits) -> None:

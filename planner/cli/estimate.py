@@ -33,7 +33,7 @@ _FILE_WIDTH = 250
 #: `--plot -` draws in the terminal.
 _HERE = Path("-")
 _CANDIDATE = re.compile(r"best|\d+|c-[0-9a-f]+")
-#: JSON and plan files hold this many times the rows of the table.
+#: JSON, plan files and plots hold this many times the rows of the table.
 _MORE = 10
 
 
@@ -116,6 +116,7 @@ def command(
     from planner.support import unsupported
 
     _refuse_drawing(output, plot)
+    kept = limit if output == "table" and not (out or plot or explain) else limit * _MORE
     limits = Limits.parse(fail_over, fail_after)
     loaded = load_spec(spec_file)
     loaded.refuse(unsupported(loaded.spec))
@@ -126,7 +127,7 @@ def command(
             app.snapshot(infra),
             app.now(),
             overrides=Overrides(**fixed),
-            limit=limit * _MORE or None,
+            limit=kept or None,
             calibration=app.calibration() if calibration else NOT_CALIBRATED,
             price_limit=app.price_limit(strict=strict),
         )
@@ -152,7 +153,7 @@ def _write(answer: Answer, out: Path | None, plot: Path | None) -> None:
     from planner.plan import save_plan
 
     if out is not None:
-        save_plan(answer.plan, out)
+        save_plan(answer.plan(), out)
         echo_err(f"plan written to {out}")
     if plot is not None and plot != _HERE:
         from planner.cli.estimate_plot import plot_estimate

@@ -133,6 +133,8 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line of this process."""
+    # Else pydantic reads the metadata of every installed distribution, to hand our models to its plugins.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(
             errors="replace"

@@ -84,7 +84,7 @@ def _run(app: App, loaded: LoadedSpec, spec: FineTuneSpec, infra: str, *, yes: b
     from planner.launch import launch
     from planner.proposal import blockers, run_terms
 
-    plan = _estimate(app, loaded, spec, infra).plan
+    plan = _estimate(app, loaded, spec, infra).plan()
     with open_desk(app) as desk:
         order = _order(plan)
         loaded.refuse(blockers(order, desk.places, os.environ))

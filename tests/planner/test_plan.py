@@ -12,7 +12,7 @@ from tests.planner.factories import NOW, offer_of, snapshot_of, spec_of
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
     offers = snapshot_of(offer_of(), offer_of("H100", 8, 30.0), offer_of("L4", 1, 0.5))
-    return estimate_spec(spec_of(), tmp_path, offers, NOW).plan
+    return estimate_spec(spec_of(), tmp_path, offers, NOW).plan()
 
 
 def test_a_plan_reads_back(plan: Plan, tmp_path: Path) -> None:
@@ -26,9 +26,9 @@ def test_a_plan_reads_back(plan: Plan, tmp_path: Path) -> None:
 
 def test_the_hash_does_not_depend_on_the_clock(plan: Plan, tmp_path: Path) -> None:
     offers = snapshot_of(offer_of(), offer_of("H100", 8, 30.0), offer_of("L4", 1, 0.5))
-    later = estimate_spec(spec_of(), tmp_path, offers, NOW.replace(hour=20)).plan
+    later = estimate_spec(spec_of(), tmp_path, offers, NOW.replace(hour=20)).plan()
     assert later.plan_hash == plan.plan_hash
-    other = estimate_spec(spec_of(), tmp_path, snapshot_of(offer_of(price=2.1)), NOW).plan
+    other = estimate_spec(spec_of(), tmp_path, snapshot_of(offer_of(price=2.1)), NOW).plan()
     assert other.plan_hash != plan.plan_hash
 
 

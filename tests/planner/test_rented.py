@@ -31,7 +31,7 @@ def plan_of(**sections: Any) -> Plan:
         offer_of(count=2, price=4.0, region="double"),
         offer_of(price=0.0, cloud="local", region="local", zone=None, market="local"),
     )
-    return estimate_spec(spec_of(**sections), Path(), snapshot_of(*offers), NOW).plan
+    return estimate_spec(spec_of(**sections), Path(), snapshot_of(*offers), NOW).plan()
 
 
 def chosen(plan: Plan) -> Candidate:
