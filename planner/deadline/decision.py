@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from planner.deadline.placement import Placement
@@ -44,12 +45,12 @@ class Decision:
     spell_h: float
     next_hour: float
 
-    def explain(self) -> str:
-        """The decision in plain words with its numbers."""
-        return " ".join([self._what(), self._time(), self._market(), self._costs()])
-
-    def _what(self) -> str:
-        return f"{name(self.chosen.placement).capitalize()}."
+    def explain(self, zones: Sequence[str] | None = None) -> str:
+        """The decision in plain words with its numbers; regions by name where `zones` has names."""
+        what = name(self.chosen.placement, zones)
+        return " ".join(
+            [f"{what[0].upper()}{what[1:]}.", self._time(), self._market(zones), self._costs(zones)]
+        )
 
     def _time(self) -> str:
         text = f"{self.work_left_h:.1f} h of work left, {self.time_left_h:.1f} h to the deadline"
@@ -57,23 +58,27 @@ class Decision:
             return f"{text}: too late even for on-demand without a break, {-self.slack_h:.1f} h short."
         return f"{text}: {self.slack_h:.1f} h to spare if on-demand starts now."
 
-    def _market(self) -> str:
+    def _market(self, zones: Sequence[str] | None) -> str:
         if not self.spot_regions:
             have = "No region is known to have spot"
         else:
-            have = f"Spot in region {', '.join(str(region) for region in self.spot_regions)}"
+            have = f"Spot in {', '.join(_region(region, zones) for region in self.spot_regions)}"
         return f"{have}, so for {self.spell_h:.1f} h; {self.next_hour:.0%} to stay so for an hour."
 
-    def _costs(self) -> str:
+    def _costs(self, zones: Sequence[str] | None) -> str:
         ranked = sorted(self.options, key=lambda option: option.cost_usd)
-        costs = ", ".join(f"{name(option.placement)} ${option.cost_usd:.2f}" for option in ranked)
+        costs = ", ".join(f"{name(option.placement, zones)} ${option.cost_usd:.2f}" for option in ranked)
         if len(ranked) == 1 and self.chosen.placement is not None:
             return f"Nothing else would surely be in time; expected cost from here ${ranked[0].cost_usd:.2f}."
         return f"Expected cost from here: {costs}."
 
 
-def name(placement: Placement | None) -> str:
+def name(placement: Placement | None, zones: Sequence[str] | None = None) -> str:
     """A placement in words."""
     if placement is None:
         return "wait"
-    return f"{placement.market.replace('_', '-')} in region {placement.region}"
+    return f"{placement.market.replace('_', '-')} in {_region(placement.region, zones)}"
+
+
+def _region(region: int, zones: Sequence[str] | None) -> str:
+    return f"region {region}" if zones is None else zones[region]

@@ -51,7 +51,7 @@ class DeadlinePolicy:
         restart_overhead_h: float,
         tick_h: float,
         on_demand_usd_per_h: Sequence[float],
-        history: Sequence[npt.NDArray[np.int_]] | None = None,
+        history: Sequence[Sequence[bool | int | None] | npt.NDArray[np.int_]] | None = None,
         seed: int = 0,
         *,
         models: SpotModels | None = None,
@@ -64,7 +64,7 @@ class DeadlinePolicy:
             restart_overhead_h: Billed hours from a launch to the first progress.
             tick_h: Hours between decisions.
             on_demand_usd_per_h: Price by region.
-            history: 0/1 spot capacity of past ticks by region, same length, oldest first.
+            history: 0/1 spot capacity of past ticks by region, same length, oldest first; None was not probed.
             seed: Kept for callers that give one; the policy draws nothing at random.
             models: Bank of spot models; None is the shipped one.
         """
@@ -80,7 +80,16 @@ class DeadlinePolicy:
         self._table_price, self._off_price_h = 0.0, 0.0
         self.last: Decision | None = None
         for states in zip(*(history or ()), strict=True):
-            self._see([bool(state) for state in states])
+            self._see([None if state is None else bool(state) for state in states])
+
+    @property
+    def price_memory(self) -> tuple[float, float]:
+        """Relative price that the value table is made for (0: none yet), and for how many hours it has been off."""
+        return self._table_price, self._off_price_h
+
+    @price_memory.setter
+    def price_memory(self, memory: tuple[float, float]) -> None:
+        self._table_price, self._off_price_h = memory
 
     def decide(
         self,
@@ -91,7 +100,26 @@ class DeadlinePolicy:
         current: Placement | None,
         overhead_left_h: float,
     ) -> Placement | None:
-        """Choose for the tick that starts now.
+        """Choose for the tick that starts now; see `weigh`.
+
+        Returns:
+            Where to run for this tick; None is to wait.
+        """
+        decision = self.weigh(
+            elapsed_h, remaining_work_h, available, spot_usd_per_h, current, overhead_left_h
+        )
+        return decision.chosen.placement
+
+    def weigh(
+        self,
+        elapsed_h: float,
+        remaining_work_h: float,
+        available: Sequence[bool | None],
+        spot_usd_per_h: Sequence[float],
+        current: Placement | None,
+        overhead_left_h: float,
+    ) -> Decision:
+        """Choose for the tick that starts now, with what else was open.
 
         Args:
             elapsed_h: Hours since the start, a multiple of the tick.
@@ -100,9 +128,6 @@ class DeadlinePolicy:
             spot_usd_per_h: Spot price by region.
             current: Where the job runs; None if nowhere, as after a preemption.
             overhead_left_h: Start-up time left of the current machine.
-
-        Returns:
-            Where to run for this tick; None is to wait.
         """
         current = Placement(*current) if current is not None else None
         up = [current == (region, "spot") or state for region, state in enumerate(available)]
@@ -112,7 +137,7 @@ class DeadlinePolicy:
         options = self._options(left, remaining_work_h, up, spot_usd_per_h, current, start_h)
         chosen = min(options, key=lambda option: option.cost_usd)
         self.last = self._decision(chosen, options, left, remaining_work_h, up)
-        return chosen.placement
+        return self.last
 
     def explain(self) -> str:
         """The last decision in plain words, with the slack and the expected cost of each option."""
@@ -209,11 +234,15 @@ class DeadlinePolicy:
         off = bool(open_now) and abs(price / (self._table_price or price) - 1) > _PRICE_DRIFT
         self._off_price_h = self._off_price_h + self._tick_h if off else 0.0
         moved = self._off_price_h > _PRICE_PATIENCE_H
-        if self._table is None or moved or work_h > self._work_h + _EPS:
-            self._off_price_h = 0.0
-            self._work_h, self._table_price = max(work_h, self._work_h), price
+        if moved or self._table_price == 0:
+            self._table_price, self._off_price_h = price, 0.0
+            self._table = None
+        if self._table is None or work_h > self._work_h + _EPS:
+            self._work_h = max(work_h, self._work_h)
             own_loss = _OWN_LOSS_PER_H if len(prices) > 1 else 0.0
             deadline_h = self._ticks * self._tick_h
-            problem = posed(self._work_h, deadline_h, self._overhead_h, self._tick_h, price, own_loss)
+            problem = posed(
+                self._work_h, deadline_h, self._overhead_h, self._tick_h, self._table_price, own_loss
+            )
             self._table = _table(problem, self._models)
         return self._table

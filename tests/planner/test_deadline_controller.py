@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from planner.deadline import DeadlinePolicy, Placement
+from planner.deadline.controller import ControllerState, Mission, Observation, step
+from planner.deadline.replay import DeadlineJob, Market, replay
+from tests.planner.spot_markets import invented, market
+
+_H = 3600
+_TWO = Mission(4.0, 6.0, 0.2, 1 / 6, ("aws us-east-1a", "gcp us-central1-c"), (1.0, 1.2))
+
+
+class _ByStep:
+    """`step` as a replay's policy; the state goes through JSON at every tick, as after a crash."""
+
+    def __init__(self, state: ControllerState) -> None:
+        self.text = json.dumps(state.to_document())
+
+    def decide(
+        self,
+        elapsed_h: float,
+        remaining_work_h: float,
+        available: list[bool | None],
+        spot_usd_per_h: list[float],
+        current: Placement | None,
+        overhead_left_h: float,
+    ) -> Placement | None:
+        state = ControllerState.from_document(json.loads(self.text))
+        now = Observation(
+            elapsed_h, remaining_work_h, tuple(available), tuple(spot_usd_per_h), current, overhead_left_h
+        )
+        state, advice = step(state, now)
+        self.text = json.dumps(state.to_document())
+        return advice.placement
+
+
+def _mission(job: DeadlineJob, record: Market) -> Mission:
+    regions = record.up.shape[1]
+    return Mission(
+        job.work_s / _H,
+        job.deadline_s / _H,
+        job.overhead_s / _H,
+        record.tick_s / _H,
+        tuple(f"zone {region}" for region in range(regions)),
+        tuple(record.on_demand_usd_per_h.tolist()),
+    )
+
+
+@pytest.mark.parametrize(("regions", "seed"), [(1, 1), (1, 2), (2, 3), (3, 4)])
+def test_steps_through_json_are_the_policy(regions: int, seed: int) -> None:
+    job = DeadlineJob(4 * _H, 12 * 60, 6 * _H)
+    record = invented(48 + 36, 600, regions, seed)
+    past, now = record.up[:48], replace(record, up=record.up[48:], spot_usd_per_h=record.spot_usd_per_h[48:])
+    mission = _mission(job, now)
+    state = ControllerState.begin(mission, past.T.tolist())
+    policy = DeadlinePolicy(
+        mission.work_h,
+        mission.deadline_h,
+        mission.restart_overhead_h,
+        mission.tick_h,
+        now.on_demand_usd_per_h.tolist(),
+        history=list(past.T.astype(int)),
+    )
+    assert replay(job, now, _ByStep(state)) == replay(job, now, policy)
+
+
+def test_a_repeated_step_gives_the_same_advice_and_state() -> None:
+    now = Observation(0.5, 3.5, (True, None), (0.3, 0.4), Placement(0, "spot"), 0.0)
+    once, advice = step(ControllerState.begin(_TWO), now)
+    again, same = step(once, replace(now, elapsed_h=0.45))
+    assert (again, same) == (once, advice)
+    assert advice.next_at_h == pytest.approx(0.5 + 1 / 6)
+
+
+def test_ticks_that_nobody_looked_at_are_not_probed() -> None:
+    now = Observation(0.0, 4.0, (True, False), (0.3, 0.4))
+    state, _ = step(ControllerState.begin(_TWO), now)
+    state, _ = step(state, replace(now, elapsed_h=1.0, available=(False, False)))
+    assert state.seen == (((True, 1), (None, 5), (False, 1)), ((False, 1), (None, 5), (False, 1)))
+
+
+def test_a_late_look_counts_as_the_next_tick() -> None:
+    """Half a tick late, only the whole ticks that are left may be counted on."""
+    tight = replace(_TWO, deadline_h=4.5)
+    now = Observation(0.0, 4.0, (False, False), (0.3, 0.4))
+    _, in_time = step(ControllerState.begin(tight), now)
+    _, late = step(ControllerState.begin(tight), replace(now, elapsed_h=0.1))
+    assert in_time.decision.time_left_h == pytest.approx(4.5)
+    assert late.decision.time_left_h == pytest.approx(4.5 - 1 / 6)
+
+
+def test_the_margin_is_kept_free() -> None:
+    now = Observation(0.0, 4.0, (False, False), (0.3, 0.4))
+    _, relaxed = step(ControllerState.begin(replace(_TWO, deadline_h=5.0)), now)
+    _, pressed = step(ControllerState.begin(replace(_TWO, deadline_h=5.0, margin_h=0.8)), now)
+    assert relaxed.decision.slack_h == pytest.approx(pressed.decision.slack_h + 5 / 6)
+    assert pressed.placement == Placement(0, "on_demand")
+
+
+def test_words_name_zones() -> None:
+    now = Observation(0.0, 4.0, (False, True), (0.3, 0.4))
+    _, advice = step(ControllerState.begin(_TWO), now)
+    assert advice.where == "spot in gcp us-central1-c"
+    assert "Spot in gcp us-central1-c" in advice.explanation
+    assert "on-demand in aws us-east-1a $" in advice.explanation
+
+
+def test_unknown_prices() -> None:
+    """An unknown spot price counts as on-demand's; a zone with neither is not used."""
+    mission = replace(_TWO, on_demand_usd_per_h=(1.0, None))
+    _, advice = step(ControllerState.begin(mission), Observation(0.0, 4.0, (False, True), (None, None)))
+    assert advice.placement != Placement(1, "spot")
+    assert {option.placement for option in advice.decision.options} == {Placement(0, "on_demand"), None}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"zones": ()},
+        {"on_demand_usd_per_h": (None, None)},
+        {"on_demand_usd_per_h": (1.0,)},
+        {"tick_h": 0.0},
+        {"margin_h": -1.0},
+    ],
+)
+def test_a_mission_that_cannot_be_decided_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"zone|positive"):
+        replace(_TWO, **change)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"version": 9}, {"mission": {}}, {"seen": [[["sideways", 3]]]}, {"tick": "soon"}, {"prices": None}],
+)
+def test_a_damaged_state_is_refused(damage: dict[str, object]) -> None:
+    document = ControllerState.begin(_TWO).to_document() | damage
+    with pytest.raises(ValueError, match="controller state"):
+        ControllerState.from_document(document)
+
+
+def test_another_number_of_zones_is_refused() -> None:
+    with pytest.raises(ValueError, match="2 zones"):
+        step(ControllerState.begin(_TWO), Observation(0.0, 4.0, (True,), (0.3,)))
+
+
+def test_replay_by_steps_is_never_late_on_a_hostile_market() -> None:
+    """Spot comes and goes with every tick."""
+    job = DeadlineJob(3 * _H, 30 * 60, 4 * _H)
+    record = market(np.array([[k % 2 == 0] for k in range(24)]), 600)
+    assert not replay(job, record, _ByStep(ControllerState.begin(_mission(job, record)))).late
