@@ -12,8 +12,10 @@ from planner.errors import NothingFitsError, OverBudgetError, PolicyError
 from planner.estimate import Estimate, build_estimate
 from planner.estimate_document import estimate_document
 from planner.intake import Overrides, gather
+from planner.model_facts import ModelSource, local_facts
 from planner.plan import Plan, make_plan
 from planner.price_age import USUAL_LIMIT, PriceLimit
+from planner.question import Question
 from planner.relax import NearestFit, explain_nothing, nearest_fits
 from planner.spec import FineTuneSpec
 from planner.units import parse_duration_s, parse_usd
@@ -86,6 +88,7 @@ def estimate_spec(
     limit: int | None = 100,
     calibration: Calibration = NOT_CALIBRATED,
     price_limit: PriceLimit = USUAL_LIMIT,
+    models: ModelSource = local_facts,
 ) -> Answer:
     """Estimate a spec on a set of offers.
 
@@ -98,15 +101,24 @@ def estimate_spec(
         limit: Candidates to keep, None for all.
         calibration: What finished runs taught.
         price_limit: From what age on a price is doubted, or no offer.
+        models: Who knows the model; one that was asked for on the Hub is pinned to its commit in the plan.
 
     Raises:
         UsageError, SpecError: As `planner.intake.gather`.
     """
-    gathered = gather(spec, base_dir, now, overrides)
+    gathered = gather(spec, base_dir, now, overrides, models)
     question = replace(gathered, calibration=calibration, price_limit=price_limit)
     estimate = build_estimate(question, snapshot, limit=limit)
     nearest = () if estimate.candidates else nearest_fits(question, snapshot)
-    return Answer(spec, base_dir, estimate, nearest)
+    return Answer(_pinned(spec, question), base_dir, estimate, nearest)
+
+
+def _pinned(spec: FineTuneSpec, question: Question) -> FineTuneSpec:
+    """The spec at the commit that the estimate is of."""
+    if question.publication is None:
+        return spec
+    model = spec.model.model_copy(update={"revision": question.publication.commit})
+    return spec.model_copy(update={"model": model})
 
 
 def check(answer: Answer, limits: Limits) -> None:

@@ -83,7 +83,11 @@ def build_estimate(question: Question, snapshot: PriceSnapshot, *, limit: int | 
         candidates_total=len(priced),
         rejected=refusals.sorted(),
         assumptions=(*question.job.assumptions, *_calibration(kept), *_assumptions(candidates)),
-        warnings=(*question.job.warnings, *_warnings(question, candidates, snapshot)),
+        warnings=(
+            *question.model_warnings(),
+            *question.job.warnings,
+            *_warnings(question, candidates, snapshot),
+        ),
     )
 
 

@@ -19,6 +19,7 @@ def estimate_document(
     """Everything below the common first keys of a `tuneplan/estimate` document."""
     question = estimate.question
     recommended = estimate.recommended
+    published = question.publication
     return {
         "spec_hash": spec_hash,
         "plan_hash": plan_hash,
@@ -26,6 +27,9 @@ def estimate_document(
         "model": {
             "id": question.arch.id,
             "revision": question.arch.revision,
+            "license": None if published is None else published.license,
+            "gate": None if published is None else published.gate,
+            "source": question.arch.source,
             "params_total": question.counts.total,
             "params_active": question.counts.active,
             "params_trainable": question.trainable,

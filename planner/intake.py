@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from planner.architecture import ModelArchitecture, adapter_parameters, load_architecture, parameter_counts
+from planner.architecture import ModelArchitecture, adapter_parameters, parameter_counts
 from planner.dataset import DataFacts, measure_dataset
 from planner.filters import OfferFilter, offer_filter
 from planner.job import Job, size_job
+from planner.model_facts import ModelSource, local_facts
 from planner.question import Goal, Question
 from planner.search import Freedom
 from planner.setup import Adapter, TrainingSetup
@@ -44,7 +45,13 @@ class Overrides:
     market: str | None = None
 
 
-def gather(spec: FineTuneSpec, base_dir: Path, now: datetime, overrides: Overrides | None = None) -> Question:
+def gather(
+    spec: FineTuneSpec,
+    base_dir: Path,
+    now: datetime,
+    overrides: Overrides | None = None,
+    models: ModelSource = local_facts,
+) -> Question:
     """Read the model's facts and the data's size and put them together with what is wanted.
 
     Args:
@@ -52,13 +59,15 @@ def gather(spec: FineTuneSpec, base_dir: Path, now: datetime, overrides: Overrid
         base_dir: Directory that the spec's paths are relative to.
         now: UTC.
         overrides: From the command line.
+        models: Who knows the model.
 
     Raises:
         UsageError: Unknown model, unreadable data.
         SpecError: The amount of data is unknown.
     """
     fixed = overrides or Overrides()
-    arch = load_architecture(spec.model.id, base_dir, spec.model.revision)
+    facts = models(spec.model.id, base_dir, spec.model.revision)
+    arch = facts.arch
     job = size_job(spec, _facts(spec.data.train, base_dir, arch), _facts(spec.data.eval, base_dir, arch))
     base = _base_setup(spec, arch, job)
     counts = parameter_counts(arch, spec.task, spec.data.labels)
@@ -74,6 +83,8 @@ def gather(spec: FineTuneSpec, base_dir: Path, now: datetime, overrides: Overrid
         filter=_filter(spec, fixed),
         goal=_goal(spec, now),
         keep_checkpoints=spec.checkpoints.keep,
+        publication=facts.publication,
+        remote_code_trusted=spec.model.trust_remote_code,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from planner.architecture import ModelArchitecture, ParameterCounts
+from planner.architecture import ModelArchitecture, ParameterCounts, Publication
 from planner.calibration import NOT_CALIBRATED, Calibration
 from planner.filters import OfferFilter
 from planner.job import Job
@@ -54,6 +54,8 @@ class Question:
         filter: Which offers are allowed.
         goal: What is wanted.
         keep_checkpoints: Checkpoints kept at the same time.
+        publication: The model's page on the Hub, if it was asked for there.
+        remote_code_trusted: The spec lets the model's own code run.
         calibration: What finished runs taught.
         price_limit: From what age on a price is doubted, or no offer.
     """
@@ -69,8 +71,16 @@ class Question:
     filter: OfferFilter
     goal: Goal
     keep_checkpoints: int = 2
+    publication: Publication | None = None
+    remote_code_trusted: bool = False
     calibration: Calibration = NOT_CALIBRATED
     price_limit: PriceLimit = USUAL_LIMIT
+
+    def model_warnings(self) -> tuple[tuple[str, str], ...]:
+        """(code, message) of what a person should know of the model before using it."""
+        if self.publication is None:
+            return ()
+        return tuple(self.publication.warnings(self.arch.id, trusted=self.remote_code_trusted))
 
     def refuses(self, offer: Offer) -> tuple[str, str] | None:
         """(reason_code, reason) if the offer may not be used, None if it may."""

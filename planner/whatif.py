@@ -11,6 +11,7 @@ from planner.candidates import Candidate
 from planner.errors import SpecError
 from planner.estimate import Estimate, build_estimate
 from planner.intake import Overrides, gather
+from planner.model_facts import ModelFacts
 from planner.quantiles import Quantiles
 from planner.question import Question
 from planner.spec import FineTuneSpec
@@ -106,7 +107,8 @@ def _question(
     spec: FineTuneSpec, base_dir: Path, asked: Question, overrides: Overrides | None
 ) -> Question | None:
     try:
-        question = gather(spec, base_dir, asked.goal.now, overrides)
+        same = ModelFacts(asked.arch, asked.publication)
+        question = gather(spec, base_dir, asked.goal.now, overrides, lambda *_: same)
     except (UsageError, SpecError):  # the change needs a fact that nobody gave
         return None
     return replace(question, calibration=asked.calibration, price_limit=asked.price_limit)

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from providers.errors import StorageError, UsageError
+from providers.errors import StorageError
+from providers.web import check_address, opener
 
 MAX_BYTES = 256 * 2**20
 _CHUNK_BYTES = 2**16
@@ -79,23 +79,11 @@ def download(url: str, target: Path, *, sleep: Callable[[float], None] = time.sl
     raise AssertionError("the last attempt returns or raises")
 
 
-def check_address(url: str) -> None:
-    """Refuse what could be read or changed on the way.
-
-    Raises:
-        UsageError: Neither https nor this machine.
-    """
-    parts = urlsplit(url)
-    local = parts.hostname in ("localhost", "127.0.0.1", "::1")
-    if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
-        raise UsageError(f"{url} is not an https address")
-
-
 def _attempt(url: str, target: Path) -> Downloaded | None:
     part = _beside(target, ".part")
     request = urllib.request.Request(url, headers=_headers(url, target, part))  # noqa: S310 (scheme was checked)
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:  # noqa: S310
+        with opener().open(request, timeout=_TIMEOUT_S) as response:
             return _receive(response, url, target, part)
     except urllib.error.HTTPError as error:
         error.close()

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from providers.download import Downloaded, check_address, download
+from providers.download import Downloaded, download
 from providers.errors import StorageError, UsageError
 from providers.price_table import PriceTable
 from providers.skypilot_catalog import ImportReport, import_catalogs
+from providers.web import check_address
 
 CLOUDS = (
     "aws", "azure", "cudo", "do", "fluidstack", "gcp", "hyperstack", "jarvislabs", "lambda", "mithril", "nebius",

@@ -43,6 +43,7 @@ def plan_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     home = tmp_path_factory.mktemp("plan-home")
     monkeypatch.setenv("PLAN_HOME", str(home))
     monkeypatch.delenv("PLAN_DEBUG", raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # a test that means the Hub brings its own
     return home
 
 

@@ -4,6 +4,7 @@ from planner.architecture.adapters import Adapter, adapter_parameters, adapter_t
 from planner.architecture.counts import ParameterCounts, parameter_counts
 from planner.architecture.linears import LinearShape, linear_shapes
 from planner.architecture.model import ModelArchitecture
+from planner.architecture.publication import Publication
 from planner.architecture.registry import known_models, load_architecture
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "LinearShape",
     "ModelArchitecture",
     "ParameterCounts",
+    "Publication",
     "adapter_parameters",
     "adapter_targets",
     "known_models",

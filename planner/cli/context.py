@@ -6,19 +6,23 @@ A command asks for it with `@pass_app`; a test passes its own:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from planner.config import Config, Directories, directories, load_config
-from providers.errors import TuneplanError
+from providers.errors import TuneplanError, UsageError
 
 if TYPE_CHECKING:
     from planner.calibration import Calibration
+    from planner.model_facts import ModelSource
+    from planner.model_source import HubSource
     from planner.price_age import PriceLimit
     from providers.offers import PriceSnapshot
 
@@ -71,6 +75,32 @@ class App:
         from planner.price_age import PriceLimit
 
         return PriceLimit(self.config.prices.max_age_s, strict)
+
+    def models(self) -> ModelSource:
+        """Who knows a model: the registry and this machine; the Hub where they do not."""
+        from planner.model_facts import ModelFacts, local_facts
+
+        def facts(model: str, base_dir: Path, revision: str | None) -> ModelFacts:
+            try:
+                return local_facts(model, base_dir, revision)
+            except UsageError as error:
+                if error.code != "unknown_model":
+                    raise
+                return self._hub().facts(model, revision, error)
+
+        return facts
+
+    def _hub(self) -> HubSource:
+        """Only loaded where it is needed: the network's modules take longer to import than an estimate."""
+        from planner.model_source import HubSource
+        from providers.hub import HubAccess
+
+        return HubSource(
+            HubAccess.of(os.environ, Path.home()),
+            self.directories.cache / "models",
+            self.now(),
+            told=lambda text: click.echo(text, err=True),
+        )
 
     def calibration(self) -> Calibration:
         """What this machine's finished runs taught; nothing if there is no readable ledger, which is said."""

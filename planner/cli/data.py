@@ -15,6 +15,7 @@ from planner.cli.output import echo_err, emit_json, output_option
 
 if TYPE_CHECKING:
     from planner.inspect.tally import Counter
+    from planner.model_facts import ModelSource
 
 _EXAMPLE = """\b
 Examples:
@@ -86,7 +87,7 @@ def inspect(
     from planner.inspect.document import inspection_document
     from planner.inspect.records import DataFormat
 
-    counter, vocab = _tokenizer(model)
+    counter, vocab = _tokenizer(model, app.models())
     chosen = next((kind for kind in get_args(DataFormat) if kind == wanted), None)
     found = inspect_files(
         files,
@@ -104,14 +105,13 @@ def inspect(
         click.echo(render_inspection(document))
 
 
-def _tokenizer(model: str | None) -> tuple[Counter | None, int]:
+def _tokenizer(model: str | None, models: ModelSource) -> tuple[Counter | None, int]:
     """The model's tokenizer if it is at hand, and its vocabulary's size."""
     if model is None:
         return None, _DEFAULT_VOCAB
-    from planner.architecture import load_architecture
     from planner.tokenizer_files import find_tokenizer, is_installed, load_counter
 
-    vocab = load_architecture(model, Path()).vocab
+    vocab = models(model, Path(), None).arch.vocab
     path = find_tokenizer(model)
     if path is None:
         echo_err(f"the tokenizer of {model} is not on this machine: tokens are guessed")

@@ -130,6 +130,7 @@ def command(
             limit=kept or None,
             calibration=app.calibration() if calibration else NOT_CALIBRATED,
             price_limit=app.price_limit(strict=strict),
+            models=app.models(),
         )
     _write(answer, out, plot)
     changes = what_if_changes(loaded, app.snapshot(infra), answer, Overrides(**fixed)) if why else None

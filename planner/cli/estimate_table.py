@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
+from planner.architecture import Publication
 from planner.candidates import Candidate
 from planner.estimate import Estimate, Rejection
 from planner.price_age import age_text
@@ -53,12 +54,22 @@ def render_job(estimate: Estimate, spec: FineTuneSpec) -> str:
     method = spec.method.kind if spec.method.kind == "full" else f"{spec.method.kind} r={spec.method.rank}"
     lines = [
         f"job     {spec.name}: {spec.task}, {method} on {question.arch.id}",
-        f"model   {_count(counts.total)} parameters, {_count(question.trainable)} trained",
+        f"model   {_count(counts.total)} parameters, {_count(question.trainable)} trained"
+        f"{_published(question.publication)}",
         f"work    {job.steps:,} steps of {job.global_batch} rows, {_count(job.tokens_total)} tokens, "
         f"sequence length {job.sequence_tokens:,}{' packed' if job.packed else ''}",
         f"goal    {_goal(estimate)}",
     ]
     return "\n".join(lines)
+
+
+def _published(publication: Publication | None) -> str:
+    """Commit, licence and gate of a model that the Hub was asked about."""
+    if publication is None:
+        return ""
+    gate = "" if publication.gate is None else ", gated"
+    licence = publication.license or "licence unknown"
+    return f"; on the Hub at {publication.commit[:12]}, {licence}{gate}"
 
 
 def _goal(estimate: Estimate) -> str:

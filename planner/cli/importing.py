@@ -6,17 +6,19 @@ from pathlib import Path
 
 from planner.cli.output import echo_err
 from planner.convert import Conversion, from_axolotl, from_model, from_trl, is_axolotl, is_trl, spec_yaml
+from planner.model_facts import ModelSource
 from planner.yaml_source import read_yaml
 from providers.errors import UsageError
 
 _SUFFIXES = (".yml", ".yaml", ".json")
 
 
-def imported_spec(source: str, *, name: str, task: str | None, gpus: int) -> str:
+def imported_spec(source: str, models: ModelSource, *, name: str, task: str | None, gpus: int) -> str:
     """Text of the spec; what was assumed or left out is told on stderr and stands in it as comments.
 
     Args:
         source: A file of axolotl or TRL, or a model's id.
+        models: Who knows the model.
         name: Of the run.
         task: For TRL, whose files do not name it.
         gpus: Number that the configuration was meant for.
@@ -25,7 +27,7 @@ def imported_spec(source: str, *, name: str, task: str | None, gpus: int) -> str
         UsageError: It is neither, or holds values that are not understood.
         SpecError: It is no YAML.
     """
-    conversion = _converted(source, task, gpus)
+    conversion = _converted(source, models, task, gpus)
     train = conversion.sections.get("data", {}).get("train")
     if train is not None and not Path(train).is_file():
         conversion.notes.append(
@@ -38,10 +40,10 @@ def imported_spec(source: str, *, name: str, task: str | None, gpus: int) -> str
     return spec_yaml(conversion, name=name, origin=Path(source).name)
 
 
-def _converted(source: str, task: str | None, gpus: int) -> Conversion:
+def _converted(source: str, models: ModelSource, task: str | None, gpus: int) -> Conversion:
     path = Path(source)
     if not path.is_file() and path.suffix.lower() not in _SUFFIXES:
-        return from_model(source)
+        return from_model(source, models)
     given = read_yaml(path).data
     try:
         if is_axolotl(given):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from planner.cli.context import App, pass_app
 from planner.cli.output import echo_err
 from planner.cli.schema import schema_text
 from planner.spec_template import SCHEMA_FILE, spec_template
@@ -33,7 +34,10 @@ _MODEL = "meta-llama/Llama-3.1-8B"
     "--gpus", type=click.IntRange(1), default=1, help="With --from: GPUs the file was meant for; default 1."
 )
 @click.option("-y", "--yes", is_flag=True, help="Ask nothing, take the defaults.")
+@pass_app
 def command(
+    app: App,
+    /,
     path: Path,
     name: str | None,
     model: str | None,
@@ -59,7 +63,7 @@ def command(
 
         if model is not None or data is not None:
             raise UsageError("--from already says what --model and --data would", hint="leave them out")
-        text = imported_spec(source, name=name, task=task, gpus=gpus)
+        text = imported_spec(source, app.models(), name=name, task=task, gpus=gpus)
     else:
         text = _from_answers(path, name, model, data, ask)
     _check(text, path)

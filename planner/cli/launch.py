@@ -123,6 +123,7 @@ def _estimated(app: App, spec: FineTuneSpec, base_dir: Path, refuse: Refuse, inf
             app.now(),
             calibration=app.calibration(),
             price_limit=app.price_limit(),
+            models=app.models(),
         ).plan()
     except UsageError:
         refuse(spec_blockers(spec, base_dir, os.environ, infra=infra))  # a missing file is rarely alone

@@ -76,6 +76,7 @@ def _estimate(app: App, loaded: LoadedSpec, spec: FineTuneSpec, infra: str) -> A
             app.now(),
             calibration=app.calibration(),
             price_limit=app.price_limit(),
+            models=app.models(),
         )
 
 

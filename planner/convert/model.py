@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from planner.architecture import load_architecture
+from pathlib import Path
+
 from planner.convert.conversion import Conversion
+from planner.model_facts import ModelSource, local_facts
 
 _SAMPLES = 10_000
 
 
-def from_model(model: str) -> Conversion:
+def from_model(model: str, models: ModelSource = local_facts) -> Conversion:
     """LoRA on conversations for a decoder, a classifier for an encoder.
 
     Args:
         model: Hugging Face id, alias or directory.
+        models: Who knows it.
 
     Raises:
         UsageError: It is not known.
     """
-    arch = load_architecture(model)
+    facts = models(model, Path(), None)
+    arch = facts.arch
     conversion = Conversion("model", {})
     encoder = arch.kind == "encoder"
     conversion.put("model.id", arch.id)
+    if facts.publication is not None:
+        conversion.put("model.revision", facts.publication.commit)
     conversion.put("method.kind", "full" if encoder else "lora")
     conversion.put("task", "classification" if encoder else "sft")
     conversion.put("data.format", "label" if encoder else "messages")
