@@ -82,4 +82,121 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         BEGIN SELECT RAISE(ABORT, 'the price of an attempt is fixed once it has started'); END
         """,
     ),
+    (
+        """
+        CREATE TABLE reservations (
+            reservation_id TEXT PRIMARY KEY,
+            provider TEXT NOT NULL,
+            token TEXT NOT NULL UNIQUE,
+            created_at TEXT NOT NULL,
+            want_json TEXT NOT NULL,
+            price_cap_micro_usd INTEGER NOT NULL CHECK (price_cap_micro_usd > 0),
+            not_before_at TEXT NOT NULL,
+            decide_by_at TEXT NOT NULL,
+            launch_json TEXT,
+            state TEXT NOT NULL,
+            state_reason TEXT NOT NULL,
+            state_since_at TEXT NOT NULL,
+            revision INTEGER NOT NULL DEFAULT 1,
+            tries INTEGER NOT NULL DEFAULT 0,
+            sent_at TEXT,
+            offer_json TEXT,
+            upfront_micro_usd INTEGER CHECK (upfront_micro_usd >= 0),
+            provider_ref TEXT,
+            paid_micro_usd INTEGER CHECK (paid_micro_usd >= 0),
+            run_id TEXT,
+            warning TEXT
+        ) STRICT
+        """,
+        "CREATE INDEX reservations_by_state ON reservations (state)",
+        """
+        CREATE TABLE reservation_events (
+            event INTEGER PRIMARY KEY AUTOINCREMENT,
+            reservation_id TEXT NOT NULL REFERENCES reservations (reservation_id),
+            at TEXT NOT NULL,
+            state TEXT NOT NULL,
+            reason TEXT NOT NULL
+        ) STRICT
+        """,
+        "CREATE INDEX events_of_reservation ON reservation_events (reservation_id, event)",
+        """
+        CREATE TRIGGER reservation_events_stay BEFORE UPDATE ON reservation_events
+        BEGIN SELECT RAISE(ABORT, 'events are append-only'); END
+        """,
+        """
+        CREATE TRIGGER reservation_events_are_kept BEFORE DELETE ON reservation_events
+        BEGIN SELECT RAISE(ABORT, 'events are append-only'); END
+        """,
+        """
+        CREATE TRIGGER reservation_terms_stay
+        BEFORE UPDATE OF provider, token, price_cap_micro_usd, decide_by_at ON reservations
+        BEGIN SELECT RAISE(ABORT, 'the terms of a reservation are fixed'); END
+        """,
+        """
+        CREATE TRIGGER reservation_below_its_cap BEFORE UPDATE ON reservations
+        WHEN NEW.state = 'intent' AND (NEW.upfront_micro_usd IS NULL
+            OR NEW.upfront_micro_usd > NEW.price_cap_micro_usd)
+        BEGIN SELECT RAISE(ABORT, 'a reservation is not bought above its cap'); END
+        """,
+        """
+        CREATE TRIGGER reservation_bought_once BEFORE UPDATE OF provider_ref ON reservations
+        WHEN OLD.provider_ref IS NOT NULL AND NEW.provider_ref IS NOT OLD.provider_ref
+        BEGIN SELECT RAISE(ABORT, 'what was bought is fixed'); END
+        """,
+        """
+        CREATE TRIGGER reservation_sent_once BEFORE UPDATE OF sent_at ON reservations
+        WHEN NEW.sent_at IS NOT NULL AND OLD.sent_at IS NOT NULL AND NEW.sent_at IS NOT OLD.sent_at
+        BEGIN SELECT RAISE(ABORT, 'a purchase is sent once'); END
+        """,
+        """
+        CREATE TABLE notices (
+            notice INTEGER PRIMARY KEY AUTOINCREMENT,
+            at TEXT NOT NULL,
+            subject TEXT NOT NULL,
+            text TEXT NOT NULL,
+            told_at TEXT
+        ) STRICT
+        """,
+        """
+        CREATE TABLE schedules (
+            schedule_id TEXT PRIMARY KEY,
+            created_at TEXT NOT NULL,
+            spec TEXT NOT NULL,
+            infra TEXT NOT NULL,
+            timing_json TEXT NOT NULL,
+            budget_micro_usd INTEGER CHECK (budget_micro_usd > 0),
+            skip_if_met INTEGER NOT NULL DEFAULT 0,
+            state TEXT NOT NULL,
+            state_reason TEXT NOT NULL,
+            state_since_at TEXT NOT NULL,
+            next_at TEXT,
+            revision INTEGER NOT NULL DEFAULT 1
+        ) STRICT
+        """,
+        "CREATE INDEX schedules_by_next ON schedules (state, next_at)",
+        """
+        CREATE TABLE firings (
+            schedule_id TEXT NOT NULL REFERENCES schedules (schedule_id),
+            due_at TEXT NOT NULL,
+            state TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            at TEXT NOT NULL,
+            run_id TEXT,
+            tries INTEGER NOT NULL DEFAULT 0,
+            PRIMARY KEY (schedule_id, due_at)
+        ) STRICT, WITHOUT ROWID
+        """,
+        "CREATE INDEX firings_by_state ON firings (state)",
+        """
+        CREATE TABLE schedulers (
+            scheduler TEXT PRIMARY KEY,
+            pid INTEGER NOT NULL,
+            host TEXT NOT NULL,
+            started_at TEXT NOT NULL,
+            beat_at TEXT NOT NULL,
+            every_s REAL NOT NULL,
+            ended_at TEXT
+        ) STRICT, WITHOUT ROWID
+        """,
+    ),
 )

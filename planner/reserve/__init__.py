@@ -1,0 +1,1 @@
+"""Reservations and schedules: capacity bought once, at the right time; runs that start by themselves."""
