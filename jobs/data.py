@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
+from jobs.formats import CHECKS, Row, format_of, is_talk, truth
 from jobs.spec import DataFormat, DataJob, Task
 from providers.errors import UsageError
 
-Row = dict[str, Any]
 Located = tuple[int, Row]
-Check = Callable[[Row], str | None]
 
 _FIELD_LIMIT_BYTES = 1 << 30
-_ROLES = ("system", "developer", "user", "assistant", "tool")
+_FORMATS: dict[Task, tuple[DataFormat, ...]] = {
+    "sft": ("prompt_completion", "messages", "text"),
+    "classification": ("label",),
+    "dpo": ("preference",),
+    "reward": ("preference",),
+    "kto": ("unpaired", "preference"),
+    "grpo": ("prompt",),
+}
+# Data made for one task that another can learn from: a completion is the answer that rewards compare with.
+_READ_AS: dict[tuple[Task, DataFormat], DataFormat] = {
+    ("grpo", "prompt_completion"): "prompt",
+    ("grpo", "unpaired"): "prompt",
+    ("sft", "unpaired"): "prompt_completion",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +37,7 @@ class Examples:
     """Checked examples in file order.
 
     Attributes:
-        format: prompt_completion, messages, text or label. Conversations that each end in their only answer
+        format: As in the job, never auto. Conversations that each end in their only answer
             come as prompt_completion, both lists of messages: then only the answer is learned.
         train: Rows with the keys of the format only; labels are class indices.
         eval: Held-out rows, empty if the job has none.
@@ -43,7 +55,7 @@ def load_examples(data: DataJob, task: Task, base: Path, *, eval_samples: int | 
 
     Args:
         data: Files and format.
-        task: Classification needs labels, sft must not have them.
+        task: Decides which formats it can learn from.
         base: Directory that relative paths start from.
         eval_samples: At most this many held-out rows, the first ones.
 
@@ -57,8 +69,10 @@ def load_examples(data: DataJob, task: Task, base: Path, *, eval_samples: int | 
     eval_path = _resolve(data.eval, base) if data.eval else None
     held_out = list(_read(eval_path))[:eval_samples] if eval_path else []
     found = _format_of(train[0][1], train_path) if data.format == "auto" else data.format
-    if (found == "label") != (task == "classification"):
-        raise UsageError(f"task {task} cannot learn from data of format {found}", code="bad_data")
+    found = _READ_AS.get((task, found), found)
+    if found not in _FORMATS[task]:
+        hint = f"it learns from {' or '.join(_FORMATS[task])}"
+        raise UsageError(f"task {task} cannot learn from data of format {found}", hint=hint, code="bad_data")
     names = _label_names([row for _, row in train], data.labels, train_path) if found == "label" else ()
     rows = _checked(train, found, names, train_path)
     held_out_rows = _checked(held_out, found, names, eval_path) if eval_path else []
@@ -137,47 +151,14 @@ def _read_parquet(path: Path) -> Iterator[Located]:
 
 
 def _format_of(row: Row, path: Path) -> DataFormat:
-    if "messages" in row:
-        return "messages"
-    if "prompt" in row and "completion" in row:
-        return "prompt_completion"
-    if "text" in row:
-        return "label" if "label" in row else "text"
+    found = format_of(row)
+    if found is not None:
+        return cast(DataFormat, found)
     keys = ", ".join(sorted(map(str, row))) or "none"
-    hint = "use prompt and completion, messages, text, or text and label"
+    hint = "use prompt and completion, messages, text, text and label, chosen and rejected, or prompt"
     raise UsageError(
         f"{path}: no known format has the keys {keys}", hint=hint, code="bad_data", path=str(path)
     )
-
-
-def _check_prompt_completion(row: Row) -> str | None:
-    return _need_text(row, "prompt", empty=True) or _need_text(row, "completion")
-
-
-def _check_messages(row: Row) -> str | None:
-    messages = row.get("messages")
-    if not isinstance(messages, list) or not messages:
-        return "messages must be a non-empty list"
-    for message in messages:
-        if not isinstance(message, dict) or message.get("role") not in _ROLES:
-            return f"a message needs a role, one of {', '.join(_ROLES)}"
-        if not isinstance(message.get("content"), str):
-            return "the content of a message must be text"
-    if all(message["role"] != "assistant" for message in messages):
-        return "no message of the assistant to learn from"
-    return None
-
-
-def _check_text(row: Row) -> str | None:
-    return _need_text(row, "text")
-
-
-_CHECKS: dict[str, tuple[Check, tuple[str, ...]]] = {
-    "prompt_completion": (_check_prompt_completion, ("prompt", "completion")),
-    "messages": (_check_messages, ("messages",)),
-    "text": (_check_text, ("text",)),
-    "label": (_check_text, ("text", "label")),
-}
 
 
 def _is_one_answer(row: Row) -> bool:
@@ -189,27 +170,41 @@ def _split_answers(rows: list[Row]) -> list[Row]:
     return [{"prompt": row["messages"][:-1], "completion": row["messages"][-1:]} for row in rows]
 
 
-def _need_text(row: Row, key: str, *, empty: bool = False) -> str | None:
-    value = row.get(key)
-    if not isinstance(value, str):
-        return f"{key} is missing" if key not in row else f"{key} must be text"
-    return None if value or empty else f"{key} is empty"
-
-
 def _checked(rows: list[Located], kind: DataFormat, names: tuple[str, ...], path: Path) -> list[Row]:
-    check, keys = _CHECKS[kind]
+    check, keys = CHECKS[kind]
+    shape = _shape(rows[0][1]) if rows else None
     result = []
     for number, row in rows:
         problem = check(row)
         if problem is None and kind == "label" and str(row.get("label")) not in names:
             problem = f"label {row.get('label')!r} is none of {', '.join(names[:10])}"
+        if problem is None and kind in ("preference", "unpaired", "prompt") and _shape(row) != shape:
+            problem = "its keys, or texts against messages, differ from the first example"
         if problem is not None:
             raise _bad_row(path, number, problem)
-        kept = {key: row[key] for key in keys}
-        if kind == "label":
-            kept["label"] = names.index(str(row["label"]))
-        result.append(kept)
+        result.append(_kept(row, kind, keys, names))
     return result
+
+
+def _shape(row: Row) -> tuple[tuple[str, bool], ...]:
+    return tuple(sorted((str(key), is_talk(value)) for key, value in row.items()))
+
+
+def _kept(row: Row, kind: DataFormat, keys: tuple[str, ...], names: tuple[str, ...]) -> Row:
+    if kind == "prompt":
+        return _with_answer(row)
+    kept = {key: row[key] for key in keys if key in row}
+    if kind == "label":
+        kept["label"] = names.index(str(row["label"]))
+    if kind == "unpaired":
+        kept["label"] = truth(row["label"])
+    return kept
+
+
+def _with_answer(row: Row) -> Row:
+    """All keys; a completion is called answer, since the trainer calls its own samples completions."""
+    kept = {key: value for key, value in row.items() if key != "completion"}
+    return {"answer": row["completion"], **kept} if "completion" in row else kept
 
 
 def _label_names(rows: list[Row], labels: int, path: Path) -> tuple[str, ...]:

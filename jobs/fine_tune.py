@@ -17,13 +17,14 @@ from jobs.console import say
 from jobs.data import Examples, load_examples
 from jobs.evaluate import metric_of
 from jobs.manifest import is_known_file
-from jobs.model import load_model, load_tokenizer, put_adapter_on
+from jobs.model import load_model, load_tokenizer
 from jobs.preemption import Stopped
 from jobs.progress import CheckpointRef, MetricResult
 from jobs.pulse import Pulse
 from jobs.resume import check_resumable
 from jobs.scoring import Scoring
-from jobs.trainer import Training, attach, build_training
+from jobs.trainer import attach, build_training
+from jobs.training import Training
 from jobs.uploader import Uploader
 from providers.errors import StorageError, UsageError
 from providers.stores import open_store
@@ -94,13 +95,15 @@ def _build(attempt: Attempt, examples: Examples) -> Training:
         set_seed(job.train.seed)
         tokenizer = load_tokenizer(job, attempt.base)
         _need_chat_template(tokenizer, examples)
-        model = put_adapter_on(job, load_model(job, attempt.base, tokenizer, examples.label_names))
-        trainable = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-        total = sum(weight.numel() for weight in model.parameters())
-        say(f"{job.method.kind}: {trainable:,} of {total:,} parameters are trained")
-        _choose_threads(total)
+        model = load_model(job, attempt.base, tokenizer, examples.label_names)
+        _choose_threads(sum(weight.numel() for weight in model.parameters()))
     with attempt.stage("tokenise"):
-        return build_training(job, model, tokenizer, examples, attempt.work / "saving")
+        training = build_training(job, model, tokenizer, examples, attempt.work / "saving")
+    weights = list(training.trainer.model.parameters())
+    trainable = sum(weight.numel() for weight in weights if weight.requires_grad)
+    total = sum(weight.numel() for weight in weights)
+    say(f"{job.method.kind}: {trainable:,} of {total:,} parameters are trained")
+    return training
 
 
 def _choose_threads(parameters: int) -> None:
@@ -113,8 +116,8 @@ def _choose_threads(parameters: int) -> None:
 
 
 def _need_chat_template(tokenizer: Any, examples: Examples) -> None:
-    first = examples.train[0]
-    if ("messages" in first or isinstance(first.get("prompt"), list)) and tokenizer.chat_template is None:
+    talks = any(isinstance(value, list) for value in examples.train[0].values())
+    if talks and tokenizer.chat_template is None:
         hint = "use an instruction-tuned model, or data with prompt and completion"
         raise UsageError(
             "the tokenizer of this model has no chat template", hint=hint, code="no_chat_template"

@@ -1,4 +1,4 @@
-"""Loads the base model and its tokenizer, and puts the adapter on."""
+"""Loads the base model and its tokenizer, and says what adapter goes on."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ _ATTENTION_MODULES = (
     *("query", "key", "value", "q_lin", "k_lin", "v_lin", "out_lin"),
     *("query_key_value", "c_attn", "Wqkv", "q", "k", "v", "o"),
 )
+_SECOND_LINEAR = {"down_proj", "fc2", "dense_4h_to_h", "lin2", "wo", "fc_out", "w2"}
 
 
 def load_tokenizer(job: JobSpec, base: Path) -> Any:
@@ -53,9 +54,9 @@ def load_model(job: JobSpec, base: Path, tokenizer: Any, label_names: tuple[str,
     if job.quantization != "none":
         options["quantization_config"] = _quantization(job)
     kind = AutoModelForCausalLM
-    if job.task == "classification":
+    if job.task in ("classification", "reward"):
         kind = AutoModelForSequenceClassification
-        options.update(num_labels=len(label_names), **_label_maps(label_names))
+        options.update(num_labels=len(label_names) or 1, **_label_maps(label_names))
     try:
         model = kind.from_pretrained(source, **options)
     except ImportError as error:
@@ -70,30 +71,62 @@ def load_model(job: JobSpec, base: Path, tokenizer: Any, label_names: tuple[str,
     return model
 
 
-def put_adapter_on(job: JobSpec, model: Any) -> Any:
-    """The model with trainable adapter weights, or as it is for a full fine-tuning.
+def adapter_config(job: JobSpec, model: Any) -> Any:
+    """The configuration of the job's adapter in PEFT's terms, None for a full fine-tuning.
 
     Raises:
-        UsageError: The method's targets do not exist in the model.
+        UsageError: The attention modules of the model are not known.
     """
-    if job.method.kind == "full":
-        return model
-    from peft import LoraConfig, get_peft_model
+    import peft
 
     method = job.method
-    config = LoraConfig(
+    if method.kind == "full":
+        return None
+    task = "SEQ_CLS" if job.task in ("classification", "reward") else "CAUSAL_LM"
+    if method.kind == "prompt_tuning":
+        return peft.PromptTuningConfig(task_type=task, num_virtual_tokens=method.virtual_tokens)
+    common = {"task_type": task, "target_modules": _targets(job, model)}
+    alpha = method.alpha if method.alpha is not None else 2 * method.rank
+    if method.kind == "ia3":
+        return _ia3(common, model)
+    if method.kind == "vera":
+        return peft.VeraConfig(r=method.rank, vera_dropout=method.dropout, **common)
+    if method.kind == "loha":
+        return peft.LoHaConfig(r=method.rank, alpha=alpha, module_dropout=method.dropout, **common)
+    return peft.LoraConfig(
         r=method.rank,
-        lora_alpha=method.alpha if method.alpha is not None else 2 * method.rank,
+        lora_alpha=alpha,
         lora_dropout=method.dropout,
-        target_modules=_targets(job, model),
         use_rslora=method.kind == "rslora",
         use_dora=method.kind == "dora",
-        task_type="SEQ_CLS" if job.task == "classification" else "CAUSAL_LM",
+        **common,
     )
-    try:
-        return get_peft_model(model, config)
-    except ValueError as error:
-        raise UsageError(f"method.targets: {error}", code="bad_targets", path="method.targets") from error
+
+
+def _ia3(common: dict[str, Any], model: Any) -> Any:
+    """Scales outputs, and (T-Few) the input of the second linear map of the feed-forward block.
+
+    Both sets must be named alike, or PEFT does not load what it saved.
+    """
+    import peft
+
+    if common["target_modules"] == "all-linear":
+        common = {**common, "target_modules": _linear_names(model)}
+    second = sorted(_SECOND_LINEAR & set(common["target_modules"]))
+    return peft.IA3Config(**common, feedforward_modules=second)
+
+
+def _linear_names(model: Any) -> list[str]:
+    """Last parts of the names of the linear modules, without those of the output."""
+    from torch.nn import Linear
+
+    head = model.get_output_embeddings()
+    names = {
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if isinstance(module, Linear) and module is not head
+    }
+    return sorted(names - {"score", "classifier"})
 
 
 def _targets(job: JobSpec, model: Any) -> str | list[str]:
@@ -153,4 +186,6 @@ def _never_repack(model: Any) -> None:
 
 
 def _label_maps(names: tuple[str, ...]) -> dict[str, Any]:
+    if not names:
+        return {}
     return {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}

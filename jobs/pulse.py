@@ -14,7 +14,7 @@ from jobs.console import duration, say
 from jobs.preemption import StopKind, StopSignal
 from jobs.progress import PeakMemory, ProgressWriter, StepTimes
 from jobs.spec import CheckpointsJob
-from jobs.tokens import TokenCounter
+from jobs.training import Counter
 from jobs.uploader import Uploader
 from providers.errors import TuneplanError
 
@@ -42,7 +42,7 @@ class Pulse:
         stop: StopSignal,
         progress: ProgressWriter,
         uploader: Uploader,
-        tokens: TokenCounter,
+        tokens: Counter,
     ) -> None:
         """Time runs from `begin`."""
         self.stopped: tuple[StopKind, str] | None = None

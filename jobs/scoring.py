@@ -12,7 +12,7 @@ from jobs.codec import Mismatch, decode, encode
 from jobs.console import say
 from jobs.evaluate import HIGHER_IS_BETTER, Scores, evaluate
 from jobs.progress import MetricResult
-from jobs.trainer import Training
+from jobs.training import Training
 from providers.errors import CorruptDataError
 
 BASE_SCORES_KEY = "base-scores.json"
@@ -82,9 +82,9 @@ class Scoring:
         return results
 
     def _measure(self, check: Callable[[], None]) -> Scores:
-        trainer, rows = self._training.trainer, self._training.eval_rows
-        context: Callable[[], AbstractContextManager[None]] = trainer.compute_loss_context_manager
-        return evaluate(trainer.model, rows, self._training.tokens.collate, context, check)
+        of = self._training
+        context: Callable[[], AbstractContextManager[None]] = of.trainer.compute_loss_context_manager
+        return evaluate(of.trainer.model, of.eval_rows, of.collate, of.measure, context, check)
 
 
 def _read(body: bytes) -> Scores:

@@ -16,9 +16,11 @@ SCHEMA_VERSION = 1
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _MAX_DOCUMENT_BYTES = 1 << 20
 
-MethodKind = Literal["full", "lora", "dora", "rslora"]
-Task = Literal["sft", "classification"]
-DataFormat = Literal["auto", "prompt_completion", "messages", "text", "label"]
+MethodKind = Literal["full", "lora", "dora", "rslora", "ia3", "loha", "vera", "prompt_tuning"]
+Task = Literal["sft", "classification", "dpo", "reward", "kto", "grpo"]
+DataFormat = Literal[
+    "auto", "prompt_completion", "messages", "text", "label", "preference", "unpaired", "prompt"
+]
 Optimizer = Literal[
     "adamw",
     "adamw_fused",
@@ -29,7 +31,8 @@ Optimizer = Literal[
     "lion",
     "sgd",
 ]
-Metric = Literal["auto", "loss", "perplexity", "exact_match", "accuracy", "f1"]
+Metric = Literal["auto", "loss", "perplexity", "exact_match", "accuracy", "f1", "reward_margin", "reward"]
+PreferenceLoss = Literal["auto", "sigmoid", "hinge", "ipo", "kto", "apo_zero_unpaired"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +52,20 @@ class ModelJob:
 
 @dataclass(frozen=True, slots=True)
 class MethodJob:
-    """How the weights are changed; `alpha` None means 2 x rank, `targets` as in PEFT or one keyword."""
+    """How the weights are changed.
+
+    Attributes:
+        alpha: Scale of the adapter, None for 2 x rank.
+        targets: As in PEFT, or one keyword.
+        virtual_tokens: Learned tokens before each row, for prompt_tuning.
+    """
 
     kind: MethodKind = "lora"
     rank: int = 16
     alpha: float | None = None
     dropout: float = 0.0
     targets: tuple[str, ...] = ("all-linear",)
+    virtual_tokens: int = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +87,7 @@ class TrainJob:
         micro_batch: Rows one process holds at once.
         grad_accum: Micro-batches between optimizer steps.
         warmup: Share of the steps.
+        fused_loss: The logits of a batch are never held whole (sft; preference tasks never hold them).
     """
 
     epochs: float | None = None
@@ -94,7 +105,44 @@ class TrainJob:
     precision: Literal["bf16", "fp16", "fp32"] = "bf16"
     gradient_checkpointing: bool = True
     attention: Literal["auto", "flash", "sdpa", "eager"] = "auto"
+    fused_loss: bool = False
     seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PreferenceJob:
+    """What dpo and kto learn by.
+
+    Attributes:
+        beta: How dear it is to leave the base model.
+        loss: auto is sigmoid for dpo and kto for kto.
+        desirable_weight: Weight of the good answers, for kto.
+        undesirable_weight: Weight of the bad ones.
+    """
+
+    beta: float = 0.1
+    loss: PreferenceLoss = "auto"
+    desirable_weight: float = 1.0
+    undesirable_weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutJob:
+    """What grpo samples and judges.
+
+    Attributes:
+        generations: Answers sampled for each prompt, compared with each other.
+        completion_tokens: Longest answer.
+        temperature: Of the sampling.
+        beta: Weight of the distance to the base model; 0 holds no reference.
+        rewards: Names of `jobs.rewards`, `package.module:function` or `/path/file.py:function`; they are added up.
+    """
+
+    generations: int = 8
+    completion_tokens: int = 256
+    temperature: float = 1.0
+    beta: float = 0.0
+    rewards: tuple[str, ...] = ("exact_match",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +202,8 @@ class JobSpec:
     quantization: Literal["none", "8bit", "4bit"] = "none"
     task: Task = "sft"
     train: TrainJob = field(default_factory=lambda: TrainJob(epochs=1.0))
+    preference: PreferenceJob = PreferenceJob()
+    rollout: RolloutJob = RolloutJob()
     evaluate: EvaluateJob = EvaluateJob()
     output: OutputJob = OutputJob()
     limits: LimitsJob = LimitsJob()
@@ -218,7 +268,11 @@ def _rules(job: JobSpec) -> list[tuple[str, bool]]:
         "train.epochs": train.epochs,
         "method.rank": method.rank,
         "method.alpha": method.alpha,
+        "method.virtual_tokens": method.virtual_tokens,
         "data.labels": job.data.labels,
+        "preference.beta": job.preference.beta,
+        "rollout.completion_tokens": job.rollout.completion_tokens,
+        "rollout.temperature": job.rollout.temperature,
         "evaluate.samples": job.evaluate.samples,
         "evaluate.every_steps": job.evaluate.every_steps,
         "evaluate.every_s": job.evaluate.every_s,
@@ -234,4 +288,22 @@ def _rules(job: JobSpec) -> list[tuple[str, bool]]:
         ("method.dropout: must be in [0, 1)", not 0 <= method.dropout < 1),
         ("limits.cap_usd: needs limits.usd_per_hour", limits.cap_usd is not None and not limits.usd_per_hour),
         ("quantization: a full fine-tuning needs none", method.kind == "full" and job.quantization != "none"),
+        *_task_rules(job),
     ]
+
+
+def _task_rules(job: JobSpec) -> list[tuple[str, bool]]:
+    rows = job.train.micro_batch * job.train.grad_accum
+    kto = job.task == "kto" and job.preference.loss in ("auto", "kto")
+    generations = job.rollout.generations
+    return [
+        ("train.micro_batch: kto compares the rows of a micro-batch, so it needs 2", kto and rows < 2),
+        (f"preference.loss: {job.preference.loss} is no loss of task {job.task}", not _loss_fits(job)),
+        ("rollout.generations: at least 2 answers are compared", job.task == "grpo" and generations < 2),
+        ("rollout.rewards: at least one", job.task == "grpo" and not job.rollout.rewards),
+    ]
+
+
+def _loss_fits(job: JobSpec) -> bool:
+    allowed = {"dpo": ("sigmoid", "hinge", "ipo"), "kto": ("kto", "apo_zero_unpaired")}
+    return job.task not in allowed or job.preference.loss in ("auto", *allowed[job.task])

@@ -1,16 +1,21 @@
-"""Builds the trainer: TRL's for supervised fine-tuning, that of transformers for classification."""
+"""Builds the trainer of a job's task, and lets a pulse hear of its steps."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jobs.data import Examples
+from jobs.ingredients import Ingredients
+from jobs.model import adapter_config
+from jobs.preference import build_dpo, build_kto, build_reward
 from jobs.pulse import Pulse
-from jobs.spec import JobSpec
-from jobs.tokens import TokenCounter
+from jobs.rollout import build_grpo
+from jobs.spec import JobSpec, Task
+from jobs.supervised import build_classification, build_sft
+from jobs.training import Training
+from providers.errors import UsageError
 
 _OPTIMIZERS = {
     "adamw": "adamw_torch",
@@ -24,53 +29,49 @@ _OPTIMIZERS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Training:
-    """A trainer with what goes with it.
-
-    Attributes:
-        trainer: TRL's or transformers' trainer.
-        eval_rows: Tokenised held-out rows, None if there are none.
-        tokens: Counts the tokens trained on.
-    """
-
-    trainer: Any
-    eval_rows: Any
-    tokens: TokenCounter
+_BUILDERS: dict[Task, Callable[[Ingredients], Training]] = {
+    "sft": build_sft,
+    "classification": build_classification,
+    "dpo": build_dpo,
+    "reward": build_reward,
+    "kto": build_kto,
+    "grpo": build_grpo,
+}
 
 
 def build_training(job: JobSpec, model: Any, tokenizer: Any, examples: Examples, output: Path) -> Training:
-    """Tokenise the examples and build the trainer; it logs nothing and saves when a callback asks it to."""
+    """Put the adapter on, tokenise the examples and build the trainer; it saves when a callback asks it to.
+
+    Raises:
+        UsageError: The method's targets do not exist in the model, or the task cannot use what the job says.
+    """
     from datasets import Dataset, disable_progress_bars
 
     disable_progress_bars()
-    train = Dataset.from_list(examples.train)
-    held_out = Dataset.from_list(examples.eval) if examples.eval else None
-    build = _build_classification if job.task == "classification" else _build_sft
-    trainer = build(job, model, tokenizer, train, held_out, output)
-    trainer.create_model_card = lambda *_, **__: None  # ours is written at export
-    _remove_printers(trainer)
-    trainer.data_collator = tokens = TokenCounter(trainer.data_collator)
-    return Training(trainer, trainer.eval_dataset, tokens)
-
-
-def _build_sft(job: JobSpec, model: Any, tokenizer: Any, train: Any, held_out: Any, output: Path) -> Any:
-    from trl import SFTConfig, SFTTrainer
-
-    settings = SFTConfig(
-        max_length=job.train.sequence_length,
-        packing=job.train.packing,
-        # without flash attention, rows packed with document boundaries would see each other all the same
-        packing_strategy="bfd" if job.train.attention == "flash" else "wrapped",
-        eval_packing=False,
-        **_common(job, output),
+    parts = Ingredients(
+        job=job,
+        model=model,
+        tokenizer=tokenizer,
+        adapter=adapter_config(job, model),
+        train=Dataset.from_list(examples.train),
+        eval=Dataset.from_list(examples.eval) if examples.eval else None,
+        settings=_common(job, output),
     )
-    trainer = SFTTrainer(
-        model=model, args=settings, train_dataset=train, eval_dataset=held_out, processing_class=tokenizer
-    )
+    training = _built(parts)
     if job.quantization != "none":
-        _keep_adapter_fp32(trainer.model)
-    return trainer
+        _keep_adapter_fp32(training.trainer.model)
+    training.trainer.create_model_card = lambda *_, **__: None  # ours is written at export
+    _remove_printers(training.trainer)
+    return training
+
+
+def _built(parts: Ingredients) -> Training:
+    try:
+        return _BUILDERS[parts.job.task](parts)
+    except ValueError as error:
+        if "arget" in str(error) and "modules" in str(error):  # PEFT has no error of its own for these
+            raise UsageError(f"method.targets: {error}", code="bad_targets", path="method.targets") from error
+        raise
 
 
 def _keep_adapter_fp32(model: Any) -> None:
@@ -80,26 +81,6 @@ def _keep_adapter_fp32(model: Any) -> None:
     for weight in model.parameters():
         if weight.requires_grad:
             weight.data = weight.data.to(torch.float32)
-
-
-def _build_classification(
-    job: JobSpec, model: Any, tokenizer: Any, train: Any, held_out: Any, output: Path
-) -> Any:
-    from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
-
-    def tokenize(batch: dict[str, list[Any]]) -> dict[str, Any]:
-        rows = tokenizer(batch["text"], truncation=True, max_length=job.train.sequence_length)
-        return {**rows, "labels": batch["label"]}
-
-    names = ["text", "label"]
-    return Trainer(
-        model=model,
-        args=TrainingArguments(**_common(job, output)),
-        train_dataset=train.map(tokenize, batched=True, remove_columns=names),
-        eval_dataset=held_out.map(tokenize, batched=True, remove_columns=names) if held_out else None,
-        processing_class=tokenizer,
-        data_collator=DataCollatorWithPadding(tokenizer),
-    )
 
 
 def _common(job: JobSpec, output: Path) -> dict[str, Any]:

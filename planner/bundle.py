@@ -63,9 +63,10 @@ def build_bundle(target: Path, job: JobSpec, inputs: Mapping[str, Path] | None =
     return Bundle(target, digest)
 
 
-def worker_extras(uris: Iterable[str]) -> tuple[str, ...]:
-    """Our extras that a worker needs which writes to these URIs."""
-    return ("train", "s3") if any(uri.startswith("s3://") for uri in uris) else ("train",)
+def worker_extras(uris: Iterable[str], quantization: str = "none") -> tuple[str, ...]:
+    """Our extras that a worker needs which writes to these URIs and trains on a base quantised so."""
+    s3 = ("s3",) if any(uri.startswith("s3://") for uri in uris) else ()
+    return ("train", *s3, *(("quantised",) if quantization != "none" else ()))
 
 
 def worker_requirements(extras: Iterable[str] = ("train",)) -> list[str]:
@@ -118,7 +119,7 @@ def _write(directory: Path, files: dict[str, bytes], digest: str, job: JobSpec) 
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_bytes(body)
     uris = (job.checkpoints.uri, job.output.uri or "")
-    requirements = worker_requirements(worker_extras(uris))
+    requirements = worker_requirements(worker_extras(uris, job.quantization))
     (directory / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
     (directory / _DIGEST_FILE).write_text(digest + "\n", encoding="ascii")
     (directory / _JOB_FILE).write_text(job.to_json(), encoding="utf-8")

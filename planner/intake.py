@@ -113,6 +113,7 @@ def _base_setup(spec: FineTuneSpec, arch: ModelArchitecture, job: Job) -> Traini
         attention="sdpa" if train.attention == "auto" else train.attention,
         fused_loss=train.fused_loss,
         labels=spec.data.labels,
+        generated_tokens=spec.rollout.completion_tokens,
     )
 
 
@@ -133,6 +134,7 @@ def _adapter(spec: FineTuneSpec) -> Adapter | None:
         kind=names.get(kind, kind),
         rank=spec.method.rank,
         targets=(targets,) if isinstance(targets, str) else targets,
+        virtual_tokens=spec.method.virtual_tokens,
     )
 
 

@@ -167,8 +167,15 @@ def _steps(spec: FineTuneSpec, train: DataFacts, lengths: Lengths, assumptions: 
     if spec.train.packing:
         longest = spec.train.sequence_length
         rows = math.ceil(samples * lengths.cut(longest).mean / longest)
-    per_epoch = math.ceil(rows / spec.train.global_batch)
+    per_epoch = math.ceil(rows * _batch_items(spec) / spec.train.global_batch)
     return max(math.ceil(per_epoch * (spec.train.epochs or 1.0)), 1)
+
+
+def _batch_items(spec: FineTuneSpec) -> int:
+    """What one example counts in a batch: grpo learns from each of its answers, kto takes a pair apart."""
+    if spec.task == "grpo":
+        return spec.rollout.generations
+    return 2 if spec.task == "kto" and spec.data.format == "preference" else 1
 
 
 def _eval_rows(spec: FineTuneSpec, held_out: DataFacts) -> int:

@@ -14,6 +14,8 @@ from jobs.spec import (
     MethodJob,
     ModelJob,
     OutputJob,
+    PreferenceJob,
+    RolloutJob,
     TrainJob,
 )
 from planner.candidates import Candidate
@@ -55,8 +57,10 @@ def job_document(
         checkpoints=_checkpoints(spec, checkpoint_uri),
         method=_method(spec),
         quantization=spec.effective_quantization(),  # type: ignore[arg-type]
-        task=spec.task,  # type: ignore[arg-type]
+        task=spec.task,
         train=_train(spec, candidate),
+        preference=_preference(spec),
+        rollout=_rollout(spec, base_dir),
         evaluate=_evaluate(spec),
         output=OutputJob(None if spec.output.uri is None else as_uri(spec.output.uri, base_dir)),
     )
@@ -75,14 +79,36 @@ def as_uri(text: str, base_dir: Path) -> str:
 def _data(spec: FineTuneSpec, base_dir: Path) -> DataJob:
     train = data_ref(base_dir, spec.data.train or "").value
     held_out = None if spec.data.eval is None else data_ref(base_dir, spec.data.eval).value
-    return DataJob(train=train, eval=held_out, format=spec.data.format, labels=spec.data.labels)  # type: ignore[arg-type]
+    return DataJob(train=train, eval=held_out, format=spec.data.format, labels=spec.data.labels)
 
 
 def _method(spec: FineTuneSpec) -> MethodJob:
     method = spec.method
     targets = (method.targets,) if isinstance(method.targets, str) else method.targets
     kind = _KINDS.get(method.kind, method.kind)
-    return MethodJob(kind=kind, rank=method.rank, alpha=method.alpha, dropout=method.dropout, targets=targets)  # type: ignore[arg-type]
+    return MethodJob(
+        kind=kind,  # type: ignore[arg-type]
+        rank=method.rank,
+        alpha=method.alpha,
+        dropout=method.dropout,
+        targets=targets,
+        virtual_tokens=method.virtual_tokens,
+    )
+
+
+def _preference(spec: FineTuneSpec) -> PreferenceJob:
+    return PreferenceJob(**spec.preference.model_dump())
+
+
+def _rollout(spec: FineTuneSpec, base_dir: Path) -> RolloutJob:
+    rewards = tuple(_reward(text, base_dir) for text in spec.rollout.rewards)
+    return RolloutJob(**{**spec.rollout.model_dump(), "rewards": rewards})
+
+
+def _reward(text: str, base_dir: Path) -> str:
+    """A file is named by its whole path, since the worker does not run in the spec's directory."""
+    place, _, function = text.rpartition(":")
+    return f"{Path(base_dir, place).absolute()}:{function}" if place.endswith(".py") else text
 
 
 def _train(spec: FineTuneSpec, candidate: Candidate) -> TrainJob:
@@ -104,6 +130,7 @@ def _train(spec: FineTuneSpec, candidate: Candidate) -> TrainJob:
         precision=train.precision,  # type: ignore[arg-type]
         gradient_checkpointing=candidate.gradient_checkpointing,
         attention=train.attention,
+        fused_loss=train.fused_loss,
         seed=train.seed,
     )
 
@@ -111,7 +138,7 @@ def _train(spec: FineTuneSpec, candidate: Candidate) -> TrainJob:
 def _evaluate(spec: FineTuneSpec) -> EvaluateJob:
     every = None if spec.evaluate.every is None else parse_every(spec.evaluate.every)
     return EvaluateJob(
-        metric=spec.evaluate.metric,  # type: ignore[arg-type]
+        metric=spec.evaluate.metric,
         samples=spec.evaluate.samples,
         every_steps=None if every is None else every.steps,
         every_s=None if every is None else every.seconds,

@@ -191,7 +191,8 @@ def _files(spec: FineTuneSpec, base_dir: Path) -> Iterator[Finding]:
 
 
 def _software(spec: FineTuneSpec) -> Iterator[Finding]:
-    extras = worker_extras(uri for uri in (spec.checkpoints.uri, spec.output.uri) if uri)
+    uris = (uri for uri in (spec.checkpoints.uri, spec.output.uri) if uri)
+    extras = worker_extras(uris, spec.effective_quantization())
     missing = missing_requirements(extras)
     if missing:
         message = f"training on this machine needs {', '.join(missing)}"

@@ -39,12 +39,14 @@ from planner.spec_types import (
     version,
 )
 
-AdapterKind = Literal["full", "lora", "qlora", "dora", "qdora", "rslora"]
+AdapterKind = Literal[
+    "full", "lora", "qlora", "dora", "qdora", "rslora", "ia3", "loha", "vera", "prompt_tuning"
+]
 TaskKind = Literal["sft", "classification", "dpo", "reward", "kto", "grpo"]
 Quantization = Literal["none", "8bit", "4bit", "fp8"]
 MarketChoice = Literal["spot", "on_demand", "reserved"]
 Objective = Literal["cheapest", "fastest", "fastest_within_budget", "best_value", "cheapest_by_deadline"]
-Metric = Literal["loss", "perplexity", "exact_match", "accuracy", "f1", "reward_margin"]
+Metric = Literal["loss", "perplexity", "exact_match", "accuracy", "f1", "reward_margin", "reward"]
 
 
 class ModelSection(Section):
@@ -70,6 +72,10 @@ class MethodSection(Section):
         default="all-linear", description="Module names, or all-linear, or attention (q, k, v, o)"
     )
 
+    virtual_tokens: int = Field(
+        default=20, ge=1, le=10**4, description="Learned tokens before each row, for prompt_tuning"
+    )
+
     def effective_alpha(self) -> float:
         """The adapter scale with its default filled in."""
         return self.alpha if self.alpha is not None else 2.0 * self.rank
@@ -82,9 +88,9 @@ class DataSection(Section):
         default=None, description="File (jsonl, csv, parquet, txt), hub data set, s3:// or https:// URI"
     )
     eval: Text | None = Field(default=None, description="Held-out examples, same format")
-    format: Literal["auto", "prompt_completion", "messages", "text", "label", "preference", "prompt"] = Field(
-        default="auto", description="What an example looks like; auto looks at its keys"
-    )
+    format: Literal[
+        "auto", "prompt_completion", "messages", "text", "label", "preference", "unpaired", "prompt"
+    ] = Field(default="auto", description="What an example looks like; auto looks at its keys")
     samples: int | None = Field(
         default=None, ge=1, le=10**12, description="Training examples, if the file is not here"
     )
@@ -137,6 +143,36 @@ class TrainSection(Section):
         default=False, description="Loss computed in chunks (Liger, chunked cross-entropy)"
     )
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
+
+
+class PreferenceSection(Section):
+    """What dpo and kto learn by."""
+
+    beta: float = Field(default=0.1, gt=0, le=10**3, description="How dear it is to leave the base model")
+    loss: Literal["auto", "sigmoid", "hinge", "ipo", "kto", "apo_zero_unpaired"] = Field(
+        default="auto", description="auto is sigmoid for dpo and kto for kto"
+    )
+    desirable_weight: float = Field(default=1.0, gt=0, le=10**6, description="Of good answers, for kto")
+    undesirable_weight: float = Field(default=1.0, gt=0, le=10**6, description="Of bad answers, for kto")
+
+
+class RolloutSection(Section):
+    """What grpo samples and judges; then `train.global_batch` counts answers."""
+
+    generations: int = Field(default=8, ge=2, le=10**4, description="Answers sampled for each prompt")
+    completion_tokens: int = Field(default=256, ge=1, le=10**7, description="Longest answer")
+    temperature: float = Field(default=1.0, gt=0, le=100, description="Of the sampling")
+    beta: float = Field(
+        default=0.0,
+        ge=0,
+        le=10**3,
+        description="Weight of the distance to the base model; 0 holds no reference",
+    )
+    rewards: SomeTexts = Field(
+        default=("exact_match",),
+        description="exact_match, contains_answer, last_number (against each example's `answer`), "
+        "file.py:function or package.module:function; they are added up",
+    )
 
 
 class EvaluateSection(Section):
@@ -269,6 +305,10 @@ class FineTuneSpec(Section):
     task: TaskKind = "sft"
     data: Annotated[DataSection, keyed("train", DataSection)] = Field(default_factory=DataSection)
     train: Annotated[TrainSection, or_empty(TrainSection)] = Field(default_factory=TrainSection)
+    preference: Annotated[PreferenceSection, or_empty(PreferenceSection)] = Field(
+        default_factory=PreferenceSection
+    )
+    rollout: Annotated[RolloutSection, or_empty(RolloutSection)] = Field(default_factory=RolloutSection)
     evaluate: Annotated[EvaluateSection, or_empty(EvaluateSection)] = Field(default_factory=EvaluateSection)
     goal: Annotated[GoalSection, or_empty(GoalSection)] = Field(default_factory=GoalSection)
     where: Annotated[WhereSection, or_empty(WhereSection)] = Field(default_factory=WhereSection)

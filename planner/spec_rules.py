@@ -22,15 +22,16 @@ _METRICS = {
     "dpo": ("loss", "reward_margin", "accuracy"),
     "reward": ("loss", "reward_margin", "accuracy"),
     "kto": ("loss", "reward_margin"),
-    "grpo": ("loss", "exact_match"),
+    "grpo": ("reward", "exact_match"),
 }
+_LOSSES = {"dpo": ("sigmoid", "hinge", "ipo"), "kto": ("kto", "apo_zero_unpaired")}
 _FORMATS = {
     "sft": ("prompt_completion", "messages", "text"),
     "classification": ("label",),
     "dpo": ("preference",),
     "reward": ("preference",),
-    "kto": ("preference",),
-    "grpo": ("prompt",),
+    "kto": ("unpaired", "preference"),
+    "grpo": ("prompt", "prompt_completion"),
 }
 
 
@@ -106,6 +107,25 @@ def _batches(spec: FineTuneSpec) -> Iterator[Finding]:
         )
 
 
+def _preferences(spec: FineTuneSpec) -> Iterator[Finding]:
+    allowed = _LOSSES.get(spec.task, ())
+    loss = spec.preference.loss
+    if loss not in ("auto", *allowed):
+        hint = f"losses of task {spec.task} are {', '.join(allowed)}" if allowed else "leave it out"
+        yield _conflict("preference.loss", f"{loss} is no loss of task {spec.task}", hint)
+    if spec.task == "kto" and loss in ("auto", "kto") and spec.train.micro_batch == 1:
+        message = "kto compares the examples of a micro-batch with each other, so one alone is not enough"
+        yield _conflict("train.micro_batch", message, "write 2 or more, or use loss apo_zero_unpaired")
+
+
+def _groups(spec: FineTuneSpec) -> Iterator[Finding]:
+    size = spec.rollout.generations
+    if spec.task == "grpo" and spec.train.global_batch % size:
+        message = f"{spec.train.global_batch} answers do not make whole groups of {size}"
+        hint = "make it a multiple of rollout.generations, which are the answers to one prompt"
+        yield _conflict("train.global_batch", message, hint)
+
+
 def _secrets(spec: FineTuneSpec) -> Iterator[Finding]:
     hint = "list the name under environment.secrets and set it where you run `plan`"
     for name in spec.environment.env:
@@ -135,6 +155,6 @@ def _object_stores(spec: FineTuneSpec) -> Iterator[Finding]:
 
 
 _RULES: tuple[Rule, ...] = (
-    _length, _deadline, _objective, _quantization, _metric, _format, _batches, _secrets,
-    _object_stores,
+    _length, _deadline, _objective, _quantization, _metric, _format, _batches, _preferences, _groups,
+    _secrets, _object_stores,
 )  # fmt: skip

@@ -24,7 +24,7 @@ name: @NAME@
 model: @MODEL@              # Hugging Face id, or a directory with config.json
 
 method:
-  kind: lora                # full, lora, qlora (lora on a 4-bit base), dora, rslora
+  kind: lora                # full, lora, qlora (lora on a 4-bit base), dora, rslora, ia3, ...
   rank: 16
   # alpha: 32               # default 2 x rank
   targets: all-linear       # or attention, or [q_proj, v_proj]
@@ -35,7 +35,7 @@ task: sft                   # sft, classification, dpo, reward, kto, grpo
 data:
 @DATA@
   # eval: eval.jsonl        # held-out examples, same format
-  # format: auto            # prompt_completion, messages, text, label, preference, prompt
+  # format: auto            # prompt_completion, messages, text, label, preference, ...
 
 train:
   epochs: 1                 # or steps: 1000
@@ -44,6 +44,9 @@ train:
   global_batch: 16          # examples between optimizer steps, over all GPUs
   micro_batch: auto         # examples a GPU holds at once
   learning_rate: 2e-4
+
+# preference: {beta: 0.1}   # for dpo and kto
+# rollout: {generations: 8, completion_tokens: 256, rewards: [exact_match]}  # for grpo
 
 # evaluate:
 #   metric: auto            # measured on the base and on the tuned model

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from planner.errors import Finding
 from planner.spec import FineTuneSpec
 
-_TASKS = ("sft", "classification")
-_METHODS = ("full", "lora", "dora", "rslora")
+_ON_QUANTISED = ("lora", "qlora", "rslora", "dora", "qdora")
 _OPTIMIZERS = ("adamw", "adamw_fused", "adafactor", "sgd")
 
 
@@ -38,20 +37,17 @@ def _estimating(spec: FineTuneSpec) -> Iterator[Finding]:
 
 
 def _training(spec: FineTuneSpec) -> Iterator[Finding]:
-    if spec.task not in _TASKS:
-        yield _not_yet("task", f"launching task {spec.task}", f"tasks that run are {', '.join(_TASKS)}")
-    if spec.method.kind not in _METHODS:
-        hint = f"methods that run are {', '.join(_METHODS)}"
-        yield _not_yet("method.kind", f"launching method {spec.method.kind}", hint)
-    if spec.effective_quantization() != "none" and spec.method.kind not in ("qlora", "qdora"):
-        yield _not_yet("quantization", f"launching on a {spec.quantization} base", "leave quantization out")
+    quantization = spec.effective_quantization()
+    if quantization == "fp8":
+        yield _not_yet("quantization", "launching on an fp8 base", "use 4bit or 8bit")
+    if quantization != "none" and spec.method.kind not in _ON_QUANTISED:
+        hint = f"methods that run on a quantised base are {', '.join(_ON_QUANTISED)}"
+        yield _not_yet("method.kind", f"launching {spec.method.kind} on a quantised base", hint)
     if spec.train.optimizer not in _OPTIMIZERS:
         hint = f"optimizers that run are {', '.join(_OPTIMIZERS)}"
         yield _not_yet("train.optimizer", f"launching with {spec.train.optimizer}", hint)
     if spec.train.precision == "fp8":
         yield _not_yet("train.precision", "launching with fp8", "use bf16")
-    if spec.train.fused_loss:
-        yield _not_yet("train.fused_loss", "launching with a fused loss", "set it to false")
     if spec.goal.metric is not None:
         yield _not_yet("goal.metric", "stopping at a metric", "leave it out")
 
@@ -61,6 +57,9 @@ def _surroundings(spec: FineTuneSpec, infra: str) -> Iterator[Finding]:
         yield _not_yet("track", f"tracking with {spec.track}", "leave it out")
     if spec.notify:
         yield _not_yet("notify", "notifying", "leave it out")
+    if infra != "local" and any(".py:" in reward for reward in spec.rollout.rewards):
+        hint = "put it into a package under environment.packages, as package.module:function"
+        yield _not_yet("rollout.rewards", "a reward in a file of this machine on rented machines", hint)
     for key in ("image", "python", "packages", "setup") if infra == "local" else ("image",):
         if getattr(spec.environment, key):
             where = "on this machine" if infra == "local" else "on rented machines"

@@ -21,6 +21,7 @@ class Adapter:
         targets: Module names as in PEFT, or ("all-linear",) or ("attention",).
         fp32: Whether PEFT keeps the adapter's weights in fp32 (its default under mixed precision).
         dropout: Whether the adapter's input is dropped out, which keeps a copy and a mask for each module.
+        virtual_tokens: Learned embeddings before each row, for prompt_tuning.
     """
 
     kind: str
@@ -28,6 +29,7 @@ class Adapter:
     targets: tuple[str, ...]
     fp32: bool = True
     dropout: bool = False
+    virtual_tokens: int = 20
 
 
 def adapter_targets(arch: ModelArchitecture, adapter: Adapter) -> tuple[LinearShape, ...]:
@@ -48,18 +50,34 @@ def _targets(arch: ModelArchitecture, targets: tuple[str, ...]) -> tuple[LinearS
 
 @lru_cache(maxsize=512)
 def adapter_parameters(arch: ModelArchitecture, adapter: Adapter) -> int:
-    """Trainable parameters: r (inputs + outputs) a module, and a magnitude vector more for DoRA.
+    """Trainable parameters, as PEFT has them: the sum of `_of_module` over the targets.
 
-    Short names (q, k, v, o, gate, up, down) mean the family's own modules.
+    Short names (q, k, v, o, gate, up, down) mean the family's own modules. Prompt tuning learns a vector of the
+    hidden width for each virtual token, whatever the targets.
 
     >>> from planner.architecture import load_architecture
     >>> adapter_parameters(load_architecture("llama-7b"), Adapter("lora", 8, ("q_proj", "v_proj")))
     4194304
     """
-    total = 0
-    for shape in adapter_targets(arch, adapter):
-        one = adapter.rank * (shape.inputs + shape.outputs)
-        if "dora" in adapter.kind:
-            one += shape.outputs
-        total += shape.count * one
-    return total
+    if adapter.kind == "prompt_tuning":
+        return adapter.virtual_tokens * arch.hidden
+    return sum(
+        shape.count * _of_module(adapter, shape, LAYOUTS[arch.layout].down)
+        for shape in adapter_targets(arch, adapter)
+    )
+
+
+def _of_module(adapter: Adapter, shape: LinearShape, down: str) -> int:
+    """Parameters on one module: r (inputs + outputs) for LoRA, and a magnitude of each output more for DoRA.
+
+    LoHa multiplies two such products. VeRA learns only a scale of each rank and each output. IA3 scales the
+    outputs, and the inputs of the feed-forward block's second map.
+    """
+    plain = adapter.rank * (shape.inputs + shape.outputs)
+    if adapter.kind == "loha":
+        return 2 * plain
+    if adapter.kind == "vera":
+        return adapter.rank + shape.outputs
+    if adapter.kind == "ia3":
+        return shape.inputs if shape.role != "attention" and shape.name == down else shape.outputs
+    return plain + shape.outputs if "dora" in adapter.kind else plain

@@ -133,6 +133,7 @@ def test_axolotl_qlora(run_plan: RunPlan) -> None:
         "alpha": 16,
         "dropout": 0.05,
         "targets": "all-linear",
+        "virtual_tokens": 20,
     }
     train = spec["train"]
     assert (train["global_batch"], train["micro_batch"], train["epochs"]) == (16, 2, 4)

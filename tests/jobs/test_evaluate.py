@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from jobs.console import duration
-from jobs.evaluate import f1_score, metric_of
+from jobs.evaluate import metric_of
+from jobs.measures import f1_score
 from jobs.pulse import step_quantiles
 from jobs.spec import EvaluateJob
 from providers.errors import UsageError

@@ -104,7 +104,10 @@ SETTINGS = {
         {"attention": "eager", "optimizer": "adafactor", "scheduler": "constant"},
         {"method": MethodJob("lora", 4, targets=("attention",))},
     ),
-    "linear": ({"attention": "sdpa", "optimizer": "lion", "scheduler": "linear"}, {}),
+    "linear": (
+        {"attention": "sdpa", "optimizer": "lion", "scheduler": "linear", "fused_loss": True},
+        {},
+    ),
 }
 
 

@@ -67,6 +67,10 @@ def _serve() -> None:
     import peft  # noqa: F401
     import torch
     import transformers  # noqa: F401
+    import trl.trainer.dpo_trainer
+    import trl.trainer.grpo_trainer
+    import trl.trainer.kto_trainer
+    import trl.trainer.reward_trainer
     import trl.trainer.sft_trainer  # noqa: F401
 
     torch.set_num_threads(1)

@@ -1,0 +1,72 @@
+"""Trainers that learn from preferences: dpo, reward models and kto."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jobs.ingredients import Ingredients
+from jobs.preference_measures import pair_measure, reference_of, score_measure, unpaired_measure
+from jobs.training import Training, counted
+
+
+def build_dpo(of: Ingredients) -> Training:
+    """Pairs of a better and a worse answer, against the base model as it was."""
+    from trl import DPOConfig, DPOTrainer
+
+    preference = of.job.preference
+    settings = DPOConfig(
+        max_length=of.job.train.sequence_length,
+        beta=preference.beta,
+        loss_type="sigmoid" if preference.loss == "auto" else preference.loss,
+        disable_dropout=not of.job.method.dropout,
+        **of.settings,
+    )
+    trainer = DPOTrainer(args=settings, **of.of_trl())
+    return counted(trainer, pair_measure(preference, reference_of(trainer)))
+
+
+def build_reward(of: Ingredients) -> Training:
+    """A model with one output that scores the better answer of a pair higher."""
+    from trl import RewardConfig, RewardTrainer
+
+    settings = RewardConfig(
+        max_length=of.job.train.sequence_length,
+        disable_dropout=not of.job.method.dropout,
+        **of.settings,
+    )
+    return counted(RewardTrainer(args=settings, **of.of_trl()), score_measure())
+
+
+def build_kto(of: Ingredients) -> Training:
+    """Single answers that are good or bad; pairs are taken apart.
+
+    The trainer reads its rows in order, since each is compared with its neighbour's answer: they are shuffled
+    once, by the job's seed.
+    """
+    from trl import KTOConfig, KTOTrainer
+
+    preference = of.job.preference
+    settings = KTOConfig(
+        max_length=of.job.train.sequence_length,
+        beta=preference.beta,
+        loss_type="kto" if preference.loss == "auto" else preference.loss,
+        desirable_weight=preference.desirable_weight,
+        undesirable_weight=preference.undesirable_weight,
+        disable_dropout=not of.job.method.dropout,
+        **of.settings,
+    )
+    shared = of.of_trl()
+    shared["train_dataset"] = _unpaired(of.train).shuffle(seed=of.job.train.seed)
+    shared["eval_dataset"] = _unpaired(of.eval) if of.eval is not None else None
+    trainer = KTOTrainer(args=settings, **shared)
+    return counted(trainer, unpaired_measure(preference, reference_of(trainer)))
+
+
+def _unpaired(rows: Any) -> Any:
+    from trl.data_utils import extract_prompt, unpair_preference_dataset
+
+    if "chosen" not in rows.column_names:
+        return rows
+    if "prompt" not in rows.column_names:
+        rows = rows.map(extract_prompt)
+    return unpair_preference_dataset(rows)

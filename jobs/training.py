@@ -1,0 +1,47 @@
+"""A trainer with what goes with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from jobs.evaluate import Measure
+from jobs.tokens import TokenCounter
+
+
+class Counter(Protocol):
+    """Counts what was trained on."""
+
+    @property
+    def real(self) -> int:
+        """Tokens, padding not counted."""
+
+    @property
+    def padded(self) -> int:
+        """Tokens with padding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """A trainer with what goes with it.
+
+    Attributes:
+        trainer: TRL's or transformers' trainer.
+        eval_rows: Held-out rows as `collate` takes them, None if there are none.
+        tokens: Counts the tokens trained on.
+        measure: Scores held-out rows.
+        collate: Makes a batch of held-out rows.
+    """
+
+    trainer: Any
+    eval_rows: Any
+    tokens: Counter
+    measure: Measure
+    collate: Any
+
+
+def counted(trainer: Any, measure: Measure) -> Training:
+    """A trainer whose collator counts tokens, and collates held-out rows as well."""
+    collate = trainer.data_collator
+    trainer.data_collator = tokens = TokenCounter(collate)
+    return Training(trainer, trainer.eval_dataset, tokens, measure, collate)
