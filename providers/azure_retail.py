@@ -9,17 +9,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from providers.download import download
-from providers.errors import StorageError
-from providers.price_checks import price_flags
-from providers.price_table import PriceRow
+from providers.live_prices import Asked, Place, Reading, priced
+from providers.web import unusable
 
-DEFAULT_URL = "https://prices.azure.com/api/retail/prices"
+URL = "https://prices.azure.com/api/retail/prices"
 SOURCE = "Azure Retail Prices API"
 _MOST_PAGES = 50
 
@@ -27,30 +26,29 @@ _MOST_PAGES = 50
 Prices = dict[tuple[str, str], float]
 
 
-def refreshed(
-    rows: tuple[PriceRow, ...], base_url: str, staging: Path, now: datetime, sleep: Callable[[float], None]
-) -> tuple[PriceRow, ...]:
-    """The Azure rows with today's prices, and rows for regions that are new.
-
-    A row that the API does not name keeps its price and date. Rows of other clouds are left out.
+def read(asked: Asked) -> Reading:
+    """On-demand and spot prices of all machine types that are known, in every region that has them.
 
     Raises:
         StorageError: The API could not be read, or answered something else.
         UsageError: Not an https address.
     """
-    azure = [row for row in rows if row.cloud == "azure"]
-    today = now.date().isoformat()
-    result: list[PriceRow] = []
-    for instance_type in sorted({row.instance_type for row in azure if row.instance_type}):
-        mine = {row.region: row for row in azure if row.instance_type == instance_type}
-        prices = machine_prices(instance_type, base_url, staging, sleep)
-        template = next(iter(mine.values()))
-        for region in sorted({*mine, *(region for region, _ in prices)}):
-            row = mine.get(region, template._replace(region=region))
-            if any((region, market) in prices for market in ("on_demand", "spot")):
-                row = _priced(row, prices.get((region, "on_demand")), prices.get((region, "spot")), today)
-            result.append(row)
-    return tuple(result)
+    found: dict[str, dict[Place, float]] = {"on_demand": {}, "spot": {}}
+    for instance_type in sorted(asked.machine_types()):
+        prices = machine_prices(instance_type, asked.url, asked.staging, asked.sleep)
+        for (region, market), price in prices.items():
+            if asked.regions is None or region in asked.regions:
+                found[market][Place(region, None, instance_type)] = price
+    named = found["on_demand"].keys() | found["spot"].keys()
+    # What Azure names without a spot price has none any more.
+    left = tuple(row for row in asked.rows if Place(row.region, None, row.instance_type or "") not in named)
+    given = priced(asked, found["on_demand"], "on_demand", SOURCE)
+    bids = priced(replace(asked, rows=given.rows), found["spot"], "spot", SOURCE)
+    fresh = tuple(row for row in bids.rows if Place(row.region, None, row.instance_type or "") in named)
+    return Reading(
+        (*left, *(row for row in fresh if (row.source, row.as_of) == (SOURCE, asked.today))),
+        given.fresh + bids.fresh,
+    )
 
 
 def machine_prices(
@@ -91,14 +89,14 @@ def _items(
         if not url:
             return
         if urlsplit(url).netloc != urlsplit(base_url).netloc:
-            raise _unexpected(url, "it sends us to another server")
+            raise unusable(url, "it sends us to another server")
         target.unlink(missing_ok=True)
         if download(url, target, sleep=sleep) is None:
-            raise _unexpected(url, "it does not exist")
+            raise unusable(url, "it does not exist")
         page = _page(url, target)
         yield from page["Items"]
         url = page.get("NextPageLink")
-    raise _unexpected(base_url, f"it has more than {_MOST_PAGES} pages for {instance_type}")
+    raise unusable(base_url, f"it has more than {_MOST_PAGES} pages for {instance_type}")
 
 
 def _page(url: str, target: Path) -> dict[str, Any]:
@@ -108,28 +106,6 @@ def _page(url: str, target: Path) -> dict[str, Any]:
         page = None
     items = page.get("Items") if isinstance(page, dict) else None
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise _unexpected(url, "it is not an answer of the Retail Prices API")
+        raise unusable(url, "it is not an answer of the Retail Prices API")
     known: dict[str, Any] = page
     return known
-
-
-def _unexpected(url: str, why: str) -> StorageError:
-    hint = "what was in use before stays in use"
-    return StorageError(f"cannot use {url}: {why}", code="download_failed", hint=hint)
-
-
-def _priced(row: PriceRow, on_demand: float | None, spot: float | None, today: str) -> PriceRow:
-    on_demand_flags, spot_flags = price_flags("azure", on_demand, spot, _lasting(row.on_demand_flags))
-    return row._replace(
-        on_demand_usd_per_hour=on_demand,
-        spot_usd_per_hour=spot,
-        source=SOURCE,
-        as_of=today,
-        on_demand_flags=on_demand_flags,
-        spot_flags=spot_flags,
-    )
-
-
-def _lasting(flags: str) -> list[str]:
-    """Doubts about the machine, which a new price does not end."""
-    return [flag for flag in flags.split("|") if flag in ("unknown_gpu", "memory_mismatch")]

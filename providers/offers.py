@@ -22,6 +22,8 @@ FLAGS: dict[str, str] = {
     "host_chosen": "GPUs are attached to a host machine of our choice; others are possible",
     "spot_floor": "an administrative floor, not a market price: capacity is not certain",
     "scarce": "spot costs what on-demand costs: capacity is short",
+    "region_price": "one price for the whole region: its zones differ, by up to ten times",
+    "lowest_bid": "the least that must be bid: whoever bids more takes the machine",
     "not_availability": "the source lists every GPU in every region: a row is not availability",
     "as_of_inferred": "the source has no date; this is the earliest it can be",
     "unknown_gpu": "the GPU's name is not known: memory and speed are not either",

@@ -23,6 +23,8 @@ from providers.errors import CorruptDataError, StorageError, UsageError
 from providers.offers import UNTRUSTED_FLAGS, Coverage, Market, Offer, PriceSnapshot
 
 MAGIC = "#tuneplan-prices "
+#: Stands among the on-demand flags of a row that is about the spot price alone.
+SPOT_ONLY = "spot_only"
 
 
 class PriceRow(NamedTuple):
@@ -151,14 +153,25 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def to_snapshot(snapshot_id: str, table: PriceTable) -> PriceSnapshot:
-    """Split each row into its offers: on-demand always (perhaps without a price), spot where there is one."""
+    """Split each row into its offers: on-demand (perhaps without a price) unless it is of spot alone, spot if any."""
     flags: dict[str, tuple[str, ...]] = {"": ()}
     offers: list[Offer] = []
     for row in table.rows:
-        offers.append(_offer(row, "on_demand", row.on_demand_usd_per_hour, row.on_demand_flags, flags))
+        if not is_spot_only(row):
+            offers.append(_offer(row, "on_demand", row.on_demand_usd_per_hour, row.on_demand_flags, flags))
         if row.spot_usd_per_hour is not None:
             offers.append(_offer(row, "spot", row.spot_usd_per_hour, row.spot_flags, flags))
     return PriceSnapshot(snapshot_id, tuple(offers), table.coverage, live=table.live)
+
+
+def is_spot_only(row: PriceRow) -> bool:
+    """Whether the row is about the spot price alone; the machine's on-demand price has a row of its own."""
+    return row.on_demand_flags == SPOT_ONLY
+
+
+def offers_in(rows: Iterable[PriceRow]) -> int:
+    """How many offers rows hold."""
+    return sum((not is_spot_only(row)) + (row.spot_usd_per_hour is not None) for row in rows)
 
 
 def snapshot_of(table: PriceTable) -> PriceSnapshot:

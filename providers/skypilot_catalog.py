@@ -17,7 +17,7 @@ from providers.gcp_prices import join_hosts
 from providers.offers import Coverage, PriceSnapshot
 from providers.price_checks import checked
 from providers.price_sources import CatalogFile, catalog_files
-from providers.price_table import PriceRow, PriceTable, snapshot_of
+from providers.price_table import PriceRow, PriceTable, offers_in, snapshot_of
 from providers.skypilot_rows import GpuMachine, parse_machine
 
 _COLUMNS = {"InstanceType", "AcceleratorName", "AcceleratorCount", "vCPUs", "MemoryGiB", "Price", "Region"}
@@ -131,19 +131,15 @@ def _coverage(files: list[CatalogFile], rows: Iterable[PriceRow]) -> Iterator[Co
         parts = [file for file in files if file.cloud == cloud]
         notes = dict.fromkeys(part.note for part in parts if part.note)
         complete = all(part.complete for part in parts)
-        yield Coverage(cloud, _offers(mine), complete, _oldest(mine), "; ".join(notes))
+        yield Coverage(cloud, offers_in(mine), complete, _oldest(mine), "; ".join(notes))
 
 
 def covered_again(coverage: Iterable[Coverage], cloud: str, rows: Sequence[PriceRow]) -> tuple[Coverage, ...]:
     """The coverage after all rows of one cloud were replaced by these."""
     return tuple(
-        replace(entry, rows=_offers(rows), as_of_at=_oldest(rows)) if entry.cloud == cloud else entry
+        replace(entry, rows=offers_in(rows), as_of_at=_oldest(rows)) if entry.cloud == cloud else entry
         for entry in coverage
     )
-
-
-def _offers(rows: Sequence[PriceRow]) -> int:
-    return sum(1 if row.spot_usd_per_hour is None else 2 for row in rows)
 
 
 def _oldest(rows: Sequence[PriceRow]) -> str | None:

@@ -99,6 +99,12 @@ def check_address(url: str) -> None:
         raise UsageError(f"{url} is not an https address")
 
 
+def unusable(url: str, why: str) -> StorageError:
+    """The error of an answer that cannot be used; nothing was changed by it."""
+    hint = "what was in use before stays in use"
+    return StorageError(f"cannot use {url}: {why}", code="download_failed", hint=hint)
+
+
 def ask(request: WebRequest, *, sleep: Callable[[float], None] = time.sleep) -> WebAnswer:
     """Send a request; a busy or broken server is tried again.
 

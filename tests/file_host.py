@@ -34,6 +34,7 @@ class FileHost:
 
     files: dict[str, bytes] = field(default_factory=dict)
     troubles: dict[str, Trouble] = field(default_factory=dict)
+    posts: dict[str, bytes] = field(default_factory=dict)
     requests: list[tuple[str, str | None]] = field(default_factory=list)
     strong_etags: bool = True
     content_md5: bool = False
@@ -68,6 +69,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *args: object) -> None:
         """Stay quiet."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self.host.posts.get(self.path)
+        self.host.requests.append((self.path, None))
+        if body is None:
+            return self.send_error(404)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+        return None
 
     def do_GET(self) -> None:
         host, path = self.host, self.path

@@ -166,7 +166,7 @@ def _nothing_hint(found: OfferList, snapshot: PriceSnapshot, gpus: tuple[GpuFilt
 
 def _table(answer: _Answer) -> str:
     if answer.groups is not None:
-        return _group_table(answer.groups[: answer.shown or None])
+        return _group_table(answer.groups[: answer.shown or None], answer.now)
     columns = (
         "cloud",
         "region or zone",
@@ -197,18 +197,40 @@ def _cells(offer: Offer, now: datetime) -> Iterator[str]:
     yield ", ".join(offer.flags) + posted
 
 
-def _group_table(groups: list[OfferGroup]) -> str:
-    columns = ("group", "offers", "priced", "lowest $/GPU-h", "median $/GPU-h", "lowest is")
-    rows = []
-    for group in groups:
-        low = group.lowest
-        price = None if low is None else low.price_usd_per_gpu_hour
-        where = (
-            "-" if low is None else f"{low.cloud} {low.zone or low.region} {low.instance_type} {low.market}"
-        )
-        median = usd(group.median_usd_per_gpu_hour)
-        rows.append((group.name, f"{group.offers:,}", f"{group.priced:,}", usd(price), median, where))
-    return table_text(columns, rows, columns[1:5])
+def _group_table(groups: list[OfferGroup], now: datetime) -> str:
+    columns = (
+        "group",
+        "offers",
+        "priced",
+        "median $/GPU-h",
+        "lowest $/GPU-h",
+        "$/h",
+        "age",
+        "lowest is",
+        "doubts",
+    )
+    rows = [tuple(_group_cells(group, now)) for group in groups]
+    return table_text(columns, rows, columns[1:7])
+
+
+def _group_cells(group: OfferGroup, now: datetime) -> Iterator[str]:
+    low = group.lowest
+    yield from (group.name, f"{group.offers:,}", f"{group.priced:,}", usd(group.median_usd_per_gpu_hour))
+    if low is None:
+        yield from ("unknown", "unknown", "-", "-", "-")
+        return
+    yield usd(low.price_usd_per_gpu_hour)
+    yield usd(low.price_usd_per_hour)
+    yield age_text(low.as_of_at, now)
+    yield f"{low.cloud} {low.zone or low.region} {low.instance_type} {low.market.replace('_', '-')}"
+    yield ", ".join(low.flags)
+
+
+def _shown_offers(answer: _Answer) -> Iterable[Offer]:
+    """Those in the table."""
+    if answer.groups is None:
+        return answer.offers
+    return (group.lowest for group in answer.groups[: answer.shown or None] if group.lowest is not None)
 
 
 def _footer(answer: _Answer) -> Iterator[str]:
@@ -216,7 +238,7 @@ def _footer(answer: _Answer) -> Iterator[str]:
     if answer.groups is not None:
         shown = min(answer.shown or len(answer.groups), len(answer.groups))
         yield f"shown {shown} of {len(answer.groups)} groups of {len(found.offers):,} matching offers"
-    flags = sorted({flag for offer in answer.offers for flag in offer.flags} if answer.groups is None else ())
+    flags = sorted({flag for offer in _shown_offers(answer) for flag in offer.flags})
     for flag in flags:
         yield f"{flag}: {FLAGS.get(flag, 'see the source')}"
     for board, count in answer.boards.items():

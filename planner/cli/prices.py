@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from datetime import date
 from pathlib import Path
@@ -12,13 +11,14 @@ import click
 
 from planner.cli.context import App, pass_app
 from planner.cli.output import echo_err, emit_json, output_option
+from planner.cli.price_refresh import command as refresh_command
+from planner.cli.price_refresh import table_in_use
 from planner.cli.price_text import age_span, prices_document, table_text
 from planner.price_age import age_text, price_age
 from planner.pricebook import Pricebook, cached_prices, open_pricebook
-from providers.catalog import EMBEDDED
-from providers.errors import CorruptDataError, UsageError
-from providers.price_table import PriceTable, read_table, write_table
-from providers.skypilot_catalog import ImportReport, covered_again, import_catalogs
+from providers.errors import UsageError
+from providers.price_table import write_table
+from providers.skypilot_catalog import ImportReport, import_catalogs
 
 if TYPE_CHECKING:
     from providers.hosted_catalogs import FetchedCloud
@@ -71,36 +71,7 @@ def import_(app: App, directory: Path, out: Path | None, as_of: str | None, outp
         click.echo(_import_text(path, snapshot_id, len(table.rows), report.counts))
 
 
-@command.command("refresh")
-@click.option("--url", metavar="URL", help="The API's address, if not Azure's own.")
-@output_option("table", "json")
-@pass_app
-def refresh(app: App, /, url: str | None, output: str) -> None:
-    """Ask Azure for today's prices of every machine type known; no credentials are needed.
-
-    Other clouds keep their prices. If the API cannot be read, all prices stay as they are.
-    """
-    from providers.azure_retail import DEFAULT_URL, refreshed
-
-    cache = app.directories.cache
-    staging = cache / "downloads"
-    staging.mkdir(parents=True, exist_ok=True)
-    old = _table_in_use(cache)
-    rows = refreshed(old.rows, url or DEFAULT_URL, staging, app.now(), time.sleep)
-    fresh = [row for row in rows if row.as_of == app.now().date().isoformat()]
-    others = tuple(row for row in old.rows if row.cloud != "azure")
-    table = PriceTable((*others, *rows), covered_again(old.coverage, "azure", rows))
-    snapshot_id = write_table(cached_prices(cache), table)
-    if output == "json":
-        payload = {"snapshot_id": snapshot_id, "path": str(cached_prices(cache)), "machines": len(table.rows)}
-        emit_json(
-            "prices_refresh", {**payload, "fresh": len(fresh), "kept": len(rows) - len(fresh)}, now=app.now()
-        )
-    else:
-        click.echo(
-            f"azure: {len(fresh):,} machines at today's price, {len(rows) - len(fresh):,} not named by Azure"
-        )
-        click.echo(f"snapshot {snapshot_id}")
+command.add_command(refresh_command)
 
 
 @command.command("update")
@@ -122,7 +93,7 @@ def update(app: App, /, url: str | None, clouds: tuple[str, ...], output: str) -
     report = ImportReport()
     server = CatalogServer(url or app.config.prices.url, cache / "downloads")
     table, fetched = server.fetch(tuple(cloud.lower() for cloud in clouds), app.now(), report)
-    table = merged(table, _table_in_use(cache))
+    table = merged(table, table_in_use(cache))
     snapshot_id = write_table(cached_prices(cache), table)
     _show_problems(report)
     files = [_fetched_json(cloud) for cloud in fetched]
@@ -132,15 +103,6 @@ def update(app: App, /, url: str | None, clouds: tuple[str, ...], output: str) -
     else:
         click.echo("\n".join(_fetched_text(file) for file in files))
         click.echo(_import_text(cached_prices(cache), snapshot_id, len(table.rows), report.counts))
-
-
-def _table_in_use(cache: Path) -> PriceTable:
-    """What the clouds that were not fetched keep; a damaged file is replaced, so it must not stop the update."""
-    try:
-        return read_table(open_pricebook(cache).path)[1]
-    except (CorruptDataError, UsageError) as error:
-        echo_err(f"warning: {error}: clouds that were not fetched get the embedded prices")
-        return read_table(EMBEDDED)[1]
 
 
 def _fetched_json(fetched: FetchedCloud) -> dict[str, Any]:

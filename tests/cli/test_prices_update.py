@@ -199,7 +199,7 @@ def test_a_damaged_file_in_use_is_mended_by_an_update(host: FileHost, plan_home:
 
 def test_refresh_takes_azure_from_its_api_or_changes_nothing(host: FileHost, plan_home: Path):
     def refresh() -> Result:
-        words = ["prices", "refresh", "--url", f"{host.url}/prices", "-o", "json"]
+        words = ["prices", "refresh", "azure", "--url", f"{host.url}/prices", "-o", "json"]
         return CliRunner(mix_stderr=False).invoke(cli, words, obj=App(now=lambda: NOW))
 
     refused = refresh()

@@ -10,8 +10,9 @@ from urllib.parse import quote
 
 import pytest
 
-from providers.azure_retail import machine_prices, refreshed
+from providers.azure_retail import machine_prices, read
 from providers.errors import StorageError
+from providers.live_prices import Asked, halves, joined
 from providers.price_table import PriceRow
 from tests.file_host import FileHost, file_host
 
@@ -104,9 +105,8 @@ def test_an_absent_api_is_a_failure_not_an_empty_success(host: FileHost, tmp_pat
 def test_rows_get_todays_prices_and_new_regions(host: FileHost, tmp_path: Path):
     serve(host, path_of(ND), item(90.0), item(90.0, "ND96isr H100 v5 Spot"), item(80.0, region="uksouth"))
     silent = ROW._replace(region="westus")
-    other = ROW._replace(cloud="aws")
-    rows = refreshed((ROW, silent, other), host.url + "/prices", tmp_path, NOW, lambda seconds: None)
-    east, uk, west = rows
+    asked = Asked(tuple(halves((ROW, silent))), host.url + "/prices", tmp_path, NOW)
+    east, uk, west = sorted(joined(read(asked).rows), key=lambda row: row.region)
     assert (east.on_demand_usd_per_hour, east.spot_usd_per_hour, east.spot_flags) == (90, 90, "scarce")
     assert (east.as_of, east.source) == ("2026-06-01", "Azure Retail Prices API")
     assert (uk.region, uk.on_demand_usd_per_hour, uk.spot_usd_per_hour, uk.gpus) == ("uksouth", 80, None, 8)

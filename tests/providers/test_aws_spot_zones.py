@@ -1,0 +1,91 @@
+"""Spot prices of zones, asked for with boto3 from moto's AWS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError
+from moto import mock_aws
+
+from providers import aws_spot_zones
+from providers.errors import CredentialsError, StorageError
+from providers.live_prices import Asked, halves
+from providers.price_table import PriceRow
+
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+EAST = PriceRow(
+    "aws", "us-east-1", "use1-az1", "g4dn.xlarge", "T4", 1, 16.0, 4.0, 16.0, 0.526, 0.2, "a catalog", "2026-05-20",
+    "", "",
+)  # fmt: skip
+WEST = EAST._replace(region="eu-west-1", zone="euw1-az2")
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    with mock_aws():
+        yield
+
+
+def asked(*rows: PriceRow, **fields: Any) -> Asked:
+    return Asked(tuple(halves(rows)), "", Path(), NOW, **fields)
+
+
+def test_every_zone_has_a_price_of_its_own_under_its_id(aws: None):
+    reading = aws_spot_zones.read(asked(EAST, WEST))
+    fresh = [row for row in reading.rows if row.as_of == "2026-11-25"]
+    client = boto3.client("ec2", region_name="us-east-1")
+    ids = {zone["ZoneId"] for zone in client.describe_availability_zones()["AvailabilityZones"]}
+    east = {row.zone for row in fresh if row.region == "us-east-1"}
+    assert east and east <= ids
+    assert len(fresh) == reading.fresh and {row.source for row in fresh} == {"AWS spot price history"}
+    assert all(row.spot_usd_per_hour and row.on_demand_usd_per_hour is None for row in fresh)
+    on_demand = [row for row in reading.rows if row.on_demand_usd_per_hour]
+    assert {row.as_of for row in on_demand} == {"2026-05-20"}  # those prices were not asked for
+
+
+def test_only_the_regions_named_are_asked(aws: None):
+    told: list[str] = []
+    aws_spot_zones.read(asked(EAST, WEST, regions=frozenset({"eu-west-1"}), told=told.append))
+    assert told == ["asking AWS for spot prices in eu-west-1"]
+
+
+def test_without_a_login_it_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(CredentialsError, match="no AWS credentials"):
+        aws_spot_zones.read(asked(EAST))
+
+
+@pytest.mark.parametrize(
+    ("code", "error"), [("UnauthorizedOperation", CredentialsError), ("InternalError", StorageError)]
+)
+def test_a_refusal_is_an_error_and_no_empty_success(
+    aws: None, monkeypatch: pytest.MonkeyPatch, code: str, error: type[Exception]
+):
+    def refused(*_: object) -> None:
+        raise ClientError({"Error": {"Code": code, "Message": "no"}}, "DescribeSpotPriceHistory")
+
+    monkeypatch.setattr(aws_spot_zones, "_history", refused)
+    with pytest.raises(error, match=f"in us-east-1: {code}"):
+        aws_spot_zones.read(asked(EAST))
+
+
+def test_nobody_answering_is_an_error(aws: None, monkeypatch: pytest.MonkeyPatch):
+    def nobody(*_: object) -> None:
+        raise EndpointConnectionError(endpoint_url="https://ec2.us-east-1.amazonaws.com")
+
+    monkeypatch.setattr(aws_spot_zones, "_history", nobody)
+    with pytest.raises(StorageError, match="did not answer in us-east-1"):
+        aws_spot_zones.read(asked(EAST))
