@@ -1,8 +1,8 @@
 """How far the estimates are from published runs: prints the tables of ACCURACY.md.
 
-    python benchmarks/accuracy.py                  # in sample: the shipped constants
-    python benchmarks/accuracy.py --leave-one-out  # time: each source predicted by a fit without it (20 s)
-    python benchmarks/accuracy.py --runs other.csv # runs that nobody here has seen
+    python benchmarks/accuracy.py                   # in sample: the shipped constants
+    python benchmarks/accuracy.py --runs other.csv  # runs that nobody here has seen
+    python benchmarks/leave_one_out.py              # each source predicted by a fit without it
 
 Errors: memory |predicted / measured - 1| of the metric that the source measured (allocated, reserved or NVML); time
 exp |ln(predicted / measured)| - 1 in tokens per second. Macro is the mean over sources of the source's median.
@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fit_throughput import cases, left_out, number
+from fit_throughput import number
 
 from planner.backtest import RunEstimate, UnsupportedRunError, estimate_run
 
@@ -27,8 +27,11 @@ DATA = Path(__file__).parent / "data" / "measured_runs.csv"
 GIB = 2**30
 # Rows whose truth is doubtful by the table's own remark.
 DOUBTFUL = frozenset({"variable_len", "extrapolated_from_throughput", "coarse", "upper_bound", "range_midpoint",
-                      "inconsistent_in_source", "seq_unstated", "gpu_unstated", "tps_scope_unclear"})  # fmt: skip
+                      "inconsistent_in_source", "seq_unstated", "gpu_unstated", "tps_scope_unclear",
+                      "machine4_used1", "superlinear_suspect", "gpu_label_suspect"})  # fmt: skip
+# Sources that do not say how many tokens a step holds.
 UNKNOWN_TOKENS = frozenset({"rocm-blogs", "hf-blog-zero", "hf-blog-copilot", "hf-blog-fsdp70b"})
+PLAIN_TASKS = frozenset({"", "sft", "pretrain", "qa", "classification", "ner"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class Result:
     time_error: float | None
     covered: bool | None
     verdict: tuple[str, str] | None
+    width: float | None
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -66,10 +70,11 @@ def result(row: dict[str, str], estimate: RunEstimate) -> Result:
     truth = number(row["mem_gib_norm"])
     predicted = predicted_gib(row["mem_metric"].lower(), estimate)
     rate = number(row["measured_tokens_per_s_total"])
-    time_error = covered = None
+    time_error = covered = width = None
     if step is not None and rate and dense_with_known_tokens(row):
         time_error = math.log(step.tokens_per_s_total.p50 / rate)
         covered = step.tokens_per_s_total.p10 <= rate <= step.tokens_per_s_total.p90
+        width = step.tokens_per_s_total.p90 / step.tokens_per_s_total.p10
     return Result(
         row=row,
         estimate=estimate,
@@ -78,6 +83,7 @@ def result(row: dict[str, str], estimate: RunEstimate) -> Result:
         time_error=time_error,
         covered=covered,
         verdict=decided(row, truth, memory.verdict),
+        width=width,
     )
 
 
@@ -90,7 +96,7 @@ def predicted_gib(metric: str, estimate: RunEstimate) -> float:
 
 
 def dense_with_known_tokens(row: dict[str, str]) -> bool:
-    known = row["source"] not in UNKNOWN_TOKENS and row["is_moe"] != "true"
+    known = row["source"] not in UNKNOWN_TOKENS and row["is_moe"] != "true" and row["task"] in PLAIN_TASKS
     return known and (number(row["num_nodes"]) or 1) <= 1
 
 
@@ -160,8 +166,10 @@ def summary(done: list[Result]) -> dict[str, float]:
         "time_macro_median": math.exp(macro(time)) - 1,
         "time_p90": math.exp(quantile([e for _, e in time], 0.9)) - 1,
         "interval_coverage": mean_share(covered),
+        "interval_p90_over_p10": statistics.median(r.width for r in done if r.width is not None),
         "verdict_right": sum(a == b for a, b in verdicts) / len(verdicts),
         "verdict_borderline": sum(b == "borderline" for _, b in verdicts) / len(verdicts),
+        "false_alarms": sum(v == ("fits", "oom") for v in verdicts) / sum(a == "fits" for a, _ in verdicts),
         "oom_missed": float(sum(v == ("oom", "fits") for v in verdicts)),
         "oom": float(sum(a == "oom" for a, _ in verdicts)),
     }
@@ -198,18 +206,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--runs", type=Path, default=DATA)
-    parser.add_argument("--leave-one-out", action="store_true")
     options = parser.parse_args()
-    if options.leave_one_out:
-        held = left_out(cases())
-        pairs = [(source, abs(error)) for source, errors in held.items() for error in errors]
-        print("| source left out | n | median error |\n|---|---|---|")
-        for source, errors in sorted(held.items()):
-            print(
-                f"| {source} | {len(errors)} | {percent(math.exp(statistics.median(map(abs, errors))) - 1)} |"
-            )
-        print(f"| macro | {len(pairs)} | {percent(math.exp(macro(pairs)) - 1)} |")
-        return
     done = results(read(options.runs))
     for name, value in summary(done).items():
         print(f"- {name}: {value:.3g}")

@@ -117,9 +117,9 @@ def _facts(name: str, row: dict[str, Any]) -> GpuFacts:
 
 
 def _vendor(name: str) -> str:
-    if name.startswith(("MI", "Radeon")):
+    if name.startswith(("MI", "Radeon", "RX", "W7")):
         return "amd"
-    return "intel" if name.startswith("Gaudi") else "nvidia"
+    return "intel" if name.startswith(("Gaudi", "Max", "Arc")) else "nvidia"
 
 
 #: The worker trains a smaller model on a CPU with one thread (`jobs.fine_tune`).

@@ -22,17 +22,21 @@ class Parallelism:
         data: Data-parallel ranks (shards, for fsdp and zero).
         tensor: Tensor-parallel ranks.
         pipeline: Pipeline stages.
+        context: Ranks that share one sequence.
+        expert: Ranks (of the data-parallel ones) that share one copy of all experts.
     """
 
     kind: ParallelKind = "single"
     data: int = 1
     tensor: int = 1
     pipeline: int = 1
+    context: int = 1
+    expert: int = 1
 
     @property
     def gpus_total(self) -> int:
         """GPUs in all."""
-        return self.data * self.tensor * self.pipeline
+        return self.data * self.tensor * self.pipeline * self.context
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ class TrainingSetup:
         task: sft, pretrain, classification, dpo, reward, kto, grpo, ppo.
         adapter: None for full fine-tuning.
         quantization: Of the frozen base: none, 8bit, 4bit, fp8.
-        precision: bf16, fp16, fp32, tf32, amp_bf16, amp_fp16 (fp32 master weights) or fp8.
+        precision: bf16, fp16, fp32, tf32, amp_bf16, amp_fp16 (fp32 master weights), fp8 or fp4.
         optimizer: adamw, adamw_fused, adamw_8bit, paged_adamw_32bit, paged_adamw_8bit, adafactor, lion, sgd.
         sequence_tokens: Tokens in one row (padded or packed length).
         micro_batch: Rows a GPU holds at once.
@@ -120,5 +124,6 @@ class TrainingSetup:
             self.arch, self.task, self.adapter, self.quantization, self.precision, self.optimizer,
             self.grad_accum > 1, self.gradient_checkpointing, self.attention, self.fused_loss, self.labels,
             self.framework, self.offload, parallel.kind, parallel.data, parallel.tensor, parallel.pipeline,
-            self.upcast_frozen, self.keeps_quantised_inputs, self.experts_quantised, self.loss_bytes, self.compiled,
+            parallel.context, parallel.expert, self.upcast_frozen, self.keeps_quantised_inputs,
+            self.experts_quantised, self.loss_bytes, self.compiled,
         )  # fmt: skip

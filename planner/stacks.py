@@ -38,6 +38,7 @@ _STACKS = (
     Stack("llm-foundry", fused_norm=True),
     Stack("litgpt", loss_bytes=5.0, fp32_master=False, adapter_dropout=True),
     Stack("torchtune", loss_bytes=5.0, fp32_master=False, foreach_step=False),
+    Stack("torchtitan", loss_bytes=8.0, fused_norm=True, foreach_step=False),
     Stack("megatron", loss_bytes=8.0, fused_norm=True, fused_mlp=True, foreach_step=False),
     Stack("openrlhf", foreach_step=False),
 )

@@ -27,9 +27,12 @@ CANONICAL_GPUS: dict[str, float] = {
     "A100": 40, "A100-PCIe": 40, "A100-80GB": 80, "A100-80GB-PCIe": 80, "A800-80GB": 80,
     "L4": 24, "L20": 48, "L40": 48, "L40S": 48,
     "H20": 96, "H100": 80, "H100-PCIe": 80, "H100-NVL": 94, "H800": 80, "H200": 141, "H200-NVL": 141,
-    "GH200": 96, "B200": 180, "B300": 268, "GB200": 186, "GB300": 278,
+    "GH200": 96, "B100": 180, "B200": 180, "B300": 268, "GB200": 186, "GB300": 278,
     # Workstation and consumer, NVIDIA
-    "M4000": 8, "P4000": 8, "GTX1080-Ti": 11, "RTX2080-Ti": 11, "TITAN-RTX": 24, "TITAN-V": 12,
+    "M4000": 8, "P4000": 8, "GTX1070": 8, "GTX1080": 8, "GTX1080-Ti": 11, "TITAN-X": 12, "TITAN-Xp": 12,
+    "TITAN-V": 12, "TITAN-RTX": 24, "RTX2060": 6, "RTX2070": 8, "RTX2070-Super": 8, "RTX2080": 8,
+    "RTX2080-Super": 8, "RTX2080-Ti": 11, "RTX3050": 8, "RTX3070-Ti": 8, "RTX4070-Super": 12, "RTX5060": 8,
+    "GB10": 128,
     "RTX3060": 12, "RTX3060-Ti": 8, "RTX3070": 8, "RTX3080": 10, "RTX3080-Ti": 12,
     "RTX3090": 24, "RTX3090-Ti": 24,
     "RTX4060": 8, "RTX4060-Ti": 16, "RTX4070": 12, "RTX4070-Ti": 12, "RTX4070-Ti-Super": 16, "RTX4080": 16,
@@ -40,10 +43,10 @@ CANONICAL_GPUS: dict[str, float] = {
     "RTX5880-Ada": 48, "RTX6000-Ada": 48,
     "RTXPRO4500": 32, "RTXPRO5000": 48, "RTXPRO6000": 96, "RTXPRO6000WS": 96,
     # AMD; MI250-GCD is one of the two dies of a card, which is what software sees as a GPU
-    "MI25": 16, "MI50": 16, "MI100": 32, "MI210": 64, "MI250-GCD": 64, "MI300X": 192, "MI325X": 256,
-    "MI350X": 288, "MI355X": 288, "Radeon-Pro-V520": 8,
+    "MI25": 16, "MI50": 16, "MI100": 32, "MI210": 64, "MI250-GCD": 64, "MI300A": 128, "MI300X": 192,
+    "MI325X": 256, "MI350X": 288, "MI355X": 288, "Radeon-Pro-V520": 8, "RX7900-XTX": 24, "W7900": 48,
     # Intel
-    "Gaudi": 32, "Gaudi2": 96, "Gaudi3": 128,
+    "Gaudi": 32, "Gaudi2": 96, "Gaudi3": 128, "Max-1100": 48, "Max-1550": 128, "Arc-A770": 16,
 }  # fmt: skip
 
 # Chips sold as several boards: (memory in GiB, board) -> name. The first entry is meant if nothing more is
@@ -67,6 +70,10 @@ _ALIASES: dict[str, str] = {
     "RTXPRO6000SE": "RTXPRO6000", "RTXPRO6000SERVER": "RTXPRO6000",
     "RTXPRO6000BLACKWELL": "RTXPRO6000", "RTXPRO6000BLACKWELLSERVER": "RTXPRO6000",
     "RTXPRO6000BLACKWELLWORKSTATION": "RTXPRO6000WS",
+    "TITANXPASCAL": "TITAN-X", "DGXSPARK": "GB10", "2080TI": "RTX2080-Ti", "1080TI": "GTX1080-Ti",
+    "7900XTX": "RX7900-XTX", "PROW7900": "W7900", "DATACENTERMAX1550": "Max-1550", "PVC1550": "Max-1550",
+    "DATACENTERMAX1100": "Max-1100", "ARCA770": "Arc-A770", "A770": "Arc-A770", "HPUGAUDI2": "Gaudi2",
+    "HABANAGAUDI": "Gaudi", "HABANAGAUDI2": "Gaudi2", "HABANAGAUDI3": "Gaudi3", "GAUDI1": "Gaudi",
     "HL205": "Gaudi", "GAUDIHL205": "Gaudi", "MI250": "MI250-GCD",
     "MI250X": "MI250-GCD", "MI250XGCD": "MI250-GCD",
     "PROV520": "Radeon-Pro-V520", "NONE": CPU,

@@ -29,7 +29,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "minicpm": {},
     "granite": {},
     "granitemoe": {},
-    "phimoe": {},
+    "phimoe": {"norm": "layer"},
     "helium": {},
     "ernie4_5": {"tied_embeddings": True},
     "qwen": {"layout": "qwen", "qkv_bias": True},

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 
 Row = Mapping[str, str]
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_NUMBER = re.compile(r"(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?(?:\s?([kK])\b)?")
+_KILO_TOKENS = 1024  # lengths are powers of two: 8k is 8192
 
 
 class UnsupportedRunError(ValueError):
@@ -23,9 +24,14 @@ def number(row: Row, column: str) -> float | None:
 
     >>> number({"seq_len": "500 in/ ~100 out"}, "seq_len")
     500.0
+    >>> number({"seq_len": "32k"}, "seq_len"), number({"seq_len": "32,768"}, "seq_len")
+    (32768.0, 32768.0)
     """
     match = _NUMBER.search(row.get(column) or "")
-    return float(match.group()) if match else None
+    if match is None:
+        return None
+    whole, fraction, kilo = match.groups()
+    return float(whole.replace(",", "") + (fraction or "")) * (_KILO_TOKENS if kilo else 1)
 
 
 def required(row: Row, column: str) -> int:

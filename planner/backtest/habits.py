@@ -16,37 +16,54 @@ _FRAMEWORKS = {
     "unsloth": "unsloth",
     "litgpt": "litgpt",
     "lit-gpt": "litgpt",
+    "lit gpt": "litgpt",
+    "thunder": "litgpt",
     "torchtune": "torchtune",
     "foundry": "llm-foundry",
     "composer": "llm-foundry",
+    "mosaic": "llm-foundry",
+    "torchtitan": "torchtitan",
     "megatron": "megatron",
     "nemo": "megatron",
+    "nanotron": "megatron",
+    "primus": "megatron",
     "openrlhf": "openrlhf",
     "dschat": "openrlhf",
+    "deepspeed-chat": "openrlhf",
 }
+_HUGGING_FACE = ("hf", "trl", "peft", "transformers", "accelerate", "axolotl", "factory", "hugging")
 _FUSING = frozenset({"liger", "foak", "compile", "compiled", "thunder", "fused", "true"})
 
 
 def framework_of(row: Row) -> str:
     """The stack, plain transformers where nothing else is named."""
     text = cell(row, "framework")
-    return next((name for part, name in _FRAMEWORKS.items() if part in text), "hf")
+    named = next((name for part, name in _FRAMEWORKS.items() if part in text), None)
+    if named is None and "deepspeed" in text and not any(part in text for part in _HUGGING_FACE):
+        return "deepspeed"
+    return named or "hf"
 
 
 def precision_of(row: Row, gpu: GpuFacts) -> str:
-    """One of TrainingSetup's precisions; what the GPU is best at where a row does not say."""
+    """One of TrainingSetup's precisions; what the GPU is best at where a row does not say.
+
+    From 1.7 (October 2020) to 1.11 torch ran fp32 products in TF32 on chips that have it, unasked.
+    """
     text = cell(row, "precision")
     mixed = "amp_" if "mixed" in text or "amp" in text else ""
     if "fp8" in text:
         return mixed + "fp8"
+    if "nvfp4" in text or "mxfp4" in text:
+        return "fp4"
     if "bf16" in text:
         return mixed + "bf16"
     if "tf32" in text:
         return "tf32"
     if ("fp16" in text and "fp32" not in text) or "int8" in text or text.startswith("16"):
         return mixed + "fp16"
-    if "32" in text:
-        return "fp32"
+    if "32" in text or text in ("float", "full precision", "single"):
+        old = not dated_before(row, "2020-10") and dated_before(row, "2022-07")
+        return "tf32" if gpu.tf32_flops_per_s and old else "fp32"
     return "bf16" if gpu.bf16_flops_per_s else "fp16"
 
 
@@ -59,7 +76,7 @@ def optimizer_of(row: Row) -> str:
     if eight:
         return "adamw_8bit"
     named = next((name for name in ("adafactor", "sgd") if name in text), None)
-    if named or text == "lion":
+    if named or text.startswith(("lion", "muon", "adam-mini", "adam_mini")):
         return named or "lion"
     return "adamw_fused" if any(part in text for part in ("fused", "apex", "lamb")) else "adamw"
 
@@ -69,17 +86,22 @@ def checkpointing_of(row: Row, arch: ModelArchitecture, framework: str, gpus: in
     text = cell(row, "grad_checkpointing")
     if text:
         return text not in ("false", "none", "no", "0")
-    if framework in ("unsloth", "torchtune"):
+    if framework in ("unsloth", "torchtune", "openrlhf"):
         return True
     if framework == "litgpt":
         return gpus > 1
-    return framework == "hf" and arch.kind == "decoder" and arch.hidden >= 2048
+    recipes = framework in ("hf", "deepspeed", "llm-foundry")
+    return recipes and arch.kind != "encoder" and arch.hidden >= 2048
 
 
-def attention_of(row: Row, framework: str) -> str:
-    """Fused attention became transformers' default in December 2023."""
+def attention_of(row: Row, framework: str, arch: ModelArchitecture) -> str:
+    """Fused attention became transformers' default in December 2023, for T5's relative positions two years later."""
     text = cell(row, "flash_attn")
-    if text in ("true", "flash", "fa2", "fa3") or framework in ("megatron", "unsloth"):
+    if framework == "hf" and arch.kind == "encoder-decoder" and dated_before(row, "2026-01"):
+        return "eager"
+    if text.startswith(("true", "yes", "flash", "fa2", "fa3", "fa-", "xformers")):
+        return "flash"
+    if framework in ("megatron", "unsloth"):
         return "flash"
     if text == "eager" or (text in ("", "false") and framework == "hf" and dated_before(row, "2023-12")):
         return "eager"
@@ -95,7 +117,7 @@ def fuses_kernels(row: Row) -> bool:
 def fuses_loss(row: Row) -> bool:
     """Whether logits are never held whole."""
     text = cell(row, "liger_fused")
-    return "liger" in text or text == "true"
+    return text == "true" or re.search(r"liger|\bcce\b|cut.?cross", text) is not None
 
 
 def loss_bytes_of(row: Row, framework: str) -> float | None:
@@ -115,12 +137,23 @@ def upcasts_frozen(row: Row, quantization: str, framework: str, parallelism: Par
 
 def offload_of(row: Row) -> str:
     """none, optimizer, parameters or activations."""
-    text = cell(row, "offload") + " " + cell(row, "parallelism")
+    stated = cell(row, "offload")
+    if stated in ("false", "none", "no", "0"):
+        return "none"
+    text = re.sub(r"\b(?:no|without)[\w\s-]*offload", "", stated + " " + cell(row, "parallelism"))
     if "activation" in text and "cpu" not in text:
         return "activations"
-    if "adam" in text or ("zero-2" in text and "offload" in text):
+    if (
+        "adam" in text
+        or ("optim" in text and "param" not in text)
+        or ("zero-2" in text and "offload" in text)
+    ):
         return "optimizer"
-    return "parameters" if "cpu" in text or "offload" in text else "none"
+    return (
+        "parameters"
+        if any(word in text for word in ("cpu", "offload", "nvme")) or stated == "true"
+        else "none"
+    )
 
 
 def padding_of(row: Row, sequence: int, micro_batch: int) -> tuple[float | None, float]:

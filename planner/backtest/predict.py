@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from planner.backtest.cells import UnsupportedRunError
+from planner.backtest.cells import UnsupportedRunError, number
 from planner.backtest.rows import Run, read_run
+from planner.backtest.unstated import leaves_recomputation_open
 from planner.memory import MemoryEstimate, estimate_memory
 from planner.quantiles import Quantiles
 from planner.throughput import StepEstimate, estimate_step
@@ -70,9 +71,13 @@ def estimate_run(row: Mapping[str, str]) -> RunEstimate:
     Raises:
         UnsupportedRunError: If the row does not state enough, or states what the model cannot express.
     """
-    run = read_run({key: value for key, value in row.items() if key not in OUTCOME_COLUMNS})
+    stated = {key: value for key, value in row.items() if key not in OUTCOME_COLUMNS}
+    run = read_run(stated)
     memory = estimate_memory(run.setup, run.cluster)
-    step = estimate_step(run.setup, run.cluster) if run.speed_known else None
+    if leaves_recomputation_open(stated, run.setup) and run.setup.gradient_checkpointing:
+        kept = estimate_memory(replace(run.setup, gradient_checkpointing=False), run.cluster)
+        memory = replace(memory, upper_bytes=max(memory.upper_bytes, kept.upper_bytes))
+    step = estimate_step(run.setup, run.cluster, run.doubts) if run.speed_known else None
     return RunEstimate(run, memory, step)
 
 
@@ -86,7 +91,7 @@ def predict(row: Mapping[str, str]) -> Prediction:
         return answer | {"unsupported_reason": str(error)}
     answer |= _memory_columns(estimate.memory)
     if estimate.step is not None:
-        answer |= _time_columns(estimate.run, estimate.step)
+        answer |= _time_columns(row, estimate.run, estimate.step)
     return answer
 
 
@@ -106,7 +111,7 @@ def _memory_columns(memory: MemoryEstimate) -> Prediction:
     }
 
 
-def _time_columns(run: Run, step: StepEstimate) -> Prediction:
+def _time_columns(row: Mapping[str, str], run: Run, step: StepEstimate) -> Prediction:
     columns = {
         "predicted_step_time_s": _text(step.step_time_s.p50),
         "predicted_tokens_per_s_total": _text(step.tokens_per_s_total.p50),
@@ -120,8 +125,17 @@ def _time_columns(run: Run, step: StepEstimate) -> Prediction:
             "wall_clock_h_p10": _text(hours.p10),
             "wall_clock_h_p90": _text(hours.p90),
             "predicted_gpu_hours": _text(hours.p50 * run.setup.parallelism.gpus_total),
+            "predicted_cost_usd": _cost_usd(row, run, hours),
         }
     return columns
+
+
+def _cost_usd(row: Mapping[str, str], run: Run, hours: Quantiles) -> str:
+    """Hours at the price that the row states for a GPU or for all machines; blank where it states none."""
+    of_gpu, of_all = number(row, "price_usd_per_gpu_hour"), number(row, "price_usd_per_hour")
+    if of_all is None and of_gpu is not None:
+        of_all = of_gpu * run.cluster.gpus_per_node * run.cluster.nodes
+    return "" if of_all is None else _text(hours.p50 * of_all)
 
 
 def wall_clock_h(run: Run, step: StepEstimate) -> Quantiles | None:

@@ -60,7 +60,7 @@ def estimate_memory(setup: TrainingSetup, cluster: Cluster) -> MemoryEstimate:
         cluster: Where it runs.
     """
     parts = _constants(setup)
-    tokens = float(setup.micro_batch * setup.sequence_tokens * parts.rows)
+    tokens = setup.micro_batch * setup.sequence_tokens * parts.rows / setup.parallelism.context
     phase, components = _peak(setup, parts, tokens)
     allocated = sum(components.values())
     context = _context_bytes(setup, cluster)

@@ -63,12 +63,15 @@ def model_state(setup: TrainingSetup) -> ModelState:
     full = setup.adapter is None
     trainable = counts.total if full else adapter_parameters(setup.arch, setup.adapter) + _new_head(setup)
     parts = parallel.tensor * parallel.pipeline
-    shards = parallel.data if is_sharded(parallel.kind) else 1
-    state_shards = parallel.data if parallel.kind in ("fsdp", "zero2", "zero3", "mixed") else 1
+    shards = parallel.data * parallel.context if is_sharded(parallel.kind) else 1
+    expert = _expert_share(setup, counts.total)
     mine = trainable / parts
-    weights = base / parts / shards
+    weights = base / parts * _per_rank(expert, shards, parallel.expert)
     adapters = 0.0 if full else mine * width.weight / shards
-    gradients = mine * width.gradient / state_shards
+    # The distributed optimizer of Megatron shards states alone; ZeRO-2 gradients as well.
+    gradient_shards = parallel.data if parallel.kind in ("fsdp", "zero2", "zero3") else 1
+    gradients = mine * width.gradient * _per_rank(expert if full else 0.0, gradient_shards, parallel.expert)
+    state_shards = gradient_shards if parallel.kind != "mixed" else parallel.data * parallel.context
     optimizer = mine * (width.state + width.master) / state_shards
     comm = _comm(setup, width, mine, gradients)
     step = mine * width.step / state_shards
@@ -79,7 +82,7 @@ def model_state(setup: TrainingSetup) -> ModelState:
         optimizer=0.0 if setup.optimizer.startswith("paged") else optimizer,
         step=step,
         comm=comm,
-        references=_references(setup, base, optimizer + gradients + step) / parts / shards,
+        references=_references(setup, counts.total * width.reference / parts, optimizer + gradients + step),
         head_gradient=setup.arch.vocab * setup.arch.hidden * width.gradient / parts / shards
         if full
         else gradients,
@@ -171,13 +174,37 @@ def _fsdp_comm(setup: TrainingSetup, width: Widths) -> float:
     return gathered + width.compute * (block + root)
 
 
-def _references(setup: TrainingSetup, base: float, training: float) -> float:
-    """Models beside the one that is trained, whole: dpo and kto without adapters keep a frozen reference."""
+def _references(setup: TrainingSetup, model: float, training: float) -> float:
+    """Models beside the one that is trained, on one GPU.
+
+    dpo and kto without adapters keep a frozen copy of the start (with adapters it is the base itself); ppo keeps
+    reference and reward models, and trains a critic. ZeRO-3 and FSDP shard them, ZeRO-2 does not.
+
+    Args:
+        setup: The training.
+        model: Bytes of one whole frozen model, on the ranks that share one.
+        training: Bytes of gradients and optimizer of the trained model, on one GPU.
+    """
+    parallel = setup.parallelism
+    one = model / (parallel.data * parallel.context if is_sharded(parallel.kind) else 1)
     if setup.task in ("dpo", "kto") and setup.adapter is None:
-        return base
-    if setup.task == "ppo":  # reference and reward models, and a critic that is trained as well
-        return base * (3 if setup.adapter is None else 1) + training * setup.parallelism.data
+        return one
+    if setup.task == "ppo":
+        return one * (3 if setup.adapter is None else 1) + training
     return 0.0
+
+
+def _expert_share(setup: TrainingSetup, total: int) -> float:
+    """Share of all parameters that lies in experts."""
+    shapes = parameter_counts(setup.arch).shapes if setup.arch.is_moe else ()
+    return sum(shape.parameters for shape in shapes if shape.role == "expert") / total
+
+
+def _per_rank(expert: float, shards: int, expert_ranks: int) -> float:
+    """Share of a model that one rank holds: experts spread over the expert-parallel ranks, the rest sharded."""
+    if expert_ranks == 1:
+        return 1 / shards
+    return (1 - expert) / shards + expert / expert_ranks
 
 
 def _offloaded(setup: TrainingSetup, state: ModelState) -> ModelState:

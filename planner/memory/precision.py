@@ -31,6 +31,7 @@ class Widths:
         residual: Of the residual stream between blocks.
         compute: Of a parameter as it enters a matrix product.
         cast_cache: Low-precision copy of a trainable parameter that autocast keeps during a step.
+        reference: Of a parameter of a frozen copy beside the trained model.
     """
 
     weight: float
@@ -43,6 +44,7 @@ class Widths:
     residual: float
     compute: float
     cast_cache: float
+    reference: float
 
 
 def is_sharded(kind: str) -> bool:
@@ -83,4 +85,5 @@ def widths(setup: TrainingSetup) -> Widths:
         residual=4.0 if low == 4.0 or (mixed and full) or setup.upcast_frozen else 2.0,
         compute=low,
         cast_cache=2.0 if mixed and full and not is_sharded(kind) else 0.0,
+        reference=4.0 if low == 4.0 else 2.0,
     )

@@ -8,7 +8,7 @@ Verdict = Literal["fits", "borderline", "oom"]
 
 
 # Shares of the predicted need by which a run may turn out larger or smaller than predicted.
-_LARGER, _SMALLER = 0.10, 0.06
+_LARGER, _SMALLER = 0.13, 0.08
 _ROUNDING = 1.03  # the allocator's blocks against the tensors in them
 
 

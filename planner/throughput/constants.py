@@ -8,6 +8,7 @@ TIME: dict[str, float] = {
     "narrow": 1.6,  # slowdown r / h of a product of width h
     "fp8": 1.86,  # speed-up of the FLOP part, Transformer Engine inside Megatron
     "fp8_casts": 1.35,  # the same in stacks that cast around single modules
+    "fp4": 1.3,  # further speed-up of four-bit formats over fp8, assumed: published training runs are few
     "ridge": 200.0,  # FLOP per byte above which large caches hide the memory
     "attention": 0.47,  # share of the attainable rate in fused attention
     "sdpa": 0.35,  # the same with a mask, where the causal half is computed too
@@ -25,7 +26,6 @@ TIME: dict[str, float] = {
     "overlap": 0.5,  # part of the shorter of compute and collectives that does not hide
     "fsdp_layer_s": 0.005,  # host time of FSDP for each block and micro-batch, accelerate
     "fsdp_layer_native_s": 0.001,
-    "expert": 2.0,  # slowdown of experts against a dense product of the same size
+    "expert": 1.1,  # experts that get more tokens than others, against a dense product of the same size
     "fp32": 0.85,  # share of the vector rate that fp32 products reach
-    "spread": 1.4,
 }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from planner.quantiles import Quantiles
 from planner.setup import Cluster, TrainingSetup
 from planner.stacks import stack_of
 from planner.throughput.constants import TIME
+from planner.throughput.doubts import Doubt, doubts_of, spread_of
 from planner.throughput.terms import collective_seconds, compute_terms, matmul_rate, optimizer_seconds
 from planner.workload import flops_per_token, rows_of
 
@@ -22,7 +24,7 @@ class StepEstimate:
         terms_s: p50 seconds of each part; parts overlap, so they may sum to more than the step.
         mfu: Model FLOPs (no recomputation) against what the GPUs could at their attainable rate.
         spread: p90 / p50.
-        spread_reason: Why the interval is as wide as it is.
+        spread_reason: Why the interval is as wide as it is, the widest doubt first.
     """
 
     step_time_s: Quantiles
@@ -33,7 +35,7 @@ class StepEstimate:
     spread_reason: str
 
 
-def estimate_step(setup: TrainingSetup, cluster: Cluster) -> StepEstimate:
+def estimate_step(setup: TrainingSetup, cluster: Cluster, unstated: Iterable[Doubt] = ()) -> StepEstimate:
     """Predict a step.
 
     GPU work and kernel launches overlap (a soft maximum); collectives hide behind compute in part; the
@@ -42,6 +44,7 @@ def estimate_step(setup: TrainingSetup, cluster: Cluster) -> StepEstimate:
     Args:
         setup: The training.
         cluster: Where it runs.
+        unstated: Doubts about the set-up itself, where its source leaves something open.
     """
     terms = compute_terms(setup, cluster.gpu)
     gpu = terms["matmul"] + terms["attention"] + terms["elementwise"] + terms["dequantise"]
@@ -62,7 +65,7 @@ def estimate_step(setup: TrainingSetup, cluster: Cluster) -> StepEstimate:
         terms[name] *= accumulated
     tokens: float = accumulated * setup.micro_batch * rows_of(setup.task) * setup.parallelism.data
     tokens *= (setup.row_tokens or setup.sequence_tokens) * setup.real_tokens_share
-    spread, reason = interval_of(setup, cluster)
+    spread, reason = spread_of([*doubts_of(setup, cluster, terms), *unstated])
     rate = tokens / step
     peak = matmul_rate(setup, cluster.gpu) * setup.parallelism.gpus_total
     return StepEstimate(
@@ -83,22 +86,3 @@ def _generation_seconds(setup: TrainingSetup, cluster: Cluster) -> float:
     read = 2.0 * setup.arch.layers * setup.arch.hidden * (4 * setup.arch.hidden + 3 * setup.arch.intermediate)
     per_token = read / parts / (0.5 * cluster.gpu.memory_bytes_per_s) + setup.arch.layers * 2e-4
     return setup.generated_tokens * per_token
-
-
-def interval_of(setup: TrainingSetup, cluster: Cluster) -> tuple[float, str]:
-    """p90 / p50 of the step time, and the widest reason for it."""
-    base = TIME["spread"]
-    reasons = [(base, "published runs of other sources, one left out at a time")]
-    if setup.task in ("grpo", "ppo"):
-        reasons.append((2.5 * base, "sampling answers inside the step"))
-    if setup.arch.is_moe:
-        reasons.append((1.9 * base, "experts: kernels differ widely between stacks"))
-    if setup.offload in ("optimizer", "parameters"):
-        reasons.append((1.6 * base, "offload to the host"))
-    if cluster.nodes > 1:
-        reasons.append((1.35 * base, "network between machines"))
-    if setup.parallelism.data > 1 and cluster.gpu.link_bytes_per_s is None:
-        reasons.append((1.2 * base, "GPUs that talk over PCIe"))
-    if cluster.gpu.vendor == "cpu":
-        reasons.append((1.8 * base, "a CPU that nobody has measured"))
-    return max(reasons)

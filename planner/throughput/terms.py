@@ -15,9 +15,11 @@ from planner.workload import attention_flops_per_token, extra_forwards, rows_of
 
 _KERNELS_PER_BLOCK = 45  # forward kernels of one eager block
 _KERNELS_PER_ADAPTER = 6
+_KERNELS_PER_EXPERT = 8  # select, gather, three products, activation, product, scatter
 _ETHERNET_BYTES_PER_S = 100e9 / 8
 _RACK_SCALE = frozenset({"GB200", "GB300"})  # NVLink reaches every GPU of a rack
 _RACK_GPUS = 72
+_FOUR_BIT = frozenset({"10.0", "10.3", "12.0", "12.1", "gfx950"})  # chips with matrix units of four bits
 _HOPPER_AND_LATER = frozenset({"9.0", "10.0", "10.3"})  # FlashAttention 2 does not use their new instructions
 
 
@@ -56,7 +58,8 @@ def step_shape(setup: TrainingSetup) -> StepShape:
     arch = setup.arch
     counts = parameter_counts(arch, setup.task, setup.labels)
     expert = sum(s.count * s.inputs * s.outputs * s.share for s in counts.shapes if s.role == "expert")
-    linear = sum(s.count * s.inputs * s.outputs for s in counts.shapes if s.role not in ("expert", "router"))
+    kept = ("router",) if setup.experts_quantised else ("expert", "router")
+    linear = sum(s.count * s.inputs * s.outputs for s in counts.shapes if s.role not in kept)
     full = setup.adapter is None
     adapter = 0 if setup.adapter is None else adapter_parameters(arch, setup.adapter)
     again = 1.0 if setup.gradient_checkpointing else 0.0
@@ -71,6 +74,10 @@ def step_shape(setup: TrainingSetup) -> StepShape:
         kernels += _KERNELS_PER_ADAPTER * sum(
             s.count for s in counts.shapes if s.role in ("attention", "mlp", "shared")
         )
+    if (
+        setup.experts_quantised and setup.framework == "hf"
+    ):  # a loop over separate modules, before grouped products
+        kernels += _KERNELS_PER_EXPERT * arch.experts * arch.moe_layers
     return StepShape(
         dense=float(counts.matmul_active - expert),
         expert=float(expert),
@@ -100,7 +107,7 @@ def compute_terms(setup: TrainingSetup, gpu: GpuFacts) -> dict[str, float]:
     """Seconds of GPU work and of host launches of one micro-batch, before they overlap."""
     shape = step_shape(setup)
     length = setup.row_tokens or float(setup.sequence_tokens)
-    tokens = setup.micro_batch * length * rows_of(setup.task)
+    tokens = setup.micro_batch * length * rows_of(setup.task) / setup.parallelism.context
     parts = setup.parallelism.tensor * setup.parallelism.pipeline
     rate = matmul_rate(setup, gpu)
     fused = TIME["compiled"] if setup.compiled or stack_of(setup.framework).fused_norm else 1.0
@@ -129,8 +136,10 @@ def _matmul(setup: TrainingSetup, shape: StepShape, rate: float, gpu: GpuFacts, 
     h = setup.arch.hidden / setup.parallelism.tensor
     narrow = 1 + TIME["narrow"] * ridge / h
     reached = TIME["matmul"] * rate
-    if "fp8" in setup.precision and gpu.fp8_flops_per_s is not None:
+    if setup.precision.endswith(("fp8", "fp4")) and gpu.fp8_flops_per_s is not None:
         reached *= TIME["fp8" if setup.framework == "megatron" else "fp8_casts"]
+    if setup.precision == "fp4" and gpu.capability in _FOUR_BIT:
+        reached *= TIME["fp4"]
     again = 1.0 if setup.gradient_checkpointing else 0.0
     flops = 2.0 * tokens * (shape.dense * shape.passes_matmul - shape.head * again + 3 * shape.adapter)
     seconds = flops / reached * narrow * (1 + TIME["few_tokens"] * ridge / tokens)
@@ -169,7 +178,8 @@ def optimizer_seconds(setup: TrainingSetup, gpu: GpuFacts) -> float:
     """The optimizer's step reads and writes weights, gradients and states once."""
     shape, width = step_shape(setup), widths(setup)
     kind = setup.parallelism.kind
-    shards = setup.parallelism.data if kind in ("fsdp", "zero2", "zero3", "mixed") else 1
+    ranks = setup.parallelism.data * setup.parallelism.context
+    shards = ranks if kind in ("fsdp", "zero2", "zero3", "mixed") else 1
     mine = shape.trained / setup.parallelism.tensor / setup.parallelism.pipeline / shards
     moved = 2 * (width.weight + width.state + width.master) + 2 * width.gradient + 3 * width.step
     if setup.offload in ("optimizer", "parameters"):
@@ -185,14 +195,11 @@ def collective_seconds(setup: TrainingSetup, cluster: Cluster) -> tuple[float, f
         return 0.0, 0.0
     width, shape = widths(setup), step_shape(setup)
     every, once = 0.0, 0.0
-    if parallel.data > 1:
+    ranks = parallel.data * parallel.context
+    if ranks > 1:
         every, once = _data_parallel_bytes(setup, width.compute, width.gradient, shape.trained)
-    link = group_bytes_per_s(cluster, parallel.data) * TIME["link"]
-    seconds = every / link
-    if parallel.tensor > 1:
-        tokens = setup.micro_batch * (setup.row_tokens or setup.sequence_tokens)
-        moved = 4 * 2 * tokens * setup.arch.hidden * 2.0 * setup.arch.layers / parallel.pipeline
-        seconds += moved / (group_bytes_per_s(cluster, parallel.tensor) * TIME["link"])
+    link = group_bytes_per_s(cluster, ranks) * TIME["link"]
+    seconds = every / link + _model_parallel_seconds(setup, cluster)
     if is_sharded(parallel.kind):
         blocks = setup.arch.layers + setup.arch.decoder_layers
         accelerate = setup.framework in ("hf", "trl")
@@ -200,11 +207,37 @@ def collective_seconds(setup: TrainingSetup, cluster: Cluster) -> tuple[float, f
     return seconds, once / link
 
 
+def _model_parallel_seconds(setup: TrainingSetup, cluster: Cluster) -> float:
+    """Activations that tensor-, context- and expert-parallel ranks exchange in one micro-batch.
+
+    Four all-reduces of the hidden state a block for tensor ranks (forward and backward); keys and values once around
+    the ring forward and twice backward for context ranks; every token to its experts and back, both ways, for
+    expert ranks.
+    """
+    arch, parallel = setup.arch, setup.parallelism
+    length = setup.row_tokens or float(setup.sequence_tokens)
+    tokens = setup.micro_batch * length * rows_of(setup.task) / parallel.context
+    moved = [
+        (parallel.tensor, 4 * 2 * tokens * arch.hidden * 2.0 * arch.layers),
+        (
+            parallel.context,
+            3 * tokens * (parallel.context - 1) * (arch.kv_size + arch.v_size) * 2.0 * arch.layers,
+        ),
+        (parallel.expert, 4 * tokens * arch.experts_per_token * arch.hidden * 2.0 * arch.moe_layers),
+    ]
+    return sum(
+        size / parallel.pipeline / (group_bytes_per_s(cluster, ranks) * TIME["link"])
+        for ranks, size in moved
+        if ranks > 1
+    )
+
+
 def _data_parallel_bytes(
     setup: TrainingSetup, compute: float, gradient: float, trained: float
 ) -> tuple[float, float]:
     parallel = setup.parallelism
-    share = (parallel.data - 1) / parallel.data
+    ranks = parallel.data * parallel.context
+    share = (ranks - 1) / ranks
     parts = parallel.tensor * parallel.pipeline
     if is_sharded(parallel.kind):
         total = parameter_counts(setup.arch, setup.task, setup.labels).total

@@ -29,10 +29,12 @@ MODELS = [
     "answerdotai/ModernBERT-base", "openai/gpt-oss-20b", "allenai/OLMo-2-0425-1B", "allenai/Olmo-3-7B-Instruct-SFT",
     "ByteDance-Seed/Seed-OSS-36B-Instruct", "HuggingFaceTB/SmolLM3-3B", "bigcode/starcoder2-7b",
     "stabilityai/stablelm-2-1_6b", "ibm-granite/granite-8b-code-base", "deepseek-ai/DeepSeek-V2-Lite",
+    "THUDM/glm-4-9b",
 ]  # fmt: skip
 NO_CLASSIFIER = {
     "ibm/PowerLM-3b", "ibm-granite/granite-3.0-3b-a800m-instruct", "swiss-ai/Apertus-8B-Instruct-2509",
     "CohereForAI/c4ai-command-r-v01", "allenai/OLMoE-1B-7B-0924", "meta-llama/Llama-4-Scout-17B-16E",
+    "microsoft/Phi-3.5-MoE-instruct",
 }  # fmt: skip
 ONLY_LM = sorted(NO_CLASSIFIER | {"deepseek-ai/DeepSeek-V3", "t5-base", "facebook/opt-350m"})
 CASES = [(name, task) for name in MODELS for task in ("sft", "classification")] + [

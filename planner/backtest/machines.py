@@ -1,0 +1,109 @@
+"""GPUs, machines and sharding as published tables write them."""
+
+from __future__ import annotations
+
+import re
+
+from planner.architecture import ModelArchitecture, parameter_counts
+from planner.backtest.cells import Row, UnsupportedRunError, cell, number, required
+from planner.hardware import GpuFacts, gpu_facts
+from planner.setup import Cluster, Parallelism, ParallelKind
+
+_CLASS = re.compile(r"(\d+) ?GB-class")
+_TYPICAL = {6: "RTX2060", 8: "RTX4060", 10: "RTX3080", 11: "RTX2080-Ti", 12: "RTX3060", 16: "T4", 20: "RTXA4500",
+            24: "RTX4090", 32: "V100-32GB", 40: "A100", 48: "L40S", 64: "MI250-GCD", 80: "A100-80GB", 96: "GH200",
+            141: "H200", 180: "B200", 192: "MI300X"}  # fmt: skip
+# What a table adds to a GPU's name: counts, remarks in brackets, the machine around it.
+_AROUND = re.compile(
+    r"^\s*\d+\s*[x×]\s*|\s*[x×]\s*\d+\s*$|\(.*?\)|\b(?:NVL72|HGX|DGX(?:-\d+)?|HPU|Colab|Kaggle|Cards?)\b",
+    re.IGNORECASE,
+)
+_GPUS_PER_NODE = 8
+# What published clusters of these chips have per machine where a row does not say: one port a GPU.
+_NETWORK_GBIT_PER_S = {"A100": 1600.0, "A800": 1600.0, "H100": 3200.0, "H200": 3200.0, "B200": 3200.0,
+                       "B300": 6400.0, "MI300X": 3200.0, "MI325X": 3200.0, "MI355X": 3200.0}  # fmt: skip
+_DEGREES = {"tensor": ("tp",), "pipeline": ("pp",), "context": ("cp",), "expert": ("ep",)}
+
+
+def cluster_of(row: Row) -> tuple[Cluster, bool]:
+    """The cluster, and whether the GPU is known by more than its memory.
+
+    Raises:
+        UnsupportedRunError: If the GPU or the number of GPUs is missing or unknown.
+    """
+    name = row.get("gpu") or ""
+    memory = number(row, "gpu_mem_gb")
+    known = gpu_facts(name, memory) or gpu_facts(_AROUND.sub(" ", name).strip(), memory)
+    facts = known or _by_memory(name)
+    gpus = required(row, "num_gpus")
+    nodes = max(1, round(number(row, "num_nodes") or -(-gpus // _GPUS_PER_NODE)))
+    same = memory is not None and abs(memory - facts.memory_gib) <= 0.12 * facts.memory_gib
+    network = next((rate for chip, rate in _NETWORK_GBIT_PER_S.items() if facts.name.startswith(chip)), None)
+    return Cluster(facts, max(1, gpus // nodes), nodes, None if same else memory, network), known is not None
+
+
+def _by_memory(name: str) -> GpuFacts:
+    """A GPU named only by the size of its memory: enough for what fits, not for speed."""
+    match = _CLASS.match(name)
+    facts = gpu_facts(_TYPICAL.get(int(match[1]), "")) if match else None
+    if facts is None:
+        raise UnsupportedRunError(f"GPU {name!r} is not known" if name else "gpu is not stated")
+    return facts
+
+
+def parallelism_of(row: Row, gpus: int, arch: ModelArchitecture, full: bool) -> Parallelism:
+    """How the row says that the model is spread; where it does not, data parallel, sharded if it is large.
+
+    >>> from planner.architecture import load_architecture
+    >>> llama = load_architecture("llama-2-70b")
+    >>> three = parallelism_of({"parallelism": "TP4 PP1 CP2"}, 16, llama, True)
+    >>> three.tensor, three.context, three.data
+    (4, 2, 2)
+    """
+    text = _plain(cell(row, "parallelism"))
+    degrees = {field: _degree(text, names) or 1 for field, names in _DEGREES.items()}
+    experts = degrees.pop("expert")
+    if experts == 1:
+        experts = _degree(cell(row, "liger_fused"), ("ep",)) or 1
+    experts = min(experts, gpus) if arch.is_moe else 1
+    if "naive" in text:
+        return Parallelism("pp", 1, 1, gpus)
+    parts = degrees["tensor"] * degrees["pipeline"] * degrees["context"]
+    if parts > 1 or any(name in text for name in ("tp1", "pp1")):
+        return Parallelism("mixed", max(1, gpus // parts), **degrees, expert=experts)
+    return Parallelism(_data_parallel(text, gpus, arch, full), gpus, expert=experts)
+
+
+def _plain(text: str) -> str:
+    """One spelling for zero-3, ZeRO stage 3, z3 and the like."""
+    text = re.sub(r"\bz(?=[123]\b)", "zero", text.replace("_", " "))
+    text = re.sub(r"(?:zero)?[\s-]*stage[\s-]*(?=[123])", "zero", text)
+    return re.sub(r"zero[\s-]+(?=[123])", "zero", text)
+
+
+def _data_parallel(text: str, gpus: int, arch: ModelArchitecture, full: bool) -> ParallelKind:
+    if "zero3" in text:
+        return "zero3"
+    if "zero2" in text or "zero1" in text:
+        return "zero2"
+    if gpus == 1:
+        return "single"
+    if "shard_grad_op" in text or "shard grad op" in text:
+        return "zero2"
+    if "ddp" in text or text in ("dp", "data parallel"):
+        return "ddp"
+    big = full and parameter_counts(arch).total > 2e9
+    return "fsdp" if "fsdp" in text or "shard" in text or big else "ddp"
+
+
+def _degree(text: str, names: tuple[str, ...]) -> int | None:
+    """The number behind a name, or before "-way" of it.
+
+    >>> _degree("tp=4, pp2", ("tp",)), _degree("fsdp", ("dp",))
+    (4, None)
+    """
+    for name in names:
+        match = re.search(rf"(?<![a-z]){name}\s*[=:_-]?\s*(\d+)", text)
+        if match:
+            return int(match[1])
+    return None

@@ -1,0 +1,71 @@
+"""Training methods, adapters and quantisation as published tables write them."""
+
+from __future__ import annotations
+
+import re
+
+from planner.architecture import Adapter, ModelArchitecture, adapter_parameters, adapter_targets
+from planner.backtest.cells import Row, UnsupportedRunError, cell, number
+from planner.stacks import stack_of
+
+_FULL = frozenset(
+    ["", "full", "full ft", "fft", "sft", "osf", "full finetuning", "full fine tuning", "pretrain"]
+)
+#: Adapters that hold next to nothing: their size decides neither memory nor speed.
+_SMALL = frozenset(
+    ["ia3", "prefix tuning", "prompt tuning", "p tuning", "p tuning v2", "ptuning", "adaption prompt", "adapter",
+     "adapter v2", "adapters", "ln tuning", "vera", "randlora", "loha", "lokr", "boft", "oft", "hira", "c3a", "road",
+     "shira", "miss", "bone", "trainable tokens", "fourierft", "hra", "bitfit"]
+)  # fmt: skip
+_LORA = re.compile(
+    r"\b(?:q|qa|rs|ada|lo|long)?[-_ ]?(?:lora|dora|qdora|pissa|olora|delora|loftq|loraplus)(?:[-_ +]?fa)?\b"
+)
+_LARGEST_RANK = 1024
+
+
+def method_of(row: Row, arch: ModelArchitecture, framework: str) -> tuple[Adapter | None, str]:
+    """The adapter (None for full fine-tuning) and the base's quantisation.
+
+    Raises:
+        UnsupportedRunError: If the method is not one that the estimator can express.
+    """
+    method = re.sub(r"\(.*?\)", "", cell(row, "method")).replace("_", " ").replace("-", " ").strip()
+    bits = {4.0: "4bit", 8.0: "8bit"}.get(number(row, "quant_bits") or 0.0, "none")
+    lora = _LORA.search(method)
+    quantised = method.startswith(("q", "4bit", "4 bit")) or any(
+        w in method for w in ("qlora", "qdora", "nf4")
+    )
+    if lora and quantised and bits == "none":
+        bits = "4bit"
+    if method in _FULL:
+        return None, "none" if bits == "4bit" else bits
+    if not lora and method not in _SMALL:
+        raise UnsupportedRunError(f"method {cell(row, 'method')!r} is not expressed")
+    fp32 = framework == "hf" and "true" not in cell(row, "precision").replace("autocast=true", "")
+    kind = "dora" if "dora" in method else "lora"
+    targets = _targets(row, arch)
+    rank = _rank(row, arch, targets, 16 if lora else 8)
+    return Adapter(kind, rank, targets, fp32, stack_of(framework).adapter_dropout), bits
+
+
+def _rank(row: Row, arch: ModelArchitecture, targets: tuple[str, ...], default: int) -> int:
+    """Stated, or what the stated number of trainable parameters implies, or the usual one."""
+    stated = number(row, "lora_rank")
+    if stated:
+        return max(1, round(stated))
+    trained = number(row, "trainable_params_m")
+    one = adapter_parameters(arch, Adapter("lora", 1, targets))
+    if trained and one and trained * 1e6 >= one:
+        return min(_LARGEST_RANK, max(1, round(trained * 1e6 / one)))
+    return default
+
+
+def _targets(row: Row, arch: ModelArchitecture) -> tuple[str, ...]:
+    text = cell(row, "lora_targets").split("(")[0]
+    if "all" in text:
+        return ("all-linear",)
+    if text.strip() in ("self_attn", "attention", "attn"):
+        return ("attention",)
+    names = tuple(part.strip() for part in re.split(r"[,;+/|]", text) if part.strip())
+    found = adapter_targets(arch, Adapter("lora", 1, names)) if names else ()
+    return names if found else ("q", "v")

@@ -1,0 +1,87 @@
+"""Models as published tables write them: ids of fine-tuned or repackaged copies stand for the base they share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+
+from planner.architecture import ModelArchitecture, known_models, load_architecture, parameter_counts
+from planner.backtest.cells import Row, UnsupportedRunError, number
+from providers.errors import UsageError
+
+# What a copy's name adds to that of the model whose architecture it has.
+_ADDED = re.compile(
+    r"[-_](?:instruct|chat|it|pt|base|hf|sft|dpo|unsloth|bnb|4bit|8bit|int4|int8|gptq|awq|fp8|nf4|bf16|fp16|dynamic"
+    r"|\d{4}|v\d(?:\.\d)?|preview|thinking|reasoning|text|transformers|hf-transformers|quantized)$"
+)
+_SIZE = re.compile(r"(?<![a-z0-9.])\d+(?:[.x]\d+)*[bm](?![a-z0-9])")
+_SHORTEST = 7
+_TOLERANCE = 0.25
+
+
+def architecture_of(row: Row) -> ModelArchitecture:
+    """The row's model by its id, by its id without what copies add, or by the base that its name contains.
+
+    A base found in the name must have the stated number of parameters, where one is stated.
+
+    Raises:
+        UnsupportedRunError: If no model is named, or none that is known.
+    """
+    name = (row.get("model") or "").strip()
+    if not name:
+        raise UnsupportedRunError("model is not stated")
+    stated = number(row, "params_b")
+    for candidate in _names(name):
+        arch = _loaded(candidate)
+        if arch is None:
+            continue
+        if candidate == name or stated is None or _alike(arch, stated):
+            return arch
+    raise UnsupportedRunError(f"model {name!r} is not known")
+
+
+def _alike(arch: ModelArchitecture, stated_b: float) -> bool:
+    return abs(parameter_counts(arch).total / 1e9 / stated_b - 1) <= _TOLERANCE
+
+
+@lru_cache(maxsize=1024)
+def _loaded(name: str) -> ModelArchitecture | None:
+    try:
+        return load_architecture(name)
+    except UsageError:
+        return None
+
+
+@lru_cache(maxsize=1024)
+def _names(name: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([name, *_shortened(name), *_contained(name)]))
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"^llama(?=\d)", "llama-", name.split("/")[-1].strip().lower().replace(" ", "-"))
+
+
+def _shortened(name: str) -> Iterator[str]:
+    short = _plain(name)
+    while True:
+        yield short
+        yield short.removeprefix("meta-") if short.startswith("meta-") else f"meta-{short}"
+        yield short.replace("gpt-2", "gpt2")
+        for ending in ("-hf", "-v0.1", "-base", "-uncased"):
+            yield short + ending
+        cut = _ADDED.sub("", short)
+        if cut == short:
+            return
+        short = cut
+
+
+def _contained(name: str) -> Iterator[str]:
+    """Known names with a size in them that are part of this one, the longest first."""
+    short = _plain(name)
+    bases = {known.split("/")[-1].lower() for known in known_models()}
+    named = [base for base in bases if len(base) >= _SHORTEST and _SIZE.search(base)]
+    pattern = {
+        base: re.compile(rf"(?<![a-z0-9.]){re.escape(base)}(?![a-z0-9.])") for base in named if base in short
+    }
+    yield from sorted((base for base, one in pattern.items() if one.search(short)), key=len, reverse=True)
