@@ -12,6 +12,7 @@ BUNDLE_MODULES = (
     "providers/s3_errors.py",
     "providers/s3_location.py",
     "providers/s3_upload.py",
+    "providers/sealed.py",
     "providers/stores.py",
 )
 """Files of `providers` that the worker needs beside the whole of `jobs`."""

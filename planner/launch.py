@@ -20,6 +20,7 @@ from planner.places import Places
 from planner.runs import RESUMABLE, Attempt, Run, RunTerms
 from planner.store import Change, Store
 from providers.errors import LaunchError, UsageError
+from providers.gpus import CPU
 from providers.launcher import Launcher, LaunchRequest
 
 Clock = Callable[[], str]
@@ -182,6 +183,7 @@ def request_of(run_id: str, terms: RunTerms, bundle: Path) -> LaunchRequest:
         bundle=bundle,
         offers=(candidate.offer,),
         nodes=candidate.nodes,
+        processes_per_node=1 if candidate.offer.gpu == CPU else candidate.offer.gpus_per_node,
         max_duration_s=terms.max_duration_s,
         env=terms.env,
         secrets=terms.secrets,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from jobs.manifest import HEAD_KEY
+from jobs.spec import JobSpec
 from planner import rented
 from planner.bundle import missing_requirements, worker_extras
 from planner.candidate_document import candidate_document
@@ -26,11 +26,20 @@ from planner.runs import RunTerms
 from planner.spec import FineTuneSpec
 from planner.specfile import data_ref, model_ref
 from planner.support import unsupported
-from providers.errors import TuneplanError
+from planner.surroundings import (
+    Surroundings,
+    is_about_surroundings,
+    missing_login,
+    stale_price,
+    unreachable_store,
+    unset_secrets,
+)
 from providers.skypilot_task import task_yaml
-from providers.stores import below, open_store
+from providers.stores import below
 
 _GIB = 2.0**30
+#: Findings without whose cure there is no job document.
+_NO_JOB = frozenset({"not_yet_supported", "data_missing", "model_missing"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +91,13 @@ class Order:
         return below(as_uri(uri, self.plan.base_dir), self.run_id)
 
 
-def run_terms(order: Order, places: Places) -> RunTerms:
+def run_terms(order: Order, places: Places, zones: Mapping[str, str] | None = None) -> RunTerms:
     """What the ledger keeps of a run.
+
+    Args:
+        order: What shall run.
+        places: Where runs keep what is theirs.
+        zones: Zone name by zone id, where a cloud's catalog has ids.
 
     Raises:
         UsageError: No worker could run it.
@@ -91,8 +105,10 @@ def run_terms(order: Order, places: Places) -> RunTerms:
     plan, candidate, spec = order.plan, order.candidate, order.plan.spec
     uri = order.checkpoint_uri(places)
     document = candidate_document(candidate)
+    job = _job(order, places)
     if order.infra != "local":
-        document["rented"] = rented.terms_document(plan, candidate)
+        document["rented"] = rented.terms_document(plan, candidate, job)
+        rented.named_zones(document, zones or {})
     return RunTerms(
         name=spec.name,
         project=spec.project,
@@ -102,7 +118,7 @@ def run_terms(order: Order, places: Places) -> RunTerms:
         plan_hash=plan.plan_hash,
         candidate_id=candidate.candidate_id,
         candidate_json=json.dumps(document),
-        job_json=job_document(spec, plan.base_dir, candidate, order.run_id, uri).to_json(),
+        job_json=job.to_json(),
         checkpoint_uri=uri,
         cap_micro_usd=order.cap_micro_usd,
         max_duration_s=order.choices.max_duration_s,
@@ -111,16 +127,14 @@ def run_terms(order: Order, places: Places) -> RunTerms:
     )
 
 
-def blockers(order: Order, places: Places, environ: Mapping[str, str]) -> list[Finding]:
+def blockers(order: Order, places: Places, around: Surroundings) -> list[Finding]:
     """Everything that would make a launch fail or surprise, all at once; empty if nothing does."""
     spec, base_dir = order.plan.spec, order.plan.base_dir
-    found = spec_blockers(spec, base_dir, environ, infra=order.infra)
-    uri = order.checkpoint_uri(places)
+    found = spec_blockers(spec, base_dir, around.environ, infra=order.infra)
     if order.infra == "local":
-        found += _room(order.candidate, uri, places)
-    elif not found:
-        job = job_document(spec, base_dir, order.candidate, order.run_id, uri)
-        found += rented.blockers(spec, order.candidate, job)
+        found += _room(order.candidate, order.checkpoint_uri(places), places)
+    else:
+        found += _rented(order, places, around, plain=not any(row.code in _NO_JOB for row in found))
     if order.micro_usd_per_hour != 0 and order.cap_micro_usd is None and not order.choices.no_cap:
         message = "a run that costs money needs a cap"
         found.append(
@@ -136,8 +150,26 @@ def spec_blockers(
     found = list(unsupported(spec, for_launch=True, infra=infra))
     found += _files(spec, base_dir)
     found += _software(spec) if infra == "local" else ()
-    found += _secrets(spec, environ)
+    found += unset_secrets(spec.environment.secrets, environ)
     return found
+
+
+def _rented(order: Order, places: Places, around: Surroundings, *, plain: bool) -> Iterator[Finding]:
+    """What stands against machines that are rented; `plain` if there can be a job document."""
+    offer = order.candidate.offer
+    yield from missing_login(offer, around)
+    yield from stale_price(offer, around)
+    if plain:
+        yield from rented.blockers(order.plan, order.candidate, _job(order, places))
+    for key in ("checkpoints", "output"):
+        uri = getattr(order.plan.spec, key).uri
+        if uri is not None and uri.startswith("s3://"):
+            yield from unreachable_store(below(uri, order.run_id), f"{key}.uri")
+
+
+def _job(order: Order, places: Places) -> JobSpec:
+    plan = order.plan
+    return job_document(plan.spec, plan.base_dir, order.candidate, order.run_id, order.checkpoint_uri(places))
 
 
 def dry_run_document(order: Order, places: Places, found: Sequence[Finding]) -> dict[str, Any]:
@@ -157,10 +189,15 @@ def dry_run_document(order: Order, places: Places, found: Sequence[Finding]) -> 
         "estimate": {"cost_usd": candidate["cost_usd"], "wall_clock_h": candidate["wall_clock_h"]},
         "checkpoint_uri": order.checkpoint_uri(places),
         "dry_run": True,
-        "backend_document": None if found else backend_document(order, places),
+        "backend_document": backend_document(order, places) if goes_on(found) else None,
         "blockers": [{"code": row.code, "message": str(row), "hint": row.hint} for row in found],
         "warnings": [],
     }
+
+
+def goes_on(found: Sequence[Finding]) -> bool:
+    """Whether a dry run can show what would be launched: the order is right, whatever its surroundings lack."""
+    return all(is_about_surroundings(row) for row in found)
 
 
 def backend_document(order: Order, places: Places) -> str | None:
@@ -199,22 +236,13 @@ def _software(spec: FineTuneSpec) -> Iterator[Finding]:
         yield Finding(message, code="missing_extra", hint=f"pip install 'tuneplan[{','.join(extras)}]'")
 
 
-def _secrets(spec: FineTuneSpec, environ: Mapping[str, str]) -> Iterator[Finding]:
-    for name in spec.environment.secrets:
-        if not environ.get(name):
-            message = f"the environment variable {name} is not set"
-            yield Finding(
-                message, path="environment.secrets", code="secret_missing", hint=f"export {name}=..."
-            )
-
-
 def _room(candidate: Candidate, uri: str, places: Places) -> Iterator[Finding]:
     """Places to write to, and enough room in them."""
     parts = urlsplit(uri)
     state = _nearest(places.state)
     checkpoints = _nearest(Path(unquote(parts.path))) if parts.scheme == "file" else state
     if parts.scheme != "file":
-        yield from _reach(uri)
+        yield from unreachable_store(uri)
     for path, key in {checkpoints: "checkpoints.uri", state: ""}.items():
         if not os.access(path, os.W_OK | os.X_OK):
             yield Finding(f"{path} is not writable", path=key, code="not_writable")
@@ -226,14 +254,6 @@ def _room(candidate: Candidate, uri: str, places: Places) -> Iterator[Finding]:
         yield Finding(
             message, path="checkpoints.uri", code="disk_full", hint="free some space or move checkpoints.uri"
         )
-
-
-def _reach(uri: str) -> Iterator[Finding]:
-    """Ask the object store once: a wrong bucket or login shall not be found by a machine that is paid for."""
-    try:
-        open_store(uri).get(HEAD_KEY)
-    except TuneplanError as error:
-        yield Finding(error.message, path="checkpoints.uri", code=error.code, hint=error.hint)
 
 
 def _nearest(path: Path) -> Path:

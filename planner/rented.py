@@ -6,7 +6,7 @@ The ledger keeps it in the candidate's document, under `rented`.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 from jobs.spec import JobSpec
 from planner.errors import Finding
 from planner.offer_document import offer_document, offer_from_document
-from providers.launcher import LaunchRequest
+from providers.aws_access import LONGEST_SESSION_S
+from providers.launcher import Access, LaunchRequest
 from providers.offers import Offer
+from providers.s3_location import s3_location
 
 if TYPE_CHECKING:  # the monitor imports this module, and needs neither spec nor estimate
     from planner.candidates import Candidate
@@ -26,6 +28,7 @@ _MOST_ALTERNATIVES = 30
 _LARGEST_INPUTS_BYTES = 2**30
 #: Clouds whose machines may share a disk with this one.
 _SHARED_DISK = frozenset({"slurm"})
+_NAMED_KEYS = frozenset({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"})
 
 
 def alternatives(plan: Plan, chosen: Candidate) -> list[Offer]:
@@ -34,15 +37,23 @@ def alternatives(plan: Plan, chosen: Candidate) -> list[Offer]:
     return [offer for offer in same if offer.market != "local"][:_MOST_ALTERNATIVES]
 
 
-def terms_document(plan: Plan, chosen: Candidate) -> dict[str, Any]:
+def terms_document(plan: Plan, chosen: Candidate, job: JobSpec) -> dict[str, Any]:
     """What the ledger keeps."""
-    spec = plan.spec
+    spec, others = plan.spec, alternatives(plan, chosen)
     return {
-        "alternatives": [offer_document(offer) for offer in alternatives(plan, chosen)],
+        "alternatives": [offer_document(offer) for offer in others],
         "max_usd_per_hour": spec.where.max_usd_per_hour,
         "python": spec.environment.python,
         "setup": _setup(spec),
+        "stores": [uri for uri in (job.checkpoints.uri, job.output.uri) if uri and uri.startswith("s3://")],
+        "access": access(spec, (chosen.offer, *others)),
     }
+
+
+def named_zones(document: dict[str, Any], names: Mapping[str, str]) -> None:
+    """Give the offers of a candidate's document the zone names of the account, where they are known."""
+    for offer in (document["offer"], *document["rented"]["alternatives"]):
+        offer["zone"] = names.get(offer["zone"], offer["zone"])
 
 
 def complete(request: LaunchRequest, terms: Mapping[str, Any]) -> LaunchRequest:
@@ -53,6 +64,8 @@ def complete(request: LaunchRequest, terms: Mapping[str, Any]) -> LaunchRequest:
         max_usd_per_hour=terms["max_usd_per_hour"],
         python=terms["python"] or request.python,
         setup=tuple(terms["setup"]),
+        stores=tuple(terms.get("stores", ())),  # absent in what an earlier version kept
+        access=terms.get("access", "secrets"),
     )
 
 
@@ -84,12 +97,22 @@ def take_inputs_along(job: JobSpec) -> tuple[JobSpec, dict[str, Path]]:
     return replace(job, data=data, model=replace(job.model, path=model)), taken
 
 
-def blockers(spec: FineTuneSpec, chosen: Candidate, job: JobSpec) -> Iterator[Finding]:
+def access(spec: FineTuneSpec, offers: Iterable[Offer]) -> Access:
+    """How the machines come by their rights on the run's buckets.
+
+    Keys that the spec names win; machines that are all of AWS get a role that may do nothing else; others get keys
+    that are good for the run's prefixes alone and for some hours.
+    """
+    if not _buckets(spec) or set(spec.environment.secrets) >= _NAMED_KEYS:
+        return "secrets"
+    return "role" if {offer.cloud for offer in offers} == {"aws"} else "session"
+
+
+def blockers(plan: Plan, chosen: Candidate, job: JobSpec) -> Iterator[Finding]:
     """What makes a rented machine useless for this job."""
-    if spec.checkpoints.uri is None or chosen.offer.cloud not in _SHARED_DISK:
-        message = f"a machine of {chosen.offer.cloud} cannot write checkpoints to {job.checkpoints.uri}"
-        hint = "today it must be a path that this machine and a Slurm cluster share"
-        yield Finding(message, path="checkpoints.uri", code="not_yet_supported", hint=hint)
+    yield from _unreachable(plan.spec, chosen, job)
+    how = access(plan.spec, (chosen.offer, *alternatives(plan, chosen)))
+    yield from _without_rights(plan.spec, chosen, how)
     if chosen.gpus_total > 1:  # the worker is one process: the other GPUs would be paid for and idle
         message = f"training on {chosen.gpus_total} GPUs is not yet supported"
         hint = "choose a candidate with one GPU, as in where.gpus: [A100-80GB:1] and where.nodes: 1"
@@ -98,6 +121,42 @@ def blockers(spec: FineTuneSpec, chosen: Candidate, job: JobSpec) -> Iterator[Fi
     if size > _LARGEST_INPUTS_BYTES:
         message = f"model and data are {size / 2**30:.1f} GiB of local files, too much to send along"
         yield Finding(message, path="model.id", code="inputs_too_large", hint="use a model of the hub")
+
+
+def _unreachable(spec: FineTuneSpec, chosen: Candidate, job: JobSpec) -> Iterator[Finding]:
+    """Places on a disk that the machine does not have."""
+    shares = chosen.offer.cloud in _SHARED_DISK
+    for key, uri in (("checkpoints", job.checkpoints.uri), ("output", job.output.uri)):
+        given = getattr(spec, key).uri is not None
+        if uri is None or uri.startswith("s3://") or (shares and given):
+            continue
+        message = f"a machine of {chosen.offer.cloud} cannot write to {uri}"
+        also = ", or a path that this machine and the cluster share" if shares else ""
+        hint = f"give {key}.uri an s3://bucket/prefix{also}"
+        yield Finding(message, path=f"{key}.uri", code="store_unreachable", hint=hint)
+
+
+def _without_rights(spec: FineTuneSpec, chosen: Candidate, how: Access) -> Iterator[Finding]:
+    """Buckets that the machine would get no rights on."""
+    names = "name AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of the bucket under environment.secrets"
+    if how == "secrets":
+        return
+    for key, uri in _buckets(spec).items():
+        if s3_location(uri).endpoint is not None:
+            message = "rights on a server that is not AWS cannot be made for one run"
+            yield Finding(message, path=f"{key}.uri", code="no_bucket_rights", hint=names)
+    hours = chosen.wall_clock_h.p90
+    if how == "session" and hours * 3600 > LONGEST_SESSION_S:
+        message = (
+            f"keys made for one run end after {LONGEST_SESSION_S / 3600:.0f} h, it may take {hours:.0f} h"
+        )
+        yield Finding(message, path="checkpoints.uri", code="session_too_short", hint=names)
+
+
+def _buckets(spec: FineTuneSpec) -> dict[str, str]:
+    """The spec's s3:// URIs by the section that they stand in."""
+    uris = {key: getattr(spec, key).uri for key in ("checkpoints", "output")}
+    return {key: uri for key, uri in uris.items() if uri is not None and uri.startswith("s3://")}
 
 
 def _shape(candidate: Candidate) -> tuple[object, ...]:

@@ -22,6 +22,9 @@ BackendState = Literal[
     "absent",
 ]
 StoppedBy = Literal["cancel", "max_duration", "signal"]
+#: How the machine comes by its rights on the buckets it writes to: by keys among the secrets, or without any;
+#: by an instance role of its own; by keys of a session that end by themselves.
+Access = Literal["secrets", "role", "session"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,9 @@ class LaunchRequest:
         setup: Shell lines that install the worker's requirements, written by us.
         attempt: 1 for the first start; each resume is the next one.
         python: Interpreter on the machine; it has the worker's requirements, or `setup` installs them.
+        processes_per_node: Workers on each machine, one for each GPU.
+        stores: URIs of the prefixes that the worker writes to.
+        access: How it may.
     """
 
     run_id: str
@@ -55,6 +61,16 @@ class LaunchRequest:
     setup: tuple[str, ...] = ()
     attempt: int = 1
     python: str = "python3"
+    processes_per_node: int = 1
+    stores: tuple[str, ...] = ()
+    access: Access = "secrets"
+
+    @property
+    def worker(self) -> tuple[str, ...]:
+        """The worker's module and what goes before its arguments: one process, or ranks of one training."""
+        if self.nodes * self.processes_per_node == 1:
+            return ("-m", "jobs.train")
+        return ("-m", "jobs.ranks", str(self.processes_per_node))
 
 
 @dataclass(frozen=True, slots=True)

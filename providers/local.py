@@ -91,8 +91,7 @@ class LocalLauncher:
             {
                 "argv": [
                     self._python,
-                    "-m",
-                    "jobs.train",
+                    *request.worker,
                     str(request.bundle / "job.json"),
                     "--work",
                     str(work),

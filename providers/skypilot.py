@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+from providers.aws_access import grant_role, revoke_role, session_keys
 from providers.errors import (
     CleanupPendingError,
     CredentialsError,
@@ -26,6 +27,7 @@ from providers.errors import (
 from providers.gpus import CPU, canonical_gpu
 from providers.launcher import BackendState, BackendStatus, LaunchRequest
 from providers.offers import Offer
+from providers.sealed import VARIABLE, seal
 from providers.skypilot_task import attempt_of, job_name, no_credential_upload, task_document, task_yaml
 
 _STATES: dict[str, BackendState] = {
@@ -79,7 +81,7 @@ class SkyPilotLauncher:
             _await_pending_launches(sky)
             jobs = _jobs_of(sky, request.run_id, wake=True)
             if not _started_before(jobs, request):
-                _start(sky, document, secrets)
+                _start(sky, request, document, secrets)
                 _cancel_twins(sky, request)
                 jobs = _jobs_of(sky, request.run_id)
             return _status_of(jobs)
@@ -88,9 +90,11 @@ class SkyPilotLauncher:
         """What SkyPilot says of the run's newest attempt; unknown if it cannot be asked."""
         try:
             with _sky() as sky:
-                return _status_of(_jobs_of(sky, run_id))
+                jobs = _jobs_of(sky, run_id)
         except LaunchError as error:
             return BackendStatus("unknown", reason=error.message)
+        _take_back_rights(run_id, jobs)
+        return _status_of(jobs)
 
     def cancel(self, run_id: str, *, grace_s: float = 60.0) -> BackendStatus:
         """End the newest attempt and release its machines; the worker gets SIGTERM first.
@@ -107,6 +111,7 @@ class SkyPilotLauncher:
             while status.state not in _ENDED and time.monotonic() < deadline:
                 time.sleep(_POLL_S)
                 status = _status_of(_jobs_of(sky, run_id))
+            _take_back_rights(run_id, _jobs_of(sky, run_id))
             return status
 
     def logs(self, run_id: str, *, follow: bool = False) -> Iterator[str]:
@@ -127,7 +132,7 @@ class SkyPilotLauncher:
             LaunchError: SkyPilot cannot be asked.
         """
         with _sky() as sky:
-            return all(job.schedule_state == "DONE" for job in _jobs_of(sky, run_id).values())
+            return _is_released(_jobs_of(sky, run_id))
 
 
 @contextlib.contextmanager
@@ -192,14 +197,14 @@ _OURS: tuple[tuple[type[TuneplanError], str, frozenset[str]], ...] = (
 )  # fmt: skip
 
 
-def _secret_values(names: tuple[str, ...]) -> list[tuple[str, str]]:
+def _secret_values(names: tuple[str, ...]) -> dict[str, str]:
     missing = [name for name in names if not os.environ.get(name)]
     if missing:
         raise CredentialsError(
             f"secrets not set in this environment: {', '.join(missing)}",
             hint="export them, then launch again",
         )
-    return [(name, os.environ[name]) for name in names]
+    return {name: os.environ[name] for name in names}
 
 
 def _await_pending_launches(sky: Any) -> None:
@@ -274,14 +279,21 @@ def _started_before(jobs: dict[int, Any], request: LaunchRequest) -> bool:
     return status.attempt == request.attempt
 
 
-def _start(sky: Any, document: dict[str, Any], secrets: list[tuple[str, str]]) -> None:
+def _start(sky: Any, request: LaunchRequest, document: dict[str, Any], secrets: dict[str, str]) -> None:
     from sky import skypilot_config
 
     name = document["name"]
-    task = sky.Task.from_yaml_config(document, secrets_overrides=secrets)
+    identities = no_credential_upload()
+    if request.access == "session":
+        secrets |= session_keys(request.run_id, request.stores)
+    chosen = skypilot_config.get_nested(("aws", "remote_identity"), None)
+    if request.access == "role" and chosen is None:
+        identities["aws"] = {"remote_identity": [{f"{name}*": grant_role(request.run_id, request.stores)}]}
+    share = [(VARIABLE, seal(secrets, request.bundle))] if secrets else None
+    task = sky.Task.from_yaml_config(document, secrets_overrides=share)
     kept = {
         cloud: section
-        for cloud, section in no_credential_upload().items()
+        for cloud, section in identities.items()
         if skypilot_config.get_nested((cloud, "remote_identity"), None)
         is None  # a role that the user chose wins
     }
@@ -294,6 +306,17 @@ def _start(sky: Any, document: dict[str, Any], secrets: list[tuple[str, str]]) -
             f"SkyPilot took the job {name}, then was lost: {_first_line(str(error))}",
             hint="launch again with the same run id: it finds the job",
         ) from error
+
+
+def _take_back_rights(run_id: str, jobs: dict[int, Any]) -> None:
+    """Once nothing of the run is left in AWS, its instance role goes too; a role costs nothing if it stays."""
+    if any(job.cloud == "AWS" for job in jobs.values()) and _is_released(jobs):
+        with contextlib.suppress(CredentialsError, LaunchError, MissingExtraError):
+            revoke_role(run_id)
+
+
+def _is_released(jobs: dict[int, Any]) -> bool:
+    return all(job.schedule_state == "DONE" for job in jobs.values())
 
 
 def _status_of(jobs: dict[int, Any]) -> BackendStatus:

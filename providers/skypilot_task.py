@@ -11,10 +11,12 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
+from providers.aws_zones import is_zone_id
 from providers.errors import LaunchError
 from providers.gpus import CPU
 from providers.launcher import LaunchRequest
 from providers.offers import Offer
+from providers.sealed import VARIABLE
 
 # Clouds that SkyPilot 0.14 can rent from and that our catalogs know; the others it only has prices of.
 CLOUDS = frozenset(
@@ -52,12 +54,15 @@ _SENT_CREDENTIALS = (
     ".yotta",
 )
 
+#: Keys of a session with a bucket.
+SESSION_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+# botocore asks a machine for its role's keys once and for one second, then says that there are none.
+_PATIENT = {"AWS_METADATA_SERVICE_TIMEOUT": "5", "AWS_METADATA_SERVICE_NUM_ATTEMPTS": "5"}
 # The worker's own exit codes for "preempted, start me again" (see the table in README).
 RETRY_EXIT_CODES = (75, 76)
 _STOP_GRACE_S = 120
 # A machine without a GPU still needs one processor to be found.
 _LEAST_CPUS = "1+"
-_AWS_ZONE_ID = re.compile(r"-az\d+$")
 
 
 def job_name(run_id: str, attempt: int) -> str:
@@ -93,8 +98,8 @@ def task_document(request: LaunchRequest) -> dict[str, Any]:
                 "recover_on_exit_codes": list(RETRY_EXIT_CODES),
             },
         },
-        "envs": {**request.env, "TUNEPLAN_RUN_ID": request.run_id, "TUNEPLAN_ATTEMPT": str(request.attempt)},
-        "secrets": dict.fromkeys(request.secrets),
+        "envs": _environment(request),
+        "secrets": {VARIABLE: None} if secret_names(request) else {},
         "setup": _setup_script(request),
         "run": _run_script(request),
     }
@@ -122,7 +127,7 @@ def task_yaml(request: LaunchRequest) -> str:
     return text.getvalue()
 
 
-def no_credential_upload() -> dict[str, dict[str, str]]:
+def no_credential_upload() -> dict[str, dict[str, Any]]:
     """SkyPilot configuration that keeps the user's credential files here, for the clouds that allow it."""
     return {cloud: {"remote_identity": "NO_UPLOAD"} for cloud in _NO_UPLOAD_CLOUDS}
 
@@ -131,10 +136,10 @@ def resources_of(offer: Offer) -> dict[str, Any]:
     """One machine that SkyPilot may try; a cloud with instance types gets the very one that was priced.
 
     Slurm and Kubernetes share machines out by GPU, and GCP attaches GPUs to a host machine, so those are told
-    the GPU by name. AWS zones in catalogs are ids, which mean another zone name in every account: only the
-    region counts.
+    the GPU by name. AWS zones in catalogs are ids, which have another name in every account: where the name is not
+    known, only the region counts.
     """
-    zone = None if offer.cloud == "aws" and _AWS_ZONE_ID.search(offer.zone or "") else offer.zone
+    zone = None if offer.cloud == "aws" and is_zone_id(offer.zone) else offer.zone
     place = [offer.cloud, *(part for part in (offer.region, zone) if part)]
     resources: dict[str, Any] = {"infra": "/".join(place)}
     if offer.instance_type is not None:
@@ -187,44 +192,42 @@ def _label(text: str) -> str:
     return re.sub(r"[^a-z0-9_-]", "-", text.lower())[:63]
 
 
-# SkyPilot's scripts on the machine, this one and the one that called it, by the names it gives them.
-_EMPTY_SCRIPTS = (
-    'for file in "$0" $(tr "\\0" " " < /proc/$PPID/cmdline); do '
-    'case "$file" in */sky_app_* | */sky_setup_*) : > "$file" ;; esac; done'
-)
+def _environment(request: LaunchRequest) -> dict[str, str]:
+    """Plain variables; what is secret is only named."""
+    names = secret_names(request)
+    named = {"TUNEPLAN_SECRETS": " ".join(names)} if names else {}
+    run = {"TUNEPLAN_RUN_ID": request.run_id, "TUNEPLAN_ATTEMPT": str(request.attempt)}
+    return {**(_PATIENT if request.access == "role" else {}), **request.env, **run, **named}
+
+
+def secret_names(request: LaunchRequest) -> tuple[str, ...]:
+    """Environment variables that the worker gets and nobody else may see: the user's, and keys made for the run."""
+    made = SESSION_VARIABLES if request.access == "session" else ()
+    return tuple(dict.fromkeys((*request.secrets, *made)))
+
+
+def _with_secrets(request: LaunchRequest, command: str) -> str:
+    """The command line with the secrets in its environment, which SkyPilot has only one share of."""
+    if not secret_names(request):
+        return command
+    return f"{shlex.quote(request.python)} -m providers.sealed {command}"
 
 
 def _setup_script(request: LaunchRequest) -> str:
-    """The user's credential files are gone, and the values of secrets in files too, before anything else runs.
-
-    SkyPilot runs this from a file that holds the values, in a shell that writes them into its history. The shell
-    has read the whole block by then, so the file can be emptied.
-    """
-    sent = " ".join(f"~/{path}" for path in _SENT_CREDENTIALS)
-    lines = (
-        _EMPTY_SCRIPTS,
-        "unset HISTFILE",
-        f"rm -rf {sent}",
-        *request.setup,
-    )
-    return "{\n" + "\n".join(lines) + "\n}\n"
+    """The user's credential files are gone before anything else runs; a line that fails ends the set-up."""
+    lines = [f"rm -rf {' '.join(f'~/{path}' for path in _SENT_CREDENTIALS)}"]
+    if request.setup:
+        script = "\n".join(("unset PYTHONPATH PYTHONSAFEPATH", *request.setup))
+        command = _with_secrets(request, f"bash -e -c {shlex.quote(script)}")
+        lines.append(f'PYTHONPATH="$PWD" PYTHONSAFEPATH=1 {command}')
+    return "\n".join(lines) + "\n"
 
 
 def _run_script(request: LaunchRequest) -> str:
-    """Only our bundle is imported from, and a worker that outlives its limit is ended from outside.
-
-    SkyPilot's job program and this script hold the values of secrets; both have been read, so they are emptied.
-    """
+    """Only our bundle is imported from, and a worker that outlives its limit is ended from outside."""
     limit = ""
     if request.max_duration_s is not None:
         limit_s = request.max_duration_s + _STOP_GRACE_S
         limit = f"timeout --signal=TERM --kill-after={_STOP_GRACE_S} {limit_s:.0f} "
-    return (
-        "{\n"
-        f"  {_EMPTY_SCRIPTS}\n"
-        '  for file in ~/.sky/sky_app/sky_job_* ~/.bash_history; do [ ! -f "$file" ] || : > "$file"; done\n'
-        "  unset HISTFILE\n"
-        '  export PYTHONPATH="$PWD" PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1\n'
-        f"  exec {limit}{shlex.quote(request.python)} -m jobs.train job.json\n"
-        "}\n"
-    )
+    worker = _with_secrets(request, shlex.join((request.python, *request.worker, "job.json")))
+    return f'export PYTHONPATH="$PWD" PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1\nexec {limit}{worker}\n'

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from planner.model_facts import ModelSource
     from planner.model_source import HubSource
     from planner.price_age import PriceLimit
+    from planner.surroundings import Surroundings
     from providers.offers import PriceSnapshot
 
 
@@ -101,6 +102,12 @@ class App:
             self.now(),
             told=lambda text: click.echo(text, err=True),
         )
+
+    def surroundings(self) -> Surroundings:
+        """What a launch depends on outside its spec."""
+        from planner.surroundings import Surroundings
+
+        return Surroundings(os.environ, Path.home(), self.now(), self.config.prices.max_age_s)
 
     def calibration(self) -> Calibration:
         """What this machine's finished runs taught; nothing if there is no readable ledger, which is said."""

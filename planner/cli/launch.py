@@ -77,12 +77,11 @@ def command(
     with open_desk(app, infra) as desk:
         name, known = _run_id(desk, plan, run_id)
         order = _order(plan, candidate, choices, name, infra)
-        found = _check(desk, order, show=not known)
+        found = _check(app, desk, order, show=not known)
         if dry_run:
-            _answer_dry_run(app, desk, order, found, output)
-        refuse(found)
-        if dry_run:
+            _answer_dry_run(app, desk, order, found, output, refuse)
             return
+        refuse(found)
         if not known:
             where = "on this machine" if infra == "local" else "on rented machines"
             confirm(f"Launch {name} {where}?", yes=yes)
@@ -170,21 +169,32 @@ def _run_id(desk: Desk, plan: Plan, wanted: str | None) -> tuple[str, bool]:
     return new_run_id(plan.spec.name), False
 
 
-def _check(desk: Desk, order: Order, *, show: bool) -> list[Finding]:
+def _check(app: App, desk: Desk, order: Order, *, show: bool) -> list[Finding]:
     """What stands against it; the person sees the order first."""
     from planner.cli.launch_text import render_order
     from planner.proposal import blockers
 
     if show:
         echo_err(render_order(order))
-    return blockers(order, desk.places, os.environ)
+    return blockers(order, desk.places, app.surroundings())
 
 
 def _launch(desk: Desk, order: Order) -> tuple[Run, bool]:
     from planner.launch import launch
     from planner.proposal import run_terms
 
-    return launch(desk, order.run_id, run_terms(order, desk.places), order.micro_usd_per_hour)
+    terms = run_terms(order, desk.places, _zone_names(order))
+    return launch(desk, order.run_id, terms, order.micro_usd_per_hour)
+
+
+def _zone_names(order: Order) -> dict[str, str]:
+    """Asked once, before the run is on record, so that ledger and backend speak of the same zones."""
+    if order.infra == "local":
+        return {}
+    from planner.rented import alternatives
+    from providers.aws_zones import zone_names
+
+    return zone_names((order.candidate.offer, *alternatives(order.plan, order.candidate)))
 
 
 def _refuse(found: Iterable[Finding]) -> None:
@@ -210,14 +220,23 @@ def _answer(app: App, run: Run, created: bool, output: str) -> None:
     echo_err(f"`plan status {run.run_id}` and `plan logs -f {run.run_id}` show how it goes")
 
 
-def _answer_dry_run(app: App, desk: Desk, order: Order, found: list[Finding], output: str) -> None:
-    from planner.proposal import backend_document, dry_run_document
+def _answer_dry_run(
+    app: App, desk: Desk, order: Order, found: list[Finding], output: str, refuse: Refuse
+) -> None:
+    """Show what would be launched; only an order that is wrong itself is an error."""
+    from planner.proposal import backend_document, dry_run_document, goes_on
 
+    shown = goes_on(found)
     if output == "json":
         emit_json("launch", dry_run_document(order, desk.places, found), now=app.now())
-    elif not found:
-        document = backend_document(order, desk.places)
-        if document is not None:
-            click.echo(document, nl=False)
-        told = f"{order.run_id}: nothing stands against it; dry run, nothing was started"
-        click.echo(told, err=document is not None)
+    if not shown:
+        refuse(found)
+    for row in found:
+        echo_err(f"in the way of a launch: {row}" + (f"\nhint: {row.hint}" if row.hint else ""))
+    if output == "json":
+        return
+    document = backend_document(order, desk.places)
+    if document is not None:
+        click.echo(document, nl=False)
+    told = f"{len(found)} things stand against it" if found else "nothing stands against it"
+    click.echo(f"{order.run_id}: {told}; dry run, nothing was started", err=document is not None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,7 +87,7 @@ def _run(app: App, loaded: LoadedSpec, spec: FineTuneSpec, infra: str, *, yes: b
     plan = _estimate(app, loaded, spec, infra).plan()
     with open_desk(app) as desk:
         order = _order(plan)
-        loaded.refuse(blockers(order, desk.places, os.environ))
+        loaded.refuse(blockers(order, desk.places, app.surroundings()))
         confirm(f"Run {spec.train.steps} steps of {loaded.spec.name} on this machine?", yes=yes)
         echo_err(f"probe {order.run_id}: {spec.train.steps} steps")
         launch(desk, order.run_id, run_terms(order, desk.places), order.micro_usd_per_hour)

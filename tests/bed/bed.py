@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bed import processes
+from tests.bed.aws import AwsBed
 from tests.bed.sky_home import SkyHome
 from tests.bed.slurm import GPUS, PARTITION, SlurmBed
 
@@ -22,18 +23,20 @@ REPOSITORY = Path(__file__).parents[2]
 
 @dataclass(frozen=True, slots=True)
 class Bed:
-    """A running Slurm with SkyPilot in front of it."""
+    """A running Slurm and a running AWS with SkyPilot in front of them."""
 
     root: Path
     slurm: SlurmBed
+    aws: AwsBed
     sky: SkyHome
 
     @classmethod
     def at(cls, root: Path) -> "Bed":
         """The bed of a directory."""
-        *slurm_ports, sky_port = json.loads((root / "ports.json").read_text())
+        *slurm_ports, aws_port, metadata_port, sky_port = json.loads((root / "ports.json").read_text())
         uv = Path(sys.executable).parent / "uv"
-        return cls(root, SlurmBed(root, tuple(slurm_ports), uv), SkyHome(root, sky_port))
+        slurm = SlurmBed(root, tuple(slurm_ports), uv)
+        return cls(root, slurm, AwsBed(root, aws_port, metadata_port), SkyHome(root, sky_port))
 
     def pids(self) -> list[int]:
         """Every living process of the bed but its keeper."""
@@ -55,7 +58,7 @@ def running(root: Path) -> Iterator[Bed]:
 def spawn(root: Path, *, stdin: int | None = None) -> subprocess.Popen[bytes]:
     """Start the keeper of a new bed; with a pipe it ends as soon as the pipe does."""
     root.mkdir(parents=True)
-    (root / "ports.json").write_text(json.dumps(processes.free_ports(len(GPUS) + 3)))
+    (root / "ports.json").write_text(json.dumps(processes.free_ports(len(GPUS) + 5)))
     with (root / "keeper.log").open("wb") as log:
         command = [sys.executable, "-m", "tests.bed", "keep", str(root)]
         return subprocess.Popen(
@@ -90,7 +93,9 @@ def keep(root: Path) -> None:
     bed = Bed.at(root)
     try:
         bed.slurm.up()
-        bed.sky.write(bed.slurm)
+        bed.aws.start()
+        bed.sky.write(bed.slurm, bed.aws)
+        bed.aws.await_ready()
         bed.sky.start_server()
         (root / "ready").touch()
         while wanted and not _closed(sys.stdin.fileno()):

@@ -8,9 +8,15 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.bed import aws
+from tests.bed.aws import AwsBed
 from tests.bed.slurm import SlurmBed
 
 REGIONS = {"bed-a": {"A100": 1.10, "H100": 2.40}, "bed-b": {"A100": 1.60, "H100": 2.10}}
+AWS_COLUMNS = (
+    "InstanceType,AcceleratorName,AcceleratorCount,vCPUs,MemoryGiB,GpuInfo,Price,SpotPrice,Region,AvailabilityZone,"
+    "Arch,LocalDiskType,NVMeSupported,LocalDiskSize,LocalDiskCount,MaximumEfaInterfaces"
+)
 OFFLINE = Path(__file__).parent / "offline"
 
 
@@ -46,8 +52,8 @@ class SkyHome:
             "TMPDIR": str(self.root / "tmp"),
         }
 
-    def write(self, bed: SlurmBed | None = None) -> None:
-        """Configuration and catalogs; with a bed, its two regions too."""
+    def write(self, bed: SlurmBed | None = None, cloud: AwsBed | None = None) -> None:
+        """Configuration and catalogs; with a bed its two regions, and with AWS the way to it and its instances."""
         for part in (".sky", ".slurm", ".aws"):
             (self.path / part).mkdir(parents=True)
         config = {"jobs": {"controller": {"consolidation_mode": True}}, "allowed_clouds": ["slurm"]}
@@ -58,6 +64,15 @@ class SkyHome:
             }
             config["slurm"] = {"provision_timeout": 60, "cluster_configs": clusters}
             (self.path / ".slurm/config").write_text("".join(_ssh_host(name, bed) for name in REGIONS))
+        if cloud is not None:
+            config["allowed_clouds"] = ["slurm", "aws"]
+            config["aws"] = {"use_internal_ips": True, "ssh_proxy_command": f"{self.root}/bin/to-instance %h"}
+            (self.path / ".aws/config").write_text(
+                f"[default]\nregion = us-east-1\nendpoint_url = {cloud.endpoint}\n"
+            )
+            proxy = self.root / "bin/to-instance"
+            proxy.write_text(f'#!/bin/bash\nexec nc 127.0.0.1 "$(cat {self.root}/ec2/ports/$1)"\n')
+            proxy.chmod(0o755)
         (self.path / ".sky/config.yaml").write_text(json.dumps(config))  # JSON is YAML
         _write_catalogs(self.path / ".sky/catalogs/v8")
 
@@ -81,12 +96,50 @@ def _ssh_host(name: str, bed: SlurmBed) -> str:
 
 def _write_catalogs(folder: Path) -> None:
     """SkyPilot's catalogs, seeded: a file without its .md5 beside it is never refreshed from the internet."""
+    _write_aws(folder / "aws")
     clouds = {"A100": "Slurm", "A100-80GB": "AWS", "H100": "Slurm", "L4": "AWS"}
     rows = [("AcceleratorName", "Clouds"), *((gpu, str([cloud])) for gpu, cloud in clouds.items())]
     _write_csv(folder / "common/accelerators.csv", rows)
     memory = {"A100": 40, "A100-80GB": 80, "H100": 80, "L4": 24}
     rows = [("GPU", "MemoryGB", "Manufacturer"), *((gpu, gib, "NVIDIA") for gpu, gib in memory.items())]
     _write_csv(folder / "common/metadata.csv", rows)
+
+
+def _write_aws(folder: Path) -> None:
+    """One GPU machine, and the one without GPUs that SkyPilot wants to know."""
+    zones = {zone: region for region, ids in aws.REGIONS.items() for zone in ids}
+    gpu = str(
+        {
+            "Gpus": [
+                {
+                    "Name": aws.MACHINE[1],
+                    "Manufacturer": "NVIDIA",
+                    "Count": 1,
+                    "MemoryInfo": {"SizeInMiB": 24576},
+                }
+            ]
+        }
+    )
+    rows: list[tuple[object, ...]] = [tuple(AWS_COLUMNS.split(","))]
+    for zone, region in zones.items():
+        place = (region, zone, "x86_64", "", "", "", "", "")
+        rows.append(("m6i.large", "", "", 2.0, 8.0, "", 0.096, 0.03, *place))
+        rows.append(("m6i.2xlarge", "", "", 8.0, 32.0, "", 0.384, 0.12, *place))
+        price = (aws.ON_DEMAND_USD_PER_H, aws.SPOT_USD_PER_H[zone])
+        rows.append((aws.MACHINE[0], aws.MACHINE[1], 1.0, 4.0, 16.0, gpu, *price, *place))
+    _write_csv(folder / "vms.csv", rows)
+    tags = ("custom-cpu-ubuntu", "custom-gpu-ubuntu-cuda13", "custom-gpu-ubuntu")
+    head = ("Tag", "Region", "OS", "OSVersion", "ImageId", "CreationDate")
+    images = [
+        (f"skypilot:{tag}", region, "ubuntu", "22.04", aws.IMAGE, "20260101")
+        for tag in tags
+        for region in aws.REGIONS
+    ]
+    _write_csv(folder / "images.csv", [head, *images])
+    codes = ("InstanceType", "OnDemandInstanceCode", "SpotInstanceCode")
+    _write_csv(folder / "instance_quota_mapping.csv", [codes, (aws.MACHINE[0], "L-DB2E81BA", "L-3819A6DF")])
+    names = [pair for ids in aws.REGIONS.values() for pair in ids.items()]
+    _write_csv(folder / "az_mappings-default.csv", [("AvailabilityZone", "AvailabilityZoneName"), *names])
 
 
 def _write_csv(path: Path, rows: list[tuple[object, ...]]) -> None:

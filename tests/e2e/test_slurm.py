@@ -166,6 +166,13 @@ def on_the_node(bed: Bed, *texts: str) -> list[Path]:
     return [path for text in texts for path in files_with(text, *places)]
 
 
+def shown_to_others(bed: Bed, text: str) -> list[str]:
+    """Command lines of the bed's processes that hold a text: every user of a node can read those."""
+    lines = [command_of(pid) for pid in bed.pids()]
+    assert any("jobs.train" in line for line in lines)
+    return [line for line in lines if text in line]
+
+
 def nothing_runs(bed: Bed, user: BedUser, run_id: str) -> None:
     """Every machine is given back, and no worker lives."""
     eventually(lambda: user.released(run_id))
@@ -229,6 +236,7 @@ def test_a_preempted_run_ends_with_the_weights_of_an_undisturbed_one(
     undisturbed = train_undisturbed(bundle)
 
     status = running(user, "goat", store)
+    assert shown_to_others(slurm_bed, CANARY_SECRET) == []
     assert (status.attempt, status.recoveries) == (1, 0)
     assert status.offer is not None
     assert (status.offer.cloud, status.offer.region, status.offer.gpu) == ("slurm", "bed-a", "A100")
@@ -250,7 +258,7 @@ def test_a_preempted_run_ends_with_the_weights_of_an_undisturbed_one(
 
     nothing_runs(slurm_bed, user, "goat")
     assert on_the_node(slurm_bed, CANARY_SECRET, CANARY_FILE) == []
-    assert files_with(CANARY_SECRET, spec.parent, person.home) == []
+    assert files_with(CANARY_SECRET, spec.parent, person.home, slurm_bed.sky.path) == []
     assert CANARY_SECRET not in person.plan(*order, "--dry-run") + log
 
 

@@ -39,8 +39,8 @@ def chosen(plan: Plan) -> Candidate:
     return next(row for row in plan.candidates if row.offer.region == "cheap" and row.nodes == 1)
 
 
-def job(data: str, model: str | None = None) -> JobSpec:
-    checkpoints = CheckpointsJob("file:///shared/run")
+def job(data: str, model: str | None = None, uri: str = "file:///shared/run") -> JobSpec:
+    checkpoints = CheckpointsJob(uri)
     return JobSpec(
         "run", "job", ModelJob("m", path=model), DataJob(data), checkpoints, train=TrainJob(steps=1)
     )
@@ -60,7 +60,7 @@ def test_what_the_ledger_keeps_completes_the_request() -> None:
         environment={"packages": ["a b", "c"], "setup": "echo hi"},
     )
     best = chosen(plan)
-    kept = json.loads(json.dumps(rented.terms_document(plan, best)))
+    kept = json.loads(json.dumps(rented.terms_document(plan, best, job("org/rows"))))
     request = rented.complete(LaunchRequest("run", Path("/b"), (best.offer,)), kept)
     assert [offer.region for offer in request.offers] == ["cheap", "near"]
     assert request.max_usd_per_hour == 3
@@ -73,7 +73,7 @@ def test_what_the_ledger_keeps_completes_the_request() -> None:
 
 def test_an_interpreter_of_the_users_has_everything() -> None:
     plan = plan_of(environment={"python": "/opt/train/bin/python"})
-    kept = rented.terms_document(plan, chosen(plan))
+    kept = rented.terms_document(plan, chosen(plan), job("org/rows"))
     request = rented.complete(LaunchRequest("run", Path("/b"), (chosen(plan).offer,)), kept)
     assert (request.python, request.setup) == ("/opt/train/bin/python", ())
 
@@ -81,7 +81,7 @@ def test_an_interpreter_of_the_users_has_everything() -> None:
 def test_the_machine_that_was_got_is_found_among_those_that_were_asked_for() -> None:
     plan = plan_of()
     best = chosen(plan)
-    document = candidate_document(best) | {"rented": rented.terms_document(plan, best)}
+    document = candidate_document(best) | {"rented": rented.terms_document(plan, best, job("org/rows"))}
     got = replace(best.offer, region="near", zone=None, instance_type=None, price_usd_per_hour=None)
     found = rented.machine_got(document, got)
     assert found is not None
@@ -115,7 +115,7 @@ def test_the_bundle_holds_the_files(tmp_path: Path) -> None:
 def test_the_ledger_prices_the_machine_that_was_got() -> None:
     plan = plan_of()
     best = chosen(plan)
-    document = candidate_document(best) | {"rented": rented.terms_document(plan, best)}
+    document = candidate_document(best) | {"rented": rented.terms_document(plan, best, job("org/rows"))}
     terms = terms_of(infra="skypilot", candidate_json=json.dumps(document))
     run = run_of("queued", attempt_of(), terms=terms)
     got = replace(best.offer, region="near", zone=None, price_usd_per_hour=None)
@@ -138,19 +138,56 @@ def test_a_backend_without_exit_codes_is_read_with_what_the_worker_said(
     assert change.state == state
 
 
+BUCKET = "s3://bucket/runs"
+KEYS = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
+
+
 @pytest.mark.parametrize(
-    ("cloud", "uri", "codes"),
+    ("cloud", "uri", "secrets", "codes"),
     [
-        ("slurm", "file:///shared", []),
-        ("slurm", None, ["not_yet_supported"]),
-        ("aws", "file:///shared", ["not_yet_supported"]),
+        ("slurm", "file:///shared", [], []),
+        ("slurm", None, [], ["store_unreachable"]),
+        ("aws", "file:///shared", [], ["store_unreachable"]),
+        ("aws", BUCKET, [], []),
+        ("lambda", BUCKET, [], []),
+        ("lambda", f"{BUCKET}?endpoint=https://host", KEYS, []),
+        ("lambda", f"{BUCKET}?endpoint=https://host", KEYS[:1], ["no_bucket_rights"]),
     ],
 )
-def test_checkpoints_must_be_where_both_can_write(cloud: str, uri: str | None, codes: list[str]) -> None:
-    plan = plan_of(checkpoints={"uri": uri})
+def test_checkpoints_must_be_where_the_machine_can_write(
+    cloud: str, uri: str | None, secrets: list[str], codes: list[str]
+) -> None:
+    plan = plan_of(checkpoints={"uri": uri}, environment={"secrets": secrets})
     best = chosen(plan)
     candidate = replace(best, offer=replace(best.offer, cloud=cloud))
-    assert [row.code for row in rented.blockers(plan.spec, candidate, job("org/rows"))] == codes
+    written = job("org/rows", uri=uri or "file:///state/run")
+    assert [row.code for row in rented.blockers(plan, candidate, written)] == codes
+
+
+def test_a_run_longer_than_its_keys_is_refused() -> None:
+    plan = plan_of(checkpoints={"uri": BUCKET})
+    best = chosen(plan)
+    offer = replace(best.offer, cloud="lambda")
+    weeks = replace(best, offer=offer, wall_clock_h=replace(best.wall_clock_h, p90=100.0))
+    (finding,) = rented.blockers(plan, weeks, job("org/rows", uri=BUCKET))
+    assert finding.code == "session_too_short"
+
+
+@pytest.mark.parametrize(
+    ("clouds", "secrets", "uri", "access"),
+    [
+        (["aws"], [], BUCKET, "role"),
+        (["aws", "gcp"], [], BUCKET, "session"),
+        (["aws"], KEYS, BUCKET, "secrets"),
+        (["aws"], KEYS[:1], BUCKET, "role"),
+        (["slurm"], [], "file:///shared", "secrets"),
+    ],
+)
+def test_the_machine_gets_no_more_rights_than_it_needs(
+    clouds: list[str], secrets: list[str], uri: str, access: str
+) -> None:
+    spec = spec_of(checkpoints={"uri": uri}, environment={"secrets": secrets})
+    assert rented.access(spec, [offer_of(cloud=cloud) for cloud in clouds]) == access
 
 
 def test_files_too_large_to_send_are_refused(tmp_path: Path) -> None:
@@ -161,7 +198,7 @@ def test_files_too_large_to_send_are_refused(tmp_path: Path) -> None:
     plan = plan_of(checkpoints={"uri": "file:///shared"})
     best = chosen(plan)
     candidate = replace(best, offer=replace(best.offer, cloud="slurm"))
-    (finding,) = rented.blockers(plan.spec, candidate, job("org/rows", str(big.parent)))
+    (finding,) = rented.blockers(plan, candidate, job("org/rows", str(big.parent)))
     assert finding.code == "inputs_too_large"
 
 
@@ -170,5 +207,5 @@ def test_nobody_pays_for_gpus_that_would_stand_idle() -> None:
     two = next(c for c in plan.candidates if c.offer.gpus_per_node == 2)
     for candidate in (two, replace(chosen(plan), nodes=2)):
         on_slurm = replace(candidate, offer=replace(candidate.offer, cloud="slurm"))
-        found = list(rented.blockers(plan.spec, on_slurm, job("org/rows")))
+        found = list(rented.blockers(plan, on_slurm, job("org/rows")))
         assert [(row.path, row.code) for row in found] == [("where.gpus", "not_yet_supported")]

@@ -1,6 +1,7 @@
 """The SkyPilot document of a request: what is asked for, what is left out, and that the worker's line really runs."""
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
+import providers
 from providers.errors import LaunchError
 from providers.launcher import LaunchRequest
 from providers.offers import Market, Offer
+from providers.sealed import VARIABLE, seal
 from providers.skypilot_task import (
     attempt_of,
     job_name,
@@ -149,52 +152,83 @@ def test_no_cloud_gets_the_credentials_of_another() -> None:
     assert {row["remote_identity"] for row in no_credential_upload().values()} == {"NO_UPLOAD"}
 
 
-def run_script(tmp_path: Path, script: str, name: str = "sky_app_x") -> subprocess.CompletedProcess[str]:
-    """Run as SkyPilot does: a file with the secrets on top, in the directory of the bundle."""
-    (tmp_path / "jobs").mkdir()
-    (tmp_path / "jobs/__init__.py").touch()
-    worker = "import os, sys\nprint(sys.argv[1:], os.environ['TOKEN'], 'random' in sys.modules and 'ours')\n"
-    (tmp_path / "jobs/train.py").write_text(worker)
-    file = tmp_path / name
-    file.write_text(f"export TOKEN=canary-value\n{script}\necho not reached\n")
-    env = {"PATH": os.environ["PATH"]}
+def bundle_of(tmp_path: Path) -> Path:
+    """A bundle whose worker tells its arguments, its secret, and whether the other share is still in sight."""
+    bundle = tmp_path / "bundle"
+    (bundle / "jobs").mkdir(parents=True)
+    (bundle / "jobs/__init__.py").touch()
+    (bundle / "providers").mkdir()
+    for name in ("__init__.py", "errors.py", "sealed.py"):
+        shutil.copy(Path(providers.__file__).with_name(name), bundle / "providers")
+    worker = "import os, sys\nprint(sys.argv[1:], os.environ.get('TOKEN'), 'TUNEPLAN_SECRET_SHARE' in os.environ)\n"
+    (bundle / "jobs/train.py").write_text(worker)
+    return bundle
+
+
+def run_script(bundle: Path, script: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run as SkyPilot does, in the directory of the bundle."""
     return subprocess.run(
-        ["bash", str(file)], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60
+        ["bash", "-c", script],
+        cwd=bundle,
+        env={"PATH": os.environ["PATH"]} | env,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
 
 
 @pytest.mark.parametrize("limit_s", [None, 30.0])
-def test_the_worker_runs_and_the_script_keeps_no_secret(tmp_path: Path, limit_s: float | None) -> None:
-    script = task_document(request(python=sys.executable, max_duration_s=limit_s))["run"]
-    done = run_script(tmp_path, script)
+def test_the_worker_gets_the_secret_and_its_backend_does_not(tmp_path: Path, limit_s: float | None) -> None:
+    bundle = bundle_of(tmp_path)
+    document = task_document(request(python=sys.executable, max_duration_s=limit_s, secrets=("TOKEN",)))
+    assert document["secrets"] == {VARIABLE: None}
+    share = seal({"TOKEN": "canary-value"}, bundle)
+    done = run_script(bundle, document["run"], **{VARIABLE: share})
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("['job.json'] canary-value")
-    assert "not reached" not in done.stdout
-    assert (tmp_path / "sky_app_x").read_text() == ""
+    assert done.stdout == "['job.json'] canary-value False\n"
+    assert [path for path in bundle.rglob("*") if path.is_file() and b"canary" in path.read_bytes()] == []
 
 
-def test_the_set_up_empties_itself_and_the_script_that_calls_it(tmp_path: Path) -> None:
-    home = tmp_path / "home"
+@pytest.mark.parametrize(
+    ("nodes", "gpus", "started"),
+    [
+        (1, 1, "-m jobs.train job.json"),
+        (1, 8, "-m jobs.ranks 8 job.json"),
+        (4, 8, "-m jobs.ranks 8 job.json"),
+    ],
+)
+def test_each_gpu_gets_a_rank(nodes: int, gpus: int, started: str) -> None:
+    document = task_document(request(nodes=nodes, processes_per_node=gpus))
+    assert document["num_nodes"] == nodes
+    assert document["run"].rstrip().endswith(started)
+
+
+def test_a_worker_without_secrets_needs_no_shares(tmp_path: Path) -> None:
+    document = task_document(request(python=sys.executable))
+    assert "secrets" not in document
+    assert run_script(bundle_of(tmp_path), document["run"]).stdout == "['job.json'] None False\n"
+
+
+def test_the_set_up_has_the_secrets_and_removes_the_users_credentials(tmp_path: Path) -> None:
+    bundle, home = bundle_of(tmp_path), tmp_path / "home"
     (home / ".lambda_cloud").mkdir(parents=True)
     (home / ".lambda_cloud/lambda_keys").write_text("canary-value")
-    inner, outer = tmp_path / "sky_setup_x", tmp_path / "sky_app_x"
-    inner.write_text(f"export TOKEN=canary-value\n{task_document(request(setup=('echo ready',)))['setup']}")
-    outer.write_text(f"export TOKEN=canary-value\nbash {inner} 2>&1\n")
-    env = {"PATH": os.environ["PATH"], "HOME": str(home)}
-    done = subprocess.run(["bash", str(outer)], env=env, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout) == (0, "ready\n")
-    assert [path for path in tmp_path.rglob("*") if path.is_file() and path.read_text()] == []
+    lines = ('echo "$TOKEN" "it\'s ready" "${PYTHONPATH-}"',)
+    setup = task_document(request(python=sys.executable, setup=lines, secrets=("TOKEN",)))["setup"]
+    done = run_script(bundle, setup, HOME=str(home), **{VARIABLE: seal({"TOKEN": "t"}, bundle)})
+    assert (done.returncode, done.stdout, done.stderr) == (0, "t it's ready \n", "")
+    assert [path for path in home.rglob("*") if path.is_file()] == []
 
 
-def test_a_script_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
-    run_script(tmp_path, task_document(request(python=sys.executable))["run"], name="mine.sh")
-    assert "canary-value" in (tmp_path / "mine.sh").read_text()
+def test_a_set_up_ends_at_the_first_line_that_fails(tmp_path: Path) -> None:
+    setup = task_document(request(setup=("false", "echo not reached")))["setup"]
+    done = run_script(bundle_of(tmp_path), setup, HOME=str(tmp_path))
+    assert (done.returncode, done.stdout) == (1, "")
 
 
 def test_a_worker_that_outlives_its_limit_is_ended(tmp_path: Path) -> None:
     script = task_document(request(python=sys.executable, max_duration_s=30.0))["run"]
     assert "timeout --signal=TERM --kill-after=120 150 " in script
-    done = run_script(
-        tmp_path, script.replace(" 150 ", " 0.01 ").replace("-m jobs.train", "-c 'while True: pass'")
-    )
+    script = script.replace(" 150 ", " 0.01 ").replace("-m jobs.train", "-c 'while True: pass'")
+    done = run_script(bundle_of(tmp_path), script)
     assert done.returncode == 124

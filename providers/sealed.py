@@ -1,0 +1,89 @@
+"""Secrets on their way to the machine, in two shares of which neither alone says anything.
+
+A backend writes an environment variable into its database, its scripts and, on Slurm, the command line that everybody
+on the node can see. So what is given to it is the secrets XOR random bytes; the random bytes travel as a file of the
+bundle that only the user may read. `python -m providers.sealed COMMAND` joins the two and runs a command with the
+secrets in its environment.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import re
+import secrets
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from providers.errors import UsageError
+
+#: Holds `<name of the file>.<the other share>`.
+VARIABLE = "TUNEPLAN_SECRET_SHARE"
+#: Directory of the bundle in which the files lie, one for each launch.
+DIRECTORY = "sealed"
+_NAME = re.compile(r"[0-9a-f]{16}")
+_SIZE_STEP_BYTES = 256
+
+
+def seal(values: Mapping[str, str], bundle: Path) -> str:
+    """Write one share into the bundle and return the other, the value of `VARIABLE`.
+
+    Args:
+        values: Secrets by the name of their environment variable.
+        bundle: Directory of the bundle.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    clear = json.dumps(dict(values)).encode()
+    clear += b" " * (-len(clear) % _SIZE_STEP_BYTES)  # the length of a share says little of what is in it
+    pad = secrets.token_bytes(len(clear))
+    name = secrets.token_hex(8)
+    (bundle / DIRECTORY).mkdir(mode=0o700, exist_ok=True)
+    descriptor = os.open(bundle / DIRECTORY / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(pad)
+    return f"{name}.{base64.b64encode(_xor(clear, pad)).decode()}"
+
+
+def unseal(variable: str, bundle: Path) -> dict[str, str]:
+    """The secrets that `seal` was given.
+
+    Raises:
+        UsageError: The shares do not belong together, or the file is gone.
+    """
+    name, _, share = variable.partition(".")
+    try:
+        if _NAME.fullmatch(name) is None:
+            raise ValueError("no name of a file")
+        pad = (bundle / DIRECTORY / name).read_bytes()
+        clear = json.loads(_xor(base64.b64decode(share, validate=True), pad))
+    except (OSError, ValueError, binascii.Error):
+        # the cause may hold part of a secret
+        raise UsageError(f"the secrets of {VARIABLE} cannot be joined", code="bad_secrets") from None
+    return {str(key): str(value) for key, value in clear.items()}
+
+
+def _xor(left: bytes, right: bytes) -> bytes:
+    if len(left) != len(right):
+        raise ValueError("shares of different lengths")
+    return bytes(a ^ b for a, b in zip(left, right, strict=True))
+
+
+def main(command: list[str]) -> None:
+    """Become the command; without secrets it is run all the same."""
+    environment = dict(os.environ)
+    sealed = environment.pop(VARIABLE, None)
+    if sealed is not None:
+        environment |= unseal(sealed, Path.cwd())
+    os.execvpe(command[0], command, environment)  # noqa: S606 - that is what it is for; no shell
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (UsageError, OSError) as error:
+        sys.exit(f"error: {error}")

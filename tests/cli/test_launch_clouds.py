@@ -1,0 +1,89 @@
+"""`plan launch` on a cloud: the dry run needs neither logins nor a bucket, and says at once all that is in the way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from ruamel.yaml import YAML
+
+RunPlan = Callable[..., Result]
+GOAT = Path(__file__).parents[2] / "examples" / "tiny-goat"
+SPEC = f"""\
+spec_version: 1
+name: goat
+project: Herd & Co
+owner: ann
+labels: {{team: nlp}}
+model: {{id: {GOAT / "base"}}}
+data: {{train: {GOAT / "train.jsonl"}, format: prompt_completion}}
+train: {{steps: 100, sequence_length: 32}}
+where: {{clouds: [aws], gpus: [L4], max_usd_per_hour: 3}}
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A person without logins."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "SKYPILOT_API_SERVER_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    return tmp_path
+
+
+@pytest.fixture
+def dry_run(home: Path, run_plan: RunPlan) -> Callable[..., Result]:
+    def run(more: str, *words: str) -> Result:
+        (home / "spec.yaml").write_text(SPEC + more)
+        return run_plan("launch", home / "spec.yaml", "--run-id", "goat-1", "--dry-run", *words)
+
+    return run
+
+
+DryRun = Callable[..., Result]
+
+
+def test_the_document_is_shown_without_logins_or_a_shared_disk(dry_run: DryRun) -> None:
+    result = dry_run("", "--cap", "5")
+    assert result.exit_code == 0, result.stderr
+    document = YAML(typ="safe").load(result.stdout)
+    tried = document["resources"]["ordered"]
+    assert {row["infra"].partition("/")[0] for row in tried} == {"aws"}
+    assert {row["max_hourly_cost"] for row in tried} == {3}
+    assert any(row.get("use_spot") for row in tried)
+    labels = document["resources"]["labels"]
+    expected = {"project": "herd---co", "owner": "ann", "team": "nlp", "tuneplan-run": "goat-1"}
+    assert expected.items() <= labels.items()
+    for said in ("no login for aws", "cannot write to file://", "price of aws"):
+        assert said in result.stderr
+
+
+def test_all_that_is_in_the_way_is_told_at_once(dry_run: DryRun) -> None:
+    result = dry_run("environment: {secrets: [MY_TOKEN]}\n", "--cap", "5", "-o", "json")
+    answer: dict[str, Any] = json.loads(result.stdout)
+    codes = [row["code"] for row in answer["blockers"]]
+    assert codes == ["secret_missing", "cloud_login", "stale_price", "store_unreachable"]
+    assert all(row["hint"] for row in answer["blockers"])
+    document = YAML(typ="safe").load(answer["backend_document"])
+    assert document["envs"]["TUNEPLAN_SECRETS"] == "MY_TOKEN"
+
+
+def test_an_order_that_is_wrong_itself_is_an_error(dry_run: DryRun) -> None:
+    result = dry_run("notify: [mailto://a@b.c]\n", "--cap", "5")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert dry_run("").exit_code == 2  # without a cap
+
+
+def test_a_launch_is_refused_before_anything_is_contacted(
+    dry_run: DryRun, home: Path, run_plan: RunPlan
+) -> None:
+    dry_run("")
+    result = run_plan("launch", home / "spec.yaml", "--run-id", "goat-1", "--cap", "5", "--yes")
+    assert result.exit_code == 2
+    assert "no login for aws" in result.stderr
+    assert run_plan("status", "goat-1").exit_code != 0

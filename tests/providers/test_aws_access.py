@@ -1,0 +1,96 @@
+"""Rights for one run: made once, found again, gone afterwards, and for its own prefix only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from moto.server import ThreadedMotoServer
+
+from providers.aws_access import grant_role, policy, revoke_role, role_name, session_keys
+from providers.errors import CredentialsError, LaunchError
+
+STORES = ("s3://models/runs/goat-1",)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ThreadedMotoServer]:
+    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    moto.start()
+    yield moto
+    moto.stop()
+
+
+@pytest.fixture
+def iam(server: ThreadedMotoServer, monkeypatch: pytest.MonkeyPatch) -> Any:
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    import boto3
+
+    return boto3.client("iam")
+
+
+def allows(stores: tuple[str, ...]) -> dict[str, list[str]]:
+    """Actions by resource."""
+    return {row["Resource"]: row["Action"] for row in policy(stores)["Statement"]}
+
+
+def test_rights_end_at_the_runs_prefix() -> None:
+    rights = allows(STORES)
+    assert set(rights) == {"arn:aws:s3:::models/runs/goat-1/*", "arn:aws:s3:::models"}
+    assert rights["arn:aws:s3:::models"] == ["s3:ListBucket"]
+    (listing,) = [row for row in policy(STORES)["Statement"] if "Condition" in row]
+    assert listing["Condition"] == {"StringLike": {"s3:prefix": ["runs/goat-1/*"]}}
+    assert not [action for actions in rights.values() for action in actions if "*" in action]
+
+
+def test_an_encrypted_bucket_needs_its_key() -> None:
+    key = "arn:aws:kms:us-east-1:1:key/a"
+    assert allows((f"s3://models/a?kms_key={key}",))[key] == ["kms:GenerateDataKey", "kms:Decrypt"]
+
+
+def test_a_role_is_made_once_and_removed(iam: Any) -> None:
+    names = {grant_role("goat-1", STORES, propagation_s=0) for _ in range(2)}
+    assert names == {"tuneplan-goat-1"}
+    role = iam.get_role_policy(RoleName="tuneplan-goat-1", PolicyName="tuneplan-run")
+    document = role["PolicyDocument"]
+    assert (json.loads(document) if isinstance(document, str) else document) == policy(STORES)
+    profile = iam.get_instance_profile(InstanceProfileName="tuneplan-goat-1")["InstanceProfile"]
+    assert [row["RoleName"] for row in profile["Roles"]] == ["tuneplan-goat-1"]
+    for _ in range(2):
+        revoke_role("goat-1")
+    assert iam.list_roles()["Roles"] == []
+    assert iam.list_instance_profiles()["InstanceProfiles"] == []
+
+
+def test_a_long_run_id_makes_a_name_that_iam_takes() -> None:
+    names = {role_name(f"{'goat' * 20}-{n}") for n in range(5)}
+    assert len(names) == 5
+    assert all(len(name) <= 64 for name in names)
+
+
+def test_session_keys_are_other_keys(iam: Any) -> None:
+    keys = session_keys("goat-1", STORES)
+    assert set(keys) == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}
+    assert "testing" not in keys.values()
+
+
+def test_nobody_who_is_not_logged_in_makes_keys(iam: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(CredentialsError, match="does not let us make keys"):
+        session_keys("goat-1", STORES)
+
+
+def test_aws_out_of_reach_is_no_refusal(iam: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(LaunchError, match="cannot remove an instance role"):
+        revoke_role("goat-1")
