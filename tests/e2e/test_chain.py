@@ -126,8 +126,9 @@ def check_attempts(before: dict[str, Any], cancelled: dict[str, Any], after: dic
 
 
 def check_report(report: dict[str, Any]) -> None:
-    """Everything that a CPU can measure was measured."""
+    """Everything that a CPU can measure was measured, and the model has learnt to add."""
     assert report["recoveries"] == 2 and report["artifact_manifest_sha256"]
     rows = {row["quantity"]: row for row in report["comparison"]}
     assert all(rows[name]["actual"] > 0 for name in ("step_time_s", "tokens_per_s_total", "wall_clock_h"))
-    assert {metric["name"] for metric in report["metrics"]} >= {"exact_match"}
+    exact_match = next(metric for metric in report["metrics"] if metric["name"] == "exact_match")
+    assert exact_match["base"] < 0.1 and exact_match["tuned"] > 0.9, exact_match
