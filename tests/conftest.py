@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from planner.cli.main import cli
+from tests.capacity.server import Capacity, capacity_server
 from tests.seaweed import Seaweed, seaweed
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -72,3 +73,21 @@ def s3_server(s3_process: Seaweed, monkeypatch: pytest.MonkeyPatch) -> Seaweed:
     for name, value in s3_process.environment.items():
         monkeypatch.setenv(name, value)
     return s3_process
+
+
+@pytest.fixture(scope="session")
+def capacity_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Capacity]:
+    """One AWS that sells capacity, for all tests; use `capacity`."""
+    with capacity_server(tmp_path_factory.mktemp("capacity")) as server:
+        yield server
+
+
+@pytest.fixture
+def capacity(capacity_process: Capacity, monkeypatch: pytest.MonkeyPatch) -> Capacity:
+    """An AWS that sells capacity, nothing ordered to go wrong, and an environment that leads to it."""
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in capacity_process.environment.items():
+        monkeypatch.setenv(name, value)
+    capacity_process.order()
+    return capacity_process

@@ -108,7 +108,7 @@ def _decide(buyer: Buyer, reservation: Reservation) -> Reservation | None:
     if reservation.tries:  # never a second try without a look for the first
         found = _found(api, reservation)
         if found:
-            return _adopt(buyer, reservation, found)
+            return adopt(buyer, reservation, found)
     buyer.step("look for the offer and its price")
     offer, reason = best_offer(api, reservation, now)
     if offer is None:
@@ -171,7 +171,7 @@ def _send(
         buyer.step("the answer was lost")
         return _reconcile(buyer, sent, said=error.message)
     buyer.step("bought")
-    return _adopt(buyer, sent, [holding])
+    return adopt(buyer, sent, [holding])
 
 
 def _refused(buyer: Buyer, reservation: Reservation, error: PurchaseRefusedError) -> Reservation | None:
@@ -192,7 +192,7 @@ def _reconcile(buyer: Buyer, reservation: Reservation, said: str = "") -> Reserv
         except TuneplanError as error:
             said, found = error.message, ()
         if found:
-            return _adopt(buyer, reservation, found)
+            return adopt(buyer, reservation, found)
     sent = datetime.fromisoformat(reservation.sent_at or reservation.created_at)
     patient = abs(buyer.now() - sent) < _CONSISTENT_AFTER
     more = "it may still appear" if patient else "look into the provider's console"
@@ -211,7 +211,7 @@ def _found(api: ReservationApi, reservation: Reservation) -> Sequence[Holding]:
     return [holding for region in regions for holding in api.find(reservation.token, region)]
 
 
-def _adopt(buyer: Buyer, reservation: Reservation, found: Sequence[Holding]) -> Reservation | None:
+def adopt(buyer: Buyer, reservation: Reservation, found: Sequence[Holding]) -> Reservation | None:
     """Record what was bought; it must get into the ledger whoever else is writing."""
     holding = min(found, key=lambda one: (one.state in ("failed", "cancelled"), one.provider_ref))
     state, reason = state_of(holding)

@@ -9,24 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.capacity.server import Capacity, capacity_server
+from tests.capacity.server import Capacity
 from tests.planner.reserve.lives import Life, Points, live, run, warm
 from tests.planner.reserve.rounds import Outcome, audit, play, record
 
 
-@pytest.fixture(scope="module")
-def capacity_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Capacity]:
-    with capacity_server(tmp_path_factory.mktemp("capacity")) as server:
-        yield server
-
-
-@pytest.fixture
-def capacity(capacity_process: Capacity, monkeypatch: pytest.MonkeyPatch) -> Capacity:
-    for name, value in capacity_process.environment.items():
-        monkeypatch.setenv(name, value)
-    capacity_process.order()
+@pytest.fixture(autouse=True)
+def clients(capacity: Capacity) -> None:
+    """Made once the environment leads to the server."""
     warm("us-east-1")
-    return capacity_process
 
 
 @pytest.fixture

@@ -1,0 +1,307 @@
+"""`plan reserve buy`, `schedule`, `cancel`, `settle`: what spends, and what undoes it where it can be undone."""
+
+from __future__ import annotations
+
+import sys
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from planner.cli.context import App, pass_app
+from planner.cli.output import confirm, echo_err, emit_json, output_option
+from planner.cli.reserve_desk import asked, job_of, open_book, parsed, reservation_ids, window_options
+from planner.errors import NothingFitsError, OverBudgetError, PolicyError
+from planner.places import Places
+from planner.units import parse_deadline, parse_usd
+from providers.errors import CredentialsError, LaunchError, UsageError
+
+if TYPE_CHECKING:
+    from planner.cli.reserve_desk import Job
+    from planner.reserve.book import ReservationBook
+    from planner.reserve.purchase import Buyer
+    from planner.reserve.reservations import LaunchPlan, Reservation
+    from planner.reserve.search import Found
+
+#: How often a purchase whose answer was lost is looked for before a person is told.
+_LOOKS = 6
+_WAIT_S = 30.0
+
+_launch_option = click.option("--no-launch", is_flag=True, help="Only buy; start no run in the capacity.")
+_infra_option = click.option(
+    "--infra",
+    type=click.Choice(["skypilot", "local"]),
+    default="skypilot",
+    show_default=True,
+    help="As of launch.",
+)
+
+
+@click.command(
+    "buy", epilog="\b\nExample:\n  plan reserve buy spec.yaml --offer o-498d34024f3e --confirm-usd 755.14"
+)
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--offer", "offer_id", required=True, metavar="ID", help="From `plan reserve offers`.")
+@window_options
+@click.option(
+    "--name", help="Name of the reservation; the same name is never bought twice. Default: made up."
+)
+@click.option("--confirm-usd", metavar="USD", help="Agree to exactly this amount beforehand.")
+@_launch_option
+@_infra_option
+@output_option("table", "json")
+@pass_app
+def buy(
+    app: App,
+    /,
+    spec: Path,
+    offer_id: str,
+    name: str | None,
+    confirm_usd: str | None,
+    no_launch: bool,
+    infra: str,
+    output: str,
+    **window: Any,
+) -> None:
+    """Buy an offer for the job of SPEC, once, for exactly the amount that you type.
+
+    A run is started in the capacity when it begins, by `plan scheduler`. A purchase that was interrupted goes on
+    when the same command is given again.
+    """
+    from planner.reserve.plan_purchase import agree, bought_before
+
+    job = job_of(app, spec, window)
+    row = _chosen(app, job, offer_id, window)
+    with open_book(app) as book:
+        known = bought_before(book, row.offer)
+        if known is not None and name in (None, known.reservation_id):
+            echo_err(f"this offer is {known.state} already as {known.reservation_id}, nothing else is bought")
+            reservation = known
+        else:
+            reservation_id = _name(job, name)
+            agreed_usd = _agree(row, job, confirm_usd)
+            launch = None if no_launch else _launch(spec, reservation_id, infra)
+            wish = (row.offer, row.sized.needed_h, agreed_usd)
+            reservation = agree(book, reservation_id, *wish, app.now(), launch)
+        reservation = _bring_forward(app, book, reservation)
+        _answer(app, book, reservation, output)
+    _raise_for(reservation)
+
+
+@click.command(
+    "schedule",
+    epilog="\b\nExample:\n  plan reserve schedule spec.yaml --cap 900usd --by 2027-01-15 --decide-by 2027-01-05",
+)
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--cap", required=True, metavar="USD", help="Most that may be paid up front.")
+@click.option("--decide-by", metavar="TIME", help="Stop looking then; default: when it would be too late.")
+@window_options
+@click.option("--name", help="Name of the reservation. Default: made up.")
+@click.option("--confirm-usd", metavar="USD", help="Agree to spend up to exactly the cap beforehand.")
+@_launch_option
+@_infra_option
+@output_option("table", "json")
+@pass_app
+def schedule(
+    app: App,
+    /,
+    spec: Path,
+    cap: str,
+    decide_by: str | None,
+    name: str | None,
+    confirm_usd: str | None,
+    no_launch: bool,
+    infra: str,
+    output: str,
+    **window: Any,
+) -> None:
+    """Buy what suits the job of SPEC as soon as it is offered below a price; `plan scheduler` does it.
+
+    What was not bought by the time to decide is `missed`, and told.
+    """
+    from planner.reserve.plan_purchase import stand
+
+    job = job_of(app, spec, window)
+    cap_usd = parsed("--cap", parse_usd, cap)
+    wish = _wish(app, job, cap_usd, decide_by)
+    reservation_id = _name(job, name)
+    kinds = ", ".join(machine.instance_type for machine in wish.want.machines)
+    echo_err(
+        f"{reservation_id}: buy {wish.want.nodes} x {kinds} for {wish.want.hours:,.1f} h between"
+        f" {wish.want.start_from:%Y-%m-%d %H:%M} and {wish.want.end_by:%Y-%m-%d %H:%M} UTC from {wish.provider},"
+        f" for at most ${cap_usd:,.2f} up front, not refunded; decided by {wish.decide_by:%Y-%m-%d %H:%M} UTC"
+    )
+    _confirm_amount(Decimal(str(cap_usd)), confirm_usd)
+    with open_book(app) as book:
+        launch = None if no_launch else _launch(spec, reservation_id, infra)
+        reservation = stand(book, reservation_id, wish, app.now(), launch)
+        _answer(app, book, reservation, output)
+    echo_err("`plan scheduler run` (or `tick` from cron) looks for it")
+
+
+@click.command("cancel", epilog="\b\nExample:\n  plan reserve cancel llama-may-k4x2p")
+@click.argument("reservation", shell_complete=reservation_ids)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@output_option("table", "json")
+@pass_app
+def cancel(app: App, reservation: str, yes: bool, output: str) -> None:
+    """Cancel a reservation: one that is not bought yet, or one that the provider takes back."""
+    from planner.reserve.lock import buying
+    from planner.reserve.undo import cancel as undo
+
+    with open_book(app) as book:
+        row = book.get(reservation)
+        confirm(f"Cancel {row.reservation_id}, which is {row.state}?", yes=yes)
+        with buying(Places(app.directories.state).ledger, wait_s=_WAIT_S):
+            done = undo(_buyer(app, book), row.reservation_id)
+        _answer(app, book, done, output)
+
+
+@click.command("settle", epilog="\b\nExample:\n  plan reserve settle llama-may-k4x2p --not-bought")
+@click.argument("reservation", shell_complete=reservation_ids)
+@click.option("--not-bought", is_flag=True, help="The provider's console shows that nothing was bought.")
+@click.option("--bought", metavar="REF", help="The provider's id of what was bought.")
+@output_option("table", "json")
+@pass_app
+def settle(app: App, reservation: str, not_bought: bool, bought: str | None, output: str) -> None:
+    """Say what became of a reservation that is `unknown`, after a look into the provider's console."""
+    from planner.reserve.undo import settle as decide
+
+    if not_bought == (bought is not None):
+        raise UsageError("say one of --bought REF and --not-bought")
+    with open_book(app) as book:
+        row = decide(_buyer(app, book), reservation, bought)
+        _answer(app, book, row, output)
+
+
+def _chosen(app: App, job: Job, offer_id: str, window: dict[str, Any]) -> Found:
+    found, _ = asked(app, job, window)
+    for row in found:
+        if row.offer.offer_id == offer_id:
+            return row
+    raise NothingFitsError(
+        f"the offer {offer_id} is not for sale any more, or not for this job",
+        hint="`plan reserve offers` with the same options lists what is",
+    )
+
+
+def _name(job: Job, name: str | None) -> str:
+    from planner.runs import check_run_id, new_run_id
+
+    return new_run_id(job.loaded.spec.name) if name is None else check_run_id(name)
+
+
+def _launch(spec: Path, reservation_id: str, infra: str) -> LaunchPlan:
+    from planner.reserve.reservations import LaunchPlan
+
+    return LaunchPlan(str(spec.absolute()), infra, reservation_id)
+
+
+def _agree(row: Found, job: Job, confirm_usd: str | None) -> Decimal:
+    """Show what will be bought, and let the person type the amount, which is given back."""
+    from planner.cli.reserve_text import render_purchase
+    from planner.reserve.plan_purchase import amount_due
+
+    echo_err(render_purchase(row, job))
+    return _confirm_amount(amount_due(row.offer), confirm_usd, row.offer.upfront_usd)
+
+
+def _confirm_amount(due: Decimal, confirm_usd: str | None, exact: Decimal | None = None) -> Decimal:
+    """Go on only if exactly this amount was typed, to the cent or to the last digit of the price.
+
+    Raises:
+        UsageError: Another amount, or nobody can be asked.
+    """
+    if confirm_usd is None and not sys.stdin.isatty():
+        raise UsageError(
+            f"Buying costs ${due:,.2f}, which is not refunded. Nobody can be asked here",
+            hint=f"pass `--confirm-usd {due}` to agree to exactly that; --yes is not enough",
+        )
+    text = confirm_usd or click.prompt(f"Type the amount in US dollars to agree ({due})", err=True)
+    try:
+        typed = Decimal(text.strip().removeprefix("$").removesuffix("usd").replace(",", ""))
+    except InvalidOperation:
+        raise UsageError(f"{text!r} is not an amount of US dollars; nothing was bought") from None
+    if typed not in (due, exact):
+        raise OverBudgetError(
+            f"the amount is ${due:,.2f}, not {text}; nothing was bought",
+            hint="prices move: look at `plan reserve offers` again",
+        )
+    return typed
+
+
+def _wish(app: App, job: Job, cap_usd: float, decide_by: str | None) -> Any:
+    """The standing order of a job: one provider, its best kinds of machine."""
+    from datetime import timedelta
+
+    from planner.reserve.plan_purchase import Standing
+    from planner.reserve.reservations import Want
+
+    sellers = [(name, sized) for name, sized in job.sized.items() if sized]
+    if not sellers:
+        raise NothingFitsError("the job fits on no machine that can be reserved")
+    provider, sized = sellers[0]
+    same = [one for one in sized if one.nodes == sized[0].nodes]
+    hours = max(one.needed_h for one in same)
+    latest = job.window.end_by - timedelta(hours=hours)
+    until = latest if decide_by is None else parsed("--decide-by", parse_deadline, decide_by)
+    if until <= app.now():
+        raise PolicyError(f"it would have to be decided by {until:%Y-%m-%d %H:%M} UTC, which is over")
+    regions = job.window.regions or tuple(sorted({region for one in same for region in one.regions}))
+    want = Want(
+        *(same[0].nodes, hours, job.window.start_from, job.window.end_by, regions),
+        tuple(one.machine for one in same),
+    )
+    return Standing(provider, want, cap_usd, app.now(), min(until, latest))
+
+
+def _buyer(app: App, book: ReservationBook) -> Buyer:
+    from planner.reserve.apis import open_api
+    from planner.reserve.purchase import Buyer
+
+    return Buyer(book, lambda name: open_api(name, app.config, app.now), app.now, echo_err, _LOOKS)
+
+
+def _bring_forward(app: App, book: ReservationBook, reservation: Reservation) -> Reservation:
+    """Buy it now; what is not permitted is taken back, so that nobody buys it later unasked."""
+    from planner.reserve.lock import buying
+    from planner.reserve.purchase import advance
+    from planner.reserve.undo import cancel as undo
+
+    buyer = _buyer(app, book)
+    with buying(Places(app.directories.state).ledger, wait_s=_WAIT_S):
+        done = advance(buyer, reservation.reservation_id)
+        if done.state != "planned":
+            return done
+        undo(buyer, done.reservation_id)
+    raise CredentialsError(
+        f"{done.reservation_id}: {done.state_reason}; nothing was bought", hint=done.warning
+    )
+
+
+def _answer(app: App, book: ReservationBook, row: Reservation, output: str) -> None:
+    from planner.cli.reserve_text import render_reservation
+    from planner.reserve.documents import reservation_document
+
+    history = book.events(row.reservation_id)
+    if output == "json":
+        emit_json("reserve_list", {"reservations": [reservation_document(row, history)]}, now=app.now())
+    else:
+        click.echo(render_reservation(row, history))
+
+
+def _raise_for(row: Reservation) -> None:
+    """The exit code of a purchase."""
+    if row.state == "unknown":
+        from providers.reservations import PurchaseUnclearError
+
+        raise PurchaseUnclearError(
+            f"{row.reservation_id}: {row.state_reason}",
+            hint=f"it is looked for again; `plan reserve settle {row.reservation_id}` once you know",
+        )
+    if row.state == "missed":
+        raise PolicyError(f"{row.reservation_id}: {row.state_reason}")
+    if row.state == "failed":
+        kind = OverBudgetError if "price" in row.state_reason else LaunchError
+        raise kind(f"{row.reservation_id}: {row.state_reason}; nothing was bought")

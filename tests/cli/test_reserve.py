@@ -1,0 +1,171 @@
+"""`plan reserve` against an AWS that sells capacity: what is shown, what is agreed to, what is bought once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from click.testing import Result
+
+from planner.cli.schema import schema_text
+from planner.places import Places
+from planner.reserve.book import ReservationBook
+from tests.capacity.server import Capacity
+
+RunPlan = Callable[..., Result]
+
+SPEC = """
+name: support
+model: meta-llama/Llama-3.1-8B
+data: {format: messages, samples: 200000, tokens_per_sample: 700}
+train: {epochs: 3, sequence_length: 4096, packing: true}
+where: {clouds: aws, regions: us-east-1}
+"""
+FAR = f"{datetime.now(UTC) + timedelta(days=40):%Y-%m-%d}"
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    path = tmp_path / "spec.yaml"
+    path.write_text(SPEC)
+    return path
+
+
+def answer(result: Result, code: int = 0) -> dict[str, Any]:
+    assert result.exit_code == code, (result.stdout, result.stderr)
+    document: dict[str, Any] = json.loads(result.stdout)
+    name = document["schema"].removeprefix("tuneplan/")
+    jsonschema.validate(document, json.loads(schema_text(name)))
+    return document
+
+
+def cheapest(run_plan: RunPlan, spec: Path) -> dict[str, Any]:
+    offers = answer(run_plan("reserve", "offers", spec, "--by", FAR, "-o", "json"))["offers"]
+    found: dict[str, Any] = offers[0]
+    return found
+
+
+def only(result: Result, code: int = 0) -> dict[str, Any]:
+    (row,) = answer(result, code)["reservations"]
+    return dict(row)
+
+
+def test_offers_are_for_this_job(capacity: Capacity, run_plan: RunPlan, spec: Path) -> None:
+    document = answer(run_plan("reserve", "offers", spec, "--by", FAR, "-o", "json"))
+    need, first = document["need"], document["offers"][0]
+    assert need["hours_p50"] < need["hours_p90"]
+    assert first["usable_h"] >= need["hours_p90"] + need["margin_h"]
+    assert first["usable_h"] == 23.5  # machines are ended half an hour before the block
+    costs = [float(row["upfront_usd"]) for row in document["offers"]]
+    assert costs == sorted(costs)
+    per_useful = costs[0] / (need["hours_p50"] * need["gpus_total"])
+    assert float(first["usd_per_useful_gpu_h"]) == pytest.approx(per_useful, abs=1e-5)
+    assert first["offer"]["market"] == "reserved" and first["refundable"] is False
+    assert float(first["compare"]["on_demand_cost_usd"]) > float(first["compare"]["spot_cost_usd"]) > 0
+    assert {row["status"] for row in document["sources"]} >= {"ok"}
+
+
+def test_the_calendar_has_dates_and_regions(
+    capacity: Capacity, run_plan: RunPlan, spec: Path, tmp_path: Path
+) -> None:
+    drawn = tmp_path / "calendar.svg"
+    regions = ("--region", "us-east-1", "--region", "us-west-2")
+    result = run_plan("reserve", "offers", spec, "--by", FAR, *regions, "--calendar", "--plot", drawn)
+    head, *rows = result.stdout.splitlines()
+    assert head.split() == ["start", "us-east-1", "us-west-2"]
+    assert len(rows) > 4 and "$" in result.stdout
+    assert "<svg" in drawn.read_text()
+
+
+def test_nothing_for_sale_is_exit_3(capacity: Capacity, run_plan: RunPlan, spec: Path) -> None:
+    capacity.order(none=True)
+    document = run_plan("reserve", "offers", spec, "--by", FAR, "-o", "json")
+    assert document.exit_code == 3
+    assert answer(document, 3)["offers"] == []
+
+
+@pytest.mark.parametrize("words", [(), ("--confirm-usd", "1")])
+def test_nothing_is_bought_without_the_exact_amount(
+    capacity: Capacity, run_plan: RunPlan, spec: Path, words: tuple[str, ...]
+) -> None:
+    offer = cheapest(run_plan, spec)["offer_id"]
+    refused = run_plan("reserve", "buy", spec, "--by", FAR, "--offer", offer, *words)
+    assert refused.exit_code == (5 if words else 2)
+    assert "--confirm-usd" in refused.stderr or "nothing was bought" in refused.stderr
+    assert answer(run_plan("reserve", "list", "-o", "json"))["reservations"] == []
+
+
+def test_an_offer_is_bought_once_however_often_it_is_asked_for(
+    capacity: Capacity, run_plan: RunPlan, spec: Path, plan_home: Path
+) -> None:
+    offer = cheapest(run_plan, spec)
+    buy = ("reserve", "buy", spec, "--by", FAR, "--offer", offer["offer_id"])
+    first = only(run_plan(*buy, "--confirm-usd", offer["upfront_usd"], "-o", "json"))
+    assert (first["state"], first["price_cap_usd"]) == ("bought", offer["upfront_usd"])
+    assert [row["state"] for row in first["history"]] == ["planned", "intent", "bought"]
+    again = run_plan(*buy, "--confirm-usd", offer["upfront_usd"], "-o", "json")
+    assert only(again)["provider_ref"] == first["provider_ref"]
+    assert "nothing else is bought" in again.stderr
+    (listed,) = answer(run_plan("reserve", "list", "-o", "json"))["reservations"]
+    assert listed["paid_usd"] == offer["upfront_usd"]
+    shown = run_plan("reserve", "show", first["reservation_id"])
+    assert first["provider_ref"] in shown.stdout
+    with ReservationBook(Places(plan_home / "state").ledger) as book:
+        token = book.get(first["reservation_id"]).token
+    assert [row["ref"] for row in capacity.sold(token)] == [first["provider_ref"]]
+    refused = run_plan("reserve", "cancel", first["reservation_id"], "--yes")
+    assert refused.exit_code == 6 and "cannot be cancelled" in refused.stderr
+
+
+def test_a_price_that_moved_is_not_paid(capacity: Capacity, run_plan: RunPlan, spec: Path) -> None:
+    offer = cheapest(run_plan, spec)
+    capacity.order(price_factor=1.2)
+    agreed = ("--confirm-usd", offer["upfront_usd"])
+    refused = run_plan("reserve", "buy", spec, "--by", FAR, "--offer", offer["offer_id"], *agreed)
+    assert refused.exit_code == 5
+    assert "nothing was bought" in refused.stderr
+
+
+def test_a_login_that_may_not_buy_is_exit_4_and_leaves_nothing_to_buy_later(
+    capacity: Capacity, run_plan: RunPlan, spec: Path
+) -> None:
+    offer = cheapest(run_plan, spec)
+    capacity.order(unauthorized=True)
+    buy = ("reserve", "buy", spec, "--by", FAR, "--offer", offer["offer_id"])
+    refused = run_plan(*buy, "--confirm-usd", offer["upfront_usd"])
+    assert refused.exit_code == 4 and "UnauthorizedOperation" in refused.stderr
+    (row,) = answer(run_plan("reserve", "list", "-o", "json"))["reservations"]
+    assert row["state"] == "cancelled"
+
+
+def test_a_standing_order_is_recorded_and_cancelled(
+    capacity: Capacity, run_plan: RunPlan, spec: Path
+) -> None:
+    words = ("reserve", "schedule", spec, "--by", FAR, "--cap", "90usd", "--name", "may")
+    assert run_plan(*words).exit_code == 2
+    row = only(run_plan(*words, "--confirm-usd", "90", "-o", "json"))
+    assert (row["reservation_id"], row["state"], row["price_cap_usd"]) == ("may", "planned", "90")
+    assert row["decide_by_at"] < f"{FAR}T23:59:59Z"
+    assert run_plan(*words, "--confirm-usd", "90").exit_code == 2
+    assert only(run_plan("reserve", "cancel", "may", "--yes", "-o", "json"))["state"] == "cancelled"
+
+
+def test_advice_names_its_price(capacity: Capacity, run_plan: RunPlan, spec: Path) -> None:
+    words = ("reserve", "advise", spec, "--by", FAR, "-o", "json")
+    plain = answer(run_plan(*words))
+    assert plain["verdict"] == "do_not_reserve" and "--late-cost" in plain["reason"]
+    hurried = answer(run_plan(*words, "--late-cost", "50000usd"))
+    assert hurried["verdict"] == "buy_now" and hurried["pays_from_shortage"] < 0.1
+    assert {row["cost_usd"] for row in hurried["wrong"]} >= {hurried["reserve_cost_usd"], "50000"}
+    capacity.order(none=True)
+    assert answer(run_plan(*words))["verdict"] == "wait"
+
+
+def test_advice_needs_a_date(capacity: Capacity, run_plan: RunPlan, spec: Path) -> None:
+    result = run_plan("reserve", "advise", spec)
+    assert result.exit_code == 2 and "--by" in result.stderr
