@@ -60,12 +60,21 @@ class Attempt:
         earlier = _earlier(store)
         checkpoints = CheckpointStore(store, job.run_id, keep=job.checkpoints.keep)
         head = checkpoints.take_over()
-        first = Progress(job.run_id, head.fence, started_at=utc_now(), pid=os.getpid())
+        interval_s = _LOCAL_BEAT_S if store.uri.startswith("file:") else _REMOTE_BEAT_S
+        if earlier is not None and earlier.launch == job.limits.launch:
+            stop.carry_over(earlier.cost_usd, interval_s)
+        first = Progress(
+            job.run_id,
+            head.fence,
+            started_at=utc_now(),
+            pid=os.getpid(),
+            launch=job.limits.launch,
+            cost_usd=stop.cost_usd(),
+        )
         if earlier is not None:
             names = _RESULT if head.output else _STANDING
             first = replace(first, **{name: getattr(earlier, name) for name in names})
         say(f"run {job.run_id}, attempt {head.fence}, checkpoints in {store.uri}")
-        interval_s = _LOCAL_BEAT_S if store.uri.startswith("file:") else _REMOTE_BEAT_S
         progress = ProgressWriter(first, work / "progress.json", store, interval_s=interval_s)
         return cls(job, base, work, store, stop, checkpoints, progress, StageClock(), earlier)
 

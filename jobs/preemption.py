@@ -25,13 +25,28 @@ class StopSignal:
         self._limits = limits
         self._started_s = started_s
         self._signal = threading.Event()
-        self.save_s = 0.0
-        """Longest local save so far; this and the longest upload are kept free before a limit."""
-        self.upload_s = 0.0
+        self.step_s = self.save_s = self.upload_s = 0.0
+        """Longest of the last steps, longest local save and upload; all three are kept free before a limit."""
+        self._carried_usd = 0.0
 
     def listen(self) -> None:
         """From here on SIGTERM asks for a checkpoint and an orderly end; main thread only."""
         signal.signal(signal.SIGTERM, lambda *_: self._signal.set())
+
+    def ignore(self) -> None:
+        """From here on SIGTERM changes nothing: the exit code is decided, the interpreter only tidies up."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    def carry_over(self, cost_usd: float | None, since_s: float) -> None:
+        """Count what the machines before this one cost in the same launch.
+
+        Args:
+            cost_usd: What the last of them said, earlier launches included; None if it never said.
+            since_s: How long it may have run on after that.
+        """
+        if cost_usd is not None and self._limits.usd_per_hour is not None:
+            said_usd = cost_usd + self._limits.usd_per_hour * since_s / 3600
+            self._carried_usd = max(said_usd - self._limits.spent_usd, 0.0)
 
     def elapsed_s(self) -> float:
         """Seconds since the process started."""
@@ -41,13 +56,15 @@ class StopSignal:
         """What the run has cost so far, None if the price is unknown."""
         if self._limits.usd_per_hour is None:
             return None
-        return self._limits.spent_usd + self._limits.usd_per_hour * self.elapsed_s() / 3600
+        here_usd = self._limits.usd_per_hour * self.elapsed_s() / 3600
+        return self._limits.spent_usd + self._carried_usd + here_usd
 
     def reason(self) -> tuple[StopKind, str] | None:
         """Why to stop now, None to go on."""
         if self._signal.is_set():
             return "preempted", "told to stop by SIGTERM"
-        limits, reserve_s = self._limits, self.save_s + self.upload_s
+        limits = self._limits
+        reserve_s = limits.reserve_s + self.step_s + self.save_s + self.upload_s
         if limits.max_duration_s is not None and self.elapsed_s() + reserve_s >= limits.max_duration_s:
             return "capped", f"time limit of {limits.max_duration_s:g} s reached"
         cost_usd = self.cost_usd()

@@ -100,6 +100,8 @@ class Progress:
         lost_steps: Steps the earlier attempt had done after the checkpoint this one resumed from.
         tokens_trained: Real tokens of this attempt, `tokens_padded` with the padding.
         output_manifest_sha256: Of the finished model, None until it is committed.
+        launch: The launch that this machine belongs to; a backend may replace machines within one.
+        cost_usd: What the worker thinks the run has cost so far, None if the price is unknown.
     """
 
     run_id: str
@@ -124,6 +126,8 @@ class Progress:
     tokens_padded: int = 0
     output_manifest_sha256: str | None = None
     pid: int | None = None
+    launch: int = 0
+    cost_usd: float | None = None
     schema: str = SCHEMA
     schema_version: int = 1
 

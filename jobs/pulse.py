@@ -7,6 +7,7 @@ import resource
 import time
 from collections import deque
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ _DEFAULT_EVERY_S = 600.0
 _RECENT_STEPS = 512
 _SAY_EVERY_S = 5.0
 _ETA_STEPS = 50
+_LAST_STEPS = 8
 _GIB = 1 << 30
 
 
@@ -70,6 +72,7 @@ class Pulse:
         now_s = time.monotonic()
         self._times.append(now_s - self._mark_s)
         self._busy_s += now_s - self._mark_s
+        self._stop.step_s = max(islice(reversed(self._times), _LAST_STEPS))
         self._progress.update(step=step, step_time_s=step_quantiles(self._times), **self._counts())
         self.stopped = self._stop.reason()
         if self._uploader.fenced:
@@ -123,6 +126,7 @@ class Pulse:
             "tokens_padded": self._tokens.padded,
             "peak_memory_gib": gpu_peak(),
             "host_rss_gib": host_peak_gib(),
+            "cost_usd": self._stop.cost_usd(),
         }
 
     def _tokens_per_s(self) -> float | None:

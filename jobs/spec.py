@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -180,13 +180,30 @@ class LimitsJob:
         max_duration_s: Of this attempt, from the start of the process.
         cap_usd: Of the whole run, priced with `usd_per_hour`.
         usd_per_hour: Price of the machine, None if unknown.
-        spent_usd: What earlier attempts of the run cost.
+        spent_usd: What earlier launches of the run cost.
+        launch: Number of this launch; what its own earlier machines cost is in the progress they left.
+        reserve_s: Kept free before either limit, for the end of the process and of the machine.
+        prices_usd_per_hour: Price by "cloud/region", where the machine may be one of several.
     """
 
     max_duration_s: float | None = None
     cap_usd: float | None = None
     usd_per_hour: float | None = None
     spent_usd: float = 0.0
+    launch: int = 1
+    reserve_s: float = 0.0
+    prices_usd_per_hour: dict[str, float] = field(default_factory=dict)
+
+    def priced_at(self, place: str | None) -> LimitsJob:
+        """With the price of the machine that was got; of an unknown place the dearest that may be it.
+
+        Args:
+            place: "cloud/region" of this machine, None if it cannot tell.
+        """
+        if not self.prices_usd_per_hour or self.usd_per_hour is None:
+            return self
+        dearest = max(self.usd_per_hour, *self.prices_usd_per_hour.values())
+        return replace(self, usd_per_hour=self.prices_usd_per_hour.get(place or "", dearest))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ the data is wrong, 1 anything else, also a newer attempt having taken over.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -45,10 +46,12 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ.setdefault(name, value)
     try:
         job = JobSpec.load(options.job)
-        stop = StopSignal(job.limits, started_s)
+        stop = StopSignal(job.limits.priced_at(_place()), started_s)
         stop.listen()
         base = options.job.resolve().parent
-        return run(job, base, options.work or base / "work", stop)
+        code = run(job, base, options.work or base / "work", stop)
+        stop.ignore()
+        return code
     except TuneplanError as error:
         return _failed(error)
 
@@ -84,6 +87,15 @@ def run(job: JobSpec, base: Path, work: Path, stop: StopSignal) -> int:
         known = _out_of_memory(error) or error
         attempt.finish("failed", _text(known))
         return _failed(known)
+
+
+def _place() -> str | None:
+    """Cloud and region of this machine as SkyPilot tells its jobs, None elsewhere."""
+    try:
+        told = json.loads(os.environ.get("SKYPILOT_CLUSTER_INFO", ""))
+        return f"{told['cloud']}/{told['region']}".lower()
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _stopped(attempt: Attempt, stopped: Stopped) -> int:

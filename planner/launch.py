@@ -15,6 +15,7 @@ from planner import rented
 from planner.bundle import build_bundle
 from planner.candidate_document import candidate_from_document
 from planner.errors import CapReachedError
+from planner.limits import exit_reserve_s, stop_grace_s, time_limit_s
 from planner.monitor import observe
 from planner.places import Places
 from planner.runs import RESUMABLE, Attempt, Run, RunTerms
@@ -115,15 +116,16 @@ def cancel(desk: Desk, run: Run, *, grace_s: float) -> Run:
     run = observe(desk.store, desk.launcher, run, desk.now())
     if run.final:
         return run
-    idle = run.state == "preempted" or run.current.started_at is None
-    state, reason = (
-        ("cancelled", "cancelled by the user") if idle else ("cancelling", "asked for by the user")
-    )
-    ended = replace(run.current, outcome="cancelled") if run.current.started_at is None else run.current
-    if run.state != state:
-        change = Change(state, reason, ended, desk.now(), kind="cancel")  # type: ignore[arg-type]
-        if not desk.store.apply(run, change):
-            return cancel(desk, _get(desk, run.run_id), grace_s=grace_s)
+    if run.resting or run.current.started_at is None:
+        ended = replace(run.current, outcome="cancelled") if run.current.started_at is None else run.current
+        change = Change("cancelled", "cancelled by the user", ended, desk.now(), kind="cancel")
+        written = desk.store.apply(run, change)
+    else:
+        written = run.stopping == "user" or desk.store.ask_stop(
+            run, "user", "asked for by the user", desk.now()
+        )
+    if not written:
+        return cancel(desk, _get(desk, run.run_id), grace_s=grace_s)
     desk.launcher.cancel(run.run_id, grace_s=grace_s)
     return observe(desk.store, desk.launcher, _get(desk, run.run_id), desk.now())
 
@@ -133,11 +135,11 @@ def _start(desk: Desk, run: Run) -> Run:
     job, inputs = _job(run), None
     if run.terms.infra != "local":
         job, inputs = rented.take_inputs_along(job)
-    bundle = build_bundle(desk.places.bundle(run.run_id, run.current.attempt), job, inputs)
+    bundle = build_bundle(desk.places.bundle(run.run_id, run.launches), job, inputs)
     try:
         desk.launcher.launch(_request(run, bundle.path))
     except LaunchError as error:
-        if desk.launcher.status(run.run_id).attempt < run.current.attempt:
+        if desk.launcher.status(run.run_id).attempt < run.launches:
             _record_failure(desk, run, error)
             raise
     run = _get(desk, run.run_id)
@@ -159,18 +161,23 @@ def _is_unconfirmed(run: Run) -> bool:
 def _job(run: Run) -> JobSpec:
     """The job document of the newest attempt; it holds limits, the run's terms do not."""
     price, cap = run.current.micro_usd_per_hour, run.terms.cap_micro_usd
+    limit_s = time_limit_s(run)
     limits = LimitsJob(
         max_duration_s=run.terms.max_duration_s,
         cap_usd=cap / 1e6 if cap is not None and price else None,
         usd_per_hour=price / 1e6 if price else None,
         spent_usd=(run.cost_micro_usd or 0) / 1e6,
+        launch=run.launches,
+        reserve_s=0.0 if limit_s is None else stop_grace_s(limit_s) + exit_reserve_s(limit_s),
+        prices_usd_per_hour=rented.prices_by_region(json.loads(run.terms.candidate_json)),
     )
     return replace(JobSpec.from_json(run.terms.job_json), limits=limits)
 
 
 def _request(run: Run, bundle: Path) -> LaunchRequest:
     request = request_of(run.run_id, run.terms, bundle)
-    return replace(request, attempt=run.current.attempt, max_duration_s=time_limit_s(run))
+    limit_s = time_limit_s(run)
+    return replace(request, attempt=run.launches, max_duration_s=limit_s, stop_grace_s=stop_grace_s(limit_s))
 
 
 def request_of(run_id: str, terms: RunTerms, bundle: Path) -> LaunchRequest:
@@ -190,18 +197,6 @@ def request_of(run_id: str, terms: RunTerms, bundle: Path) -> LaunchRequest:
         labels={**terms.labels, "project": terms.project, **owner},
     )
     return request if terms.infra == "local" else rented.complete(request, document["rented"])
-
-
-def time_limit_s(run: Run) -> float | None:
-    """Seconds after which the machine ends the newest attempt by itself: its maximum duration, or the cap's rest.
-
-    The worker stops before that and checkpoints; this holds for one that hangs.
-    """
-    price, cap = run.current.micro_usd_per_hour, run.terms.cap_micro_usd
-    limits = [] if run.terms.max_duration_s is None else [run.terms.max_duration_s]
-    if cap is not None and price:
-        limits.append(max(cap - (run.cost_micro_usd or 0), 0) * 3600 / price)
-    return min(limits, default=None)
 
 
 def _get(desk: Desk, run_id: str) -> Run:

@@ -80,6 +80,17 @@ def machine_got(candidate: Mapping[str, Any], got: Offer | None) -> Offer | None
     return next(iter(in_zone or same), None)
 
 
+def prices_by_region(candidate: Mapping[str, Any]) -> dict[str, float]:
+    """Dearest price of all machines by "cloud/region", so that the worker can tell what it costs where it is."""
+    prices: dict[str, float] = {}
+    if "rented" in candidate:
+        for offer in map(offer_from_document, (candidate["offer"], *candidate["rented"]["alternatives"])):
+            if offer.price_usd_per_hour is not None:
+                place = f"{offer.cloud}/{offer.region}".lower()
+                prices[place] = max(prices.get(place, 0.0), offer.price_usd_per_hour * candidate["nodes"])
+    return prices
+
+
 def take_inputs_along(job: JobSpec) -> tuple[JobSpec, dict[str, Path]]:
     """The job with its local files below `inputs/` of the bundle, and which file goes where."""
     taken: dict[str, Path] = {}

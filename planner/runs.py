@@ -26,6 +26,8 @@ RunState = Literal[
     "cancelled",
     "unknown",
 ]
+#: Who asked it to end: the user, the controller at cap or maximum duration, the policy to go on elsewhere.
+Stopping = Literal["user", "limit", "move"]
 Outcome = Literal["running", "done", "preempted", "stock_out", "failed", "capped", "cancelled"]
 
 STATES: tuple[RunState, ...] = get_args(RunState)
@@ -40,8 +42,8 @@ MOVES: dict[RunState, frozenset[RunState]] = {
     "scheduled": frozenset({"waiting", "queued", "failed", "cancelled"}),
     "waiting": frozenset({"scheduled", "queued", "failed", "capped", "cancelled"}),
     **{state: (_BUSY | _ENDS) - {state} for state in _BUSY},
-    # somebody who asked for the end gets it: back to work only if the backend lost the request
-    "cancelling": _ENDS | {"unknown"},
+    # somebody who asked for the end gets it; a run that shall go on elsewhere rests in between
+    "cancelling": _ENDS | {"unknown", "preempted"},
     "succeeded": frozenset(),
     # a resume is a new attempt of the same run
     "failed": frozenset({"queued"}),
@@ -104,7 +106,7 @@ def seconds_between(start_at: str, end_at: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One start of the worker on one machine.
+    """One start of the worker on one set of machines: a launch, a resume, or a recovery by the backend.
 
     Attributes:
         attempt: 1 for the first.
@@ -119,6 +121,7 @@ class Attempt:
         last_step: Optimizer steps it reached, None until the worker says.
         exit_code: Of the worker, None if unknown.
         cost_micro_usd: Up to `ended_at`, or up to the last observation; None is unknown.
+        recovery: How often the backend had restarted the worker by itself before this; 0 if we launched it.
     """
 
     attempt: int
@@ -133,6 +136,7 @@ class Attempt:
     last_step: int | None = None
     exit_code: int | None = None
     cost_micro_usd: int | None = None
+    recovery: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +180,7 @@ class Run:
         progress_json: What the worker last said, None if it never did.
         observed_at: When the ledger was last compared with the backend.
         next_try_at: When something will be tried by itself, None if nothing will.
+        stopping: Who asked the newest attempt to end, None if nobody did.
     """
 
     run_id: str
@@ -189,11 +194,22 @@ class Run:
     revision: int
     progress_json: str | None
     attempts: tuple[Attempt, ...]
+    stopping: Stopping | None = None
 
     @property
     def current(self) -> Attempt:
         """The newest attempt."""
         return self.attempts[-1]
+
+    @property
+    def launches(self) -> int:
+        """How often we asked the backend to start it; the backend numbers its attempts so."""
+        return sum(attempt.recovery == 0 for attempt in self.attempts)
+
+    @property
+    def resting(self) -> bool:
+        """Preempted, with no backend that restarts it: it waits for a resume."""
+        return self.state == "preempted" and self.current.ended_at is not None
 
     @property
     def final(self) -> bool:

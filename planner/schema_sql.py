@@ -199,4 +199,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) STRICT, WITHOUT ROWID
         """,
     ),
+    (
+        "ALTER TABLE attempts ADD COLUMN recovery INTEGER NOT NULL DEFAULT 0 CHECK (recovery >= 0)",
+        "ALTER TABLE runs ADD COLUMN stopping TEXT",
+    ),
 )

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from planner.database import Database
-from planner.runs import Attempt, Run, RunEvent, RunState, RunTerms, check_move
+from planner.runs import Attempt, Run, RunEvent, RunState, RunTerms, Stopping, check_move
 from providers.errors import UsageError
 
 _ATTEMPT_COLUMNS = tuple(field.name for field in fields(Attempt))
 _CHANGING = tuple(
-    name for name in _ATTEMPT_COLUMNS if name not in ("attempt", "intent_at", "micro_usd_per_hour")
+    name
+    for name in _ATTEMPT_COLUMNS
+    if name not in ("attempt", "intent_at", "micro_usd_per_hour", "recovery")
 )
 #: The machine that was got may have another price than the one asked for first; from its start on it is fixed.
 _SET_PRICE = "micro_usd_per_hour = CASE WHEN started_at IS NULL THEN ? ELSE micro_usd_per_hour END"
@@ -33,6 +35,7 @@ class Change:
         attempt: The newest attempt as it is now.
         progress_json: None leaves what is stored.
         kind: Of the event that is written if the state or its reason changed.
+        opened: Attempts that the backend began by itself since the newest one, oldest first.
     """
 
     state: RunState
@@ -42,6 +45,7 @@ class Change:
     next_try_at: str | None = None
     progress_json: str | None = None
     kind: str = "observed"
+    opened: tuple[Attempt, ...] = ()
 
 
 class Store:
@@ -99,7 +103,7 @@ class Store:
         with self._db.writing():
             moved = self._db.execute(
                 "UPDATE runs SET state = 'queued', state_reason = ?, state_since_at = ?, next_try_at = NULL,"
-                " cap_micro_usd = ?, max_duration_s = ?, revision = revision + 1"
+                " stopping = NULL, cap_micro_usd = ?, max_duration_s = ?, revision = revision + 1"
                 " WHERE run_id = ? AND revision = ?",
                 (
                     "resume is being asked for",
@@ -141,14 +145,39 @@ class Store:
             if updated.rowcount == 0:
                 return False
             self._update_attempt(run.run_id, change.attempt)
+            for attempt in change.opened:
+                self._insert_attempt(run.run_id, attempt)
             self._db.execute(
                 "UPDATE observations SET observed_at = ?, progress_json = coalesce(?, progress_json)"
                 " WHERE run_id = ?",
                 (change.observed_at, change.progress_json, run.run_id),
             )
             if moved:
-                number = change.attempt.attempt
+                number = change.attempt.attempt + len(change.opened)
                 self._log(run.run_id, change.observed_at, change.kind, change.state, change.reason, number)
+        return True
+
+    def ask_stop(self, run: Run, by: Stopping, reason: str, at: str) -> bool:
+        """Record that a run shall end, before its backend is asked; False if it was changed since it was read."""
+        check_move(run.state, "cancelling")
+        with self._db.writing():
+            moved = self._db.execute(
+                "UPDATE runs SET state = 'cancelling', stopping = ?, state_reason = ?, state_since_at = ?,"
+                " next_try_at = NULL, revision = revision + 1 WHERE run_id = ? AND revision = ?",
+                (by, reason, at, run.run_id, run.revision),
+            )
+            if moved.rowcount == 0:
+                return False
+            self._log(run.run_id, at, "stop", "cancelling", reason, run.current.attempt)
+        return True
+
+    def note(self, run: Run, kind: str, text: str, at: str) -> bool:
+        """Add a line to a run's history that changes nothing; False if the very same one is there already."""
+        with self._db.writing():
+            same = "SELECT 1 FROM events WHERE run_id = ? AND kind = ? AND reason = ?"
+            if self._db.execute(same, (run.run_id, kind, text)).fetchone():
+                return False
+            self._log(run.run_id, at, kind, run.state, text, run.current.attempt)
         return True
 
     def get(self, run_id: str) -> Run | None:

@@ -36,7 +36,8 @@ class LaunchRequest:
         bundle: Directory with the worker's code and `job.json`.
         offers: Candidates in the order to try.
         nodes: Machines.
-        max_duration_s: The machine ends itself after this, None for no limit.
+        max_duration_s: The machine has ended the worker after this, None for no limit.
+        stop_grace_s: It asks the worker to checkpoint and end this long before.
         max_usd_per_hour: Dearest machine that may be taken, None for no limit.
         env: Plain environment for the worker.
         secrets: Names of environment variables to pass on; values are read at launch and kept nowhere.
@@ -54,6 +55,7 @@ class LaunchRequest:
     offers: tuple[Offer, ...]
     nodes: int = 1
     max_duration_s: float | None = None
+    stop_grace_s: float = 60.0
     max_usd_per_hour: float | None = None
     env: dict[str, str] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
@@ -74,6 +76,21 @@ class LaunchRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class MachineUse:
+    """The machines that an attempt had at one time: each recovery gets it others.
+
+    Attributes:
+        started_at: RFC 3339 UTC, when they began to cost.
+        ended_at: When they were lost or given back, None while it has them.
+        offer: What they are, None if the backend does not tell.
+    """
+
+    started_at: str
+    ended_at: str | None = None
+    offer: Offer | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class BackendStatus:
     """What the backend says of a run, read just now.
 
@@ -89,7 +106,9 @@ class BackendStatus:
         started_at: RFC 3339 UTC, None if unknown.
         ended_at: RFC 3339 UTC, None while it runs; the last sign of life if it vanished.
         attempt: Newest attempt that the backend knows and that all the rest is about; 0 if absent.
-        stopped_by: What ended the worker, None if it ended by itself.
+        stopped_by: What ended the worker or has asked it to end, None if it goes on or ended by itself.
+        machines: Of this attempt, oldest first; empty from a backend that does not keep them apart, then
+            `offer`, `recoveries`, `started_at` and `ended_at` are all there is.
     """
 
     state: BackendState
@@ -103,6 +122,7 @@ class BackendStatus:
     ended_at: str | None = None
     attempt: int = 0
     stopped_by: StoppedBy | None = None
+    machines: tuple[MachineUse, ...] = ()
 
 
 class Launcher(Protocol):

@@ -98,6 +98,7 @@ class LocalLauncher:
                 ],
                 "cwd": str(work),
                 "max_duration_s": request.max_duration_s,
+                "stop_grace_s": request.stop_grace_s,
             },
         )
         with (directory / "supervisor.log").open("ab") as log:
@@ -182,8 +183,9 @@ def _attempt_status(directory: Path, attempt: int) -> BackendStatus:
         return _ended_status(directory, ended, facts)
     if alive:
         pids = tuple(process["pid"] for process in (worker, started) if _lives(process))
-        stopping = (directory / "stop.json").exists()
-        return BackendStatus("running", pids=pids, reason="asked to stop" if stopping else "", **facts)
+        stop = supervisor.read_json(directory / "stop.json")
+        reason, by = ("", None) if stop is None else ("asked to stop", stop.get("reason"))
+        return BackendStatus("running", pids=pids, reason=reason, stopped_by=by, **facts)
     reason = "worker process vanished (killed)"
     return BackendStatus("vanished", reason=reason, ended_at=_last_moment(directory), **facts)
 

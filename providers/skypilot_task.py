@@ -60,7 +60,6 @@ SESSION_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_
 _PATIENT = {"AWS_METADATA_SERVICE_TIMEOUT": "5", "AWS_METADATA_SERVICE_NUM_ATTEMPTS": "5"}
 # The worker's own exit codes for "preempted, start me again" (see the table in README).
 RETRY_EXIT_CODES = (75, 76)
-_STOP_GRACE_S = 120
 # A machine without a GPU still needs one processor to be found.
 _LEAST_CPUS = "1+"
 
@@ -227,7 +226,8 @@ def _run_script(request: LaunchRequest) -> str:
     """Only our bundle is imported from, and a worker that outlives its limit is ended from outside."""
     limit = ""
     if request.max_duration_s is not None:
-        limit_s = request.max_duration_s + _STOP_GRACE_S
-        limit = f"timeout --signal=TERM --kill-after={_STOP_GRACE_S} {limit_s:.0f} "
+        grace_s = max(1.0, request.stop_grace_s)
+        ask_s = max(1.0, request.max_duration_s - grace_s)
+        limit = f"timeout --signal=TERM --kill-after={grace_s:.0f} {ask_s:.0f} "
     worker = _with_secrets(request, shlex.join((request.python, *request.worker, "job.json")))
     return f'export PYTHONPATH="$PWD" PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1\nexec {limit}{worker}\n'

@@ -4,7 +4,7 @@
 worker is on record, the supervisor lives on. Standard library only, nothing of ours is imported: it depends on
 no path and stays small beside the training. Everything it knows is in files:
 
-- `request.json`: argv, cwd, max_duration_s, grace_s (written by the launcher)
+- `request.json`: argv, cwd, max_duration_s, stop_grace_s (written by the launcher)
 - `alive`: locked as long as supervisor or worker lives; its change time is the last sign of life
 - `started.json`: written once, before the worker starts; who finds it never starts a second worker
 - `worker.json`: the worker's process
@@ -80,13 +80,14 @@ def _watch(
 ) -> str | None:
     """Wait until the worker is dead (not yet reaped); what stopped it, None if nothing did."""
     start = last_beat = time.monotonic()
+    grace_s = float(request.get("stop_grace_s", 60.0))
     limit_s = request.get("max_duration_s")
-    grace_s = float(request.get("grace_s", 60.0))
+    ask_s = float("inf") if limit_s is None else max(limit_s - grace_s, 0.0)
     stopped_by: str | None = None
     kill_at = float("inf")
     while os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
         now = time.monotonic()
-        if stopped_by is None and limit_s is not None and now - start >= limit_s:
+        if stopped_by is None and now - start >= ask_s:
             stopped_by = "max_duration"
         if stopped_by is None and (stop_signals or (directory / "stop.json").exists()):
             stop = read_json(directory / "stop.json") or {}

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from planner.monitor import observe
+from planner.monitor import tend
 from planner.places import Places
 from planner.runs import Run, utc_text
 from planner.store import Store
@@ -68,6 +68,6 @@ def refresh(app: App, store: Store, run: Run, *, ask: bool = False) -> tuple[Run
     if run.final or (run.terms.infra != "local" and not ask):
         return run, ()
     backend = launcher(app, run.terms.infra)
-    run = observe(store, backend, run, utc_text(app.now()))
+    run = tend(store, backend, run, utc_text(app.now()))
     is_here = run.terms.infra == "local" and not run.final
     return run, backend.status(run.run_id).pids if is_here else ()

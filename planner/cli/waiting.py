@@ -31,16 +31,11 @@ def wait_for_end(app: App, run_id: str, timeout_s: float | None = None) -> Run:
             echo_err(
                 f"{run.run_id}: {state_text(run.state)}{f': {run.state_reason}' if run.state_reason else ''}"
             )
-        if run.final or is_resting(run):
+        if run.final or run.resting:
             return run
         if deadline is not None and time.monotonic() >= deadline:
             raise TuneplanError(f"run {run_id} is still {run.state}", code="timeout")
         time.sleep(_POLL_S[run.terms.infra])
-
-
-def is_resting(run: Run) -> bool:
-    """Preempted with nobody to restart it: it is resumed by hand."""
-    return run.state == "preempted" and run.current.ended_at is not None
 
 
 def raise_for(run: Run) -> None:

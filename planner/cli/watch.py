@@ -11,7 +11,7 @@ import click
 from planner.cli.completing import complete_run
 from planner.cli.context import App, pass_app
 from planner.cli.desk import open_ledger, refresh
-from planner.cli.waiting import is_resting, raise_for
+from planner.cli.waiting import raise_for
 from planner.cli.watch_text import watch_line, watch_screen
 from planner.runs import Run
 
@@ -45,7 +45,7 @@ def _looks(app: App, run: str, every: float) -> Iterator[Run]:
         with open_ledger(app) as store:
             found, _ = refresh(app, store, store.find(run_id), ask=True)
         yield found
-        if found.final or is_resting(found):
+        if found.final or found.resting:
             return
         time.sleep(max(every, _LEAST_S[found.terms.infra]))
 

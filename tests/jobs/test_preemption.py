@@ -47,3 +47,27 @@ def test_sigterm_comes_before_everything_else() -> None:
         assert one.reason() == ("preempted", "told to stop by SIGTERM")
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_the_last_step_and_the_end_of_the_machine_are_kept_free() -> None:
+    one = stop(80, max_duration_s=100, reserve_s=5)
+    one.step_s = 14
+    assert one.reason() is None
+    one.step_s = 16
+    assert one.reason() == ("capped", "time limit of 100 s reached")
+
+
+def test_machines_before_this_one_count_towards_the_cap() -> None:
+    one = stop(1800, cap_usd=5, usd_per_hour=2, spent_usd=1)
+    one.carry_over(None, 10)
+    assert one.cost_usd() == pytest.approx(2, abs=0.001)
+    one.carry_over(3.5, 900)  # earlier launches included, and a quarter of an hour unseen
+    assert one.cost_usd() == pytest.approx(5, abs=0.001)
+    assert one.reason() == ("capped", "cap of 5 US dollars reached")
+
+
+def test_the_price_is_that_of_the_place() -> None:
+    limits = LimitsJob(cap_usd=5, usd_per_hour=2, prices_usd_per_hour={"aws/east": 2.0, "aws/west": 3.0})
+    assert limits.priced_at("aws/east").usd_per_hour == 2.0
+    assert limits.priced_at("aws/elsewhere").usd_per_hour == limits.priced_at(None).usd_per_hour == 3.0
+    assert LimitsJob(usd_per_hour=2).priced_at("aws/west").usd_per_hour == 2

@@ -12,7 +12,8 @@ import pytest
 
 from jobs.spec import JobSpec
 from planner.errors import CapReachedError
-from planner.launch import Desk, cancel, launch, resume, time_limit_s
+from planner.launch import Desk, cancel, launch, resume
+from planner.limits import time_limit_s
 from planner.monitor import observe
 from planner.places import Places
 from planner.runs import Run, utc_text

@@ -60,7 +60,7 @@ def test_whatever_is_under_way_can_end(state: str) -> None:
 
 
 def test_a_cancel_that_was_asked_for_is_not_forgotten() -> None:
-    assert MOVES["cancelling"].isdisjoint({"running", "queued", "preempted", "recovering"})
+    assert MOVES["cancelling"].isdisjoint({"running", "queued", "provisioning", "recovering"})
 
 
 def test_run_ids_are_names_and_differ() -> None:

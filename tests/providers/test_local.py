@@ -90,7 +90,7 @@ class TestLocalLauncher(LauncherContract):
     def test_a_worker_ends_at_its_time_limit(
         self, launcher: LocalLauncher, request_: LaunchRequest, orders: Path
     ) -> None:
-        launcher.launch(replace(request_, max_duration_s=0.5))
+        launcher.launch(replace(request_, max_duration_s=0.5, stop_grace_s=0.1))
         eventually(lambda: launcher.status("run-1").ended_at)
         assert launcher.status("run-1").stopped_by == "max_duration"
         assert len(starts(orders)) == 1

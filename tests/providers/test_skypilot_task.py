@@ -227,8 +227,8 @@ def test_a_set_up_ends_at_the_first_line_that_fails(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_outlives_its_limit_is_ended(tmp_path: Path) -> None:
-    script = task_document(request(python=sys.executable, max_duration_s=30.0))["run"]
-    assert "timeout --signal=TERM --kill-after=120 150 " in script
-    script = script.replace(" 150 ", " 0.01 ").replace("-m jobs.train", "-c 'while True: pass'")
+    script = task_document(request(python=sys.executable, max_duration_s=30.0, stop_grace_s=5))["run"]
+    assert "timeout --signal=TERM --kill-after=5 25 " in script
+    script = script.replace(" 25 ", " 0.01 ").replace("-m jobs.train", "-c 'while True: pass'")
     done = run_script(bundle_of(tmp_path), script)
     assert done.returncode == 124

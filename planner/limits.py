@@ -1,0 +1,84 @@
+"""What a run's cap and maximum duration ask of the controller: warn in time, end it before they are passed. Pure.
+
+The worker stops by itself first and the machine holds a worker that hangs; the controller knows what neither can:
+the price of the machine that was really got, and the cost of all earlier ones.
+"""
+
+from __future__ import annotations
+
+from planner.money import usd_text_of_micro
+from planner.runs import Run, seconds_between
+
+_WARN_SHARE = 0.8
+_GRACE_S, _GRACE_SHARE = 60.0, 0.03
+_EXIT_S, _EXIT_SHARE = 10.0, 0.02
+
+
+def time_limit_s(run: Run) -> float | None:
+    """Seconds after which the machine ends the newest launch by itself: its maximum duration, or the cap's rest.
+
+    The worker stops before that and checkpoints; this holds for one that hangs.
+    """
+    price, cap = run.current.micro_usd_per_hour, run.terms.cap_micro_usd
+    limits = [] if run.terms.max_duration_s is None else [run.terms.max_duration_s]
+    if cap is not None and price:
+        limits.append(max(cap - (run.cost_micro_usd or 0), 0) * 3600 / price)
+    return min(limits, default=None)
+
+
+def stop_grace_s(limit_s: float | None) -> float:
+    """How long before its limit a worker is asked to end: a minute, of a short limit 3 %.
+
+    >>> stop_grace_s(None), stop_grace_s(7200.0), stop_grace_s(300.0)
+    (60.0, 60.0, 9.0)
+    """
+    return _GRACE_S if limit_s is None else min(_GRACE_S, limit_s * _GRACE_SHARE)
+
+
+def exit_reserve_s(limit_s: float) -> float:
+    """How long a worker that has said its last word may take until its machine is released.
+
+    >>> exit_reserve_s(7200.0), exit_reserve_s(50.0)
+    (10.0, 1.0)
+    """
+    return min(_EXIT_S, limit_s * _EXIT_SHARE)
+
+
+def cap_warning(run: Run) -> str | None:
+    """What to say once four fifths of the cap are spent; None before, and where nothing is known or capped."""
+    cap, spent = run.terms.cap_micro_usd, run.cost_micro_usd
+    if cap is None or spent is None or spent < _WARN_SHARE * cap:
+        return None
+    return f"80 % of the cap of ${usd_text_of_micro(cap)} is spent"
+
+
+def limit_reached(run: Run, now: str) -> str | None:
+    """Why the controller must ask a running worker to end now; None while it may go on."""
+    if run.current.started_at is None or run.current.ended_at is not None:
+        return None
+    return _cap_reached(run, now) or _duration_reached(run, now)
+
+
+def _cap_reached(run: Run, now: str) -> str | None:
+    cap, price, spent = run.terms.cap_micro_usd, run.current.micro_usd_per_hour, run.cost_micro_usd
+    if cap is None or not price or spent is None:
+        return None
+    since_s = seconds_between(run.observed_at, now)  # the ledger counts up to the last observation
+    before = spent - (run.current.cost_micro_usd or 0)
+    grace_s = stop_grace_s((cap - before) * 3600 / price)
+    if spent + price * (since_s + grace_s) / 3600 < cap:
+        return None
+    return f"cap of ${usd_text_of_micro(cap)} reached"
+
+
+def _duration_reached(run: Run, now: str) -> str | None:
+    limit_s = run.terms.max_duration_s
+    if limit_s is None:
+        return None
+    first = max(number for number, attempt in enumerate(run.attempts) if attempt.recovery == 0)
+    used_s = sum(
+        seconds_between(attempt.started_at, attempt.ended_at or now)
+        for attempt in run.attempts[first:]
+        if attempt.started_at is not None
+    )
+    return f"time limit of {limit_s:g} s reached" if used_s + stop_grace_s(limit_s) >= limit_s else None

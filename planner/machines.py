@@ -1,0 +1,166 @@
+"""Which machines a run has had, as attempts of the ledger: each with its own offer, price, time and cost. Pure.
+
+A backend restarts a lost worker by itself, maybe elsewhere and at another price: each such recovery becomes an
+attempt of its own, so that what was paid can be told machine by machine.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from jobs.progress import Progress
+from planner import rented
+from planner.ledger import cost_micro_usd
+from planner.money import micro_usd
+from planner.offer_document import offer_document
+from planner.runs import Attempt, Outcome, Run, seconds_between
+from providers.launcher import BackendStatus, MachineUse
+from providers.offers import Offer
+
+
+def attempts_now(
+    run: Run, status: BackendStatus, progress: Progress | None, outcome: Outcome, now: str
+) -> list[Attempt]:
+    """The newest attempt on record as it is now, then those that the backend began by itself since.
+
+    Args:
+        run: As the ledger has it.
+        status: What the backend says now.
+        progress: What the worker on the newest machines said, None if nothing yet.
+        outcome: Of the whole launch so far.
+        now: RFC 3339 UTC.
+    """
+    if status.attempt < run.launches:
+        return [run.current]
+    uses = _uses(run, status, now)
+    if not uses:
+        return [_never_started(run, status, outcome)]
+    attempts = [_begun(run, number, use, status) for number, use in enumerate(uses)]
+    over = status.ended_at is not None
+    for number, use in enumerate(uses):
+        is_last = number == len(uses) - 1
+        lost = not is_last or (use.ended_at is not None and not over) or _was_lost(run, number)
+        attempts[number] = _so_far(
+            attempts[number],
+            use,
+            "preempted" if lost else outcome,
+            status.exit_code if is_last and over else None,
+            now,
+        )
+    attempts[-1] = _with_steps(attempts[-1], progress)
+    return attempts
+
+
+def _never_started(run: Run, status: BackendStatus, outcome: Outcome) -> Attempt:
+    """The attempt that has no machines, or never had any."""
+    return replace(
+        run.current,
+        backend_id=status.backend_id,
+        ended_at=status.ended_at,
+        outcome=outcome,
+        exit_code=status.exit_code,
+    )
+
+
+def _was_lost(run: Run, number: int) -> bool:
+    """The attempt on record had lost its machines already, whatever became of the launch later."""
+    return number == 0 and run.current.ended_at is not None and run.current.outcome == "preempted"
+
+
+def newest_start(run: Run, status: BackendStatus) -> str | None:
+    """When the newest machines began, at the earliest; None if there are none yet."""
+    if status.machines:
+        return status.machines[-1].started_at
+    current = run.current
+    if status.attempt == run.launches and status.recoveries > current.recovery:
+        return current.ended_at or run.observed_at
+    if current.recovery:
+        return current.started_at
+    return status.started_at
+
+
+def _uses(run: Run, status: BackendStatus, now: str) -> list[MachineUse]:
+    """The machines of the newest attempt on record and of those after it; empty before the first."""
+    if status.machines:
+        return [_fitting(use) for use in status.machines[run.current.recovery :]] or _ended_use(run, status)
+    started_at = run.current.started_at or status.started_at
+    if started_at is None:
+        return []
+    if run.current.ended_at is not None and status.recoveries <= run.current.recovery:
+        return [MachineUse(started_at, run.current.ended_at)]  # lost, and not replaced yet
+    if status.recoveries > run.current.recovery:  # seen too late to know when: what lay between is counted
+        lost_at = run.current.ended_at or min(status.ended_at or now, now)
+        back_at = max(lost_at, min(status.ended_at or now, now))
+        return [
+            _fitting(MachineUse(started_at, lost_at)),
+            _fitting(MachineUse(back_at, status.ended_at, status.offer)),
+        ]
+    if status.state == "recovering":
+        return [_fitting(MachineUse(started_at, now, status.offer))]
+    return [_fitting(MachineUse(started_at, status.ended_at, status.offer))]
+
+
+def _ended_use(run: Run, status: BackendStatus) -> list[MachineUse]:
+    """The attempt on record where the backend has forgotten its machines."""
+    started_at = run.current.started_at
+    return [] if started_at is None else [MachineUse(started_at, run.current.ended_at or status.ended_at)]
+
+
+def _fitting(use: MachineUse) -> MachineUse:
+    """No end before its start: clocks are corrected now and then."""
+    return use if use.ended_at is None else replace(use, ended_at=max(use.started_at, use.ended_at))
+
+
+def _begun(run: Run, number: int, use: MachineUse, status: BackendStatus) -> Attempt:
+    """The attempt on these machines before anything is counted; a price is fixed once it has started."""
+    current = run.current
+    if number == 0 and current.started_at is not None:
+        return replace(current, backend_id=status.backend_id)
+    offer_json, micro = _priced(run, use.offer)
+    if number == 0:
+        return replace(current, backend_id=status.backend_id, offer_json=offer_json, micro_usd_per_hour=micro)
+    recovery = (
+        current.recovery + number if status.machines else max(status.recoveries, current.recovery + number)
+    )
+    return Attempt(
+        current.attempt + number,
+        offer_json,
+        micro,
+        intent_at=use.started_at,
+        backend_id=status.backend_id,
+        recovery=recovery,
+    )
+
+
+def _priced(run: Run, got: Offer | None) -> tuple[str, int | None]:
+    """The machine that the backend got, of those that were asked for, and its price at launch."""
+    candidate = json.loads(run.terms.candidate_json)
+    offer = rented.machine_got(candidate, got)
+    if offer is None:
+        return run.current.offer_json, run.current.micro_usd_per_hour
+    price = offer.price_usd_per_hour
+    micro = None if price is None else micro_usd(price) * candidate["nodes"]
+    return json.dumps(offer_document(offer)), micro
+
+
+def _so_far(attempt: Attempt, use: MachineUse, outcome: Outcome, exit_code: int | None, now: str) -> Attempt:
+    """With its times and its cost, which runs up to its end, or up to now."""
+    started_at = attempt.started_at or use.started_at
+    seconds = seconds_between(started_at, use.ended_at or now)
+    return replace(
+        attempt,
+        started_at=started_at,
+        ended_at=use.ended_at,
+        outcome=outcome,
+        exit_code=exit_code,
+        cost_micro_usd=cost_micro_usd(attempt.micro_usd_per_hour, seconds),
+    )
+
+
+def _with_steps(attempt: Attempt, progress: Progress | None) -> Attempt:
+    """First and last step; a worker that has not restored its checkpoint yet says nothing of them."""
+    if progress is None or progress.state in ("starting", "loading"):
+        return attempt
+    last = max(progress.step, attempt.last_step or 0)
+    return replace(attempt, first_step=progress.resumed_from_step or 0, last_step=last)

@@ -1,0 +1,104 @@
+"""What the evidence says of a run's newest attempt: its state, why, and how it went. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jobs.progress import Progress
+from planner.runs import Outcome, Run, RunState
+from providers.launcher import BackendStatus
+
+_DONE, _PREEMPTED, _PREEMPTED_UNSAVED, _CAPPED = 0, 75, 76, 77
+_KILLED = {129: "SIGHUP", 130: "SIGINT", 137: "SIGKILL (by hand, or out of memory)", 143: "SIGTERM"}
+_CODES = {"capped": _CAPPED, "preempted": _PREEMPTED}
+_SYNCING = ("saving", "syncing")
+_PASSING: dict[str, RunState] = {
+    "queued": "queued",
+    "provisioning": "provisioning",
+    "recovering": "recovering",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the evidence says of the newest attempt."""
+
+    state: RunState
+    reason: str
+    outcome: Outcome
+
+
+def judge(run: Run, status: BackendStatus, progress: Progress | None) -> Verdict:
+    """State, reason and outcome of the newest attempt from the evidence.
+
+    Args:
+        run: As the ledger has it.
+        status: What the backend says now.
+        progress: What this attempt's worker last said.
+    """
+    if status.attempt < run.launches:
+        return _not_started(run)
+    if status.ended_at is None:
+        return _under_way(run, status, progress)
+    if (status.stopped_by == "cancel" or run.state == "cancelling") and status.exit_code != _DONE:
+        return _stopped(run, _saved(status, progress))
+    if status.state == "vanished":
+        return Verdict("preempted", status.reason, "preempted")
+    if status.stopped_by == "max_duration" and status.exit_code != _DONE:
+        told = progress is not None and progress.state == "capped"  # it was only slow to leave
+        said = progress.exit_reason if progress is not None and told else None
+        return Verdict("capped", said or "the machine reached its maximum duration or cap", "capped")
+    return _ended(status, progress)
+
+
+def _not_started(run: Run) -> Verdict:
+    """The backend has not heard of the newest attempt."""
+    if run.current.started_at is not None:
+        return Verdict("unknown", "the backend knows nothing of this run any more", "running")
+    return Verdict("queued", "asked for, not confirmed; `plan resume` asks again", "running")
+
+
+def _under_way(run: Run, status: BackendStatus, progress: Progress | None) -> Verdict:
+    if run.state == "cancelling":
+        return Verdict("cancelling", run.state_reason, "running")
+    if status.state != "running":
+        return Verdict(_PASSING.get(status.state, "unknown"), status.reason, "running")
+    stage = "starting" if progress is None else progress.state.replace("_", " ")
+    syncing = progress is not None and progress.state in _SYNCING
+    return Verdict("syncing" if syncing else "running", stage, "running")
+
+
+def _ended(status: BackendStatus, progress: Progress | None) -> Verdict:
+    """Exit codes of `jobs.train`, or the signal that ended it."""
+    said = progress.exit_reason if progress is not None and progress.exit_reason else ""
+    code = status.exit_code
+    if code is None and progress is not None:  # a backend that does not tell
+        code = _CODES.get(progress.state)
+    if code == _DONE:
+        return Verdict("succeeded", "", "done")
+    if code == _CAPPED:
+        return Verdict("capped", said or "cap or time limit reached", "capped")
+    if code in (_PREEMPTED, _PREEMPTED_UNSAVED):
+        saved = "after a committed checkpoint" if code == _PREEMPTED else "without a new checkpoint"
+        return Verdict("preempted", f"stopped {saved}: {said or 'told to stop'}", "preempted")
+    if code in _KILLED:
+        return Verdict("preempted", f"worker killed by {_KILLED[code]}", "preempted")
+    return Verdict("failed", said or status.reason or f"worker ended with exit code {code}", "failed")
+
+
+def _stopped(run: Run, saved: bool) -> Verdict:
+    """Ended because it was asked to: by the user, at a limit, or to go on elsewhere."""
+    how = "after a committed checkpoint" if saved else "without a new checkpoint"
+    if run.stopping == "limit":
+        return Verdict("capped", f"{run.state_reason}, {how}", "capped")
+    if run.stopping == "move":
+        return Verdict("preempted", f"{run.state_reason}, {how}", "cancelled")
+    return Verdict("cancelled", f"cancelled by the user, {how}", "cancelled")
+
+
+def _saved(status: BackendStatus, progress: Progress | None) -> bool:
+    """Whether the last step done is in a committed checkpoint, as far as anybody knows."""
+    if status.exit_code is not None:
+        return status.exit_code in (_PREEMPTED, _CAPPED)
+    last = None if progress is None else progress.last_checkpoint
+    return progress is not None and last is not None and last.step >= progress.step > 0

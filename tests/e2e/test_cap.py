@@ -1,0 +1,54 @@
+"""A real training that reaches its cap: it stops with a committed checkpoint, within the cap, and uses most of it."""
+
+from __future__ import annotations
+
+import os
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.test_chain import STEPS, Machine
+
+#: So many seconds of this machine are the cap.
+CAP_S = 30
+
+
+def capped(machine: Machine, cap_s: float) -> None:
+    """Train at 1 US dollar a second until the cap; then check what was paid."""
+    spec = machine.home / "spec.yaml"
+    spec.write_text(spec.read_text().replace(f"steps: {STEPS}", "steps: 1000000"))
+    (machine.home / "plan").mkdir()
+    (machine.home / "plan" / "config.yaml").write_text("local: {usd_per_hour: 3600}\n")
+    words = ("--infra", "local", "--run-id", "goat", "--cap", f"{cap_s}usd", "--yes", "--wait")
+    machine.plan("launch", str(spec), *words, code=8)
+    run = machine.run()
+    assert (run["state"], run["cost_is_final"]) == ("capped", True)
+    assert run["worker_exit_code"] in (
+        77,
+        137,
+    )  # the machine does not wait for an interpreter that is slow to end
+    assert "cap of" in run["state_reason"]
+    assert run["last_checkpoint"]["step"] == run["step"] > 0
+    assert Decimal("0.9") * Decimal(cap_s) <= Decimal(run["cost_usd"]) <= Decimal(cap_s)
+    assert machine.processes() == []
+
+
+@pytest.mark.train
+def test_a_run_ends_at_its_cap_and_goes_on_with_a_higher_one(tmp_path: Path) -> None:
+    machine = Machine(tmp_path / "capped")
+    capped(machine, CAP_S)
+    step = machine.run()["step"]
+    machine.plan("resume", "goat", "--yes", code=8)
+    machine.plan("resume", "goat", "--cap", f"{3 * CAP_S}usd", "--yes")
+    machine.plan("cancel", "goat")
+    run = machine.run()
+    assert (run["state"], run["cap_usd"], len(run["attempts"])) == ("cancelled", str(3 * CAP_S), 2)
+    assert run["step"] >= step
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif("ROUNDS" not in os.environ, reason="run by `make test-long`")
+def test_a_cap_after_five_minutes(tmp_path: Path) -> None:
+    capped(Machine(tmp_path / "capped"), 330)
