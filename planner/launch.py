@@ -15,7 +15,7 @@ from planner import rented
 from planner.bundle import build_bundle
 from planner.candidate_document import candidate_from_document
 from planner.errors import CapReachedError
-from planner.limits import exit_reserve_s, stop_grace_s, time_limit_s
+from planner.limits import exit_reserve_s, is_spent, stop_grace_s, time_limit_s
 from planner.monitor import observe
 from planner.places import Places
 from planner.runs import RESUMABLE, Attempt, Run, RunTerms
@@ -97,7 +97,7 @@ def resume(
         )
         raise UsageError(f"run {run.run_id} {what}", code="not_resumable")
     cap = run.terms.cap_micro_usd if cap_micro_usd is None else cap_micro_usd
-    if cap is not None and (run.cost_micro_usd or 0) >= cap:
+    if cap is not None and is_spent(run, cap):
         raise CapReachedError(
             f"run {run.run_id} has spent its cap", hint="raise it: `plan resume RUN --cap USD`"
         )

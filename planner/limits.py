@@ -9,7 +9,7 @@ from __future__ import annotations
 from planner.money import usd_text_of_micro
 from planner.runs import Run, seconds_between
 
-_WARN_SHARE = 0.8
+_WARN_SHARE, _SPENT_SHARE = 0.8, 0.9
 _GRACE_S, _GRACE_SHARE = 60.0, 0.03
 _EXIT_S, _EXIT_SHARE = 10.0, 0.02
 
@@ -50,6 +50,11 @@ def cap_warning(run: Run) -> str | None:
     if cap is None or spent is None or spent < _WARN_SHARE * cap:
         return None
     return f"80 % of the cap of ${usd_text_of_micro(cap)} is spent"
+
+
+def is_spent(run: Run, cap_micro_usd: int) -> bool:
+    """Whether what is left of a cap would go for starting the worker and ending it again."""
+    return (run.cost_micro_usd or 0) >= _SPENT_SHARE * cap_micro_usd
 
 
 def limit_reached(run: Run, now: str) -> str | None:

@@ -30,6 +30,7 @@ from typing import IO, Any
 
 POLL_S = 0.1
 HEARTBEAT_S = 1.0
+_KILL_S, _KILL_SHARE = 2.0, 0.01
 _PR_SET_PDEATHSIG = 1
 
 
@@ -47,6 +48,7 @@ def main(directory: Path) -> int:
     if alive is None or (directory / "started.json").exists():
         return 0
     request = read_json(directory / "request.json") or {}
+    start = time.monotonic()
     write_json(directory / "started.json", {**identity(os.getpid()), "started_at": utc_now()})
     try:
         worker = _start_worker(directory, request, alive)
@@ -55,7 +57,7 @@ def main(directory: Path) -> int:
         return 0
     write_json(directory / "worker.json", identity(worker.pid))
     os.close(announce)
-    stopped_by = _watch(directory, worker, request, stop_signals)
+    stopped_by = _watch(directory, worker, request, stop_signals, start)
     _end_group(worker.pid)  # the dead worker's pid is not reaped yet, so nobody else can own the group
     _record_exit(directory, _exit_code(worker.wait()), stopped_by, "")
     return 0
@@ -76,13 +78,18 @@ def _start_worker(directory: Path, request: dict[str, Any], alive: IO[bytes]) ->
 
 
 def _watch(
-    directory: Path, worker: subprocess.Popen[bytes], request: dict[str, Any], stop_signals: list[int]
+    directory: Path,
+    worker: subprocess.Popen[bytes],
+    request: dict[str, Any],
+    stop_signals: list[int],
+    start: float,
 ) -> str | None:
     """Wait until the worker is dead (not yet reaped); what stopped it, None if nothing did."""
-    start = last_beat = time.monotonic()
+    last_beat = start
+    limit_s = float(request.get("max_duration_s") or "inf")
+    limit_s -= min(_KILL_S, limit_s * _KILL_SHARE)  # what it takes to be gone
     grace_s = float(request.get("stop_grace_s", 60.0))
-    limit_s = request.get("max_duration_s")
-    ask_s = float("inf") if limit_s is None else max(limit_s - grace_s, 0.0)
+    ask_s = max(limit_s - grace_s, 0.0)
     stopped_by: str | None = None
     kill_at = float("inf")
     while os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
@@ -95,7 +102,7 @@ def _watch(
             grace_s = float(stop.get("grace_s", grace_s))
         if stopped_by is not None and kill_at == float("inf"):
             os.kill(worker.pid, signal.SIGTERM)
-            kill_at = now + grace_s
+            kill_at = min(now + grace_s, start + limit_s)
         elif now >= kill_at:
             _end_group(worker.pid)
         if now - last_beat >= HEARTBEAT_S:
