@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from planner.price_overrides import PriceOverride
 from planner.spec_types import Seconds, Section
-from planner.units import parse_gpu_filter, parse_usd, shown
+from planner.units import parse_discount, parse_gpu_filter, parse_usd
 from planner.validation import validate
 from planner.yaml_source import read_yaml
 
@@ -23,21 +23,9 @@ def _gpu(value: str) -> str:
     return parse_gpu_filter(value.partition(":")[0]).name
 
 
-def _share(value: Any) -> float:
-    """A share of `15%` or 0.15."""
-    text = str(value).strip()
-    try:
-        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        share = -1.0
-    if isinstance(value, bool) or not 0 < share < 1:
-        raise ValueError(f"{shown(value)} is not a discount, write it as in 15% or 0.15")
-    return share
-
-
 Price = Annotated[float, BeforeValidator(_price)]
 GpuName = Annotated[str, AfterValidator(_gpu)]
-Share = Annotated[float, BeforeValidator(_share)]
+Share = Annotated[float, BeforeValidator(parse_discount)]
 
 
 class OverrideSection(Section):

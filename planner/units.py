@@ -148,6 +148,40 @@ def _money(value: Any) -> float:
     return float(match[1].replace(",", ""))
 
 
+def parse_share(value: Any) -> float:
+    """A share from 0 up.
+
+    Raises:
+        ValueError: It is none.
+
+    >>> parse_share("15%"), parse_share(0.15), parse_share("0")
+    (0.15, 0.15, 0.0)
+    """
+    text = str(value).strip()
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if isinstance(value, bool) or not 0 <= share < math.inf:
+        raise ValueError(f"{shown(value)} is not a share, write it as in 15% or 0.15")
+    return share
+
+
+def parse_discount(value: Any) -> float:
+    """A share that leaves something to pay.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        share = parse_share(value)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise ValueError(f"{shown(value)} is not a discount, write it as in 15% or 0.15")
+    return share
+
+
 def parse_deadline(value: Any) -> datetime:
     """The moment in UTC of an RFC 3339 time with zone, or of a date: its last second in UTC.
 

@@ -184,10 +184,11 @@ def _sky_gpu(offer: Offer) -> str:
 def _labels(request: LaunchRequest) -> dict[str, str]:
     """Tags that every cloud takes: the narrowest rule is GCP's."""
     labels = request.labels | {"tuneplan-run": request.run_id, "tuneplan-attempt": str(request.attempt)}
-    return {_label(name): _label(value) for name, value in labels.items()}
+    return {tag_value(name): tag_value(value) for name, value in labels.items()}
 
 
-def _label(text: str) -> str:
+def tag_value(text: str) -> str:
+    """A text as every cloud can hold it in a tag."""
     return re.sub(r"[^a-z0-9_-]", "-", text.lower())[:63]
 
 

@@ -1,7 +1,8 @@
-"""`plan costs`: what runs have cost."""
+"""`plan costs`: what runs have cost, and whether a cloud's bill agrees."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,9 +12,17 @@ from planner.cli.desk import open_ledger, refresh
 from planner.cli.output import emit_json, output_option
 from planner.costs import CostKey, CostRow, sum_costs, total
 from planner.run_document import micro_text
+from providers.errors import TuneplanError, UsageError
+
+_EXAMPLE = """\b
+Examples:
+  plan costs --by month
+  plan costs --format focus > costs.csv
+  plan costs reconcile BILL.csv
+"""
 
 
-@click.command("costs", epilog="\b\nExample:\n  plan costs --by month")
+@click.group("costs", epilog=_EXAMPLE, invoke_without_command=True)
 @click.option(
     "--by",
     type=click.Choice(["run", "project", "owner", "month"]),
@@ -21,12 +30,26 @@ from planner.run_document import micro_text
     show_default=True,
     help="What to sum by.",
 )
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["focus"]),
+    help="focus: every attempt as a row of FOCUS 1.0, the CSV that cost tools read.",
+)
 @output_option("table", "json")
 @pass_app
-def command(app: App, by: CostKey, output: str) -> None:
+@click.pass_context
+def command(ctx: click.Context, app: App, by: CostKey, form: str | None, output: str) -> None:
     """Sum what runs have cost: price at launch x time, in US dollars before tax."""
+    if ctx.invoked_subcommand is not None:
+        return
     with open_ledger(app) as store:
         runs = [refresh(app, store, run)[0] for run in store.all_runs()]
+    if form == "focus":
+        from planner.focus import focus_csv
+
+        click.echo(focus_csv(runs), nl=False)
+        return
     rows = sum_costs(runs, by)
     if output == "json":
         whole = total(rows)
@@ -38,6 +61,45 @@ def command(app: App, by: CostKey, output: str) -> None:
         emit_json("costs", payload, now=app.now())
     else:
         click.echo(_table(by, [*rows, total(rows)]))
+
+
+@command.command("reconcile", epilog="\b\nExample:\n  plan costs reconcile focus-2026-11.csv --tolerance 10%")
+@click.argument("bills", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--tolerance", default="5%", show_default=True, help="Differences below this share are not listed."
+)
+@output_option("table", "json")
+@pass_app
+def reconcile_command(app: App, bills: tuple[Path, ...], tolerance: str, output: str) -> None:
+    """Compare BILLS (CSV: FOCUS, or an AWS cost and usage report) with the ledger, run by run.
+
+    Lists what is unexplained: runs that were billed otherwise than the ledger says, and rows whose tag names no
+    run. Exit 1 if there is any.
+    """
+    from planner.bills import BillRow, read_bill, reconcile
+    from planner.cli.bill_text import bill_document, render_bill
+    from planner.units import parse_share
+
+    try:
+        share = parse_share(tolerance)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    rows: list[BillRow] = []
+    for path in bills:
+        try:
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                rows += read_bill(file, str(path))
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"cannot read {path}: {error}") from None
+    with open_ledger(app) as store:
+        found = reconcile(store.all_runs(), rows, tolerance=share)
+    if output == "json":
+        emit_json("costs_reconcile", bill_document(found), now=app.now())
+    else:
+        click.echo(render_bill(found))
+    number = len(found.unexplained) + len(found.strangers)
+    if number:
+        raise TuneplanError(f"{number} entries are unexplained", code="bill_unexplained")
 
 
 def _document(row: CostRow) -> dict[str, Any]:

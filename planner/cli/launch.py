@@ -14,7 +14,7 @@ from planner.cli.output import confirm, echo_err, emit_json, output_option
 from planner.cli.run_text import state_text
 from planner.cli.waiting import raise_for, wait_for_end
 from planner.runs import RESUMABLE
-from planner.units import parse_duration_s, parse_usd
+from planner.units import parse_duration_s, parse_share, parse_usd
 from providers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -52,6 +52,12 @@ Examples:
 @click.option("--cap", metavar="USD", help="Total for the run; default: goal.budget of the spec.")
 @click.option("--no-cap", is_flag=True, help="Go without a cap.")
 @click.option("--max-duration", metavar="DURATION", help="End each attempt after this long, as in 90m.")
+@click.option(
+    "--price-tolerance",
+    default="5%",
+    show_default=True,
+    help="How much dearer than in its plan the machine may be now.",
+)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--wait", is_flag=True, help="Wait until the run is over.")
 @click.option("--dry-run", is_flag=True, help="Check everything and show it, start nothing.")
@@ -66,6 +72,7 @@ def command(
     cap: str | None,
     no_cap: bool,
     max_duration: str | None,
+    price_tolerance: str,
     yes: bool,
     wait: bool,
     dry_run: bool,
@@ -77,6 +84,8 @@ def command(
     with open_desk(app, infra) as desk:
         name, known = _run_id(desk, plan, run_id)
         order = _order(plan, candidate, choices, name, infra)
+        if not known:
+            order = _at_todays_price(app, order, file, price_tolerance)
         found = _check(app, desk, order, show=not known)
         if dry_run:
             _answer_dry_run(app, desk, order, found, output, refuse)
@@ -141,19 +150,43 @@ def _order(plan: Plan, candidate_id: str | None, choices: Choices, run_id: str, 
     return Order(plan, plan.candidate(chosen), choices, run_id)
 
 
+def _at_todays_price(app: App, order: Order, file: Path, tolerance: str) -> Order:
+    """The order at the price of today; a plan that was made from the spec just now has it already.
+
+    Raises:
+        OverBudgetError: The price has risen by more than the tolerance.
+    """
+    from dataclasses import replace
+
+    from planner.repricing import price_note, repriced
+
+    share = _parsed(parse_share, tolerance)
+    if file.suffix != ".json":
+        return order
+    candidate = repriced(order.candidate, app.snapshot(order.infra).offers, share)
+    note = price_note(order.candidate, candidate)
+    if note is not None:
+        echo_err(note)
+    return replace(order, candidate=candidate)
+
+
+def _parsed(parse: Callable[[str], float], text: str) -> float:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
 def _choices(cap: str | None, no_cap: bool, max_duration: str | None) -> Choices:
     from planner.proposal import Choices
 
     if cap is not None and no_cap:
         raise UsageError("--cap and --no-cap exclude each other")
-    try:
-        return Choices(
-            None if cap is None else parse_usd(cap),
-            no_cap,
-            None if max_duration is None else parse_duration_s(max_duration),
-        )
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    return Choices(
+        None if cap is None else _parsed(parse_usd, cap),
+        no_cap,
+        None if max_duration is None else _parsed(parse_duration_s, max_duration),
+    )
 
 
 def _run_id(desk: Desk, plan: Plan, wanted: str | None) -> tuple[str, bool]:

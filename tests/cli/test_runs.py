@@ -246,3 +246,37 @@ def test_without_an_id_an_interrupted_launch_goes_on(orders: Path, monkeypatch: 
     assert document["run_id"] == before["run_id"]
     assert document["state"] == "running"
     assert len(answer("runs")["runs"]) == 1
+
+
+def test_a_plan_whose_price_has_moved_is_refused(orders: Path, plan_home: Path, tmp_path: Path) -> None:
+    def priced(price: str) -> None:
+        (plan_home / "config.yaml").write_text(f"local: {{usd_per_hour: {price}}}\n")
+
+    priced("2")
+    file = tmp_path / "plan.json"
+    plan("estimate", str(SPEC), "--infra", "local", "--out", str(file))
+    launch = ("launch", str(file), "--infra", "local", "--run-id", "goat-1", "--cap", "9", "--yes")
+    priced("2.2")
+    refused = plan(*launch, code=5)
+    assert "from $2/h to $2.2/h" in refused.stderr and answer("runs")["runs"] == []
+    assert "is not a share" in plan(*launch, "--price-tolerance", "much", code=2).stderr
+    accepted = plan(*launch, "--price-tolerance", "10%")
+    assert "the price has moved" in accepted.stderr
+    assert status()["attempts"][0]["offer"]["price_usd_per_h"] == "2.2"
+
+
+def test_costs_as_focus_and_against_a_bill(orders: Path, plan_home: Path, tmp_path: Path) -> None:
+    (plan_home / "config.yaml").write_text("local: {usd_per_hour: 2}\n")
+    plan("launch", *LOCAL, "--yes", "--cap", "5")
+    order_exit(orders, 0)
+    plan("wait", "goat-1")
+    text = plan("costs", "--format", "focus").stdout
+    assert text.startswith("BilledCost,") and '""tuneplan-run"": ""goat-1""' in text
+    bill = tmp_path / "bill.csv"
+    bill.write_text('BilledCost,ChargePeriodStart,Tags\n3,2026-11-01,"{""tuneplan-run"": ""gone""}"\n')
+    result = plan("costs", "reconcile", str(bill), "-o", "json", code=1)
+    document = json.loads(result.stdout)
+    jsonschema.validate(document, json.loads(schema_text("costs_reconcile")))
+    assert document["strangers"][0]["run"] == "gone"
+    assert "names no run of this ledger" in plan("costs", "reconcile", str(bill), code=1).stdout
+    assert "cannot read" in plan("costs", "reconcile", str(tmp_path / "none.csv"), code=2).stderr

@@ -54,7 +54,7 @@ def test_a_run_ends_at_its_cap_and_goes_on_with_a_higher_one(tmp_path: Path) -> 
     machine.plan("cancel", "goat")
     run = machine.run()
     assert (run["state"], run["cap_usd"], len(run["attempts"])) == ("cancelled", str(3 * cap_s), 2)
-    assert run["step"] >= step
+    assert run["last_checkpoint"]["step"] >= step
 
 
 @pytest.mark.long
