@@ -191,6 +191,7 @@ def request_of(run_id: str, terms: RunTerms, bundle: Path) -> LaunchRequest:
         offers=(candidate.offer,),
         nodes=candidate.nodes,
         processes_per_node=1 if candidate.offer.gpu == CPU else candidate.offer.gpus_per_node,
+        disk_gib=candidate.disk_gib,
         max_duration_s=terms.max_duration_s,
         env=terms.env,
         secrets=terms.secrets,

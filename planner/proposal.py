@@ -127,14 +127,22 @@ def run_terms(order: Order, places: Places, zones: Mapping[str, str] | None = No
     )
 
 
-def blockers(order: Order, places: Places, around: Surroundings) -> list[Finding]:
-    """Everything that would make a launch fail or surprise, all at once; empty if nothing does."""
+def blockers(order: Order, places: Places, around: Surroundings, *, write: bool = False) -> list[Finding]:
+    """Everything that would make a launch fail or surprise, all at once; empty if nothing does.
+
+    Args:
+        order: What shall run.
+        places: Where runs keep what is theirs.
+        around: What the launch depends on outside its spec.
+        write: Also try to write to the buckets of a rented run.
+    """
     spec, base_dir = order.plan.spec, order.plan.base_dir
     found = spec_blockers(spec, base_dir, around.environ, infra=order.infra)
     if order.infra == "local":
         found += _room(order.candidate, order.checkpoint_uri(places), places)
     else:
-        found += _rented(order, places, around, plain=not any(row.code in _NO_JOB for row in found))
+        plain = not any(row.code in _NO_JOB for row in found)
+        found += _rented(order, places, around, plain=plain, write=write)
     if order.micro_usd_per_hour != 0 and order.cap_micro_usd is None and not order.choices.no_cap:
         message = "a run that costs money needs a cap"
         found.append(
@@ -154,7 +162,9 @@ def spec_blockers(
     return found
 
 
-def _rented(order: Order, places: Places, around: Surroundings, *, plain: bool) -> Iterator[Finding]:
+def _rented(
+    order: Order, places: Places, around: Surroundings, *, plain: bool, write: bool
+) -> Iterator[Finding]:
     """What stands against machines that are rented; `plain` if there can be a job document."""
     offer = order.candidate.offer
     yield from missing_login(offer, around)
@@ -164,7 +174,7 @@ def _rented(order: Order, places: Places, around: Surroundings, *, plain: bool) 
     for key in ("checkpoints", "output"):
         uri = getattr(order.plan.spec, key).uri
         if uri is not None and uri.startswith("s3://"):
-            yield from unreachable_store(below(uri, order.run_id), f"{key}.uri")
+            yield from unreachable_store(below(uri, order.run_id), f"{key}.uri", write=write)
 
 
 def _job(order: Order, places: Places) -> JobSpec:

@@ -20,6 +20,7 @@ from providers.stores import open_store
 
 #: SkyPilot's server elsewhere: the clouds' logins are there, not here.
 _REMOTE_SERVER = "SKYPILOT_API_SERVER_ENDPOINT"
+_PROBE_KEY = "writable"
 _CODES = frozenset(
     {
         "cloud_login", "stale_price", "secret_missing", "store_unreachable", "no_bucket_rights",
@@ -83,9 +84,19 @@ def unset_secrets(names: Iterable[str], environ: Mapping[str, str]) -> Iterator[
             )
 
 
-def unreachable_store(uri: str, path: str = "checkpoints.uri") -> Iterator[Finding]:
-    """Ask the object store once: a wrong bucket or login shall not be found by a machine that is paid for."""
+def unreachable_store(uri: str, path: str = "checkpoints.uri", *, write: bool = False) -> Iterator[Finding]:
+    """Ask the object store once: a wrong bucket or login shall not be found by a machine that is paid for.
+
+    Args:
+        uri: The run's own prefix.
+        path: Key of the spec that names it.
+        write: Also write an object and delete it, as the worker will.
+    """
     try:
-        open_store(uri).get(HEAD_KEY)
+        store = open_store(uri)
+        store.get(HEAD_KEY)
+        if write:
+            store.put_if_absent(_PROBE_KEY, b"")
+            store.delete(_PROBE_KEY)
     except TuneplanError as error:
         yield Finding(error.message, path=path, code=error.code, hint=error.hint)

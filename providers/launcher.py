@@ -46,6 +46,7 @@ class LaunchRequest:
         attempt: 1 for the first start; each resume is the next one.
         python: Interpreter on the machine; it has the worker's requirements, or `setup` installs them.
         processes_per_node: Workers on each machine, one for each GPU.
+        disk_gib: Disk that each machine needs, None if unknown.
         stores: URIs of the prefixes that the worker writes to.
         access: How it may.
     """
@@ -64,6 +65,7 @@ class LaunchRequest:
     attempt: int = 1
     python: str = "python3"
     processes_per_node: int = 1
+    disk_gib: float | None = None
     stores: tuple[str, ...] = ()
     access: Access = "secrets"
 

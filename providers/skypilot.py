@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 from providers.aws_access import grant_role, revoke_role, session_keys
@@ -22,26 +20,13 @@ from providers.errors import (
     LaunchError,
     MissingExtraError,
     TuneplanError,
-    UsageError,
 )
-from providers.gpus import CPU, canonical_gpu
-from providers.launcher import BackendState, BackendStatus, LaunchRequest
-from providers.offers import Offer
+from providers.launcher import BackendStatus, LaunchRequest
 from providers.sealed import VARIABLE, seal
+from providers.skypilot_errors import first_line, skypilot_error
+from providers.skypilot_jobs import ENDED, is_ended, is_released, status_of, worker_lines
 from providers.skypilot_task import attempt_of, job_name, no_credential_upload, task_document, task_yaml
 
-_STATES: dict[str, BackendState] = {
-    "PENDING": "queued",
-    "SUBMITTED": "queued",
-    "STARTING": "provisioning",
-    "RUNNING": "running",
-    "WINDING_DOWN": "running",
-    "CANCELLING": "running",
-    "RECOVERING": "recovering",
-    "SUCCEEDED": "succeeded",
-    "CANCELLED": "cancelled",
-}
-_ENDED = frozenset({"succeeded", "failed", "cancelled"})
 _FIELDS = (
     "job_id", "job_name", "status", "schedule_state", "recovery_count", "start_at", "end_at", "details",
     "failure_reason", "cloud", "region", "zone", "accelerators", "cluster_resources_full",
@@ -50,10 +35,6 @@ _POLL_S = 1.0
 # A launch request that another process sent is in SkyPilot's hands for about 10 s before its job can be seen.
 _PENDING_LAUNCH_TIMEOUT_S = 180.0
 _LOG_TIMEOUT_S = 120.0
-_ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
-# "2x(gpus=A100:1, ...)" is what a job has; "2x[A100:1, H100:1]" is what it asks for.
-_REAL_MACHINE = re.compile(r"\d+x(\[spot\])?\(", re.IGNORECASE)
-_OWN_LINE = re.compile(r"^\([^()]*pid=\d+[^()]*\) ?")
 
 
 class SkyPilotLauncher:
@@ -84,7 +65,7 @@ class SkyPilotLauncher:
                 _start(sky, request, document, secrets)
                 _cancel_twins(sky, request)
                 jobs = _jobs_of(sky, request.run_id)
-            return _status_of(jobs)
+            return status_of(jobs)
 
     def status(self, run_id: str) -> BackendStatus:
         """What SkyPilot says of the run's newest attempt; unknown if it cannot be asked."""
@@ -94,7 +75,7 @@ class SkyPilotLauncher:
         except LaunchError as error:
             return BackendStatus("unknown", reason=error.message)
         _take_back_rights(run_id, jobs)
-        return _status_of(jobs)
+        return status_of(jobs)
 
     def cancel(self, run_id: str, *, grace_s: float = 60.0) -> BackendStatus:
         """End the newest attempt and release its machines; the worker gets SIGTERM first.
@@ -102,15 +83,15 @@ class SkyPilotLauncher:
         Returns when the machines are gone or after the grace time, whichever is first.
         """
         with _sky() as sky:
-            status = _status_of(_jobs_of(sky, run_id))
-            if status.backend_id is None or status.state in _ENDED:
+            status = status_of(_jobs_of(sky, run_id))
+            if status.backend_id is None or status.state in ENDED:
                 return status
             if status.stopped_by is None:
                 sky.get(sky.jobs.cancel(job_ids=[int(status.backend_id)]))
             deadline = time.monotonic() + grace_s
-            while status.state not in _ENDED and time.monotonic() < deadline:
+            while status.state not in ENDED and time.monotonic() < deadline:
                 time.sleep(_POLL_S)
-                status = _status_of(_jobs_of(sky, run_id))
+                status = status_of(_jobs_of(sky, run_id))
             _take_back_rights(run_id, _jobs_of(sky, run_id))
             return status
 
@@ -132,7 +113,7 @@ class SkyPilotLauncher:
             LaunchError: SkyPilot cannot be asked.
         """
         with _sky() as sky:
-            return _is_released(_jobs_of(sky, run_id))
+            return is_released(_jobs_of(sky, run_id))
 
 
 @contextlib.contextmanager
@@ -149,52 +130,7 @@ def _sky() -> Iterator[Any]:
         except TuneplanError:
             raise
         except Exception as error:
-            raise _ours(error) from error
-
-
-def _ours(error: Exception) -> TuneplanError:
-    """The one place where SkyPilot's exceptions are mapped, by name: its classes need not be importable."""
-    names = {cls.__name__ for cls in type(error).__mro__}
-    text = f"SkyPilot: {_first_line(str(error)) or type(error).__name__}"
-    for ours, hint, theirs in _OURS:
-        if names & theirs:
-            return ours(text, hint=hint)
-    return LaunchError(text)
-
-
-# Everything else is a LaunchError.
-_OURS: tuple[tuple[type[TuneplanError], str, frozenset[str]], ...] = (
-    (
-        CredentialsError,
-        "run `sky check` to see what is missing",
-        frozenset(
-            {
-                "ApiServerAuthenticationError", "CloudUserIdentityError", "ClusterOwnerIdentityMismatchError",
-                "InvalidCloudCredentials", "NoCloudAccessError", "PermissionDeniedError",
-            }
-        ),
-    ),
-    (
-        UsageError,
-        "see what SkyPilot would get with `plan launch --dry-run`",
-        frozenset(
-            {
-                "InvalidClusterNameError", "InvalidSkyPilotConfigError", "InvalidWorkspaceNameError",
-                "NotSupportedError", "StorageSpecError", "UserRequestRejectedByPolicy",
-            }
-        ),
-    ),
-    (
-        LaunchError,
-        "run `sky api info` to see whether SkyPilot's API server can be reached",
-        frozenset(
-            {
-                "ApiServerConnectionError", "APIVersionMismatchError", "ConnectionError",
-                "ServerTemporarilyUnavailableError", "Timeout",
-            }
-        ),
-    ),
-)  # fmt: skip
+            raise skypilot_error(error) from error
 
 
 def _secret_values(names: tuple[str, ...]) -> dict[str, str]:
@@ -251,30 +187,26 @@ def _await_log(sky: Any, run_id: str) -> dict[int, Any]:
     deadline = time.monotonic() + _LOG_TIMEOUT_S
     while True:
         jobs = _jobs_of(sky, run_id)
-        fetching = [job for job in jobs.values() if _is_ended(job) and job.schedule_state != "DONE"]
+        fetching = [job for job in jobs.values() if is_ended(job) and job.schedule_state != "DONE"]
         if not fetching or time.monotonic() > deadline:
             return jobs
         time.sleep(_POLL_S)
-
-
-def _is_ended(job: Any) -> bool:
-    return _STATES.get(job.status.value, "failed") in _ENDED
 
 
 def _cancel_twins(sky: Any, request: LaunchRequest) -> None:
     """Of two launches at the same moment, neither of which saw the other's job, the first one's job stays."""
     records = _records_of(sky, request.run_id)
     _, *twins = [record for record in records if _attempt(record, request.run_id) == request.attempt]
-    living = [record.job_id for record in twins if not _is_ended(record)]
+    living = [record.job_id for record in twins if not is_ended(record)]
     if living:
         sky.get(sky.jobs.cancel(job_ids=living))
 
 
 def _started_before(jobs: dict[int, Any], request: LaunchRequest) -> bool:
-    status = _status_of(jobs)
+    status = status_of(jobs)
     if status.attempt > request.attempt:
         raise LaunchError(f"attempt {status.attempt} of {request.run_id} was started already")
-    if 0 < status.attempt < request.attempt and status.state not in _ENDED:
+    if 0 < status.attempt < request.attempt and status.state not in ENDED:
         raise LaunchError(f"attempt {status.attempt} of {request.run_id} still runs")
     return status.attempt == request.attempt
 
@@ -303,90 +235,22 @@ def _start(sky: Any, request: LaunchRequest, document: dict[str, Any], secrets: 
         sky.get(accepted)
     except (sky.exceptions.ApiServerConnectionError, OSError) as error:
         raise CleanupPendingError(
-            f"SkyPilot took the job {name}, then was lost: {_first_line(str(error))}",
+            f"SkyPilot took the job {name}, then was lost: {first_line(str(error))}",
             hint="launch again with the same run id: it finds the job",
         ) from error
 
 
 def _take_back_rights(run_id: str, jobs: dict[int, Any]) -> None:
     """Once nothing of the run is left in AWS, its instance role goes too; a role costs nothing if it stays."""
-    if any(job.cloud == "AWS" for job in jobs.values()) and _is_released(jobs):
+    if any(job.cloud == "AWS" for job in jobs.values()) and is_released(jobs):
         with contextlib.suppress(CredentialsError, LaunchError, MissingExtraError):
             revoke_role(run_id)
-
-
-def _is_released(jobs: dict[int, Any]) -> bool:
-    return all(job.schedule_state == "DONE" for job in jobs.values())
-
-
-def _status_of(jobs: dict[int, Any]) -> BackendStatus:
-    if not jobs:
-        return BackendStatus("absent")
-    attempt = max(jobs)
-    job = jobs[attempt]
-    state = _STATES.get(job.status.value, "failed")
-    return BackendStatus(
-        state,
-        backend_id=str(job.job_id),
-        reason=_first_line(job.failure_reason or job.details or "")
-        or job.status.value.lower().replace("_", " "),
-        offer=_offer_of(job),
-        exit_code=0 if state == "succeeded" else None,
-        recoveries=job.recovery_count or 0,
-        started_at=_utc(job.start_at),
-        ended_at=_utc(job.end_at),
-        attempt=attempt,
-        stopped_by="cancel" if job.status.value in ("CANCELLING", "CANCELLED") else None,
-    )
-
-
-def _offer_of(job: Any) -> Offer | None:
-    """The machine that SkyPilot got, None while it has none; what it costs is for the plan to say."""
-    machine = _REAL_MACHINE.match(job.cluster_resources_full or "")
-    if machine is None or not job.cloud or not job.region:
-        return None
-    name, count = next(iter((job.accelerators or {CPU: 1}).items()))
-    return Offer(
-        cloud=job.cloud.lower(),
-        region=job.region,
-        zone=job.zone,
-        instance_type=None,
-        gpu=canonical_gpu(name) or name,
-        gpus_per_node=int(count),
-        gpu_mem_gib=None,
-        vcpus=None,
-        ram_gib=None,
-        market="spot" if machine[1] else "on_demand",
-        price_usd_per_hour=None,
-        source="skypilot",
-        as_of_at=None,
-    )
 
 
 def _log_lines(sky: Any, run_id: str, *, follow: bool) -> Iterator[str]:
     jobs = _await_log(sky, run_id)
     for attempt in sorted(jobs):
         wait = follow and attempt == max(jobs)
-        yield from _worker_lines(
+        yield from worker_lines(
             sky.jobs.tail_logs(job_id=jobs[attempt].job_id, follow=wait, preload_content=False)
         )
-
-
-def _worker_lines(chunks: Any) -> Iterator[str]:
-    """Lines of the job itself: SkyPilot puts a name and a pid in front of those, not of its own."""
-    for chunk in chunks:
-        if chunk is None:
-            return
-        line, found = _OWN_LINE.subn("", _ESCAPE.sub("", chunk).rstrip("\r\n"))
-        if found:
-            yield line
-
-
-def _first_line(text: str) -> str:
-    return next((line.strip()[:300] for line in _ESCAPE.sub("", text).splitlines() if line.strip()), "")
-
-
-def _utc(seconds: float | None) -> str | None:
-    if seconds is None:
-        return None
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -6,6 +6,7 @@ The document is what `plan launch --dry-run` shows and, but for the values of se
 from __future__ import annotations
 
 import io
+import math
 import re
 import shlex
 from collections.abc import Iterator
@@ -60,6 +61,9 @@ SESSION_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_
 _PATIENT = {"AWS_METADATA_SERVICE_TIMEOUT": "5", "AWS_METADATA_SERVICE_NUM_ATTEMPTS": "5"}
 # The worker's own exit codes for "preempted, start me again" (see the table in README).
 RETRY_EXIT_CODES = (75, 76)
+_DISK_CLOUDS = frozenset({"aws", "azure", "gcp", "nebius", "oci"})
+_USUAL_DISK_GIB = 256  # what SkyPilot asks for if nobody says
+_SYSTEM_DISK_GIB = 60.0  # image, drivers and the worker's packages
 # A machine without a GPU still needs one processor to be found.
 _LEAST_CPUS = "1+"
 
@@ -162,7 +166,8 @@ def _candidates(request: LaunchRequest) -> Iterator[dict[str, Any]]:
     for offer in request.offers:
         price = offer.price_usd_per_hour
         if offer.cloud in CLOUDS and (limit is None or (price is not None and price <= limit)):
-            resources = resources_of(offer) | ({} if limit is None else {"max_hourly_cost": limit})
+            dearest = {} if limit is None else {"max_hourly_cost": limit}
+            resources = resources_of(offer) | _disk(offer, request.disk_gib) | dearest
             if resources not in seen:
                 seen.append(resources)
                 yield resources
@@ -173,6 +178,14 @@ def _candidates(request: LaunchRequest) -> Iterator[dict[str, Any]]:
         raise LaunchError(
             f"SkyPilot can rent none of the machines of {clouds}{below}", hint=hint, code="no_offer"
         )
+
+
+def _disk(offer: Offer, need_gib: float | None) -> dict[str, int]:
+    """A larger disk where the usual one is too small, on clouds where disks are sized on request."""
+    if offer.cloud not in _DISK_CLOUDS or need_gib is None:
+        return {}
+    wanted_gib = math.ceil(need_gib + _SYSTEM_DISK_GIB)
+    return {"disk_size": wanted_gib} if wanted_gib > _USUAL_DISK_GIB else {}
 
 
 def _sky_gpu(offer: Offer) -> str:

@@ -86,7 +86,7 @@ def command(
         order = _order(plan, candidate, choices, name, infra)
         if not known:
             order = _at_todays_price(app, order, file, price_tolerance)
-        found = _check(app, desk, order, show=not known)
+        found = _check(app, desk, order, show=not known, write=not dry_run)
         if dry_run:
             _answer_dry_run(app, desk, order, found, output, refuse)
             return
@@ -202,14 +202,14 @@ def _run_id(desk: Desk, plan: Plan, wanted: str | None) -> tuple[str, bool]:
     return new_run_id(plan.spec.name), False
 
 
-def _check(app: App, desk: Desk, order: Order, *, show: bool) -> list[Finding]:
+def _check(app: App, desk: Desk, order: Order, *, show: bool, write: bool) -> list[Finding]:
     """What stands against it; the person sees the order first."""
     from planner.cli.launch_text import render_order
     from planner.proposal import blockers
 
     if show:
         echo_err(render_order(order))
-    return blockers(order, desk.places, app.surroundings())
+    return blockers(order, desk.places, app.surroundings(), write=write)
 
 
 def _launch(desk: Desk, order: Order) -> tuple[Run, bool]:

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from planner.surroundings import unreachable_store
+from providers.s3 import S3Store
 from tests.seaweed import BUCKET, SECRET, Seaweed
 
 RunPlan = Callable[..., Result]
@@ -63,3 +65,11 @@ def test_a_secret_in_a_uri_is_refused_and_not_repeated(
     assert "credentials come from the environment only" in error["hint"]
     kept = [path for path in plan_home.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
     assert kept == []
+
+
+def test_a_bucket_that_takes_nothing_is_found_before_the_launch(s3_server: Seaweed) -> None:
+    uri = f"s3://{BUCKET}/probed?endpoint={s3_server.endpoint}"
+    assert list(unreachable_store(uri, write=True)) == []
+    assert list(S3Store(uri).list("")) == []  # nothing stays
+    (finding,) = unreachable_store("s3://there-is-no-such-bucket/runs", write=True)
+    assert finding.code == "bucket_not_found"

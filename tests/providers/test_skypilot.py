@@ -39,13 +39,13 @@ def mapped_errors() -> dict[str, tuple[str, str]]:
     """Of every exception of SkyPilot's: our class and message."""
     from sky import exceptions
 
-    from providers.skypilot import _ours
+    from providers.skypilot_errors import skypilot_error
 
     found = {}
     for name, cls in inspect.getmembers(exceptions, inspect.isclass):
         if issubclass(cls, Exception) and cls.__module__ == exceptions.__name__:
             like_it = type(name, (cls,), {"__init__": lambda self: None, "__str__": lambda self: "it broke"})
-            ours = _ours(like_it())
+            ours = skypilot_error(like_it())
             assert isinstance(ours, TuneplanError)
             found[name] = (type(ours).__name__, ours.message)
     return found

@@ -126,6 +126,13 @@ def test_machines_above_the_price_limit_or_without_a_price_are_left_out() -> Non
         task_document(request(dear, unknown, max_usd_per_hour=1.5))
 
 
+@pytest.mark.parametrize(("need_gib", "asked"), [(None, None), (10.0, None), (400.5, 461)])
+def test_a_large_model_gets_a_disk_that_holds_it(need_gib: float | None, asked: int | None) -> None:
+    rows = offer(), offer("lambda", "us-west-1", None, "gpu_1x_a10", "A10", 1, "on_demand")
+    on_aws, on_lambda = task_document(request(*rows, disk_gib=need_gib))["resources"]["ordered"]
+    assert (on_aws.get("disk_size"), on_lambda.get("disk_size")) == (asked, None)
+
+
 def test_labels_satisfy_the_narrowest_cloud_and_name_the_run() -> None:
     labels = task_document(request(run_id="Goat.7", labels={"Team": "NLP & more"}))["resources"]["labels"]
     assert labels == {"team": "nlp---more", "tuneplan-run": "goat-7", "tuneplan-attempt": "1"}

@@ -1,0 +1,64 @@
+"""SkyPilot's exceptions in our words; SkyPilot itself is not needed for that."""
+
+from __future__ import annotations
+
+import re
+
+from providers.errors import CredentialsError, LaunchError, TuneplanError, UsageError
+
+_ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def skypilot_error(error: Exception) -> TuneplanError:
+    """The one place where SkyPilot's exceptions are mapped, by name: its classes need not be importable."""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    text = f"SkyPilot: {first_line(str(error)) or type(error).__name__}"
+    for ours, hint, theirs in _OURS:
+        if names & theirs:
+            return ours(text, hint=hint)
+    return LaunchError(text)
+
+
+# Everything else is a LaunchError.
+_OURS: tuple[tuple[type[TuneplanError], str, frozenset[str]], ...] = (
+    (
+        CredentialsError,
+        "run `sky check` to see what is missing",
+        frozenset(
+            {
+                "ApiServerAuthenticationError", "CloudUserIdentityError", "ClusterOwnerIdentityMismatchError",
+                "InvalidCloudCredentials", "NoCloudAccessError", "PermissionDeniedError",
+            }
+        ),
+    ),
+    (
+        UsageError,
+        "see what SkyPilot would get with `plan launch --dry-run`",
+        frozenset(
+            {
+                "InvalidClusterNameError", "InvalidSkyPilotConfigError", "InvalidWorkspaceNameError",
+                "NotSupportedError", "StorageSpecError", "UserRequestRejectedByPolicy",
+            }
+        ),
+    ),
+    (
+        LaunchError,
+        "run `sky api info` to see whether SkyPilot's API server can be reached",
+        frozenset(
+            {
+                "ApiServerConnectionError", "APIVersionMismatchError", "ConnectionError",
+                "ServerTemporarilyUnavailableError", "Timeout",
+            }
+        ),
+    ),
+)  # fmt: skip
+
+
+def first_line(text: str) -> str:
+    """The first line that says something, without colours."""
+    return next((line.strip()[:300] for line in plain(text).splitlines() if line.strip()), "")
+
+
+def plain(text: str) -> str:
+    """Text without colours."""
+    return _ESCAPE.sub("", text)

@@ -1,0 +1,110 @@
+"""What SkyPilot says of its jobs in our words: records to states, machines and lines of a log."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from providers.gpus import CPU, canonical_gpu
+from providers.launcher import BackendState, BackendStatus
+from providers.offers import Offer
+from providers.skypilot_errors import first_line, plain
+
+_STATES: dict[str, BackendState] = {
+    "PENDING": "queued",
+    "SUBMITTED": "queued",
+    "STARTING": "provisioning",
+    "RUNNING": "running",
+    "WINDING_DOWN": "running",
+    "CANCELLING": "running",
+    "RECOVERING": "recovering",
+    "SUCCEEDED": "succeeded",
+    "CANCELLED": "cancelled",
+}
+#: Nothing of a job in one of these runs any more.
+ENDED = frozenset({"succeeded", "failed", "cancelled"})
+# "2x(gpus=A100:1, ...)" is what a job has; "2x[A100:1, H100:1]" is what it asks for.
+_REAL_MACHINE = re.compile(r"\d+x(\[spot\])?\(", re.IGNORECASE)
+_OWN_LINE = re.compile(r"^\([^()]*pid=\d+[^()]*\) ?")
+_NO_CAPACITY = (
+    "none of the machines asked for can be had now, nothing is paid; they are tried again every minute or two"
+)
+
+
+def status_of(jobs: dict[int, Any]) -> BackendStatus:
+    """The run's newest attempt, of its jobs by attempt."""
+    if not jobs:
+        return BackendStatus("absent")
+    attempt = max(jobs)
+    job = jobs[attempt]
+    state = _STATES.get(job.status.value, "failed")
+    return BackendStatus(
+        state,
+        backend_id=str(job.job_id),
+        reason=_reason(job),
+        offer=_offer_of(job),
+        exit_code=0 if state == "succeeded" else None,
+        recoveries=job.recovery_count or 0,
+        started_at=_utc(job.start_at),
+        ended_at=_utc(job.end_at),
+        attempt=attempt,
+        stopped_by="cancel" if job.status.value in ("CANCELLING", "CANCELLED") else None,
+    )
+
+
+def _reason(job: Any) -> str:
+    """Why it is as it is, for a person."""
+    if job.schedule_state == "ALIVE_BACKOFF":
+        return _NO_CAPACITY
+    return first_line(job.failure_reason or job.details or "") or job.status.value.lower().replace("_", " ")
+
+
+def _offer_of(job: Any) -> Offer | None:
+    """The machine that SkyPilot got, None while it has none; what it costs is for the plan to say."""
+    machine = _REAL_MACHINE.match(job.cluster_resources_full or "")
+    if machine is None or not job.cloud or not job.region:
+        return None
+    name, count = next(iter((job.accelerators or {CPU: 1}).items()))
+    return Offer(
+        cloud=job.cloud.lower(),
+        region=job.region,
+        zone=job.zone,
+        instance_type=None,
+        gpu=canonical_gpu(name) or name,
+        gpus_per_node=int(count),
+        gpu_mem_gib=None,
+        vcpus=None,
+        ram_gib=None,
+        market="spot" if machine[1] else "on_demand",
+        price_usd_per_hour=None,
+        source="skypilot",
+        as_of_at=None,
+    )
+
+
+def is_ended(job: Any) -> bool:
+    """Whether SkyPilot will do no more for it than clean up."""
+    return _STATES.get(job.status.value, "failed") in ENDED
+
+
+def is_released(jobs: dict[int, Any]) -> bool:
+    """Whether every machine of these jobs is given back."""
+    return all(job.schedule_state == "DONE" for job in jobs.values())
+
+
+def worker_lines(chunks: Any) -> Iterator[str]:
+    """Lines of the job itself: SkyPilot puts a name and a pid in front of those, not of its own."""
+    for chunk in chunks:
+        if chunk is None:
+            return
+        line, found = _OWN_LINE.subn("", plain(chunk).rstrip("\r\n"))
+        if found:
+            yield line
+
+
+def _utc(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
