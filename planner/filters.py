@@ -21,6 +21,7 @@ class OfferFilter:
         markets: spot, on_demand, reserved; local offers always pass.
         max_usd_per_hour: Dearest machine.
         gpu_count: Exactly this many GPUs in a machine.
+        data_regions: Where the data may go.
     """
 
     clouds: frozenset[str] | None = None
@@ -30,6 +31,7 @@ class OfferFilter:
     markets: frozenset[str] = frozenset({"spot", "on_demand"})
     max_usd_per_hour: float | None = None
     gpu_count: int | None = None
+    data_regions: frozenset[str] | None = None
 
     def refuses(self, offer: Offer) -> tuple[str, str] | None:
         """(reason_code, reason) if the offer is not allowed or has no price, None if it may be used."""
@@ -48,6 +50,8 @@ class OfferFilter:
             return "not in where.clouds"
         if self.regions is not None and offer.region not in self.regions:
             return "not in where.regions"
+        if self.data_regions is not None and offer.region not in self.data_regions:
+            return "not in data.regions"
         if offer.market not in self.markets:
             return "not in where.market"
         return None

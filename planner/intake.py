@@ -159,7 +159,8 @@ def _nodes(spec: FineTuneSpec, fixed: Overrides) -> tuple[int, ...]:
 
 
 def _filter(spec: FineTuneSpec, fixed: Overrides) -> OfferFilter:
-    allowed = offer_filter(spec.where)
+    regions = spec.data.regions
+    allowed = replace(offer_filter(spec.where), data_regions=None if regions is None else frozenset(regions))
     if fixed.market is not None:
         allowed = replace(allowed, markets=frozenset({fixed.market}))
     if fixed.gpu is not None:

@@ -16,6 +16,7 @@ from planner import rented
 from planner.bundle import missing_requirements, worker_extras
 from planner.candidate_document import candidate_document
 from planner.candidates import Candidate
+from planner.data_cache import check_local
 from planner.errors import Finding
 from planner.job_document import as_uri, job_document
 from planner.launch import request_of
@@ -34,6 +35,7 @@ from planner.surroundings import (
     unreachable_store,
     unset_secrets,
 )
+from providers.errors import TuneplanError
 from providers.skypilot_task import task_yaml
 from providers.stores import below
 
@@ -230,8 +232,17 @@ def _files(spec: FineTuneSpec, base_dir: Path) -> Iterator[Finding]:
         if text is None:
             continue
         reference = data_ref(base_dir, text)
-        if reference.kind == "path" and not Path(reference.value).is_file():
+        if reference.kind != "path":
+            message = f"{text} is not on this machine"
+            yield Finding(
+                message, path=key, code="data_missing", hint="`plan data fetch SPEC` brings it here"
+            )
+        elif not Path(reference.value).is_file():
             yield Finding(f"there is no file {reference.value}", path=key, code="data_missing")
+    try:
+        check_local(spec, base_dir)
+    except TuneplanError as error:
+        yield Finding(error.message, path=error.path or "data", code=error.code, hint=error.hint)
     model = model_ref(base_dir, spec.model.id)
     if model.kind == "path" and not Path(model.value, "config.json").is_file():
         yield Finding(f"there is no config.json in {model.value}", path="model.id", code="model_missing")

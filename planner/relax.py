@@ -116,7 +116,7 @@ def _machine_changes(question: Question) -> Iterator[_Change]:
             {"where.market": sorted(_ALL_MARKETS)},
             replace(question, filter=replace(question.filter, markets=_ALL_MARKETS)),
         )
-    wide = OfferFilter(markets=_ALL_MARKETS)
+    wide = OfferFilter(markets=_ALL_MARKETS, data_regions=question.filter.data_regions)
     if question.filter != wide:
         yield {"where": None}, replace(question, filter=wide)
 

@@ -28,6 +28,7 @@ from planner.spec_types import (
     RunName,
     Seconds,
     Section,
+    Sha256,
     SomeTexts,
     Text,
     Texts,
@@ -102,6 +103,14 @@ class DataSection(Section):
     )
     eval_samples: int | None = Field(
         default=None, ge=0, le=10**12, description="Held-out examples, if the file is not here"
+    )
+    revision: WrittenText | None = Field(default=None, description="Of a hub data set: commit, tag or branch")
+    split: Text = Field(default="train", description="Of a hub data set, for data.train")
+    eval_split: Text = Field(default="validation", description="Of a hub data set, for data.eval")
+    sha256: Sha256 | None = Field(default=None, description="Of data.train; other content is refused")
+    eval_sha256: Sha256 | None = Field(default=None, description="Of data.eval; other content is refused")
+    regions: SomeTexts | None = Field(
+        default=None, description="Regions that the data may be brought to; machines elsewhere are left out"
     )
     labels: int = Field(default=2, ge=2, le=10**6, description="Number of classes, for task classification")
 

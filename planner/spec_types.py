@@ -107,6 +107,11 @@ Seconds = Annotated[
     BeforeValidator(units.parse_duration_s, json_schema_input_type=str),
     PlainSerializer(units.duration_text, return_type=str, when_used="json"),
 ]
+Sha256 = Annotated[
+    str,
+    AfterValidator(_matching(r"[0-9a-f]{64}", "64 lower-case hexadecimal digits, as sha256sum prints them")),
+    Field(json_schema_extra={"pattern": r"^[0-9a-f]{64}$"}),
+]
 Usd = Annotated[float, BeforeValidator(units.parse_usd, json_schema_input_type=float | str)]
 GpuText = Annotated[str, AfterValidator(_gpu_text)]
 MemoryRangeText = Annotated[str, AfterValidator(_memory_text)]

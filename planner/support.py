@@ -67,10 +67,6 @@ def _surroundings(spec: FineTuneSpec, infra: str) -> Iterator[Finding]:
 
 
 def _places(spec: FineTuneSpec) -> Iterator[Finding]:
-    for key in ("train", "eval"):
-        text = getattr(spec.data, key)
-        if text is not None and "://" in text and not text.startswith("file://"):
-            yield _not_yet(f"data.{key}", f"training on {text.split('://')[0]}://", "use a local file")
     for key in ("checkpoints", "output"):
         uri = getattr(spec, key).uri
         scheme = uri.partition("://")[0] if uri is not None and "://" in uri else "file"

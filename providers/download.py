@@ -54,7 +54,14 @@ class _AttemptError(Exception):
     """An attempt failed in a way that another may not."""
 
 
-def download(url: str, target: Path, *, sleep: Callable[[float], None] = time.sleep) -> Downloaded | None:
+def download(
+    url: str,
+    target: Path,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+    secret: str | None = None,
+    most_bytes: int | None = None,
+) -> Downloaded | None:
     """Fetch a file, None if the server answers and does not have it.
 
     The target is replaced only by a file that arrived whole and undamaged.
@@ -63,6 +70,8 @@ def download(url: str, target: Path, *, sleep: Callable[[float], None] = time.sl
         url: https, or http on this machine.
         target: Where it goes; its folder exists.
         sleep: Waits between attempts.
+        secret: An `Authorization` header, for this server alone.
+        most_bytes: A longer file is an error; None is `MAX_BYTES`.
 
     Raises:
         UsageError: Not an https address.
@@ -71,7 +80,7 @@ def download(url: str, target: Path, *, sleep: Callable[[float], None] = time.sl
     check_address(url)
     for wait_s in (*_WAITS_S, None):
         try:
-            return _attempt(url, target)
+            return _attempt(url, target, secret, MAX_BYTES if most_bytes is None else most_bytes)
         except _AttemptError as error:
             if wait_s is None:
                 raise _failed(f"cannot fetch {url}: {error}") from error
@@ -79,12 +88,14 @@ def download(url: str, target: Path, *, sleep: Callable[[float], None] = time.sl
     raise AssertionError("the last attempt returns or raises")
 
 
-def _attempt(url: str, target: Path) -> Downloaded | None:
+def _attempt(url: str, target: Path, secret: str | None, most_bytes: int) -> Downloaded | None:
     part = _beside(target, ".part")
     request = urllib.request.Request(url, headers=_headers(url, target, part))  # noqa: S310 (scheme was checked)
+    if secret is not None:
+        request.add_unredirected_header("Authorization", secret)
     try:
         with opener().open(request, timeout=_TIMEOUT_S) as response:
-            return _receive(response, url, target, part)
+            return _receive(response, url, target, part, most_bytes)
     except urllib.error.HTTPError as error:
         error.close()
         return _without_content(url, error, target, part)
@@ -129,13 +140,13 @@ def _headers(url: str, target: Path, part: Path) -> dict[str, str]:
         return headers  # no tag, or not one of ours: fetch it all
 
 
-def _receive(response: HTTPResponse, url: str, target: Path, part: Path) -> Downloaded:
+def _receive(response: HTTPResponse, url: str, target: Path, part: Path, most_bytes: int) -> Downloaded:
     check_address(response.url)
     resumed = part.stat().st_size if response.status == 206 else 0
     _keep_tag(response, url, _beside(target, ".tag"))
     length = response.headers.get("Content-Length")
     expected = None if length is None else resumed + int(length)
-    _copy(response, part, resumed)
+    _copy(response, part, resumed, most_bytes)
     size = part.stat().st_size
     if expected is not None and size != expected:
         raise _AttemptError(f"{size:,} of {expected:,} bytes arrived")
@@ -153,14 +164,14 @@ def _keep_tag(response: HTTPResponse, url: str, tag_file: Path) -> None:
         tag_file.unlink(missing_ok=True)
 
 
-def _copy(response: HTTPResponse, part: Path, resumed: int) -> None:
+def _copy(response: HTTPResponse, part: Path, resumed: int, most_bytes: int) -> None:
     size = resumed
     with part.open("r+b" if resumed else "wb") as file:
         file.seek(resumed)
         while chunk := response.read(_CHUNK_BYTES):
             size += len(chunk)
-            if size > MAX_BYTES:
-                raise _failed(f"{response.url} is larger than {MAX_BYTES:,} bytes")
+            if size > most_bytes:
+                raise _failed(f"{response.url} is larger than {most_bytes:,} bytes")
             file.write(chunk)
 
 

@@ -26,7 +26,7 @@ _MOST_HEADER_BYTES = 32 * 2**20
 _MOST_CONFIG_BYTES = 4 * 2**20
 _MOST_SHARDS = 512
 _AT_ONCE = 8
-_REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
+REPOSITORY_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHARD = re.compile(r"[\w.-]+\.safetensors", re.ASCII)
 _YES = frozenset({"1", "true", "yes", "on"})
@@ -153,21 +153,25 @@ def fetch_model(access: HubAccess, model_id: str, revision: str | None = None) -
         CredentialsError: The model is gated or private and the token does not open it.
         StorageError: No answer, or one that makes no sense; `UnreachableError` if there was none at all.
     """
-    if not _REPO.fullmatch(model_id):
+    if not REPOSITORY_ID.fullmatch(model_id):
         raise UsageError(
             f"{model_id!r} is not a Hugging Face model id", code="unknown_model", path="model.id"
         )
-    return _Question(access, model_id, revision or "main").model()
+    return HubRepository(access, model_id, revision or "main").model()
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
+class HubRepository:
+    """One repository at one revision; `kind` is model or dataset."""
+
     access: HubAccess
     model_id: str
     revision: str
+    kind: str = "model"
 
     def model(self) -> HubModel:
-        info = self._info()
+        """What the Hub says of the model."""
+        info = self.info()
         commit = str(info.get("sha"))
         if not is_commit(commit):
             raise self._nonsense("no commit")
@@ -177,13 +181,14 @@ class _Question:
             id=str(info.get("id") or self.model_id),
             commit=commit,
             config=config,
-            license=_license(info),
+            license=license_of(info),
             gate=gate if isinstance(gate, str) else None,
-            weights=self._weights(commit, _file_names(info)),
+            weights=self._weights(commit, file_names(info)),
         )
 
-    def _info(self) -> dict[str, Any]:
-        url = f"{self.access.endpoint}/api/models/{self.model_id}/revision/{quote(self.revision, safe='')}"
+    def info(self) -> dict[str, Any]:
+        """What the API says of the repository."""
+        url = f"{self.access.endpoint}/api/{self.kind}s/{self.model_id}/revision/{quote(self.revision, safe='')}"
         info = self._checked(self._ask(url), url).json(url)
         if not isinstance(info, dict):
             raise self._nonsense("not an object")
@@ -221,7 +226,7 @@ class _Question:
         return header
 
     def _bytes(self, commit: str, name: str, start: int, length: int) -> bytes:
-        url = self._file_url(commit, name)
+        url = self.file_url(commit, name)
         headers = {"Range": f"bytes={start}-{start + length - 1}"}
         answer = self._checked(self._ask(url, headers=headers, most_bytes=length, cut=True), url)
         if start and answer.status != 206:
@@ -229,14 +234,23 @@ class _Question:
         return answer.body
 
     def _json(self, commit: str, name: str, most_bytes: int) -> dict[str, Any]:
-        url = self._file_url(commit, name)
+        url = self.file_url(commit, name)
         content = self._checked(self._ask(url, most_bytes=most_bytes), url).json(url)
         if not isinstance(content, dict):
             raise self._nonsense(f"{name} does not hold a JSON object")
         return content
 
-    def _file_url(self, commit: str, name: str) -> str:
-        return f"{self.access.endpoint}/{self.model_id}/resolve/{commit}/{name}"
+    def file_url(self, commit: str, name: str) -> str:
+        """Where a file of that commit is."""
+        return f"{self.access.endpoint}/{self._place}{self.model_id}/resolve/{commit}/{quote(name)}"
+
+    @property
+    def _section(self) -> str:
+        return "model" if self.kind == "model" else "data"
+
+    @property
+    def _place(self) -> str:
+        return "" if self.kind == "model" else f"{self.kind}s/"
 
     def _ask(self, url: str, **options: Any) -> WebAnswer:
         secret = None if self.access.token is None else f"Bearer {self.access.token}"
@@ -260,24 +274,25 @@ class _Question:
         if code == "EntryNotFound" and url.endswith("/config.json"):
             raise self._absent("has no config.json", "give a directory with the model's config.json")
         if code == "RevisionNotFound":
-            raise self._absent(f"has no revision {self.revision!r}", "correct model.revision")
+            raise self._absent(f"has no revision {self.revision!r}", f"correct {self._section}.revision")
         if answer.status in (401, 403, 404):
             private = "" if self.access.token else ", or it is private: set HF_TOKEN"
-            raise self._absent("is not on the Hub" + private, "correct model.id")
+            raise self._absent("is not on the Hub" + private, "correct the id")
         raise StorageError(f"{url} answered {answer.status}", code="bad_answer", hint="try again later")
 
     def _absent(self, what: str, hint: str) -> UsageError:
-        path = "model.revision" if "revision" in what else "model.id"
+        key = "model.id" if self.kind == "model" else "data.train"
+        path = f"{self._section}.revision" if "revision" in what else key
         return UsageError(f"{self.model_id} {what}", code="model_not_found", hint=hint, path=path)
 
     def _gated(self) -> CredentialsError:
-        page = f"{self.access.endpoint}/{self.model_id}"
+        page = f"{self.access.endpoint}/{self._place}{self.model_id}"
         token = "" if self.access.token else ", then set HF_TOKEN"
         return CredentialsError(
             f"{self.model_id} is gated: its terms must be accepted first",
             code="gated_model",
-            hint=f"accept them at {page}{token}; or give a directory with its config.json",
-            path="model.id",
+            hint=f"accept them at {page}{token}",
+            path="model.id" if self.kind == "model" else "data.train",
         )
 
     def _nonsense(self, what: str) -> StorageError:
@@ -286,7 +301,7 @@ class _Question:
         )
 
 
-def _license(info: Mapping[str, Any]) -> str | None:
+def license_of(info: Mapping[str, Any]) -> str | None:
     """The card names it; tags repeat it where there is no card."""
     card = info.get("cardData")
     named = card.get("license") if isinstance(card, dict) else None
@@ -299,7 +314,8 @@ def _license(info: Mapping[str, Any]) -> str | None:
     return str(named) if named else (found[0].removeprefix("license:") if found else None)
 
 
-def _file_names(info: Mapping[str, Any]) -> set[str]:
+def file_names(info: Mapping[str, Any]) -> set[str]:
+    """Of a repository, by the API's answer."""
     siblings = info.get("siblings")
     if not isinstance(siblings, list):
         return set()

@@ -101,12 +101,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.host.requests.append((path, {name.lower(): value for name, value in self.headers.items()}))
         if self.host.statuses:
             return self._refuse(self.host.statuses.pop(0))
-        if path.startswith("/api/models/"):
-            name, _, revision = path.removeprefix("/api/models/").partition("/revision/")
+        if path.startswith("/api/"):
+            name, _, revision = path.split("/", 3)[3].partition("/revision/")
             return self._api(name, unquote(revision))
-        name, _, rest = path.strip("/").partition("/resolve/")
+        name, _, rest = path.strip("/").removeprefix("datasets/").partition("/resolve/")
         commit, _, file = rest.partition("/")
-        return self._file(name, commit, file)
+        return self._file(name, commit, unquote(file))
 
     def _api(self, name: str, revision: str) -> None:
         if name in self.host.renamed:

@@ -21,6 +21,7 @@ from providers.errors import TuneplanError, UsageError
 
 if TYPE_CHECKING:
     from planner.calibration import Calibration
+    from planner.data_cache import DataCache
     from planner.model_facts import ModelSource
     from planner.model_source import HubSource
     from planner.price_age import PriceLimit
@@ -108,6 +109,12 @@ class App:
         from planner.surroundings import Surroundings
 
         return Surroundings(os.environ, Path.home(), self.now(), self.config.prices.max_age_s)
+
+    def data_cache(self) -> DataCache:
+        """Data that was fetched from elsewhere."""
+        from planner.data_cache import DataCache
+
+        return DataCache(self.directories.cache / "data")
 
     def calibration(self) -> Calibration:
         """What this machine's finished runs taught; nothing if there is no readable ledger, which is said."""

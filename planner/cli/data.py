@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from planner.cli.context import App, pass_app
+from planner.cli.data_fetch import command as fetch_command
 from planner.cli.output import echo_err, emit_json, output_option
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ _TELL_EVERY_S = 1.0
 @click.group("data", epilog=_EXAMPLE)
 def command() -> None:
     """Look at training data before it costs money."""
+
+
+command.add_command(fetch_command)
 
 
 @command.command("inspect", epilog=_EXAMPLE)

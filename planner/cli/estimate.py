@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +120,7 @@ def command(
     kept = limit if output == "table" and not (out or plot or explain) else limit * _MORE
     limits = Limits.parse(fail_over, fail_after)
     loaded = load_spec(spec_file)
+    loaded = replace(loaded, spec=app.data_cache().localised(loaded.spec, loaded.base_dir))
     loaded.refuse(unsupported(loaded.spec))
     with placed_in(loaded):
         answer = estimate_spec(

@@ -112,7 +112,8 @@ def _plan(app: App, file: Path, infra: str) -> tuple[Plan, Refuse]:
 
     if file.suffix != ".json":
         loaded = load_spec(file)
-        return _estimated(app, loaded.spec, loaded.base_dir, loaded.refuse, infra), loaded.refuse
+        spec = app.data_cache().localised(loaded.spec, loaded.base_dir)
+        return _estimated(app, spec, loaded.base_dir, loaded.refuse, infra), loaded.refuse
     plan = load_plan(file)
     if any((candidate.offer.market == "local") != (infra == "local") for candidate in plan.candidates):
         plan = _estimated(app, plan.spec, plan.base_dir, _refuse, infra)

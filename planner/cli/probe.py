@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,7 @@ def command(app: App, spec_file: Path, steps: int, infra: str, yes: bool, output
     from planner.specfile import load_spec
 
     loaded = load_spec(spec_file)
+    loaded = replace(loaded, spec=app.data_cache().localised(loaded.spec, loaded.base_dir))
     before = _estimate(app, loaded, loaded.spec, infra)
     run = _run(app, loaded, probe_spec(loaded.spec, steps), infra, yes=yes)
     document = probe_document(run, steps, before, _estimate(app, loaded, loaded.spec, infra))

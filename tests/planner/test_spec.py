@@ -190,7 +190,6 @@ def test_contradictions_are_found_all_at_once(keys: dict[str, Any], broken: list
         ({"notify": "mail://x"}, "notify"),
         ({"output": "gs://bucket/x"}, "output.uri"),
         ({"checkpoints": "az://container/x"}, "checkpoints.uri"),
-        ({"data": "s3://bucket/train.jsonl"}, "data.train"),
         ({"environment": {"image": "x"}}, "environment.image"),
         ({"environment": {"setup": "x"}}, "environment.setup"),
         ({"environment": {"packages": "x"}}, "environment.packages"),

@@ -1,0 +1,164 @@
+"""Data of a spec that is somewhere else: fetched once, kept by its content, used from there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from planner.spec import DataSection, FineTuneSpec
+from planner.specfile import data_ref
+from providers.errors import CorruptDataError
+from providers.price_table import replace_file
+
+if TYPE_CHECKING:
+    from providers.data_files import Source
+    from providers.hub import HubAccess
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Data that was fetched.
+
+    Attributes:
+        key: train or eval.
+        source: As the spec names it.
+        path: Where it is: `<sha256><suffix>`.
+        sha256: Of its content.
+        bytes: Its size.
+        version: A data set's commit, else empty.
+        fetched_at: RFC 3339 UTC.
+    """
+
+    key: str
+    source: str
+    path: Path
+    sha256: str
+    bytes: int
+    version: str
+    fetched_at: str
+
+    def pin(self) -> str:
+        """The line of the spec that allows this content alone."""
+        return f"data.{'' if self.key == 'train' else 'eval_'}sha256: {self.sha256}"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One reference of a spec to data that is somewhere else."""
+
+    key: str
+    text: str
+    source: Source
+    sha256: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DataCache:
+    """Fetched data below one directory, which may be deleted at any time."""
+
+    folder: Path
+
+    def fetch(self, wanted: Wanted, access: HubAccess, now: datetime) -> Kept:
+        """Bring the data here, again if it is here already: a branch or an address may have other content now.
+
+        Raises:
+            CorruptDataError: It is not what the spec pins.
+            UsageError, CredentialsError, MissingExtraError, StorageError: As `providers.data_files.fetch`.
+        """
+        from providers.data_files import fetch
+
+        found = fetch(wanted.source, self.folder, access)
+        if wanted.sha256 not in (None, found.sha256):
+            raise CorruptDataError(
+                f"{wanted.text} has other content than pinned: sha256 {found.sha256}",
+                hint="if that is right, correct the pin in the spec",
+                path=f"data.{wanted.key}",
+            )
+        at = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+        kept = Kept(wanted.key, wanted.text, found.path, found.sha256, found.bytes, found.version, at)
+        entry = {"name": found.path.name, "sha256": kept.sha256, "bytes": kept.bytes, "version": kept.version}
+        replace_file(self._entry(wanted), json.dumps({**entry, "fetched_at": at}).encode())
+        return kept
+
+    def find(self, wanted: Wanted) -> Kept | None:
+        """The data as it was fetched last, None if it was not, or is not what the spec pins."""
+        try:
+            entry = json.loads(self._entry(wanted).read_bytes())
+            path = self.folder / Path(str(entry["name"])).name
+            if path.stat().st_size != entry["bytes"] or wanted.sha256 not in (None, entry["sha256"]):
+                return None
+            return Kept(
+                wanted.key,
+                wanted.text,
+                path,
+                entry["sha256"],
+                entry["bytes"],
+                entry["version"],
+                entry["fetched_at"],
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def localised(self, spec: FineTuneSpec, base_dir: Path) -> FineTuneSpec:
+        """The spec with what was fetched named by its path, whose name is its content's hash."""
+        changes = {}
+        for wanted in remote_data(spec, base_dir):
+            kept = self.find(wanted)
+            if kept is not None:
+                changes[wanted.key] = str(kept.path)
+        return spec.model_copy(update={"data": spec.data.model_copy(update=changes)}) if changes else spec
+
+    def _entry(self, wanted: Wanted) -> Path:
+        name = hashlib.sha256(repr(wanted.source).encode()).hexdigest()[:32]
+        return self.folder / "known" / f"{name}.json"
+
+
+def remote_data(spec: FineTuneSpec, base_dir: Path) -> Iterator[Wanted]:
+    """The spec's references to data that is not on this machine.
+
+    Raises:
+        SpecError: A scheme is not understood.
+    """
+    data = spec.data
+    for key, text in (("train", data.train), ("eval", data.eval)):
+        reference = None if text is None else data_ref(base_dir, text)
+        if text is not None and reference is not None and reference.kind != "path":
+            yield Wanted(key, text, _source(data, key, reference.kind, reference.value), _pinned(data, key))
+
+
+def check_local(spec: FineTuneSpec, base_dir: Path) -> None:
+    """Refuse a local file that is not what the spec pins.
+
+    Raises:
+        CorruptDataError: Its hash is another.
+    """
+    for key, text in (("train", spec.data.train), ("eval", spec.data.eval)):
+        pinned = _pinned(spec.data, key)
+        reference = None if text is None else data_ref(base_dir, text)
+        if pinned is None or reference is None or not Path(reference.value).is_file():
+            continue
+        with Path(reference.value).open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != pinned:
+            raise CorruptDataError(
+                f"{text} has other content than pinned: sha256 {found}",
+                hint="restore the file, or correct the pin in the spec",
+                path=f"data.{key}",
+            )
+
+
+def _source(data: DataSection, key: str, kind: str, place: str) -> Source:
+    from providers.data_files import Source
+
+    if kind != "hub":
+        return Source(kind, place)
+    return Source(kind, place, data.revision, data.split if key == "train" else data.eval_split)
+
+
+def _pinned(data: DataSection, key: str) -> str | None:
+    return data.sha256 if key == "train" else data.eval_sha256

@@ -1,0 +1,201 @@
+"""`plan data fetch`, and what estimates and launches make of data that was fetched."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jsonschema
+import pyarrow
+import pyarrow.parquet
+import pytest
+from click.testing import Result
+
+from planner.cli.schema import schema_text
+from providers import data_files
+from providers.data_files import Source, fetch
+from providers.errors import StorageError, UsageError
+from providers.hub import HubAccess
+from providers.hub_data import split_files
+from tests.file_host import file_host
+from tests.hub_host import COMMIT, HostedModel, HubHost, hub_host
+from tests.seaweed import Seaweed
+
+Run = Callable[..., Result]
+TRAIN = b"".join(b'{"prompt": "%d + 1 =", "completion": "%d"}\n' % (n, n + 1) for n in range(50))
+SHA = hashlib.sha256(TRAIN).hexdigest()
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubHost]:
+    with hub_host() as host:
+        monkeypatch.delenv("HF_HUB_OFFLINE")
+        monkeypatch.setenv("HF_ENDPOINT", host.url)
+        monkeypatch.setenv("HF_TOKEN", host.token)
+        host.models["lab/sums"] = HostedModel(
+            {"README.md": b"", "data/train-0.jsonl": TRAIN[:-1], "dev.jsonl": TRAIN}
+        )
+        yield host
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    path = tmp_path / "spec.yaml"
+    path.write_text("name: x\nmodel: llama-3.2-1b\ndata: {train: lab/sums, eval: lab/sums}\n")
+    return path
+
+
+def test_a_data_set_is_fetched_counted_and_taken_by_its_content(hub: HubHost, run_plan: Run, spec: Path):
+    missing = run_plan("estimate", spec)
+    assert missing.exit_code == 2 and "amount of training data is unknown" in missing.stderr
+    refused = run_plan("launch", spec, "--infra", "local", "--no-cap", "--dry-run")
+    assert refused.exit_code == 2
+    spec.write_text(spec.read_text().replace("eval: lab", "samples: 50, tokens_per_sample: 9, eval: lab"))
+    refused = run_plan("launch", spec, "--infra", "local", "--no-cap", "--dry-run")
+    assert "lab/sums is not on this machine" in refused.stderr and "plan data fetch" in refused.stderr
+    fetched = run_plan("data", "fetch", spec, "-o", "json")
+    assert fetched.exit_code == 0, fetched.stderr
+    document = json.loads(fetched.stdout)
+    jsonschema.Draft7Validator(json.loads(schema_text("data_fetch"))).validate(document)
+    assert [(row["key"], row["version"]) for row in document["files"]] == [
+        ("data.train", COMMIT),
+        ("data.eval", COMMIT),
+    ]
+    assert [Path(row["path"]).stem for row in document["files"]] == [
+        row["sha256"] for row in document["files"]
+    ]
+    spec.write_text(spec.read_text().replace("samples: 50, tokens_per_sample: 9, ", ""))
+    asked = len(hub.requests)
+    answer = json.loads(run_plan("estimate", spec, "-o", "json").stdout)
+    examples = {row["name"]: row["value"] for row in answer["assumptions"]}["examples"]
+    assert examples == 50 and len(hub.requests) == asked
+    assert (
+        "is not on this machine"
+        not in run_plan("launch", spec, "--infra", "local", "--no-cap", "--dry-run").stderr
+    )
+
+
+def test_content_is_pinned_by_its_hash(hub: HubHost, run_plan: Run, spec: Path, plan_home: Path):
+    spec.write_text(spec.read_text().replace("eval: lab/sums", f"split: dev, sha256: {SHA}"))
+    assert f"data.sha256: {SHA}" in run_plan("data", "fetch", spec).stdout
+    hub.models["lab/sums"].files["dev.jsonl"] = b"{}\n"
+    changed = run_plan("data", "fetch", spec)
+    assert changed.exit_code == 1 and "has other content than pinned" in changed.stderr
+    assert run_plan("estimate", spec).exit_code == 0  # what was pinned is still here
+    (plan_home / "cache" / "data" / f"{SHA}.jsonl").write_bytes(b"")
+    assert run_plan("estimate", spec).exit_code == 2  # damaged is as good as gone
+
+
+def test_a_local_file_is_held_to_its_pin_too(run_plan: Run, tmp_path: Path):
+    (tmp_path / "t.jsonl").write_bytes(TRAIN)
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(f"name: x\nmodel: llama-3.2-1b\ndata: {{train: t.jsonl, sha256: {SHA}}}\n")
+    words = ("launch", spec, "--infra", "local", "--no-cap", "--dry-run")
+    assert "other content than pinned" not in run_plan(*words).stderr
+    (tmp_path / "t.jsonl").write_bytes(TRAIN + TRAIN)
+    assert "other content than pinned" in run_plan(*words).stderr
+    spec.write_text(spec.read_text().replace(SHA, "abc"))
+    assert "64 lower-case hexadecimal digits" in run_plan("estimate", spec).stderr
+
+
+def test_machines_outside_the_datas_regions_are_left_out(run_plan: Run, tmp_path: Path):
+    spec = tmp_path / "spec.yaml"
+    data = "{samples: 1000, tokens_per_sample: 100, regions: [eu-west-1, francecentral]}"
+    spec.write_text(f"name: x\nmodel: llama-3.2-1b\ndata: {data}\n")
+    document = json.loads(run_plan("estimate", spec, "-o", "json").stdout)
+    assert {row["offer"]["region"] for row in document["candidates"]} <= {"eu-west-1", "francecentral"}
+    assert "not in data.regions" in {row["reason"] for row in document["rejected"]}
+    spec.write_text(spec.read_text().replace("eu-west-1, francecentral", "nowhere-1"))
+    nothing = run_plan("estimate", spec, "-o", "json")
+    assert nothing.exit_code == 3 and json.loads(nothing.stdout)["nearest_fits"] == []  # nothing loosens that
+
+
+def test_https_is_fetched_whole_and_only_once_if_it_did_not_change(tmp_path: Path):
+    with file_host() as host:
+        host.files["/sums.jsonl"] = TRAIN
+        found = fetch(Source("https", f"{host.url}/sums.jsonl"), tmp_path, HubAccess())
+        assert (found.sha256, found.bytes, found.path.read_bytes()) == (SHA, len(TRAIN), TRAIN)
+        with pytest.raises(UsageError, match="does not exist"):
+            fetch(Source("https", f"{host.url}/gone.jsonl"), tmp_path, HubAccess())
+
+
+def test_too_much_data_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(data_files, "MOST_BYTES", 100)
+    with file_host() as host:
+        host.files["/sums.jsonl"] = TRAIN
+        with pytest.raises(StorageError, match="larger than 100 bytes"):
+            fetch(Source("https", f"{host.url}/sums.jsonl"), tmp_path, HubAccess())
+
+
+def test_s3_is_fetched_with_the_login_of_the_environment(s3_server: Seaweed, tmp_path: Path):
+    import boto3
+
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="examples")
+    client.put_object(Bucket="examples", Key="sums/train.jsonl", Body=TRAIN)
+    found = fetch(Source("s3", "s3://examples/sums/train.jsonl"), tmp_path, HubAccess())
+    assert found.sha256 == SHA
+    with pytest.raises(StorageError, match="train2"):
+        fetch(Source("s3", "s3://examples/sums/train2.jsonl"), tmp_path, HubAccess())
+    with pytest.raises(UsageError, match="names no object"):
+        fetch(Source("s3", "s3://examples"), tmp_path, HubAccess())
+
+
+def test_gs_is_fetched_with_googles_own_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with file_host() as host:
+        account = {"gcs_base_url": host.url, "disable_oauth": True, "client_email": "", "private_key": ""}
+        (tmp_path / "account.json").write_text(json.dumps({**account, "private_key_id": ""}))
+        monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", str(tmp_path / "account.json"))
+        for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+            monkeypatch.delenv(name)
+        host.last_modified = "Wed, 25 Nov 2026 10:00:00 GMT"
+        host.files["/examples/sums%2Ejsonl"] = TRAIN
+        assert fetch(Source("gs", "gs://examples/sums.jsonl"), tmp_path, HubAccess()).sha256 == SHA
+        with pytest.raises(UsageError, match="does not exist"):
+            fetch(Source("gs", "gs://examples/gone.jsonl"), tmp_path, HubAccess())
+    with pytest.raises(UsageError, match="names no object"):
+        fetch(Source("gs", "gs://examples"), tmp_path, HubAccess())
+
+
+def test_parts_are_put_together_if_that_has_one_meaning(hub: HubHost, tmp_path: Path):
+    def parquet(*numbers: int) -> bytes:
+        sink = io.BytesIO()
+        pyarrow.parquet.write_table(pyarrow.table({"text": [str(number) for number in numbers]}), sink)
+        return sink.getvalue()
+
+    files = {"data/train-0.parquet": parquet(1, 2), "data/train-1.parquet": parquet(3), "test.jsonl": TRAIN}
+    hub.models["lab/parts"] = HostedModel(files)
+    access = HubAccess(hub.url)
+    whole = fetch(Source("hub", "lab/parts"), tmp_path, access)
+    assert pyarrow.parquet.read_table(whole.path).column("text").to_pylist() == ["1", "2", "3"]
+    hub.models["lab/parts"] = HostedModel({"train-0.jsonl": b'{"a": 1}', "train-1.jsonl": b'{"a": 2}\n'})
+    joined = fetch(Source("hub", "lab/parts"), tmp_path, access).path.read_bytes()
+    assert joined == b'{"a": 1}\n{"a": 2}\n'
+    hub.models["lab/parts"] = HostedModel({"train-0.csv": b"a\n1\n", "train-1.csv": b"a\n2\n"})
+    with pytest.raises(UsageError, match="cannot be put together"):
+        fetch(Source("hub", "lab/parts"), tmp_path, access)
+    with pytest.raises(UsageError, match="its split 'test'"):
+        fetch(Source("hub", "lab/parts", split="test"), tmp_path, access)
+
+
+@pytest.mark.parametrize(
+    ("names", "split", "card", "found"),
+    [
+        (["only.csv"], "train", None, ["only.csv"]),
+        (["only.csv"], "test", None, []),
+        (["a/training.jsonl", "a/valid.jsonl"], "validation", None, ["a/valid.jsonl"]),
+        (["trainer.py", "constraint.csv", "x.csv"], "train", None, []),
+        (
+            ["en/a.parquet", "de/a.parquet"],
+            "train",
+            {"configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "de/*"}]}]},
+            ["de/a.parquet"],
+        ),
+    ],
+)
+def test_the_files_of_a_split(names: list[str], split: str, card: object, found: list[str]):
+    assert split_files(names, split, card) == found
