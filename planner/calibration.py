@@ -17,6 +17,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from planner.hazards import OwnSpell
 from planner.quantiles import Z90, Quantiles
 
 #: Jobs beyond this many do not move an estimate any more, and solving for them would be felt.
@@ -126,9 +127,15 @@ class _Job:
 
 @dataclass(slots=True, eq=False)
 class Calibration:
-    """Corrections from a table of finished runs, newest first."""
+    """Corrections from a table of finished runs, newest first.
+
+    Attributes:
+        observations: What each run says of the formulas.
+        spells: How long own attempts kept their spot machines.
+    """
 
     observations: tuple[Observation, ...] = ()
+    spells: tuple[OwnSpell, ...] = ()
     _jobs: dict[str, tuple[_Job, ...]] = field(default_factory=dict)
     _groups: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
     _known: dict[tuple[object, ...], Correction] = field(default_factory=dict)

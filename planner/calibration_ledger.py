@@ -6,12 +6,14 @@ import contextlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from jobs.progress import StepTimes
 from planner.calibration import Calibration, Observation
 from planner.candidate_document import basis_from_document
 from planner.runs import Run, seconds_between
+from planner.spot_record import own_spells_of
 
 #: Label of runs that only measure.
 PROBE_LABEL = "plan-probe"
@@ -27,7 +29,8 @@ def calibration_of(runs: Iterable[Run]) -> Calibration:
     Args:
         runs: Of the ledger, newest first, in any state.
     """
-    return Calibration(tuple(_observations(runs)))
+    known = list(islice(runs, _MOST_RUNS))
+    return Calibration(tuple(_observations(known)), own_spells_of(known))
 
 
 def is_probe(run: Run) -> bool:
@@ -54,7 +57,7 @@ def observe_run(run: Run) -> Observation | None:
 
 
 def _observations(runs: Iterable[Run]) -> Iterator[Observation]:
-    for _, run in zip(range(_MOST_RUNS), runs, strict=False):
+    for run in runs:
         with contextlib.suppress(ValueError, KeyError, TypeError):  # another version wrote it
             seen = observe_run(run)
             if seen is not None:

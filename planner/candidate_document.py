@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from planner.calibration import Basis
-from planner.candidates import Candidate, CandidateMemory
+from planner.candidates import Candidate, CandidateMemory, CandidateRisk
 from planner.money import micro_usd, usd_text, usd_text_of_micro
 from planner.offer_document import amount, offer_document, offer_from_document
 from planner.quantiles import Quantiles
@@ -41,7 +41,24 @@ def candidate_document(candidate: Candidate) -> dict[str, Any]:
         "finish_at": _finish(candidate.finish_at),
         "p_finish_by_deadline": candidate.p_finish_by_deadline,
         "basis": None if candidate.basis is None else asdict(candidate.basis),
+        "risk": None if candidate.risk is None else _risk(candidate.risk),
     }
+
+
+def _risk(risk: CandidateRisk) -> dict[str, Any]:
+    return {**asdict(risk), "expected_cost_usd": usd_text(risk.expected_cost_usd)}
+
+
+def _risk_from(document: Mapping[str, Any] | None) -> CandidateRisk | None:
+    if document is None:
+        return None
+    hours = {name: _quantiles(document[name]) for name in ("rework_h", "restart_h", "wait_h")}
+    return CandidateRisk(
+        expected_cost_usd=float(document["expected_cost_usd"]),
+        interruptions=float(document["interruptions"]),
+        checkpoint_interval_s=float(document["checkpoint_interval_s"]),
+        **hours,
+    )
 
 
 def _cost(candidate: Candidate) -> dict[str, Any]:
@@ -123,6 +140,7 @@ def candidate_from_document(document: Mapping[str, Any]) -> Candidate:
         finish_at=None if finish is None else (finish["p10"], finish["p50"], finish["p90"]),
         p_finish_by_deadline=document["p_finish_by_deadline"],
         basis=basis_from_document(document),
+        risk=_risk_from(document.get("risk")),
     )
 
 

@@ -26,6 +26,27 @@ class CandidateMemory:
 
 
 @dataclass(frozen=True, slots=True)
+class CandidateRisk:
+    """What may be lost on the way; all but the interval is zero where nothing is taken away.
+
+    Attributes:
+        expected_cost_usd: Mean of the bill, which ranks the candidates; above the p50 on spot.
+        interruptions: Expected number.
+        checkpoint_interval_s: Time between checkpoints.
+        rework_h: Billed hours computed twice.
+        restart_h: Billed hours of starting again.
+        wait_h: Hours without a machine, not billed.
+    """
+
+    expected_cost_usd: float
+    interruptions: float
+    checkpoint_interval_s: float
+    rework_h: Quantiles
+    restart_h: Quantiles
+    wait_h: Quantiles
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """One way to run the job.
 
@@ -36,6 +57,7 @@ class Candidate:
         wall_clock_h: Billed hours from machine start to release.
         cost_tree_usd: p50 of each line; None is unknown (and named in the warnings).
         basis: What the formulas alone said, so that the run can correct them.
+        risk: What may be lost; None in plans written before it was told.
     """
 
     candidate_id: str
@@ -60,6 +82,7 @@ class Candidate:
     finish_at: tuple[str, str, str] | None = None
     p_finish_by_deadline: float | None = None
     basis: Basis | None = None
+    risk: CandidateRisk | None = None
 
     @property
     def gpus_total(self) -> int:

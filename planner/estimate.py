@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from planner.candidates import Candidate, CandidateMemory
+from planner.candidates import Candidate, CandidateMemory, CandidateRisk
+from planner.hazards import PRIOR_SOURCE, prior
 from planner.job import Assumption
 from planner.memory import MemoryEstimate
 from planner.overheads import ASSUMED_SOURCE
@@ -15,7 +16,7 @@ from planner.pricing import STORAGE_SOURCE, STORAGE_USD_PER_GB_MONTH, Priced, So
 from planner.quantiles import Quantiles
 from planner.question import Question
 from planner.ranking import pareto, ranked
-from planner.risk import PRIOR_SOURCE, probability_by, spot_hazard_per_h
+from planner.risk import probability_by
 from planner.search import Refusal
 from providers.offers import Coverage, Offer, PriceSnapshot
 
@@ -149,6 +150,19 @@ def _candidate(question: Question, item: Priced, rank: int, on_frontier: bool) -
         finish_at=_finish_at(question, line.finish_h),
         p_finish_by_deadline=None if deadline_h is None else probability_by(line.finish_h, deadline_h),
         basis=item.solved.basis,
+        risk=_risk(item),
+    )
+
+
+def _risk(item: Priced) -> CandidateRisk:
+    lost = item.solved.line.interruptions
+    return CandidateRisk(
+        expected_cost_usd=item.expected_usd,
+        interruptions=lost.expected,
+        checkpoint_interval_s=lost.checkpoint_interval_s,
+        rework_h=lost.rework_h,
+        restart_h=lost.restart_h,
+        wait_h=lost.wait_h,
     )
 
 
@@ -231,8 +245,14 @@ def _assumptions(candidates: tuple[Candidate, ...]) -> Iterator[Assumption]:
     )
     yield Assumption("checkpoint storage", STORAGE_USD_PER_GB_MONTH, "USD per GB-month", STORAGE_SOURCE)
     if any(candidate.offer.market == "spot" for candidate in candidates):
-        hazard = spot_hazard_per_h("any", 1)
-        yield Assumption("spot interruptions, one machine", hazard.p50, "per hour", PRIOR_SOURCE)
+        for age_h in (0.1, 4.0):
+            rate = round(prior().losses_per_h(age_h), 3)
+            yield Assumption(
+                f"spot interruptions, one machine, {age_h:g} h after its spell began",
+                rate,
+                "per hour",
+                PRIOR_SOURCE,
+            )
 
 
 def _calibration(kept: Sequence[tuple[int, Priced]]) -> Iterator[Assumption]:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from planner.artifacts import checkpoint_bytes, result_bytes
 from planner.calibration import Basis
 from planner.hardware import GpuFacts, cpu_facts, gpu_facts
+from planner.hazards import SpotHazards, hazards_of
 from planner.learned import Learned, basis_of, corrected_fit, corrected_overheads, groups_of, learn
 from planner.overheads import Overheads, overheads
 from planner.quantiles import Quantiles
 from planner.question import Question
-from planner.risk import spot_hazard_per_h
 from planner.search import Fit, Refusal, best_fit
 from planner.setup import Cluster
 from planner.timeline import Timeline, timeline
@@ -60,12 +60,21 @@ class Solved:
 
 @dataclass(frozen=True, slots=True)
 class Priced:
-    """One offer with its bill: what ranking needs."""
+    """One offer with its bill: what ranking needs.
+
+    Attributes:
+        offer: The offer.
+        nodes: Machines.
+        solved: How it runs there.
+        cost_usd: The bill.
+        expected_usd: Its mean; lost machines make it more than the p50.
+    """
 
     offer: Offer
     nodes: int
     solved: Solved
     cost_usd: Quantiles
+    expected_usd: float
 
     @property
     def finish_h(self) -> Quantiles:
@@ -89,7 +98,8 @@ class Solver:
             return solved
         per_hour_usd = (offer.price_usd_per_hour or 0.0) * nodes
         cost = solved.line.wall_clock_h.scaled(per_hour_usd).shifted(solved.fixed_total_usd)
-        return Priced(offer, nodes, solved, cost)
+        expected_usd = solved.line.billed_mean_h * per_hour_usd + solved.fixed_total_usd
+        return Priced(offer, nodes, solved, cost, expected_usd)
 
     def solve(self, offer: Offer, nodes: int) -> Solved | Refusal:
         """Fit and hours of a shape in a market."""
@@ -100,6 +110,9 @@ class Solver:
             nodes,
             offer.market,
             offer.cloud if self._question.calibration.observations else None,
+            hazards_of(self._question.calibration.spells, offer.cloud, _place(offer), offer.gpu, nodes)
+            if self._question.calibration.spells and offer.market == "spot"
+            else None,
         )
         if key not in self._solved:
             self._solved[key] = self._solve(offer, nodes)
@@ -138,15 +151,26 @@ def _timed(question: Question, offer: Offer, nodes: int, found: Fit) -> Solved |
     checkpoint = checkpoint_bytes(fit.setup, question.trainable)
     assumed = _overheads(question, offer, formula, checkpoint)
     around, learned = corrected_overheads(question.calibration, learned, assumed)
-    hazard = spot_hazard_per_h(offer.gpu, nodes) if offer.market == "spot" else None
+    hazards = _hazards(question, offer, nodes)
     doubt = (
         question.job.tokens_log_sd if question.job.packed else 0.0
     )  # packed: the number of steps is in doubt
-    line = timeline(question.job.steps, fit.step.step_time_s.widened(doubt), around, hazard)
+    line = timeline(question.job.steps, fit.step.step_time_s.widened(doubt), around, hazards)
     fixed = FREE_LINES if offer.market == "local" else _object_store_lines(question, line, checkpoint)
     saving_h = line.interruptions.checkpoint_h * assumed.save_s / around.save_s
     basis = basis_of(formula, assumed, saving_h, groups)
     return Solved(fit, around, line, fixed, checkpoint, basis, learned)
+
+
+def _hazards(question: Question, offer: Offer, nodes: int) -> SpotHazards | None:
+    """Of a machine group on spot; nothing else is taken away."""
+    if offer.market != "spot":
+        return None
+    return hazards_of(question.calibration.spells, offer.cloud, _place(offer), offer.gpu, nodes)
+
+
+def _place(offer: Offer) -> str:
+    return offer.zone or offer.region
 
 
 def _with_token_doubt(question: Question, fit: Fit) -> Fit:

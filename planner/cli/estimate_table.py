@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
 from planner.architecture import Publication
-from planner.candidates import Candidate
+from planner.candidates import Candidate, CandidateRisk
 from planner.estimate import Estimate, Rejection
 from planner.price_age import age_text
 from planner.quantiles import Quantiles
@@ -158,9 +158,27 @@ def _best(best: Candidate) -> str:
         f"{best.gpu_hours.p50:.1f} GPU-hours",
         f"cost    {_lines(best)}",
     ]
+    if best.risk is not None and best.risk.interruptions:
+        lines.append(f"risk    {_risk(best.risk)}")
+    if best.finish_at is not None:
+        lines.append(f"finish  {_moment(best.finish_at[1])} (p50), {_moment(best.finish_at[2])} (p90) UTC")
     if best.offer.flags:
         lines.append(f"flags   {', '.join(best.offer.flags)}")
     return "\n".join(lines)
+
+
+def _risk(risk: CandidateRisk) -> str:
+    """Interruptions in words; what they cost on average is in no quantile."""
+    wait = f", {risk.wait_h.p90:.1f} h without a machine (p90)" if risk.wait_h.p90 >= 0.05 else ""
+    return (
+        f"{risk.interruptions:.2g} interruptions expected, {risk.rework_h.p90 + risk.restart_h.p90:.2g} h lost to them "
+        f"(p90){wait}; mean cost {_usd(risk.expected_cost_usd)}; a checkpoint every "
+        f"{risk.checkpoint_interval_s / 60:.1f} min"
+    )
+
+
+def _moment(at: str) -> str:
+    return at[:16].replace("T", " ")
 
 
 def _lines(best: Candidate) -> str:

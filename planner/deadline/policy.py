@@ -26,8 +26,8 @@ from planner.deadline.tables import ValueTable
 _EPS = 1e-7
 #: A table is made for one spot price; a new one when the price has been further off than this for as long as this.
 _PRICE_DRIFT, _PRICE_PATIENCE_H = 0.1, 1.0
-#: Rate at which a spot machine is lost while another region still has spot; flat from 0.1 to 0.4 on the records.
-_OWN_LOSS_PER_H = 0.2
+#: Rate at which a spot machine is lost while another region still has spot; flat from 0.4 to 0.6 on the records.
+_OWN_LOSS_PER_H = 0.5
 #: Hours over which a region's own spell is compared with the market's.
 _OUTLOOK_H = 4.0
 

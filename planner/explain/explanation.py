@@ -66,7 +66,7 @@ def explain(estimate: Estimate, wanted: str = BEST) -> Explanation:
             memory(candidate, priced),
             step(candidate, priced),
             hours(question, candidate, priced),
-            interruptions(priced),
+            interruptions(question, priced),
             cost(candidate, priced, question.goal.now),
         ),
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from planner.candidates import Candidate
 from planner.explain.terms import Section, Term, Value, corrected_by, correction_of
+from planner.hazards import PRIOR_SOURCE, hazards_of
 from planner.overheads import (
     ASSUMED_SOURCE,
     DOWNLOAD_BYTES_PER_S,
@@ -16,7 +17,6 @@ from planner.overheads import (
 from planner.pricing import Priced
 from planner.quantiles import Quantiles
 from planner.question import Question
-from planner.risk import PRIOR_SOURCE, WAIT_AFTER_PREEMPTION_H
 
 _MIB, _GIB = 2.0**20, 2.0**30
 
@@ -35,8 +35,8 @@ def hours(question: Question, candidate: Candidate, priced: Priced) -> Section:
         _training(question, candidate),
         *_overheads(question, priced),
         _checkpoints(priced),
-        Term("rework", line.rework_h, "h", "interruptions x half a checkpoint interval", source=PRIOR_SOURCE),
-        Term("reprovision", line.reprovision_h, "h", "interruptions x a new start", source=PRIOR_SOURCE),
+        Term("rework", line.rework_h, "h", "median losses x half a checkpoint interval", source=PRIOR_SOURCE),
+        Term("reprovision", line.reprovision_h, "h", "median losses x a new start", source=PRIOR_SOURCE),
     )
     total = Term("billed", candidate.wall_clock_h.p50, "h", "sum", interval=candidate.wall_clock_h)
     gpus: dict[str, Value] = {"GPUs": candidate.gpus_total}
@@ -102,27 +102,28 @@ def _checkpoints(priced: Priced) -> Term:
     return Term("checkpoints", lost.checkpoint_h, "h", "training x save / interval", inputs)
 
 
-def interruptions(priced: Priced) -> Section:
+def interruptions(question: Question, priced: Priced) -> Section:
     """How often a spot machine is expected to be lost, and what follows."""
     lost = priced.solved.line.interruptions
     on_spot = priced.offer.market == "spot"
-    error = "a factor of three on another zone" if on_spot else "other failures are not counted"
+    source = _source(question, priced) if on_spot else "market"
+    error = "a factor of two on another zone" if on_spot else "other failures are not counted"
     inputs: dict[str, Value] = {"market": priced.offer.market, "machines": priced.nodes}
     terms = (
         Term(
             "interruptions an hour",
-            lost.hazard_per_h.p50,
+            lost.per_h.p50,
             "1/h",
-            "prior x sqrt(machines)" if on_spot else "none off the spot market",
+            "by kind of zone, falling with the age of the spell" if on_spot else "none off the spot market",
             inputs,
             error=error,
-            interval=lost.hazard_per_h,
+            interval=lost.per_h,
         ),
         Term(
             "expected interruptions",
-            lost.count.p50,
+            lost.expected,
             "",
-            "training x rate / share of useful time",
+            "renewal equation of spells; the mean, its interval beside it",
             interval=lost.count,
         ),
         Term(
@@ -131,13 +132,19 @@ def interruptions(priced: Priced) -> Section:
             "s",
             "sqrt(2 x save time / rate), at most 30 min (Young 1974)",
         ),
+        Term("expected rework and restarts", lost.billed_mean_h, "h", "mean, which ranks the candidates"),
         Term(
             "waiting for a machine",
             lost.wait_h.p50,
             "h",
-            "interruptions x wait, not billed",
-            {"wait h": WAIT_AFTER_PREEMPTION_H.p50},
+            "until the same zone has one again, not billed",
             interval=lost.wait_h,
         ),
     )
-    return Section("interruptions", "interruptions", PRIOR_SOURCE if on_spot else "market", terms)
+    return Section("interruptions", "interruptions", source, terms)
+
+
+def _source(question: Question, priced: Priced) -> str:
+    offer = priced.offer
+    place = offer.zone or offer.region
+    return hazards_of(question.calibration.spells, offer.cloud, place, offer.gpu, priced.nodes).source

@@ -6,10 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.answer import Limits, check, estimate_spec
+from planner.calibration import Calibration
 from planner.candidate_document import candidate_document, candidate_from_document
 from planner.candidates import Candidate
 from planner.errors import NothingFitsError, OverBudgetError, PolicyError, SpecError
-from planner.estimate import build_estimate
+from planner.estimate import Estimate, build_estimate
+from planner.hazards import OwnSpell
 from planner.intake import Overrides
 from planner.price_age import PriceLimit
 from planner.relax import nearest_fits
@@ -78,12 +80,34 @@ def test_spot_is_cheaper_and_takes_longer_at_a_third_of_the_price() -> None:
     steady = best_of()
     assert spot.cost_usd.p50 < steady.cost_usd.p50
     assert spot.wall_clock_h.p50 > steady.wall_clock_h.p50
-    assert spot.cost_tree_usd["rework"] and not steady.cost_tree_usd["rework"]
+    assert spot.risk is not None and steady.risk is not None
+    assert spot.risk.interruptions > 0 and steady.risk.interruptions == 0
+    assert spot.risk.expected_cost_usd > spot.cost_usd.p50
+    assert steady.risk.expected_cost_usd == pytest.approx(steady.cost_usd.p50)
 
 
 def test_spot_at_nearly_the_same_price_is_not_worth_it() -> None:
     offers = snapshot_of(offer_of(price=1.16), offer_of(market="spot", price=1.15))
     assert best_of(offers).offer.market == "on_demand"
+
+
+def test_losses_of_ones_own_make_a_dearer_on_demand_machine_the_cheaper_one() -> None:
+    """$1.16 on demand against $0.93 on spot: the prior says spot, a zone that keeps taking machines says not."""
+    question = question_of(data={"samples": 200_000})
+    offers = snapshot_of(offer_of(price=1.16), offer_of(market="spot", price=0.93))
+    assert _recommended(build_estimate(question, offers)).offer.market == "spot"
+    taken = tuple(OwnSpell("aws", "use1-az1", "A100-80GB", 1, 0.2, True) for _ in range(20))
+    taught = build_estimate(replace(question, calibration=Calibration(spells=taken)), offers)
+    best, other = taught.candidates
+    assert (best.offer.market, other.offer.market) == ("on_demand", "spot")
+    assert best.risk is not None and other.risk is not None
+    assert best.risk.expected_cost_usd < other.risk.expected_cost_usd
+    assert other.risk.interruptions > 10
+
+
+def _recommended(estimate: Estimate) -> Candidate:
+    assert estimate.recommended is not None
+    return estimate.recommended
 
 
 def test_the_whole_machine_is_billed() -> None:

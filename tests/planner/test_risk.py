@@ -1,24 +1,24 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from planner.hazards import SpotHazards, prior
 from planner.quantiles import Quantiles
-from planner.risk import checkpoint_interval_s, interruptions, probability_by, spot_hazard_per_h
+from planner.risk import Interruptions, checkpoint_interval_s, interruptions, probability_by
 
-_RESTART = Quantiles(0.05, 0.1, 0.2)
-
-
-def _lost(work_h: float, hazard: Quantiles, save_s: float = 5.0):
-    return interruptions(
-        Quantiles(work_h, work_h, work_h), hazard_per_h=hazard, save_s=save_s, restart_h=_RESTART
-    )
+_NOTHING = Quantiles(0, 0, 0)
 
 
-def test_no_hazard_costs_only_checkpoints() -> None:
-    lost = _lost(10, Quantiles(0, 0, 0))
-    assert lost.count == lost.rework_h == lost.restart_h == lost.wait_h == Quantiles(0, 0, 0)
+def _lost(work_h: float, hazards: SpotHazards | None, save_s: float = 5.0) -> Interruptions:
+    return interruptions(work_h, hazards=hazards, save_s=save_s, restart_h=0.1)
+
+
+def test_off_the_spot_market_only_checkpoints_cost() -> None:
+    lost = _lost(10, None)
+    assert lost.count == lost.rework_h == lost.restart_h == lost.wait_h == _NOTHING
+    assert lost.expected == lost.billed_mean_h == 0
     assert lost.checkpoint_h == pytest.approx(10 * 5 / 1800)
 
 
@@ -27,29 +27,33 @@ def test_interval_is_youngs() -> None:
 
 
 def test_rework_is_half_an_interval_for_each_interruption() -> None:
-    lost = _lost(10, spot_hazard_per_h("H100", 1))
+    lost = _lost(100, prior())
+    assert lost.count.p50 > 0
     assert lost.rework_h.p50 == pytest.approx(lost.count.p50 * lost.checkpoint_interval_s / 7200)
 
 
 @given(
     work_h=st.floats(0.01, 500),
-    hazard=st.floats(0.001, 2),
-    more=st.floats(1.01, 5),
+    machines=st.integers(2, 16),
+    more=st.floats(1.1, 5),
     save_s=st.floats(0.1, 600),
 )
+@settings(max_examples=40, deadline=None)
 def test_more_hazard_or_more_work_never_costs_less(
-    work_h: float, hazard: float, more: float, save_s: float
+    work_h: float, machines: int, more: float, save_s: float
 ) -> None:
-    def billed(work: float, rate: float) -> float:
-        lost = _lost(work, Quantiles(rate, rate, rate), save_s)
-        return work + lost.rework_h.p50 + lost.restart_h.p50 + lost.checkpoint_h
+    def billed(work: float, hazards: SpotHazards) -> float:
+        lost = _lost(work, hazards, save_s)
+        return work + lost.billed_mean_h + lost.checkpoint_h
 
-    assert billed(work_h, hazard * more) >= billed(work_h, hazard)
-    assert billed(work_h * more, hazard) > billed(work_h, hazard)
+    rounding = 1.02  # starts and intervals that differ by seconds share a solution
+    assert billed(work_h, prior().of_gang(machines)) * rounding >= billed(work_h, prior())
+    assert billed(work_h * more, prior()) > billed(work_h, prior())
 
 
-def test_a_gang_is_lost_more_often_than_one_machine() -> None:
-    assert spot_hazard_per_h("H100", 4).p50 == pytest.approx(2 * spot_hazard_per_h("H100", 1).p50)
+def test_the_mean_is_above_the_median_of_what_is_lost() -> None:
+    lost = _lost(5, prior())
+    assert lost.billed_mean_h > lost.rework_h.p50 + lost.restart_h.p50
 
 
 def test_probability_matches_the_quantiles_it_was_given() -> None:

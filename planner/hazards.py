@@ -1,0 +1,289 @@
+"""How likely a spot machine is lost, by cloud, GPU, zone and age of its spell: a stated prior, and what own runs add.
+
+Pure. Rates are per hour of one machine group (all machines of a job, lost together); a group of n machines is lost
+sqrt(n) times as often as one, because machines of a zone share their fate partly. Nothing else is a rate: a cloud's
+"interruption frequency" (share of machines in a month) or placement score is of another unit and never mixed in.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib import resources
+from typing import Any
+
+from planner.quantiles import Quantiles
+
+PRIOR_SOURCE = (
+    "31 GPU spot zones on public record 2022-2025, by age of the spell, preemptions halved: see hazards.py"
+)
+
+#: The records show when a *new* machine could be had; a running one is kept about twice as long (assumed; own runs
+#: replace it).
+RUNNING_SHARE = 0.5
+#: Spells beyond the last age bucket end at least this often: zones do not keep their regime for weeks.
+_LEAST_PER_H = 0.02
+#: What a zone's true rates may be, over the prior's, with their chances: log-normal with a factor of two.
+_FACTORS = ((0.25, 0.06), (0.5, 0.24), (1.0, 0.40), (2.0, 0.24), (4.0, 0.06))
+_MEAN_FACTOR = sum(factor * chance for factor, chance in _FACTORS)
+#: Weight of a spell seen elsewhere (power prior, Ibrahim and Chen 2000), by how much it shares with the place.
+_SAME_ZONE, _SAME_CLOUD_AND_GPU, _SAME_CLOUD_OR_GPU, _ELSEWHERE = 1.0, 0.5, 0.25, 0.1
+#: Newest own spells that count.
+_MOST_SPELLS = 500
+
+
+@dataclass(frozen=True)
+class Spell:
+    """Lengths of spells whose hazard depends on their age only.
+
+    Attributes:
+        edges_h: Lower edges of the age buckets, first 0.
+        ends_per_h: Rate at which a spell ends, by bucket.
+    """
+
+    edges_h: tuple[float, ...]
+    ends_per_h: tuple[float, ...]
+
+    @cached_property
+    def _cumulated(self) -> list[float]:
+        total, sums = 0.0, [0.0]
+        for low, high, rate in zip(self.edges_h, self.edges_h[1:], self.ends_per_h, strict=False):
+            total += rate * (high - low)
+            sums.append(total)
+        return sums
+
+    @cached_property
+    def _beyond(self) -> list[float]:
+        """Integral of the survival from each edge on, hours."""
+        rates = self.ends_per_h
+        areas = [math.exp(-self._cumulated[-1]) / rates[-1]]
+        for bucket in reversed(range(len(rates) - 1)):
+            high, low = (math.exp(-self._cumulated[b]) for b in (bucket + 1, bucket))
+            areas.append(areas[-1] + (low - high) / rates[bucket])
+        return areas[::-1]
+
+    def exposure(self, age_h: float) -> float:
+        """Integral of the hazard up to an age: expected endings in spells followed that long."""
+        bucket = self.bucket(age_h)
+        return self._cumulated[bucket] + self.ends_per_h[bucket] * (age_h - self.edges_h[bucket])
+
+    def bucket(self, age_h: float) -> int:
+        """Index of the age bucket."""
+        return bisect_right(self.edges_h, age_h) - 1
+
+    def survival(self, age_h: float) -> float:
+        """Chance that a spell gets this old."""
+        return math.exp(-self.exposure(age_h))
+
+    def beyond_h(self, age_h: float) -> float:
+        """Integral of the survival from an age on; from 0 it is the mean length."""
+        bucket = self.bucket(age_h)
+        if bucket == len(self.edges_h) - 1:
+            return self.survival(age_h) / self.ends_per_h[bucket]
+        here, next_edge = self.survival(age_h), math.exp(-self._cumulated[bucket + 1])
+        return self._beyond[bucket + 1] + (here - next_edge) / self.ends_per_h[bucket]
+
+    def squared_h2(self) -> float:
+        """Second moment of the length, twice the integral of t times the survival, piece by piece."""
+        total = 0.0
+        for bucket, rate in enumerate(self.ends_per_h):
+            low, alive = self.edges_h[bucket], math.exp(-self._cumulated[bucket])
+            total += alive * (low / rate + 1 / rate**2)
+            if bucket + 1 < len(self.edges_h):
+                high, left = self.edges_h[bucket + 1], math.exp(-self._cumulated[bucket + 1])
+                total -= left * (high / rate + 1 / rate**2)
+        return 2 * total
+
+
+@dataclass(frozen=True)
+class ZoneModel:
+    """One kind of zone.
+
+    Attributes:
+        weight: Its share of all zones.
+        up: Spells with a machine.
+        down: Spells without.
+    """
+
+    weight: float
+    up: Spell
+    down: Spell
+
+    @cached_property
+    def up_share(self) -> float:
+        """Share of the time with a machine."""
+        up_h, down_h = self.up.beyond_h(0), self.down.beyond_h(0)
+        return up_h / (up_h + down_h)
+
+
+@dataclass(frozen=True)
+class SpotHazards:
+    """What a zone may be like: a mixture of models.
+
+    Attributes:
+        models: The mixture; weights sum to 1.
+        source: Where it comes from.
+        own_losses: Own interruptions behind it.
+        own_hours: Own machine-group hours behind it.
+    """
+
+    models: tuple[ZoneModel, ...]
+    source: str = PRIOR_SOURCE
+    own_losses: int = 0
+    own_hours: float = 0.0
+
+    def losses_per_h(self, age_h: float) -> float:
+        """Interruptions an hour of spells of this age, over all zones that are still up then."""
+        alive = [model.weight * model.up.survival(age_h) for model in self.models]
+        rates = [model.up.ends_per_h[model.up.bucket(age_h)] for model in self.models]
+        return sum(a * r for a, r in zip(alive, rates, strict=True)) / sum(alive)
+
+    def losses_spread_per_h(self, age_h: float) -> Quantiles:
+        """The same by kind of zone: weighted quantiles over the models."""
+        alive = [(m.up.ends_per_h[m.up.bucket(age_h)], m.weight * m.up.survival(age_h)) for m in self.models]
+        total, reached = sum(weight for _, weight in alive), 0.0
+        found: list[float] = []
+        for rate, weight in sorted(alive):
+            reached += weight / total
+            found += [rate] * (sum(reached >= chance for chance in (0.1, 0.5, 0.9)) - len(found))
+        found += [max(rate for rate, _ in alive)] * (3 - len(found))
+        return Quantiles(*found)
+
+    def of_gang(self, machines: int) -> SpotHazards:
+        """The same for a group of machines."""
+        return self if machines == 1 else _scaled(self, [math.sqrt(machines)] * len(self.models))
+
+
+@dataclass(frozen=True, slots=True)
+class OwnSpell:
+    """One attempt of an own run on spot machines.
+
+    Attributes:
+        cloud: Where it ran.
+        place: Zone, or region where the zone is not known.
+        gpu: On what.
+        machines: How many machines together.
+        hours: How long it had them.
+        lost: Whether it ended because a machine was taken away.
+    """
+
+    cloud: str
+    place: str
+    gpu: str
+    machines: int
+    hours: float
+    lost: bool
+
+
+@cache
+def recorded() -> SpotHazards:
+    """The public records as they are."""
+    text = resources.files("planner").joinpath("data", "spot_models.json").read_text(encoding="utf-8")
+    return from_record(json.loads(text))
+
+
+@cache
+def prior() -> SpotHazards:
+    """What is assumed of a zone that nothing is known of."""
+    return _scaled(recorded(), [RUNNING_SHARE] * len(recorded().models))
+
+
+def from_record(record: Mapping[str, Any]) -> SpotHazards:
+    """Hazards from the content of a `spot_models.json`."""
+    edges = tuple(float(edge) for edge in record["age_edges_h"])
+
+    def spell(rates: Sequence[float]) -> Spell:
+        return Spell(edges, tuple(max(float(rate), _LEAST_PER_H) for rate in rates))
+
+    total = sum(record["weight"])
+    models = [
+        ZoneModel(weight / total, spell(up), spell(down))
+        for weight, (down, up) in zip(record["weight"], record["hazard_per_h"], strict=True)
+    ]
+    return SpotHazards(tuple(models))
+
+
+def learned(spells: Sequence[OwnSpell], cloud: str, place: str, gpu: str) -> SpotHazards:
+    """Hazards of a place after one's own runs, seen there and elsewhere; the prior where there are none.
+
+    Each model may be off by a common factor; models and factors are weighted by how well they explain the spells.
+    Endings are counted in interruptions and exposure in hours at risk, by age.
+    """
+    seen = [
+        (spell, _relevance(spell, cloud, place, gpu)) for spell in spells[:_MOST_SPELLS] if spell.hours > 0
+    ]
+    if not seen:
+        return prior()
+    scores = [
+        [
+            math.log(chance * model.weight) + _log_likelihood(model, factor / _MEAN_FACTOR, seen)
+            for factor, chance in _FACTORS
+        ]
+        for model in prior().models
+    ]
+    top = max(max(row) for row in scores)
+    shares = [[math.exp(score - top) for score in row] for row in scores]
+    total = sum(map(sum, shares))
+    factors = [
+        sum(share * factor for share, (factor, _) in zip(row, _FACTORS, strict=True))
+        / (sum(row) * _MEAN_FACTOR)
+        for row in shares
+    ]
+    scaled = _scaled(prior(), factors)
+    models = [
+        ZoneModel(sum(row) / total, model.up, model.down)
+        for row, model in zip(shares, scaled.models, strict=True)
+    ]
+    losses, hours = sum(spell.lost for spell, _ in seen), sum(spell.hours for spell, _ in seen)
+    source = f"{losses} interruptions in {hours:.1f} h of your own spot runs, and {PRIOR_SOURCE}"
+    return SpotHazards(tuple(models), source, losses, hours)
+
+
+@cache
+def hazards_of(spells: tuple[OwnSpell, ...], cloud: str, place: str, gpu: str, machines: int) -> SpotHazards:
+    """Hazards of a machine group in a place; places that own runs say the same of share one answer."""
+    if cloud not in {spell.cloud for spell in spells}:
+        cloud = place = ""
+    if gpu not in {spell.gpu for spell in spells}:
+        gpu = ""
+    if place not in {spell.place for spell in spells}:
+        place = ""
+    if (cloud, place, gpu) == ("", "", "") and not spells:
+        return prior().of_gang(machines)
+    return _learned_once(spells, cloud, place, gpu).of_gang(machines)
+
+
+_learned_once = cache(learned)
+
+
+def _relevance(spell: OwnSpell, cloud: str, place: str, gpu: str) -> float:
+    if spell.cloud == cloud and spell.gpu == gpu:
+        return _SAME_ZONE if spell.place == place else _SAME_CLOUD_AND_GPU
+    return _SAME_CLOUD_OR_GPU if spell.cloud == cloud or spell.gpu == gpu else _ELSEWHERE
+
+
+def _log_likelihood(model: ZoneModel, factor: float, seen: Sequence[tuple[OwnSpell, float]]) -> float:
+    total = 0.0
+    for spell, relevance in seen:
+        rate = factor * math.sqrt(spell.machines)
+        total -= relevance * rate * model.up.exposure(spell.hours)
+        if spell.lost:
+            total += relevance * math.log(rate * model.up.ends_per_h[model.up.bucket(spell.hours)])
+    return total
+
+
+def _scaled(hazards: SpotHazards, factors: Sequence[float]) -> SpotHazards:
+    """Each model with its own factor on the rate of losses."""
+    models = [
+        ZoneModel(
+            model.weight,
+            Spell(model.up.edges_h, tuple(rate * factor for rate in model.up.ends_per_h)),
+            model.down,
+        )
+        for model, factor in zip(hazards.models, factors, strict=True)
+    ]
+    return SpotHazards(tuple(models), hazards.source, hazards.own_losses, hazards.own_hours)
