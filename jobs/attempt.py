@@ -35,7 +35,7 @@ class Attempt:
 
     Attributes:
         base: Directory that relative paths in the job start from.
-        work: Scratch directory of this machine.
+        work: Scratch directory of this attempt: another one may still live on the same disk.
         earlier: What the attempt before this one last said, None if this is the first.
     """
 
@@ -56,10 +56,10 @@ class Attempt:
         Raises:
             StorageError: The store or the scratch directory cannot be used, or HEAD is damaged.
         """
-        _prepare(work)
         earlier = _earlier(store)
         checkpoints = CheckpointStore(store, job.run_id, keep=job.checkpoints.keep)
         head = checkpoints.take_over()
+        own = _prepare(work, head.fence)  # only now: an earlier attempt can no longer commit what is deleted
         interval_s = _LOCAL_BEAT_S if store.uri.startswith("file:") else _REMOTE_BEAT_S
         if earlier is not None and earlier.launch == job.limits.launch:
             stop.carry_over(earlier.cost_usd, interval_s)
@@ -76,7 +76,7 @@ class Attempt:
             first = replace(first, **{name: getattr(earlier, name) for name in names})
         say(f"run {job.run_id}, attempt {head.fence}, checkpoints in {store.uri}")
         progress = ProgressWriter(first, work / "progress.json", store, interval_s=interval_s)
-        return cls(job, base, work, store, stop, checkpoints, progress, StageClock(), earlier)
+        return cls(job, base, own, store, stop, checkpoints, progress, StageClock(), earlier)
 
     @contextmanager
     def stage(self, name: str, state: WorkerState | None = None) -> Iterator[None]:
@@ -110,14 +110,16 @@ class Attempt:
         shutil.rmtree(self.work / "saving", ignore_errors=True)
 
 
-def _prepare(work: Path) -> None:
-    """A fresh scratch directory: what a killed attempt left there may be half-written."""
+def _prepare(work: Path, fence: int) -> Path:
+    """A fresh scratch directory of this attempt's own; those of earlier attempts go."""
+    own = work / f"attempt-{fence}"
     try:
-        for name in ("saving", "restored", "output"):
-            shutil.rmtree(work / name, ignore_errors=True)
-        work.mkdir(parents=True, exist_ok=True)
+        for old in work.glob("attempt-*"):
+            shutil.rmtree(old, ignore_errors=True)
+        own.mkdir(parents=True)
     except OSError as error:
         raise StorageError(f"cannot use the scratch directory {work}: {error}") from error
+    return own
 
 
 def _earlier(store: ObjectStore) -> Progress | None:

@@ -13,8 +13,6 @@ next fence, after which the older attempt's swaps fail.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterable
@@ -22,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jobs import codec
+from jobs.committed import fetch_files, hash_file, read_head, read_manifest, read_tagged_head
 from jobs.manifest import (
     BLOBS,
     HEAD_KEY,
@@ -30,8 +29,8 @@ from jobs.manifest import (
     Head,
     Manifest,
     Pointer,
+    encode_head,
     is_known_file,
-    parse_head,
     parse_manifest,
     sha256_of,
 )
@@ -39,7 +38,6 @@ from jobs.progress import CheckpointRef, utc_now
 from providers.errors import CorruptDataError, StorageError
 from providers.object_store import ObjectStore
 
-_DOWNLOAD_TRIES = 3  # a wrong hash may be a bad transfer; three in a row are bad bytes
 _SWAP_TRIES = 10
 
 Check = Callable[[Path], None]
@@ -62,55 +60,6 @@ class Restored:
 
     manifest: Manifest
     damaged: tuple[str, ...]
-
-
-def read_head(store: ObjectStore) -> Head | None:
-    """HEAD as it is now, None before the first attempt.
-
-    Raises:
-        CorruptDataError: It is damaged.
-        StorageError: Unreachable, or of a newer format.
-    """
-    found = store.get(HEAD_KEY)
-    return parse_head(found[0]) if found else None
-
-
-def read_manifest(store: ObjectStore, pointer: Pointer) -> Manifest:
-    """The verified manifest that a pointer means.
-
-    Raises:
-        CorruptDataError: Missing or damaged.
-    """
-    found = store.get(pointer.manifest)
-    if found is None:
-        raise CorruptDataError(f"{pointer.manifest} is missing", path=pointer.manifest)
-    return parse_manifest(found[0], pointer)
-
-
-def fetch_files(store: ObjectStore, manifest: Manifest, target: Path) -> None:
-    """Download and verify every file of a manifest into a fresh directory.
-
-    Raises:
-        CorruptDataError: A file is missing or does not match its hash.
-        StorageError: The store or the disk failed.
-    """
-    if target.exists():
-        shutil.rmtree(target)
-    target.mkdir(parents=True)
-    for entry in manifest.files:
-        _fetch_file(store, entry, target / entry.path)
-
-
-def verify_files(store: ObjectStore, manifest: Manifest, scratch: Path) -> None:
-    """Download, hash and drop each file of a manifest in turn.
-
-    Raises:
-        CorruptDataError: A file is missing or does not match its hash.
-    """
-    scratch.mkdir(parents=True, exist_ok=True)
-    for entry in manifest.files:
-        _fetch_file(store, entry, scratch / entry.path)
-        (scratch / entry.path).unlink()
 
 
 class CheckpointStore:
@@ -141,9 +90,8 @@ class CheckpointStore:
             StorageError: The store failed, or HEAD kept moving.
         """
         for _ in range(_SWAP_TRIES):
-            found = self.store.get(HEAD_KEY)
-            head = parse_head(found[0]) if found else Head()
-            if self._swap(replace(head, fence=head.fence + 1, owner=self.owner), found[1] if found else None):
+            head, tag = read_tagged_head(self.store) or (Head(), None)
+            if self._swap(replace(head, fence=head.fence + 1, owner=self.owner), tag):
                 return self.head
         raise StorageError(f"HEAD of {self.store.uri} keeps moving: several attempts are taking over")
 
@@ -246,7 +194,7 @@ class CheckpointStore:
         for path in sorted(directory.iterdir()):
             if not path.is_file() or not is_known_file(path.name):
                 continue
-            entry = FileEntry(path.name, path.stat().st_size, _hash_file(path))
+            entry = FileEntry(path.name, path.stat().st_size, hash_file(path))
             entries.append(entry)
             if entry.sha256 not in known or entry.sha256 in self._suspects:
                 new_bytes += entry.bytes
@@ -289,16 +237,15 @@ class CheckpointStore:
         for _ in range(_SWAP_TRIES):
             if self._swap(change(self.head), self._tag):
                 return
-            found = self.store.get(HEAD_KEY)
-            head = parse_head(found[0]) if found else None
-            if found is None or head is None or head.owner != self.owner:
+            head, tag = read_tagged_head(self.store) or (None, None)
+            if head is None or head.owner != self.owner:
                 fence = head.fence if head else "none"
                 raise FencedError(f"attempt {self.head.fence} lost {self.store.uri} to attempt {fence}")
-            self._tag = found[1]  # an earlier swap of ours got through though its answer did not
+            self._tag = tag  # an earlier swap of ours got through though its answer did not
         raise StorageError(f"HEAD of {self.store.uri} keeps moving")
 
     def _swap(self, head: Head, tag: str | None) -> bool:
-        body = codec.encode(head).encode()
+        body = encode_head(head)
         new_tag = self.store.compare_and_swap(HEAD_KEY, body, tag)
         if new_tag is None:  # refused, or our own write whose answer was lost and that was sent again
             found = self.store.get(HEAD_KEY)
@@ -328,25 +275,3 @@ class CheckpointStore:
         return CheckpointRef(
             manifest.step, manifest.committed_at, self.store.uri, manifest.total_bytes, pointer.sha256
         )
-
-
-def _fetch_file(store: ObjectStore, entry: FileEntry, target: Path) -> None:
-    problem = ""
-    for _ in range(_DOWNLOAD_TRIES):
-        try:
-            store.get_file(BLOBS + entry.sha256, target)
-        except StorageError as error:
-            if error.code != "not_found":
-                raise
-            raise CorruptDataError(f"{entry.path} is missing", path=entry.path) from error
-        size = target.stat().st_size
-        if size == entry.bytes and _hash_file(target) == entry.sha256:
-            return
-        problem = f"{size} of {entry.bytes} bytes" if size != entry.bytes else "its hash is wrong"
-    target.unlink()
-    raise CorruptDataError(f"{entry.path} is damaged: {problem}", path=entry.path)
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -22,6 +22,7 @@ HEAD_KEY = "HEAD"
 MANIFESTS = "manifests/"
 BLOBS = "blobs/"
 
+_CHECK = "sha256"  # key of a document's own checksum
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MANIFEST_KEY = re.compile(r"manifests/(?:output-)?\d{12}-\d{6}\.json")
 
@@ -112,6 +113,12 @@ def sha256_of(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
+def encode_head(head: Head) -> bytes:
+    """HEAD as it is stored: with a checksum of its own, since nothing else says what it should hold."""
+    raw = json.loads(codec.encode(head))
+    return (json.dumps({**raw, _CHECK: _check_of(raw)}, indent=1, ensure_ascii=False) + "\n").encode()
+
+
 def is_known_file(name: str) -> bool:
     """Whether a file of this plain name may be part of a checkpoint."""
     return _KNOWN_FILES.fullmatch(name) is not None
@@ -124,7 +131,7 @@ def parse_head(body: bytes) -> Head:
         CorruptDataError: It is damaged.
         StorageError: A newer version wrote it.
     """
-    head = _parse(Head, body, "tuneplan/head", "HEAD")
+    head = _parse(Head, body, "tuneplan/head", HEAD_KEY)
     pointers = [*head.checkpoints, *([head.output] if head.output else [])]
     for pointer in pointers:
         if not _MANIFEST_KEY.fullmatch(pointer.manifest) or not _SHA256.fullmatch(pointer.sha256):
@@ -156,6 +163,12 @@ def parse_manifest(body: bytes, pointer: Pointer) -> Manifest:
     return manifest
 
 
+def _check_of(raw: dict[str, object]) -> str:
+    """Hash of a document without its own checksum, whatever its layout and the order of its keys."""
+    bare = {key: value for key, value in raw.items() if key != _CHECK}
+    return sha256_of(json.dumps(bare, sort_keys=True, separators=(",", ":")).encode())
+
+
 def _parse(cls: type[T], body: bytes, schema: str, what: str) -> T:
     try:
         raw = json.loads(body)
@@ -165,6 +178,8 @@ def _parse(cls: type[T], body: bytes, schema: str, what: str) -> T:
         if isinstance(version, int) and version > VERSION:
             message = f"{what} has format {version}, this version reads {VERSION}"
             raise StorageError(message, hint="update tuneplan", code="future_format", path=what)
+        if _CHECK in raw and raw[_CHECK] != _check_of(raw):
+            raise CorruptDataError(f"{what} does not match its checksum", path=what)
         return codec.decode(cls, raw, strict=False)
     except (ValueError, RecursionError) as error:
         raise CorruptDataError(f"{what} is damaged: {error}", path=what) from error

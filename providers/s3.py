@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from providers.errors import MissingExtraError, StorageError, UsageError
 from providers.object_store import ObjectInfo, check_key
@@ -24,6 +24,10 @@ _CONFLICT_TRIES = 6
 _CONFLICT_WAIT_S = 0.05
 _UPLOAD_TRIES = 3
 _READ_TRIES = 3
+CONNECT_TIMEOUT_S = 10.0
+READ_TIMEOUT_S = 60.0
+
+T = TypeVar("T")
 
 
 class S3Store:
@@ -49,8 +53,8 @@ class S3Store:
         except ModuleNotFoundError as error:
             raise MissingExtraError("s3", f"reading and writing {uri}") from error
         config = Config(
-            connect_timeout=10,
-            read_timeout=60,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            read_timeout=READ_TIMEOUT_S,
             retries={"mode": "standard", "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS", "5"))},
         )
         with s3_errors("open", uri):
@@ -116,7 +120,7 @@ class S3Store:
 
             # the other client, chosen by itself on some machines, does not heed a custom endpoint
             config = TransferConfig(preferred_transfer_client="classic", multipart_chunksize=PART_BYTES)
-            self._client.download_file(**source, Filename=str(target), Config=config)
+            self._insist(lambda: self._client.download_file(**source, Filename=str(target), Config=config))
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Objects whose key starts with the prefix, in key order."""
@@ -188,17 +192,24 @@ class S3Store:
             raise
 
     def _read(self, target: dict[str, str]) -> tuple[bytes, str]:
-        """Body and tag; botocore repeats a request, but not one whose body stops coming."""
-        from botocore.exceptions import HTTPClientError, IncompleteReadError
+        """Body and tag."""
 
-        for attempt in range(_READ_TRIES):
+        def read() -> tuple[bytes, str]:
             found = self._client.get_object(**target)
+            return found["Body"].read(), str(found["ETag"])
+
+        return self._insist(read)
+
+    def _insist(self, read: Callable[[], T]) -> T:
+        """Read again what stopped coming or came wrong: botocore repeats only what got no answer."""
+        from botocore.exceptions import FlexibleChecksumError, HTTPClientError, IncompleteReadError
+
+        for _ in range(_READ_TRIES - 1):
             try:
-                return found["Body"].read(), str(found["ETag"])
-            except (HTTPClientError, IncompleteReadError):
-                if attempt == _READ_TRIES - 1:
-                    raise
-        raise AssertionError("unreachable")
+                return read()
+            except (FlexibleChecksumError, HTTPClientError, IncompleteReadError):
+                continue
+        return read()
 
     def _size(self, target: dict[str, str]) -> int | None:
         found = self._head(target)

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from planner.cli.main import cli
 from tests.capacity.server import Capacity, capacity_server
+from tests.jobs.zygote import Zygote
 from tests.seaweed import Seaweed, seaweed
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -91,3 +92,11 @@ def capacity(capacity_process: Capacity, monkeypatch: pytest.MonkeyPatch) -> Cap
         monkeypatch.setenv(name, value)
     capacity_process.order()
     return capacity_process
+
+
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    """A process that has everything of a training imported."""
+    one = Zygote()
+    yield one
+    one.close()

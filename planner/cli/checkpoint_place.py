@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jobs.checkpoint import read_head, read_manifest
+from jobs.committed import read_head, read_manifest
 from jobs.manifest import Head, Manifest, Pointer
 from planner.cli.context import App
 from planner.cli.desk import open_ledger

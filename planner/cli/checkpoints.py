@@ -9,7 +9,8 @@ from pathlib import Path
 
 import click
 
-from jobs.checkpoint import CheckpointStore, verify_files
+from jobs.checkpoint import CheckpointStore
+from jobs.committed import verify_files
 from jobs.manifest import Head
 from jobs.progress import read_progress
 from planner.cli.checkpoint_place import Entry, choose, committed_head, entries, open_place

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from jobs.checkpoint import fetch_files
+from jobs.committed import fetch_files
 from planner.cli.checkpoint_place import Entry, choose, committed_head, entries, open_place
 from planner.cli.completing import complete_run
 from planner.cli.context import App, pass_app

@@ -12,7 +12,8 @@ import jsonschema
 import pytest
 from click.testing import Result
 
-from jobs.checkpoint import CheckpointStore, read_head, read_manifest
+from jobs.checkpoint import CheckpointStore
+from jobs.committed import read_head, read_manifest
 from jobs.manifest import BLOBS, HEAD_KEY
 from jobs.progress import KEY, Progress, WorkerState, utc_now
 from planner.cli.context import App

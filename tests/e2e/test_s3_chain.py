@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.checkpoint import read_head, read_manifest
+from jobs.committed import read_head, read_manifest
 from jobs.manifest import BLOBS
 from providers.object_store import ObjectStore
 from providers.stores import open_store

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from jobs.checkpoint import read_head, read_manifest
+from jobs.committed import read_head, read_manifest
 from jobs.progress import read_progress
 from jobs.spec import CheckpointsJob, JobSpec
 from providers.launcher import BackendStatus

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.jobs.runs import Runs
 from tests.jobs.zygote import Zygote
-
-
-@pytest.fixture(scope="session")
-def zygote() -> Iterator[Zygote]:
-    one = Zygote()
-    yield one
-    one.close()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from jobs.checkpoint import fetch_files, read_head, read_manifest
+from jobs.committed import fetch_files, read_head, read_manifest
 from jobs.manifest import Head
 from jobs.preemption import StopSignal
 from jobs.progress import Progress, read_progress

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.checkpoint import CheckpointStore, FencedError, Restored, read_head, read_manifest, verify_files
-from jobs.manifest import BLOBS, HEAD_KEY, Head, sha256_of
+from jobs.checkpoint import CheckpointStore, FencedError, Restored
+from jobs.committed import read_head, read_manifest, verify_files
+from jobs.manifest import BLOBS, HEAD_KEY, Head, parse_head, sha256_of
 from providers.directory_store import DirectoryStore
 from providers.errors import CorruptDataError, StorageError
 from tests.jobs.faulty_store import FaultyStore, no_fault
@@ -204,6 +205,7 @@ def forge(tmp_path: Path, change: object) -> None:
     change(manifest)  # type: ignore[operator]
     path.write_text(json.dumps(manifest))
     head["checkpoints"][0]["sha256"] = sha256_of(path.read_bytes())
+    del head["sha256"]
     store.put(HEAD_KEY, json.dumps(head).encode())
 
 
@@ -259,10 +261,57 @@ def test_a_damaged_head_stops_us(tmp_path: Path, body: bytes) -> None:
     assert (tmp_path / "store" / HEAD_KEY).read_bytes() == body
 
 
+def test_one_wrong_bit_anywhere_in_head_stops_us(tmp_path: Path) -> None:
+    """Else a digit of a name that became another digit would quietly throw a checkpoint away."""
+    with_steps(tmp_path, 10, 20)
+    path = tmp_path / "store" / HEAD_KEY
+    body = path.read_bytes()
+    for place in range(0, len(body), 11):
+        path.write_bytes(body[:place] + bytes([body[place] ^ 1]) + body[place + 1 :])
+        if not (harmless := only_the_layout_or_the_checksums_name(path.read_bytes(), body)):
+            with pytest.raises(StorageError):
+                read_head(DirectoryStore(tmp_path / "store"))
+        assert not harmless or read_head(DirectoryStore(tmp_path / "store")) == parse_head(body)
+
+
+def only_the_layout_or_the_checksums_name(one: bytes, other: bytes) -> bool:
+    """Whether both are JSON of the same content, as far as it counts."""
+    with contextlib.suppress(ValueError):
+        first, second = json.loads(one), json.loads(other)
+        return bool(first == second or "sha256" not in first)
+    return False
+
+
+@pytest.mark.parametrize("key", [HEAD_KEY, "manifests/"])
+def test_documents_damaged_on_their_way_are_read_again(tmp_path: Path, key: str) -> None:
+    with_steps(tmp_path, 10, 20)
+
+    class BadTwice(FaultyStore):
+        def get(self, key_: str) -> tuple[bytes, str] | None:
+            found = super().get(key_)
+            bad = found is not None and key_.startswith(key) and self.count("get", key_) <= 2
+            return (found[0].replace(b"2", b"3", 1), found[1]) if found and bad else found
+
+    restored = owner(BadTwice(tmp_path / "store", no_fault)).restore(tmp_path / "restored")
+    assert restored is not None
+    assert (restored.manifest.step, restored.damaged) == (20, ())
+
+
+def test_head_of_a_writer_that_gave_no_checksum_is_read(tmp_path: Path) -> None:
+    with_steps(tmp_path, 10)
+    head = json.loads((tmp_path / "store" / HEAD_KEY).read_text())
+    del head["sha256"]
+    (tmp_path / "store" / HEAD_KEY).write_text(json.dumps(head))
+    restored = restore(tmp_path)
+    assert restored is not None
+    assert restored.manifest.step == 10
+
+
 def test_head_cannot_point_elsewhere(tmp_path: Path) -> None:
     with_steps(tmp_path, 10)
     head = json.loads((tmp_path / "store" / HEAD_KEY).read_text())
     head["checkpoints"][0]["manifest"] = "../other/manifest.json"
+    del head["sha256"]
     (tmp_path / "store" / HEAD_KEY).write_text(json.dumps(head))
     with pytest.raises(CorruptDataError, match="impossible manifest"):
         restore(tmp_path)

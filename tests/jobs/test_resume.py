@@ -39,8 +39,8 @@ def undisturbed(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 def saving(runs: Runs, name: str, step: int) -> Callable[[], bool]:
     """The trainer has begun to write the checkpoint of this step."""
-    directory = runs.root / name / "work" / "saving" / f"checkpoint-{step}"
-    return directory.exists
+    work = runs.root / name / "work"
+    return lambda: any(work.glob(f"attempt-*/saving/checkpoint-{step}"))
 
 
 def uploading(runs: Runs, name: str) -> Callable[[], bool]:
@@ -57,7 +57,8 @@ def committed(runs: Runs, name: str, step: int) -> Callable[[], bool]:
 
 def handing_over(runs: Runs, name: str) -> Callable[[], bool]:
     """The finished model is being written."""
-    return (runs.root / name / "work" / "output").exists
+    work = runs.root / name / "work"
+    return lambda: any(work.glob("attempt-*/output"))
 
 
 def after(seconds: float) -> Callable[[], bool]:
@@ -227,6 +228,7 @@ def rewrite(store: Path, change: Callable[[list[dict[str, object]]], list[dict[s
     manifest["files"] = change(manifest["files"])
     path.write_text(json.dumps(manifest))
     head["checkpoints"][0]["sha256"] = sha256_of(path.read_bytes())
+    del head["sha256"]
     (store / HEAD_KEY).write_text(json.dumps(head))
 
 

@@ -16,15 +16,23 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+TRAINING = (
+    *("datasets", "peft", "torch", "transformers"),
+    *(f"trl.trainer.{kind}_trainer" for kind in ("dpo", "grpo", "kto", "reward", "sft")),
+)
 
 
 class Zygote:
-    """The parent's side."""
+    """The parent's side.
 
-    def __init__(self) -> None:
+    Args:
+        modules: What the process imports before it forks.
+    """
+
+    def __init__(self, modules: Sequence[str] = TRAINING) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1", "PYTHONPATH": str(ROOT)}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.jobs.zygote"],
+            [sys.executable, "-m", "tests.jobs.zygote", *modules],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**environment, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"},
@@ -63,17 +71,10 @@ class Zygote:
 
 
 def _serve() -> None:
-    import datasets  # noqa: F401
-    import peft  # noqa: F401
-    import torch
-    import transformers  # noqa: F401
-    import trl.trainer.dpo_trainer
-    import trl.trainer.grpo_trainer
-    import trl.trainer.kto_trainer
-    import trl.trainer.reward_trainer
-    import trl.trainer.sft_trainer  # noqa: F401
-
-    torch.set_num_threads(1)
+    for name in sys.argv[1:]:
+        importlib.import_module(name)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
     print("{}", flush=True)
     for line in sys.stdin:
         request = json.loads(line)
