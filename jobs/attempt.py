@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -111,15 +112,29 @@ class Attempt:
 
 
 def _prepare(work: Path, fence: int) -> Path:
-    """A fresh scratch directory of this attempt's own; those of earlier attempts go."""
+    """A fresh scratch directory of this attempt's own; those of attempts that are dead go."""
     own = work / f"attempt-{fence}"
     try:
         for old in work.glob("attempt-*"):
-            shutil.rmtree(old, ignore_errors=True)
+            if (held := _hold(old)) is not None:
+                shutil.rmtree(old, ignore_errors=True)
+                os.close(held)
         own.mkdir(parents=True)
     except OSError as error:
         raise StorageError(f"cannot use the scratch directory {work}: {error}") from error
+    _hold(own)
     return own
+
+
+def _hold(directory: Path) -> int | None:
+    """Lock a directory until this process ends, also by kill -9; None if another process holds it."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _earlier(store: ObjectStore) -> Progress | None:

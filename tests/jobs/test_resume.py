@@ -228,7 +228,7 @@ def rewrite(store: Path, change: Callable[[list[dict[str, object]]], list[dict[s
     manifest["files"] = change(manifest["files"])
     path.write_text(json.dumps(manifest))
     head["checkpoints"][0]["sha256"] = sha256_of(path.read_bytes())
-    del head["sha256"]
+    head.pop("sha256", None)
     (store / HEAD_KEY).write_text(json.dumps(head))
 
 
