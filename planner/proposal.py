@@ -23,7 +23,7 @@ from planner.launch import request_of
 from planner.money import micro_usd, usd_text_of_micro
 from planner.places import Places
 from planner.plan import Plan
-from planner.runs import RunTerms
+from planner.runs import MonitorHome, RunTerms
 from planner.spec import FineTuneSpec
 from planner.specfile import data_ref, model_ref
 from planner.support import unsupported
@@ -52,11 +52,13 @@ class Choices:
         cap_usd: Total for the run, None to take the spec's budget.
         no_cap: Go without a cap on purpose.
         max_duration_s: Of each attempt, None for no limit.
+        monitor: Who watches the run.
     """
 
     cap_usd: float | None = None
     no_cap: bool = False
     max_duration_s: float | None = None
+    monitor: MonitorHome = "local"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,7 @@ def run_terms(order: Order, places: Places, zones: Mapping[str, str] | None = No
         max_duration_s=order.choices.max_duration_s,
         env=dict(spec.environment.env),
         secrets=spec.environment.secrets,
+        monitor=order.choices.monitor,
     )
 
 

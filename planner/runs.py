@@ -28,6 +28,7 @@ RunState = Literal[
 ]
 #: Who asked it to end: the user, the controller at cap or maximum duration, the policy to go on elsewhere.
 Stopping = Literal["user", "limit", "move"]
+MonitorHome = Literal["local", "service"]
 Outcome = Literal["running", "done", "preempted", "stock_out", "failed", "capped", "cancelled"]
 
 STATES: tuple[RunState, ...] = get_args(RunState)
@@ -153,6 +154,7 @@ class RunTerms:
         max_duration_s: Of each attempt, None for no limit.
         env: Plain environment of the worker.
         secrets: Names of environment variables to pass on.
+        monitor: Who watches it: only the commands that ask for it, or also a monitor that restarts it.
     """
 
     name: str
@@ -169,6 +171,30 @@ class RunTerms:
     max_duration_s: float | None
     env: dict[str, str] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
+    monitor: MonitorHome = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorBeat:
+    """The monitor that serves a ledger, as it last said.
+
+    Attributes:
+        beat_at: When it last began a round.
+        every_s: Seconds between two rounds.
+        ended_at: When it ended in good order, None if it runs or was killed.
+    """
+
+    monitor: str
+    pid: int
+    host: str
+    started_at: str
+    beat_at: str
+    every_s: float
+    ended_at: str | None = None
+
+    def lives(self, now: str) -> bool:
+        """Whether it may be relied on: it has not missed several rounds."""
+        return self.ended_at is None and seconds_between(self.beat_at, now) <= 4 * self.every_s + 30
 
 
 @dataclass(frozen=True, slots=True)

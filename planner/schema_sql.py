@@ -203,4 +203,18 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE attempts ADD COLUMN recovery INTEGER NOT NULL DEFAULT 0 CHECK (recovery >= 0)",
         "ALTER TABLE runs ADD COLUMN stopping TEXT",
     ),
+    (
+        "ALTER TABLE runs ADD COLUMN monitor TEXT NOT NULL DEFAULT 'local'",
+        """
+        CREATE TABLE monitors (
+            monitor TEXT PRIMARY KEY,
+            pid INTEGER NOT NULL,
+            host TEXT NOT NULL,
+            started_at TEXT NOT NULL,
+            beat_at TEXT NOT NULL,
+            every_s REAL NOT NULL,
+            ended_at TEXT
+        ) STRICT, WITHOUT ROWID
+        """,
+    ),
 )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from planner.database import Database
-from planner.runs import Attempt, Run, RunEvent, RunState, RunTerms, Stopping, check_move
+from planner.runs import FINAL, Attempt, MonitorBeat, Run, RunEvent, RunState, RunTerms, Stopping, check_move
 from providers.errors import UsageError
 
 _ATTEMPT_COLUMNS = tuple(field.name for field in fields(Attempt))
@@ -206,6 +206,26 @@ class Store:
     def all_runs(self) -> list[Run]:
         """All runs, newest first."""
         return self._runs("ORDER BY created_at DESC, run_id", ())
+
+    def active_runs(self) -> list[Run]:
+        """Runs that are not over, oldest first."""
+        states = ", ".join("?" * len(FINAL))
+        return self._runs(f"WHERE state NOT IN ({states}) ORDER BY created_at, run_id", tuple(sorted(FINAL)))
+
+    def beat(self, beat: MonitorBeat) -> None:
+        """Record that a monitor is at work, or has ended."""
+        with self._db.writing():
+            self._db.execute("DELETE FROM monitors WHERE monitor = ?", (beat.monitor,))
+            self._db.insert("monitors", asdict(beat))
+
+    def monitor(self) -> MonitorBeat | None:
+        """The monitor that was at work last, None if there never was one."""
+        names = ", ".join(field.name for field in fields(MonitorBeat))
+        with self._db.reading():
+            row = self._db.execute(
+                f"SELECT {names} FROM monitors ORDER BY beat_at DESC LIMIT 1"  # noqa: S608
+            ).fetchone()
+        return None if row is None else MonitorBeat(*row)
 
     def pending(self, plan_hash: str) -> Run | None:
         """A run of this plan whose first launch was recorded and never confirmed."""

@@ -62,12 +62,15 @@ def clock(app: App) -> Callable[[], str]:
 def refresh(app: App, store: Store, run: Run, *, ask: bool = False) -> tuple[Run, tuple[int, ...]]:
     """The run as it is now and its living processes.
 
-    Asking this machine costs a few small files; any other place is asked only if `ask` says so, because that
-    takes seconds: else the ledger says what was last observed.
+    While a monitor is at work the ledger alone is read. Else this machine is asked, which costs a few small files;
+    any other place only if `ask` says so, because that takes seconds.
     """
     if run.final or (run.terms.infra != "local" and not ask):
         return run, ()
+    now = utc_text(app.now())
     backend = launcher(app, run.terms.infra)
-    run = tend(store, backend, run, utc_text(app.now()))
+    beat = store.monitor()
+    if beat is None or not beat.lives(now):  # a monitor at work keeps the ledger true
+        run = tend(store, backend, run, now)
     is_here = run.terms.infra == "local" and not run.final
     return run, backend.status(run.run_id).pids if is_here else ()

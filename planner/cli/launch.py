@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from planner.launch import Desk
     from planner.plan import Plan
     from planner.proposal import Choices, Order
-    from planner.runs import Run
+    from planner.runs import MonitorHome, Run
     from planner.spec import FineTuneSpec
 
     Refuse = Callable[[Iterable[Finding]], None]
@@ -53,6 +54,13 @@ Examples:
 @click.option("--no-cap", is_flag=True, help="Go without a cap.")
 @click.option("--max-duration", metavar="DURATION", help="End each attempt after this long, as in 90m.")
 @click.option(
+    "--monitor",
+    type=click.Choice(["local", "service"]),
+    default="local",
+    show_default=True,
+    help="service: a `plan monitor run` watches it and starts it again; local: only commands that ask.",
+)
+@click.option(
     "--price-tolerance",
     default="5%",
     show_default=True,
@@ -72,6 +80,7 @@ def command(
     cap: str | None,
     no_cap: bool,
     max_duration: str | None,
+    monitor: MonitorHome,
     price_tolerance: str,
     yes: bool,
     wait: bool,
@@ -79,7 +88,7 @@ def command(
     output: str,
 ) -> None:
     """Launch FILE, a plan or a spec."""
-    choices = _choices(cap, no_cap, max_duration)
+    choices = replace(_choices(cap, no_cap, max_duration), monitor=monitor)
     plan, refuse = _plan(app, file, infra)
     with open_desk(app, infra) as desk:
         name, known = _run_id(desk, plan, run_id)
@@ -93,6 +102,7 @@ def command(
         refuse(found)
         if not known:
             where = "on this machine" if infra == "local" else "on rented machines"
+            _check_monitor(desk, order)
             confirm(f"Launch {name} {where}?", yes=yes)
         run, created = _launch(desk, order)
     if wait:
@@ -151,14 +161,30 @@ def _order(plan: Plan, candidate_id: str | None, choices: Choices, run_id: str, 
     return Order(plan, plan.candidate(chosen), choices, run_id)
 
 
+def _check_monitor(desk: Desk, order: Order) -> None:
+    """Say what nobody will watch; a monitor that was asked for must be at work.
+
+    Raises:
+        UsageError: It is not.
+    """
+    goal = order.plan.spec.goal
+    beat = desk.store.monitor()
+    if order.choices.monitor == "service" and (beat is None or not beat.lives(desk.now())):
+        hint = "start one: `plan monitor run &`, or see `plan monitor unit`"
+        raise UsageError("no monitor is at work here", hint=hint, code="no_monitor")
+    if order.choices.monitor == "local" and (goal.deadline is not None or goal.within is not None):
+        echo_err(
+            "note: nobody watches the deadline or restarts this run once it was taken away"
+            " (`--monitor service` does); cap and maximum duration hold all the same"
+        )
+
+
 def _at_todays_price(app: App, order: Order, file: Path, tolerance: str) -> Order:
     """The order at the price of today; a plan that was made from the spec just now has it already.
 
     Raises:
         OverBudgetError: The price has risen by more than the tolerance.
     """
-    from dataclasses import replace
-
     from planner.repricing import price_note, repriced
 
     share = _parsed(parse_share, tolerance)

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("planner.cli.status", "Show how a run is"),
     "logs": ("planner.cli.logs", "Print what a run's worker wrote"),
     "watch": ("planner.cli.watch", "Watch a run while it goes on"),
+    "monitor": ("planner.cli.monitor", "Watch all runs in one process and restart them"),
     "wait": ("planner.cli.wait", "Wait until a run is over"),
     "cancel": ("planner.cli.cancel", "Checkpoint a run and end it"),
     "report": ("planner.cli.report", "Estimate against actual, base against tuned"),

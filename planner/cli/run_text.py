@@ -54,6 +54,17 @@ def render_runs(runs: Sequence[Run]) -> str:
     return "\n".join(lines)
 
 
+def render_active(runs: Sequence[Run], now: datetime) -> str:
+    """Runs that are not over: state, why and since when, the next try, and how old that knowledge is."""
+    if not runs:
+        return "no run is under way"
+    return "\n".join(
+        f"{run.run_id}  {styled(state_text(run.state), run.state)}{_why(run)}  step {_steps(run)}"
+        f"  {_cost(run)}  observed {_age(run.observed_at, now)} ago"
+        for run in runs
+    )
+
+
 def render_status(run: Run, pids: Sequence[int], now: datetime) -> str:
     """Everything about one run."""
     lines = [

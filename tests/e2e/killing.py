@@ -8,6 +8,8 @@ WATCHED = (
     "planner/launch.py",
     "planner/store.py",
     "planner/monitor.py",
+    "planner/service.py",
+    "planner/machines.py",
     "planner/bundle.py",
     "planner/cli/launch.py",
     "providers/local.py",

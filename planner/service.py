@@ -1,0 +1,119 @@
+"""One monitor for all runs: looks at each, holds it to its limits, and starts it again after it was taken away.
+
+A round may be killed at any line: what it decides is in the ledger before the backend is asked, and the next round
+goes on from there. Runs that nobody gave to a monitor are looked at and held to their limits, but never restarted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import takewhile
+
+from planner.launch import Desk, resume
+from planner.monitor import tend
+from planner.runs import Attempt, Run, seconds_between, utc_text
+from planner.store import Change
+from providers.errors import TuneplanError
+
+_LONGEST_DELAY_S = 900.0
+_MOST_VAIN = 8
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """How a monitor goes about it.
+
+    Attributes:
+        retry_delay_s: Before the first restart; doubled for each attempt in a row that got no further.
+        settle_s: A launch that was recorded this long ago and never confirmed is asked for again.
+    """
+
+    retry_delay_s: float = 15.0
+    settle_s: float = 60.0
+
+
+def look_at_all(desk_of: Callable[[str], Desk], desk: Desk, habits: Habits, tell: Tell) -> list[Run]:
+    """One round over all runs that are not over; trouble with one of them is told and does not stop the round.
+
+    Args:
+        desk_of: Ledger and launcher for an infra.
+        desk: Any desk of the same ledger.
+        habits: How to go about it.
+        tell: Gets a line for each change and each trouble.
+    """
+    runs = []
+    for run in desk.store.active_runs():
+        try:
+            now = look_at(desk_of(run.terms.infra), run, habits)
+        except TuneplanError as error:
+            tell(f"{run.run_id}: {error.message}")
+            continue
+        runs.append(now)
+        if (now.state, now.state_reason, now.next_try_at) != (run.state, run.state_reason, run.next_try_at):
+            next_try = f", next try {now.next_try_at}" if now.next_try_at else ""
+            tell(f"{now.run_id}: {now.state}{f': {now.state_reason}' if now.state_reason else ''}{next_try}")
+    return runs
+
+
+def look_at(desk: Desk, run: Run, habits: Habits) -> Run:
+    """Bring one run up to date and do what is due.
+
+    Raises:
+        TuneplanError: The backend or the ledger refused; the next round tries again.
+    """
+    now = desk.now()
+    run = tend(desk.store, desk.launcher, run, now)
+    if run.terms.monitor != "service":
+        return run
+    if run.resting:
+        return _restart(desk, run, habits, now)
+    if _is_forgotten(run, habits, now):
+        return resume(desk, run)
+    return run
+
+
+def vain_attempts(attempts: tuple[Attempt, ...]) -> int:
+    """Newest attempts in a row that were taken away before they had done a step."""
+
+    def is_vain(attempt: Attempt) -> bool:
+        return attempt.outcome == "preempted" and (attempt.last_step or 0) <= (attempt.first_step or 0)
+
+    return len(list(takewhile(is_vain, reversed(attempts))))
+
+
+def retry_delay_s(vain: int, first_s: float) -> float:
+    """Seconds until the next try after so many vain ones: doubled each time, a quarter of an hour at most.
+
+    >>> [retry_delay_s(vain, 15.0) for vain in (0, 1, 2, 3, 20)]
+    [15.0, 15.0, 30.0, 60.0, 900.0]
+    """
+    return float(min(first_s * 2 ** max(vain - 1, 0), max(_LONGEST_DELAY_S, first_s)))
+
+
+def _restart(desk: Desk, run: Run, habits: Habits, now: str) -> Run:
+    """Say when the next try comes, or make it if it is due."""
+    vain = vain_attempts(run.attempts)
+    if vain >= _MOST_VAIN:
+        reason = f"taken away {vain} times in a row before it had done a step: {run.state_reason}"
+        return _written(desk, run, Change("failed", reason, run.current, now, kind="give_up"))
+    if run.next_try_at is None:
+        delay = timedelta(seconds=retry_delay_s(vain, habits.retry_delay_s))
+        due_at = utc_text(datetime.fromisoformat(run.current.ended_at or now) + delay)
+        change = Change(run.state, run.state_reason, run.current, now, next_try_at=due_at, kind="retry")
+        run = _written(desk, run, change)
+    due = run.resting and run.next_try_at is not None and run.next_try_at <= now
+    return resume(desk, run) if due else run
+
+
+def _is_forgotten(run: Run, habits: Habits, now: str) -> bool:
+    """On record for a while, and whoever recorded it never came back to say that the backend has it."""
+    waited_s = seconds_between(run.current.intent_at, now)
+    return run.state == "queued" and run.current.backend_id is None and waited_s >= habits.settle_s
+
+
+def _written(desk: Desk, run: Run, change: Change) -> Run:
+    desk.store.apply(run, change)
+    return desk.store.get(run.run_id) or run
