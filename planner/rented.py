@@ -32,9 +32,15 @@ _NAMED_KEYS = frozenset({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"})
 
 
 def alternatives(plan: Plan, chosen: Candidate) -> list[Offer]:
-    """Other machines that can run the very same job document, in the plan's order."""
+    """Other machines that can run the very same job document, in the plan's order.
+
+    Machines of AWS are never mixed with others: SkyPilot would either give them a role that may do everything in EC2
+    and S3, or send the user's AWS credentials to the others.
+    """
     same = [other.offer for other in plan.candidates if _shape(other) == _shape(chosen) and other != chosen]
-    return [offer for offer in same if offer.market != "local"][:_MOST_ALTERNATIVES]
+    on_aws = chosen.offer.cloud == "aws"
+    wanted = [offer for offer in same if offer.market != "local" and (offer.cloud == "aws") == on_aws]
+    return wanted[:_MOST_ALTERNATIVES]
 
 
 def terms_document(plan: Plan, chosen: Candidate, job: JobSpec) -> dict[str, Any]:

@@ -37,7 +37,7 @@ _TAG = "tuneplan-run"
 
 
 def policy(stores: tuple[str, ...]) -> dict[str, Any]:
-    """What a machine may do that writes below these s3:// URIs.
+    """What a machine may do that writes below these s3:// URIs, and nothing at all without any.
 
     >>> policy(("s3://models/runs/goat",))["Statement"][0]["Resource"]
     'arn:aws:s3:::models/runs/goat/*'
@@ -49,6 +49,8 @@ def policy(stores: tuple[str, ...]) -> dict[str, Any]:
         below = {"StringLike": {"s3:prefix": [f"{place.prefix}*"]}}
         statements.append(_allow(("s3:ListBucket",), bucket, below))
         statements += _encryption(place)
+    if not statements:  # IAM takes no empty policy
+        statements.append({"Effect": "Deny", "Action": "*", "Resource": "*"})
     return {"Version": "2012-10-17", "Statement": statements}
 
 

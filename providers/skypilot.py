@@ -219,8 +219,10 @@ def _start(sky: Any, request: LaunchRequest, document: dict[str, Any], secrets: 
     if request.access == "session":
         secrets |= session_keys(request.run_id, request.stores)
     chosen = skypilot_config.get_nested(("aws", "remote_identity"), None)
-    if request.access == "role" and chosen is None:
-        identities["aws"] = {"remote_identity": [{f"{name}*": grant_role(request.run_id, request.stores)}]}
+    if chosen is None and {offer.cloud for offer in request.offers} == {"aws"}:
+        # without one of ours SkyPilot gives each machine a role that may do everything in EC2 and S3
+        rights = request.stores if request.access == "role" else ()
+        identities["aws"] = {"remote_identity": [{f"{name}*": grant_role(request.run_id, rights)}]}
     share = [(VARIABLE, seal(secrets, request.bundle))] if secrets else None
     task = sky.Task.from_yaml_config(document, secrets_overrides=share)
     kept = {

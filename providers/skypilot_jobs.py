@@ -56,9 +56,10 @@ def status_of(jobs: dict[int, Any]) -> BackendStatus:
 
 def _reason(job: Any) -> str:
     """Why it is as it is, for a person."""
-    if job.schedule_state == "ALIVE_BACKOFF":
+    said = first_line(job.failure_reason or job.details or "")
+    if "in backoff" in said.lower():
         return _NO_CAPACITY
-    return first_line(job.failure_reason or job.details or "") or job.status.value.lower().replace("_", " ")
+    return said or job.status.value.lower().replace("_", " ")
 
 
 def _offer_of(job: Any) -> Offer | None:

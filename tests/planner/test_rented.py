@@ -54,6 +54,18 @@ def test_alternatives_can_run_the_same_job_and_are_for_rent() -> None:
     assert not {"cheap", "double", "local"} & set(regions)
 
 
+@pytest.mark.parametrize(("cloud", "others"), [("aws", {"aws"}), ("gcp", {"gcp", "lambda"})])
+def test_machines_of_aws_are_not_mixed_with_others(cloud: str, others: set[str]) -> None:
+    offers = [
+        offer_of(price=price, cloud=name, region=f"{name}-{price}", zone=None)
+        for name in ("aws", "gcp", "lambda")
+        for price in (1.0, 2.0)
+    ]
+    plan = estimate_spec(spec_of(), Path(), snapshot_of(*offers), NOW).plan()
+    first = next(row for row in plan.candidates if row.offer.cloud == cloud)
+    assert {offer.cloud for offer in rented.alternatives(plan, first)} == others
+
+
 def test_what_the_ledger_keeps_completes_the_request() -> None:
     plan = plan_of(
         where={"max_usd_per_hour": 3},

@@ -49,6 +49,11 @@ def test_rights_end_at_the_runs_prefix() -> None:
     assert not [action for actions in rights.values() for action in actions if "*" in action]
 
 
+def test_a_machine_that_has_keys_of_its_own_gets_a_role_that_may_nothing() -> None:
+    (statement,) = policy(())["Statement"]
+    assert statement == {"Effect": "Deny", "Action": "*", "Resource": "*"}
+
+
 def test_an_encrypted_bucket_needs_its_key() -> None:
     key = "arn:aws:kms:us-east-1:1:key/a"
     assert allows((f"s3://models/a?kms_key={key}",))[key] == ["kms:GenerateDataKey", "kms:Decrypt"]

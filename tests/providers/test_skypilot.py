@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from providers.catalog import load_default_snapshot
 from providers.errors import CredentialsError, LaunchError, TuneplanError, UsageError
 from providers.launcher import LaunchRequest
 from providers.offers import Offer
+from providers.skypilot_jobs import status_of
 from providers.skypilot_task import CLOUDS, resources_of, task_document
 from tests.bed.client import Elsewhere
 from tests.bed.sky_home import SkyHome
@@ -93,6 +95,27 @@ def test_every_credential_file_is_held_back_or_removed(sky: Elsewhere) -> None:
                 cloud,
                 path,
             )
+
+
+@pytest.mark.parametrize(
+    ("details", "reason"),
+    [
+        ("Job is in backoff", "none of the machines asked for can be had now"),
+        ("In backoff, waiting for resources - x", "none of the machines asked for can be had now"),
+        ("Failure: no such image", "Failure: no such image"),
+        ("", "pending"),
+    ],
+)
+def test_a_job_that_waits_says_what_for(details: str, reason: str) -> None:
+    job = SimpleNamespace(
+        **dict.fromkeys(("failure_reason", "cloud", "start_at", "end_at", "cluster_resources_full")),
+        job_id=1,
+        status=SimpleNamespace(value="PENDING"),
+        details=details,
+        recovery_count=0,
+    )
+    status = status_of({1: job})
+    assert (status.state, status.reason.startswith(reason)) == ("queued", True)
 
 
 def places_of_printing() -> list[tuple[str, bool]]:
