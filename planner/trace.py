@@ -13,7 +13,7 @@ Needs the extra [trace]. Takes 1-15 s; the closed form of `planner.memory` is he
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -23,6 +23,7 @@ from planner.setup import TrainingSetup
 from providers.errors import MissingExtraError, UsageError
 
 _BLOCK_BYTES = 512
+_TELL_EVERY = 1000
 _KEPT_WHOLE = ("lm_head", "score", "classifier", "gate")
 
 
@@ -43,13 +44,19 @@ class TracedPeak:
     operations: int
 
 
-def trace_step(setup: TrainingSetup, config: Mapping[str, Any], steps: int = 2) -> TracedPeak:
+def trace_step(
+    setup: TrainingSetup,
+    config: Mapping[str, Any],
+    steps: int = 2,
+    progress: Callable[[int, str], None] | None = None,
+) -> TracedPeak:
     """Trace optimizer steps of a set-up on one GPU.
 
     Args:
         setup: What to train; sharding is ignored, attention eager or fused.
         config: The model's config.json as a mapping.
         steps: Steps to run; the optimizer's state exists from the second on.
+        progress: Called now and then with the operations so far and the phase.
 
     Raises:
         MissingExtraError: Without torch, transformers and peft.
@@ -63,7 +70,7 @@ def trace_step(setup: TrainingSetup, config: Mapping[str, Any], steps: int = 2) 
     model = _prepared(setup, _built(setup, config))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = _optimizer(setup, trained)
-    tracker = _Tracker()
+    tracker = _Tracker(progress)
     for tensor in (*model.parameters(), *model.buffers()):
         tracker.count(tensor)
     static = tracker.live
@@ -86,7 +93,8 @@ def trace_step(setup: TrainingSetup, config: Mapping[str, Any], steps: int = 2) 
 class _Tracker:
     """Follows every storage from its birth to its end."""
 
-    def __init__(self) -> None:
+    def __init__(self, progress: Callable[[int, str], None] | None = None) -> None:
+        self.progress = progress
         self.sizes: dict[int, int] = {}
         self.live = self.peak = self.operations = 0
         self.phase = self.peak_phase = "loss"
@@ -118,6 +126,8 @@ class _Tracker:
             if function is torch.ops.aten._local_scalar_dense.default:
                 return 1
             self.operations += 1
+            if self.progress is not None and self.operations % _TELL_EVERY == 0:
+                self.progress(self.operations, self.phase)
             result = function(*args, **(kwargs or {}))
             for value in tree_iter(result):
                 if isinstance(value, torch.Tensor) and value.device.type == "meta":

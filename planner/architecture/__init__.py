@@ -5,7 +5,7 @@ from planner.architecture.counts import ParameterCounts, parameter_counts
 from planner.architecture.linears import LinearShape, linear_shapes
 from planner.architecture.model import ModelArchitecture
 from planner.architecture.publication import Publication
-from planner.architecture.registry import known_models, load_architecture
+from planner.architecture.registry import known_models, load_architecture, model_config
 
 __all__ = [
     "Adapter",
@@ -18,5 +18,6 @@ __all__ = [
     "known_models",
     "linear_shapes",
     "load_architecture",
+    "model_config",
     "parameter_counts",
 ]

@@ -78,7 +78,31 @@ def _exists(path: Path) -> bool:
         return False
 
 
+def model_config(model: str, base_dir: Path | None = None) -> dict[str, Any]:
+    """The fields of a model's config.json, as far as they are known here.
+
+    Args:
+        model: As in `load_architecture`.
+        base_dir: What a relative path is relative to.
+
+    Raises:
+        UsageError: As in `load_architecture`.
+    """
+    path = (base_dir or Path()) / Path(model).expanduser()
+    if _looks_local(model) or _exists(path):
+        return _config_at(path, model)
+    name = _lower_names().get(model.lower())
+    if name is None:
+        raise _unknown(model)
+    return dict(_registry()["models"][name])
+
+
 def _from_path(path: Path, model: str) -> ModelArchitecture:
+    file = path / "config.json" if path.is_dir() else path
+    return read_config(_config_at(path, model), model, str(file))
+
+
+def _config_at(path: Path, model: str) -> dict[str, Any]:
     file = path / "config.json" if path.is_dir() else path
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
@@ -95,7 +119,7 @@ def _from_path(path: Path, model: str) -> ModelArchitecture:
         ) from error
     if not isinstance(config, dict):
         raise UsageError(f"{file} does not hold a JSON object", code="bad_model_config", path=model)
-    return read_config(config, model, str(file))
+    return config
 
 
 def _unknown(model: str) -> UsageError:

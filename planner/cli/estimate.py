@@ -18,6 +18,7 @@ from providers.errors import UsageError
 
 if TYPE_CHECKING:
     from planner.answer import Answer
+    from planner.tracing import Traced
 
 _EXAMPLE = """\b
 Examples:
@@ -27,6 +28,7 @@ Examples:
   plan estimate spec.yaml --fail-over 50usd --fail-after 24h
   plan estimate spec.yaml --explain        every term behind the best candidate
   plan estimate spec.yaml --explain 3      and behind the third
+  plan estimate spec.yaml --trace          the exact peak of one step beside the formula's
   plan estimate spec.yaml --why --plot -   what was dropped, what a change would save
 """
 #: Columns where nobody looks at a terminal: nothing needs to be cut.
@@ -79,6 +81,9 @@ class _EstimateCommand(click.Command):
 @click.option(
     "--explain", metavar="[CANDIDATE]", help="Every term of the best candidate, or of a rank or id."
 )
+@click.option(
+    "--trace", is_flag=True, help="Trace one step of the best candidate exactly (extra `trace`, seconds)."
+)
 @click.option("--why", is_flag=True, help="Why offers were dropped, and what single changes would save.")
 @click.option(
     "--calibration/--no-calibration",
@@ -99,6 +104,7 @@ def command(
     out: Path | None,
     plot: Path | None,
     explain: str | None,
+    trace: bool,
     why: bool,
     calibration: bool,
     strict: bool,
@@ -136,13 +142,30 @@ def command(
         )
     _write(answer, out, plot)
     changes = what_if_changes(loaded, app.snapshot(infra), answer, Overrides(**fixed)) if why else None
-    views = Views(answer, explain, changes, plot == _HERE)
+    views = Views(answer, explain, changes, plot == _HERE, _traced(answer) if trace else None)
     if output == "json":
         emit_json("estimate", views.document(), now=answer.estimate.question.goal.now)
     else:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _FILE_WIDTH
         click.echo(views.text(limit, width))
     check(answer, limits)
+
+
+def _traced(answer: Answer) -> Traced | None:
+    """The exact peak, with a line of progress a second for whoever waits."""
+    import time
+
+    from planner.tracing import trace_answer
+
+    told = time.monotonic()
+
+    def progress(operations: int, phase: str) -> None:
+        nonlocal told
+        if time.monotonic() - told >= 1:
+            told = time.monotonic()
+            echo_err(f"tracing: {operations:,} operations, {phase.replace('_', ' ')}")
+
+    return trace_answer(answer, progress)
 
 
 def _refuse_drawing(output: str, plot: Path | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from planner.answer import Answer
 from planner.cli.estimate_table import render_estimate, render_job, render_nearest
@@ -12,6 +12,9 @@ from planner.intake import Overrides
 from planner.specfile import LoadedSpec
 from planner.whatif import WhatIf, other_gpus, what_if
 from providers.offers import PriceSnapshot
+
+if TYPE_CHECKING:
+    from planner.tracing import Traced
 
 Changes = tuple[tuple[WhatIf, ...], tuple[WhatIf, ...]]
 
@@ -25,12 +28,14 @@ class Views:
         explain: Candidate to explain, None for none.
         changes: What single changes and other GPUs would do, None if not asked.
         plot: Draw in the terminal.
+        traced: A traced step of the best candidate, None if not asked.
     """
 
     answer: Answer
     explain: str | None
     changes: Changes | None
     plot: bool
+    traced: Traced | None = None
 
     def document(self) -> dict[str, Any]:
         """The JSON answer, with further keys for what was asked."""
@@ -45,6 +50,8 @@ class Views:
             names = ("relaxations", "other_gpus")
             for name, rows in zip(names, self.changes, strict=True):
                 found[name] = [what_if_document(row) for row in rows]
+        if self.traced is not None:
+            found["trace"] = self.traced.document()
         return found
 
     def text(self, limit: int, width: int) -> str:
@@ -71,6 +78,8 @@ class Views:
             yield render_nearest(self.answer.nearest)
 
     def _more(self, width: int) -> Iterator[str]:
+        if self.traced is not None:
+            yield self.traced.text()
         if self.plot:
             from planner.cli.terminal_plot import plot_in_terminal
 

@@ -1,0 +1,152 @@
+"""`plan estimate --trace`: the exact peak of the recommended candidate's step, beside the closed form's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from planner.answer import Answer
+from planner.architecture import model_config
+from planner.hardware import GpuFacts, gpu_facts
+from planner.memory import estimate_memory
+from planner.setup import Cluster, Parallelism, TrainingSetup
+from planner.trace import TracedPeak, trace_step
+from providers.errors import UsageError
+
+GIB = 2.0**30
+_TASKS = frozenset({"sft", "pretrain", "classification"})
+_OPTIMIZERS = frozenset({"adamw", "adamw_fused", "sgd"})
+_PRECISIONS = frozenset({"bf16", "fp16", "fp32"})
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """A traced step against the closed form of the very same.
+
+    Attributes:
+        candidate_id: Of the candidate whose step was traced.
+        setup: What was traced: the candidate's, on one GPU.
+        peak: From the trace.
+        closed_form_bytes: Allocated peak by formula, of the same set-up.
+        seconds: That the trace took.
+        changed: What of the candidate the trace leaves out, in words.
+    """
+
+    candidate_id: str
+    setup: TrainingSetup
+    peak: TracedPeak
+    closed_form_bytes: float
+    seconds: float
+    changed: tuple[str, ...]
+
+    @property
+    def difference(self) -> float:
+        """Closed form / traced - 1."""
+        return self.closed_form_bytes / self.peak.peak_bytes - 1
+
+    def document(self) -> dict[str, Any]:
+        """The `trace` key of the estimate's JSON."""
+        return {
+            "candidate_id": self.candidate_id,
+            "traced_allocated_gib": self.peak.peak_bytes / GIB,
+            "closed_form_allocated_gib": self.closed_form_bytes / GIB,
+            "phase": self.peak.phase,
+            "operations": self.peak.operations,
+            "seconds": self.seconds,
+            "left_out": list(self.changed),
+        }
+
+    def text(self) -> str:
+        """For a person."""
+        one = self.setup
+        phase = self.peak.phase.replace("_", " ")
+        lines = [
+            f"traced step of {one.arch.id}, one GPU, micro-batch {one.micro_batch} x {one.sequence_tokens} tokens",
+            f"  traced       {_size(self.peak.peak_bytes)} of tensors at the peak ({phase})",
+            f"  closed form  {_size(self.closed_form_bytes)} for the same ({self.difference:+.1%})",
+            f"  {self.peak.operations:,} operations in {self.seconds:.0f} s",
+        ]
+        if self.changed:
+            lines.append(f"  not in the trace, in the estimate: {', '.join(self.changed)}")
+        return "\n".join(lines)
+
+
+def _size(size_bytes: float) -> str:
+    return f"{size_bytes / GIB:8.2f} GiB" if size_bytes >= GIB else f"{size_bytes / 2**20:8.1f} MiB"
+
+
+def trace_answer(answer: Answer, progress: Callable[[int, str], None] | None = None) -> Traced | None:
+    """Trace the recommended candidate; None where nothing fits.
+
+    Args:
+        answer: An estimate.
+        progress: As in `planner.trace.trace_step`.
+
+    Raises:
+        MissingExtraError: Without torch, transformers and peft.
+        UsageError: If the tracer cannot express the job, or the model's config.json is not here.
+    """
+    best = answer.estimate.recommended
+    if best is None:
+        return None
+    index = answer.estimate.candidates.index(best)
+    setup, changed = traceable(answer.estimate.priced[index].solved.fit.setup)
+    config = model_config(setup.arch.id, answer.base_dir)
+    began = time.monotonic()
+    peak = trace_step(setup, config, progress=progress)
+    closed = estimate_memory(setup, Cluster(_gpu(best.offer.gpu))).allocated_bytes
+    return Traced(best.candidate_id, setup, peak, closed, time.monotonic() - began, changed)
+
+
+def _gpu(name: str) -> GpuFacts:
+    facts = gpu_facts(name)
+    if facts is None:
+        raise UsageError(f"GPU {name!r} is not known")
+    return facts
+
+
+def traceable(setup: TrainingSetup) -> tuple[TrainingSetup, tuple[str, ...]]:
+    """The nearest set-up that a trace can run, and what of the candidate it leaves out.
+
+    Raises:
+        UsageError: If what is left would say nothing about the job.
+    """
+    if setup.task not in _TASKS:
+        raise UsageError(
+            f"--trace cannot run a step of {setup.task}", hint="it traces sft and classification"
+        )
+    if setup.quantization not in ("none", "4bit"):
+        raise UsageError(f"--trace cannot run a base in {setup.quantization}", hint="it traces 4bit and none")
+    if setup.precision not in _PRECISIONS:
+        raise UsageError(f"--trace cannot run {setup.precision}", hint="it traces bf16, fp16 and fp32")
+    changed = []
+    if setup.parallelism.gpus_total > 1:
+        changed.append(f"{setup.parallelism.kind} over {setup.parallelism.gpus_total} GPUs")
+    if setup.grad_accum > 1:
+        changed.append("gradients held between micro-batches")
+    if setup.framework != "hf" or setup.fused_loss:
+        changed.append("the chunked loss (the trace holds all logits)")
+    if setup.optimizer not in _OPTIMIZERS:
+        changed.append(f"{setup.optimizer} (traced as AdamW)")
+    if setup.offload != "none":
+        changed.append(f"offload of {setup.offload}")
+    if setup.adapter is not None and (setup.adapter.kind != "lora" or setup.adapter.dropout):
+        changed.append(f"{setup.adapter.kind}, dropout (traced as LoRA without)")
+    plain = replace(
+        setup,
+        parallelism=Parallelism(),
+        grad_accum=1,
+        framework="hf",
+        fused_loss=False,
+        loss_bytes=None,
+        offload="none",
+        optimizer=setup.optimizer if setup.optimizer in _OPTIMIZERS else "adamw",
+        upcast_frozen=False,
+        keeps_quantised_inputs=False,
+        compiled=False,
+        attention="eager" if setup.attention == "eager" else "flash",
+        adapter=None if setup.adapter is None else replace(setup.adapter, kind="lora", dropout=False),
+    )
+    return plain, tuple(changed)
