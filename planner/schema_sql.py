@@ -217,4 +217,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) STRICT, WITHOUT ROWID
         """,
     ),
+    (
+        "ALTER TABLE firings ADD COLUMN period_at TEXT",
+        "ALTER TABLE schedules ADD COLUMN late_s REAL NOT NULL DEFAULT 21600",
+    ),
 )

@@ -38,6 +38,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "checkpoints": ("planner.cli.checkpoints", "Look at, verify and tidy up what a run has committed"),
     "pull": ("planner.cli.pull", "Download a finished model or a checkpoint, verified"),
     "reserve": ("planner.cli.reserve", "Find, buy and watch capacity for a time to come"),
+    "schedule": ("planner.cli.schedule", "Runs that start by themselves, once or again and again"),
+    "scheduler": ("planner.cli.scheduler", "Buy and start what is due: as a service, or one turn"),
     "costs": ("planner.cli.costs", "What runs have cost, by run, project, owner or month"),
     "offers": ("planner.cli.offers", "List machines with GPUs and their prices"),
     "prices": ("planner.cli.prices", "Show the prices in use, fetch newer ones, import your own"),

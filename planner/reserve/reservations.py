@@ -110,7 +110,7 @@ class LaunchPlan:
         spec: Path of the spec, read again at the start.
         infra: local or skypilot.
         run_id: Fixed beforehand, so that it is started once.
-        cap_usd: Decimal text, None for the spec's budget.
+        cap_usd: Decimal text, None for no more than what the capacity costs.
     """
 
     spec: str

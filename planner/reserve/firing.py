@@ -1,0 +1,179 @@
+"""One tick of the schedules: what is due becomes a firing, and a firing becomes a run, a skip or a miss; never silence.
+
+Due times are recorded and the schedule moves on in one transaction, so a time fires once whoever ticks. The run of a
+firing has a fixed id and launching is idempotent by it, so a tick that was killed anywhere is simply repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from planner.reserve.schedule_book import ScheduleBook
+from planner.reserve.schedules import Firing, Schedule, firing_run_id
+from planner.runs import utc_text
+from providers.errors import UsageError
+
+#: Missed times that are recorded one by one; more come of a clock that jumped by months.
+_MOST_MISSED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What came of a launch.
+
+    Attributes:
+        exit_code: As of `plan launch`; 0 is started.
+        message: Why not.
+    """
+
+    exit_code: int
+    message: str = ""
+
+
+class Starter(Protocol):
+    """Launches runs, each by its id at most once, and knows what they cost."""
+
+    def start(self, schedule: Schedule, run_id: str, cap_usd: float | None) -> Started:
+        """Launch the spec of a schedule, or go on with a launch that was interrupted."""
+        ...
+
+    def cost_micro_usd(self, run_id: str) -> int | None:
+        """What a run has cost, or may still cost while it runs; 0 if it never started, None if nobody knows."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Firer:
+    """What it takes to tick."""
+
+    book: ScheduleBook
+    starter: Starter
+    now: Callable[[], datetime]
+
+    @property
+    def at(self) -> str:
+        """The clock as the ledger writes it."""
+        return utc_text(self.now())
+
+
+def tick(firer: Firer) -> list[Firing]:
+    """Deal with everything that is due; returns the firings that changed."""
+    for schedule in firer.book.due(firer.at):
+        record_due(firer, schedule)
+    return [done for firing in firer.book.open_firings() if (done := _deal(firer, firing)) is not None]
+
+
+def extra(firer: Firer, schedule: Schedule) -> Firing:
+    """Start one run now that no time asked for; it counts into the period that goes on.
+
+    Raises:
+        UsageError: One was started in this very second.
+    """
+    now = firer.now().replace(microsecond=0)
+    known = firer.book.firings(schedule.schedule_id)
+    period = next((row.period_at for row in known if row.period_at is not None), schedule.created_at)
+    run_id = f"{schedule.schedule_id}-{now:%Y%m%d-%H%M%S}"
+    firing = Firing(
+        schedule.schedule_id, utc_text(now), "due", "asked for by the user", firer.at, run_id, 0, period
+    )
+    if not firer.book.insert(firing):
+        raise UsageError("a run was asked for in this very second", hint="`plan schedule history` shows it")
+    starting = firer.book.move(firing, "starting", "launch is being asked for", firer.at)
+    done = None if starting is None else _start(firer, schedule, starting)
+    return done or firing
+
+
+def record_due(firer: Firer, schedule: Schedule) -> None:
+    """Turn the times that have come into firings: the last may still start, earlier ones were missed."""
+    now = firer.now()
+    times = _times(schedule, now)
+    following = schedule.timing.after(max(now, times[-1]))
+    last = times.pop()
+    why = "no scheduler was running"
+    firings = [_firing(schedule, one, "missed", why, now) for one in times]
+    late = now - last > timedelta(seconds=schedule.late_s)
+    firings.append(_firing(schedule, last, "missed" if late else "due", why if late else "due", now))
+    ended = None if following is not None else "its last time has come"
+    firer.book.fire(schedule, firings, None if following is None else utc_text(following), ended, firer.at)
+
+
+def _times(schedule: Schedule, now: datetime) -> list[datetime]:
+    """Times since the one that was next, oldest first; of very many the newest."""
+    first = datetime.fromisoformat(schedule.next_at or utc_text(now))
+    back = timedelta(hours=1)
+    while True:
+        start = first if now - back <= first else schedule.timing.after(now - back)
+        times = [] if start is None else _since(schedule, start, now)
+        if start == first or len(times) > _MOST_MISSED:
+            return times[-_MOST_MISSED - 1 :]
+        back *= 8
+
+
+def _since(schedule: Schedule, start: datetime, now: datetime) -> list[datetime]:
+    times = [start] if start <= now else []
+    while times and (following := schedule.timing.after(times[-1])) is not None and following <= now:
+        times.append(following)
+    return times
+
+
+def _firing(schedule: Schedule, due: datetime, state: str, reason: str, now: datetime) -> Firing:
+    due_at = utc_text(due)
+    run_id = firing_run_id(schedule.schedule_id, due)
+    return Firing(schedule.schedule_id, due_at, state, reason, utc_text(now), run_id, 0, due_at)  # type: ignore[arg-type]
+
+
+def _deal(firer: Firer, firing: Firing) -> Firing | None:
+    """Start, skip or miss one firing; None if there is nothing to do yet."""
+    schedule, now = firer.book.get(firing.schedule_id), firer.now()
+    due = datetime.fromisoformat(firing.due_at)
+    opens = schedule.timing.opens(due)
+    if now < opens:
+        return None
+    if firing.state == "due" and now - opens > timedelta(seconds=schedule.late_s):
+        return firer.book.move(firing, "missed", f"not started in time; last: {firing.reason}", firer.at)
+    if firing.state == "due":
+        skip = _skip(firer, schedule, firing)
+        if skip is not None:
+            return firer.book.move(firing, "skipped", skip, firer.at)
+    starting = firer.book.move(firing, "starting", "launch is being asked for", firer.at)
+    return None if starting is None else _start(firer, schedule, starting)
+
+
+def _skip(firer: Firer, schedule: Schedule, firing: Firing) -> str | None:
+    """Why a firing is not started on purpose."""
+    if schedule.state == "paused":
+        return "the schedule is paused"
+    left = _left_micro_usd(firer, schedule, firing)
+    if left is not None and left <= 0:
+        return "the budget of this period is spent"
+    return None
+
+
+def _left_micro_usd(firer: Firer, schedule: Schedule, firing: Firing) -> int | None:
+    """What the period's budget leaves for a firing, None without a budget. A run of unknown cost takes all of it."""
+    if schedule.budget_micro_usd is None:
+        return None
+    left = schedule.budget_micro_usd
+    for other in firer.book.firings(schedule.schedule_id):
+        if other.period_at != firing.period_at or other.due_at == firing.due_at or other.run_id is None:
+            continue
+        cost = firer.starter.cost_micro_usd(other.run_id) if other.state in ("started", "starting") else 0
+        left -= schedule.budget_micro_usd if cost is None else cost
+    return left
+
+
+def _start(firer: Firer, schedule: Schedule, firing: Firing) -> Firing | None:
+    left = _left_micro_usd(firer, schedule, firing)
+    if left is not None and left <= 0:
+        return firer.book.move(firing, "skipped", "the budget of this period is spent", firer.at)
+    run_id = firing.run_id or firing_run_id(schedule.schedule_id, datetime.fromisoformat(firing.due_at))
+    done = firer.starter.start(schedule, run_id, None if left is None else left / 1e6)
+    if done.exit_code == 0:
+        return firer.book.move(firing, "started", done.message or "launched", firer.at)
+    reason = f"exit {done.exit_code}: {done.message}"
+    if done.exit_code in (1, 6, 7):  # it may go better later; the time limit ends that
+        return firer.book.move(firing, "due", reason, firer.at)
+    return firer.book.move(firing, "failed", reason, firer.at)

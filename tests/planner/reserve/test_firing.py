@@ -1,0 +1,220 @@
+"""Each time that is due becomes one run, one skip or one miss; never two, never silence."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from planner.reserve.book import ReservationBook
+from planner.reserve.firing import Firer, Started, extra, tick
+from planner.reserve.schedule_book import ScheduleBook
+from planner.reserve.schedules import Schedule
+from planner.reserve.timing import Timing
+from planner.runs import utc_text
+
+START = datetime(2026, 12, 1, 1, 0, tzinfo=UTC)
+
+
+class Runs:
+    """Launches by run id, as `plan launch` does: the same id is one run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.exit_code = 0
+        self.cost = 1_000_000
+        self.caps: list[float | None] = []
+        self.dies = False
+
+    def start(self, schedule: Schedule, run_id: str, cap_usd: float | None) -> Started:
+        if self.exit_code:
+            return Started(self.exit_code, "no machine")
+        (self.folder / run_id).touch()
+        self.caps.append(cap_usd)
+        if self.dies:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Started(0)
+
+    def cost_micro_usd(self, run_id: str) -> int | None:
+        return self.cost if (self.folder / run_id).exists() else 0
+
+    @property
+    def started(self) -> list[str]:
+        return sorted(path.name for path in self.folder.iterdir())
+
+
+class Clock:
+    def __init__(self, at: datetime) -> None:
+        self.at = at
+
+    def __call__(self) -> datetime:
+        return self.at
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Iterator[ScheduleBook]:
+    with ScheduleBook(tmp_path / "plan.db") as opened:
+        yield opened
+
+
+@pytest.fixture
+def firer(book: ScheduleBook, tmp_path: Path) -> Firer:
+    (tmp_path / "runs").mkdir()
+    return Firer(book, Runs(tmp_path / "runs"), Clock(START))
+
+
+def schedule_of(cron: str | None = "0 2 * * *", **changes: object) -> Schedule:
+    timing = Timing(cron, None if cron else START + timedelta(hours=1), "UTC")
+    first = timing.after(START)
+    assert first is not None
+    at = utc_text(START)
+    row = Schedule(
+        *("daily", at, "spec.yaml", "local", timing, 5_000_000),
+        *("active", "waits", at, utc_text(first), 1, 6 * 3600.0),
+    )
+    return replace(row, **changes)  # type: ignore[arg-type]
+
+
+def at(firer: Firer, moment: datetime) -> list[tuple[str, str]]:
+    assert isinstance(firer.now, Clock)
+    firer.now.at = moment
+    tick(firer)
+    rows = firer.book.firings("daily")
+    return [(row.due_at[:16], row.state) for row in reversed(rows)]
+
+
+def runs_of(firer: Firer) -> Runs:
+    assert isinstance(firer.starter, Runs)
+    return firer.starter
+
+
+def test_a_time_starts_one_run_however_often_it_is_ticked(firer: Firer) -> None:
+    firer.book.add(schedule_of())
+    assert at(firer, START) == []
+    for minutes in (60, 61, 62):
+        assert at(firer, START + timedelta(minutes=minutes)) == [("2026-12-01T02:00", "started")]
+    assert runs_of(firer).started == ["daily-20261201-0200"]
+    assert at(firer, START + timedelta(hours=26))[-1] == ("2026-12-02T02:00", "started")
+
+
+def test_times_without_a_scheduler_are_missed_and_told(firer: Firer, tmp_path: Path) -> None:
+    firer.book.add(schedule_of())
+    found = at(firer, START + timedelta(days=3, hours=2))
+    assert [state for _, state in found] == ["missed", "missed", "missed", "started"]
+    with ReservationBook(tmp_path / "plan.db") as notices:
+        assert sum("missed" in notice.text for notice in notices.untold()) == 3
+
+
+def test_what_is_too_late_is_missed(firer: Firer) -> None:
+    firer.book.add(schedule_of())
+    assert at(firer, START + timedelta(hours=8)) == [("2026-12-01T02:00", "missed")]
+
+
+def test_a_clock_that_jumps_by_years_leaves_a_bounded_history(firer: Firer) -> None:
+    firer.book.add(schedule_of("*/30 * * * *"))
+    found = at(firer, START + timedelta(days=200))
+    assert 10 < len(found) < 30
+    assert found[-1][1] == "started"
+
+
+def test_a_clock_that_jumps_back_starts_nothing_again(firer: Firer) -> None:
+    firer.book.add(schedule_of())
+    at(firer, START + timedelta(hours=1))
+    assert len(at(firer, START - timedelta(days=2))) == 1
+    assert len(at(firer, START + timedelta(hours=2))) == 1
+
+
+def test_a_launch_that_fails_is_tried_again_until_it_is_too_late(firer: Firer) -> None:
+    firer.book.add(schedule_of())
+    runs_of(firer).exit_code = 6
+    assert at(firer, START + timedelta(hours=1)) == [("2026-12-01T02:00", "due")]
+    assert at(firer, START + timedelta(hours=2)) == [("2026-12-01T02:00", "due")]
+    runs_of(firer).exit_code = 0
+    assert at(firer, START + timedelta(hours=3)) == [("2026-12-01T02:00", "started")]
+    runs_of(firer).exit_code = 6
+    assert at(firer, START + timedelta(hours=26))[-1][1] == "due"
+    assert at(firer, START + timedelta(hours=40))[-1][1] == "missed"
+
+
+def test_a_spec_that_is_wrong_fails_at_once(firer: Firer) -> None:
+    firer.book.add(schedule_of())
+    runs_of(firer).exit_code = 2
+    assert at(firer, START + timedelta(hours=1)) == [("2026-12-01T02:00", "failed")]
+
+
+def test_the_budget_is_of_the_period(firer: Firer) -> None:
+    schedule = schedule_of()
+    firer.book.add(schedule)
+    runs_of(firer).cost = 2_000_000
+    at(firer, START + timedelta(hours=1))
+    for hours in (2, 3, 4):
+        assert isinstance(firer.now, Clock)
+        firer.now.at = START + timedelta(hours=hours)
+        extra(firer, schedule)
+    assert runs_of(firer).caps == [5.0, 3.0, 1.0]
+    assert [row.state for row in firer.book.firings("daily")] == ["skipped", "started", "started", "started"]
+    at(firer, START + timedelta(hours=26))
+    assert runs_of(firer).caps[-1] == 5.0
+
+
+def test_a_paused_schedule_passes_times_over(firer: Firer) -> None:
+    schedule = schedule_of()
+    firer.book.add(schedule)
+    assert firer.book.change(schedule, "paused", "by a test", utc_text(START), None)
+    assert at(firer, START + timedelta(days=2)) == []
+    assert not firer.book.change(schedule, "active", "read long ago", utc_text(START), None)
+
+
+def test_a_start_waits_for_its_window(firer: Firer) -> None:
+    timing = replace(schedule_of().timing, window="22:00-06:00")
+    firer.book.add(schedule_of(timing=replace(timing, cron="0 12 * * *"), next_at="2026-12-01T12:00:00.000Z"))
+    assert at(firer, datetime(2026, 12, 1, 12, 5, tzinfo=UTC)) == [("2026-12-01T12:00", "due")]
+    assert at(firer, datetime(2026, 12, 1, 22, 0, tzinfo=UTC)) == [("2026-12-01T12:00", "started")]
+
+
+def test_what_is_due_once_ends(firer: Firer) -> None:
+    firer.book.add(schedule_of(None))
+    assert at(firer, START + timedelta(hours=1)) == [("2026-12-01T02:00", "started")]
+    assert firer.book.get("daily").state == "ended"
+
+
+@pytest.mark.parametrize("lives", [1, 3])
+def test_a_tick_that_is_killed_is_repeated(firer: Firer, tmp_path: Path, lives: int) -> None:
+    firer.book.add(schedule_of())
+    for _ in range(lives):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                with ScheduleBook(tmp_path / "plan.db") as book:
+                    runs = Runs(tmp_path / "runs")
+                    runs.dies = True
+                    tick(Firer(book, runs, Clock(START + timedelta(hours=1))))
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    assert at(firer, START + timedelta(hours=1)) == [("2026-12-01T02:00", "started")]
+    assert runs_of(firer).started == ["daily-20261201-0200"]
+    assert firer.book.firings("daily")[0].tries == lives + 1
+
+
+def test_two_ticks_at_once_start_one_run(firer: Firer, tmp_path: Path) -> None:
+    firer.book.add(schedule_of())
+    pids = []
+    for _ in range(4):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                with ScheduleBook(tmp_path / "plan.db") as book:
+                    tick(Firer(book, Runs(tmp_path / "runs"), Clock(START + timedelta(hours=1))))
+            finally:
+                os._exit(0)
+        pids.append(pid)
+    for pid in pids:
+        os.waitpid(pid, 0)
+    assert at(firer, START + timedelta(hours=1)) == [("2026-12-01T02:00", "started")]
+    assert runs_of(firer).started == ["daily-20261201-0200"]
