@@ -57,7 +57,7 @@ def timed(name: str, work: Callable[[], object], times: int = 20) -> None:
         work()
         walls.append(time.perf_counter() - wall)
         cpus.append(time.process_time() - cpu)
-    print(f"{name:<21}{statistics.median(walls) * 1000:8.1f}{statistics.median(cpus) * 1000:8.1f}")
+    print(f"{name:<21}{statistics.median(walls) * 1000:9.2f}{statistics.median(cpus) * 1000:9.2f}")
 
 
 def main() -> None:
