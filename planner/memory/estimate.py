@@ -29,7 +29,7 @@ class MemoryEstimate:
         limit_bytes: What a process can get on this GPU.
         components_bytes: Parts at the peak; they sum to nvml_bytes.
         verdict: fits, borderline or oom.
-        peak_phase: loss, backward or optimizer_step.
+        peak_phase: generation, loss, backward or optimizer_step.
         host_ram_bytes: Of one machine, to load, offload and save.
         disk_bytes: Of one machine, for weights, checkpoints and output.
         save_peak_bytes: GPU memory while saving a checkpoint.
@@ -165,10 +165,17 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float) -> tuple[str, dict
         "backward_end": (last, 0.0, grads + state.tied_gradient, 0.0),
         "optimizer_step": (0.0, 0.0, grads, state.step),
     }
+    cache = _kv_cache(setup)
+    if (
+        setup.task == "grpo"
+    ):  # sampled before the step's first forward pass, with the last step's gradients gone
+        moments["generation"] = (0.0, cache + _sampled_logits(setup), 0.0, 0.0)
     phase = max(
         moments, key=lambda name: sum(moments[name]) + (0.0 if name == "optimizer_step" else state.comm)
     )
     activations, logits, gradients, step = moments[phase]
+    if setup.task == "grpo" and phase != "generation":
+        cache = 0.0
     return phase.removesuffix("_end"), {
         "weights": state.weights,
         "adapters": state.adapters,
@@ -176,19 +183,30 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float) -> tuple[str, dict
         "optimizer": state.optimizer,
         "optimizer_step_temporary": step,
         "activations": activations,
-        "logits_loss": logits,
+        "logits_loss": logits - (cache if phase == "generation" else 0.0),
         "comm_buffers": 0.0 if phase == "optimizer_step" and setup.parallelism.kind != "ddp" else state.comm,
         "reference_models": state.references,
-        "kv_cache": _kv_cache(setup),
+        "kv_cache": cache,
     }
 
 
 def _kv_cache(setup: TrainingSetup) -> float:
-    """Keys and values of the rows that are generated at once; most stacks keep them allocated."""
+    """Keys and values of the rows that are sampled at once.
+
+    TRL samples all answers of an optimizer step before it learns from the first; a layer's cache is copied when it
+    grows. The engines behind ppo sample one micro-batch and keep their cache while the model learns.
+    """
     if setup.task not in ("grpo", "ppo"):
         return 0.0
-    arch = setup.arch
-    return 2.0 * setup.micro_batch * setup.sequence_tokens * arch.layers * (arch.kv_size + arch.v_size)
+    arch, width = setup.arch, 4.0 if setup.precision == "fp32" else 2.0
+    rows = setup.micro_batch * (setup.grad_accum if setup.task == "grpo" else 1)
+    each = width * rows * setup.sequence_tokens * (arch.kv_size + arch.v_size)
+    return each * (arch.layers + (1 if setup.task == "grpo" else 0))
+
+
+def _sampled_logits(setup: TrainingSetup) -> float:
+    """Logits of one position of each sampled row, and their probabilities, in fp32."""
+    return 8.0 * setup.micro_batch * setup.grad_accum * setup.arch.vocab
 
 
 def _fragmentation(setup: TrainingSetup, parts: _Parts, components: dict[str, float], tokens: float) -> float:

@@ -198,3 +198,30 @@ def test_pipeline_and_tensor_parts_share_the_weights():
     assert model_state(replace(base, parallelism=Parallelism("mixed", 1, 2, 4))).weights == pytest.approx(
         whole / 8
     )
+
+
+def test_sampling_holds_the_answers_of_a_whole_step():
+    # Llama-3.1-8B keeps 128 KiB a token: 8 KV heads of 128, keys and values, 32 layers, two bytes.
+    few = setup(task="grpo", adapter=lora(), micro_batch=8, grad_accum=1, sequence_tokens=1024)
+    many = replace(few, grad_accum=64)
+    small, large = (estimate_memory(one, cluster("H200")) for one in (few, many))
+    assert small.peak_phase != "generation"
+    assert small.components_bytes["kv_cache"] == 0
+    assert large.peak_phase == "generation"
+    assert large.components_bytes["kv_cache"] == pytest.approx(512 * 1024 * 128 * 1024 * 33 / 32)
+    assert sum(large.components_bytes.values()) == pytest.approx(large.nvml_bytes)
+
+
+def test_ppo_trains_a_critic_beside_its_frozen_models():
+    policy = setup(task="sft", framework="openrlhf", parallelism=Parallelism("zero2", 8))
+    ppo = model_state(replace(policy, task="ppo"))
+    weights = 2.0 * parameter_counts(policy.arch).total
+    alone = model_state(policy)
+    # Reference, reward model and critic whole on each GPU, and the critic's own gradients and states, sharded.
+    assert ppo.references == pytest.approx(3 * weights + alone.gradients + alone.optimizer + alone.step)
+
+
+@pytest.mark.parametrize("kind", ["fsdp", "zero3"])
+def test_a_sharded_reference_is_shared(kind):
+    one = setup(task="dpo", framework="hf", parallelism=Parallelism(kind, 8))
+    assert model_state(one).references == pytest.approx(2.0 * parameter_counts(one.arch).total / 8)
