@@ -11,9 +11,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jobs.checkpoint import CheckpointStore
-from jobs.console import say
+from jobs.console import mute, say
+from jobs.group import ALONE, Group
 from jobs.preemption import Stopped, StopSignal
-from jobs.progress import Progress, ProgressWriter, StageClock, WorkerState, read_progress, utc_now
+from jobs.progress import (
+    Progress,
+    ProgressWriter,
+    SilentProgress,
+    StageClock,
+    WorkerState,
+    read_progress,
+    utc_now,
+)
 from jobs.spec import JobSpec
 from providers.errors import CorruptDataError, StorageError
 from providers.object_store import ObjectStore
@@ -37,7 +46,9 @@ class Attempt:
     Attributes:
         base: Directory that relative paths in the job start from.
         work: Scratch directory of this attempt: another one may still live on the same disk.
+        checkpoints: Owned by the process that leads; the others only read from it.
         earlier: What the attempt before this one last said, None if this is the first.
+        group: The processes that train together.
     """
 
     job: JobSpec
@@ -46,21 +57,29 @@ class Attempt:
     store: ObjectStore
     stop: StopSignal
     checkpoints: CheckpointStore
-    progress: ProgressWriter
+    progress: ProgressWriter | SilentProgress
     clock: StageClock
     earlier: Progress | None
+    group: Group = ALONE
 
     @classmethod
-    def begin(cls, job: JobSpec, base: Path, work: Path, store: ObjectStore, stop: StopSignal) -> Attempt:
+    def begin(
+        cls, job: JobSpec, base: Path, work: Path, store: ObjectStore, stop: StopSignal, group: Group = ALONE
+    ) -> Attempt:
         """Take the run over from an earlier attempt, if there was one, and say so.
 
         Raises:
             StorageError: The store or the scratch directory cannot be used, or HEAD is damaged.
         """
-        earlier = _earlier(store)
+        if not group.leads:
+            mute()
+        earlier = group.share(_earlier(store) if group.leads else None)
         checkpoints = CheckpointStore(store, job.run_id, keep=job.checkpoints.keep)
-        head = checkpoints.take_over()
-        own = _prepare(work, head.fence)  # only now: an earlier attempt can no longer commit what is deleted
+        head = checkpoints.head = group.share(checkpoints.take_over() if group.leads else checkpoints.head)
+        own = work / f"attempt-{head.fence}"
+        if group.leads_machine:  # only now: an earlier attempt can no longer commit what is deleted
+            _prepare(work, own)
+        group.wait()
         interval_s = _LOCAL_BEAT_S if store.uri.startswith("file:") else _REMOTE_BEAT_S
         if earlier is not None and earlier.launch == job.limits.launch:
             stop.carry_over(earlier.cost_usd, interval_s)
@@ -76,8 +95,10 @@ class Attempt:
             names = _RESULT if head.output else _STANDING
             first = replace(first, **{name: getattr(earlier, name) for name in names})
         say(f"run {job.run_id}, attempt {head.fence}, checkpoints in {store.uri}")
-        progress = ProgressWriter(first, work / "progress.json", store, interval_s=interval_s)
-        return cls(job, base, own, store, stop, checkpoints, progress, StageClock(), earlier)
+        progress: ProgressWriter | SilentProgress = SilentProgress(first)
+        if group.leads:
+            progress = ProgressWriter(first, work / "progress.json", store, interval_s=interval_s)
+        return cls(job, base, own, store, stop, checkpoints, progress, StageClock(), earlier, group)
 
     @contextmanager
     def stage(self, name: str, state: WorkerState | None = None) -> Iterator[None]:
@@ -97,23 +118,23 @@ class Attempt:
         Raises:
             Stopped: The machine is being taken away, or a limit is reached.
         """
-        reason = self.stop.reason()
+        reason = self.group.first(self.stop.reason())
         if reason is not None:
             newest = self.checkpoints.head.newest
             done = newest is not None and newest.step >= self.progress.document.step
-            raise Stopped(*reason, committed=done)
+            raise Stopped(*reason, committed=self.group.share(done))
 
     def finish(self, state: WorkerState, reason: str | None) -> None:
         """Say how it ended, and clean up."""
         say(state if reason is None else f"{state}: {reason}")
         self.progress.update(state=state, exit_reason=reason)
         self.progress.close()
-        shutil.rmtree(self.work / "saving", ignore_errors=True)
+        if self.group.leads_machine:
+            shutil.rmtree(self.work / "saving", ignore_errors=True)
 
 
-def _prepare(work: Path, fence: int) -> Path:
+def _prepare(work: Path, own: Path) -> None:
     """A fresh scratch directory of this attempt's own; those of attempts that are dead go."""
-    own = work / f"attempt-{fence}"
     try:
         for old in work.glob("attempt-*"):
             if (held := _hold(old)) is not None:
@@ -123,7 +144,6 @@ def _prepare(work: Path, fence: int) -> Path:
     except OSError as error:
         raise StorageError(f"cannot use the scratch directory {work}: {error}") from error
     _hold(own)
-    return own
 
 
 def _hold(directory: Path) -> int | None:

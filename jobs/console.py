@@ -5,9 +5,19 @@ from __future__ import annotations
 import sys
 import time
 
+_muted = False
+
+
+def mute() -> None:
+    """From here on nothing is said: one process of several speaks for all."""
+    global _muted
+    _muted = True
+
 
 def say(text: str) -> None:
     """Write one line with the time of day (UTC) and send it off at once."""
+    if _muted:
+        return
     sys.stdout.write(f"{time.strftime('%H:%M:%S', time.gmtime())} {text}\n")
     sys.stdout.flush()
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from jobs.group import ALONE, Group
 from jobs.spec import DataFormat, JobSpec, Task
 from providers.errors import UsageError
 
@@ -77,7 +78,13 @@ def metric_of(job: JobSpec, kind: DataFormat) -> str:
 
 
 def evaluate(
-    model: Any, rows: Any, collate: Any, measure: Measure, context: Any, check: Callable[[], None]
+    model: Any,
+    rows: Any,
+    collate: Any,
+    measure: Measure,
+    context: Any,
+    check: Callable[[], None],
+    group: Group = ALONE,
 ) -> Scores:
     """Every metric of the rows' task at once.
 
@@ -88,6 +95,7 @@ def evaluate(
         measure: Scores batches.
         context: Makes the context manager of mixed precision.
         check: Called between batches; may raise to stop.
+        group: Processes that share the batches out and put their results together.
     """
     import torch
 
@@ -96,13 +104,17 @@ def evaluate(
     partial: list[Any] = []
     try:
         with torch.no_grad(), context():
-            for start, size in _batches(rows, measure, model.config.get_text_config().vocab_size):
+            batches = _batches(rows, measure, model.config.get_text_config().vocab_size)
+            for first in range(0, len(batches), group.size):
                 check()
+                turn = first + group.rank  # a sharded model is computed by all processes at once, or by none
+                start, size = batches[min(turn, len(batches) - 1)]
                 batch = collate([rows[index] for index in range(start, start + size)])
-                partial.append(measure.of_batch(model, moved(batch, model.device)))
+                found = measure.of_batch(model, moved(batch, model.device))
+                partial += [found] if turn < len(batches) else []
     finally:
         model.train(was_training)
-    return measure.total(partial)
+    return measure.total([found for one in group.gather(partial) for found in one])
 
 
 def moved(batch: Any, device: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.attempt import Attempt
-from jobs.checkpoint import Restored
+from jobs.checkpoint import Restored, fetch_files
 from jobs.console import say
 from jobs.data import Examples, load_examples
 from jobs.evaluate import metric_of
@@ -70,9 +70,15 @@ def _import_frameworks() -> None:
 
 def _restore(attempt: Attempt) -> Restored | None:
     checkpoints = attempt.checkpoints
-    with suppress(StorageError):  # left-overs cost disk, they do not stop a run
-        checkpoints.sweep(grace_s=_SWEEP_GRACE_S)
-    restored = checkpoints.restore(attempt.work / "restored", check_resumable)
+    target, group, restored = attempt.work / "restored", attempt.group, None
+    if group.leads:
+        with suppress(StorageError):  # left-overs cost disk, they do not stop a run
+            checkpoints.sweep(grace_s=_SWEEP_GRACE_S)
+        restored = checkpoints.restore(target, check_resumable)
+    restored = group.share(restored)
+    if restored is not None and group.leads_machine and not group.leads:
+        fetch_files(attempt.store, restored.manifest, target)
+    group.wait()
     if restored is None:
         say("no checkpoint yet: starting at step 0")
         return None
@@ -98,7 +104,9 @@ def _build(attempt: Attempt, examples: Examples) -> Training:
         model = load_model(job, attempt.base, tokenizer, examples.label_names)
         _choose_threads(sum(weight.numel() for weight in model.parameters()))
     with attempt.stage("tokenise"):
-        training = build_training(job, model, tokenizer, examples, attempt.work / "saving")
+        training = build_training(
+            job, model, tokenizer, examples, attempt.work / "saving", attempt.group.size
+        )
     weights = list(training.trainer.model.parameters())
     trainable = sum(weight.numel() for weight in weights if weight.requires_grad)
     total = sum(weight.numel() for weight in weights)
@@ -126,19 +134,23 @@ def _need_chat_template(tokenizer: Any, examples: Examples) -> None:
 
 def _train(attempt: Attempt, training: Training, restored: Restored | None, scoring: Scoring) -> int:
     """Train to the end; the number of steps done."""
-    uploader = Uploader(attempt.checkpoints, partial(_committed, attempt), _not_committed)
-    pulse = Pulse(attempt.job.checkpoints, attempt.stop, attempt.progress, uploader, training.tokens)
+    group, uploader = attempt.group, None
+    if group.leads:
+        uploader = Uploader(attempt.checkpoints, partial(_committed, attempt), _not_committed)
+    pulse = Pulse(attempt.job.checkpoints, attempt.stop, attempt.progress, uploader, training.tokens, group)
     attach(training.trainer, pulse, scoring.score_if_due)
     try:
         with attempt.stage("train"):
             step = _run_trainer(attempt, training.trainer, restored)
     finally:
         attempt.clock.move("train", "save", pulse.save_seconds)
-        uploader.close()
-    if uploader.fenced:
+        if uploader:
+            uploader.close()
+    if uploader and uploader.fenced:
         raise uploader.fenced
     if pulse.stopped:
-        raise Stopped(*pulse.stopped, committed=uploader.committed_step == step)
+        done = uploader is not None and uploader.committed_step == step
+        raise Stopped(*pulse.stopped, committed=group.share(done))
     return step
 
 
@@ -174,15 +186,21 @@ def _hand_over(attempt: Attempt, training: Training, step: int, metrics: tuple[M
     """Commit the finished model, and copy it to where the job wants it."""
     output = attempt.work / "output"
     with attempt.stage("save", "saving"):
-        training.trainer.save_model(str(output))
-        _order_targets(output / "adapter_config.json")
-        result = {"run_id": attempt.job.run_id, "step": step, "metrics": [asdict(one) for one in metrics]}
-        (output / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        training.trainer.save_model(str(output))  # together, where the model is sharded
     with attempt.stage("upload", "syncing"):
-        reference = attempt.checkpoints.publish_output(output, step)
-        attempt.progress.update(output_manifest_sha256=reference.manifest_sha256)
-        if attempt.job.output.uri is not None:
-            _copy_output(output, attempt.job.output.uri)
+        if attempt.group.leads:
+            _publish(attempt, output, step, metrics)
+        attempt.group.wait()
+
+
+def _publish(attempt: Attempt, output: Path, step: int, metrics: tuple[MetricResult, ...]) -> None:
+    _order_targets(output / "adapter_config.json")
+    result = {"run_id": attempt.job.run_id, "step": step, "metrics": [asdict(one) for one in metrics]}
+    (output / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    reference = attempt.checkpoints.publish_output(output, step)
+    attempt.progress.update(output_manifest_sha256=reference.manifest_sha256)
+    if attempt.job.output.uri is not None:
+        _copy_output(output, attempt.job.output.uri)
     say(f"finished model committed: {reference.bytes / (1 << 20):.1f} MiB")
 
 

@@ -258,6 +258,22 @@ class ProgressWriter:
                 return
 
 
+class SilentProgress:
+    """The document of a process that another one speaks for: kept, never written."""
+
+    def __init__(self, first: Progress) -> None:
+        """Begin with a document."""
+        self.superseded = False
+        self.document = first
+
+    def update(self, **changes: Any) -> None:
+        """Change fields of the document."""
+        self.document = replace(self.document, **changes)
+
+    def close(self) -> None:
+        """Nothing to write."""
+
+
 def _fence_of(body: bytes) -> int:
     with contextlib.suppress(CorruptDataError):
         return Progress.from_json(body).fence

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import resource
+import shutil
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -12,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from jobs.console import duration, say
+from jobs.group import ALONE, Group
 from jobs.preemption import StopKind, StopSignal
-from jobs.progress import PeakMemory, ProgressWriter, StepTimes
+from jobs.progress import PeakMemory, ProgressWriter, SilentProgress, StepTimes
 from jobs.spec import CheckpointsJob
 from jobs.training import Counter
 from jobs.uploader import Uploader
@@ -34,17 +36,19 @@ class Pulse:
         every: When to save.
         stop: Asked at each step.
         progress: Told of each step.
-        uploader: Receives each saved directory.
-        tokens: Counts what was trained on.
+        uploader: Receives each saved directory; None in a process that does not lead.
+        tokens: Counts what was trained on by this process.
+        group: All processes; they agree at each step.
     """
 
     def __init__(
         self,
         every: CheckpointsJob,
         stop: StopSignal,
-        progress: ProgressWriter,
-        uploader: Uploader,
+        progress: ProgressWriter | SilentProgress,
+        uploader: Uploader | None,
         tokens: Counter,
+        group: Group = ALONE,
     ) -> None:
         """Time runs from `begin`."""
         self.stopped: tuple[StopKind, str] | None = None
@@ -54,6 +58,8 @@ class Pulse:
         self._progress = progress
         self._uploader = uploader
         self._tokens = tokens
+        self._group = group
+        self._trained = self._padded = 0
         self._times: deque[float] = deque(maxlen=_RECENT_STEPS)
         self._busy_s = 0.0
         self._said_s = -_SAY_EVERY_S
@@ -73,11 +79,11 @@ class Pulse:
         self._times.append(now_s - self._mark_s)
         self._busy_s += now_s - self._mark_s
         self._stop.step_s = max(islice(reversed(self._times), _LAST_STEPS))
+        due = self._agree(step, now_s)
         self._progress.update(step=step, step_time_s=step_quantiles(self._times), **self._counts())
-        self.stopped = self._stop.reason()
-        if self._uploader.fenced:
+        if self._uploader and self._uploader.fenced:
             raise self._uploader.fenced
-        save = self.stopped is not None or step >= max_steps or self._is_due(step, now_s)
+        save = self.stopped is not None or step >= max_steps or due
         self._save_started_s = now_s if save else None
         self._mark_s = time.monotonic()
         return save, self.stopped is not None
@@ -89,7 +95,11 @@ class Pulse:
             took_s = self._mark_s - self._save_started_s
             self.save_seconds += took_s
             self._stop.save_s = max(self._stop.save_s, took_s)
-        self._uploader.submit(directory, step)
+        self._collect_random_states(directory)
+        if self._uploader:
+            self._uploader.submit(directory, step)
+        elif self._group.leads_machine:
+            shutil.rmtree(directory, ignore_errors=True)  # another machine commits it
 
     def resume_clock(self) -> None:
         """Leave out of the step times what happened since the last step (an evaluation, say)."""
@@ -113,6 +123,24 @@ class Pulse:
         self._said_s = time.monotonic()
         say(f"step {step}/{max_steps} loss {loss:.4f} {rate or 0:,.0f} tokens/s, {left} left")
 
+    def _agree(self, step: int, now_s: float) -> bool:
+        """Whether to save, as the leader says; a reason to stop that one process has counts for all."""
+        mine = (self._stop.reason(), self._is_due(step, now_s), self._tokens.real, self._tokens.padded)
+        votes = self._group.gather(mine)
+        self.stopped = next((reason for reason, *_ in votes if reason is not None), None)
+        self._trained, self._padded = sum(vote[2] for vote in votes), sum(vote[3] for vote in votes)
+        return votes[0][1]
+
+    def _collect_random_states(self, directory: Path) -> None:
+        """Each process writes its own, perhaps on another machine; also makes sure that all have written."""
+        if self._group.size == 1:
+            return
+        mine = directory / f"rng_state_{self._group.rank}.pth"
+        for rank, body in enumerate(self._group.gather(mine.read_bytes())):
+            path = directory / f"rng_state_{rank}.pth"
+            if self._group.leads and not path.exists():
+                path.write_bytes(body)
+
     def _is_due(self, step: int, now_s: float) -> bool:
         every = self._every
         if every.every_steps is not None and step % every.every_steps == 0:
@@ -122,8 +150,8 @@ class Pulse:
 
     def _counts(self) -> dict[str, Any]:
         return {
-            "tokens_trained": self._tokens.real,
-            "tokens_padded": self._tokens.padded,
+            "tokens_trained": self._trained,
+            "tokens_padded": self._padded,
             "peak_memory_gib": gpu_peak(),
             "host_rss_gib": host_peak_gib(),
             "cost_usd": self._stop.cost_usd(),
@@ -131,9 +159,9 @@ class Pulse:
 
     def _tokens_per_s(self) -> float | None:
         """Real tokens a second since the last report, without saving and evaluating."""
-        (last_s, last_tokens), self._reported = self._reported, (self._busy_s, self._tokens.real)
+        (last_s, last_tokens), self._reported = self._reported, (self._busy_s, self._trained)
         seconds = self._busy_s - last_s
-        return (self._tokens.real - last_tokens) / seconds if seconds > 0 else None
+        return (self._trained - last_tokens) / seconds if seconds > 0 else None
 
 
 def step_quantiles(times_s: Iterable[float]) -> StepTimes | None:

@@ -9,7 +9,12 @@ from typing import Any
 from providers.errors import CorruptDataError
 
 # The trainer goes on silently, with another result, where one of these is missing.
-_REQUIRED = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json")
+_REQUIRED = (
+    ("optimizer.pt",),
+    ("scheduler.pt",),
+    ("rng_state.pth", "rng_state_0.pth"),  # of one process, of the first of several
+    ("trainer_state.json",),
+)
 _WEIGHTS = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
 
 
@@ -19,9 +24,9 @@ def check_resumable(directory: Path) -> None:
     Raises:
         CorruptDataError: A part is missing, cannot be read, or holds more than plain data.
     """
-    for name in _REQUIRED:
-        if not (directory / name).is_file():
-            raise CorruptDataError(f"{name} is not part of the checkpoint", path=name)
+    for names in _REQUIRED:
+        if not any((directory / name).is_file() for name in names):
+            raise CorruptDataError(f"{names[0]} is not part of the checkpoint", path=names[0])
     if not any((directory / name).is_file() for name in _WEIGHTS):
         raise CorruptDataError("no weights are part of the checkpoint", path=_WEIGHTS[0])
     step_of(directory)

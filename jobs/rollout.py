@@ -52,14 +52,14 @@ def _need_whole_groups(of: Ingredients) -> None:
 
 @dataclass(frozen=True, slots=True)
 class RolloutCounter:
-    """Counts the tokens of prompts and answers that were learned from, as the trainer does."""
+    """Counts this process's share of the tokens of prompts and answers that all have learned from."""
 
     trainer: Any
 
     @property
     def real(self) -> int:
         """Tokens, padding not counted."""
-        return int(self.trainer._total_train_tokens)
+        return int(self.trainer._total_train_tokens) // int(self.trainer.accelerator.num_processes)
 
     @property
     def padded(self) -> int:

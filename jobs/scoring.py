@@ -42,12 +42,14 @@ class Scoring:
         """
         if self._training.eval_rows is None:
             return None
-        found = self._attempt.store.get(BASE_SCORES_KEY)
+        group = self._attempt.group
+        found = group.share(self._attempt.store.get(BASE_SCORES_KEY) if group.leads else None)
         if found is not None:
             return _read(found[0])
         with self._attempt.stage("evaluate", "evaluating_base"):
             scores = self._measure(self._attempt.check)
-        self._attempt.store.put_if_absent(BASE_SCORES_KEY, encode(scores).encode())
+        if group.leads:
+            self._attempt.store.put_if_absent(BASE_SCORES_KEY, encode(scores).encode())
         say(f"base: {self._metric} {scores.values[self._metric]:.4f} on {scores.n} held-out rows")
         return scores
 
@@ -55,7 +57,8 @@ class Scoring:
         """Measure during training, as often as the job asks for."""
         every, now_s = self._attempt.job.evaluate, time.monotonic()
         due = every.every_steps is not None and step % every.every_steps == 0
-        due = due or (every.every_s is not None and now_s - self._scored_s >= every.every_s)
+        if every.every_s is not None:
+            due = self._attempt.group.share(due or now_s - self._scored_s >= every.every_s)
         if not due or self._training.eval_rows is None:
             return
         with self._attempt.clock.stage("evaluate"):
@@ -84,7 +87,9 @@ class Scoring:
     def _measure(self, check: Callable[[], None]) -> Scores:
         of = self._training
         context: Callable[[], AbstractContextManager[None]] = of.trainer.compute_loss_context_manager
-        return evaluate(of.trainer.model, of.eval_rows, of.collate, of.measure, context, check)
+        return evaluate(
+            of.trainer.model, of.eval_rows, of.collate, of.measure, context, check, self._attempt.group
+        )
 
 
 def _read(body: bytes) -> Scores:

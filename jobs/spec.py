@@ -86,6 +86,8 @@ class TrainJob:
         sequence_length: Longest row in tokens; longer ones are cut.
         micro_batch: Rows one process holds at once.
         grad_accum: Micro-batches between optimizer steps.
+        processes: That the two above were chosen for; on another number they are chosen anew, so that the rows
+            of a step stay the same.
         warmup: Share of the steps.
         fused_loss: The logits of a batch are never held whole (sft; preference tasks never hold them).
     """
@@ -106,6 +108,7 @@ class TrainJob:
     gradient_checkpointing: bool = True
     attention: Literal["auto", "flash", "sdpa", "eager"] = "auto"
     fused_loss: bool = False
+    processes: int = 1
     seed: int = 0
 
 
@@ -280,6 +283,7 @@ def _rules(job: JobSpec) -> list[tuple[str, bool]]:
         "train.sequence_length": train.sequence_length,
         "train.micro_batch": train.micro_batch,
         "train.grad_accum": train.grad_accum,
+        "train.processes": train.processes,
         "train.learning_rate": train.learning_rate,
         "train.steps": train.steps,
         "train.epochs": train.epochs,

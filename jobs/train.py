@@ -1,5 +1,12 @@
 """`python -m jobs.train job.json`: trains one job here, resuming from its last committed checkpoint.
 
+Several processes train it together when each is started with RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and
+MASTER_PORT, as `jobs.ranks`, torchrun and `accelerate launch` do. The document is the same for any number of them,
+and so are the rows of an optimizer step: `micro_batch x grad_accum x processes` of the document. Rank 0 alone
+takes the run over, commits and reports; all stop at the same step with the same exit code. Checkpoints are gathered
+into whole files, with the random state of every process beside them, so that a run goes on with another number of
+processes: from the same rows, but then not bit by bit as it would have.
+
 Exit codes: 0 done, 75 preempted after a committed checkpoint of the last step, 76 preempted without one
 (after both, start it again), 77 stopped at the cap or time limit (a person decides), 78 the job document or
 the data is wrong, 1 anything else, also a newer attempt having taken over.
@@ -18,6 +25,7 @@ from pathlib import Path
 from jobs.attempt import Attempt
 from jobs.console import say
 from jobs.fine_tune import fine_tune
+from jobs.group import Group
 from jobs.preemption import Stopped, StopSignal
 from jobs.spec import JobSpec
 from providers.errors import TuneplanError, UsageError
@@ -72,7 +80,8 @@ def run(job: JobSpec, base: Path, work: Path, stop: StopSignal) -> int:
         TuneplanError: Before the run was taken over; later ones become exit codes.
     """
     store = open_store(job.checkpoints.uri)
-    attempt = Attempt.begin(job, base, work, store, stop)
+    group = Group.join(os.environ)
+    attempt = Attempt.begin(job, base, work, store, stop, group)
     try:
         if attempt.checkpoints.head.output is not None:
             say("this run is finished already")
@@ -80,6 +89,7 @@ def run(job: JobSpec, base: Path, work: Path, stop: StopSignal) -> int:
             return DONE
         fine_tune(attempt)
         attempt.finish("done", None)
+        group.leave()
         return DONE
     except Stopped as stopped:
         return _stopped(attempt, stopped)

@@ -12,7 +12,7 @@ from jobs.model import adapter_config
 from jobs.preference import build_dpo, build_kto, build_reward
 from jobs.pulse import Pulse
 from jobs.rollout import build_grpo
-from jobs.spec import JobSpec, Task
+from jobs.spec import JobSpec, Task, TrainJob
 from jobs.supervised import build_classification, build_sft
 from jobs.training import Training
 from providers.errors import UsageError
@@ -39,7 +39,9 @@ _BUILDERS: dict[Task, Callable[[Ingredients], Training]] = {
 }
 
 
-def build_training(job: JobSpec, model: Any, tokenizer: Any, examples: Examples, output: Path) -> Training:
+def build_training(
+    job: JobSpec, model: Any, tokenizer: Any, examples: Examples, output: Path, processes: int = 1
+) -> Training:
     """Put the adapter on, tokenise the examples and build the trainer; it saves when a callback asks it to.
 
     Raises:
@@ -55,7 +57,8 @@ def build_training(job: JobSpec, model: Any, tokenizer: Any, examples: Examples,
         adapter=adapter_config(job, model),
         train=Dataset.from_list(examples.train),
         eval=Dataset.from_list(examples.eval) if examples.eval else None,
-        settings=_common(job, output),
+        settings=_common(job, output, processes),
+        processes=processes,
     )
     training = _built(parts)
     if job.quantization != "none":
@@ -83,18 +86,19 @@ def _keep_adapter_fp32(model: Any) -> None:
             weight.data = weight.data.to(torch.float32)
 
 
-def _common(job: JobSpec, output: Path) -> dict[str, Any]:
+def _common(job: JobSpec, output: Path, processes: int) -> dict[str, Any]:
     """Settings that both trainers share."""
     import torch
 
     train = job.train
+    micro_batch, grad_accum = batches(train, processes)
     length = {"num_train_epochs": train.epochs} if train.epochs is not None else {"max_steps": train.steps}
     cpu = not torch.cuda.is_available()
     return {
         **length,
         "output_dir": str(output),
-        "per_device_train_batch_size": train.micro_batch,
-        "gradient_accumulation_steps": train.grad_accum,
+        "per_device_train_batch_size": micro_batch,
+        "gradient_accumulation_steps": grad_accum,
         "learning_rate": train.learning_rate,
         "lr_scheduler_type": train.scheduler,
         "warmup_steps": train.warmup,  # below 1 it is a share of the steps
@@ -108,12 +112,33 @@ def _common(job: JobSpec, output: Path) -> dict[str, Any]:
         "seed": train.seed,
         "use_cpu": cpu,
         "dataloader_pin_memory": not cpu,
+        "ddp_find_unused_parameters": False,
         "logging_steps": 10,
         "logging_nan_inf_filter": False,  # a loss that is no number must end the run, not be hidden
         "save_strategy": "no",
         "disable_tqdm": True,
         "report_to": "none",
     }
+
+
+def batches(train: TrainJob, processes: int) -> tuple[int, int]:
+    """Micro-batch and accumulation with which this many processes learn from the job's rows in each step.
+
+    >>> batches(TrainJob(steps=1, micro_batch=4, grad_accum=2, processes=2), 1)
+    (4, 4)
+
+    Raises:
+        UsageError: The rows of a step cannot be shared out evenly.
+    """
+    rows = train.micro_batch * train.grad_accum * train.processes
+    if rows % processes:
+        hint = "start a number of processes that divides it, or change train.global_batch"
+        raise UsageError(
+            f"{rows} rows a step cannot be shared by {processes} processes", hint=hint, code="bad_job"
+        )
+    mine = rows // processes
+    micro = max(size for size in range(1, min(train.micro_batch, mine) + 1) if mine % size == 0)
+    return micro, mine // micro
 
 
 def attach(trainer: Any, pulse: Pulse, evaluate_at: Callable[[int], None]) -> None:

@@ -131,6 +131,7 @@ def _train(spec: FineTuneSpec, candidate: Candidate) -> TrainJob:
         gradient_checkpointing=candidate.gradient_checkpointing,
         attention=train.attention,
         fused_loss=train.fused_loss,
+        processes=candidate.gpus_total,
         seed=train.seed,
     )
 

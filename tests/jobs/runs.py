@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +16,7 @@ from jobs.manifest import Head
 from jobs.preemption import StopSignal
 from jobs.progress import Progress, read_progress
 from jobs.spec import CheckpointsJob, DataJob, EvaluateJob, JobSpec, MethodJob, ModelJob, TrainJob
-from jobs.train import run
+from jobs.train import main, run
 from providers.directory_store import DirectoryStore
 from providers.stores import open_store
 from tests.jobs.tiny_models import GOAT
@@ -69,6 +70,21 @@ class Runs:
         directory.mkdir(exist_ok=True)
         (directory / "job.json").write_text(job.to_json())
         return self.zygote.start(function, [str(directory / "job.json")], self.log_path(job.run_id))
+
+    def start_together(self, job: JobSpec, processes: int) -> list[int]:
+        """Start an attempt of several processes; their pids, the leader's first."""
+        directory = self.root / job.run_id
+        directory.mkdir(exist_ok=True)
+        (directory / "job.json").write_text(job.to_json())
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            port = str(taken.getsockname()[1])
+        given = [str(directory / "job.json")]
+        log = self.log_path(job.run_id)
+        return [
+            self.zygote.start("tests.jobs.runs:train_as_rank", [*given, str(rank), str(processes), port], log)
+            for rank in range(processes)
+        ]
 
     def finish(self, job: JobSpec) -> int:
         """Run an attempt to its end; the exit code."""
@@ -143,6 +159,14 @@ def train_on_a_jumping_clock(arguments: list[str]) -> int:
             return 1800.0 if head is not None and head.checkpoints else 1.0
 
     return run(job, path.parent, path.parent / "work", JumpingClock(job.limits, time.monotonic()))
+
+
+def train_as_rank(arguments: list[str]) -> int:
+    """Train as one process of several: job.json, rank, processes, port."""
+    job, rank, size, port = arguments
+    told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+    os.environ.update(told, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    return main([job])
 
 
 def renamed(runs: Runs, job: JobSpec, name: str) -> JobSpec:
