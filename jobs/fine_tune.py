@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from jobs.attempt import Attempt
-from jobs.checkpoint import Restored, fetch_files
+from jobs.checkpoint import Restored
+from jobs.committed import fetch_files
 from jobs.console import say
 from jobs.data import Examples, load_examples
 from jobs.evaluate import metric_of

@@ -130,9 +130,12 @@ def blockers(plan: Plan, chosen: Candidate, job: JobSpec) -> Iterator[Finding]:
     yield from _unreachable(plan.spec, chosen, job)
     how = access(plan.spec, (chosen.offer, *alternatives(plan, chosen)))
     yield from _without_rights(plan.spec, chosen, how)
-    if chosen.gpus_total > 1:  # the worker is one process: the other GPUs would be paid for and idle
-        message = f"training on {chosen.gpus_total} GPUs is not yet supported"
-        hint = "choose a candidate with one GPU, as in where.gpus: [A100-80GB:1] and where.nodes: 1"
+    spread = chosen.parallelism.gpus_total != chosen.gpus_total  # some of them would be paid for and idle
+    if spread or chosen.parallelism.kind not in ("single", "ddp"):  # a model that no GPU holds alone
+        message = (
+            f"a model spread over {chosen.gpus_total} GPUs ({chosen.parallelism.kind}) is not yet supported"
+        )
+        hint = "choose a candidate whose model fits one GPU, as in where.gpu_memory: 80GB.. or with method: qlora"
         yield Finding(message, path="where.gpus", code="not_yet_supported", hint=hint)
     size = sum(_size_bytes(path) for path in take_inputs_along(job)[1].values())
     if size > _LARGEST_INPUTS_BYTES:

@@ -214,10 +214,14 @@ def test_files_too_large_to_send_are_refused(tmp_path: Path) -> None:
     assert finding.code == "inputs_too_large"
 
 
+_NOT_YET = [("where.gpus", "not_yet_supported")]
+
+
 def test_nobody_pays_for_gpus_that_would_stand_idle() -> None:
     plan = plan_of(checkpoints={"uri": "file:///shared"})
     two = next(c for c in plan.candidates if c.offer.gpus_per_node == 2)
-    for candidate in (two, replace(chosen(plan), nodes=2)):
+    sharded = replace(two, parallelism=replace(two.parallelism, kind="fsdp"))
+    for candidate, codes in ((two, []), (sharded, _NOT_YET), (replace(chosen(plan), nodes=2), _NOT_YET)):
         on_slurm = replace(candidate, offer=replace(candidate.offer, cloud="slurm"))
         found = list(rented.blockers(plan, on_slurm, job("org/rows")))
-        assert [(row.path, row.code) for row in found] == [("where.gpus", "not_yet_supported")]
+        assert [(row.path, row.code) for row in found] == codes
