@@ -29,11 +29,12 @@ def read(asked: Asked) -> Reading:
     except ImportError:
         raise MissingExtraError("s3", "asking AWS for spot prices") from None
 
+    session = boto3.session.Session()  # the default one keeps the login of whoever came first
     prices: dict[Place, float] = {}
     for region in asked.allowed_regions():
         asked.told(f"asking AWS for spot prices in {region}")
         with _mapped(region):
-            client = boto3.client("ec2", region_name=region, endpoint_url=asked.url or None)
+            client = session.client("ec2", region_name=region, endpoint_url=asked.url or None)
             types = {row.instance_type for row in asked.rows if row.region == region and row.instance_type}
             prices |= _newest(client, region, sorted(types or asked.machine_types()), asked)
     return priced(asked, prices, "spot", SOURCE)

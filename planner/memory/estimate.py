@@ -80,7 +80,7 @@ def estimate_memory(setup: TrainingSetup, cluster: Cluster) -> MemoryEstimate:
         upper_bytes=(reserved + context) * (1 + (CONSTANTS["upper"] - 1) * doubt),
         limit_bytes=limit,
         components_bytes=components,
-        verdict=verdict_of(allocated, context, limit, doubt),
+        verdict=verdict_of(allocated, context, limit, doubt, weights=components["weights"]),
         peak_phase=phase,
         host_ram_bytes=_host_ram(parts.state, cluster),
         disk_bytes=_disk(parts),
