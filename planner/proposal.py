@@ -53,12 +53,14 @@ class Choices:
         no_cap: Go without a cap on purpose.
         max_duration_s: Of each attempt, None for no limit.
         monitor: Who watches the run.
+        reservation_ref: The provider's id of paid capacity to run in.
     """
 
     cap_usd: float | None = None
     no_cap: bool = False
     max_duration_s: float | None = None
     monitor: MonitorHome = "local"
+    reservation_ref: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,8 @@ def run_terms(order: Order, places: Places, zones: Mapping[str, str] | None = No
     if order.infra != "local":
         document["rented"] = rented.terms_document(plan, candidate, job)
         rented.named_zones(document, zones or {})
+        if order.choices.reservation_ref is not None:
+            document["rented"]["reservations"] = [order.choices.reservation_ref]
     return RunTerms(
         name=spec.name,
         project=spec.project,

@@ -72,6 +72,7 @@ def complete(request: LaunchRequest, terms: Mapping[str, Any]) -> LaunchRequest:
         setup=tuple(terms["setup"]),
         stores=tuple(terms.get("stores", ())),  # absent in what an earlier version kept
         access=terms.get("access", "secrets"),
+        reservations=tuple(terms.get("reservations", ())),
     )
 
 

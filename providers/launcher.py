@@ -49,6 +49,7 @@ class LaunchRequest:
         disk_gib: Disk that each machine needs, None if unknown.
         stores: URIs of the prefixes that the worker writes to.
         access: How it may.
+        reservations: Ids of paid capacity that the machines are started in.
     """
 
     run_id: str
@@ -68,6 +69,7 @@ class LaunchRequest:
     disk_gib: float | None = None
     stores: tuple[str, ...] = ()
     access: Access = "secrets"
+    reservations: tuple[str, ...] = ()
 
     @property
     def worker(self) -> tuple[str, ...]:

@@ -231,6 +231,8 @@ def _start(sky: Any, request: LaunchRequest, document: dict[str, Any], secrets: 
         if skypilot_config.get_nested((cloud, "remote_identity"), None)
         is None  # a role that the user chose wins
     }
+    if request.reservations:
+        kept["aws"] = kept.get("aws", {}) | {"specific_reservations": list(request.reservations)}
     with skypilot_config.override_skypilot_config(kept):
         accepted = sky.jobs.launch(task, name=name)
     try:

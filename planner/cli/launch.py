@@ -21,6 +21,7 @@ from providers.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from planner.cli.reserve_launch import Reserved
     from planner.errors import Finding
     from planner.launch import Desk
     from planner.plan import Plan
@@ -66,6 +67,7 @@ Examples:
     show_default=True,
     help="How much dearer than in its plan the machine may be now.",
 )
+@click.option("--reservation", metavar="ID", help="Run in this reserved capacity, and end before it does.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--wait", is_flag=True, help="Wait until the run is over.")
 @click.option("--dry-run", is_flag=True, help="Check everything and show it, start nothing.")
@@ -82,6 +84,7 @@ def command(
     max_duration: str | None,
     monitor: MonitorHome,
     price_tolerance: str,
+    reservation: str | None,
     yes: bool,
     wait: bool,
     dry_run: bool,
@@ -89,11 +92,15 @@ def command(
 ) -> None:
     """Launch FILE, a plan or a spec."""
     choices = replace(_choices(cap, no_cap, max_duration), monitor=monitor)
-    plan, refuse = _plan(app, file, infra)
+    capacity = _capacity(app, reservation)
+    if capacity is not None:
+        limit_s = min(capacity.left_s, choices.max_duration_s or capacity.left_s)
+        choices = replace(choices, max_duration_s=limit_s, reservation_ref=capacity.provider_ref)
+    plan, refuse = _plan(app, file, infra, capacity)
     with open_desk(app, infra) as desk:
         name, known = _run_id(desk, plan, run_id)
         order = _order(plan, candidate, choices, name, infra)
-        if not known:
+        if not known and capacity is None:
             order = _at_todays_price(app, order, file, price_tolerance)
         found = _check(app, desk, order, show=not known, write=not dry_run)
         if dry_run:
@@ -112,7 +119,13 @@ def command(
         raise_for(run)
 
 
-def _plan(app: App, file: Path, infra: str) -> tuple[Plan, Refuse]:
+def _capacity(app: App, reservation: str | None) -> Reserved | None:
+    from planner.cli.reserve_launch import reserved
+
+    return None if reservation is None else reserved(app, reservation)
+
+
+def _plan(app: App, file: Path, infra: str, capacity: Reserved | None) -> tuple[Plan, Refuse]:
     """The plan for this machine or for rented ones, and how to raise what is wrong with it.
 
     A plan that was made for the other is made anew from its spec.
@@ -123,23 +136,28 @@ def _plan(app: App, file: Path, infra: str) -> tuple[Plan, Refuse]:
     if file.suffix != ".json":
         loaded = load_spec(file)
         spec = app.data_cache().localised(loaded.spec, loaded.base_dir)
-        return _estimated(app, spec, loaded.base_dir, loaded.refuse, infra), loaded.refuse
+        return _estimated(app, spec, loaded.base_dir, loaded.refuse, infra, capacity), loaded.refuse
     plan = load_plan(file)
-    if any((candidate.offer.market == "local") != (infra == "local") for candidate in plan.candidates):
-        plan = _estimated(app, plan.spec, plan.base_dir, _refuse, infra)
+    elsewhere = any((row.offer.market == "local") != (infra == "local") for row in plan.candidates)
+    if elsewhere or capacity is not None:
+        plan = _estimated(app, plan.spec, plan.base_dir, _refuse, infra, capacity)
     return plan, _refuse
 
 
-def _estimated(app: App, spec: FineTuneSpec, base_dir: Path, refuse: Refuse, infra: str) -> Plan:
+def _estimated(
+    app: App, spec: FineTuneSpec, base_dir: Path, refuse: Refuse, infra: str, capacity: Reserved | None
+) -> Plan:
     from planner.answer import estimate_spec
     from planner.proposal import spec_blockers
 
+    rented_there = capacity if infra != "local" else None  # this machine is what it is, whoever reserved it
     try:
         return estimate_spec(
             spec,
             base_dir,
-            app.snapshot(infra),
+            app.snapshot(infra) if rented_there is None else rented_there.snapshot(),
             app.now(),
+            overrides=None if rented_there is None else rented_there.overrides(),
             calibration=app.calibration(),
             price_limit=app.price_limit(),
             models=app.models(),
