@@ -16,6 +16,7 @@ from click.shell_completion import CompletionItem
 import planner
 from planner.cli import errors
 from planner.cli.output import PAYLOAD_WRITTEN
+from providers.errors import UsageError
 
 # name -> (module whose `command` is run, short help), in the order of use. Help reads this table alone.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -46,9 +47,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "backtest": ("planner.cli.backtest", "Predict published runs, to see how good the estimates are"),
     "export": ("planner.cli.export", "Print a spec as the configuration of another tool"),
     "doctor": ("planner.cli.doctor", "Check this installation: what is missing and how to get it"),
+    "purge": ("planner.cli.purge", "Give back disk space of runs that are over"),
     "completion": ("planner.cli.completion", "Print the script that makes a shell complete `plan`"),
     "schema": ("planner.cli.schema", "Print the JSON Schema of the spec or of an answer"),
 }
+
+
+#: Modules that runs are started and watched with; Windows has none of them.
+_POSIX_ONLY = frozenset({"fcntl", "pwd", "resource", "termios"})
 
 
 class LazyGroup(click.Group):
@@ -62,7 +68,16 @@ class LazyGroup(click.Group):
         """Import one command, None if there is none of that name."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(COMMANDS[cmd_name][0]).command
+        try:
+            command: click.Command = import_module(COMMANDS[cmd_name][0]).command
+        except ModuleNotFoundError as error:
+            if error.name not in _POSIX_ONLY:
+                raise
+            raise UsageError(
+                f"plan {cmd_name} needs Linux, macOS or WSL",
+                hint="estimate, offers, prices and schema run here",
+                code="platform",
+            ) from error
         return command
 
     def resolve_command(

@@ -306,7 +306,7 @@ def test_control_c_ends_with_130() -> None:
 def test_shell_completion_knows_the_commands() -> None:
     environment = os.environ | {
         "_PLAN_COMPLETE": "bash_complete",
-        "COMP_WORDS": "plan sch",
+        "COMP_WORDS": "plan schem",
         "COMP_CWORD": "1",
     }
     done = subprocess.run([PLAN], env=environment, capture_output=True, text=True, check=True)

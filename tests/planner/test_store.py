@@ -215,6 +215,24 @@ def test_an_older_ledger_is_copied_and_then_migrated(tmp_path: Path, monkeypatch
     copy.close()
 
 
+def test_a_saved_ledger_of_the_first_version_is_backed_up_and_read(tmp_path: Path) -> None:
+    path = tmp_path / "plan.db"
+    saved = sqlite3.connect(path)
+    saved.executescript((Path(__file__).parent / "data" / "ledger-version-1.sql").read_text(encoding="utf-8"))
+    saved.close()
+    with Store(path) as ledger:
+        run = ledger.find("old-1")
+        assert (run.state, run.current.last_step, run.current.cost_micro_usd) == ("succeeded", 30, 1_000_000)
+        assert [event.state for event in ledger.events("old-1")] == ["queued", "running", "succeeded"]
+        assert ledger.create("new-1", terms_of(run_id="new-1"), attempt_of())
+    copy = sqlite3.connect(tmp_path / "plan.db.version-1")
+    assert copy.execute("SELECT run_id, state FROM runs").fetchall() == [("old-1", "succeeded")]
+    copy.close()
+    again = sqlite3.connect(path)
+    assert again.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+    again.close()
+
+
 def test_a_migration_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "plan.db"
     with Store(path) as ledger:

@@ -1,0 +1,99 @@
+"""`plan purge`: gives back the disk space of runs that are over, and of what can be fetched again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from planner.cli.context import App, pass_app
+from planner.cli.desk import open_ledger
+from planner.cli.output import confirm, echo_err, emit_json, output_option
+from planner.places import Places
+from planner.units import parse_duration_s
+from providers.errors import UsageError
+
+if TYPE_CHECKING:
+    from planner.purge import Leftover
+
+_EXAMPLE = """\b
+Examples:
+  plan purge --dry-run
+  plan purge goat-1 --checkpoints
+  plan purge --older-than 30d --cache --yes
+"""
+
+
+@click.command("purge", epilog=_EXAMPLE)
+@click.argument("names", metavar="[RUN]...", nargs=-1)
+@click.option(
+    "--older-than", metavar="DURATION", help="Only runs that have been over for so long, as in 30d."
+)
+@click.option("--checkpoints", is_flag=True, help="Also checkpoints and models below the state directory.")
+@click.option("--cache", is_flag=True, help="Also fetched prices, data and model facts.")
+@click.option("--dry-run", is_flag=True, help="Show what would be removed, remove nothing.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@output_option("table", "json")
+@pass_app
+def command(
+    app: App,
+    names: tuple[str, ...],
+    older_than: str | None,
+    checkpoints: bool,
+    cache: bool,
+    dry_run: bool,
+    yes: bool,
+    output: str,
+) -> None:
+    """Remove workers' directories and bundles of runs that are over: all, or the RUNs named.
+
+    What they cost stays on record. Nothing of a run that is not over is touched, and nothing outside tuneplan's own
+    directories: checkpoints in a bucket or a directory of yours stay (`plan checkpoints gc`).
+    """
+    from planner.purge import leftovers_of_cache, remove
+
+    found = list(_of_runs(app, names, older_than, checkpoints))
+    if cache:
+        found += leftovers_of_cache(app.directories.cache)
+    total = sum(leftover.bytes for leftover in found)
+    if output == "table" or not (dry_run or yes):
+        for leftover in found:
+            echo_err(f"{leftover.bytes:>15,} bytes  {leftover.what:<12}{leftover.path}")
+    if found and not dry_run:
+        confirm(f"Remove {len(found)} directories with {total:,} bytes?", yes=yes)
+        for leftover in found:
+            remove(leftover)
+    if output == "json":
+        rows = [_document(leftover) for leftover in found]
+        emit_json("purge", {"dry_run": dry_run, "bytes": total, "removed": rows}, now=app.now())
+    else:
+        done = "would be freed" if dry_run else "freed"
+        click.echo(f"{total:,} bytes {done}" if found else "there is nothing to remove")
+
+
+def _of_runs(app: App, names: tuple[str, ...], older_than: str | None, checkpoints: bool) -> list[Leftover]:
+    from planner.purge import is_older, leftovers_of
+
+    try:
+        seconds = None if older_than is None else parse_duration_s(older_than)
+    except ValueError as error:
+        raise UsageError(f"--older-than: {error}") from None
+    places = Places(app.directories.state)
+    if not places.ledger.exists() and not names:
+        return []
+    with open_ledger(app) as store:
+        runs = [store.find(name) for name in names] if names else store.all_runs()
+    for run in runs:
+        if names and not run.final:
+            raise UsageError(f"{run.run_id} is not over", hint=f"plan cancel {run.run_id}")
+    chosen = [run for run in runs if seconds is None or is_older(run, app.now(), seconds)]
+    return [one for run in chosen for one in leftovers_of(run, places, checkpoints=checkpoints)]
+
+
+def _document(leftover: Leftover) -> dict[str, object]:
+    return {
+        "what": leftover.what,
+        "run_id": leftover.run_id,
+        "path": str(leftover.path),
+        "bytes": leftover.bytes,
+    }
