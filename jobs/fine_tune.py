@@ -34,8 +34,11 @@ _SWEEP_GRACE_S = 3600.0
 _TINY_PARAMETERS = 20_000_000
 
 
-def fine_tune(attempt: Attempt) -> None:
+def fine_tune(attempt: Attempt) -> str | None:
     """Train a job to its end and commit the finished model.
+
+    Returns:
+        Why nothing was trained, None if it was.
 
     Raises:
         Stopped: It had to stop early, after a checkpoint if there was time for one.
@@ -53,9 +56,12 @@ def fine_tune(attempt: Attempt) -> None:
     training = _build(attempt, examples)
     scoring = Scoring(attempt, training, metric)
     base = scoring.score_base()
+    if base is not None and scoring.meets_goal(base):
+        return scoring.end_at_base(base)
     step = _train(attempt, training, restored, scoring)
     metrics = scoring.score_tuned(base)
     _hand_over(attempt, training, step, metrics)
+    return None
 
 
 def _import_frameworks() -> None:
@@ -142,7 +148,7 @@ def _train(attempt: Attempt, training: Training, restored: Restored | None, scor
     attach(training.trainer, pulse, scoring.score_if_due)
     try:
         with attempt.stage("train"):
-            step = _run_trainer(attempt, training.trainer, restored)
+            step = _run_trainer(attempt, training.trainer, restored, scoring)
     finally:
         attempt.clock.move("train", "save", pulse.save_seconds)
         if uploader:
@@ -155,7 +161,7 @@ def _train(attempt: Attempt, training: Training, restored: Restored | None, scor
     return step
 
 
-def _run_trainer(attempt: Attempt, trainer: Any, restored: Restored | None) -> int:
+def _run_trainer(attempt: Attempt, trainer: Any, restored: Restored | None, scoring: Scoring) -> int:
     from transformers import set_seed
 
     set_seed(attempt.job.train.seed)  # evaluating the base must not change what follows
@@ -164,7 +170,8 @@ def _run_trainer(attempt: Attempt, trainer: Any, restored: Restored | None) -> i
         return int(trainer.state.global_step)
     directory = attempt.work / "restored"
     state = json.loads((directory / "trainer_state.json").read_text(encoding="utf-8"))
-    if state["global_step"] >= state["max_steps"]:  # trained to the end, but not handed over
+    ended = state["global_step"] >= state["max_steps"] or scoring.goal_was_met_at(state["global_step"])
+    if ended:  # trained to the end, but not handed over
         trainer._load_from_checkpoint(str(directory))
         return int(state["global_step"])
     trainer.train(resume_from_checkpoint=str(directory))

@@ -16,6 +16,7 @@ from jobs.training import Training
 from providers.errors import CorruptDataError
 
 BASE_SCORES_KEY = "base-scores.json"
+GOAL_KEY = "goal-met.json"
 
 
 class Scoring:
@@ -53,18 +54,45 @@ class Scoring:
         say(f"base: {self._metric} {scores.values[self._metric]:.4f} on {scores.n} held-out rows")
         return scores
 
-    def score_if_due(self, step: int) -> None:
-        """Measure during training, as often as the job asks for."""
+    def meets_goal(self, scores: Scores | None) -> bool:
+        """Whether the job has a goal and the scores reach it."""
+        goal = self._attempt.job.evaluate.goal
+        return goal is not None and scores is not None and scores.values[self._metric] >= goal
+
+    def end_at_base(self, base: Scores) -> str:
+        """Report a run that need not be trained; why."""
+        results = tuple(
+            MetricResult(name, "eval", base.n, base.values[name], None, HIGHER_IS_BETTER[name])
+            for name in self._names(base)
+        )
+        self._attempt.progress.update(metrics=results)
+        goal = self._attempt.job.evaluate.goal
+        return f"the base model meets the goal: {self._metric} {results[0].base:.4g}, wanted {goal:g}"
+
+    def goal_was_met_at(self, step: int) -> bool:
+        """Whether an earlier attempt ended its training at this step, and was stopped before it handed over."""
+        group, store = self._attempt.group, self._attempt.store
+        found = group.share(store.get(GOAL_KEY) if group.leads else None)
+        return found is not None and found[0] == str(step).encode()
+
+    def score_if_due(self, step: int) -> bool:
+        """Measure during training, as often as the job asks for; whether the goal is met."""
         every, now_s = self._attempt.job.evaluate, time.monotonic()
         due = every.every_steps is not None and step % every.every_steps == 0
         if every.every_s is not None:
             due = self._attempt.group.share(due or now_s - self._scored_s >= every.every_s)
         if not due or self._training.eval_rows is None:
-            return
+            return False
         with self._attempt.clock.stage("evaluate"):
             scores = self._measure(lambda: None)  # a stop waits until the step is saved
         self._scored_s = time.monotonic()
         say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.values.items()))
+        if not self.meets_goal(scores):
+            return False
+        say(f"step {step}: the goal is met, {self._metric} {scores.values[self._metric]:.4f}")
+        if self._attempt.group.leads:
+            self._attempt.store.put(GOAL_KEY, str(step).encode())
+        return True
 
     def score_tuned(self, base: Scores | None) -> tuple[MetricResult, ...]:
         """Scores of the trained model beside those of the base, the job's metric first."""
@@ -74,15 +102,18 @@ class Scoring:
         with self._attempt.stage("evaluate", "evaluating"):
             tuned = self._measure(self._attempt.check)
         before = base.values if base else {}
-        names = [self._metric, *(name for name in tuned.values if name != self._metric)]
         results = tuple(
             MetricResult(name, "eval", tuned.n, before.get(name), tuned.values[name], HIGHER_IS_BETTER[name])
-            for name in names
+            for name in self._names(tuned)
         )
         self._attempt.progress.update(metrics=results)
         compared = f", base {before[self._metric]:.4f}" if self._metric in before else ""
         say(f"tuned: {self._metric} {results[0].tuned:.4f} on {tuned.n} held-out rows{compared}")
         return results
+
+    def _names(self, scores: Scores) -> list[str]:
+        """Metrics, the job's first."""
+        return [self._metric, *(name for name in scores.values if name != self._metric)]
 
     def _measure(self, check: Callable[[], None]) -> Scores:
         of = self._training

@@ -150,12 +150,17 @@ class RolloutJob:
 
 @dataclass(frozen=True, slots=True)
 class EvaluateJob:
-    """The metric of base and tuned on at most `samples` held-out rows; also while training, if asked for."""
+    """The metric of base and tuned on at most `samples` held-out rows; also while training, if asked for.
+
+    Attributes:
+        goal: Value of the metric at which training ends, or does not start; None trains to the last step.
+    """
 
     metric: Metric = "auto"
     samples: int | None = None
     every_steps: int | None = None
     every_s: float | None = None
+    goal: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

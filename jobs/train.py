@@ -87,8 +87,7 @@ def run(job: JobSpec, base: Path, work: Path, stop: StopSignal) -> int:
             say("this run is finished already")
             attempt.finish("done", "finished by an earlier attempt")
             return DONE
-        fine_tune(attempt)
-        attempt.finish("done", None)
+        attempt.finish("done", fine_tune(attempt))
         group.leave()
         return DONE
     except Stopped as stopped:

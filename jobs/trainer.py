@@ -141,8 +141,8 @@ def batches(train: TrainJob, processes: int) -> tuple[int, int]:
     return micro, mine // micro
 
 
-def attach(trainer: Any, pulse: Pulse, evaluate_at: Callable[[int], None]) -> None:
-    """Let the pulse hear of every step; `evaluate_at` is called with the step's number after it."""
+def attach(trainer: Any, pulse: Pulse, evaluate_at: Callable[[int], bool]) -> None:
+    """Let the pulse hear of every step; `evaluate_at` is called with its number, and may end the training."""
     from transformers import TrainerCallback
 
     class Callback(TrainerCallback):  # type: ignore[misc] # its base is untyped here
@@ -154,7 +154,8 @@ def attach(trainer: Any, pulse: Pulse, evaluate_at: Callable[[int], None]) -> No
             control.should_save = control.should_save or save
             control.should_training_stop = control.should_training_stop or stop
             control.should_log = control.should_log or save
-            evaluate_at(state.global_step)
+            if evaluate_at(state.global_step):
+                control.should_save = control.should_training_stop = True
             pulse.resume_clock()
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:

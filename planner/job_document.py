@@ -139,10 +139,11 @@ def _train(spec: FineTuneSpec, candidate: Candidate) -> TrainJob:
 def _evaluate(spec: FineTuneSpec) -> EvaluateJob:
     every = None if spec.evaluate.every is None else parse_every(spec.evaluate.every)
     return EvaluateJob(
-        metric=spec.evaluate.metric,
+        metric=spec.evaluate.metric if spec.goal.metric is None else spec.goal.metric.name,
         samples=spec.evaluate.samples,
         every_steps=None if every is None else every.steps,
         every_s=None if every is None else every.seconds,
+        goal=None if spec.goal.metric is None else spec.goal.metric.at_least,
     )
 
 

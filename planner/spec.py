@@ -202,7 +202,9 @@ class MetricGoal(Section):
     """The quality to reach."""
 
     name: Metric
-    at_least: float
+    at_least: float = Field(
+        description="Training ends where an evaluation (evaluate.every) reaches it, and does not start if the base does"
+    )
 
 
 class GoalSection(Section):

@@ -82,8 +82,14 @@ def _metric(spec: FineTuneSpec) -> Iterator[Finding]:
     goal = spec.goal.metric
     if goal is None:
         return
+    if spec.data.eval is None and spec.data.train is not None:
+        yield _conflict("goal.metric", "there is no held-out data to measure it on", "give data.eval")
     if goal.name not in allowed:
         yield _conflict("goal.metric.name", f"{goal.name} is no metric of task {spec.task}", hint)
+    elif goal.name in ("loss", "perplexity"):
+        better = ", ".join(name for name in allowed if name not in ("loss", "perplexity"))
+        message = f"{goal.name} is better when it is lower, so no value of it is enough"
+        yield _conflict("goal.metric.name", message, f"name one of {better}")
     elif spec.evaluate.metric not in ("auto", goal.name):
         message = f"evaluate.metric is {spec.evaluate.metric}, so {goal.name} is never measured"
         yield _conflict("goal.metric.name", message, "name the same metric in both")

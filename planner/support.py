@@ -48,8 +48,6 @@ def _training(spec: FineTuneSpec) -> Iterator[Finding]:
         yield _not_yet("train.optimizer", f"launching with {spec.train.optimizer}", hint)
     if spec.train.precision == "fp8":
         yield _not_yet("train.precision", "launching with fp8", "use bf16")
-    if spec.goal.metric is not None:
-        yield _not_yet("goal.metric", "stopping at a metric", "leave it out")
 
 
 def _surroundings(spec: FineTuneSpec, infra: str) -> Iterator[Finding]:

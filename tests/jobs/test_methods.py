@@ -159,6 +159,31 @@ def test_grpo_finds_what_is_rewarded(runs: Runs) -> None:
     assert metrics["exact_match"].tuned == metrics["reward"].tuned
 
 
+def test_a_goal_ends_the_training_and_outlives_a_kill(runs: Runs) -> None:
+    """Whoever kills it after the goal was met: nothing more is learned, and the model is handed over."""
+    evaluate = EvaluateJob("reward_margin", every_steps=5, goal=1.0)
+    job = job_of(runs, "early", "dpo", paired, evaluate=evaluate)
+    progress = runs.complete(job)
+    assert progress.metrics[0].name == "reward_margin"
+    assert (progress.metrics[0].tuned or 0) >= 1.0
+    assert progress.step % 5 == 0
+    assert 0 < progress.step < 30
+    twin = renamed(runs, job, "early-twin")
+    runs.interrupt(twin, lambda: runs.newest_step("early-twin") >= progress.step)
+    assert runs.complete(twin).step == progress.step
+    assert runs.weights("early-twin") == runs.weights("early")
+
+
+def test_a_base_that_meets_the_goal_is_not_trained(runs: Runs) -> None:
+    job = job_of(runs, "enough", "dpo", paired, evaluate=EvaluateJob("reward_margin", goal=0.0))
+    progress = runs.complete(job)
+    assert progress.exit_reason == "the base model meets the goal: reward_margin 0, wanted 0"
+    assert (progress.state, progress.step) == ("done", 0)
+    assert (progress.metrics[0].base, progress.metrics[0].tuned) == (0.0, None)
+    assert runs.head("enough").checkpoints == ()
+    assert runs.head("enough").output is None
+
+
 @pytest.mark.parametrize(
     ("rollout", "said"),
     [

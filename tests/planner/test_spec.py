@@ -154,6 +154,11 @@ def test_the_hash_names_what_is_said_not_how() -> None:
             {"task": "classification", "goal": {"metric": {"name": "perplexity", "at_least": 1}}},
             ["goal.metric.name"],
         ),
+        ({"goal": {"metric": {"name": "loss", "at_least": 1}}}, ["goal.metric.name"]),
+        (
+            {"data": "train.jsonl", "goal": {"metric": {"name": "exact_match", "at_least": 1}}},
+            ["goal.metric"],
+        ),
         (
             {"evaluate": {"metric": "loss"}, "goal": {"metric": {"name": "exact_match", "at_least": 0.5}}},
             ["goal.metric.name"],
@@ -193,7 +198,6 @@ def test_contradictions_are_found_all_at_once(keys: dict[str, Any], broken: list
         ({"environment": {"image": "x"}}, "environment.image"),
         ({"environment": {"setup": "x"}}, "environment.setup"),
         ({"environment": {"packages": "x"}}, "environment.packages"),
-        ({"goal": {"metric": {"name": "loss", "at_least": 1}}}, "goal.metric"),
         ({"train": {"optimizer": "lion"}}, "train.optimizer"),
         ({"train": {"precision": "fp8"}}, "train.precision"),
     ],
