@@ -73,10 +73,11 @@ class LocalConfig:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The user's settings."""
+    """The user's settings; `store` is the URI of the register that a team shares."""
 
     prices: PricesConfig = PricesConfig()
     local: LocalConfig = LocalConfig()
+    store: str | None = None
 
 
 def load_config(path: Path) -> Config:
@@ -100,4 +101,4 @@ def load_config(path: Path) -> Config:
     config = replace(config, prices=replace(config.prices, overrides=overrides))
     if read.local.usd_per_hour is not None:
         config = replace(config, local=LocalConfig(usd_per_hour=read.local.usd_per_hour))
-    return config
+    return replace(config, store=read.store)

@@ -73,6 +73,7 @@ class ConfigFile(Section):
 
     prices: PricesSection = Field(default_factory=PricesSection)
     local: LocalSection = Field(default_factory=LocalSection)
+    store: str | None = Field(default=None, description="Register that a team shares, as in s3://team/plan")
 
 
 def read_config_file(path: Path) -> ConfigFile:

@@ -28,6 +28,11 @@ class Places:
         """Directories of the local launcher."""
         return self.state / "local"
 
+    @property
+    def register(self) -> str:
+        """URI of the register of run ids and budgets where no team shares one."""
+        return (self.state / "register").as_uri()
+
     def bundle(self, run_id: str, attempt: int) -> Path:
         """What one attempt's worker runs: code and job document."""
         return self.state / "bundles" / run_id / str(attempt)

@@ -155,6 +155,7 @@ class RunTerms:
         env: Plain environment of the worker.
         secrets: Names of environment variables to pass on.
         monitor: Who watches it: only the commands that ask for it, or also a monitor that restarts it.
+        register_uri: Where its id was taken and its cap is held, None for runs older than registers.
     """
 
     name: str
@@ -172,6 +173,7 @@ class RunTerms:
     env: dict[str, str] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
     monitor: MonitorHome = "local"
+    register_uri: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

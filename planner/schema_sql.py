@@ -221,4 +221,5 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE firings ADD COLUMN period_at TEXT",
         "ALTER TABLE schedules ADD COLUMN late_s REAL NOT NULL DEFAULT 21600",
     ),
+    ("ALTER TABLE runs ADD COLUMN register_uri TEXT",),
 )

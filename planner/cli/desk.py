@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
 
 from planner.monitor import tend
 from planner.places import Places
@@ -14,10 +18,14 @@ from planner.runs import Run, utc_text
 from planner.store import Store
 from providers.launcher import Launcher
 from providers.local import LocalLauncher
+from providers.object_store import ObjectStore
+from providers.stores import open_store
 
 if TYPE_CHECKING:
     from planner.cli.context import App
     from planner.launch import Desk
+
+AnyCallable = TypeVar("AnyCallable", bound=Callable[..., Any])
 
 
 @contextmanager
@@ -43,6 +51,29 @@ def open_ledger(app: App) -> Iterator[Store]:
     """The ledger alone."""
     with Store(Places(app.directories.state).ledger) as store:
         yield store
+
+
+def store_option(function: AnyCallable) -> AnyCallable:
+    """`--store URI`: the register that a team shares."""
+    return click.option(
+        "--store",
+        "store_uri",
+        envvar="PLAN_STORE",
+        metavar="URI",
+        help="Register shared by a team: run ids and budgets (also $PLAN_STORE, config `store`).",
+    )(function)
+
+
+def open_register(app: App, uri: str | None) -> tuple[ObjectStore, str]:
+    """The register of run ids and budgets, and its URI; without a shared one, a directory of this machine."""
+    chosen = uri or app.config.store or Places(app.directories.state).register
+    return open_store(chosen), chosen
+
+
+def register_token(app: App) -> str:
+    """Tells this ledger from everybody else's."""
+    place = f"{socket.gethostname()}:{app.directories.state.absolute()}"
+    return hashlib.sha256(place.encode()).hexdigest()[:32]
 
 
 def launcher(app: App, infra: str) -> Launcher:

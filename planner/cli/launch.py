@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from planner.cli.context import App, pass_app
-from planner.cli.desk import open_desk
+from planner.cli.desk import open_desk, open_register, register_token, store_option
 from planner.cli.output import confirm, echo_err, emit_json, output_option
 from planner.cli.run_text import state_text
 from planner.cli.waiting import raise_for, wait_for_end
@@ -68,6 +68,7 @@ Examples:
     help="How much dearer than in its plan the machine may be now.",
 )
 @click.option("--reservation", metavar="ID", help="Run in this reserved capacity, and end before it does.")
+@store_option
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--wait", is_flag=True, help="Wait until the run is over.")
 @click.option("--dry-run", is_flag=True, help="Check everything and show it, start nothing.")
@@ -85,6 +86,7 @@ def command(
     monitor: MonitorHome,
     price_tolerance: str,
     reservation: str | None,
+    store_uri: str | None,
     yes: bool,
     wait: bool,
     dry_run: bool,
@@ -111,7 +113,7 @@ def command(
             where = "on this machine" if infra == "local" else "on rented machines"
             _check_monitor(desk, order)
             confirm(f"Launch {name} {where}?", yes=yes)
-        run, created = _launch(desk, order)
+        run, created = _launch(desk, order, _registered(app, desk, order, store_uri))
     if wait:
         run = wait_for_end(app, run.run_id)
     _answer(app, run, created, output)
@@ -257,11 +259,38 @@ def _check(app: App, desk: Desk, order: Order, *, show: bool, write: bool) -> li
     return blockers(order, desk.places, app.surroundings(), write=write)
 
 
-def _launch(desk: Desk, order: Order) -> tuple[Run, bool]:
+def _registered(app: App, desk: Desk, order: Order, store_uri: str | None) -> str:
+    """URI of the register, once the run has its id and its cap there.
+
+    Raises:
+        UsageError: Somebody else has the id.
+        OverBudgetError: The project's budget does not allow it.
+    """
+    from planner.register import enter, settle
+
+    register, uri = open_register(app, store_uri)
+    spec = order.plan.spec
+    settle(register, [run for run in desk.store.all_runs() if run.terms.register_uri == uri], spec.project)
+    known = desk.store.get(order.run_id)
+    if known is None or not known.final:
+        cap = 0 if order.micro_usd_per_hour == 0 else order.cap_micro_usd
+        enter(
+            register,
+            order.run_id,
+            spec.project,
+            spec.owner,
+            token=register_token(app),
+            cap_micro_usd=cap,
+            at=desk.now(),
+        )
+    return uri
+
+
+def _launch(desk: Desk, order: Order, register_uri: str) -> tuple[Run, bool]:
     from planner.launch import launch
     from planner.proposal import run_terms
 
-    terms = run_terms(order, desk.places, _zone_names(order))
+    terms = replace(run_terms(order, desk.places, _zone_names(order)), register_uri=register_uri)
     return launch(desk, order.run_id, terms, order.micro_usd_per_hour)
 
 

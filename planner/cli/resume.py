@@ -38,6 +38,7 @@ def command(
         raise UsageError(str(error)) from None
     with open_desk_of(app, run) as (desk, found):
         confirm(f"Resume {found.run_id} {_where(found)} {_from(found)}?", yes=yes)
+        _hold(found, cap_micro)
         found = resume(desk, found, cap_micro_usd=cap_micro, max_duration_s=limit_s)
     if wait:
         found = wait_for_end(app, found.run_id)
@@ -48,6 +49,22 @@ def command(
         echo_err(f"`plan status {found.run_id}` and `plan logs -f {found.run_id}` show how it goes")
     if wait:
         raise_for(found)
+
+
+def _hold(run: Run, cap_micro: int | None) -> None:
+    """Hold the cap of the project's budget again: the run gave back what it had not spent when it ended.
+
+    Raises:
+        OverBudgetError: The budget does not allow it.
+    """
+    terms = run.terms
+    if terms.register_uri is None or run.current.micro_usd_per_hour == 0:
+        return
+    from planner.register import hold
+    from providers.stores import open_store
+
+    cap = terms.cap_micro_usd if cap_micro is None else cap_micro
+    hold(open_store(terms.register_uri), run.run_id, terms.project, terms.owner, cap, run.created_at[:7])
 
 
 def _where(run: Run) -> str:

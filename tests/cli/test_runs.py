@@ -280,3 +280,26 @@ def test_costs_as_focus_and_against_a_bill(orders: Path, plan_home: Path, tmp_pa
     assert document["strangers"][0]["run"] == "gone"
     assert "names no run of this ledger" in plan("costs", "reconcile", str(bill), code=1).stdout
     assert "cannot read" in plan("costs", "reconcile", str(tmp_path / "none.csv"), code=2).stderr
+
+
+def test_a_project_s_budget_counts_everybody_s_runs(
+    orders: Path, plan_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = (tmp_path / "shared").as_uri()
+    for home in (plan_home, tmp_path / "colleague"):
+        home.mkdir(exist_ok=True)
+        (home / "config.yaml").write_text(f"local: {{usd_per_hour: 2}}\nstore: {store}\n")
+    plan("budget", "set", "default", "10usd", "--per", "total")
+    plan("launch", *LOCAL, "--yes", "--cap", "8")
+    monkeypatch.setenv("PLAN_HOME", str(tmp_path / "colleague"))
+    assert "was taken by" in plan("launch", *LOCAL, "--yes", "--cap", "1", code=2).stderr
+    other = (*LOCAL[:-1], "goat-2")
+    assert "has $2 left" in plan("launch", *other, "--yes", "--cap", "3", code=5).stderr
+    assert answer("runs")["runs"] == []
+    document = answer("budget", "show", "default", schema="budget")
+    assert (document["limit_usd"], document["taken_usd"]) == ("10", "8")
+    monkeypatch.setenv("PLAN_HOME", str(plan_home))
+    order_exit(orders, 0)
+    plan("wait", "goat-1")
+    assert float(answer("budget", "show", "default", schema="budget")["taken_usd"]) < 1
+    assert "spent or held" in plan("budget", "show").stdout

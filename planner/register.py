@@ -1,0 +1,215 @@
+"""The register of a team: whose run an id is, and what each project may spend, in an object store that all share.
+
+Two kinds of objects: `runs/<id>.json`, written once by whoever takes the id, and `projects/<name>.json`, moved by
+compare-and-swap, with the budget and what each run holds of it. A run holds its whole cap until it is over, so that
+two launches at the same moment cannot both take the last dollar.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+from urllib.parse import quote
+
+from planner.errors import OverBudgetError
+from planner.money import usd_text_of_micro
+from planner.runs import Run
+from providers.errors import CorruptDataError, StorageError, UsageError
+from providers.object_store import ObjectStore
+
+_ROUNDS = 20
+Per = Literal["month", "total"]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one run has of its project's budget.
+
+    Attributes:
+        month: YYYY-MM of its launch.
+        micro_usd: Its cap while it is under way, its cost once it is over; None is a run that nobody has capped.
+        over: It is over.
+    """
+
+    owner: str | None
+    month: str
+    micro_usd: int | None
+    over: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectBook:
+    """A project's budget and its runs, of everybody.
+
+    Attributes:
+        limit_micro_usd: None is no budget.
+        per: What the limit is for: each month (UTC, by launch), or all runs together.
+    """
+
+    project: str
+    limit_micro_usd: int | None = None
+    per: Per = "month"
+    runs: dict[str, Share] = field(default_factory=dict)
+
+    def counted(self, month: str) -> dict[str, Share]:
+        """The runs that the limit is for now."""
+        return {
+            run_id: share
+            for run_id, share in self.runs.items()
+            if self.per == "total" or share.month == month or not share.over
+        }
+
+    def taken_micro_usd(self, month: str, *, without: str = "") -> int | None:
+        """Spent or held by all of them but one; None if a run without a cap is under way."""
+        shares = [share.micro_usd for name, share in self.counted(month).items() if name != without]
+        return None if None in shares else sum(share for share in shares if share is not None)
+
+
+def read_book(store: ObjectStore, project: str) -> ProjectBook:
+    """The book of a project, an empty one if there is none.
+
+    Raises:
+        StorageError: The store cannot be read, or the book is damaged.
+    """
+    return _read(store, project)[0]
+
+
+def set_budget(store: ObjectStore, project: str, limit_micro_usd: int | None, per: Per) -> ProjectBook:
+    """Give a project a budget, or take it away with None."""
+    return _change(store, project, lambda book: replace(book, limit_micro_usd=limit_micro_usd, per=per))
+
+
+def refusal(book: ProjectBook, run_id: str, wanted_micro_usd: int | None, month: str) -> str | None:
+    """Why a run may not hold this much of its project's budget, None if it may."""
+    limit = book.limit_micro_usd
+    if limit is None or wanted_micro_usd == 0:
+        return None
+    what = f"the budget of project {book.project}, ${usd_text_of_micro(limit)} {_PER[book.per]},"
+    if wanted_micro_usd is None:
+        return f"{what} needs a run with a cap"
+    taken = book.taken_micro_usd(month, without=run_id)
+    if taken is None:
+        return f"{what} cannot be kept: a run without a cap is under way"
+    if taken + wanted_micro_usd <= limit:
+        return None
+    left = usd_text_of_micro(max(limit - taken, 0))
+    return f"{what} has ${left} left, and this run may cost ${usd_text_of_micro(wanted_micro_usd)}"
+
+
+_PER: dict[Per, str] = {"month": "a month", "total": "in all"}
+
+
+def enter(
+    store: ObjectStore,
+    run_id: str,
+    project: str,
+    owner: str | None,
+    *,
+    token: str,
+    cap_micro_usd: int | None,
+    at: str,
+) -> None:
+    """Take a run id and hold its cap of the project's budget; again by the same person changes nothing.
+
+    Args:
+        store: The register.
+        run_id: Wanted.
+        project: Its project.
+        owner: Who will be shown as having taken it.
+        token: Tells the person's ledger from everybody else's.
+        cap_micro_usd: What it may cost, None without a cap; 0 for a machine that costs nothing.
+        at: RFC 3339 UTC.
+
+    Raises:
+        UsageError: Somebody else has the id.
+        OverBudgetError: The project's budget does not allow it.
+    """
+    key = f"runs/{quote(run_id, safe='')}.json"
+    claim = {"run_id": run_id, "project": project, "owner": owner, "token": token, "at": at}
+    created = store.put_if_absent(key, json.dumps(claim).encode())
+    found = None if created else store.get(key)
+    if found is not None:
+        _refuse_other(json.loads(found[0]), token)
+    try:
+        hold(store, run_id, project, owner, cap_micro_usd, at[:7])
+    except OverBudgetError:
+        if created:
+            store.delete(key)
+        raise
+
+
+def hold(
+    store: ObjectStore, run_id: str, project: str, owner: str | None, cap_micro_usd: int | None, month: str
+) -> None:
+    """Hold a cap of the project's budget, in place of what the run held before.
+
+    Raises:
+        OverBudgetError: The budget does not allow it.
+    """
+
+    def held(book: ProjectBook) -> ProjectBook:
+        why = refusal(book, run_id, cap_micro_usd, month)
+        if why is not None:
+            hint = "lower the cap, wait until a run is over, or raise it: `plan budget set`"
+            raise OverBudgetError(why, hint=hint, code="project_budget")
+        before = book.runs.get(run_id)
+        share = Share(owner, month if before is None else before.month, cap_micro_usd)
+        return replace(book, runs=book.runs | {run_id: share})
+
+    _change(store, project, held)
+
+
+def settle(store: ObjectStore, runs: list[Run], project: str) -> None:
+    """Put what runs of this ledger have really cost in place of their caps, once they are over."""
+    over = {run.run_id: run.cost_micro_usd for run in runs if run.final and run.terms.project == project}
+
+    def settled(book: ProjectBook) -> ProjectBook:
+        shares = {
+            name: replace(share, micro_usd=share.micro_usd if over[name] is None else over[name], over=True)
+            for name, share in book.runs.items()
+            if name in over
+        }
+        return replace(book, runs=book.runs | shares)
+
+    if over:
+        _change(store, project, settled)
+
+
+def _refuse_other(claim: dict[str, Any], token: str) -> None:
+    if claim.get("token") != token:
+        who = claim.get("owner") or "somebody else"
+        raise UsageError(
+            f"run id {claim.get('run_id')} was taken by {who} at {claim.get('at')}",
+            hint="choose another --run-id, or leave it out",
+            code="run_taken",
+        )
+
+
+def _change(store: ObjectStore, project: str, change: Any) -> ProjectBook:
+    for _ in range(_ROUNDS):
+        book, tag = _read(store, project)
+        changed: ProjectBook = change(book)
+        if changed == book or store.compare_and_swap(_key(project), _written(changed), tag) is not None:
+            return changed
+    raise StorageError(f"the register is being written by too many at once: {store.uri}", code="busy")
+
+
+def _read(store: ObjectStore, project: str) -> tuple[ProjectBook, str | None]:
+    found = store.get(_key(project))
+    if found is None:
+        return ProjectBook(project), None
+    try:
+        raw = json.loads(found[0])
+        runs = {name: Share(**share) for name, share in raw["runs"].items()}
+        return ProjectBook(project, raw["limit_micro_usd"], raw["per"], runs), found[1]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptDataError(f"the register's book of {project}: {error}", path=store.uri) from error
+
+
+def _written(book: ProjectBook) -> bytes:
+    return json.dumps(asdict(book), sort_keys=True, indent=1).encode()
+
+
+def _key(project: str) -> str:
+    return f"projects/{quote(project, safe='')}.json"

@@ -1,0 +1,102 @@
+"""Run ids and budgets that a team shares: nobody takes an id twice, nobody takes the last dollar twice."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from planner.errors import OverBudgetError
+from planner.register import enter, hold, read_book, set_budget, settle
+from planner.runs import Run
+from providers.directory_store import DirectoryStore
+from providers.errors import CorruptDataError, UsageError
+from tests.planner.run_factories import attempt_of, run_of, terms_of
+
+USD = 1_000_000
+AT = "2026-11-22T12:00:00.000Z"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DirectoryStore:
+    return DirectoryStore(tmp_path / "register")
+
+
+def take(store: DirectoryStore, run_id: str, cap: int | None = USD, token: str = "ann", at: str = AT) -> None:
+    enter(store, run_id, "p", token, token=token, cap_micro_usd=cap, at=at)
+
+
+def ended(run_id: str, cost: int | None) -> Run:
+    attempt = attempt_of(started_at=AT, ended_at=AT, cost_micro_usd=cost)
+    return replace(run_of("succeeded", attempt), run_id=run_id, terms=terms_of(project="p"))
+
+
+def test_an_id_belongs_to_who_took_it_first(store: DirectoryStore) -> None:
+    take(store, "a")
+    take(store, "a")  # the same command again
+    with pytest.raises(UsageError, match="was taken by ann at 2026"):
+        take(store, "a", token="bob")
+
+
+def test_a_run_holds_its_cap_until_it_is_over(store: DirectoryStore) -> None:
+    set_budget(store, "p", 3 * USD, "month")
+    take(store, "a", 2 * USD)
+    with pytest.raises(OverBudgetError, match=r"has \$1 left, and this run may cost \$1.5") as refused:
+        take(store, "b", 1_500_000, token="bob")
+    assert refused.value.exit_code == 5
+    settle(store, [ended("a", 500_000), ended("another", 9)], "p")
+    take(store, "b", 1_500_000, token="carl")  # the id was given back when it was refused
+    assert read_book(store, "p").taken_micro_usd("2026-11") == 2 * USD
+    with pytest.raises(OverBudgetError):
+        hold(store, "a", "p", "ann", 2 * USD, "2026-11")  # its resume wants more than is left
+    hold(store, "a", "p", "ann", 1_500_000, "2026-11")
+
+
+def test_a_new_month_begins_anew_but_not_for_what_is_under_way(store: DirectoryStore) -> None:
+    set_budget(store, "p", 3 * USD, "month")
+    take(store, "old", 2 * USD)
+    take(store, "open", USD)
+    settle(store, [ended("old", 2 * USD)], "p")
+    assert read_book(store, "p").taken_micro_usd("2026-12") == USD
+    set_budget(store, "p", 3 * USD, "total")
+    assert read_book(store, "p").taken_micro_usd("2026-12") == 3 * USD
+
+
+def test_a_run_without_a_cap_makes_a_budget_worthless(store: DirectoryStore) -> None:
+    take(store, "uncapped", None)
+    set_budget(store, "p", 3 * USD, "month")
+    with pytest.raises(OverBudgetError, match="a run without a cap is under way"):
+        take(store, "a")
+    with pytest.raises(OverBudgetError, match="needs a run with a cap"):
+        take(store, "b", None)
+    take(store, "free", 0)
+    assert read_book(store, "p").taken_micro_usd("2026-11") is None
+
+
+def test_an_unknown_cost_counts_as_the_whole_cap(store: DirectoryStore) -> None:
+    take(store, "a", 2 * USD)
+    settle(store, [ended("a", None)], "p")
+    assert read_book(store, "p").taken_micro_usd("2026-11") == 2 * USD
+
+
+def test_of_many_at_once_only_as_many_as_fit_are_let_in(store: DirectoryStore) -> None:
+    set_budget(store, "p", 3 * USD, "total")
+
+    def attempt(number: int) -> bool:
+        try:
+            take(store, f"run-{number}", token=str(number))
+        except OverBudgetError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(attempt, range(8))) == 3
+    assert len(read_book(store, "p").runs) == 3
+
+
+def test_a_damaged_book_is_never_taken_for_an_empty_one(store: DirectoryStore) -> None:
+    store.put("projects/p.json", b"{}")
+    with pytest.raises(CorruptDataError):
+        take(store, "a")
