@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from planner.architecture import adapter_targets
+from planner.architecture import adapter_targets, parameter_counts
 from planner.setup import TrainingSetup
 from providers.errors import MissingExtraError, UsageError
 
 _BLOCK_BYTES = 512
 _TELL_EVERY = 1000
+_SIZE_TOLERANCE = 0.01
 _KEPT_WHOLE = ("lm_head", "score", "classifier", "gate")
 
 
@@ -67,7 +68,9 @@ def trace_step(
             raise MissingExtraError("trace", "tracing a step")
     import torch
 
-    model = _prepared(setup, _built(setup, config))
+    built = _built(setup, config)
+    _check_size(built, setup)
+    model = _prepared(setup, built)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = _optimizer(setup, trained)
     tracker = _Tracker(progress)
@@ -135,6 +138,18 @@ class _Tracker:
             return result
 
         return type("Tracking", (TorchDispatchMode,), {"__torch_dispatch__": dispatch})()
+
+
+def _check_size(model: Any, setup: TrainingSetup) -> None:
+    """Refuse a model that transformers read differently from what the estimate counted."""
+    counted = parameter_counts(setup.arch, setup.task, setup.labels).total
+    size = sum(parameter.numel() for parameter in model.parameters())
+    if abs(size - counted) > _SIZE_TOLERANCE * counted:
+        raise UsageError(
+            f"transformers builds {size:,} parameters of {setup.arch.id}, the estimate counts {counted:,}",
+            hint="give the model as a directory with its own config.json",
+            code="trace",
+        )
 
 
 def _built(setup: TrainingSetup, config: Mapping[str, Any]) -> Any:

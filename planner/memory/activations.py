@@ -83,6 +83,10 @@ def _attention(arch: ModelArchitecture, width: float, full: bool) -> float:
     return saved
 
 
+# Families whose GELU is written out in elementary operations; each keeps what it needs for itself.
+_UNFUSED_GELU = {"gpt2": 3, "gpt_neo": 3, "gptj": 3, "phi": 3, "bloom": 4}
+
+
 def _mlp(arch: ModelArchitecture, width: float, full: bool, fused: bool) -> tuple[float, float]:
     """Saved bytes, and temporaries of the backward pass."""
     inner = float(arch.intermediate)
@@ -95,6 +99,8 @@ def _mlp(arch: ModelArchitecture, width: float, full: bool, fused: bool) -> tupl
     kept = (3 if gated else 1) + (1 if full else 0)
     if fused and gated:
         kept = 2
+    elif not fused:
+        kept += _UNFUSED_GELU.get(arch.model_type, 0)
     return width * inner * kept + extra, width * inner * (3 if full else 2)
 
 
