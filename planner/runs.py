@@ -240,6 +240,11 @@ class Run:
         return self.state == "preempted" and self.current.ended_at is not None
 
     @property
+    def stuck(self) -> bool:
+        """At rest, and no monitor will start it again: a person must."""
+        return self.resting and self.terms.monitor == "local"
+
+    @property
     def final(self) -> bool:
         """Nothing changes any more unless somebody resumes it."""
         return self.state in FINAL

@@ -31,7 +31,7 @@ def wait_for_end(app: App, run_id: str, timeout_s: float | None = None) -> Run:
             echo_err(
                 f"{run.run_id}: {state_text(run.state)}{f': {run.state_reason}' if run.state_reason else ''}"
             )
-        if run.final or run.resting:
+        if run.final or run.stuck:
             return run
         if deadline is not None and time.monotonic() >= deadline:
             raise TuneplanError(f"run {run_id} is still {run.state}", code="timeout")

@@ -45,7 +45,7 @@ def _looks(app: App, run: str, every: float) -> Iterator[Run]:
         with open_ledger(app) as store:
             found, _ = refresh(app, store, store.find(run_id), ask=True)
         yield found
-        if found.final or found.resting:
+        if found.final or found.stuck:
             return
         time.sleep(max(every, _LEAST_S[found.terms.infra]))
 

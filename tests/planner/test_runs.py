@@ -22,7 +22,7 @@ from planner.runs import (
     utc_text,
 )
 from providers.errors import TuneplanError, UsageError
-from tests.planner.run_factories import attempt_of, run_of
+from tests.planner.run_factories import START, attempt_of, run_of, terms_of
 
 
 def test_the_table_knows_every_state_and_no_other() -> None:
@@ -105,3 +105,12 @@ def test_cost_of_a_run_is_the_sum_of_its_attempts_or_unknown() -> None:
     assert run_of("running", paid, more, never_started).cost_micro_usd == 12
     assert run_of("running", paid, unknown).cost_micro_usd is None
     assert run_of("queued", never_started).cost_micro_usd == 0
+
+
+def test_only_a_run_without_a_monitor_waits_for_a_person() -> None:
+    lost = attempt_of(started_at=START, ended_at=START, outcome="preempted")
+    alone = run_of("preempted", lost)
+    watched = run_of("preempted", lost, terms=terms_of(monitor="service"))
+    assert (alone.resting, alone.stuck) == (True, True)
+    assert (watched.resting, watched.stuck) == (True, False)
+    assert not run_of("running").resting
