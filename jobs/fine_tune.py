@@ -16,6 +16,7 @@ from jobs.checkpoint import Restored
 from jobs.committed import fetch_files
 from jobs.console import say
 from jobs.data import Examples, load_examples
+from jobs.disk import is_full_disk
 from jobs.evaluate import metric_of
 from jobs.manifest import is_known_file
 from jobs.model import load_model, load_tokenizer
@@ -149,6 +150,10 @@ def _train(attempt: Attempt, training: Training, restored: Restored | None, scor
     try:
         with attempt.stage("train"):
             step = _run_trainer(attempt, training.trainer, restored, scoring)
+    except Exception as error:
+        if pulse.is_saving and is_full_disk(error):
+            raise _no_room(attempt) from error
+        raise
     finally:
         attempt.clock.move("train", "save", pulse.save_seconds)
         if uploader:
@@ -159,6 +164,13 @@ def _train(attempt: Attempt, training: Training, restored: Restored | None, scor
         done = uploader is not None and uploader.committed_step == step
         raise Stopped(*pulse.stopped, committed=group.share(done))
     return step
+
+
+def _no_room(attempt: Attempt) -> StorageError:
+    step = attempt.progress.document.step
+    message = f"no checkpoint of step {step} can be saved: the disk of this machine is full"
+    hint = "free some disk space, or take a machine with a larger disk; committed checkpoints stand"
+    return StorageError(message, hint=hint, code="disk_full")
 
 
 def _run_trainer(attempt: Attempt, trainer: Any, restored: Restored | None, scoring: Scoring) -> int:

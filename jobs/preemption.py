@@ -1,4 +1,4 @@
-"""Why and when a worker stops before it is done: SIGTERM, the time limit, the cost cap, a newer attempt."""
+"""Why and when a worker stops before it is done: SIGTERM, a cloud's notice, the time limit, the cap."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import threading
 import time
 from typing import Literal
 
+from jobs.console import say
+from jobs.notices import Notice
 from jobs.spec import LimitsJob
 
 StopKind = Literal["preempted", "capped"]
@@ -28,6 +30,31 @@ class StopSignal:
         self.step_s = self.save_s = self.upload_s = 0.0
         """Longest of the last steps, longest local save and upload; all three are kept free before a limit."""
         self._carried_usd = 0.0
+        self._notice: tuple[str, float] | None = None
+        self._warned = threading.Event()
+
+    def take(self, notice: Notice) -> None:
+        """Heed what the cloud said; from any thread."""
+        say(
+            f"{notice.source}: "
+            + ("saving now" if notice.leave_s is None else f"{notice.leave_s:.0f} s left")
+        )
+        if notice.leave_s is None:
+            self._warned.set()
+        elif self._notice is None:
+            self._notice = (notice.source, time.monotonic() + notice.leave_s)
+
+    def take_warning(self) -> bool:
+        """Whether the machine may be taken away soon, so that a checkpoint is due; true once for each warning."""
+        warned = self._warned.is_set()
+        self._warned.clear()
+        return warned
+
+    def fits(self) -> bool:
+        """Whether a save and its upload, as long as the longest so far, end within the notice; unknown is tried."""
+        if self._notice is None:
+            return True
+        return time.monotonic() + self.save_s + self.upload_s <= self._notice[1]
 
     def listen(self) -> None:
         """From here on SIGTERM asks for a checkpoint and an orderly end; main thread only."""
@@ -61,6 +88,8 @@ class StopSignal:
 
     def reason(self) -> tuple[StopKind, str] | None:
         """Why to stop now, None to go on."""
+        if self._notice is not None:
+            return "preempted", self._notice[0]
         if self._signal.is_set():
             return "preempted", "told to stop by SIGTERM"
         limits = self._limits

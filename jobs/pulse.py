@@ -14,6 +14,7 @@ from typing import Any
 
 from jobs.console import duration, say
 from jobs.group import ALONE, Group
+from jobs.interval import hazard_now_per_s, interval_s
 from jobs.preemption import StopKind, StopSignal
 from jobs.progress import PeakMemory, ProgressWriter, SilentProgress, StepTimes
 from jobs.spec import CheckpointsJob
@@ -53,6 +54,7 @@ class Pulse:
         """Time runs from `begin`."""
         self.stopped: tuple[StopKind, str] | None = None
         self.save_seconds = 0.0
+        self._fits = True
         self._every = every
         self._stop = stop
         self._progress = progress
@@ -83,7 +85,7 @@ class Pulse:
         self._progress.update(step=step, step_time_s=step_quantiles(self._times), **self._counts())
         if self._uploader and self._uploader.fenced:
             raise self._uploader.fenced
-        save = self.stopped is not None or step >= max_steps or due
+        save = self._is_wanted(step, max_steps, due)
         self._save_started_s = now_s if save else None
         self._mark_s = time.monotonic()
         return save, self.stopped is not None
@@ -95,11 +97,17 @@ class Pulse:
             took_s = self._mark_s - self._save_started_s
             self.save_seconds += took_s
             self._stop.save_s = max(self._stop.save_s, took_s)
+            self._save_started_s = None
         self._collect_random_states(directory)
         if self._uploader:
             self._uploader.submit(directory, step)
         elif self._group.leads_machine:
             shutil.rmtree(directory, ignore_errors=True)  # another machine commits it
+
+    @property
+    def is_saving(self) -> bool:
+        """The trainer was told to save, and has not said that it did."""
+        return self._save_started_s is not None
 
     def resume_clock(self) -> None:
         """Leave out of the step times what happened since the last step (an evaluation, say)."""
@@ -125,11 +133,14 @@ class Pulse:
 
     def _agree(self, step: int, now_s: float) -> bool:
         """Whether to save, as the leader says; a reason to stop that one process has counts for all."""
-        mine = (self._stop.reason(), self._is_due(step, now_s), self._tokens.real, self._tokens.padded)
+        stop, tokens = self._stop, self._tokens
+        due = self._is_due(step, now_s)
+        mine = (stop.reason(), due, tokens.real, tokens.padded, stop.fits(), stop.take_warning())
         votes = self._group.gather(mine)
         self.stopped = next((reason for reason, *_ in votes if reason is not None), None)
         self._trained, self._padded = sum(vote[2] for vote in votes), sum(vote[3] for vote in votes)
-        return votes[0][1]
+        self._fits = all(vote[4] for vote in votes)
+        return votes[0][1] or any(vote[5] for vote in votes)
 
     def _collect_random_states(self, directory: Path) -> None:
         """Each process writes its own, perhaps on another machine; also makes sure that all have written."""
@@ -141,12 +152,26 @@ class Pulse:
             if self._group.leads and not path.exists():
                 path.write_bytes(body)
 
+    def _is_wanted(self, step: int, max_steps: int, due: bool) -> bool:
+        if self.stopped is not None and not self._fits:
+            say(f"no time for a checkpoint of step {step}: the last one committed stands")
+            return False
+        return self.stopped is not None or step >= max_steps or due
+
     def _is_due(self, step: int, now_s: float) -> bool:
         every = self._every
         if every.every_steps is not None and step % every.every_steps == 0:
             return True
-        every_s = every.every_s if every.every_s is not None or every.every_steps else _DEFAULT_EVERY_S
+        every_s = every.every_s if every.every_s is not None or every.every_steps else self._best_interval_s()
         return every_s is not None and now_s - self._saved_s >= every_s
+
+    def _best_interval_s(self) -> float:
+        """For what is known now of hazard, save and upload."""
+        prior_per_h = self._every.hazard_per_h
+        if prior_per_h is None:
+            return _DEFAULT_EVERY_S
+        hazard_per_s = hazard_now_per_s(prior_per_h, self._stop.elapsed_s() / 3600)
+        return interval_s(hazard_per_s, self._stop.save_s, self._stop.upload_s)
 
     def _counts(self) -> dict[str, Any]:
         return {

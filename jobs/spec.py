@@ -165,12 +165,18 @@ class EvaluateJob:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointsJob:
-    """Where training state is committed (the run's own prefix) and how often; `keep` older ones are kept."""
+    """Where training state is committed (the run's own prefix) and how often; `keep` older ones are kept.
+
+    Attributes:
+        hazard_per_h: The planner's prior of losing the machine, None if nobody takes it away. With it the worker
+            heeds the cloud's notices, and chooses the interval itself where neither `every` is set.
+    """
 
     uri: str
     every_steps: int | None = None
     every_s: float | None = None
     keep: int = 2
+    hazard_per_h: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +311,7 @@ def _rules(job: JobSpec) -> list[tuple[str, bool]]:
         "checkpoints.every_steps": every.every_steps,
         "checkpoints.every_s": every.every_s,
         "checkpoints.keep": every.keep,
+        "checkpoints.hazard_per_h": every.hazard_per_h,
     }
     return [
         *((f"{name}: must be more than 0", v is not None and v <= 0) for name, v in positive.items()),

@@ -26,6 +26,7 @@ from jobs.attempt import Attempt
 from jobs.console import say
 from jobs.fine_tune import fine_tune
 from jobs.group import Group
+from jobs.notices import NoticeWatch, metadata_servers
 from jobs.preemption import Stopped, StopSignal
 from jobs.spec import JobSpec
 from providers.errors import TuneplanError, UsageError
@@ -56,6 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
         job = JobSpec.load(options.job)
         stop = StopSignal(job.limits.priced_at(_place()), started_s)
         stop.listen()
+        if job.checkpoints.hazard_per_h is not None:
+            NoticeWatch(stop.take, metadata_servers())
         base = options.job.resolve().parent
         code = run(job, base, options.work or base / "work", stop)
         stop.ignore()

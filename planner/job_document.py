@@ -25,6 +25,9 @@ from planner.units import parse_every
 
 #: `checkpoints.every: auto` on a machine that nobody takes away: what a crash may cost, seconds.
 _LOCAL_EVERY_S = 60.0
+#: No spot machine is safe for longer than that on average; and what is assumed where the plan says nothing.
+_LEAST_HAZARD_PER_H = 0.01
+_UNKNOWN_HAZARD_PER_H = 0.1
 _KINDS = {"qlora": "lora", "qdora": "dora"}
 
 
@@ -54,7 +57,7 @@ def job_document(
             trust_remote_code=spec.model.trust_remote_code,
         ),
         data=_data(spec, base_dir),
-        checkpoints=_checkpoints(spec, checkpoint_uri),
+        checkpoints=_checkpoints(spec, candidate, checkpoint_uri),
         method=_method(spec),
         quantization=spec.effective_quantization(),  # type: ignore[arg-type]
         task=spec.task,
@@ -147,7 +150,18 @@ def _evaluate(spec: FineTuneSpec) -> EvaluateJob:
     )
 
 
-def _checkpoints(spec: FineTuneSpec, uri: str) -> CheckpointsJob:
+def _checkpoints(spec: FineTuneSpec, candidate: Candidate, uri: str) -> CheckpointsJob:
     every = parse_every(spec.checkpoints.every)
-    seconds = _LOCAL_EVERY_S if every.is_auto else every.seconds
-    return CheckpointsJob(uri=uri, every_steps=every.steps, every_s=seconds, keep=spec.checkpoints.keep)
+    hazard_per_h = hazard_of(candidate)
+    auto_s = _LOCAL_EVERY_S if hazard_per_h is None else None
+    seconds = auto_s if every.is_auto else every.seconds
+    return CheckpointsJob(uri, every.steps, seconds, spec.checkpoints.keep, hazard_per_h)
+
+
+def hazard_of(candidate: Candidate) -> float | None:
+    """Expected losses an hour of a machine on spot, the worker's prior; None where nothing is taken away."""
+    if candidate.offer.market != "spot":
+        return None
+    losses = candidate.risk.interruptions if candidate.risk is not None else 0.0
+    hours = candidate.wall_clock_h.p50
+    return max(losses / hours, _LEAST_HAZARD_PER_H) if hours > 0 and losses > 0 else _UNKNOWN_HAZARD_PER_H

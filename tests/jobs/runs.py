@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from jobs.committed import fetch_files, read_head, read_manifest
 from jobs.manifest import Head
@@ -167,6 +168,32 @@ def train_as_rank(arguments: list[str]) -> int:
     told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
     os.environ.update(told, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     return main([job])
+
+
+def train_on_a_rented_machine(arguments: list[str]) -> int:
+    """Train where the metadata server is the one named beside the job, and asked all the time."""
+    from jobs import notices
+
+    os.environ["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = Path(arguments[0]).with_name("metadata").read_text()
+    os.environ.pop("AWS_EC2_METADATA_DISABLED", None)
+    notices.POLL_S = 0.01
+    return main(arguments)
+
+
+def train_on_a_small_disk(arguments: list[str]) -> int:
+    """Train where the disk has room for what is restored, but for no optimizer once training began."""
+    import resource
+
+    from jobs import fine_tune
+
+    train = fine_tune._run_trainer
+
+    def on_a_small_disk(*words: Any) -> int:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, 8_000))
+        return train(*words)
+
+    fine_tune._run_trainer = on_a_small_disk
+    return main(arguments)
 
 
 def renamed(runs: Runs, job: JobSpec, name: str) -> JobSpec:

@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from jobs.codec import encode
 from jobs.manifest import BLOBS, HEAD_KEY, sha256_of
 from jobs.spec import JobSpec
+from tests.jobs.metadata_server import SPOT, metadata_server
 from tests.jobs.runs import Runs, renamed
 from tests.jobs.zygote import Zygote
 
@@ -127,6 +129,44 @@ def test_sigterm_commits_the_step_it_is_at(runs: Runs, undisturbed: dict[str, st
     final = runs.complete(job)
     assert final.resumed_from_step == progress.step
     assert final.lost_steps == 0
+    assert runs.weights("run") == undisturbed["lora"]
+
+
+@pytest.mark.parametrize(("left_s", "code"), [(120, 75), (-1, 76)])
+def test_a_spot_notice(runs: Runs, undisturbed: dict[str, str], left_s: int, code: int) -> None:
+    """With time for a checkpoint there is one; without, the run ends at once and says so by its exit code."""
+    plain = runs.sft("run")
+    job = replace(plain, checkpoints=replace(plain.checkpoints, every_steps=1000, hazard_per_h=0.5))
+    with metadata_server("aws") as cloud:
+        (runs.root / "run" / "metadata").write_text(cloud.endpoint)
+        pid = runs.start(job, "tests.jobs.runs:train_on_a_rented_machine")
+        while "training from step 0" not in runs.log("run"):
+            time.sleep(0.001)
+        at = datetime.now(UTC) + timedelta(seconds=left_s)
+        cloud.says[SPOT] = json.dumps({"action": "terminate", "time": f"{at:%Y-%m-%dT%H:%M:%SZ}"})
+        assert runs.zygote.wait(pid) == code, runs.log("run")
+    progress = runs.progress("run")
+    assert (progress.state, progress.exit_reason) == ("preempted", "AWS spot interruption")
+    assert runs.newest_step("run") == (progress.step if code == 75 else 0)
+    runs.complete(plain)
+    assert runs.weights("run") == undisturbed["lora"]
+
+
+def test_a_full_disk_ends_the_run_with_a_clear_error(runs: Runs, undisturbed: dict[str, str]) -> None:
+    job = runs.sft("run")
+    runs.interrupt(job, committed(runs, "run", 8))
+    reached = runs.newest_step("run")
+    pid = runs.start(job, "tests.jobs.runs:train_on_a_small_disk")
+    assert runs.zygote.wait(pid) == 1
+    last = runs.log("run").splitlines()[-2:]
+    assert last[0].startswith("error: no checkpoint of step ")
+    assert "can be saved: the disk of this machine is full" in last[0]
+    assert (
+        last[1]
+        == "hint: free some disk space, or take a machine with a larger disk; committed checkpoints stand"
+    )
+    assert runs.newest_step("run") == reached
+    runs.complete(job)
     assert runs.weights("run") == undisturbed["lora"]
 
 
