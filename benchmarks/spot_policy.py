@@ -4,21 +4,18 @@
     python benchmarks/spot_policy.py fit TRACES.json.gz
 
 `score` leaves one campaign out: the models that a job is replayed with have seen no trace of its campaign. With
-`--shipped` it uses the models in planner/data instead. `fit` writes those from all traces. A trace file is gzipped
-JSON {"traces": [{"id", "campaign", "cloud", "gpu", "nodes", "gap_seconds", "history_ticks", "od_price",
-"count_rle": [[machines up, ticks], ...], "spot_price_rle": [[price, ticks], ...] or null}]}.
+`--shipped` it uses the models in planner/data instead. `fit` writes those from all traces. `planner/deadline/traces.py`
+says what a trace file is.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +25,10 @@ from planner.deadline.baselines import RulePolicy
 from planner.deadline.models import SpotModels, shipped_models
 from planner.deadline.optimum import omniscient_cost_usd
 from planner.deadline.replay import DeadlineJob, Market, merged, replay
+from planner.deadline.traces import Trace, load_traces
 
 CELLS_H = [(48, 52), (48, 60), (48, 72), (48, 92), (8, 9), (8, 10), (8, 12), (8, 16)]
 OVERHEADS_H = (0.05, 0.2, 0.5)
-#: Share of the on-demand price where a trace has none.
-TYPICAL_SPOT = 0.318
 AGE_EDGES_H = np.array([0, 1 / 6, 1 / 3, 2 / 3, 1, 2, 4, 8, 24])
 MODELS, WINDOW_H = 6, 24
 OUT = Path(__file__).parent.parent / "planner" / "data" / "spot_models.json"
@@ -40,39 +36,8 @@ OUT = Path(__file__).parent.parent / "planner" / "data" / "spot_models.json"
 UNIT_S = {600: 60, 300: 60, 288: 36, 195: 39, 306: 34}
 
 
-@dataclass
-class Trace:
-    campaign: str
-    gpu: str
-    nodes: int
-    tick_s: int
-    history_ticks: int
-    up: np.ndarray
-    price: np.ndarray
-
-
 def load(path: Path) -> list[Trace]:
-    records = json.loads(gzip.decompress(path.read_bytes()))["traces"]
-    return [_trace(r) for r in records if "intel" not in r["gpu"] and "c3" not in r["gpu"]]
-
-
-def _trace(record: dict) -> Trace:
-    need = 1 if record["cloud"] == "gcp" else record["nodes"]
-    up = _expanded(record["count_rle"]) >= need
-    rle = record["spot_price_rle"]
-    price = _expanded(rle) / record["od_price"] if rle else np.full(len(up), TYPICAL_SPOT)
-    tick_s, history = record["gap_seconds"], record["history_ticks"]
-    if tick_s <= 34:  # half-minute records: blocks of 9 ticks, up only if up throughout
-        count = len(up) // 9
-        up, price = up[: count * 9].reshape(count, 9).all(1), price[: count * 9].reshape(count, 9).mean(1)
-        tick_s, history = tick_s * 9, history // 9
-    if not rle:
-        price = np.full(len(up), TYPICAL_SPOT)
-    return Trace(record["campaign"], record["gpu"], record["nodes"], round(tick_s), history, up, price)
-
-
-def _expanded(runs: list) -> np.ndarray:
-    return np.concatenate([np.full(count, value, float) for value, count in runs])
+    return [trace for trace in load_traces(path) if "intel" not in trace.gpu and "c3" not in trace.gpu]
 
 
 # ------------------------------------------------------------------ fit

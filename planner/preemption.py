@@ -24,8 +24,8 @@ _WORK_H = [0.0, *(0.1 * 1.4**i for i in range(26))]
 _SPELL_H = [0.0, *(0.06 * 1.42**i for i in range(26))]
 #: Models of less weight than this are left out.
 _LEAST_WEIGHT = 0.02
-#: Points at which a distribution is evaluated.
-_POINTS = 40
+#: Share of the places whose losses are off the mixture's by the factor of doubt, on each side.
+_DOUBTED = 0.3
 
 #: Sums of a grid point: losses, then wasted billed hours and its square, then wasted and waited hours and its square.
 _Sums = list[float]
@@ -58,9 +58,11 @@ class Waste:
 
     Attributes:
         branches: The mixture behind it.
+        doubt: Factor that the place's own losses may be off the mixture's by, either way; widens the quantiles only.
     """
 
     branches: tuple[Branch, ...]
+    doubt: float = 1.0
 
     @property
     def losses(self) -> float:
@@ -80,12 +82,12 @@ class Waste:
     @property
     def billed_h(self) -> Quantiles:
         """Billed hours without lasting progress."""
-        return _quantiles([(b.weight, b.none, 0.0, *b.wasted) for b in self.branches])
+        return _quantiles([(b.weight, b.none, 0.0, *b.wasted) for b in self.branches], self.doubt)
 
     @property
     def delay_h(self) -> Quantiles:
         """Hours that the result comes later, waits included."""
-        return _quantiles([(b.weight, b.none, b.offset_h, *b.delayed) for b in self.branches])
+        return _quantiles([(b.weight, b.none, b.offset_h, *b.delayed) for b in self.branches], self.doubt)
 
 
 class Preemptions:
@@ -97,6 +99,7 @@ class Preemptions:
         restart_h: float,
         rework_h: float,
         start: Literal["up", "any"] = "up",
+        doubt: float = 1.0,
     ) -> None:
         """Prepare; the grid is solved as far as it is asked for.
 
@@ -105,8 +108,9 @@ class Preemptions:
             restart_h: Billed hours of a start.
             rework_h: Progress that a loss takes back on average.
             start: The job begins when a machine can be had, or at any time.
+            doubt: As of `Waste`.
         """
-        self._restart_h = restart_h
+        self._doubt = doubt
         chances = [m.weight * (m.up_share if start == "up" else 1.0) for m in hazards.models]
         known = [c / sum(chances) for c in chances]
         kept = [(c, m) for c, m in zip(known, hazards.models, strict=True) if c >= _LEAST_WEIGHT]
@@ -117,9 +121,8 @@ class Preemptions:
 
     def waste(self, work_h: float) -> Waste:
         """Waste of a job with this work left when it starts; its first start is not counted as waste."""
-        return Waste(
-            tuple(branch for c, solved, late in self._solved for branch in solved.branches(c, work_h, late))
-        )
+        ways = [solved.branches(chance, work_h, late) for chance, solved, late in self._solved]
+        return Waste(tuple(branch for way in ways for branch in way), self._doubt)
 
 
 class _Solved:
@@ -246,13 +249,18 @@ def _read(grid: Callable[[int], _Sums], work_h: float) -> _Sums:
     return [(1 - share) * a + share * b for a, b in zip(grid(low), grid(low + 1), strict=True)]
 
 
-def _quantiles(parts: Sequence[tuple[float, float, float, float, float]]) -> Quantiles:
+def _quantiles(parts: Sequence[tuple[float, float, float, float, float]], doubt: float) -> Quantiles:
     """Quantiles of a mixture of (weight, chance of the offset alone, offset, mean and variance beyond the offset)."""
+    factors = (
+        ((1.0, 1.0),) if doubt == 1 else ((1 / doubt, _DOUBTED), (1.0, 1 - 2 * _DOUBTED), (doubt, _DOUBTED))
+    )
     shapes = []
-    for weight, none, offset, mean, variance in parts:
-        sigma2 = math.log(1 + variance / mean**2) if mean > 0 else 1e-6
-        mu = math.log(mean) - sigma2 / 2 if mean > 0 else -30.0
-        shapes.append((weight * none, weight * (1 - none) / 2, offset, mu, 1 / math.sqrt(2 * sigma2)))
+    for factor, chance in factors:
+        for weight, none, offset, mean, variance in parts:
+            sigma2 = math.log(1 + variance / mean**2) if mean > 0 else 1e-6
+            mu = math.log(mean * factor) - sigma2 / 2 if mean > 0 else -30.0
+            sure, slope = none**factor, 1 / math.sqrt(2 * sigma2)
+            shapes.append((weight * chance * sure, weight * chance * (1 - sure) / 2, offset, mu, slope))
 
     def below(value: float) -> float:
         total = 0.0

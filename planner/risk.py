@@ -15,6 +15,8 @@ from planner.quantiles import Quantiles
 
 #: Spell age at which the checkpoint interval is chosen, at most: later it matters less.
 _TYPICAL_AGE_H = 4.0
+#: Factor that a place's losses may be off by, beyond the kinds of zones: makes the p90 hold on campaigns left out.
+PLACE_DOUBT = 4.0
 _LONGEST_INTERVAL_S = 1800.0
 _NONE = Quantiles(0.0, 0.0, 0.0)
 
@@ -117,7 +119,7 @@ def probability_by(finish_h: Quantiles, deadline_h: float) -> float:
 
 @lru_cache(maxsize=256)
 def _solved(hazards: SpotHazards, restart_h: float, rework_h: float) -> Preemptions:
-    return Preemptions(hazards, restart_h, rework_h)
+    return Preemptions(hazards, restart_h, rework_h, doubt=PLACE_DOUBT)
 
 
 def _rounded(hours: float, step: float) -> float:

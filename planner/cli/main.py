@@ -22,6 +22,7 @@ from providers.errors import UsageError
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("planner.cli.init", "Write a commented spec.yaml"),
     "estimate": ("planner.cli.estimate", "Memory, time and cost of a spec on every offer, ranked"),
+    "simulate": ("planner.cli.simulate", "Cost and finish of a spec, or of jobs on records, many times over"),
     "launch": ("planner.cli.launch", "Launch a plan or a spec"),
     "resume": ("planner.cli.resume", "Go on with a run from its last committed checkpoint"),
     "runs": ("planner.cli.runs", "List runs"),

@@ -18,7 +18,8 @@ from planner.deadline.problem import Problem
 
 Values = npt.NDArray[np.float32]
 _BIG = 1e9
-_BLOCK = 24
+#: Layers are kept in full up to this size, else every 24th.
+_MOST_BYTES, _BLOCK = 48_000_000, 24
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Layer:
 
 
 class ValueTable:
-    """Values for every number of steps left; keeps every 24th layer and recomputes the rest block by block."""
+    """Values for every number of steps left; a large one keeps every 24th layer and recomputes the rest by blocks."""
 
     def __init__(self, problem: Problem, models: SpotModels) -> None:
         """Solve the whole horizon, from its end."""
@@ -48,15 +49,18 @@ class ValueTable:
         self._solver = _Solver(problem, models)
         layer = self._solver.last()
         self._kept = [layer]
+        every = self._every = 1 if self._size() <= _MOST_BYTES else _BLOCK
         for n in range(1, problem.steps + 1):
             layer = self._solver.before(n, layer)
-            if n % _BLOCK == 0:
+            if n % every == 0:
                 self._kept.append(layer)
         self._first = 0
         self._block: list[Layer] = []
 
     def at(self, n: int) -> Layer:
         """Values with `n` steps left, 0 to `steps`."""
+        if self._every == 1:
+            return self._kept[n]
         first = self._first
         if not first <= n < first + len(self._block):
             first = self._first = min(n, self.problem.steps - 1) // _BLOCK * _BLOCK
@@ -66,6 +70,12 @@ class ValueTable:
                 layer = self._solver.before(m, layer)
                 self._block.append(layer)
         return self._block[n - first]
+
+    def _size(self) -> int:
+        """Bytes of all layers, from above."""
+        p, ages = self.problem, len(self.models.age_edges_h)
+        rows = len(self.models.weight) * ages * (4 + p.levels)
+        return 4 * rows * (p.slack_parts + 1) * (p.steps + 1)
 
 
 class _Solver:

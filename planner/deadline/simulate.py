@@ -1,0 +1,169 @@
+"""Policies over many jobs: on records, and on zones drawn from hazards (Monte Carlo)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from planner.deadline.baselines import Rule, RulePolicy
+from planner.deadline.models import FloatArray
+from planner.deadline.optimum import omniscient_cost_usd
+from planner.deadline.policy import DeadlinePolicy
+from planner.deadline.replay import DeadlineJob, Market, Outcome, Policy, merged, replay
+from planner.deadline.traces import TracedJob
+from planner.hazards import Spell, SpotHazards
+
+PolicyName = Literal["ours", "uniform_progress", "greedy", "spot_else_on_demand", "on_demand", "omniscient"]
+POLICIES: tuple[PolicyName, ...] = get_args(PolicyName)
+#: Ticks of a drawn market are this long for short jobs; a job is given at most this many up to its deadline.
+_TICK_S, _MOST_TICKS = 600, 150
+
+
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """One job under one policy.
+
+    Attributes:
+        cost_usd: What it costs.
+        outcome: How it went; None of the optimum, of which only the cost is known.
+    """
+
+    cost_usd: float
+    outcome: Outcome | None
+
+
+def simulate(traced: TracedJob, policy: PolicyName) -> Simulated:
+    """One job of a record under a policy.
+
+    On several regions the rules see them as one and move free of charge; ours and the optimum pay for each move.
+    """
+    if policy == "omniscient":
+        return Simulated(omniscient_cost_usd(traced.job, traced.market), None)
+    if policy == "ours":
+        outcome = replay(traced.job, traced.market, policy_of(traced.job, traced.market, traced.history))
+    else:
+        market = merged(traced.market) if traced.market.up.shape[1] > 1 else traced.market
+        outcome = replay(traced.job, market, RulePolicy(policy, traced.job, market.tick_s))
+    return Simulated(outcome.cost_usd, outcome)
+
+
+def policy_of(
+    job: DeadlineJob, market: Market, history: Sequence[npt.NDArray[np.int_]] | None = None
+) -> DeadlinePolicy:
+    """Our policy for a job on a market; of the market it is told tick and on-demand prices."""
+    return DeadlinePolicy(
+        job.work_s / 3600,
+        job.deadline_s / 3600,
+        job.overhead_s / 3600,
+        market.tick_s / 3600,
+        market.on_demand_usd_per_h.tolist(),
+        history=history,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnJobs:
+    """A job to be simulated on drawn zones.
+
+    Attributes:
+        work_h: Its work, one value for each simulated job in turn.
+        restart_h: Billed hours of a start, rework of half a checkpoint interval included.
+        deadline_h: Hours to the deadline; None if there is none.
+        spot_usd_per_h: Price of all its machines.
+        on_demand_usd_per_h: The same on demand; None where it cannot be had.
+    """
+
+    work_h: tuple[float, ...]
+    restart_h: float
+    deadline_h: float | None
+    spot_usd_per_h: float
+    on_demand_usd_per_h: float | None
+
+
+def monte_carlo(
+    drawn: DrawnJobs, hazards: SpotHazards, jobs: int, seed: int
+) -> dict[str, tuple[FloatArray, FloatArray]]:
+    """Cost in USD and finish in hours of each simulated job, by way of running it.
+
+    "spot" waits for spot, whatever the deadline; "on_demand" never leaves on-demand; "ours" keeps the deadline and is
+    there if the spec has one that on-demand can keep. All see the same zones, and start when the zone has capacity.
+    """
+    tick_s = _tick_s(drawn)
+    found: dict[str, list[Outcome]] = {}
+    for index in range(jobs):
+        work_h = drawn.work_h[index % len(drawn.work_h)]
+        for name, job, horizon_s in _ways(drawn, work_h, tick_s):
+            zone = np.random.default_rng((seed, index))
+            up = drawn_zone(hazards, horizon_s // tick_s, tick_s / 3600, zone)[:, None]
+            on_demand = drawn.on_demand_usd_per_h or math.inf
+            prices = np.full(up.shape, drawn.spot_usd_per_h)
+            market = Market(tick_s, up, prices, np.array([on_demand]))
+            policy = policy_of(job, market) if name == "ours" else _rule(name, job, tick_s)
+            found.setdefault(name, []).append(replay(job, market, policy))
+    return {
+        name: (
+            np.array([outcome.cost_usd for outcome in outcomes]),
+            np.array([outcome.finish_s / 3600 if not outcome.late else math.inf for outcome in outcomes]),
+        )
+        for name, outcomes in found.items()
+    }
+
+
+def _ways(drawn: DrawnJobs, work_h: float, tick_s: int) -> Iterator[tuple[str, DeadlineJob, int]]:
+    """Names, jobs and the time that has to be drawn for them."""
+    work_s, start_s = max(round(work_h * 3600), 1), round(drawn.restart_h * 3600)
+    long_s = (work_s + start_s) * 20 + 14 * 86400
+    yield "spot", DeadlineJob(work_s, start_s, long_s), long_s
+    if drawn.on_demand_usd_per_h is None:
+        return
+    enough_s = (math.ceil((work_s + start_s) / tick_s) + 1) * tick_s
+    yield "on_demand", DeadlineJob(work_s, start_s, enough_s), enough_s
+    if drawn.deadline_h is not None:
+        deadline_s = round(drawn.deadline_h * 3600)
+        if deadline_s // tick_s >= math.ceil((work_s + start_s) / tick_s):
+            yield "ours", DeadlineJob(work_s, start_s, deadline_s), deadline_s
+
+
+def _rule(name: str, job: DeadlineJob, tick_s: int) -> Policy:
+    rule: Rule = "on_demand" if name == "on_demand" else "greedy"
+    return RulePolicy(rule, job, tick_s)
+
+
+def _tick_s(drawn: DrawnJobs) -> int:
+    """Ten minutes, or longer ticks for long deadlines, so that a thousand jobs stay quick."""
+    span_h = drawn.deadline_h or max(drawn.work_h)
+    return _TICK_S * max(1, math.ceil(span_h * 3600 / _TICK_S / _MOST_TICKS))
+
+
+def drawn_zone(
+    hazards: SpotHazards, ticks: int, tick_h: float, rng: np.random.Generator
+) -> npt.NDArray[np.bool_]:
+    """Capacity of one zone by tick, from a moment when it has some; its kind drawn from the mixture."""
+    chances = np.array([model.weight * model.up_share for model in hazards.models])
+    model = hazards.models[rng.choice(len(chances), p=chances / chances.sum())]
+    many = _lengths(model.up, 512, rng)
+    up_h = rng.choice(many, p=many / many.sum()) * rng.random()
+    states, state = np.zeros(ticks, bool), True
+    at_h, until_h = 0.0, float(up_h)
+    while at_h < ticks * tick_h:
+        first, last = (min(round(h / tick_h), ticks) for h in (at_h, until_h))
+        states[first:last] = state
+        state = not state
+        at_h, until_h = until_h, until_h + float(_lengths(model.up if state else model.down, 1, rng)[0])
+    states[0] = True
+    return states
+
+
+def _lengths(spell: Spell, count: int, rng: np.random.Generator) -> FloatArray:
+    """Spells drawn from their hazards: where the integrated hazard reaches an exponential draw."""
+    edges, rates = np.array(spell.edges_h), np.array(spell.ends_per_h)
+    reached = np.concatenate([[0.0], np.cumsum(np.diff(edges) * rates[:-1])])
+    drawn = rng.exponential(size=count)
+    bucket = np.searchsorted(reached, drawn, side="right") - 1
+    lengths: FloatArray = edges[bucket] + (drawn - reached[bucket]) / rates[bucket]
+    return lengths

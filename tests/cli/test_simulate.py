@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from click.testing import Result
+
+from tests.planner.test_simulate import _JOBS, _files
+
+RunPlan = Callable[..., Result]
+
+LLAMA = Path(__file__).parents[2] / "examples" / "llama-3.1-8b-lora.yaml"
+
+
+def test_a_spec_is_simulated_and_drawn(run_plan: RunPlan, tmp_path: Path) -> None:
+    picture = tmp_path / "risk.svg"
+    words = ("simulate", LLAMA, "--jobs", "20", "--gpu", "H100", "--count", "1")
+    result = run_plan(*words, "-o", "json", "--plot", picture)
+    assert result.exit_code == 0, result.stderr
+    answer = json.loads(result.stdout)
+    ways = {way["way"]: way for way in answer["ways"]}
+    assert set(ways) == {"ours", "spot", "on_demand"}
+    assert ways["ours"]["p_finish_by_deadline"] == 1
+    assert picture.read_text().count("<svg") == 1
+
+
+def test_jobs_on_records_give_a_table_of_results(run_plan: RunPlan, tmp_path: Path) -> None:
+    data, jobs = _files(tmp_path, _JOBS)
+    out = tmp_path / "results.csv"
+    result = run_plan("simulate", "--traces", data, "--jobs", jobs, "--policy", "greedy", "--out", out)
+    assert result.exit_code == 0, result.stderr
+    rows = out.read_text().splitlines()
+    assert rows[0] == "job_id,policy,cost_usd,finish_h,late,launches,spot_h,on_demand_h"
+    assert [row.split(",")[:2] for row in rows[1:]] == [[name, "greedy"] for name in "abc"]
+    assert all(row.split(",")[4] == "0" for row in rows[1:])
+
+
+def test_half_a_request_is_a_usage_error(run_plan: RunPlan, tmp_path: Path) -> None:
+    assert run_plan("simulate").exit_code == 2
+    assert run_plan("simulate", "--traces", tmp_path / "x", "--jobs", "j.csv").exit_code == 2
+    assert run_plan("simulate", LLAMA, "--jobs", "many").exit_code == 2
+
+
+def test_the_table_is_for_a_person(run_plan: RunPlan) -> None:
+    result = run_plan("simulate", LLAMA, "--jobs", "20", "--gpu", "H100", "--count", "8")
+    assert "deadline policy" in result.stdout and "in time" in result.stdout
