@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from planner.price_age import DEFAULT_MAX_AGE_S
 from planner.price_overrides import PriceOverride
+
+if TYPE_CHECKING:
+    from providers.reservation_inhouse import Pool
 
 APP_NAME = "tuneplan"
 DEFAULT_PRICES_URL = "https://raw.githubusercontent.com/skypilot-org/skypilot-catalog/master/catalogs/v8"
@@ -78,6 +82,7 @@ class Config:
     prices: PricesConfig = PricesConfig()
     local: LocalConfig = LocalConfig()
     store: str | None = None
+    pools: tuple[Pool, ...] = ()
 
 
 def load_config(path: Path) -> Config:
@@ -99,6 +104,7 @@ def load_config(path: Path) -> Config:
         config = replace(config, prices=replace(config.prices, url=prices.url))
     overrides = tuple(entry.override() for entry in prices.overrides)
     config = replace(config, prices=replace(config.prices, overrides=overrides))
+    config = replace(config, pools=tuple(section.pool() for section in read.inhouse))
     if read.local.usd_per_hour is not None:
         config = replace(config, local=LocalConfig(usd_per_hour=read.local.usd_per_hour))
     return replace(config, store=read.store)

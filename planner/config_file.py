@@ -8,10 +8,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from planner.price_overrides import PriceOverride
-from planner.spec_types import Seconds, Section
+from planner.spec_types import Seconds, Section, Usd
 from planner.units import parse_discount, parse_gpu_filter, parse_usd
 from planner.validation import validate
 from planner.yaml_source import read_yaml
+from providers.reservation_inhouse import Pool
+from providers.reservations import Machine
 
 
 def _price(value: Any) -> float:
@@ -68,12 +70,34 @@ class LocalSection(Section):
     )
 
 
+class PoolSection(Section):
+    """One kind of machine that the company owns; see `planner.reserve`."""
+
+    name: str
+    gpu: GpuName
+    gpus: int = Field(default=8, ge=1, description="In one machine")
+    gpu_memory_gib: float | None = Field(default=None, gt=0)
+    machines: int = Field(ge=1)
+    capex: Usd = Field(description="What one machine cost")
+    years: float = Field(default=4.0, gt=0, description="Over which that is written off")
+    watts: float = Field(gt=0, description="Of one machine under load, cooling included")
+    usd_per_kwh: float = Field(ge=0, description="Price of power")
+    utilisation: Share = Field(description="Share of the hours in which a machine is used, as in 70%")
+
+    def pool(self) -> Pool:
+        """As the adapter takes it."""
+        machine = Machine(f"{self.gpu}:{self.gpus}", self.gpu, self.gpus, self.gpu_memory_gib)
+        rest = (self.capex, self.years, self.watts, self.usd_per_kwh, self.utilisation)
+        return Pool(self.name, machine, self.machines, *rest)
+
+
 class ConfigFile(Section):
     """Everything that `config.yaml` may hold."""
 
     prices: PricesSection = Field(default_factory=PricesSection)
     local: LocalSection = Field(default_factory=LocalSection)
     store: str | None = Field(default=None, description="Register that a team shares, as in s3://team/plan")
+    inhouse: tuple[PoolSection, ...] = Field(default=(), description="The company's own machines")
 
 
 def read_config_file(path: Path) -> ConfigFile:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from hashlib import sha256
 from typing import Any, Literal, Protocol
@@ -27,6 +28,20 @@ HoldingState = Literal["pending", "scheduled", "active", "ended", "failed", "can
 def utc_now() -> datetime:
     """The clock that adapters go by unless a test gives another."""
     return datetime.now(UTC)
+
+
+def this_hour(moment: datetime) -> datetime:
+    """The full hour a moment lies in: what starts at once is offered from it, so that it keeps its id for a while."""
+    return moment.replace(minute=0, second=0, microsecond=0)
+
+
+def whole_hours(hours: float) -> timedelta:
+    """So many hours, rounded up to a full one.
+
+    >>> whole_hours(2.1)
+    datetime.timedelta(seconds=10800)
+    """
+    return timedelta(hours=math.ceil(hours))
 
 
 class PurchaseRefusedError(LaunchError):

@@ -11,7 +11,15 @@ import click
 
 from planner.cli.context import App, pass_app
 from planner.cli.output import confirm, echo_err, emit_json, output_option
-from planner.cli.reserve_desk import asked, job_of, open_book, parsed, reservation_ids, window_options
+from planner.cli.reserve_desk import (
+    asked,
+    job_of,
+    open_book,
+    parsed,
+    reservation_ids,
+    surroundings,
+    window_options,
+)
 from planner.errors import NothingFitsError, OverBudgetError, PolicyError
 from planner.places import Places
 from planner.units import parse_deadline, parse_usd
@@ -260,7 +268,8 @@ def _buyer(app: App, book: ReservationBook) -> Buyer:
     from planner.reserve.apis import open_api
     from planner.reserve.purchase import Buyer
 
-    return Buyer(book, lambda name: open_api(name, app.config, app.now), app.now, echo_err, _LOOKS)
+    around = surroundings(app)
+    return Buyer(book, lambda name: open_api(name, around), app.now, echo_err, _LOOKS)
 
 
 def _bring_forward(app: App, book: ReservationBook, reservation: Reservation) -> Reservation:

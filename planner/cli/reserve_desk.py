@@ -18,6 +18,7 @@ from planner.units import parse_deadline, parse_duration_s
 from providers.errors import TuneplanError, UsageError
 
 if TYPE_CHECKING:
+    from planner.reserve.apis import Surroundings
     from planner.reserve.book import ReservationBook
     from planner.reserve.need import Alternatives, Sized
     from planner.reserve.search import Found, Source, Window
@@ -72,6 +73,7 @@ def job_of(app: App, spec: Path, asked_for: Mapping[str, Any]) -> Job:
     """
     from planner.answer import estimate_spec
     from planner.placing import placed_in
+    from planner.reserve.apis import own_machines
     from planner.reserve.need import alternatives, sizes
     from planner.specfile import load_spec
     from planner.support import unsupported
@@ -93,7 +95,12 @@ def job_of(app: App, spec: Path, asked_for: Mapping[str, Any]) -> Job:
     deadline = _moment(asked_for["by"], "--by") or estimate.question.goal.deadline
     margin = _hours(asked_for["margin"])
     sized = {
-        provider: sizes(estimate.question, snapshot.offers, provider, wanted_margin_h=margin)
+        provider: sizes(
+            estimate.question,
+            own_machines(app.config) if provider == "inhouse" else snapshot.offers,
+            provider,
+            wanted_margin_h=margin,
+        )
         for provider in _providers(asked_for["providers"])
     }
     return Job(loaded, sized, alternatives(estimate), deadline, _window(app, asked_for, deadline))
@@ -104,15 +111,23 @@ def asked(app: App, job: Job, asked_for: Mapping[str, Any]) -> tuple[list[Found]
     from planner.reserve.apis import open_api
     from planner.reserve.search import search
 
+    around = surroundings(app)
     found: list[Found] = []
     sources: list[Source] = []
     for provider, sized in job.sized.items():
         rows, said = search(
-            provider, lambda name: open_api(name, app.config, app.now), sized, job.window, app.now, echo_err
+            provider, lambda name: open_api(name, around), sized, job.window, app.now, echo_err
         )
         found += rows
         sources += said
     return sorted(found, key=lambda row: (row.cost_usd is None, row.cost_usd or 0.0)), sources
+
+
+def surroundings(app: App) -> Surroundings:
+    """What adapters may need of this machine."""
+    from planner.reserve.apis import Surroundings
+
+    return Surroundings(app.config, app.directories.state, lambda: app.snapshot("clouds"), app.now)
 
 
 @contextmanager

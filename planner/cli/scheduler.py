@@ -162,6 +162,7 @@ def _say(line: str) -> None:
 
 
 def _tick(app: App) -> Done:
+    from planner.cli.reserve_desk import surroundings
     from planner.reserve.agenda import Office, do_all, start_in
     from planner.reserve.apis import open_api
     from planner.reserve.book import ReservationBook
@@ -170,9 +171,9 @@ def _tick(app: App) -> Done:
     from planner.reserve.purchase import Buyer
     from planner.reserve.schedule_book import ScheduleBook
 
-    ledger = Places(app.directories.state).ledger
+    ledger, around = Places(app.directories.state).ledger, surroundings(app)
     with ReservationBook(ledger) as reservations, ScheduleBook(ledger) as schedules:
-        buyer = Buyer(reservations, lambda name: open_api(name, app.config, app.now), app.now)
+        buyer = Buyer(reservations, lambda name: open_api(name, around), app.now)
         firer = Firer(schedules, PlanStarter(ledger), app.now)
         return do_all(Office(ledger, buyer, firer, app.directories.config / "notify", start_in))
 

@@ -23,7 +23,7 @@ def best_offer(
         if offer is None:
             return None, "the offer is gone"
         return _below_cap(reservation, offer)
-    suitable = [offer for offer in _offers(api, reservation) if offer.start_at > now]
+    suitable = list(_offers(api, reservation, now))
     if not suitable:
         return None, "nothing that suits is offered"
     priced = [offer for offer in suitable if offer.upfront_usd is not None]
@@ -40,17 +40,18 @@ def _below_cap(reservation: Reservation, offer: CapacityOffer) -> tuple[Capacity
     return offer, ""
 
 
-def _offers(api: ReservationApi, reservation: Reservation) -> Iterator[CapacityOffer]:
-    for need in needs(reservation):
+def _offers(api: ReservationApi, reservation: Reservation, now: datetime) -> Iterator[CapacityOffer]:
+    for need in needs(reservation, now):
         for region in need.regions:
             yield from (offer for offer in api.offers(need, region) if fits(offer, need))
 
 
-def needs(reservation: Reservation) -> Iterable[CapacityNeed]:
+def needs(reservation: Reservation, now: datetime) -> Iterable[CapacityNeed]:
     """What to ask for, a kind of machine at a time."""
     want = reservation.want
+    start = max(want.start_from, now)
     for machine in want.machines:
-        yield CapacityNeed(machine, want.nodes, want.hours, want.start_from, want.end_by, want.regions)
+        yield CapacityNeed(machine, want.nodes, want.hours, start, want.end_by, want.regions)
 
 
 def fits(offer: CapacityOffer, need: CapacityNeed) -> bool:

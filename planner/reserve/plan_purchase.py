@@ -77,7 +77,7 @@ def agree(
         want,
         micro_usd(agreed_usd),
         utc_text(now),
-        utc_text(min(now + AGREED_FOR, offer.start_at)),
+        utc_text(min(now + AGREED_FOR, offer.start_at) if offer.start_at > now else now + AGREED_FOR),
         launch,
     )
     return _recorded(book, terms, utc_text(now), f"agreed to ${agreed_usd}")

@@ -215,7 +215,7 @@ def adopt(buyer: Buyer, reservation: Reservation, found: Sequence[Holding]) -> R
     """Record what was bought; it must get into the ledger whoever else is writing."""
     holding = min(found, key=lambda one: (one.state in ("failed", "cancelled"), one.provider_ref))
     state, reason = state_of(holding)
-    paid = reservation.upfront_micro_usd if holding.paid_usd is None else micro_usd(holding.paid_usd)
+    paid = _prepaid(reservation) if holding.paid_usd is None else micro_usd(holding.paid_usd)
     changes = {
         "provider_ref": holding.provider_ref,
         "paid_micro_usd": None if holding.state in ("pending", "failed") else paid,
@@ -232,6 +232,12 @@ def adopt(buyer: Buyer, reservation: Reservation, found: Sequence[Holding]) -> R
         if current.provider_ref is not None:
             return current
     return current
+
+
+def _prepaid(reservation: Reservation) -> int | None:
+    """What is gone with the purchase; capacity that can be given back is paid by use."""
+    offer = reservation.offer
+    return None if offer is not None and offer.refundable else reservation.upfront_micro_usd
 
 
 def _warning(reservation: Reservation, holding: Holding, found: Sequence[Holding]) -> str | None:
@@ -268,7 +274,7 @@ def _look(buyer: Buyer, reservation: Reservation) -> Reservation | None:
         return reservation
     changes: dict[str, object] = {}
     if reservation.paid_micro_usd is None and state in ("bought", "active") and holding.state != "pending":
-        changes["paid_micro_usd"] = reservation.upfront_micro_usd
+        changes["paid_micro_usd"] = _prepaid(reservation)
     if state == "failed":
         changes["warning"] = f"{reservation.provider_ref}: {reason}"
     return buyer.book.move(reservation, state, reason, buyer.at, **changes)

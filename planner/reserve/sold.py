@@ -23,8 +23,9 @@ CLOUD_OF: Mapping[ProviderName, str] = {
     "gcp_calendar": "gcp",
     "gcp_flex_start": "gcp",
     "azure_crg": "azure",
+    "inhouse": "inhouse",
 }
-"""Where the price snapshot lists the machines; `inhouse` brings its own."""
+"""Where the price snapshot lists the machines; those of `inhouse` are in `config.yaml`."""
 
 
 def sells(provider: ProviderName, offer: Offer) -> bool:

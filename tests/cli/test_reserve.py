@@ -26,6 +26,7 @@ data: {format: messages, samples: 200000, tokens_per_sample: 700}
 train: {epochs: 3, sequence_length: 4096, packing: true}
 where: {clouds: aws, regions: us-east-1}
 """
+BLOCKS = ("--provider", "aws_capacity_block")
 FAR = f"{datetime.now(UTC) + timedelta(days=40):%Y-%m-%d}"
 
 
@@ -45,7 +46,7 @@ def answer(result: Result, code: int = 0) -> dict[str, Any]:
 
 
 def cheapest(run_plan: RunPlan, spec: Path) -> dict[str, Any]:
-    offers = answer(run_plan("reserve", "offers", spec, "--by", FAR, "-o", "json"))["offers"]
+    offers = answer(run_plan("reserve", "offers", spec, "--by", FAR, *BLOCKS, "-o", "json"))["offers"]
     found: dict[str, Any] = offers[0]
     return found
 
@@ -56,7 +57,7 @@ def only(result: Result, code: int = 0) -> dict[str, Any]:
 
 
 def test_offers_are_for_this_job(capacity: Capacity, run_plan: RunPlan, spec: Path) -> None:
-    document = answer(run_plan("reserve", "offers", spec, "--by", FAR, "-o", "json"))
+    document = answer(run_plan("reserve", "offers", spec, "--by", FAR, *BLOCKS, "-o", "json"))
     need, first = document["need"], document["offers"][0]
     assert need["hours_p50"] < need["hours_p90"]
     assert first["usable_h"] >= need["hours_p90"] + need["margin_h"]
@@ -75,7 +76,9 @@ def test_the_calendar_has_dates_and_regions(
 ) -> None:
     drawn = tmp_path / "calendar.svg"
     regions = ("--region", "us-east-1", "--region", "us-west-2")
-    result = run_plan("reserve", "offers", spec, "--by", FAR, *regions, "--calendar", "--plot", drawn)
+    result = run_plan(
+        "reserve", "offers", spec, "--by", FAR, *BLOCKS, *regions, "--calendar", "--plot", drawn
+    )
     head, *rows = result.stdout.splitlines()
     assert head.split() == ["start", "us-east-1", "us-west-2"]
     assert len(rows) > 4 and "$" in result.stdout
@@ -84,7 +87,7 @@ def test_the_calendar_has_dates_and_regions(
 
 def test_nothing_for_sale_is_exit_3(capacity: Capacity, run_plan: RunPlan, spec: Path) -> None:
     capacity.order(none=True)
-    document = run_plan("reserve", "offers", spec, "--by", FAR, "-o", "json")
+    document = run_plan("reserve", "offers", spec, "--by", FAR, *BLOCKS, "-o", "json")
     assert document.exit_code == 3
     assert answer(document, 3)["offers"] == []
 
@@ -94,7 +97,7 @@ def test_nothing_is_bought_without_the_exact_amount(
     capacity: Capacity, run_plan: RunPlan, spec: Path, words: tuple[str, ...]
 ) -> None:
     offer = cheapest(run_plan, spec)["offer_id"]
-    refused = run_plan("reserve", "buy", spec, "--by", FAR, "--offer", offer, *words)
+    refused = run_plan("reserve", "buy", spec, "--by", FAR, *BLOCKS, "--offer", offer, *words)
     assert refused.exit_code == (5 if words else 2)
     assert "--confirm-usd" in refused.stderr or "nothing was bought" in refused.stderr
     assert answer(run_plan("reserve", "list", "-o", "json"))["reservations"] == []
@@ -104,7 +107,7 @@ def test_an_offer_is_bought_once_however_often_it_is_asked_for(
     capacity: Capacity, run_plan: RunPlan, spec: Path, plan_home: Path
 ) -> None:
     offer = cheapest(run_plan, spec)
-    buy = ("reserve", "buy", spec, "--by", FAR, "--offer", offer["offer_id"])
+    buy = ("reserve", "buy", spec, "--by", FAR, *BLOCKS, "--offer", offer["offer_id"])
     first = only(run_plan(*buy, "--confirm-usd", offer["upfront_usd"], "-o", "json"))
     assert (first["state"], first["price_cap_usd"]) == ("bought", offer["upfront_usd"])
     assert [row["state"] for row in first["history"]] == ["planned", "intent", "bought"]
@@ -126,7 +129,7 @@ def test_a_price_that_moved_is_not_paid(capacity: Capacity, run_plan: RunPlan, s
     offer = cheapest(run_plan, spec)
     capacity.order(price_factor=1.2)
     agreed = ("--confirm-usd", offer["upfront_usd"])
-    refused = run_plan("reserve", "buy", spec, "--by", FAR, "--offer", offer["offer_id"], *agreed)
+    refused = run_plan("reserve", "buy", spec, "--by", FAR, *BLOCKS, "--offer", offer["offer_id"], *agreed)
     assert refused.exit_code == 5
     assert "nothing was bought" in refused.stderr
 
@@ -136,7 +139,7 @@ def test_a_login_that_may_not_buy_is_exit_4_and_leaves_nothing_to_buy_later(
 ) -> None:
     offer = cheapest(run_plan, spec)
     capacity.order(unauthorized=True)
-    buy = ("reserve", "buy", spec, "--by", FAR, "--offer", offer["offer_id"])
+    buy = ("reserve", "buy", spec, "--by", FAR, *BLOCKS, "--offer", offer["offer_id"])
     refused = run_plan(*buy, "--confirm-usd", offer["upfront_usd"])
     assert refused.exit_code == 4 and "UnauthorizedOperation" in refused.stderr
     (row,) = answer(run_plan("reserve", "list", "-o", "json"))["reservations"]
@@ -146,7 +149,7 @@ def test_a_login_that_may_not_buy_is_exit_4_and_leaves_nothing_to_buy_later(
 def test_a_standing_order_is_recorded_and_cancelled(
     capacity: Capacity, run_plan: RunPlan, spec: Path
 ) -> None:
-    words = ("reserve", "schedule", spec, "--by", FAR, "--cap", "90usd", "--name", "may")
+    words = ("reserve", "schedule", spec, "--by", FAR, *BLOCKS, "--cap", "90usd", "--name", "may")
     assert run_plan(*words).exit_code == 2
     row = only(run_plan(*words, "--confirm-usd", "90", "-o", "json"))
     assert (row["reservation_id"], row["state"], row["price_cap_usd"]) == ("may", "planned", "90")
@@ -156,7 +159,7 @@ def test_a_standing_order_is_recorded_and_cancelled(
 
 
 def test_advice_names_its_price(capacity: Capacity, run_plan: RunPlan, spec: Path) -> None:
-    words = ("reserve", "advise", spec, "--by", FAR, "-o", "json")
+    words = ("reserve", "advise", spec, "--by", FAR, *BLOCKS, "-o", "json")
     plain = answer(run_plan(*words))
     assert plain["verdict"] == "do_not_reserve" and "--late-cost" in plain["reason"]
     hurried = answer(run_plan(*words, "--late-cost", "50000usd"))
@@ -169,3 +172,19 @@ def test_advice_names_its_price(capacity: Capacity, run_plan: RunPlan, spec: Pat
 def test_advice_needs_a_date(capacity: Capacity, run_plan: RunPlan, spec: Path) -> None:
     result = run_plan("reserve", "advise", spec)
     assert result.exit_code == 2 and "--by" in result.stderr
+
+
+def test_own_machines_are_booked_and_given_back(run_plan: RunPlan, spec: Path, plan_home: Path) -> None:
+    (plan_home / "config.yaml").write_text(
+        "inhouse: [{name: basement, gpu: H100, gpus: 1, gpu_memory_gib: 80, machines: 2, capex: 35000usd,"
+        " watts: 1400, usd_per_kwh: 0.15, utilisation: 70%}]\n"
+    )
+    spec.write_text(SPEC.replace("where: {clouds: aws, regions: us-east-1}\n", ""))
+    words = ("--by", FAR, "--provider", "inhouse")
+    (offer,) = answer(run_plan("reserve", "offers", spec, *words, "-o", "json"))["offers"]
+    assert offer["refundable"] and offer["offer"]["market"] == "inhouse"
+    buy = ("reserve", "buy", spec, *words, "--offer", offer["offer_id"], "--name", "own", "-o", "json")
+    refused = run_plan(*buy, "--confirm-usd", offer["upfront_usd"])
+    row = only(refused)
+    assert (row["state"], row["paid_usd"]) == ("active", None)
+    assert only(run_plan("reserve", "cancel", "own", "--yes", "-o", "json"))["state"] == "cancelled"

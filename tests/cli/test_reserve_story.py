@@ -55,11 +55,37 @@ def test_the_whole_story(capacity: Capacity, run_plan: RunPlan, spec: Path) -> N
     past: dict[str, Any] = {"shift_s": -WEEKS_AGO.total_seconds(), "starts": [start.isoformat()]}
 
     capacity.order(none=True, **past)
-    advice = answer(run_plan("reserve", "advise", spec, "--by", release, "-o", "json", obj=then))
+    advice = answer(
+        run_plan(
+            "reserve",
+            "advise",
+            spec,
+            "--by",
+            release,
+            "--provider",
+            "aws_capacity_block",
+            "-o",
+            "json",
+            obj=then,
+        )
+    )
     assert advice["verdict"] == "wait" and "schedule" in advice["reason"]
 
     earliest = (start - timedelta(hours=1)).isoformat()
-    words = ("--from", earliest, "--by", release, "--cap", "5000usd", "--confirm-usd", "5000", "--name", "r")
+    words = (
+        "--from",
+        earliest,
+        "--by",
+        release,
+        "--provider",
+        "aws_capacity_block",
+        "--cap",
+        "5000usd",
+        "--confirm-usd",
+        "5000",
+        "--name",
+        "r",
+    )
     answer(run_plan("reserve", "schedule", spec, *words, "--infra", "local", "-o", "json", obj=then))
     tick = answer(run_plan("scheduler", "tick", "-o", "json", obj=then))
     assert [row["state"] for row in tick["reservations"]] == ["planned"]
