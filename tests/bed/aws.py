@@ -50,6 +50,10 @@ class AwsBed:
             "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"http://127.0.0.1:{self.metadata_port}",
         }
 
+    def keys(self) -> dict[str, str]:
+        """Credentials with rights on everything, as environment variables."""
+        return {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": "testing"}
+
     def client(self, service: str, region: str = "us-east-1") -> Any:
         """A client with rights on everything."""
         import boto3
@@ -84,9 +88,8 @@ class AwsBed:
             " ".join(f"{name}={value}" for name, value in names.items()) or "BED=1"
         )
         env = os.environ | {
+            **self.keys(),
             "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-            "AWS_SECRET_ACCESS_KEY": "testing",
             "AWS_DEFAULT_REGION": "us-east-1",
         }
         command = [sys.executable, "-m", "tests.bed.aws_server", str(self.root), str(self.port)]

@@ -28,7 +28,7 @@ from tests.bed.processes import free_ports
 PUBLIC_KEY = re.compile(r"ssh-(?:rsa|ed25519) [A-Za-z0-9+/=]+")
 MACHINE = """\
 set -e
-mount --bind {home}/passwd /etc/passwd
+mount --bind {home}/etc /etc
 exec /usr/sbin/sshd -D -f {home}/sshd_config -E {home}/sshd.log
 """
 SSHD_CONFIG = """\
@@ -74,8 +74,10 @@ class Machines:
         key = PUBLIC_KEY.search(user_data)
         assert key is not None, "no key in the user data"
         (home / "authorized_keys").write_text(key[0] + "\n")
-        passwd = Path("/etc/passwd").read_text() + f"{USER}:*:0:0::{home}/home:/bin/bash\n"
-        (home / "passwd").write_text(passwd)
+        # the whole directory: a mount over /etc/passwd itself is gone as soon as somebody adds a user
+        subprocess.run(["cp", "-a", "/etc", home / "etc"], check=True)
+        with (home / "etc/passwd").open("a") as passwd:
+            passwd.write(f"{USER}:*:0:0::{home}/home:/bin/bash\n")
         for profile in (".bash_profile", ".bashrc"):
             shutil.copy(self._root / "node" / profile, home / "home" / profile)
         env = (self._root / "ec2/environment").read_text()

@@ -185,8 +185,9 @@ class SlurmBed:
             shim.write_text(text.format(bin=self.root / "bin", python=PYTHON))
             shim.chmod(0o755)
         path = f"{self.root / 'bin'}:/usr/local/bin:/usr/bin:/bin"
+        cache = Path.home() / ".cache/uv"  # what an earlier bed fetched for a machine's set-up
         for profile in (".bash_profile", ".bashrc"):
-            (self.node_home / profile).write_text(f"export PATH={path}\n")
+            (self.node_home / profile).write_text(f"export PATH={path} UV_CACHE_DIR={cache}\n")
 
     def _start_sshd(self) -> None:
         for key in ("key", "host_key"):

@@ -3,20 +3,20 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from tests.bed import bed, client, slurm
+from tests.bed.sky_home import REGIONS
+from tests.e2e.renting import CANARY_FILE, CANARY_SECRET, Person, Undisturbed
 
-CANARY_FILE = "canary-in-a-credentials-file"
-CANARY_SECRET = "canary-in-a-named-secret"
 
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def slurm_bed() -> Iterator[bed.Bed]:
-    """Slurm and SkyPilot, up once for a module; the credential files of their user are canaries."""
+    """Slurm and SkyPilot, up once; the credential files of their user are canaries."""
     reason = slurm.why_not()
     if reason is not None:
         (pytest.fail if os.environ.get("CI") and os.geteuid() == 0 else pytest.skip)(reason)
@@ -37,7 +37,7 @@ def slurm_bed() -> Iterator[bed.Bed]:
     assert not root.exists()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def user(slurm_bed: bed.Bed) -> Iterator[client.BedUser]:
     """The launcher, as a user of the bed calls it; one of the user's variables is a secret."""
     talker = client.BedUser(slurm_bed.sky.env() | {"PLAN_SECRET": CANARY_SECRET})
@@ -51,3 +51,39 @@ def shared(slurm_bed: bed.Bed) -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(dir=slurm_bed.root))
     yield path
     shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session")
+def person(slurm_bed: bed.Bed, tmp_path_factory: pytest.TempPathFactory) -> Person:
+    """With the prices of the bed's two Slurm regions and of its AWS in the price book."""
+    someone = Person(slurm_bed, tmp_path_factory.mktemp("plan-home"))
+    catalogs = slurm_bed.root / "catalog"
+    (catalogs / "slurm").mkdir(parents=True)
+    rows = [
+        f",{gpu},1,4,16,{price},,{region},spot"
+        for region, gpus in REGIONS.items()
+        for gpu, price in gpus.items()
+    ]
+    head = "InstanceType,AcceleratorName,AcceleratorCount,vCPUs,MemoryGiB,Price,SpotPrice,Region,AvailabilityZone"
+    (catalogs / "slurm/vms.csv").write_text("\n".join([head, *rows]) + "\n")
+    (catalogs / "aws").mkdir()
+    shutil.copy(slurm_bed.sky.path / ".sky/catalogs/v8/aws/vms.csv", catalogs / "aws")
+    today = datetime.now(UTC).date().isoformat()
+    someone.plan("prices", "import", str(catalogs), "--as-of", today)
+    return someone
+
+
+@pytest.fixture(scope="session")
+def train_undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], Undisturbed]]:
+    """Start the goat without disturbance from the bundle of any run of it; once is enough."""
+    started: list[Undisturbed] = []
+
+    def start(bundle: Path) -> Undisturbed:
+        if not started:
+            started.append(Undisturbed(bundle, tmp_path_factory.mktemp("undisturbed")))
+        return started[0]
+
+    yield start
+    for each in started:
+        each.worker.kill()
+        each.worker.wait()

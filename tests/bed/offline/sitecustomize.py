@@ -1,7 +1,8 @@
 """Loaded at start-up by the bed's SkyPilot API server and its children, by nobody else.
 
 SkyPilot's jobs controller polls nothing until a public address answers, which never happens on a machine without
-internet; and it polls every 15 s, which would make each recovery half a minute longer; each poll costs a second of CPU.
+internet; and it polls every 15 s, which would make each recovery half a minute longer; each poll costs a second of
+CPU. After a stock-out everywhere it waits a minute.
 """
 
 import importlib.abc
@@ -9,6 +10,7 @@ import importlib.machinery
 import sys
 
 POLL_S = 4.0
+RETRY_S = 10
 
 
 async def _reachable():
@@ -28,8 +30,13 @@ def _one_controller(module):
     module.MAX_CONTROLLERS = 1
 
 
+def _try_again_soon(module):
+    module.StrategyExecutor.RETRY_INIT_GAP_SECONDS = RETRY_S
+
+
 PATCHES = {
     "sky.backends.backend_utils": _no_network_probe,
+    "sky.jobs.recovery_strategy": _try_again_soon,
     "sky.jobs.utils": _short_gaps,
     "sky.utils.controller_utils": _one_controller,
 }
