@@ -37,12 +37,14 @@ class Rejection:
 class Estimate:
     """The whole answer; `candidates` is ranked and cut to the limit, `candidates_total` counts all.
 
-    `priced` holds what is behind each candidate, in the same order.
+    `priced` holds what is behind each candidate, in the same order; `as_of_at` is the oldest and the newest date of
+    any price.
     """
 
     question: Question
     snapshot_id: str
     live: bool
+    as_of_at: tuple[str | None, str | None]
     coverage: tuple[Coverage, ...]
     candidates: tuple[Candidate, ...]
     priced: tuple[Priced, ...]
@@ -68,6 +70,7 @@ def build_estimate(question: Question, snapshot: PriceSnapshot, *, limit: int | 
     refusals = _Refusals()
     priced = list(_price_all(question, snapshot.offers, refusals))
     frontier = pareto(priced)
+    dates = {offer.as_of_at for offer in snapshot.offers if offer.as_of_at}
     kept = tuple(
         (rank, item)
         for rank, item in enumerate(ranked(priced, question.goal), 1)
@@ -78,6 +81,7 @@ def build_estimate(question: Question, snapshot: PriceSnapshot, *, limit: int | 
         question=question,
         snapshot_id=snapshot.snapshot_id,
         live=snapshot.live,
+        as_of_at=(min(dates, default=None), max(dates, default=None)),
         coverage=snapshot.coverage,
         candidates=candidates,
         priced=tuple(item for _, item in kept),

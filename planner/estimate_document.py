@@ -47,11 +47,11 @@ def estimate_document(
 
 
 def _prices(estimate: Estimate) -> dict[str, Any]:
-    dates = sorted(cover.as_of_at for cover in estimate.coverage if cover.as_of_at)
+    oldest, newest = estimate.as_of_at
     return {
         "snapshot_id": estimate.snapshot_id,
-        "oldest_as_of_at": dates[0] if dates else None,
-        "newest_as_of_at": dates[-1] if dates else None,
+        "oldest_as_of_at": oldest,
+        "newest_as_of_at": newest,
         "live": estimate.live,
         "coverage": [
             {"cloud": cover.cloud, "rows": cover.rows, "complete": cover.complete}
