@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 ROUNDS ?= 20
 SEED ?= 1
 ORDER ?= 1647953407
-JOBS ?= 0
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 
 .PHONY: venv demo test test-long check lock clean
 
@@ -33,8 +33,8 @@ check: venv
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The order is random, but the same every time unless ORDER says otherwise; JOBS=auto uses all cores, with whole
-# files in one process each, so that a server or a test bed is started once.
+# The order is random, but the same every time unless ORDER says otherwise. All cores are used unless JOBS says
+# otherwise (0: one process), with whole files in one process each, so that a server or a test bed is started once.
 test: venv check
 	$(BIN)/python -m pytest --randomly-seed=$(ORDER) -n $(JOBS) --dist loadfile
 

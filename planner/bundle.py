@@ -5,10 +5,11 @@ The copy is taken from the imported packages, so an installed wheel bundles as w
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -55,7 +56,7 @@ def build_bundle(target: Path, job: JobSpec, inputs: Mapping[str, Path] | None =
     try:
         _write(beside, files, digest, job)
         _copy(inputs or {}, beside)
-        _put_in_place(beside, target)
+        _put_in_place(beside, target, lambda: _is_complete(target, digest, job))
     except OSError as error:
         raise StorageError(f"cannot write the bundle {target}: {error.strerror or error}") from error
     finally:
@@ -131,12 +132,28 @@ def _copy(inputs: Mapping[str, Path], directory: Path) -> None:
         (shutil.copytree if source.is_dir() else shutil.copyfile)(source, directory / name)
 
 
-def _put_in_place(beside: Path, target: Path) -> None:
-    """Give a complete bundle its name; of two processes that do this at once, either result is right."""
-    if target.exists():
-        shutil.rmtree(target)
-    try:
-        beside.rename(target)
-    except OSError:
-        if not (target / _JOB_FILE).exists():
-            raise
+def _put_in_place(beside: Path, target: Path, is_there: Callable[[], bool]) -> None:
+    """Give a complete bundle its name, in place of another one.
+
+    Of processes that do this at once the first wins: the others find the same bundle there and leave it, as a worker
+    may run from it already.
+    """
+    for last in (False, False, False, True):
+        try:
+            beside.rename(target)
+        except OSError:
+            if is_there():
+                return
+            if last:
+                raise
+            _take_away(target)
+        else:
+            return
+
+
+def _take_away(target: Path) -> None:
+    """Remove a directory whose name is free at once; nothing happens if somebody else was quicker."""
+    old = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    with contextlib.suppress(FileNotFoundError):
+        target.rename(old)
+        shutil.rmtree(old)

@@ -140,7 +140,9 @@ def test_launches_of_one_id_at_once_make_one_job(tmp_path: Path) -> None:
         for _ in range(4)
     ]
     answers = [json.loads(process.communicate(timeout=120)[0]) for process in launches]
-    assert [process.returncode for process in launches] == [0] * 4
+    assert [process.returncode for process in launches] == [0] * 4, [
+        answer.get("errors") for answer in answers
+    ]
     assert sorted(answer["created"] for answer in answers) == [False, False, False, True]
     assert {answer["state"] for answer in answers} == {"running"}
     bench.finish(1)
