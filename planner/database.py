@@ -122,6 +122,26 @@ class Database:
         return int(self._db.execute("PRAGMA user_version").fetchone()[0])
 
 
+class Book:
+    """One kind of records in a ledger; use it as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the ledger.
+
+        Raises:
+            UsageError, StorageError, CorruptDataError: As `planner.database.Database`.
+        """
+        self._db = Database(path)
+
+    def __enter__(self) -> Self:
+        """The book itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self._db.close()
+
+
 def _refuse_network_disk(path: Path) -> None:
     kind = network_file_system(path.parent)
     if kind is not None:

@@ -97,8 +97,9 @@ class Solver:
         if isinstance(solved, Refusal):
             return solved
         per_hour_usd = (offer.price_usd_per_hour or 0.0) * nodes
-        cost = solved.line.wall_clock_h.scaled(per_hour_usd).shifted(solved.fixed_total_usd)
-        expected_usd = solved.line.billed_mean_h * per_hour_usd + solved.fixed_total_usd
+        fixed_usd = solved.fixed_total_usd
+        cost = solved.line.wall_clock_h.scaled(per_hour_usd).shifted(fixed_usd)
+        expected_usd = solved.line.billed_mean_h * per_hour_usd + fixed_usd
         return Priced(offer, nodes, solved, cost, expected_usd)
 
     def solve(self, offer: Offer, nodes: int) -> Solved | Refusal:

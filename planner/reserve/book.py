@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from planner.database import Database
+from planner.database import Book
 from planner.reserve.reservations import (
     FINAL,
     LaunchPlan,
@@ -49,24 +48,8 @@ class Terms:
     launch: LaunchPlan | None = None
 
 
-class ReservationBook:
+class ReservationBook(Book):
     """The reservations of one ledger; use it as a context manager."""
-
-    def __init__(self, path: Path) -> None:
-        """Open the ledger.
-
-        Raises:
-            UsageError, StorageError, CorruptDataError: As `planner.database.Database`.
-        """
-        self._db = Database(path)
-
-    def __enter__(self) -> Self:
-        """The book itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the file."""
-        self._db.close()
 
     def record(self, terms: Terms, at: str, reason: str) -> bool:
         """Write down what shall be bought; False if the id exists already, which changes nothing."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from planner.database import Database
+from planner.database import Book
 from planner.reserve.schedules import OPEN, Firing, FiringState, Schedule, ScheduleState
 from planner.reserve.timing import Timing
 from providers.errors import UsageError
@@ -30,24 +29,8 @@ class Heartbeat:
     ended_at: str | None
 
 
-class ScheduleBook:
+class ScheduleBook(Book):
     """The schedules of one ledger; use it as a context manager."""
-
-    def __init__(self, path: Path) -> None:
-        """Open the ledger.
-
-        Raises:
-            UsageError, StorageError, CorruptDataError: As `planner.database.Database`.
-        """
-        self._db = Database(path)
-
-    def __enter__(self) -> Self:
-        """The book itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the file."""
-        self._db.close()
 
     def add(self, schedule: Schedule) -> None:
         """Write down a new schedule.
