@@ -11,25 +11,29 @@ from typing import Any
 
 import click
 
-from planner.cli.output import document, echo_err, json_text
+from planner.cli.output import document, echo_err, rendered
 from planner.errors import Finding, SpecError
 from providers.errors import TuneplanError
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141  # what a shell shows for a process that SIGPIPE ended
-_JSON_OPTIONS = (("-o", "json"), ("--output", "json"))
+_DOCUMENTS = ("json", "yaml")  # formats in which an error is an answer, too
 
 
-def wants_json(args: Sequence[str]) -> bool:
-    """Whether the command line asks for JSON; reads the raw words, because an error may come before parsing.
+def document_format(args: Sequence[str]) -> str | None:
+    """`json` or `yaml` if the command line asks for that.
 
-    >>> wants_json(["estimate", "-o", "json"]), wants_json(["estimate", "--output=table"])
-    (True, False)
+    Reads the raw words, because an error may come before parsing.
+
+    >>> document_format(["estimate", "-o", "json"]), document_format(["estimate", "--output=table"])
+    ('json', None)
     """
     words = list(args[: args.index("--")] if "--" in args else args)
-    if "-ojson" in words or "--output=json" in words:
-        return True
-    return any(pair in _JSON_OPTIONS for pair in pairwise(words))
+    asked = [after for before, after in pairwise(words) if before in ("-o", "--output")]
+    asked += [
+        word.removeprefix(start) for word in words for start in ("--output=", "-o") if word.startswith(start)
+    ]
+    return next((form for form in _DOCUMENTS if form in asked), None)
 
 
 def report(error: BaseException, args: Sequence[str], *, payload_written: bool) -> int:
@@ -42,8 +46,9 @@ def report(error: BaseException, args: Sequence[str], *, payload_written: bool) 
     """
     exit_code, findings = _classify(error)
     _show(error, findings)
-    if wants_json(args) and not payload_written:
-        click.echo(json_text(error_document(exit_code, findings)))
+    form = document_format(args)
+    if form is not None and not payload_written:
+        click.echo(rendered(error_document(exit_code, findings), form))
     return exit_code
 
 

@@ -13,7 +13,7 @@ import click
 
 from planner.cli.completing import complete_gpu
 from planner.cli.context import App, pass_app
-from planner.cli.output import echo_err, emit_json, output_option
+from planner.cli.output import echo_err, emit_json, format_asked, output_option
 from providers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def command(
     from planner.support import unsupported
 
     _refuse_drawing(output, plot)
-    kept = limit if output == "table" and not (out or plot or explain) else limit * _MORE
+    kept = limit * _MORE if _in_full(output) or out or plot or explain else limit
     limits = Limits.parse(fail_over, fail_after)
     loaded = load_spec(spec_file)
     loaded = replace(loaded, spec=app.data_cache().localised(loaded.spec, loaded.base_dir))
@@ -171,7 +171,12 @@ def _traced(answer: Answer) -> Traced | None:
 def _refuse_drawing(output: str, plot: Path | None) -> None:
     if output == "json" and plot == _HERE:
         hint = "name a file: `--plot cost.svg`"
-        raise UsageError("`--plot -` draws text, which has no place in JSON", hint=hint)
+        raise UsageError(f"`--plot -` draws text, which has no place in `-o {format_asked()}`", hint=hint)
+
+
+def _in_full(output: str) -> bool:
+    """Whether a machine reads the answer: tables, Markdown's too, are for a person."""
+    return output == "json" and format_asked() != "md"
 
 
 def _write(answer: Answer, out: Path | None, plot: Path | None) -> None:

@@ -16,6 +16,7 @@ A command looks like this::
 - `emit_json(name, payload)` writes the one JSON object of stdout; `schema`, `schema_version`,
   `tuneplan_version` and `generated_at` come first. An error raised after it changes the exit code and stderr,
   but adds nothing to stdout.
+- `-o yaml` and `-o md` are the same document in other clothes: the command sees `json`, `emit_json` writes it as asked.
 - `usd_text(value)` makes the decimal strings that `*_usd` and `*_usd_per_h` fields hold; None stays None.
 - `echo_err(text)` writes to stderr; `confirm(question, yes=...)` asks there.
 - Errors are raised, never printed: `planner.cli.errors` turns them into text, JSON and the exit code.
@@ -41,27 +42,48 @@ __all__ = [
     "document",
     "echo_err",
     "emit_json",
+    "format_asked",
     "json_text",
     "output_option",
+    "rendered",
     "usd_text",
 ]
 
 SCHEMA_VERSION = 1
 PAYLOAD_WRITTEN = "tuneplan.payload_written"
 
+#: Formats that every command has beside its own, each a rendering of its JSON document.
+RENDERED = ("yaml", "md")
+_FORMAT = "tuneplan.format"
+
 AnyCallable = TypeVar("AnyCallable", bound=Callable[..., Any])
 
 
 def output_option(*formats: str) -> Callable[[AnyCallable], AnyCallable]:
-    """A click option `-o/--output` of the given formats, the first is the default; passed on as `output`."""
+    """A click option `-o/--output` of the given formats, yaml and md; the first is the default.
+
+    Passed on as `output`, which is `json` where its document is only to be rendered in another way.
+    """
     return click.option(
         "-o",
         "--output",
-        type=click.Choice(formats),
+        type=click.Choice((*formats, *RENDERED)),
         default=formats[0],
         show_default=True,
+        callback=_remember,
         help="Format of the answer on stdout.",
     )
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    context.meta[_FORMAT] = value
+    return "json" if value in RENDERED else value
+
+
+def format_asked() -> str:
+    """The format that was asked for, `yaml` and `md` included; json where no option says another."""
+    context = click.get_current_context(silent=True)
+    return "json" if context is None else str(context.meta.get(_FORMAT, "json"))
 
 
 def document(name: str, payload: Mapping[str, Any], *, now: datetime | None = None) -> dict[str, Any]:
@@ -91,7 +113,7 @@ def json_text(value: Any) -> str:
 
 
 def emit_json(name: str, payload: Mapping[str, Any], *, now: datetime | None = None) -> None:
-    """Write the one JSON object of stdout.
+    """Write the one JSON object of stdout, or the same as YAML or Markdown.
 
     Raises:
         RuntimeError: If one was written already.
@@ -102,7 +124,21 @@ def emit_json(name: str, payload: Mapping[str, Any], *, now: datetime | None = N
         if context.meta.get(PAYLOAD_WRITTEN):
             raise RuntimeError("a second JSON object would go to stdout")
         context.meta[PAYLOAD_WRITTEN] = True
-    click.echo(json_text(document(name, payload, now=now)))
+    click.echo(rendered(document(name, payload, now=now), format_asked()))
+
+
+def rendered(value: Mapping[str, Any], form: str) -> str:
+    """A document as JSON, or in one of the formats of `RENDERED`."""
+    text = json_text(value)  # first, whatever the format: NaN and foreign types are refused
+    if form == "yaml":
+        from planner.cli.as_yaml import yaml_text
+
+        return yaml_text(json.loads(text))
+    if form == "md":
+        from planner.cli.as_markdown import markdown_text
+
+        return markdown_text(json.loads(text))
+    return text
 
 
 def at_text(moment: datetime) -> str:

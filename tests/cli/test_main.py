@@ -20,7 +20,7 @@ from click.testing import Result
 
 import planner
 from planner.cli import main as entry
-from planner.cli.errors import wants_json
+from planner.cli.errors import document_format
 from planner.cli.output import emit_json
 from planner.errors import Finding, SpecError
 from providers.errors import CleanupPendingError, CredentialsError, MissingExtraError, TuneplanError
@@ -234,11 +234,12 @@ def test_the_head_of_an_answer() -> None:
 
 @pytest.mark.parametrize(
     ("line", "wanted"),
-    [("x -o json", True), ("x --output json y", True), ("x -ojson", True), ("x --output=json", True),
-     ("x -o table", False), ("x json", False), ("x -- -o json", False), ("", False)],
+    [("x -o json", "json"), ("x --output json y", "json"), ("x -ojson", "json"), ("x --output=json", "json"),
+     ("x -o table", None), ("x json", None), ("x -- -o json", None), ("", None), ("x -o md", None),
+     ("x -oyaml", "yaml"), ("x --output yaml", "yaml")],
 )  # fmt: skip
-def test_json_is_asked_for_by_option(line: str, wanted: bool) -> None:
-    assert wants_json(line.split()) is wanted
+def test_a_document_is_asked_for_by_option(line: str, wanted: str | None) -> None:
+    assert document_format(line.split()) == wanted
 
 
 def test_a_reader_that_goes_away_ends_it_quietly() -> None:

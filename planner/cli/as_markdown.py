@@ -1,0 +1,117 @@
+"""A JSON answer as Markdown tables, for a comment on a pull request or a wiki page.
+
+Fields of objects get dotted names, as in `offer.gpu`; a list of objects becomes a table under a heading; a quantity
+with p10, p50 and p90 becomes one cell. What is null in JSON, unknown or none, is `n/a`. Wide tables keep to the
+columns below: the others are in `-o json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+_QUANTILES = {"p10", "p50", "p90"}
+_OFFER = ("offer.cloud", "offer.region", "offer.gpu", "offer.gpus_per_node", "offer.market")
+_PRICE = ("offer.price_usd_per_h", "offer.source", "offer.as_of_at", "offer.flags")
+_RUN = (
+    "run_id",
+    "state",
+    "project",
+    "owner",
+    "infra",
+    "step",
+    "max_steps",
+    "cost_usd",
+    "cap_usd",
+    "last_checkpoint.step",
+)
+#: Document and list -> the columns that are shown, where all would be too many to read.
+_COLUMNS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("estimate", "candidates"): (
+        "rank", *_OFFER, "nodes", "wall_clock_h", "cost_usd", "p_finish_by_deadline", "verdict", *_PRICE,
+    ),
+    ("estimate", "rejected"): ("reason_code", "reason", "count"),
+    ("reserve_offers", "offers"): (
+        "offer_id", "provider", *_OFFER, "nodes", "start_at", "end_at", "usable_h", "upfront_usd",
+        "usd_per_useful_gpu_h", "refundable",
+    ),
+    ("runs", "runs"): _RUN,
+    ("status", "attempts"): (
+        "attempt", *_OFFER, "started_at", "ended_at", "outcome", "first_step", "last_step", "cost_usd",
+    ),
+}  # fmt: skip
+
+
+def markdown_text(document: Mapping[str, Any]) -> str:
+    """The document as headings and tables; its head becomes the title and the last line."""
+    name = str(document["schema"]).partition("/")[2]
+    head = ("schema", "schema_version", "tuneplan_version", "generated_at")
+    body = {key: value for key, value in document.items() if key not in head}
+    parts = [f"## {name.replace('_', ' ')}", *_sections(name, "", body)]
+    parts.append(f"tuneplan {document['tuneplan_version']}, {document['generated_at']}")
+    return "\n\n".join(parts)
+
+
+def _sections(name: str, title: str, value: Mapping[str, Any]) -> Iterator[str]:
+    """The fields of an object as a table, then its lists of objects."""
+    facts = dict(_flat(value))
+    if facts:
+        yield _table(("field", "value"), [(f"`{key}`", _cell(fact)) for key, fact in facts.items()])
+    for path, rows in _lists(value):
+        yield f"### {title}{path}"
+        yield _rows(name, path, rows) if rows else "none"
+        for number, row in enumerate(rows, 1):
+            for inner, inner_rows in _lists(row):
+                if inner_rows:
+                    yield f"### {title}{path} {number}: {inner}"
+                    yield _rows(name, inner, inner_rows)
+
+
+def _rows(name: str, path: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    flat = [dict(_flat(row)) for row in rows]
+    columns: Sequence[str] = _COLUMNS.get((name, path.rpartition(".")[2]), ())
+    columns = columns or list(dict.fromkeys(key for row in flat for key in row))
+    return _table(columns, [[_cell(row.get(column)) for column in columns] for row in flat])
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values of everything but lists of objects."""
+    for key, inner in value.items():
+        if isinstance(inner, Mapping) and inner and set(inner) != _QUANTILES:
+            yield from _flat(inner, f"{prefix}{key}.")
+        elif not _is_table(inner):
+            yield f"{prefix}{key}", inner
+
+
+def _lists(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Sequence[Mapping[str, Any]]]]:
+    """Dotted names and rows of the lists of objects; a list that is empty is one of them."""
+    for key, inner in value.items():
+        if _is_table(inner):
+            yield f"{prefix}{key}", inner
+        elif isinstance(inner, Mapping):
+            yield from _lists(inner, f"{prefix}{key}.")
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, Mapping) for row in value)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    """One cell; nothing in it can end the cell or the line, or be taken for a tag."""
+    if value is None:
+        return "n/a"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, Mapping) and set(value) == _QUANTILES:
+        return f"{_cell(value['p50'])} ({_cell(value['p10'])} to {_cell(value['p90'])})"
+    if isinstance(value, (list, Mapping)):
+        return ", ".join(_cell(one) for one in value) or "none"
+    text = " ".join(str(value).split())
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
