@@ -45,7 +45,8 @@ def test_yaml_reads_back_as_the_same(document: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["12.5", "1e3", "0x1F", "1:30", "yes", "No", "on", "null", "~", "2026-01-02", "2026-01-02T03:04:05Z", "a: b", "- a", "#a", "'", '"', "", " a", "é€😀", "a\nb\tc", "=", "<<", "!x", "&a", "*a", "%", "@", "`"],
+    ["12.5", "1e3", "0x1F", "1:30", "yes", "No", "on", "null", "~", "2026-01-02", "2026-01-02T03:04:05Z", "a: b",
+     "- a", "#a", "'", '"', "", " a", "é€😀", "a\nb\tc", "=", "<<", "!x", "&a", "*a", "%", "@", "`"],
 )  # fmt: skip
 def test_older_readers_take_texts_for_texts_too(text: str) -> None:
     assert yaml_1_1.safe_load(yaml_text({"a": text, "b": [text]})) == {"a": text, "b": [text]}
