@@ -125,7 +125,7 @@ def enter(
         UsageError: Somebody else has the id.
         OverBudgetError: The project's budget does not allow it.
     """
-    key = f"runs/{quote(run_id, safe='')}.json"
+    key = _run_key(run_id)
     claim = {"run_id": run_id, "project": project, "owner": owner, "token": token, "at": at}
     created = store.put_if_absent(key, json.dumps(claim).encode())
     found = None if created else store.get(key)
@@ -176,6 +176,13 @@ def settle(store: ObjectStore, runs: list[Run], project: str) -> None:
         _change(store, project, settled)
 
 
+def other_owner(store: ObjectStore, run_id: str, token: str) -> str | None:
+    """Who has taken a run id, None if it was this ledger or nobody."""
+    found = store.get(_run_key(run_id))
+    claim = {} if found is None else json.loads(found[0])
+    return None if claim.get("token", token) == token else claim.get("owner") or "somebody else"
+
+
 def _refuse_other(claim: dict[str, Any], token: str) -> None:
     if claim.get("token") != token:
         who = claim.get("owner") or "somebody else"
@@ -209,6 +216,10 @@ def _read(store: ObjectStore, project: str) -> tuple[ProjectBook, str | None]:
 
 def _written(book: ProjectBook) -> bytes:
     return json.dumps(asdict(book), sort_keys=True, indent=1).encode()
+
+
+def _run_key(run_id: str) -> str:
+    return f"runs/{quote(run_id, safe='')}.json"
 
 
 def _key(project: str) -> str:

@@ -33,7 +33,9 @@ _ASSUME = {
 _POLICY_NAME = "tuneplan-run"
 # EC2 refuses a profile for some seconds after it was made (IAM is eventually consistent).
 _PROPAGATION_S = 15.0
-_TAG = "tuneplan-run"
+#: Tag of everything that is rented for a run, and what the names of its roles begin with.
+TAG = "tuneplan-run"
+ROLE_PREFIX = "tuneplan-"
 
 
 def policy(stores: tuple[str, ...]) -> dict[str, Any]:
@@ -56,7 +58,7 @@ def policy(stores: tuple[str, ...]) -> dict[str, Any]:
 
 def role_name(run_id: str) -> str:
     """Name of the run's role and instance profile, at most 64 letters as IAM has it."""
-    name = re.sub(r"[^\w+=,.@-]", "-", f"tuneplan-{run_id}")
+    name = re.sub(r"[^\w+=,.@-]", "-", f"{ROLE_PREFIX}{run_id}")
     if len(name) <= 64:
         return name
     import hashlib
@@ -71,7 +73,7 @@ def grant_role(run_id: str, stores: tuple[str, ...], *, propagation_s: float = _
         CredentialsError: There are no credentials, or they may not make roles.
         LaunchError: AWS cannot be reached.
     """
-    name, tags = role_name(run_id), [{"Key": _TAG, "Value": run_id}]
+    name, tags = role_name(run_id), [{"Key": TAG, "Value": run_id}]
     with aws_session("make an instance role") as session:
         iam = session.client("iam")
         with _unless(iam, "EntityAlreadyExistsException"):

@@ -58,7 +58,7 @@ class SkyPilotLauncher:
         """
         document = task_document(request)
         secrets = _secret_values(request.secrets)
-        with _sky() as sky:
+        with sky_module() as sky:
             _await_pending_launches(sky)
             jobs = _jobs_of(sky, request.run_id, wake=True)
             if not _started_before(jobs, request):
@@ -70,7 +70,7 @@ class SkyPilotLauncher:
     def status(self, run_id: str) -> BackendStatus:
         """What SkyPilot says of the run's newest attempt; unknown if it cannot be asked."""
         try:
-            with _sky() as sky:
+            with sky_module() as sky:
                 jobs = _jobs_of(sky, run_id)
         except LaunchError as error:
             return BackendStatus("unknown", reason=error.message)
@@ -82,7 +82,7 @@ class SkyPilotLauncher:
 
         Returns when the machines are gone or after the grace time, whichever is first.
         """
-        with _sky() as sky:
+        with sky_module() as sky:
             status = status_of(_jobs_of(sky, run_id))
             if status.backend_id is None or status.state in ENDED:
                 return status
@@ -99,7 +99,7 @@ class SkyPilotLauncher:
         """Lines that set-up and worker wrote, without SkyPilot's own; of each attempt the last machine's."""
         lines: Iterator[str] | None = None
         while True:
-            with _sky() as sky:  # not while the caller has the line: stdout is the caller's then
+            with sky_module() as sky:  # not while the caller has the line: stdout is the caller's then
                 lines = lines or _log_lines(sky, run_id, follow=follow)
                 line = next(lines, None)
             if line is None:
@@ -112,12 +112,12 @@ class SkyPilotLauncher:
         Raises:
             LaunchError: SkyPilot cannot be asked.
         """
-        with _sky() as sky:
+        with sky_module() as sky:
             return is_released(_jobs_of(sky, run_id))
 
 
 @contextlib.contextmanager
-def _sky() -> Iterator[Any]:
+def sky_module() -> Iterator[Any]:
     """SkyPilot, with its chatter on stderr and its exceptions turned into ours."""
     with contextlib.redirect_stdout(sys.stderr):
         try:

@@ -44,11 +44,11 @@ def status_of(jobs: dict[int, Any]) -> BackendStatus:
         state,
         backend_id=str(job.job_id),
         reason=_reason(job),
-        offer=_offer_of(job),
+        offer=offer_of(job),
         exit_code=0 if state == "succeeded" else None,
         recoveries=job.recovery_count or 0,
-        started_at=_utc(job.start_at),
-        ended_at=_utc(job.end_at),
+        started_at=utc(job.start_at),
+        ended_at=utc(job.end_at),
         attempt=attempt,
         stopped_by="cancel" if job.status.value in ("CANCELLING", "CANCELLED") else None,
     )
@@ -62,7 +62,7 @@ def _reason(job: Any) -> str:
     return said or job.status.value.lower().replace("_", " ")
 
 
-def _offer_of(job: Any) -> Offer | None:
+def offer_of(job: Any) -> Offer | None:
     """The machine that SkyPilot got, None while it has none; what it costs is for the plan to say."""
     machine = _REAL_MACHINE.match(job.cluster_resources_full or "")
     if machine is None or not job.cloud or not job.region:
@@ -105,7 +105,8 @@ def worker_lines(chunks: Any) -> Iterator[str]:
             yield line
 
 
-def _utc(seconds: float | None) -> str | None:
+def utc(seconds: float | None) -> str | None:
+    """Seconds since the epoch as RFC 3339 UTC."""
     if seconds is None:
         return None
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

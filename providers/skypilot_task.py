@@ -66,11 +66,24 @@ _USUAL_DISK_GIB = 256  # what SkyPilot asks for if nobody says
 _SYSTEM_DISK_GIB = 60.0  # image, drivers and the worker's packages
 # A machine without a GPU still needs one processor to be found.
 _LEAST_CPUS = "1+"
+#: What the name of every managed job of ours begins with.
+JOB_PREFIX = "plan-"
+_JOB = re.compile(rf"{JOB_PREFIX}(.+)-(\d+)")
 
 
 def job_name(run_id: str, attempt: int) -> str:
     """The managed job's name, by which a launch finds again what an earlier one started."""
-    return f"plan-{run_id}-{attempt}"
+    return f"{JOB_PREFIX}{run_id}-{attempt}"
+
+
+def run_of(name: str) -> tuple[str, int] | None:
+    """Run and attempt that a job of this name is of, None if the name is none of ours.
+
+    >>> run_of("plan-goat-7-12"), run_of("planning-1")
+    (('goat-7', 12), None)
+    """
+    match = _JOB.fullmatch(name)
+    return (match[1], int(match[2])) if match else None
 
 
 def attempt_of(name: str, run_id: str) -> int | None:
@@ -79,8 +92,8 @@ def attempt_of(name: str, run_id: str) -> int | None:
     >>> attempt_of("plan-goat-7-12", "goat-7"), attempt_of("plan-goat-7-12", "goat")
     (12, None)
     """
-    match = re.fullmatch(rf"plan-{re.escape(run_id)}-(\d+)", name)
-    return int(match[1]) if match else None
+    found = run_of(name)
+    return found[1] if found is not None and found[0] == run_id else None
 
 
 def task_document(request: LaunchRequest) -> dict[str, Any]:

@@ -49,6 +49,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "backtest": ("planner.cli.backtest", "Predict published runs, to see how good the estimates are"),
     "export": ("planner.cli.export", "Print a spec as the configuration of another tool"),
     "doctor": ("planner.cli.doctor", "Check this installation: what is missing and how to get it"),
+    "reap": ("planner.cli.reap", "Find and end machines and leftovers that no run needs"),
     "purge": ("planner.cli.purge", "Give back disk space of runs that are over"),
     "completion": ("planner.cli.completion", "Print the script that makes a shell complete `plan`"),
     "schema": ("planner.cli.schema", "Print the JSON Schema of the spec or of an answer"),
