@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import cast
 
@@ -13,7 +14,7 @@ from jobs.formats import CHECKS, Row, format_of, is_talk, truth
 from jobs.spec import DataFormat, DataJob, Task
 from providers.errors import UsageError
 
-Located = tuple[int, Row]
+Located = tuple[Path, int, Row]
 
 _FIELD_LIMIT_BYTES = 1 << 30
 _FORMATS: dict[Task, tuple[DataFormat, ...]] = {
@@ -62,53 +63,64 @@ def load_examples(data: DataJob, task: Task, base: Path, *, eval_samples: int | 
     Raises:
         UsageError: A file is missing, empty or unreadable, or a row is wrong (named as file:line).
     """
-    train_path = _resolve(data.train, base)
-    train = list(_read(train_path))
+    train_path = base / data.train
+    train = list(_read_all(train_path))
     if not train:
         raise UsageError(f"{train_path} holds no example", code="bad_data", path=str(train_path))
-    eval_path = _resolve(data.eval, base) if data.eval else None
-    held_out = list(_read(eval_path))[:eval_samples] if eval_path else []
-    found = _format_of(train[0][1], train_path) if data.format == "auto" else data.format
+    held_out = list(islice(_read_all(base / data.eval), eval_samples)) if data.eval else []
+    found = _format_of(train[0][2], train_path) if data.format == "auto" else data.format
     found = _READ_AS.get((task, found), found)
     if found not in _FORMATS[task]:
         hint = f"it learns from {' or '.join(_FORMATS[task])}"
         raise UsageError(f"task {task} cannot learn from data of format {found}", hint=hint, code="bad_data")
-    names = _label_names([row for _, row in train], data.labels, train_path) if found == "label" else ()
-    rows = _checked(train, found, names, train_path)
-    held_out_rows = _checked(held_out, found, names, eval_path) if eval_path else []
+    names = _label_names([row for *_, row in train], data.labels, train_path) if found == "label" else ()
+    rows, held_out_rows = _checked(train, found, names), _checked(held_out, found, names)
     if found == "messages" and all(_is_one_answer(row) for row in (*rows, *held_out_rows)):
         return Examples("prompt_completion", _split_answers(rows), _split_answers(held_out_rows))
     return Examples(found, rows, held_out_rows, names)
 
 
-def _resolve(name: str, base: Path) -> Path:
-    path = base / name
-    if not path.is_file():
+def files_of(path: Path) -> list[Path]:
+    """The files of a data set: the file itself, or those of a directory and the ones below it, in order of names.
+
+    Files that start with a dot or an underscore are nobody's data, nor are those of other kinds.
+
+    Raises:
+        UsageError: There is nothing, or files of several kinds, whose rows would differ.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
         raise UsageError(f"data file {path} does not exist", code="bad_data", path=str(path))
-    return path
+    found = sorted(
+        file for file in path.rglob("*") if file.suffix.lower() in _READERS and _counts(file, path)
+    )
+    kinds = sorted({file.suffix.lower() for file in found})
+    if len(kinds) != 1:
+        problem = f"files of several kinds: {', '.join(kinds)}" if kinds else "no data file"
+        hint = f"it must hold files of one of {', '.join(_READERS)}"
+        raise UsageError(f"the directory {path} holds {problem}", hint=hint, code="bad_data", path=str(path))
+    return found
 
 
-def _read(path: Path) -> Iterator[Located]:
-    """Rows with their line (or row) number, 1-based."""
-    readers = {
-        ".jsonl": _read_jsonl,
-        ".ndjson": _read_jsonl,
-        ".csv": _read_csv,
-        ".tsv": _read_csv,
-        ".txt": _read_text,
-        ".parquet": _read_parquet,
-    }
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        hint = f"use one of {', '.join(readers)}"
-        raise UsageError(f"{path}: unknown kind of data file", hint=hint, code="bad_data")
-    try:
-        yield from reader(path)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"cannot read {path}: {error}", code="bad_data", path=str(path)) from error
+def _counts(file: Path, root: Path) -> bool:
+    return file.is_file() and not any(part.startswith((".", "_")) for part in file.relative_to(root).parts)
 
 
-def _read_jsonl(path: Path) -> Iterator[Located]:
+def _read_all(path: Path) -> Iterator[Located]:
+    """Rows with their file and line (or row) number, 1-based."""
+    for file in files_of(path):
+        reader = _READERS.get(file.suffix.lower())
+        if reader is None:
+            hint = f"use one of {', '.join(_READERS)}"
+            raise UsageError(f"{file}: unknown kind of data file", hint=hint, code="bad_data")
+        try:
+            yield from ((file, number, row) for number, row in reader(file))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise UsageError(f"cannot read {file}: {error}", code="bad_data", path=str(file)) from error
+
+
+def _read_jsonl(path: Path) -> Iterator[tuple[int, Row]]:
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
@@ -122,7 +134,7 @@ def _read_jsonl(path: Path) -> Iterator[Located]:
             yield number, row
 
 
-def _read_csv(path: Path) -> Iterator[Located]:
+def _read_csv(path: Path) -> Iterator[tuple[int, Row]]:
     csv.field_size_limit(_FIELD_LIMIT_BYTES)
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
@@ -132,14 +144,14 @@ def _read_csv(path: Path) -> Iterator[Located]:
             yield reader.line_num, dict(row)
 
 
-def _read_text(path: Path) -> Iterator[Located]:
+def _read_text(path: Path) -> Iterator[tuple[int, Row]]:
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 yield number, {"text": line.rstrip("\n")}
 
 
-def _read_parquet(path: Path) -> Iterator[Located]:
+def _read_parquet(path: Path) -> Iterator[tuple[int, Row]]:
     import pyarrow
     import pyarrow.parquet
 
@@ -148,6 +160,16 @@ def _read_parquet(path: Path) -> Iterator[Located]:
     except pyarrow.ArrowException as error:
         raise UsageError(f"cannot read {path}: {error}", code="bad_data", path=str(path)) from error
     yield from enumerate(table.to_pylist(), 1)
+
+
+_READERS: dict[str, Callable[[Path], Iterator[tuple[int, Row]]]] = {
+    ".jsonl": _read_jsonl,
+    ".ndjson": _read_jsonl,
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
+    ".txt": _read_text,
+    ".parquet": _read_parquet,
+}
 
 
 def _format_of(row: Row, path: Path) -> DataFormat:
@@ -170,11 +192,11 @@ def _split_answers(rows: list[Row]) -> list[Row]:
     return [{"prompt": row["messages"][:-1], "completion": row["messages"][-1:]} for row in rows]
 
 
-def _checked(rows: list[Located], kind: DataFormat, names: tuple[str, ...], path: Path) -> list[Row]:
+def _checked(rows: list[Located], kind: DataFormat, names: tuple[str, ...]) -> list[Row]:
     check, keys = CHECKS[kind]
-    shape = _shape(rows[0][1]) if rows else None
+    shape = _shape(rows[0][2]) if rows else None
     result = []
-    for number, row in rows:
+    for path, number, row in rows:
         problem = check(row)
         if problem is None and kind == "label" and str(row.get("label")) not in names:
             problem = f"label {row.get('label')!r} is none of {', '.join(names[:10])}"

@@ -18,6 +18,7 @@ from jobs.console import say
 from jobs.data import Examples, load_examples
 from jobs.disk import is_full_disk
 from jobs.evaluate import metric_of
+from jobs.inputs import bring_inputs
 from jobs.manifest import is_known_file
 from jobs.model import load_model, load_tokenizer
 from jobs.preemption import Stopped
@@ -46,7 +47,11 @@ def fine_tune(attempt: Attempt) -> str | None:
         TuneplanError: It cannot go on.
     """
     job = attempt.job
-    with attempt.stage("data", "loading"):
+    with attempt.stage("download", "loading"):
+        if attempt.group.leads_machine:
+            bring_inputs(job.inputs, attempt.base)
+        attempt.group.wait()
+    with attempt.stage("data"):
         examples = load_examples(job.data, job.task, attempt.base, eval_samples=job.evaluate.samples)
         metric = metric_of(job, examples.format)
         say(f"{len(examples.train)} examples to learn from, {len(examples.eval)} held out")

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Literal
 
 from jobs import codec
+from jobs.manifest import FileEntry
 from providers.errors import UsageError
 
 SCHEMA = "tuneplan/job"
 SCHEMA_VERSION = 1
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_MAX_DOCUMENT_BYTES = 1 << 20
+_MAX_DOCUMENT_BYTES = 1 << 22
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_INPUTS = "inputs"
 
 MethodKind = Literal["full", "lora", "dora", "rslora", "ia3", "loha", "vera", "prompt_tuning"]
 Task = Literal["sft", "classification", "dpo", "reward", "kto", "grpo"]
@@ -70,12 +73,25 @@ class MethodJob:
 
 @dataclass(frozen=True, slots=True)
 class DataJob:
-    """Local files (jsonl or csv) or hub data sets, as the worker sees them."""
+    """Files, or directories of files, as the worker sees them; relative ones are below the job's directory."""
 
     train: str
     eval: str | None = None
     format: DataFormat = "auto"
     labels: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class InputsJob:
+    """Files of another machine that data and model name: the worker fetches and verifies them first.
+
+    Attributes:
+        uri: Store that holds each of them as `blobs/<sha256>`.
+        files: Where each belongs, below the job's directory.
+    """
+
+    uri: str | None = None
+    files: tuple[FileEntry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +253,7 @@ class JobSpec:
     rollout: RolloutJob = RolloutJob()
     evaluate: EvaluateJob = EvaluateJob()
     output: OutputJob = OutputJob()
+    inputs: InputsJob = InputsJob()
     limits: LimitsJob = LimitsJob()
     schema: Literal["tuneplan/job"] = "tuneplan/job"
     schema_version: Literal[1] = 1
@@ -320,9 +337,27 @@ def _rules(job: JobSpec) -> list[tuple[str, bool]]:
         ("train.warmup: must be in [0, 1)", not 0 <= train.warmup < 1),
         ("method.dropout: must be in [0, 1)", not 0 <= method.dropout < 1),
         ("limits.cap_usd: needs limits.usd_per_hour", limits.cap_usd is not None and not limits.usd_per_hour),
+        *_input_rules(job.inputs),
         ("quantization: a full fine-tuning needs none", method.kind == "full" and job.quantization != "none"),
         *_task_rules(job),
     ]
+
+
+def _input_rules(inputs: InputsJob) -> list[tuple[str, bool]]:
+    """The document may have been changed on its way, and its paths are written to."""
+    outside = next((entry.path for entry in inputs.files if not _is_below(entry.path)), None)
+    wrong = any(_SHA256.fullmatch(entry.sha256) is None or entry.bytes < 0 for entry in inputs.files)
+    return [
+        ("inputs.uri: missing", inputs.uri is None and bool(inputs.files)),
+        (f"inputs.files: {outside!r} is no file below {_INPUTS}", outside is not None),
+        ("inputs.files: an impossible size or hash", wrong),
+    ]
+
+
+def _is_below(path: str) -> bool:
+    first, *rest = path.split("/")
+    plain = "\\" not in path and "\0" not in path
+    return first == _INPUTS and bool(rest) and plain and not any(part in ("", ".", "..") for part in rest)
 
 
 def _task_rules(job: JobSpec) -> list[tuple[str, bool]]:

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -37,13 +37,12 @@ class Bundle:
     sha256: str
 
 
-def build_bundle(target: Path, job: JobSpec, inputs: Mapping[str, Path] | None = None) -> Bundle:
+def build_bundle(target: Path, job: JobSpec) -> Bundle:
     """Write code, requirements and job document; the same bundle is left as it is, another is replaced.
 
     Args:
         target: Directory.
         job: What the worker does.
-        inputs: Files and directories of this machine to take along, by their name in the bundle.
 
     Raises:
         StorageError: The directory cannot be written.
@@ -55,7 +54,6 @@ def build_bundle(target: Path, job: JobSpec, inputs: Mapping[str, Path] | None =
     beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
         _write(beside, files, digest, job)
-        _copy(inputs or {}, beside)
         _put_in_place(beside, target, lambda: _is_complete(target, digest, job))
     except OSError as error:
         raise StorageError(f"cannot write the bundle {target}: {error.strerror or error}") from error
@@ -124,12 +122,6 @@ def _write(directory: Path, files: dict[str, bytes], digest: str, job: JobSpec) 
     (directory / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
     (directory / _DIGEST_FILE).write_text(digest + "\n", encoding="ascii")
     (directory / _JOB_FILE).write_text(job.to_json(), encoding="utf-8")
-
-
-def _copy(inputs: Mapping[str, Path], directory: Path) -> None:
-    for name, source in inputs.items():
-        (directory / name).parent.mkdir(parents=True, exist_ok=True)
-        (shutil.copytree if source.is_dir() else shutil.copyfile)(source, directory / name)
 
 
 def _put_in_place(beside: Path, target: Path, is_there: Callable[[], bool]) -> None:

@@ -140,16 +140,34 @@ def check_local(spec: FineTuneSpec, base_dir: Path) -> None:
     for key, text in (("train", spec.data.train), ("eval", spec.data.eval)):
         pinned = _pinned(spec.data, key)
         reference = None if text is None else data_ref(base_dir, text)
-        if pinned is None or reference is None or not Path(reference.value).is_file():
+        if pinned is None or reference is None or not Path(reference.value).exists():
             continue
-        with Path(reference.value).open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = content_sha256(Path(reference.value))
         if found != pinned:
             raise CorruptDataError(
                 f"{text} has other content than pinned: sha256 {found}",
-                hint="restore the file, or correct the pin in the spec",
+                hint="restore it, or correct the pin in the spec",
                 path=f"data.{key}",
             )
+
+
+def content_sha256(path: Path) -> str:
+    """Hash of a file; of a directory that of the lines which `sha256sum` writes for its data files, in order.
+
+    Raises:
+        UsageError: A directory holds no data.
+    """
+    if not path.is_dir():
+        return _file_sha256(path)
+    from jobs.data import files_of
+
+    lines = (f"{_file_sha256(file)}  {file.relative_to(path).as_posix()}\n" for file in files_of(path))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _source(data: DataSection, key: str, kind: str, place: str) -> Source:

@@ -58,26 +58,19 @@ def measure_dataset(path: Path, vocab: int = _VOCAB, tokenizer: Path | None = No
     digits and scripts (see `planner.token_guess`); `plan data inspect` looks at everything.
 
     Args:
-        path: A local file.
+        path: A local file, or a directory of them.
         vocab: Size of the model's vocabulary, for guesses.
         tokenizer: The model's tokenizer.json, None if it is not on this machine.
 
     Raises:
         UsageError: The file is missing, empty or not text.
     """
-    size = _size_bytes(path)
-    try:
-        with path.open("rb") as file:
-            head = file.read(_READ_WHOLE_BYTES)
-        text = _whole_lines(head, size).decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"cannot read {path}: {error}", hint="data files are UTF-8 text", path="data.train"
-        ) from None
-    texts = list(_example_texts(path, text))
+    files = _files(path)
+    size = sum(map(_size_bytes, files))
+    texts, read_bytes = _sampled_texts(files)
     if not texts:
         raise UsageError(f"{path} has no examples", path="data.train", hint="write one example a line")
-    scale = size / max(len(head), 1) if size > len(head) else 1.0
+    scale = size / max(read_bytes, 1) if size > read_bytes else 1.0
     tokens = _tokens(texts, vocab, None if tokenizer is None else load_counter(tokenizer))
     counted = "counted" if scale == 1 else "head counted, rest scaled by bytes"
     return DataFacts(
@@ -87,6 +80,35 @@ def measure_dataset(path: Path, vocab: int = _VOCAB, tokenizer: Path | None = No
         bytes=size,
         tokens_log_sd=tokens.log_sd,
     )
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    from jobs.data import files_of  # the worker's own reading, which only a directory needs here
+
+    return files_of(path)
+
+
+def _sampled_texts(files: Sequence[Path]) -> tuple[list[str], int]:
+    """Texts of as many files as may be read, and the bytes that they are."""
+    texts: list[str] = []
+    read_bytes = 0
+    for path in files:
+        left = _READ_WHOLE_BYTES - read_bytes
+        if left <= 0:
+            break
+        try:
+            with path.open("rb") as file:
+                head = file.read(left)
+            text = _whole_lines(head, _size_bytes(path)).decode("utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(
+                f"cannot read {path}: {error}", hint="data files are UTF-8 text", path="data.train"
+            ) from None
+        texts += _example_texts(path, text)
+        read_bytes += len(head)
+    return texts, read_bytes
 
 
 @dataclass(frozen=True, slots=True)

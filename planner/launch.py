@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jobs.spec import JobSpec, LimitsJob
-from planner import rented
+from planner import inputs, rented
 from planner.bundle import build_bundle
 from planner.candidate_document import candidate_from_document
 from planner.errors import CapReachedError
@@ -20,7 +20,7 @@ from planner.monitor import observe
 from planner.places import Places
 from planner.runs import RESUMABLE, Attempt, Run, RunTerms
 from planner.store import Change, Store
-from providers.errors import LaunchError, UsageError
+from providers.errors import LaunchError, TuneplanError, UsageError
 from providers.gpus import CPU
 from providers.launcher import Launcher, LaunchRequest
 
@@ -36,12 +36,14 @@ class Desk:
         launcher: The backend of the runs.
         places: Where bundles and checkpoints go.
         now: RFC 3339 UTC.
+        told: How far the files of a rented run are sent.
     """
 
     store: Store
     launcher: Launcher
     places: Places
     now: Clock
+    told: inputs.Told = lambda _: None
 
 
 def launch(desk: Desk, run_id: str, terms: RunTerms, micro_usd_per_hour: int | None) -> tuple[Run, bool]:
@@ -132,10 +134,9 @@ def cancel(desk: Desk, run: Run, *, grace_s: float) -> Run:
 
 def _start(desk: Desk, run: Run) -> Run:
     """Ask the backend for the newest attempt, which is on record, and record its answer."""
-    job, inputs = _job(run), None
-    if run.terms.infra != "local":
-        job, inputs = rented.take_inputs_along(job)
-    bundle = build_bundle(desk.places.bundle(run.run_id, run.launches), job, inputs)
+    job = _job(run)
+    _send(desk, run, job)
+    bundle = build_bundle(desk.places.bundle(run.run_id, run.launches), job)
     try:
         desk.launcher.launch(_request(run, bundle.path))
     except LaunchError as error:
@@ -148,7 +149,16 @@ def _start(desk: Desk, run: Run) -> Run:
     return observe(desk.store, desk.launcher, run, desk.now())
 
 
-def _record_failure(desk: Desk, run: Run, error: LaunchError) -> None:
+def _send(desk: Desk, run: Run, job: JobSpec) -> None:
+    """Bring the run's files to its store, before a machine waits for them."""
+    try:
+        inputs.send(job.inputs, rented.sources(run.terms.candidate_json), desk.told)
+    except UsageError as error:  # what this run was launched with is nowhere any more
+        _record_failure(desk, run, error)
+        raise
+
+
+def _record_failure(desk: Desk, run: Run, error: TuneplanError) -> None:
     attempt = replace(run.current, outcome="failed")
     desk.store.apply(run, Change("failed", error.message, attempt, desk.now(), kind="launch"))
 

@@ -18,6 +18,7 @@ from planner.candidate_document import candidate_document
 from planner.candidates import Candidate
 from planner.data_cache import check_local
 from planner.errors import Finding
+from planner.inputs import local_bytes, with_inputs
 from planner.job_document import as_uri, job_document
 from planner.launch import request_of
 from planner.money import micro_usd, usd_text_of_micro
@@ -89,12 +90,16 @@ class Order:
         price = self.candidate.offer.price_usd_per_hour
         return None if price is None else micro_usd(price) * self.candidate.nodes
 
+    @property
+    def runs_uri(self) -> str | None:
+        """The prefix that the spec names for checkpoints, below which each run has its own."""
+        uri = self.plan.spec.checkpoints.uri
+        return None if uri is None else as_uri(uri, self.plan.base_dir)
+
     def checkpoint_uri(self, places: Places) -> str:
         """The run's own prefix: below the spec's `checkpoints.uri`, else below the state directory."""
-        uri = self.plan.spec.checkpoints.uri
-        if uri is None:
-            return places.checkpoints(self.run_id)
-        return below(as_uri(uri, self.plan.base_dir), self.run_id)
+        uri = self.runs_uri
+        return places.checkpoints(self.run_id) if uri is None else below(uri, self.run_id)
 
 
 def run_terms(order: Order, places: Places, zones: Mapping[str, str] | None = None) -> RunTerms:
@@ -113,7 +118,8 @@ def run_terms(order: Order, places: Places, zones: Mapping[str, str] | None = No
     document = candidate_document(candidate)
     job = _job(order, places)
     if order.infra != "local":
-        document["rented"] = rented.terms_document(plan, candidate, job)
+        job, sources = with_inputs(job, order.runs_uri)
+        document["rented"] = rented.terms_document(plan, candidate, job, sources)
         rented.named_zones(document, zones or {})
         if order.choices.reservation_ref is not None:
             document["rented"]["reservations"] = [order.choices.reservation_ref]
@@ -191,6 +197,14 @@ def _job(order: Order, places: Places) -> JobSpec:
     return job_document(plan.spec, plan.base_dir, order.candidate, order.run_id, order.checkpoint_uri(places))
 
 
+def bytes_from_here(order: Order, places: Places) -> int:
+    """Size of the local data and model that a rented run would read, 0 if there is none or nobody can tell yet."""
+    try:
+        return 0 if order.infra == "local" else local_bytes(_job(order, places))
+    except TuneplanError:
+        return 0  # what is wrong is told by `blockers`
+
+
 def dry_run_document(order: Order, places: Places, found: Sequence[Finding]) -> dict[str, Any]:
     """The answer of `plan launch --dry-run`: as of a launch, but nothing is on record."""
     candidate = candidate_document(order.candidate)
@@ -244,8 +258,10 @@ def _files(spec: FineTuneSpec, base_dir: Path) -> Iterator[Finding]:
             yield Finding(
                 message, path=key, code="data_missing", hint="`plan data fetch SPEC` brings it here"
             )
-        elif not Path(reference.value).is_file():
+        elif not Path(reference.value).exists():
             yield Finding(f"there is no file {reference.value}", path=key, code="data_missing")
+        elif Path(reference.value).is_dir():
+            yield from _directory(Path(reference.value), key)
     try:
         check_local(spec, base_dir)
     except TuneplanError as error:
@@ -253,6 +269,16 @@ def _files(spec: FineTuneSpec, base_dir: Path) -> Iterator[Finding]:
     model = model_ref(base_dir, spec.model.id)
     if model.kind == "path" and not Path(model.value, "config.json").is_file():
         yield Finding(f"there is no config.json in {model.value}", path="model.id", code="model_missing")
+
+
+def _directory(path: Path, key: str) -> Iterator[Finding]:
+    """A directory that the worker could not read as one data set."""
+    from jobs.data import files_of
+
+    try:
+        files_of(path)
+    except TuneplanError as error:
+        yield Finding(error.message, path=key, code="data_missing", hint=error.hint)
 
 
 def _software(spec: FineTuneSpec) -> Iterator[Finding]:

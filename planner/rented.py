@@ -5,14 +5,15 @@ The ledger keeps it in the candidate's document, under `rented`.
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.spec import JobSpec
 from planner.errors import Finding
+from planner.inputs import reads
 from planner.offer_document import offer_document, offer_from_document
 from providers.aws_access import LONGEST_SESSION_S
 from providers.launcher import Access, LaunchRequest
@@ -25,7 +26,6 @@ if TYPE_CHECKING:  # the monitor imports this module, and needs neither spec nor
     from planner.spec import FineTuneSpec
 
 _MOST_ALTERNATIVES = 30
-_LARGEST_INPUTS_BYTES = 2**30
 #: Clouds whose machines may share a disk with this one.
 _SHARED_DISK = frozenset({"slurm"})
 _NAMED_KEYS = frozenset({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"})
@@ -43,8 +43,10 @@ def alternatives(plan: Plan, chosen: Candidate) -> list[Offer]:
     return wanted[:_MOST_ALTERNATIVES]
 
 
-def terms_document(plan: Plan, chosen: Candidate, job: JobSpec) -> dict[str, Any]:
-    """What the ledger keeps."""
+def terms_document(
+    plan: Plan, chosen: Candidate, job: JobSpec, sources: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """What the ledger keeps; `sources` are the files of this machine that the job names, as `inputs` gives them."""
     spec, others = plan.spec, alternatives(plan, chosen)
     return {
         "alternatives": [offer_document(offer) for offer in others],
@@ -52,6 +54,8 @@ def terms_document(plan: Plan, chosen: Candidate, job: JobSpec) -> dict[str, Any
         "python": spec.environment.python,
         "setup": _setup(spec),
         "stores": [uri for uri in (job.checkpoints.uri, job.output.uri) if uri and uri.startswith("s3://")],
+        "reads": [uri for uri in reads(job.inputs) if uri.startswith("s3://")],
+        "sources": dict(sources or {}),
         "access": access(spec, (chosen.offer, *others)),
     }
 
@@ -71,9 +75,16 @@ def complete(request: LaunchRequest, terms: Mapping[str, Any]) -> LaunchRequest:
         python=terms["python"] or request.python,
         setup=tuple(terms["setup"]),
         stores=tuple(terms.get("stores", ())),  # absent in what an earlier version kept
+        reads=tuple(terms.get("reads", ())),
         access=terms.get("access", "secrets"),
         reservations=tuple(terms.get("reservations", ())),
     )
+
+
+def sources(candidate_json: str) -> dict[str, str]:
+    """The files of this machine that a run's job names, by their name in the job."""
+    kept: dict[str, str] = json.loads(candidate_json).get("rented", {}).get("sources", {})
+    return kept
 
 
 def machine_got(candidate: Mapping[str, Any], got: Offer | None) -> Offer | None:
@@ -96,23 +107,6 @@ def prices_by_region(candidate: Mapping[str, Any]) -> dict[str, float]:
                 place = f"{offer.cloud}/{offer.region}".lower()
                 prices[place] = max(prices.get(place, 0.0), offer.price_usd_per_hour * candidate["nodes"])
     return prices
-
-
-def take_inputs_along(job: JobSpec) -> tuple[JobSpec, dict[str, Path]]:
-    """The job with its local files below `inputs/` of the bundle, and which file goes where."""
-    taken: dict[str, Path] = {}
-
-    def inside(text: str | None, name: str, *, is_file: bool = True) -> str | None:
-        if text is None or not Path(text).is_absolute():
-            return text
-        target = f"inputs/{name}{Path(text).suffix if is_file else ''}"
-        taken[target] = Path(text)
-        return target
-
-    train, held_out = inside(job.data.train, "train") or job.data.train, inside(job.data.eval, "eval")
-    model = inside(job.model.path, "model", is_file=False)
-    data = replace(job.data, train=train, eval=held_out)
-    return replace(job, data=data, model=replace(job.model, path=model)), taken
 
 
 def access(spec: FineTuneSpec, offers: Iterable[Offer]) -> Access:
@@ -138,10 +132,6 @@ def blockers(plan: Plan, chosen: Candidate, job: JobSpec) -> Iterator[Finding]:
         )
         hint = "choose a candidate whose model fits one GPU, as in where.gpu_memory: 80GB.. or with method: qlora"
         yield Finding(message, path="where.gpus", code="not_yet_supported", hint=hint)
-    size = sum(_size_bytes(path) for path in take_inputs_along(job)[1].values())
-    if size > _LARGEST_INPUTS_BYTES:
-        message = f"model and data are {size / 2**30:.1f} GiB of local files, too much to send along"
-        yield Finding(message, path="model.id", code="inputs_too_large", hint="use a model of the hub")
 
 
 def _unreachable(spec: FineTuneSpec, chosen: Candidate, job: JobSpec) -> Iterator[Finding]:
@@ -204,8 +194,3 @@ def _setup(spec: FineTuneSpec) -> list[str]:
     if given.packages:
         lines.append(f"{python} -m pip install --quiet {shlex.join(given.packages)}")
     return lines + ([given.setup] if given.setup else [])
-
-
-def _size_bytes(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())

@@ -86,7 +86,8 @@ class DataSection(Section):
     """The examples to learn from; paths are relative to the spec's file. A single text is `train`."""
 
     train: Text | None = Field(
-        default=None, description="File (jsonl, csv, parquet, txt), hub data set, s3:// or https:// URI"
+        default=None,
+        description="File (jsonl, csv, parquet, txt), directory of files, hub data set, s3://, gs:// or https:// URI",
     )
     eval: Text | None = Field(default=None, description="Held-out examples, same format")
     format: Literal[

@@ -30,6 +30,8 @@ _ASSUME = {
         {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}
     ],
 }
+#: Of a session's policy, with room for the frame around its statements.
+_MOST_POLICY_CHARACTERS = 2048 - 128
 _POLICY_NAME = "tuneplan-run"
 # EC2 refuses a profile for some seconds after it was made (IAM is eventually consistent).
 _PROPAGATION_S = 15.0
@@ -38,8 +40,11 @@ TAG = "tuneplan-run"
 ROLE_PREFIX = "tuneplan-"
 
 
-def policy(stores: tuple[str, ...]) -> dict[str, Any]:
-    """What a machine may do that writes below these s3:// URIs, and nothing at all without any.
+def policy(stores: tuple[str, ...], reads: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What a machine may do that writes below these s3:// URIs and reads these objects; without any nothing at all.
+
+    Objects are named one by one, as long as that fits into the 2,048 characters of a session's policy; of more,
+    everything below their common prefix may be read.
 
     >>> policy(("s3://models/runs/goat",))["Statement"][0]["Resource"]
     'arn:aws:s3:::models/runs/goat/*'
@@ -51,6 +56,8 @@ def policy(stores: tuple[str, ...]) -> dict[str, Any]:
         below = {"StringLike": {"s3:prefix": [f"{place.prefix}*"]}}
         statements.append(_allow(("s3:ListBucket",), bucket, below))
         statements += _encryption(place)
+    room = _MOST_POLICY_CHARACTERS - len(json.dumps(statements))
+    statements += _reading([s3_location(uri) for uri in reads], room)
     if not statements:  # IAM takes no empty policy
         statements.append({"Effect": "Deny", "Action": "*", "Resource": "*"})
     return {"Version": "2012-10-17", "Statement": statements}
@@ -66,7 +73,13 @@ def role_name(run_id: str) -> str:
     return f"{name[:51]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
-def grant_role(run_id: str, stores: tuple[str, ...], *, propagation_s: float = _PROPAGATION_S) -> str:
+def grant_role(
+    run_id: str,
+    stores: tuple[str, ...],
+    reads: tuple[str, ...] = (),
+    *,
+    propagation_s: float = _PROPAGATION_S,
+) -> str:
     """Make the run's instance role, or find it made; its name.
 
     Raises:
@@ -78,7 +91,9 @@ def grant_role(run_id: str, stores: tuple[str, ...], *, propagation_s: float = _
         iam = session.client("iam")
         with _unless(iam, "EntityAlreadyExistsException"):
             iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(_ASSUME), Tags=tags)
-        iam.put_role_policy(RoleName=name, PolicyName=_POLICY_NAME, PolicyDocument=json.dumps(policy(stores)))
+        iam.put_role_policy(
+            RoleName=name, PolicyName=_POLICY_NAME, PolicyDocument=json.dumps(policy(stores, reads))
+        )
         with _unless(iam, "EntityAlreadyExistsException"):
             iam.create_instance_profile(InstanceProfileName=name, Tags=tags)
         if not iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]["Roles"]:
@@ -107,7 +122,7 @@ def revoke_role(run_id: str) -> None:
             iam.delete_role(RoleName=name)
 
 
-def session_keys(run_id: str, stores: tuple[str, ...]) -> dict[str, str]:
+def session_keys(run_id: str, stores: tuple[str, ...], reads: tuple[str, ...] = ()) -> dict[str, str]:
     """Keys that are good for the run's prefixes alone and for 36 hours, as environment variables.
 
     Raises:
@@ -117,13 +132,23 @@ def session_keys(run_id: str, stores: tuple[str, ...]) -> dict[str, str]:
     name = re.sub(r"[^\w+=,.@-]", "-", run_id)[:32].ljust(2, "-")
     with aws_session("make keys for the run's checkpoints alone") as session:
         made = session.client("sts").get_federation_token(
-            Name=name, Policy=json.dumps(policy(stores)), DurationSeconds=LONGEST_SESSION_S
+            Name=name, Policy=json.dumps(policy(stores, reads)), DurationSeconds=LONGEST_SESSION_S
         )["Credentials"]
     return {
         "AWS_ACCESS_KEY_ID": made["AccessKeyId"],
         "AWS_SECRET_ACCESS_KEY": made["SecretAccessKey"],
         "AWS_SESSION_TOKEN": made["SessionToken"],
     }
+
+
+def _reading(objects: list[S3Location], room: int) -> list[dict[str, Any]]:
+    if not objects:
+        return []
+    resources = sorted({f"arn:aws:s3:::{one.bucket}/{one.prefix.removesuffix('/')}" for one in objects})
+    if len(json.dumps(resources)) > room:
+        resources = sorted({f"{resource.rpartition('/')[0]}/*" for resource in resources})
+    statement = {"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": resources}
+    return [statement, *_encryption(objects[0])]
 
 
 def _encryption(place: S3Location) -> list[dict[str, Any]]:

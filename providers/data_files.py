@@ -18,7 +18,7 @@ from providers.hub import HubAccess
 from providers.hub_data import find_data
 from providers.stores import open_store
 
-#: What is sent along to a rented machine may be this large.
+#: What is brought here is kept on this machine's disk.
 MOST_BYTES = 2**30
 _CHUNK_BYTES = 2**20
 _GS = re.compile(r"gs://([a-z0-9][a-z0-9._-]+)/(.+[^/])")

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from providers.errors import StorageError, UsageError
-from providers.object_store import ObjectInfo, check_key
+from providers.object_store import ObjectInfo, Sent, check_key, ignore
 
 _PRIVATE = ".store"  # lock and half-written files; never a key
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -46,7 +46,7 @@ class DirectoryStore:
             _write(temporary, body)
             return _link(temporary, target)
 
-    def put_file(self, key: str, source: Path) -> bool:
+    def put_file(self, key: str, source: Path, sent: Sent = ignore) -> bool:
         """Copy a file under a content-addressed key unless it is there in full; True if copied."""
         target = self._path(key)
         with _storage_errors("write", key):
@@ -58,6 +58,7 @@ class DirectoryStore:
             with self._temporary() as temporary:
                 shutil.copyfile(source, temporary)
                 _sync(temporary)
+                sent(size)
                 return _link(temporary, target)
 
     def put(self, key: str, body: bytes) -> None:

@@ -48,6 +48,7 @@ class LaunchRequest:
         processes_per_node: Workers on each machine, one for each GPU.
         disk_gib: Disk that each machine needs, None if unknown.
         stores: URIs of the prefixes that the worker writes to.
+        reads: URIs of further objects that it reads.
         access: How it may.
         reservations: Ids of paid capacity that the machines are started in.
     """
@@ -68,6 +69,7 @@ class LaunchRequest:
     processes_per_node: int = 1
     disk_gib: float | None = None
     stores: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
     access: Access = "secrets"
     reservations: tuple[str, ...] = ()
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from providers.errors import StorageError
+
+#: Told the number of bytes each time some of a file have arrived; called from several threads.
+Sent = Callable[[int], None]
+
+
+def ignore(sent_bytes: int) -> None:
+    """For those who do not want to know how a file comes along."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +38,7 @@ class ObjectStore(Protocol):
         """Write a small object unless the key exists; True if it was written now."""
         ...
 
-    def put_file(self, key: str, source: Path) -> bool:
+    def put_file(self, key: str, source: Path, sent: Sent = ignore) -> bool:
         """Write a file under a content-addressed key unless it is there already; True if bytes were sent."""
         ...
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from providers.errors import MissingExtraError, StorageError, UsageError
-from providers.object_store import ObjectInfo, check_key
+from providers.object_store import ObjectInfo, Sent, check_key, ignore
 from providers.s3_errors import code_of, is_absent, s3_errors, status_of
 from providers.s3_location import s3_location
 from providers.s3_upload import PART_BYTES, MultipartUpload
@@ -72,7 +72,7 @@ class S3Store:
         """Write a small object unless the key exists; True if it was written now."""
         return self._put_when(key, body, {"IfNoneMatch": "*"}) is not None
 
-    def put_file(self, key: str, source: Path) -> bool:
+    def put_file(self, key: str, source: Path, sent: Sent = ignore) -> bool:
         """Send a file under a content-addressed key unless it is there in full; True if bytes were sent."""
         target = self._target(key)
         with s3_errors("write", key):
@@ -81,8 +81,9 @@ class S3Store:
                 return False
             if size <= PART_BYTES:
                 self._client.put_object(**target, Body=source.read_bytes(), **self._encryption())
+                sent(size)
             else:
-                self._send_parts(target, source, size)
+                self._send_parts(target, source, size, sent)
         return True
 
     def put(self, key: str, body: bytes) -> None:
@@ -215,12 +216,12 @@ class S3Store:
         found = self._head(target)
         return None if found is None else int(found["ContentLength"])
 
-    def _send_parts(self, target: dict[str, str], source: Path, size: int) -> None:
+    def _send_parts(self, target: dict[str, str], source: Path, size: int, sent: Sent) -> None:
         from botocore.exceptions import ClientError
 
         for attempt in range(_UPLOAD_TRIES):
             try:
-                MultipartUpload(self._client, target, self._encryption(), source, PART_BYTES).send()
+                MultipartUpload(self._client, target, self._encryption(), source, PART_BYTES, sent).send()
                 return
             except ClientError as error:
                 if code_of(error) != "NoSuchUpload":

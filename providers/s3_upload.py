@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from providers.object_store import Sent, ignore
+
 PART_BYTES = 32 << 20
 _MOST_PARTS = 10_000  # of one upload, S3's limit
 _CONNECTIONS = 4
@@ -31,6 +33,7 @@ class MultipartUpload:
         options: More arguments of a new upload, as those of encryption.
         source: The file.
         part_bytes: Size of every part but the last.
+        sent: Told of each part that has arrived, also of those that had before.
     """
 
     client: Any
@@ -38,6 +41,7 @@ class MultipartUpload:
     options: Mapping[str, str]
     source: Path
     part_bytes: int
+    sent: Sent = ignore
 
     def send(self) -> None:
         """Send what is missing and complete the object.
@@ -56,6 +60,7 @@ class MultipartUpload:
             known = arrived.get(number)
             if known is None or not _is_same(known, body):
                 known = self.client.upload_part(**upload, PartNumber=number, Body=body)
+            self.sent(len(body))
             checksum = {_CHECKSUM: known[_CHECKSUM]} if _CHECKSUM in known else {}
             return {"PartNumber": number, "ETag": known["ETag"], **checksum}
 

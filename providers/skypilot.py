@@ -217,12 +217,12 @@ def _start(sky: Any, request: LaunchRequest, document: dict[str, Any], secrets: 
     name = document["name"]
     identities = no_credential_upload()
     if request.access == "session":
-        secrets |= session_keys(request.run_id, request.stores)
+        secrets |= session_keys(request.run_id, request.stores, request.reads)
     chosen = skypilot_config.get_nested(("aws", "remote_identity"), None)
     if chosen is None and {offer.cloud for offer in request.offers} == {"aws"}:
         # without one of ours SkyPilot gives each machine a role that may do everything in EC2 and S3
-        rights = request.stores if request.access == "role" else ()
-        identities["aws"] = {"remote_identity": [{f"{name}*": grant_role(request.run_id, rights)}]}
+        rights = (request.stores, request.reads) if request.access == "role" else ((), ())
+        identities["aws"] = {"remote_identity": [{f"{name}*": grant_role(request.run_id, *rights)}]}
     share = [(VARIABLE, seal(secrets, request.bundle))] if secrets else None
     task = sky.Task.from_yaml_config(document, secrets_overrides=share)
     kept = {

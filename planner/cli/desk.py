@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,7 +24,10 @@ from providers.stores import open_store
 
 if TYPE_CHECKING:
     from planner.cli.context import App
+    from planner.inputs import Sending
     from planner.launch import Desk
+
+_TELL_EVERY_S = 5.0
 
 AnyCallable = TypeVar("AnyCallable", bound=Callable[..., Any])
 
@@ -35,7 +39,22 @@ def open_desk(app: App, infra: str = "local") -> Iterator[Desk]:
 
     places = Places(app.directories.state)
     with Store(places.ledger) as store:
-        yield Desk(store, launcher(app, infra), places, clock(app))
+        yield Desk(store, launcher(app, infra), places, clock(app), _teller())
+
+
+def _teller() -> Callable[[Sending], None]:
+    """Tells on stderr how the files of a launch come along, every few seconds and when all have arrived."""
+    told_s = time.monotonic()
+
+    def tell(sending: Sending) -> None:
+        nonlocal told_s
+        now_s, done = time.monotonic(), sending.sent_bytes >= sending.total_bytes
+        if done or now_s - told_s >= _TELL_EVERY_S:
+            told_s = now_s
+            sent, total = (f"{size / 2**20:,.1f}" for size in (sending.sent_bytes, sending.total_bytes))
+            click.echo(f"sent {sent} of {total} MiB to {sending.uri.partition('?')[0]}", err=True)
+
+    return tell
 
 
 @contextmanager

@@ -255,7 +255,7 @@ def _check(app: App, desk: Desk, order: Order, *, show: bool, write: bool) -> li
     from planner.proposal import blockers
 
     if show:
-        echo_err(render_order(order))
+        echo_err(render_order(order, desk.places))
     return blockers(order, desk.places, app.surroundings(), write=write)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from planner.candidates import Candidate
 from planner.money import usd_text_of_micro
-from planner.proposal import Order
+from planner.places import Places
+from planner.proposal import Order, bytes_from_here
 from planner.quantiles import Quantiles
 from planner.rented import alternatives
 
 
-def render_order(order: Order) -> str:
+def render_order(order: Order, places: Places) -> str:
     """What, where, how long, how much, and what protects the money."""
     spec, chosen = order.plan.spec, order.candidate
     rows = [
@@ -19,6 +20,7 @@ def render_order(order: Order) -> str:
             "memory",
             f"{chosen.memory.reserved_gib:.1f} GiB of {chosen.memory.limit_gib:.1f}: {chosen.verdict}",
         ),
+        *_inputs(order, places),
         ("time", f"{_span(chosen.wall_clock_h, 2)} h"),
         ("cost", _cost(chosen)),
         ("cap", _cap(order)),
@@ -38,6 +40,15 @@ def _where(order: Order) -> str:
     others = len(alternatives(order.plan, chosen))
     then = f"; if it cannot be had, {others} others in the plan's order" if others else ""
     return f"{machine} in {place}, {offer.market.replace('_', '-')}, through SkyPilot{then}"
+
+
+def _inputs(order: Order, places: Places) -> list[tuple[str, str]]:
+    """What leaves this machine."""
+    size = bytes_from_here(order, places)
+    if not size or order.runs_uri is None:
+        return []
+    place = order.runs_uri.partition("?")[0]
+    return [("sends", f"{size / 2**20:,.1f} MiB of local data and model to {place}, if it is not there yet")]
 
 
 def _cost(chosen: Candidate) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from jobs.data import files_of
 from planner.inspect.duplicates import HashSet, MinHash, NearIndex, hash_of, shingles
 from planner.inspect.findings import Finding, personal
 from planner.inspect.records import DataFormat, Record, read_records
@@ -66,7 +67,7 @@ def inspect_files(
     """Inspect training files as one data set.
 
     Args:
-        files: Training data.
+        files: Training data; a directory stands for its data files.
         held_out: Evaluation data that must not be in it.
         wanted: Format of all records, None to look at each.
         sequence_tokens: Longer examples are cut.
@@ -79,7 +80,7 @@ def inspect_files(
         MissingExtraError: A Parquet file, and pyarrow is not installed.
     """
     passage = _Passage(_read_held_out(held_out, wanted), sequence_tokens, vocab, counter)
-    for path in files:
+    for path in (file for given in files for file in _files(given)):
         for record in read_records(path, wanted):
             passage.see(f"{path.name}:{record.line}", record)
             if passage.number % 1000 == 0:
@@ -87,13 +88,19 @@ def inspect_files(
     return passage.result(files)
 
 
+def _files(path: Path) -> list[Path]:
+    """A directory's data files, read as the worker reads them; what is no directory is itself."""
+    return files_of(path) if path.is_dir() else [path]
+
+
 def _read_held_out(path: Path | None, wanted: DataFormat | None) -> _HeldOut | None:
     if path is None:
         return None
     found, minhash = _HeldOut(), MinHash()
-    for record in read_records(path, wanted):
+    read = ((file.name, record) for file in _files(path) for record in read_records(file, wanted))
+    for name, record in read:
         if record.problem is None and record.text.strip():
-            where = f"{path.name}:{record.line}"
+            where = f"{name}:{record.line}"
             found.hashes.setdefault(hash_of(record.text), where)
             if values := shingles(record.text):
                 found.near.add(minhash.signature(values))

@@ -68,7 +68,8 @@ def kind_of(method: str, path: str) -> str:
         if method == "PUT":
             return "put part"
         return "complete upload" if method == "POST" and "uploadId" in parts.query else "other upload"
-    for mark, name in (("/blobs/", "blob"), ("/manifests/", "manifest"), ("/progress.json", "progress")):
+    marks = {"/_inputs/": "input", "/blobs/": "blob", "/manifests/": "manifest", "/progress.json": "progress"}
+    for mark, name in marks.items():
         if mark in parts.path:
             return f"{method.lower()} {name}"
     return f"{method.lower()} {'head' if parts.path.endswith('/HEAD') else 'other'}"

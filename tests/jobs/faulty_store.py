@@ -8,7 +8,7 @@ from typing import Any
 
 from providers.directory_store import DirectoryStore
 from providers.errors import StorageError
-from providers.object_store import ObjectInfo
+from providers.object_store import ObjectInfo, Sent, ignore
 
 Fault = Callable[[str, str, int], str | None]
 
@@ -29,8 +29,8 @@ class FaultyStore:
     def put_if_absent(self, key: str, body: bytes) -> bool:
         return self._do("put_if_absent", key, lambda: self.inner.put_if_absent(key, body))
 
-    def put_file(self, key: str, source: Path) -> bool:
-        return self._do("put_file", key, lambda: self.inner.put_file(key, source))
+    def put_file(self, key: str, source: Path, sent: Sent = ignore) -> bool:
+        return self._do("put_file", key, lambda: self.inner.put_file(key, source, sent))
 
     def put(self, key: str, body: bytes) -> None:
         return self._do("put", key, lambda: self.inner.put(key, body))

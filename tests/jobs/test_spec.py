@@ -139,7 +139,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UsageError, match="cannot read the job document"):
         JobSpec.load(tmp_path / "binary.json")
-    (tmp_path / "huge.json").write_bytes(b" " * (2 << 20))
+    (tmp_path / "huge.json").write_bytes(b" " * (5 << 20))
     with pytest.raises(UsageError, match="too large"):
         JobSpec.load(tmp_path / "huge.json")
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from jobs.manifest import FileEntry
 from jobs.progress import Progress, WorkerState
-from jobs.spec import CheckpointsJob, DataJob, JobSpec, ModelJob, TrainJob
+from jobs.spec import CheckpointsJob, DataJob, InputsJob, JobSpec, ModelJob, TrainJob
 from planner import rented
 from planner.answer import estimate_spec
-from planner.bundle import build_bundle
 from planner.candidate_document import candidate_document
 from planner.candidates import Candidate
 from planner.monitor import decide
@@ -83,6 +83,18 @@ def test_what_the_ledger_keeps_completes_the_request() -> None:
     assert own == "echo hi"
 
 
+def test_the_request_names_what_the_machine_reads() -> None:
+    plan = plan_of()
+    entry = FileEntry("inputs/train.jsonl", 3, "a" * 64)
+    inputs = InputsJob("s3://bucket/runs/_inputs?region=eu-west-1", (entry,))
+    named = replace(job("inputs/train.jsonl"), inputs=inputs)
+    kept = rented.terms_document(plan, chosen(plan), named, {entry.path: "/data/train.jsonl"})
+    request = rented.complete(LaunchRequest("run", Path("/b"), (chosen(plan).offer,)), kept)
+    assert request.reads == (f"s3://bucket/runs/_inputs/blobs/{'a' * 64}?region=eu-west-1",)
+    assert rented.sources(json.dumps({"rented": kept})) == {"inputs/train.jsonl": "/data/train.jsonl"}
+    assert rented.sources("{}") == {}
+
+
 def test_an_interpreter_of_the_users_has_everything() -> None:
     plan = plan_of(environment={"python": "/opt/train/bin/python"})
     kept = rented.terms_document(plan, chosen(plan), job("org/rows"))
@@ -101,27 +113,6 @@ def test_the_machine_that_was_got_is_found_among_those_that_were_asked_for() -> 
     assert rented.machine_got(document, replace(got, region="elsewhere")) is None
     assert rented.machine_got(document, None) is None
     assert rented.machine_got(candidate_document(best), got) is None
-
-
-def test_local_files_go_along_and_names_of_the_hub_stay(tmp_path: Path) -> None:
-    data, model = tmp_path / "my.rows.jsonl", tmp_path / "llama-3.1"
-    taken_job, files = rented.take_inputs_along(job(str(data), str(model)))
-    assert (taken_job.data.train, taken_job.data.eval) == ("inputs/train.jsonl", None)
-    assert taken_job.model.path == "inputs/model"
-    assert files == {"inputs/train.jsonl": data, "inputs/model": model}
-    named = job("org/rows")
-    assert rented.take_inputs_along(named) == (named, {})
-
-
-def test_the_bundle_holds_the_files(tmp_path: Path) -> None:
-    model = tmp_path / "model"
-    (model / "deep").mkdir(parents=True)
-    (model / "deep/weights").write_text("w")
-    (tmp_path / "rows.jsonl").write_text("{}")
-    taken_job, files = rented.take_inputs_along(job(str(tmp_path / "rows.jsonl"), str(model)))
-    bundle = build_bundle(tmp_path / "bundle", taken_job, files).path
-    assert (bundle / "inputs/model/deep/weights").read_text() == "w"
-    assert (bundle / "inputs/train.jsonl").read_text() == "{}"
 
 
 def test_the_ledger_prices_the_machine_that_was_got() -> None:
@@ -200,18 +191,6 @@ def test_the_machine_gets_no_more_rights_than_it_needs(
 ) -> None:
     spec = spec_of(checkpoints={"uri": uri}, environment={"secrets": secrets})
     assert rented.access(spec, [offer_of(cloud=cloud) for cloud in clouds]) == access
-
-
-def test_files_too_large_to_send_are_refused(tmp_path: Path) -> None:
-    big = tmp_path / "model/weights.bin"
-    big.parent.mkdir()
-    with big.open("wb") as file:
-        file.truncate(2**30 + 1)  # sparse: takes no room
-    plan = plan_of(checkpoints={"uri": "file:///shared"})
-    best = chosen(plan)
-    candidate = replace(best, offer=replace(best.offer, cloud="slurm"))
-    (finding,) = rented.blockers(plan, candidate, job("org/rows", str(big.parent)))
-    assert finding.code == "inputs_too_large"
 
 
 _NOT_YET = [("where.gpus", "not_yet_supported")]

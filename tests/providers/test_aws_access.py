@@ -49,6 +49,19 @@ def test_rights_end_at_the_runs_prefix() -> None:
     assert not [action for actions in rights.values() for action in actions if "*" in action]
 
 
+def test_inputs_may_be_read_one_by_one_and_nothing_beside_them() -> None:
+    reads = tuple(f"s3://models/runs/_inputs/blobs/{digit * 64}" for digit in "ab")
+    (reading,) = [row for row in policy(STORES, reads)["Statement"] if row["Action"] == ["s3:GetObject"]]
+    assert reading["Resource"] == [f"arn:aws:s3:::models/runs/_inputs/blobs/{digit * 64}" for digit in "ab"]
+
+
+def test_of_many_inputs_their_prefix_is_named_so_that_a_session_takes_the_policy() -> None:
+    reads = tuple(f"s3://models/runs/_inputs/blobs/{number:064x}" for number in range(500))
+    made = policy(STORES, reads)
+    assert len(json.dumps(made)) <= 2048
+    assert made["Statement"][-1]["Resource"] == ["arn:aws:s3:::models/runs/_inputs/blobs/*"]
+
+
 def test_a_machine_that_has_keys_of_its_own_gets_a_role_that_may_nothing() -> None:
     (statement,) = policy(())["Statement"]
     assert statement == {"Effect": "Deny", "Action": "*", "Resource": "*"}
