@@ -222,4 +222,31 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE schedules ADD COLUMN late_s REAL NOT NULL DEFAULT 21600",
     ),
     ("ALTER TABLE runs ADD COLUMN register_uri TEXT",),
+    (
+        """
+        CREATE TABLE askings (
+            run_id TEXT NOT NULL REFERENCES runs (run_id),
+            launch INTEGER NOT NULL CHECK (launch >= 1),
+            at TEXT NOT NULL,
+            offers_json TEXT NOT NULL,
+            PRIMARY KEY (run_id, launch)
+        ) STRICT, WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE tries (
+            try_id TEXT PRIMARY KEY,
+            project TEXT NOT NULL,
+            offer_json TEXT NOT NULL,
+            nodes INTEGER NOT NULL CHECK (nodes >= 1),
+            micro_usd_per_hour INTEGER CHECK (micro_usd_per_hour >= 0),
+            limit_s REAL NOT NULL CHECK (limit_s > 0),
+            state TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            asked_at TEXT NOT NULL,
+            answered_at TEXT,
+            ended_at TEXT,
+            cost_micro_usd INTEGER CHECK (cost_micro_usd >= 0)
+        ) STRICT, WITHOUT ROWID
+        """,
+    ),
 )

@@ -7,14 +7,16 @@ whoever writes says which revision was read: of two writers one wins and the oth
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
 from planner.database import Database
+from planner.offer_document import offer_document, offer_from_document
 from planner.runs import FINAL, Attempt, MonitorBeat, Run, RunEvent, RunState, RunTerms, Stopping, check_move
 from providers.errors import UsageError
+from providers.offers import Offer
 
 _ATTEMPT_COLUMNS = tuple(field.name for field in fields(Attempt))
 _CHANGING = tuple(
@@ -179,6 +181,24 @@ class Store:
                 return False
             self._log(run.run_id, at, kind, run.state, text, run.current.attempt)
         return True
+
+    def record_asking(self, run: Run, offers: Sequence[Offer], at: str) -> None:
+        """Write down in which order the newest launch asks for machines; a repeated launch asks anew."""
+        text = json.dumps([offer_document(offer) for offer in offers])
+        key = (run.run_id, run.launches)
+        with self._db.writing():
+            self._db.execute("DELETE FROM askings WHERE run_id = ? AND launch = ?", key)
+            row = {"run_id": run.run_id, "launch": run.launches, "at": at, "offers_json": text}
+            self._db.insert("askings", row)
+
+    def askings(self) -> dict[tuple[str, int], tuple[Offer, ...]]:
+        """Machines that each launch asked for, in that order, by run and launch."""
+        with self._db.reading():
+            rows = self._db.execute("SELECT run_id, launch, offers_json FROM askings").fetchall()
+        return {
+            (run_id, launch): tuple(offer_from_document(row) for row in json.loads(text))
+            for run_id, launch, text in rows
+        }
 
     def get(self, run_id: str) -> Run | None:
         """One run with its attempts."""

@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("planner.cli.init", "Write a commented spec.yaml"),
     "estimate": ("planner.cli.estimate", "Memory, time and cost of a spec on every offer, ranked"),
     "simulate": ("planner.cli.simulate", "Cost and finish of a spec, or of jobs on records, many times over"),
+    "find": ("planner.cli.find", "Which machines of a plan can be had now"),
     "launch": ("planner.cli.launch", "Launch a plan or a spec"),
     "resume": ("planner.cli.resume", "Go on with a run from its last committed checkpoint"),
     "runs": ("planner.cli.runs", "List runs"),

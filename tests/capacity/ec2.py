@@ -1,4 +1,4 @@
-"""What moto's EC2 lacks: capacity blocks and on-demand capacity reservations, over real HTTP.
+"""What moto lacks: capacity blocks, on-demand capacity reservations, spot scores and EC2's quotas, over real HTTP.
 
 Every answer goes through botocore's own model of EC2: a field, type or value that AWS does not have is an error here.
 A control file says what goes wrong, a journal tells what was really sold.
@@ -20,6 +20,8 @@ from typing import Any
 from moto.core.responses import ActionResult
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.responses import EC2Response
+from moto.servicequotas.exceptions import NoSuchResource
+from moto.servicequotas.models import ServiceQuotasBackend
 
 from tests.capacity.shapes import check
 
@@ -297,6 +299,29 @@ def _logged(function: Callable[[EC2Response], ActionResult]) -> Callable[[EC2Res
     return call
 
 
+def get_spot_placement_scores(self: EC2Response) -> ActionResult:
+    """Each zone's score as ordered; fewer than three types are scored 1, as AWS does."""
+    params = self._get_params()
+    types = params.get("InstanceTypes") or params.get("InstanceType") or []
+    ordered = MARKET.orders().get("scores", {})
+    rows = [
+        {"Region": region, "AvailabilityZoneId": zone, "Score": score if len(types) >= 3 else 1}
+        for region in params.get("RegionNames") or params.get("RegionName") or []
+        for zone, score in ordered.get(region, {}).items()
+    ]
+    return checked("GetSpotPlacementScores", {"SpotPlacementScores": rows})
+
+
+def get_service_quota(self: Any, service_code: str, quota_code: str) -> dict[str, Any]:
+    """vCPUs by code, as ordered."""
+    found = MARKET.orders().get("quotas", {}).get(quota_code)
+    if service_code != "ec2" or found is None:
+        raise NoSuchResource
+    quota = {"ServiceCode": "ec2", "QuotaCode": quota_code, "Value": float(found), "Unit": "None"}
+    check("service-quotas", "GetServiceQuota", {"Quota": quota})
+    return quota
+
+
 def install(control: Path) -> Market:
     """Teach moto; the same file of orders and journal for all tests of a server."""
     global MARKET
@@ -307,6 +332,8 @@ def install(control: Path) -> Market:
         create_capacity_reservation,
         describe_capacity_reservations,
         cancel_capacity_reservation,
+        get_spot_placement_scores,
     ):
         setattr(EC2Response, function.__name__, _logged(function))
+    ServiceQuotasBackend.get_service_quota = get_service_quota
     return MARKET

@@ -1,0 +1,193 @@
+"""`plan find`: which machines of a plan can be had now."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from planner.cli.context import App, pass_app
+from planner.cli.output import echo_err, emit_json, output_option
+from providers.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from planner.avoidance import Sighting
+    from planner.candidates import Candidate
+    from planner.finding import Login
+    from planner.plan import Plan
+    from planner.try_book import Try
+    from providers.availability import Answered
+
+_EXAMPLE = """\b
+Examples:
+  plan find spec.yaml
+  plan find plan.json --limit 5 -o json
+  plan find spec.yaml --offline
+"""
+_OFFLINE = "not asked (--offline)"
+
+
+@click.command("find", epilog=_EXAMPLE)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--limit", type=click.IntRange(1, 100), default=10, show_default=True, help="Candidates to ask about."
+)
+@click.option("--cloud", "clouds", multiple=True, help="Only this cloud's machines; may be repeated.")
+@click.option("--offline", is_flag=True, help="Ask nobody: only what was seen here before.")
+@click.option(
+    "--url", "urls", multiple=True, metavar="SOURCE=URL", help="Another address of a source; may be repeated."
+)
+@output_option("table", "json")
+@pass_app
+def command(
+    app: App,
+    /,
+    file: Path,
+    limit: int,
+    clouds: tuple[str, ...],
+    offline: bool,
+    urls: tuple[str, ...],
+    output: str,
+) -> None:
+    """Find which machines of FILE, a spec or a plan, can be had now.
+
+    In the order in which a launch would try them: quotas, spot prices, placement scores and stock as each seller gives
+    them, each with its source and age, and what was seen here before: machines had, refused and taken away. What nobody
+    tells is unknown; a score is no promise. Nothing is rented.
+    """
+    from planner.finding import find_document, found_machines, render_found
+
+    addresses = _addresses(urls)
+    chosen = _named(_chosen(_plan(app, file), clouds, limit), offline)
+    answered = [] if offline else _asked(app, chosen, addresses)
+    unasked = _not_asked(chosen, offline)
+    logins = _logins(chosen)
+    sightings, tries = _memory(app)
+    found = found_machines(chosen, answered, sightings, tries, app.now())
+    open_tries = [one for one in tries if one.is_open]
+    if output == "json":
+        emit_json("find", find_document(found, answered, open_tries, unasked, logins), now=app.now())
+    else:
+        click.echo(render_found(found, answered, unasked, logins, app.now()))
+
+
+def _plan(app: App, file: Path) -> Plan:
+    from planner.answer import estimate_spec
+    from planner.placing import placed_in
+    from planner.plan import load_plan
+    from planner.specfile import load_spec
+
+    if file.suffix == ".json":
+        return load_plan(file)
+    loaded = load_spec(file)
+    with placed_in(loaded):
+        spec = app.data_cache().localised(loaded.spec, loaded.base_dir)
+        return estimate_spec(
+            spec,
+            loaded.base_dir,
+            app.snapshot("skypilot"),
+            app.now(),
+            calibration=app.calibration(),
+            price_limit=app.price_limit(),
+            models=app.models(),
+        ).plan()
+
+
+def _chosen(plan: Plan, clouds: tuple[str, ...], limit: int) -> tuple[Candidate, ...]:
+    """The candidates to ask about, in the plan's order.
+
+    Raises:
+        NothingFitsError: There is none.
+    """
+    from planner.errors import NothingFitsError
+
+    rented = [row for row in plan.candidates if row.offer.market != "local"]
+    chosen = tuple(row for row in rented if not clouds or row.offer.cloud in clouds)[:limit]
+    if not chosen:
+        where = f" of {' or '.join(clouds)}" if clouds else " that may be rented"
+        raise NothingFitsError(f"the job fits on no machine{where}", hint="`plan estimate SPEC` shows why")
+    return chosen
+
+
+def _asked(app: App, candidates: Sequence[Candidate], urls: dict[str, str]) -> list[Answered]:
+    from planner.finding import wanted_of
+    from providers.availability import Inquiry
+    from providers.availability_sources import ask_all
+
+    wanted = tuple(dict.fromkeys(map(wanted_of, candidates)))
+    echo_err(
+        f"asking about {len(wanted)} machines of {', '.join(sorted({row.offer.cloud for row in wanted}))}"
+    )
+    return ask_all(Inquiry(wanted, os.environ, Path.home(), app.now()), urls)
+
+
+def _named(candidates: Sequence[Candidate], offline: bool) -> list[Candidate]:
+    """With the account's names of zones, as the ledger has them."""
+    from providers.aws_zones import zone_names
+
+    names = {} if offline else zone_names(row.offer for row in candidates)
+    return [
+        replace(row, offer=replace(row.offer, zone=names.get(row.offer.zone or "", row.offer.zone)))
+        for row in candidates
+    ]
+
+
+def _memory(app: App) -> tuple[list[Sighting], list[Try]]:
+    """What the ledger has seen; nothing where there is none."""
+    from planner.places import Places
+    from planner.sightings import sightings_of
+    from planner.store import Store
+    from planner.try_book import TryBook
+
+    path = Places(app.directories.state).ledger
+    if not path.exists():
+        return [], []
+    with Store(path) as store, TryBook(path) as book:
+        tries = book.all_tries()
+        return sightings_of(store.all_runs(), tries, store.askings()), tries
+
+
+def _addresses(urls: tuple[str, ...]) -> dict[str, str]:
+    """Addresses by source.
+
+    Raises:
+        UsageError: There is no such source.
+    """
+    from providers.availability_sources import SOURCES
+
+    names = {source.name for source in SOURCES}
+    found = {}
+    for text in urls:
+        name, sign, url = text.partition("=")
+        if name not in names or not sign:
+            hint = f"SOURCE=URL, where the sources are {', '.join(sorted(names))}"
+            raise UsageError(f"--url {text}: there is no source {name!r}", hint=hint)
+        found[name] = url.rstrip("/")
+    return found
+
+
+def _not_asked(candidates: Sequence[Candidate], offline: bool) -> dict[str, str]:
+    """Why nobody was asked, by cloud."""
+    from providers.availability_sources import clouds_without_source
+
+    clouds = sorted({row.offer.cloud for row in candidates})
+    if offline:
+        return dict.fromkeys(clouds, _OFFLINE)
+    return dict.fromkeys(clouds_without_source(clouds), "it offers nothing that could be asked")
+
+
+def _logins(candidates: Sequence[Candidate]) -> dict[str, Login]:
+    from planner.credentials import CLOUDS, found_credentials
+    from planner.finding import Login
+
+    clouds = {row.offer.cloud for row in candidates}
+    return {
+        cloud.name: Login(found_credentials(cloud, os.environ, Path.home()), cloud.login)
+        for cloud in CLOUDS
+        if cloud.name in clouds
+    }
