@@ -25,6 +25,7 @@ from planner.backtest import RunEstimate, UnsupportedRunError, estimate_run
 
 DATA = Path(__file__).parent / "data" / "measured_runs.csv"
 GIB = 2**30
+WORSE = 1.5  # what errors may grow by on sources that nobody looked at
 # Rows whose truth is doubtful by the table's own remark.
 DOUBTFUL = frozenset({"variable_len", "extrapolated_from_throughput", "coarse", "upper_bound", "range_midpoint",
                       "inconsistent_in_source", "seq_unstated", "gpu_unstated", "tps_scope_unclear",
@@ -156,6 +157,11 @@ def summary(done: list[Result]) -> dict[str, float]:
     memory = [(r.row["source"], abs(r.memory_error)) for r in done if r.memory_error is not None]
     time = [(r.row["source"], abs(r.time_error)) for r in done if r.time_error is not None]
     covered = [(r.row["source"], r.covered) for r in done if r.covered is not None]
+    if_worse = [
+        (r.row["source"], WORSE * abs(r.time_error) <= math.log(r.width) / 2)
+        for r in done
+        if r.time_error is not None and r.width is not None
+    ]
     verdicts = [r.verdict for r in done if r.verdict]
     above = [r.above_upper for r in done if r.above_upper is not None]
     return {
@@ -166,6 +172,7 @@ def summary(done: list[Result]) -> dict[str, float]:
         "time_macro_median": math.exp(macro(time)) - 1,
         "time_p90": math.exp(quantile([e for _, e in time], 0.9)) - 1,
         "interval_coverage": mean_share(covered),
+        "interval_coverage_if_worse": mean_share(if_worse),
         "interval_p90_over_p10": statistics.median(r.width for r in done if r.width is not None),
         "verdict_right": sum(a == b for a, b in verdicts) / len(verdicts),
         "verdict_borderline": sum(b == "borderline" for _, b in verdicts) / len(verdicts),

@@ -25,6 +25,7 @@ ROWS = (
     ("time_macro_median", "Throughput of dense models, macro median error", "18 %"),
     ("time_p90", "Throughput, 90th percentile of the error", "50 %"),
     ("interval_coverage", "80 % interval covers, macro", "70-90 %"),
+    ("interval_coverage_if_worse", "The same, were every error half as large again", "70-90 %"),
     ("interval_p90_over_p10", "Median p90 / p10 of the interval", "2.5"),
     ("verdict_right", "Verdict right", "80 % or more"),
     ("verdict_borderline", "Verdict borderline", "15 %"),

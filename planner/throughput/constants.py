@@ -29,3 +29,9 @@ TIME: dict[str, float] = {
     "expert": 1.1,  # experts that get more tokens than others, against a dense product of the same size
     "fp32": 0.85,  # share of the vector rate that fp32 products reach
 }
+
+# Stacks and GPUs of the published runs that the formula was compared with; elsewhere it is less sure.
+COMPARED: dict[str, set[str]] = {
+    "stacks": {"hf", "trl", "llm-foundry", "megatron"},
+    "gpus": {"A100", "A100-80GB", "A10G", "H100", "L4", "L40S", "RTX3090", "RTX4090", "TITAN-RTX", "V100"},
+}

@@ -1,10 +1,10 @@
 """How far a predicted step time may be off: independent doubts, each a relative error with its reason.
 
 A doubt is a standard deviation of log(actual / predicted). Doubts add in squares, and the 80 % interval is p50 times
-and divided by exp(1.28 sd). Sizes come from published runs with their source left out of the fit (ACCURACY.md): a few
-hundred tokens in a micro-batch scatter three times as much as sixteen thousand, identical specs of one stack repeat
-within 3 %, stacks differ by more. Where no run says anything (a rate that nobody measured, offload, experts), they
-are wide on purpose.
+and divided by exp(1.28 sd). Sizes come from published runs with their source left out of the fit (ACCURACY.md), group
+by group: a stack and a GPU that other sources ran, with thousands of tokens in a micro-batch, is predicted within
+15 %; a stack or a GPU that none of them ran, a rate that nobody measured, GPUs over PCIe and a few hundred tokens err
+by two to three times as much. Where no run says anything (offload, experts, sampling), they are wide on purpose.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from typing import NamedTuple
 from planner.hardware import GpuFacts
 from planner.quantiles import Z90
 from planner.setup import Cluster, TrainingSetup
+from planner.throughput.constants import COMPARED
 from planner.workload import rows_of
 
-_BASE = 0.22  # version of the stack, clocks, what a spec does not say
-_FEW_TOKENS = 0.25  # more, with hardly any tokens in a micro-batch
-_FEW_TOKENS_SCALE = 2500.0
-_UNMEASURED_RATE = 0.12  # of a GPU whose attainable rate is estimated
+_BASE = 0.12  # version of the stack, clocks, what a spec does not say
+_UNSEEN_STACK = 0.15  # none of the runs that the formula was compared with used it
+_UNSEEN_GPU = 0.12  # the same of the GPU, whose attainable rate was measured
+_FEW_TOKENS = 0.20  # more, with hardly any tokens in a micro-batch
+_FEW_TOKENS_SCALE = 1500.0
+_UNMEASURED_RATE = 0.15  # of a GPU whose attainable rate is estimated
 _OTHER_VENDOR = 0.20  # kernels of a vendor for which few runs are published
-_LAUNCHES, _DEQUANTISE, _PADDING, _PCIE = 0.25, 0.20, 0.15, 0.30
+_LAUNCHES, _DEQUANTISE, _PADDING, _PCIE = 0.25, 0.20, 0.10, 0.30
 _EXPERTS, _SAMPLING, _OFFLOAD, _NETWORK, _CPU = 0.45, 0.65, 0.40, 0.22, 0.50
 _FOUR_BIT = 0.20
 
@@ -59,6 +62,8 @@ def doubts_of(setup: TrainingSetup, cluster: Cluster, terms_s: Mapping[str, floa
         Doubt(_DEQUANTISE * share["dequantise"], "dequantisation"),
         *_hardware(cluster.gpu),
     ]
+    if setup.framework not in COMPARED["stacks"]:
+        found.append(Doubt(_UNSEEN_STACK, f"no published run of {setup.framework} was compared"))
     if setup.row_tokens is not None:
         found.append(Doubt(_PADDING, "padding of rows of different length"))
     if setup.parallelism.gpus_total > 1 and cluster.gpu.link_bytes_per_s is None:
@@ -72,6 +77,8 @@ def _hardware(gpu: GpuFacts) -> list[Doubt]:
     found = []
     if "published measurements" not in gpu.attainable_source:
         found.append(Doubt(_UNMEASURED_RATE, f"attainable rate of {gpu.name} is estimated"))
+    elif gpu.name not in COMPARED["gpus"]:
+        found.append(Doubt(_UNSEEN_GPU, f"no published run on {gpu.name} was compared"))
     if gpu.vendor != "nvidia":
         found.append(Doubt(_OTHER_VENDOR, f"few published runs on {gpu.vendor.upper()}"))
     return found

@@ -120,6 +120,14 @@ def test_wide_where_little_is_known():
         assert estimate_step(wide, cluster()).spread > 1.3 * narrow
 
 
+def test_stacks_and_gpus_that_no_compared_run_used_are_less_sure():
+    base = setup(adapter=lora(), framework="hf")
+    known = estimate_step(base, cluster("A100-80GB")).spread
+    assert estimate_step(replace(base, framework="torchtune"), cluster("A100-80GB")).spread > known
+    assert estimate_step(base, cluster("H200")).spread > known
+    assert estimate_step(base, cluster("RTXA6000")).spread > known
+
+
 def test_published_step_times():
     # Mistral-7B on an A100: LoRA with fused kernels 3815 tokens/s, full 3546 (fms-acceleration, rows of 4096).
     base = setup(
