@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from planner.errors import Finding
 from planner.spec import DataSection, FineTuneSpec
 from planner.specfile import data_ref
-from providers.errors import CorruptDataError
+from providers.errors import CorruptDataError, TuneplanError
 from providers.price_table import replace_file
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Kept:
         path: Where it is: `<sha256><suffix>`.
         sha256: Of its content.
         bytes: Its size.
-        version: A data set's commit, else empty.
+        version: What the source calls it: a commit, a version id, an ETag; else empty.
         fetched_at: RFC 3339 UTC.
     """
 
@@ -45,6 +46,24 @@ class Kept:
     def pin(self) -> str:
         """The line of the spec that allows this content alone."""
         return f"data.{'' if self.key == 'train' else 'eval_'}sha256: {self.sha256}"
+
+
+class DataPin(NamedTuple):
+    """Data that a plan was made for, and what its source called it then.
+
+    Attributes:
+        key: train or eval.
+        kind: s3, gs or https.
+        place: The whole URI.
+        version: A version id, a generation, an ETag or the time of the last change.
+        sha256: Of its content.
+    """
+
+    key: str
+    kind: str
+    place: str
+    version: str
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +125,24 @@ class DataCache:
 
     def localised(self, spec: FineTuneSpec, base_dir: Path) -> FineTuneSpec:
         """The spec with what was fetched named by its path, whose name is its content's hash."""
-        changes = {}
-        for wanted in remote_data(spec, base_dir):
-            kept = self.find(wanted)
-            if kept is not None:
-                changes[wanted.key] = str(kept.path)
+        changes = {key: str(kept.path) for key, kept in self._kept(spec, base_dir).items()}
         return spec.model_copy(update={"data": spec.data.model_copy(update=changes)}) if changes else spec
+
+    def pins(self, spec: FineTuneSpec, base_dir: Path) -> tuple[DataPin, ...]:
+        """What the fetched data of a spec was at its source, where that may have other content by now.
+
+        Content that the spec pins itself is wanted whatever the source has, and a commit of the Hub stays.
+        """
+        return tuple(
+            DataPin(wanted.key, wanted.source.kind, wanted.source.place, kept.version, kept.sha256)
+            for wanted in remote_data(spec, base_dir)
+            if wanted.sha256 is None and wanted.source.revision is None and wanted.source.kind != "hub"
+            if (kept := self.find(wanted)) is not None and kept.version
+        )
+
+    def _kept(self, spec: FineTuneSpec, base_dir: Path) -> dict[str, Kept]:
+        found = ((wanted.key, self.find(wanted)) for wanted in remote_data(spec, base_dir))
+        return {key: kept for key, kept in found if kept is not None}
 
     def _entry(self, wanted: Wanted) -> Path:
         name = hashlib.sha256(repr(wanted.source).encode()).hexdigest()[:32]
@@ -129,6 +160,31 @@ def remote_data(spec: FineTuneSpec, base_dir: Path) -> Iterator[Wanted]:
         reference = None if text is None else data_ref(base_dir, text)
         if text is not None and reference is not None and reference.kind != "path":
             yield Wanted(key, text, _source(data, key, reference.kind, reference.value), _pinned(data, key))
+
+
+def changed_sources(pins: Iterable[DataPin], told: Callable[[str], None]) -> Iterator[Finding]:
+    """Pinned data that its source has other content for now.
+
+    Args:
+        pins: As `DataCache.pins` gave when the plan was made.
+        told: Of a source that could not be asked; the content that was fetched is used all the same.
+    """
+    from providers.data_files import Source, version_of
+
+    for pin in pins:
+        bare = pin.place.partition("?")[0]
+        try:
+            now = version_of(Source(pin.kind, pin.place))
+        except TuneplanError as error:
+            told(f"nobody can tell whether {bare} has changed: {error.message}")
+            continue
+        if now != pin.version:
+            message = (
+                f"{bare} has changed since it was fetched: it was {pin.version}, now it is {now or 'unknown'}"
+            )
+            hint = "`plan data fetch SPEC` and plan again; or pin what was fetched: "
+            hint += f"data.{'' if pin.key == 'train' else 'eval_'}sha256: {pin.sha256}"
+            yield Finding(message, path=f"data.{pin.key}", code="data_changed", hint=hint)
 
 
 def check_local(spec: FineTuneSpec, base_dir: Path) -> None:
@@ -174,7 +230,7 @@ def _source(data: DataSection, key: str, kind: str, place: str) -> Source:
     from providers.data_files import Source
 
     if kind != "hub":
-        return Source(kind, place)
+        return Source(kind, place, data.revision if kind == "s3" and key == "train" else None)
     return Source(kind, place, data.revision, data.split if key == "train" else data.eval_split)
 
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 import planner
 from planner.candidate_document import candidate_document, candidate_from_document
 from planner.candidates import Candidate
+from planner.data_cache import DataPin
 from planner.spec import FineTuneSpec
 from providers.errors import UsageError
 
@@ -40,6 +41,7 @@ class Plan:
         created_at: RFC 3339 UTC.
         candidates: Ranked, in the order to try.
         recommended: Id of the best one, None if nothing fits.
+        data: What its data was at sources that may change.
     """
 
     spec: FineTuneSpec
@@ -50,6 +52,7 @@ class Plan:
     created_at: str
     candidates: tuple[Candidate, ...]
     recommended: str | None
+    data: tuple[DataPin, ...] = ()
 
     def candidate(self, candidate_id: str) -> Candidate:
         """The candidate of that id.
@@ -109,6 +112,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "snapshot_id": plan.snapshot_id,
         "base_dir": str(plan.base_dir),
         "spec": plan.spec.canonical(),
+        "data": [pin._asdict() for pin in plan.data],
         "recommended": plan.recommended,
         "candidates": [candidate_document(candidate) for candidate in plan.candidates],
     }
@@ -181,4 +185,5 @@ def _from_document(document: Mapping[str, Any]) -> Plan:
         created_at=document["created_at"],
         candidates=tuple(candidate_from_document(row) for row in document["candidates"]),
         recommended=document["recommended"],
+        data=tuple(DataPin(**pin) for pin in document.get("data", ())),
     )

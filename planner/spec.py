@@ -105,7 +105,10 @@ class DataSection(Section):
     eval_samples: int | None = Field(
         default=None, ge=0, le=10**12, description="Held-out examples, if the file is not here"
     )
-    revision: WrittenText | None = Field(default=None, description="Of a hub data set: commit, tag or branch")
+    revision: WrittenText | None = Field(
+        default=None,
+        description="Of a hub data set: commit, tag or branch; of s3:// a version id of data.train",
+    )
     split: Text = Field(default="train", description="Of a hub data set, for data.train")
     eval_split: Text = Field(default="validation", description="Of a hub data set, for data.eval")
     sha256: Sha256 | None = Field(default=None, description="Of data.train; other content is refused")

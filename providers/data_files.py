@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from providers.download import download
 from providers.errors import MissingExtraError, StorageError, UsageError
 from providers.hub import HubAccess
 from providers.hub_data import find_data
-from providers.stores import open_store
+from providers.s3 import S3Store
+from providers.web import WebRequest, ask
 
 #: What is brought here is kept on this machine's disk.
 MOST_BYTES = 2**30
@@ -31,7 +33,7 @@ class Source:
     Attributes:
         kind: hub, s3, gs or https.
         place: Id of the data set, or the whole URI.
-        revision: Of a data set: commit, tag or branch.
+        revision: Of a data set: commit, tag or branch; of an object in s3 its version id.
         split: Of a data set.
     """
 
@@ -49,7 +51,8 @@ class Fetched:
         path: The file.
         sha256: Of its content.
         bytes: Its size.
-        version: What the source calls it: a commit, else empty.
+        version: What the source calls it: a commit, a version id, an ETag, the time of its last change; empty if
+            it has no name for it.
     """
 
     path: Path
@@ -80,6 +83,30 @@ def fetch(source: Source, folder: Path, access: HubAccess) -> Fetched:
     return Fetched(target, digest, size, version)
 
 
+def version_of(source: Source) -> str:
+    """What the source calls its content now, without reading it; empty if it has no name for it.
+
+    Raises:
+        UsageError: There is no such data.
+        CredentialsError: It may not be read.
+        StorageError: The source does not answer, or is a data set, which is pinned to its commit.
+    """
+    if source.kind not in _VERSIONS:
+        raise StorageError(f"{source.place} is pinned to a commit", code="no_version")
+    return _VERSIONS[source.kind](source)
+
+
+def _unchanged(source: Source, before: str) -> str:
+    """The version that was read, if it is one.
+
+    Raises:
+        StorageError: It was replaced meanwhile, so that nobody knows what was read.
+    """
+    if version_of(source) != before:
+        raise StorageError(f"{source.place} changed while it was read", code="data_changed", hint="try again")
+    return before
+
+
 def _from_hub(source: Source, staging: Path, access: HubAccess) -> tuple[list[Path], str]:
     found = find_data(access, source.place, source.revision, source.split)
     secret = None if access.token is None else f"Bearer {access.token}"
@@ -87,7 +114,19 @@ def _from_hub(source: Source, staging: Path, access: HubAccess) -> tuple[list[Pa
 
 
 def _from_https(source: Source, staging: Path, access: HubAccess) -> tuple[list[Path], str]:
-    return [_get(source.place, staging, 0, None)], ""
+    before = _https_version(source)
+    pieces = [_get(source.place, staging, 0, None)]
+    return pieces, _unchanged(source, before)
+
+
+def _https_version(source: Source) -> str:
+    """Asked with GET and not read on, since an address that was signed for one method knows no other."""
+    answer = ask(WebRequest(source.place, most_bytes=0, cut=True))
+    if answer.status in (404, 410):
+        raise UsageError(f"{source.place} does not exist", code="data_missing", path="data.train")
+    if answer.status != 200:
+        raise StorageError(f"{source.place} answered {answer.status}", code="download_failed")
+    return answer.headers.get("etag") or answer.headers.get("last-modified") or ""
 
 
 def _get(url: str, staging: Path, index: int, secret: str | None) -> Path:
@@ -98,22 +137,54 @@ def _get(url: str, staging: Path, index: int, secret: str | None) -> Path:
 
 
 def _from_s3(source: Source, staging: Path, access: HubAccess) -> tuple[list[Path], str]:
+    store, name = _object(source)
+    found = store.look(name, source.revision)
+    _refuse_large(found.bytes)
+    target = staging / f"00000{Path(name).suffix}"
+    store.get_version(name, found.version, target)
+    return [target], found.version if source.revision else _unchanged(source, found.version)
+
+
+def _s3_version(source: Source) -> str:
+    store, name = _object(source)
+    return store.look(name).version
+
+
+def _object(source: Source) -> tuple[S3Store, str]:
     bare, mark, options = source.place.partition("?")
     parent, _, name = bare.rpartition("/")
     if not name or parent in ("s3:/", "s3:"):
         raise UsageError(
             f"{bare} names no object", path="data.train", hint="write it as s3://bucket/file.jsonl"
         )
-    target = staging / f"00000{Path(name).suffix}"
-    _refuse_large(
-        sum(info.bytes for info in open_store(f"{parent}{mark}{options}").list(name) if info.key == name)
-    )
-    open_store(f"{parent}{mark}{options}").get_file(name, target)
-    return [target], ""
+    return S3Store(f"{parent}{mark}{options}"), name
 
 
 def _from_gs(source: Source, staging: Path, access: HubAccess) -> tuple[list[Path], str]:
     """Through obstore, which finds Google's credentials as its own tools do."""
+    with _google(source) as (store, key, obstore):
+        target = staging / f"00000{Path(key).suffix}"
+        answer: Any = obstore.get(store, key)
+        _refuse_large(int(answer.meta["size"]))
+        with target.open("wb") as file:
+            for chunk in answer.stream(min_chunk_size=_CHUNK_BYTES):
+                file.write(chunk)
+    return [target], _name_of(answer.meta)
+
+
+def _gs_version(source: Source) -> str:
+    with _google(source) as (store, key, obstore):
+        return _name_of(obstore.head(store, key))
+
+
+def _name_of(meta: Any) -> str:
+    """Google's generation of an object where it is told, else its ETag."""
+    return str(meta.get("version") or meta.get("e_tag") or "")
+
+
+@contextmanager
+def _google(source: Source) -> Iterator[tuple[Any, str, Any]]:
+    """The bucket, the key in it, and obstore, whose errors become ours."""
     match = _GS.fullmatch(source.place)
     if match is None:
         raise UsageError(f"{source.place} names no object", path="data.train", hint="gs://bucket/file.jsonl")
@@ -123,22 +194,17 @@ def _from_gs(source: Source, staging: Path, access: HubAccess) -> tuple[list[Pat
         from obstore.store import GCSStore
     except ImportError:
         raise MissingExtraError("objectstore", f"reading {source.place}") from None
-    target = staging / f"00000{Path(match[2]).suffix}"
     try:
-        answer: Any = obstore.get(GCSStore(match[1]), match[2])
-        _refuse_large(int(answer.meta["size"]))
-        with target.open("wb") as file:
-            for chunk in answer.stream(min_chunk_size=_CHUNK_BYTES):
-                file.write(chunk)
+        yield GCSStore(match[1]), match[2], obstore
     except FileNotFoundError:
         raise UsageError(f"{source.place} does not exist", code="data_missing", path="data.train") from None
     except BaseError as error:
         reason = str(error).partition("\n")[0]
         raise StorageError(f"cannot read {source.place}: {reason}", code="download_failed") from error
-    return [target], ""
 
 
 _FETCHERS = {"hub": _from_hub, "https": _from_https, "s3": _from_s3, "gs": _from_gs}
+_VERSIONS = {"https": _https_version, "s3": _s3_version, "gs": _gs_version}
 
 
 def _refuse_large(size: int) -> None:

@@ -10,6 +10,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,10 +25,19 @@ _CONFLICT_TRIES = 6
 _CONFLICT_WAIT_S = 0.05
 _UPLOAD_TRIES = 3
 _READ_TRIES = 3
+_CHUNK_BYTES = 1 << 20
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class S3Version:
+    """One version of an object: its version id, or its quoted ETag in a bucket without versions, and its size."""
+
+    version: str
+    bytes: int
 
 
 class S3Store:
@@ -122,6 +132,36 @@ class S3Store:
             # the other client, chosen by itself on some machines, does not heed a custom endpoint
             config = TransferConfig(preferred_transfer_client="classic", multipart_chunksize=PART_BYTES)
             self._insist(lambda: self._client.download_file(**source, Filename=str(target), Config=config))
+
+    def look(self, key: str, version: str | None = None) -> S3Version:
+        """What the object is now, or was at a version id.
+
+        Raises:
+            StorageError: With code `not_found` if there is none.
+        """
+        with s3_errors("read", key):
+            wanted = {} if version is None else {"VersionId": version}
+            found = self._client.head_object(**self._target(key), **wanted)
+        name = found.get("VersionId")
+        named = str(found["ETag"]) if name in (None, "null") else str(name)
+        return S3Version(named, int(found["ContentLength"]))
+
+    def get_version(self, key: str, version: str, target: Path) -> None:
+        """Download what `look` saw, by its version id if it has one; an ETag is what the object must still have.
+
+        Raises:
+            StorageError: With code `not_found` if it is gone, or it was replaced meanwhile.
+        """
+        wanted = {"IfMatch": version} if version.startswith('"') else {"VersionId": version}
+        with s3_errors("read", key):
+
+            def read() -> None:
+                body = self._client.get_object(**self._target(key), **wanted)["Body"]
+                with target.open("wb") as file:
+                    for chunk in body.iter_chunks(_CHUNK_BYTES):
+                        file.write(chunk)
+
+            self._insist(read)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Objects whose key starts with the prefix, in key order."""

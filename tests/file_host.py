@@ -100,6 +100,22 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(body, start, etag, trouble)
         return None
 
+    def do_HEAD(self) -> None:
+        body = self.host.files.get(self.path)
+        self.host.requests.append((self.path, None))
+        if body is None:
+            return self.send_error(404)
+        self._heads(body, f'"{hashlib.md5(body).hexdigest()}"')
+        return None
+
+    def _heads(self, body: bytes, etag: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", etag)
+        if self.host.last_modified:
+            self.send_header("Last-Modified", self.host.last_modified)
+        self.end_headers()
+
     def _start(self, etag: str) -> int:
         wanted = self.headers.get("Range")
         if wanted is None or self.headers.get("If-Range") != etag:

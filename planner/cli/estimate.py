@@ -18,6 +18,7 @@ from providers.errors import UsageError
 
 if TYPE_CHECKING:
     from planner.answer import Answer
+    from planner.data_cache import DataPin
     from planner.tracing import Traced
 
 _EXAMPLE = """\b
@@ -126,7 +127,9 @@ def command(
     kept = limit * _MORE if _in_full(output) or out or plot or explain else limit
     limits = Limits.parse(fail_over, fail_after)
     loaded = load_spec(spec_file)
-    loaded = replace(loaded, spec=app.data_cache().localised(loaded.spec, loaded.base_dir))
+    cache = app.data_cache()
+    pins = cache.pins(loaded.spec, loaded.base_dir)
+    loaded = replace(loaded, spec=cache.localised(loaded.spec, loaded.base_dir))
     loaded.refuse(unsupported(loaded.spec))
     with placed_in(loaded):
         answer = estimate_spec(
@@ -140,7 +143,7 @@ def command(
             price_limit=app.price_limit(strict=strict),
             models=app.models(),
         )
-    _write(answer, out, plot)
+    _write(answer, pins, out, plot)
     changes = what_if_changes(loaded, app.snapshot(infra), answer, Overrides(**fixed)) if why else None
     views = Views(answer, explain, changes, plot == _HERE, _traced(answer) if trace else None)
     if output == "json":
@@ -179,12 +182,12 @@ def _in_full(output: str) -> bool:
     return output == "json" and format_asked() != "md"
 
 
-def _write(answer: Answer, out: Path | None, plot: Path | None) -> None:
+def _write(answer: Answer, pins: tuple[DataPin, ...], out: Path | None, plot: Path | None) -> None:
     """The files that were asked for."""
     from planner.plan import save_plan
 
     if out is not None:
-        save_plan(answer.plan(), out)
+        save_plan(replace(answer.plan(), data=pins), out)
         echo_err(f"plan written to {out}")
     if plot is not None and plot != _HERE:
         from planner.cli.estimate_plot import plot_estimate

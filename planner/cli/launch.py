@@ -137,12 +137,15 @@ def _plan(app: App, file: Path, infra: str, capacity: Reserved | None) -> tuple[
 
     if file.suffix != ".json":
         loaded = load_spec(file)
-        spec = app.data_cache().localised(loaded.spec, loaded.base_dir)
-        return _estimated(app, spec, loaded.base_dir, loaded.refuse, infra, capacity), loaded.refuse
+        cache = app.data_cache()
+        spec, pins = cache.localised(loaded.spec, loaded.base_dir), cache.pins(loaded.spec, loaded.base_dir)
+        made = _estimated(app, spec, loaded.base_dir, loaded.refuse, infra, capacity)
+        return replace(made, data=pins), loaded.refuse
     plan = load_plan(file)
     elsewhere = any((row.offer.market == "local") != (infra == "local") for row in plan.candidates)
     if elsewhere or capacity is not None:
-        plan = _estimated(app, plan.spec, plan.base_dir, _refuse, infra, capacity)
+        made = _estimated(app, plan.spec, plan.base_dir, _refuse, infra, capacity)
+        plan = replace(made, data=plan.data)
     return plan, _refuse
 
 
@@ -252,11 +255,13 @@ def _run_id(desk: Desk, plan: Plan, wanted: str | None) -> tuple[str, bool]:
 def _check(app: App, desk: Desk, order: Order, *, show: bool, write: bool) -> list[Finding]:
     """What stands against it; the person sees the order first."""
     from planner.cli.launch_text import render_order
+    from planner.data_cache import changed_sources
     from planner.proposal import blockers
 
     if show:
         echo_err(render_order(order, desk.places))
-    return blockers(order, desk.places, app.surroundings(), write=write)
+    found = blockers(order, desk.places, app.surroundings(), write=write)
+    return found + list(changed_sources(order.plan.data, echo_err)) if show else found
 
 
 def _registered(app: App, desk: Desk, order: Order, store_uri: str | None) -> str:

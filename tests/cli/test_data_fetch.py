@@ -16,16 +16,20 @@ import pytest
 from click.testing import Result
 
 from planner.cli.schema import schema_text
+from planner.data_cache import DataCache, DataPin, Wanted, changed_sources
 from providers import data_files
-from providers.data_files import Source, fetch
+from providers.data_files import Source, fetch, version_of
 from providers.errors import StorageError, UsageError
 from providers.hub import HubAccess
 from providers.hub_data import split_files
 from tests.file_host import file_host
 from tests.hub_host import COMMIT, HostedModel, HubHost, hub_host
+from tests.planner.factories import NOW
 from tests.seaweed import Seaweed
 
 Run = Callable[..., Result]
+Changing = tuple[str, Callable[[bytes], object]]
+GOAT = Path(__file__).parents[2] / "examples/tiny-goat"
 TRAIN = b"".join(b'{"prompt": "%d + 1 =", "completion": "%d"}\n' % (n, n + 1) for n in range(50))
 SHA = hashlib.sha256(TRAIN).hexdigest()
 
@@ -138,11 +142,87 @@ def test_s3_is_fetched_with_the_login_of_the_environment(s3_server: Seaweed, tmp
     client.create_bucket(Bucket="examples")
     client.put_object(Bucket="examples", Key="sums/train.jsonl", Body=TRAIN)
     found = fetch(Source("s3", "s3://examples/sums/train.jsonl"), tmp_path, HubAccess())
-    assert found.sha256 == SHA
+    assert (found.sha256, found.version) == (SHA, f'"{hashlib.md5(TRAIN).hexdigest()}"')
     with pytest.raises(StorageError, match="train2"):
         fetch(Source("s3", "s3://examples/sums/train2.jsonl"), tmp_path, HubAccess())
     with pytest.raises(UsageError, match="names no object"):
         fetch(Source("s3", "s3://examples"), tmp_path, HubAccess())
+
+
+@pytest.fixture
+def changing(s3_server: Seaweed, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Changing]:
+    """Data at a source that gives its content names: a bucket with versions, one without, and a web server."""
+    if request.param == "https":
+        with file_host() as host:
+
+            def serve(body: bytes) -> None:
+                host.files["/sums.jsonl"] = body
+
+            yield f"{host.url}/sums.jsonl", serve
+        return
+    import boto3
+
+    client, bucket = boto3.client("s3"), f"changing-{request.param}-{tmp_path.name[-1]}".lower()
+    client.create_bucket(Bucket=bucket)
+    if request.param == "versions":
+        client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    yield (
+        f"s3://{bucket}/sums.jsonl",
+        lambda body: client.put_object(Bucket=bucket, Key="sums.jsonl", Body=body),
+    )
+
+
+@pytest.mark.parametrize("changing", ["versions", "plain", "https"], indirect=True)
+def test_a_plan_is_pinned_to_the_version_that_it_was_made_with(
+    changing: Changing, run_plan: Run, tmp_path: Path
+):
+    place, write = changing
+    write(TRAIN)
+    spec, plan = tmp_path / "spec.yaml", tmp_path / "plan.json"
+    if place.startswith("http:"):
+        fetched = DataCache(tmp_path / "cache")  # the command takes https alone
+        source = Source("https", place)
+        kept = fetched.fetch(Wanted("train", place, source, None), HubAccess(), NOW)
+        pins = [DataPin("train", "https", place, kept.version, kept.sha256)]
+        assert list(changed_sources(pins, print)) == []
+        write(TRAIN * 2)
+        (finding,) = changed_sources(pins, print)
+        assert finding.code == "data_changed" and kept.version in finding.message
+        return
+    spec.write_text(f"name: x\nmodel: {GOAT / 'base'}\ndata: {{train: {place}}}\n")
+    row = json.loads(run_plan("data", "fetch", spec, "-o", "json").stdout)["files"][0]
+    assert row["version"]
+    assert run_plan("estimate", spec, "--infra", "local", "--out", plan).exit_code == 0
+    assert json.loads(plan.read_text())["data"][0] == {
+        "key": "train", "kind": "s3", "place": place, "version": row["version"], "sha256": SHA,
+    }  # fmt: skip
+    words = ("launch", plan, "--infra", "local", "--dry-run")
+    assert run_plan(*words).exit_code == 0
+    write(TRAIN * 2)
+    for changed in (run_plan(*words), run_plan("launch", spec, "--infra", "local", "--yes")):
+        assert changed.exit_code == 2, changed.stderr
+        assert "has changed since it was fetched" in changed.stderr
+        assert f"data.sha256: {SHA}" in changed.stderr
+    spec.write_text(spec.read_text().replace("}", f", sha256: {SHA}}}"))
+    assert run_plan("launch", spec, "--infra", "local", "--dry-run").exit_code == 0
+    if row["version"].startswith('"'):
+        return
+    pinned = f", revision: '{row['version']}'}}"
+    spec.write_text(spec.read_text().replace(f", sha256: {SHA}}}", pinned))
+    old = json.loads(run_plan("data", "fetch", spec, "-o", "json").stdout)["files"][0]
+    assert (old["sha256"], old["version"]) == (SHA, row["version"])
+    assert run_plan("launch", spec, "--infra", "local", "--dry-run").exit_code == 0
+
+
+def test_a_source_that_does_not_answer_stops_nothing():
+    told: list[str] = []
+    assert (
+        list(
+            changed_sources([DataPin("train", "https", "http://127.0.0.1:9/x?key=y", "1", SHA)], told.append)
+        )
+        == []
+    )
+    assert "http://127.0.0.1:9/x has changed" in told[0] and "key=y" not in told[0].partition(":9/")[0]
 
 
 def test_gs_is_fetched_with_googles_own_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -154,7 +234,12 @@ def test_gs_is_fetched_with_googles_own_credentials(tmp_path: Path, monkeypatch:
             monkeypatch.delenv(name)
         host.last_modified = "Wed, 25 Nov 2026 10:00:00 GMT"
         host.files["/examples/sums%2Ejsonl"] = TRAIN
-        assert fetch(Source("gs", "gs://examples/sums.jsonl"), tmp_path, HubAccess()).sha256 == SHA
+        source = Source("gs", "gs://examples/sums.jsonl")
+        found = fetch(source, tmp_path, HubAccess())
+        assert (found.sha256, found.version) == (SHA, version_of(source)) and found.version
+        host.files["/examples/sums%2Ejsonl"] = TRAIN + TRAIN
+        assert version_of(source) != found.version
+        host.files["/examples/sums%2Ejsonl"] = TRAIN
         with pytest.raises(UsageError, match="does not exist"):
             fetch(Source("gs", "gs://examples/gone.jsonl"), tmp_path, HubAccess())
     with pytest.raises(UsageError, match="names no object"):
