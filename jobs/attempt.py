@@ -34,7 +34,8 @@ _REMOTE_BEAT_S = 10.0
 _STANDING = ("last_checkpoint", "lost_steps", "max_steps")
 _RESULT = (
     *_STANDING,
-    *("step", "loss", "metrics", "output_manifest_sha256", "tokens_per_s_total", "step_time_s"),
+    *("step", "loss", "metrics", "guard", "output_manifest_sha256", "output_step"),
+    *("tokens_per_s_total", "step_time_s"),
     *("tokens_trained", "tokens_padded", "peak_memory_gib", "host_rss_gib", "stage_seconds"),
 )
 

@@ -107,21 +107,27 @@ class CheckpointStore:
             StorageError: The store or the disk failed: nothing is known about the checkpoints.
         """
         damaged: list[str] = []
-        for index, pointer in enumerate(self.head.checkpoints):
+        best = () if self.head.best is None else (self.head.best,)
+        for index, pointer in enumerate(dict.fromkeys((*self.head.checkpoints, *best))):
             try:
                 manifest = self._fetch(pointer, target)
                 check(target)
             except CorruptDataError as error:
                 damaged.append(f"step {pointer.step}: {error.message}")
                 continue
-            self.head = replace(self.head, checkpoints=self.head.checkpoints[index:])
+            self.head = _since(self.head, index, pointer.step)
             return Restored(manifest, tuple(damaged))
         if damaged:
             raise CorruptDataError(f"no checkpoint in {self.store.uri} is intact: {'; '.join(damaged)}")
         return None
 
-    def publish(self, directory: Path, step: int) -> CheckpointRef:
+    def publish(self, directory: Path, step: int, *, best: bool = False) -> CheckpointRef:
         """Upload the known files of a directory and commit them as the newest checkpoint.
+
+        Args:
+            directory: As the trainer saved it.
+            step: Optimizer steps done.
+            best: It is also the best so far, and stays until there is a better one.
 
         Raises:
             FencedError: A newer attempt owns the run.
@@ -131,9 +137,9 @@ class CheckpointStore:
         manifest, pointer = self._upload(directory, step, key)
         older = tuple(old for old in self.head.checkpoints if old.step < step)
         kept = (pointer, *older)[: self.keep]
-        dropped = [old for old in self.head.checkpoints if old not in kept]
-        self._commit(lambda head: replace(head, checkpoints=kept))
-        self._discard(dropped)
+        before = self.head.pointers
+        self._commit(lambda head: replace(head, checkpoints=kept, best=pointer if best else head.best))
+        self._discard([old for old in before if old not in self.head.pointers])
         return self._reference(manifest, pointer)
 
     def publish_output(self, directory: Path, step: int) -> CheckpointRef:
@@ -148,6 +154,15 @@ class CheckpointStore:
         self._commit(lambda head: replace(head, output=pointer))
         return self._reference(manifest, pointer)
 
+    def fetch_best(self, target: Path) -> Manifest | None:
+        """Put the best checkpoint into a directory that is replaced; None if none is marked as the best.
+
+        Raises:
+            CorruptDataError: It is damaged.
+            StorageError: The store or the disk failed.
+        """
+        return None if self.head.best is None else self._fetch(self.head.best, target)
+
     def sweep(self, *, grace_s: float, now_s: float | None = None) -> int:
         """Delete what no committed manifest names and is older than the grace time; the number deleted.
 
@@ -156,15 +171,12 @@ class CheckpointStore:
         Raises:
             CorruptDataError: A committed manifest cannot be read, so it is not known what is in use.
         """
-        used = self._used_keys(self._pointers())
+        used = self._used_keys(self.head.pointers)
         limit = (time.time() if now_s is None else now_s) - grace_s
         stored = [*self.store.list(MANIFESTS), *self.store.list(BLOBS)]
         unused = [item.key for item in stored if item.key not in used and item.modified_s < limit]
         self._delete(unused)
         return len(unused)
-
-    def _pointers(self) -> list[Pointer]:
-        return [*self.head.checkpoints, *([self.head.output] if self.head.output else [])]
 
     def _manifest(self, pointer: Pointer) -> Manifest:
         if pointer.manifest not in self._manifests:
@@ -205,7 +217,7 @@ class CheckpointStore:
     def _known_blobs(self) -> set[str]:
         """Hashes that a committed manifest names: they are there, and nobody may delete them."""
         known: set[str] = set()
-        for pointer in self._pointers():
+        for pointer in self.head.pointers:
             with contextlib.suppress(CorruptDataError):
                 known.update(file.sha256 for file in self._manifest(pointer).files)
         return known
@@ -259,7 +271,7 @@ class CheckpointStore:
         """Delete what only dropped checkpoints used; failing here costs disk, never data."""
         with contextlib.suppress(StorageError):
             if dropped:
-                used = self._used_keys(self._pointers())
+                used = self._used_keys(self.head.pointers)
                 self._delete(sorted(self._used_keys(dropped) - used))
 
     def _delete(self, keys: list[str]) -> None:
@@ -275,3 +287,9 @@ class CheckpointStore:
         return CheckpointRef(
             manifest.step, manifest.committed_at, self.store.uri, manifest.total_bytes, pointer.sha256
         )
+
+
+def _since(head: Head, index: int, step: int) -> Head:
+    """HEAD of an attempt that goes on from an older checkpoint: what lies after it will be done again."""
+    best = head.best if head.best is not None and head.best.step <= step else None
+    return replace(head, checkpoints=head.checkpoints[index:], best=best)

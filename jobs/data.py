@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import cast
 
 from jobs.formats import CHECKS, Row, format_of, is_talk, truth
-from jobs.spec import DataFormat, DataJob, Task
+from jobs.spec import DataFormat, DataJob, GuardJob, Task
 from providers.errors import UsageError
 
 Located = tuple[Path, int, Row]
@@ -43,22 +43,37 @@ class Examples:
         train: Rows with the keys of the format only; labels are class indices.
         eval: Held-out rows, empty if the job has none.
         label_names: Class names by index, for classification.
+        guard: Rows of the general hold-out, empty if the job has none.
     """
 
     format: DataFormat
     train: list[Row]
     eval: list[Row]
     label_names: tuple[str, ...] = ()
+    guard: list[Row] = field(default_factory=list)
+
+    @property
+    def held_out(self) -> dict[str, list[Row]]:
+        """Rows to measure on, by split; without splits that have none."""
+        return {name: rows for name, rows in (("eval", self.eval), ("guard", self.guard)) if rows}
 
 
-def load_examples(data: DataJob, task: Task, base: Path, *, eval_samples: int | None = None) -> Examples:
-    """Read and check the training and the held-out file.
+def load_examples(
+    data: DataJob,
+    task: Task,
+    base: Path,
+    *,
+    eval_samples: int | None = None,
+    guard: GuardJob | None = None,
+) -> Examples:
+    """Read and check the training and the held-out files.
 
     Args:
         data: Files and format.
         task: Decides which formats it can learn from.
         base: Directory that relative paths start from.
         eval_samples: At most this many held-out rows, the first ones.
+        guard: The general hold-out.
 
     Raises:
         UsageError: A file is missing, empty or unreadable, or a row is wrong (named as file:line).
@@ -67,17 +82,33 @@ def load_examples(data: DataJob, task: Task, base: Path, *, eval_samples: int | 
     train = list(_read_all(train_path))
     if not train:
         raise UsageError(f"{train_path} holds no example", code="bad_data", path=str(train_path))
-    held_out = list(islice(_read_all(base / data.eval), eval_samples)) if data.eval else []
     found = _format_of(train[0][2], train_path) if data.format == "auto" else data.format
     found = _READ_AS.get((task, found), found)
     if found not in _FORMATS[task]:
         hint = f"it learns from {' or '.join(_FORMATS[task])}"
         raise UsageError(f"task {task} cannot learn from data of format {found}", hint=hint, code="bad_data")
-    names = _label_names([row for *_, row in train], data.labels, train_path) if found == "label" else ()
-    rows, held_out_rows = _checked(train, found, names), _checked(held_out, found, names)
-    if found == "messages" and all(_is_one_answer(row) for row in (*rows, *held_out_rows)):
-        return Examples("prompt_completion", _split_answers(rows), _split_answers(held_out_rows))
-    return Examples(found, rows, held_out_rows, names)
+    names: tuple[str, ...] = ()
+    if found == "label":
+        names = data.label_names or _label_names([row for *_, row in train], data.labels, train_path)
+    rows = _checked(train, found, names)
+    held_out = _held_out(data.eval, eval_samples, found, names, base)
+    guarded = [] if guard is None else _held_out(guard.data, guard.samples, found, names, base)
+    if found == "messages" and all(_is_one_answer(row) for row in (*rows, *held_out, *guarded)):
+        rows, held_out, guarded = (_split_answers(part) for part in (rows, held_out, guarded))
+        found = "prompt_completion"
+    return Examples(found, rows, held_out, names, guarded)
+
+
+def _held_out(
+    name: str | None, samples: int | None, kind: DataFormat, names: tuple[str, ...], base: Path
+) -> list[Row]:
+    """The first rows of a file or directory, in the format of the training data."""
+    if name is None:
+        return []
+    rows = list(islice(_read_all(base / name), samples))
+    if not rows:
+        raise UsageError(f"{base / name} holds no example", code="bad_data", path=str(base / name))
+    return _checked(rows, kind, names)
 
 
 def files_of(path: Path) -> list[Path]:

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from jobs.console import say
 from jobs.data import Examples, load_examples
 from jobs.disk import is_full_disk
 from jobs.evaluate import metric_of
+from jobs.history import History
 from jobs.inputs import bring_inputs
 from jobs.manifest import is_known_file
 from jobs.model import load_model, load_tokenizer
@@ -29,18 +30,37 @@ from jobs.scoring import Scoring
 from jobs.trainer import attach, build_training
 from jobs.training import Training
 from jobs.uploader import Uploader
-from providers.errors import StorageError, UsageError
+from providers.errors import CorruptDataError, StorageError, UsageError
 from providers.stores import open_store
 
 _SWEEP_GRACE_S = 3600.0
 _TINY_PARAMETERS = 20_000_000
 
 
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What is handed over beside the weights.
+
+    Attributes:
+        step: Whose weights they are.
+        last: Step that training ended at.
+        metrics: Of base and tuned.
+        labels: Class names by index.
+        history: Losses and evaluations.
+    """
+
+    step: int
+    last: int
+    metrics: tuple[MetricResult, ...]
+    labels: tuple[str, ...]
+    history: History
+
+
 def fine_tune(attempt: Attempt) -> str | None:
     """Train a job to its end and commit the finished model.
 
     Returns:
-        Why nothing was trained, None if it was.
+        Why training ended before its last step, or did not begin; None if it did not end early.
 
     Raises:
         Stopped: It had to stop early, after a checkpoint if there was time for one.
@@ -52,7 +72,13 @@ def fine_tune(attempt: Attempt) -> str | None:
             bring_inputs(job.inputs, attempt.base)
         attempt.group.wait()
     with attempt.stage("data"):
-        examples = load_examples(job.data, job.task, attempt.base, eval_samples=job.evaluate.samples)
+        examples = load_examples(
+            job.data,
+            job.task,
+            attempt.base,
+            eval_samples=job.evaluate.samples,
+            guard=job.evaluate.guard,
+        )
         metric = metric_of(job, examples.format)
         say(f"{len(examples.train)} examples to learn from, {len(examples.eval)} held out")
     with attempt.stage("setup"):
@@ -61,13 +87,17 @@ def fine_tune(attempt: Attempt) -> str | None:
         restored = _restore(attempt)
     training = _build(attempt, examples)
     scoring = Scoring(attempt, training, metric)
-    base = scoring.score_base()
-    if base is not None and scoring.meets_goal(base):
-        return scoring.end_at_base(base)
-    step = _train(attempt, training, restored, scoring)
-    metrics = scoring.score_tuned(base)
-    _hand_over(attempt, training, step, metrics)
-    return None
+    scoring.score_base()
+    enough = scoring.base_meets_goal()
+    if enough is not None:
+        return enough
+    if restored is not None:
+        scoring.go_on(History.read(attempt.work / "restored"))
+    last = _train(attempt, training, restored, scoring)
+    step = _choose(attempt, training, scoring, last)
+    metrics = scoring.score_tuned(step)
+    _hand_over(attempt, training, Finished(step, last, metrics, examples.label_names, scoring.history))
+    return scoring.standing.ended
 
 
 def _import_frameworks() -> None:
@@ -151,7 +181,7 @@ def _train(attempt: Attempt, training: Training, restored: Restored | None, scor
     if group.leads:
         uploader = Uploader(attempt.checkpoints, partial(_committed, attempt), _not_committed)
     pulse = Pulse(attempt.job.checkpoints, attempt.stop, attempt.progress, uploader, training.tokens, group)
-    attach(training.trainer, pulse, scoring.score_if_due)
+    attach(training.trainer, pulse, scoring)
     try:
         with attempt.stage("train"):
             step = _run_trainer(attempt, training.trainer, restored, scoring)
@@ -187,12 +217,33 @@ def _run_trainer(attempt: Attempt, trainer: Any, restored: Restored | None, scor
         return int(trainer.state.global_step)
     directory = attempt.work / "restored"
     state = json.loads((directory / "trainer_state.json").read_text(encoding="utf-8"))
-    ended = state["global_step"] >= state["max_steps"] or scoring.goal_was_met_at(state["global_step"])
+    ended = state["global_step"] >= state["max_steps"] or scoring.standing.ended is not None
     if ended:  # trained to the end, but not handed over
         trainer._load_from_checkpoint(str(directory))
         return int(state["global_step"])
     trainer.train(resume_from_checkpoint=str(directory))
     return int(trainer.state.global_step)
+
+
+def _choose(attempt: Attempt, training: Training, scoring: Scoring, last: int) -> int:
+    """Load the weights that are handed over, if they are not the last; their step."""
+    if attempt.job.evaluate.choose == "last" or scoring.is_best(last):
+        return last
+    group, target, found = attempt.group, attempt.work / "best", None
+    if group.leads:
+        try:
+            found = attempt.checkpoints.fetch_best(target)
+        except CorruptDataError as error:
+            say(f"the best checkpoint is damaged, so the last step is handed over: {error.message}")
+    found = group.share(found)
+    if found is None:
+        return last
+    if group.leads_machine and not group.leads:
+        fetch_files(attempt.store, found, target)
+    group.wait()
+    training.trainer._load_from_checkpoint(str(target))
+    say(f"handing over step {found.step}, the best evaluation; training ended at step {last}")
+    return found.step
 
 
 def _committed(attempt: Attempt, reference: CheckpointRef, seconds: float) -> None:
@@ -207,23 +258,33 @@ def _not_committed(error: StorageError) -> None:
     say(f"checkpoint not committed, training goes on: {error.message}")
 
 
-def _hand_over(attempt: Attempt, training: Training, step: int, metrics: tuple[MetricResult, ...]) -> None:
+def _hand_over(attempt: Attempt, training: Training, done: Finished) -> None:
     """Commit the finished model, and copy it to where the job wants it."""
     output = attempt.work / "output"
     with attempt.stage("save", "saving"):
         training.trainer.save_model(str(output))  # together, where the model is sharded
     with attempt.stage("upload", "syncing"):
         if attempt.group.leads:
-            _publish(attempt, output, step, metrics)
+            _publish(attempt, output, done)
         attempt.group.wait()
 
 
-def _publish(attempt: Attempt, output: Path, step: int, metrics: tuple[MetricResult, ...]) -> None:
+def _publish(attempt: Attempt, output: Path, done: Finished) -> None:
     _order_targets(output / "adapter_config.json")
-    result = {"run_id": attempt.job.run_id, "step": step, "metrics": [asdict(one) for one in metrics]}
+    guard = attempt.progress.document.guard
+    result = {
+        "run_id": attempt.job.run_id,
+        "step": done.step,
+        "trained_steps": done.last,
+        "metrics": [asdict(one) for one in done.metrics],
+        "guard": None if guard is None else asdict(guard),
+        "labels": list(done.labels),
+    }
     (output / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    reference = attempt.checkpoints.publish_output(output, step)
-    attempt.progress.update(output_manifest_sha256=reference.manifest_sha256)
+    done.history.write(output)
+    attempt.progress.flush()  # what came of it is known before it counts as finished
+    reference = attempt.checkpoints.publish_output(output, done.last)
+    attempt.progress.update(output_manifest_sha256=reference.manifest_sha256, output_step=done.step)
     if attempt.job.output.uri is not None:
         _copy_output(output, attempt.job.output.uri)
     say(f"finished model committed: {reference.bytes / (1 << 20):.1f} MiB")

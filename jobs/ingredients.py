@@ -16,7 +16,7 @@ class Ingredients:
         model: The base model, without an adapter.
         adapter: PEFT's configuration, None for a full fine-tuning.
         train: Rows to learn from, not tokenised.
-        eval: Held-out rows, None if there are none.
+        eval: Held-out rows by split, not tokenised; None if there are none.
         settings: Arguments that the configurations of all trainers share.
         processes: Processes that train together.
     """

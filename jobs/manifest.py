@@ -31,7 +31,7 @@ _MANIFEST_KEY = re.compile(r"manifests/(?:output-)?\d{12}-\d{6}\.json")
 _KNOWN_FILES = re.compile(
     r"adapter_model\.safetensors|adapter_config\.json"
     r"|model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json|config\.json|generation_config\.json"
-    r"|optimizer\.pt|scheduler\.pt|scaler\.pt|rng_state(_\d+)?\.pth|trainer_state\.json|counters\.json"
+    r"|optimizer\.pt|scheduler\.pt|scaler\.pt|rng_state(_\d+)?\.pth|trainer_state\.json|counters\.json|history\.json"
     r"|tokenizer\.json|tokenizer_config\.json|special_tokens_map\.json|added_tokens\.json|tokenizer\.model"
     r"|vocab\.json|vocab\.txt|merges\.txt|spiece\.model|chat_template\.jinja|README\.md|result\.json"
 )
@@ -93,12 +93,14 @@ class Head:
         owner: Random name of that attempt's process.
         checkpoints: Committed ones, newest first.
         output: The finished model, None until training is done.
+        best: The checkpoint of the best evaluation, if the job hands that one over; it stays whatever `keep` says.
     """
 
     fence: int = 0
     owner: str = ""
     checkpoints: tuple[Pointer, ...] = ()
     output: Pointer | None = None
+    best: Pointer | None = None
     schema: str = "tuneplan/head"
     schema_version: int = VERSION
 
@@ -106,6 +108,12 @@ class Head:
     def newest(self) -> Pointer | None:
         """The checkpoint to resume from, None before the first."""
         return self.checkpoints[0] if self.checkpoints else None
+
+    @property
+    def pointers(self) -> tuple[Pointer, ...]:
+        """All that is committed, each once: checkpoints newest first, the best one, the finished model."""
+        every = (*self.checkpoints, self.best, self.output)
+        return tuple(dict.fromkeys(pointer for pointer in every if pointer is not None))
 
 
 def sha256_of(body: bytes) -> str:
@@ -132,8 +140,7 @@ def parse_head(body: bytes) -> Head:
         StorageError: A newer version wrote it.
     """
     head = _parse(Head, body, "tuneplan/head", HEAD_KEY)
-    pointers = [*head.checkpoints, *([head.output] if head.output else [])]
-    for pointer in pointers:
+    for pointer in head.pointers:
         if not _MANIFEST_KEY.fullmatch(pointer.manifest) or not _SHA256.fullmatch(pointer.sha256):
             raise CorruptDataError(f"HEAD names an impossible manifest {pointer.manifest!r}", path="HEAD")
     return head

@@ -57,7 +57,8 @@ def build_kto(of: Ingredients) -> Training:
     )
     shared = of.of_trl()
     shared["train_dataset"] = _unpaired(of.train).shuffle(seed=of.job.train.seed)
-    shared["eval_dataset"] = _unpaired(of.eval) if of.eval is not None else None
+    if of.eval is not None:
+        shared["eval_dataset"] = {name: _unpaired(rows) for name, rows in of.eval.items()}
     trainer = KTOTrainer(args=settings, **shared)
     return counted(trainer, unpaired_measure(preference, reference_of(trainer)))
 

@@ -30,11 +30,12 @@ WorkerState = Literal[
     "evaluating",
     "syncing",
     "done",
+    "regressed",
     "failed",
     "preempted",
     "capped",
 ]
-FINAL_STATES: tuple[WorkerState, ...] = ("done", "failed", "preempted", "capped")
+FINAL_STATES: tuple[WorkerState, ...] = ("done", "regressed", "failed", "preempted", "capped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,23 @@ class MetricResult:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardResult:
+    """What came of the general hold-out that must not get worse.
+
+    Attributes:
+        metric: Of base and tuned.
+        at_most_worse: What was allowed, in the metric's unit.
+        passed: It got no worse than that.
+    """
+
+    metric: str
+    at_most_worse: float
+    base: float
+    tuned: float
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class StepTimes:
     """Quantiles of the seconds of one optimizer step in this attempt, without saving and evaluating."""
 
@@ -100,6 +118,8 @@ class Progress:
         lost_steps: Steps the earlier attempt had done after the checkpoint this one resumed from.
         tokens_trained: Real tokens of this attempt, `tokens_padded` with the padding.
         output_manifest_sha256: Of the finished model, None until it is committed.
+        output_step: Step whose weights it has.
+        guard: What came of the general hold-out, None if there is none or it is not over.
         launch: The launch that this machine belongs to; a backend may replace machines within one.
         cost_usd: What the worker thinks the run has cost so far, None if the price is unknown.
     """
@@ -125,6 +145,8 @@ class Progress:
     tokens_trained: int = 0
     tokens_padded: int = 0
     output_manifest_sha256: str | None = None
+    output_step: int | None = None
+    guard: GuardResult | None = None
     pid: int | None = None
     launch: int = 0
     cost_usd: float | None = None
@@ -269,6 +291,9 @@ class SilentProgress:
     def update(self, **changes: Any) -> None:
         """Change fields of the document."""
         self.document = replace(self.document, **changes)
+
+    def flush(self) -> None:
+        """Nothing to write."""
 
     def close(self) -> None:
         """Nothing to write."""

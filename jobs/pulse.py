@@ -90,8 +90,8 @@ class Pulse:
         self._mark_s = time.monotonic()
         return save, self.stopped is not None
 
-    def saved(self, directory: Path, step: int) -> None:
-        """The trainer has written a checkpoint directory."""
+    def saved(self, directory: Path, step: int, *, best: bool = False) -> None:
+        """The trainer has written a checkpoint directory, perhaps of the best step so far."""
         self._saved_s = self._mark_s = time.monotonic()
         if self._save_started_s is not None:
             took_s = self._mark_s - self._save_started_s
@@ -100,7 +100,7 @@ class Pulse:
             self._save_started_s = None
         self._collect_random_states(directory)
         if self._uploader:
-            self._uploader.submit(directory, step)
+            self._uploader.submit(directory, step, best=best)
         elif self._group.leads_machine:
             shutil.rmtree(directory, ignore_errors=True)  # another machine commits it
 
@@ -109,9 +109,10 @@ class Pulse:
         """The trainer was told to save, and has not said that it did."""
         return self._save_started_s is not None
 
-    def resume_clock(self) -> None:
-        """Leave out of the step times what happened since the last step (an evaluation, say)."""
+    def resume_clock(self, *, saving: bool) -> None:
+        """Leave out of the times what happened since the last step (an evaluation, say); a save may follow."""
         self._mark_s = time.monotonic()
+        self._save_started_s = self._mark_s if saving else None
 
     def logged(self, step: int, max_steps: int, loss: float) -> None:
         """The trainer reports its mean loss since the last report.

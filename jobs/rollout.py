@@ -38,7 +38,7 @@ def build_grpo(of: Ingredients) -> Training:
     )
     trainer = GRPOTrainer(args=settings, reward_funcs=rewards, **of.of_trl())
     measure = Judge(of.tokenizer, rewards, rollout.completion_tokens).measure()
-    return Training(trainer, of.eval, RolloutCounter(trainer), measure, lambda rows: {"rows": rows})
+    return Training(trainer, of.eval or {}, RolloutCounter(trainer), measure, lambda rows: {"rows": rows})
 
 
 def _need_whole_groups(of: Ingredients) -> None:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 from jobs.attempt import Attempt
 from jobs.codec import Mismatch, decode, encode
 from jobs.console import say
 from jobs.evaluate import HIGHER_IS_BETTER, Scores, evaluate
-from jobs.progress import MetricResult
+from jobs.group import ALONE, Group
+from jobs.history import Evaluation, History, Standing, guard_metric, is_regressed, standing
+from jobs.progress import GuardResult, MetricResult
 from jobs.training import Training
-from providers.errors import CorruptDataError
+from providers.errors import CorruptDataError, TuneplanError
 
-BASE_SCORES_KEY = "base-scores.json"
-GOAL_KEY = "goal-met.json"
+BASE_SCORES_KEYS = {"eval": "base-scores.json", "guard": "base-guard-scores.json"}
+
+AllScores = dict[str, Scores]
+"""Scores by split: eval, and guard where the job has one."""
 
 
 class Scoring:
@@ -30,101 +36,193 @@ class Scoring:
 
     def __init__(self, attempt: Attempt, training: Training, metric: str) -> None:
         """Nothing is measured yet."""
+        self.history = History()
+        self.standing = Standing(None, 0, None)
         self._attempt = attempt
         self._training = training
         self._metric = metric
+        self._base: AllScores = {}
         self._scored_s = time.monotonic()
 
-    def score_base(self) -> Scores | None:
+    def go_on(self, history: History) -> None:
+        """Take over what was measured up to the checkpoint that training goes on from."""
+        self.history = history
+        self._judge()
+
+    def score_base(self) -> None:
         """Scores of the untrained model: measured once in a run, then kept in the store.
 
         Raises:
             CorruptDataError: What the store kept is damaged.
         """
-        if self._training.eval_rows is None:
+        for split in self._training.held_out:
+            self._base[split] = self._known_base(split) or self._measured_base(split)
+
+    def base_meets_goal(self) -> str | None:
+        """Why nothing need be trained, after reporting that; None if it must."""
+        goal, base = self._attempt.job.evaluate.goal, self._base.get("eval")
+        if goal is None or base is None or base.values[self._metric] < goal:
             return None
-        group = self._attempt.group
-        found = group.share(self._attempt.store.get(BASE_SCORES_KEY) if group.leads else None)
-        if found is not None:
-            return _read(found[0])
-        with self._attempt.stage("evaluate", "evaluating_base"):
-            scores = self._measure(self._attempt.check)
-        if group.leads:
-            self._attempt.store.put_if_absent(BASE_SCORES_KEY, encode(scores).encode())
-        say(f"base: {self._metric} {scores.values[self._metric]:.4f} on {scores.n} held-out rows")
-        return scores
-
-    def meets_goal(self, scores: Scores | None) -> bool:
-        """Whether the job has a goal and the scores reach it."""
-        goal = self._attempt.job.evaluate.goal
-        return goal is not None and scores is not None and scores.values[self._metric] >= goal
-
-    def end_at_base(self, base: Scores) -> str:
-        """Report a run that need not be trained; why."""
-        results = tuple(
-            MetricResult(name, "eval", base.n, base.values[name], None, HIGHER_IS_BETTER[name])
-            for name in self._names(base)
+        self._attempt.progress.update(metrics=self._results({}))
+        return (
+            f"the base model meets the goal: {self._metric} {base.values[self._metric]:.4g}, wanted {goal:g}"
         )
-        self._attempt.progress.update(metrics=results)
-        goal = self._attempt.job.evaluate.goal
-        return f"the base model meets the goal: {self._metric} {results[0].base:.4g}, wanted {goal:g}"
 
-    def goal_was_met_at(self, step: int) -> bool:
-        """Whether an earlier attempt ended its training at this step, and was stopped before it handed over."""
-        group, store = self._attempt.group, self._attempt.store
-        found = group.share(store.get(GOAL_KEY) if group.leads else None)
-        return found is not None and found[0] == str(step).encode()
+    def score_if_due(self, step: int, max_steps: int) -> None:
+        """Measure during training, as often as the job asks for, and find out what it means.
 
-    def score_if_due(self, step: int) -> bool:
-        """Measure during training, as often as the job asks for; whether the goal is met."""
+        Raises:
+            TuneplanError: A score is no number.
+        """
         every, now_s = self._attempt.job.evaluate, time.monotonic()
         due = every.every_steps is not None and step % every.every_steps == 0
         if every.every_s is not None:
             due = self._attempt.group.share(due or now_s - self._scored_s >= every.every_s)
-        if not due or self._training.eval_rows is None:
-            return False
+        due = due or (every.choose == "best" and step >= max_steps)
+        if not due or "eval" not in self._training.held_out:
+            return
         with self._attempt.clock.stage("evaluate"):
-            scores = self._measure(lambda: None)  # a stop waits until the step is saved
+            scores = {split: self._measure(split, lambda: None) for split in self._training.held_out}
         self._scored_s = time.monotonic()
-        say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.values.items()))
-        if not self.meets_goal(scores):
-            return False
-        say(f"step {step}: the goal is met, {self._metric} {scores.values[self._metric]:.4f}")
-        if self._attempt.group.leads:
-            self._attempt.store.put(GOAL_KEY, str(step).encode())
-        return True
+        self._keep(step, scores)
+        values = scores["eval"].values
+        say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
+        self._judge()
+        if self.standing.ended is not None:
+            say(f"step {step}: {self.standing.ended}")
 
-    def score_tuned(self, base: Scores | None) -> tuple[MetricResult, ...]:
-        """Scores of the trained model beside those of the base, the job's metric first."""
-        if self._training.eval_rows is None:
+    def is_best(self, step: int) -> bool:
+        """Whether the step's checkpoint is the one to hand over, as far as is known now."""
+        best = self.standing.best
+        return self._attempt.job.evaluate.choose == "best" and best is not None and best.step == step
+
+    def logged(self, step: int, loss: float) -> None:
+        """Keep a loss."""
+        self.history = self.history.with_loss(step, loss)
+
+    def saved(self, directory: Path) -> None:
+        """Put what was measured into a checkpoint."""
+        if self._attempt.group.leads:
+            self.history.write(directory)
+
+    def score_tuned(self, step: int) -> tuple[MetricResult, ...]:
+        """Scores of the model of this step beside those of the base, the job's metric first."""
+        if not self._training.held_out:
             say("no held-out rows, so nothing is measured")
             return ()
-        with self._attempt.stage("evaluate", "evaluating"):
-            tuned = self._measure(self._attempt.check)
-        before = base.values if base else {}
-        results = tuple(
-            MetricResult(name, "eval", tuned.n, before.get(name), tuned.values[name], HIGHER_IS_BETTER[name])
-            for name in self._names(tuned)
-        )
-        self._attempt.progress.update(metrics=results)
-        compared = f", base {before[self._metric]:.4f}" if self._metric in before else ""
-        say(f"tuned: {self._metric} {results[0].tuned:.4f} on {tuned.n} held-out rows{compared}")
+        measured = self.history.at(step)
+        if measured is not None:
+            tuned = _scores_of(measured)
+        else:
+            with self._attempt.stage("evaluate", "evaluating"):
+                tuned = {
+                    split: self._measure(split, self._attempt.check) for split in self._training.held_out
+                }
+            self._keep(step, tuned)
+        results = self._results(tuned)
+        self._attempt.progress.update(metrics=results, guard=self._guard(tuned))
+        for split in tuned:
+            self._tell(split, tuned[split])
         return results
 
-    def _names(self, scores: Scores) -> list[str]:
-        """Metrics, the job's first."""
-        return [self._metric, *(name for name in scores.values if name != self._metric)]
+    def _guard(self, tuned: AllScores) -> GuardResult | None:
+        job = self._attempt.job.evaluate
+        if job.guard is None or "guard" not in tuned or "guard" not in self._base:
+            return None
+        name, values, base = (
+            guard_metric(self._metric, job),
+            tuned["guard"].values,
+            self._base["guard"].values,
+        )
+        passed = not is_regressed(values, base, self._metric, job)
+        return GuardResult(name, job.guard.at_most_worse, base[name], values[name], passed)
 
-    def _measure(self, check: Callable[[], None]) -> Scores:
-        of = self._training
-        context: Callable[[], AbstractContextManager[None]] = of.trainer.compute_loss_context_manager
-        return evaluate(
-            of.trainer.model, of.eval_rows, of.collate, of.measure, context, check, self._attempt.group
+    def _tell(self, split: str, tuned: Scores) -> None:
+        name = self._metric if split == "eval" else guard_metric(self._metric, self._attempt.job.evaluate)
+        base = self._base.get(split)
+        compared = "" if base is None else f", base {base.values[name]:.4f}"
+        rows = "held-out" if split == "eval" else "general held-out"
+        say(f"tuned: {name} {tuned.values[name]:.4f} on {tuned.n} {rows} rows{compared}")
+
+    def _keep(self, step: int, scores: AllScores) -> None:
+        of, guard = scores["eval"], scores.get("guard")
+        for name, value in [*of.values.items(), *(guard.values.items() if guard else ())]:
+            if not math.isfinite(value):
+                hint = "lower the learning rate, or check the held-out data for empty answers"
+                raise TuneplanError(f"{name} is {value} at step {step}", hint=hint, code="metric_not_finite")
+        one = Evaluation(step, of.n, dict(of.values))
+        if guard is not None:
+            one = Evaluation(step, of.n, dict(of.values), guard.n, dict(guard.values))
+        self.history = self.history.with_evaluation(one)
+
+    def _judge(self) -> None:
+        guard = self._base.get("guard")
+        job = self._attempt.job.evaluate
+        self.standing = standing(self.history, self._metric, job, guard.values if guard else None)
+
+    def _known_base(self, split: str) -> Scores | None:
+        group, key = self._attempt.group, BASE_SCORES_KEYS[split]
+        found = group.share(self._attempt.store.get(key) if group.leads else None)
+        return _read(found[0], key) if found is not None else None
+
+    def _measured_base(self, split: str) -> Scores:
+        with self._attempt.stage("evaluate", "evaluating_base"):
+            scores = self._measure(split, self._attempt.check)
+        if self._attempt.group.leads:
+            self._attempt.store.put_if_absent(BASE_SCORES_KEYS[split], encode(scores).encode())
+        name = self._metric if split == "eval" else guard_metric(self._metric, self._attempt.job.evaluate)
+        rows = "held-out" if split == "eval" else "general held-out"
+        say(f"base: {name} {scores.values[name]:.4f} on {scores.n} {rows} rows")
+        return scores
+
+    def _results(self, tuned: AllScores) -> tuple[MetricResult, ...]:
+        return tuple(
+            one
+            for split in self._training.held_out
+            for one in results_of(split, self._metric, self._base.get(split), tuned.get(split))
         )
 
+    def _measure(self, split: str, check: Callable[[], None]) -> Scores:
+        return measure(self._training, split, check, self._attempt.group)
 
-def _read(body: bytes) -> Scores:
+
+def measure(training: Training, split: str, check: Callable[[], None], group: Group = ALONE) -> Scores:
+    """Score the model, wherever its training stands, on the rows of a split."""
+    context: Callable[[], AbstractContextManager[None]] = training.trainer.compute_loss_context_manager
+    rows = training.held_out[split]
+    return evaluate(training.trainer.model, rows, training.collate, training.measure, context, check, group)
+
+
+def results_of(
+    split: str, metric: str, base: Scores | None, tuned: Scores | None
+) -> tuple[MetricResult, ...]:
+    """Every metric of base and tuned on the rows of a split, the job's first."""
+    some = tuned or base
+    if some is None:
+        return ()
+    names = [metric, *(name for name in some.values if name != metric)]
+    return tuple(
+        MetricResult(
+            name,
+            split,
+            some.n,
+            base.values.get(name) if base else None,
+            tuned.values[name] if tuned else None,
+            HIGHER_IS_BETTER[name],
+        )
+        for name in names
+    )
+
+
+def _scores_of(one: Evaluation) -> AllScores:
+    scores = {"eval": Scores(one.n, one.values)}
+    if one.guard_values is not None:
+        scores["guard"] = Scores(one.guard_n, one.guard_values)
+    return scores
+
+
+def _read(body: bytes, key: str) -> Scores:
     try:
         return decode(Scores, json.loads(body), strict=False)
     except (ValueError, Mismatch) as error:
-        raise CorruptDataError(f"{BASE_SCORES_KEY} is damaged: {error}", path=BASE_SCORES_KEY) from error
+        raise CorruptDataError(f"{key} is damaged: {error}", path=key) from error

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from jobs import codec
 from jobs.manifest import FileEntry
+from jobs.spec_rules import broken_rules
 from providers.errors import UsageError
 
 SCHEMA = "tuneplan/job"
 SCHEMA_VERSION = 1
-RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _MAX_DOCUMENT_BYTES = 1 << 22
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_INPUTS = "inputs"
 
 MethodKind = Literal["full", "lora", "dora", "rslora", "ia3", "loha", "vera", "prompt_tuning"]
 Task = Literal["sft", "classification", "dpo", "reward", "kto", "grpo"]
@@ -73,12 +70,17 @@ class MethodJob:
 
 @dataclass(frozen=True, slots=True)
 class DataJob:
-    """Files, or directories of files, as the worker sees them; relative ones are below the job's directory."""
+    """Files, or directories of files, as the worker sees them; relative ones are below the job's directory.
+
+    Attributes:
+        label_names: Class names by index, None to take them from the training data.
+    """
 
     train: str
     eval: str | None = None
     format: DataFormat = "auto"
     labels: int = 2
+    label_names: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,11 +167,32 @@ class RolloutJob:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardJob:
+    """A general hold-out on which the tuned model must not be worse than the base.
+
+    Attributes:
+        data: A file of the same format as the training data.
+        metric: auto is the job's own.
+        at_most_worse: How much worse it may be, in the metric's own unit.
+        samples: At most this many rows, the first ones.
+    """
+
+    data: str
+    metric: Metric = "auto"
+    at_most_worse: float = 0.0
+    samples: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluateJob:
     """The metric of base and tuned on at most `samples` held-out rows; also while training, if asked for.
 
     Attributes:
         goal: Value of the metric at which training ends, or does not start; None trains to the last step.
+        patience: Evaluations in a row without a better value after which training ends; None is any number.
+        min_change: What a value must be better by to be better.
+        choose: Which weights are handed over: of the last step, or of the best evaluation.
+        guard: What must not get worse.
     """
 
     metric: Metric = "auto"
@@ -177,6 +200,10 @@ class EvaluateJob:
     every_steps: int | None = None
     every_s: float | None = None
     goal: float | None = None
+    patience: int | None = None
+    min_change: float = 0.0
+    choose: Literal["last", "best"] = "last"
+    guard: GuardJob | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +287,7 @@ class JobSpec:
 
     def __post_init__(self) -> None:
         """Refuse what no worker could run."""
-        for problem, wrong in _rules(self):
+        for problem, wrong in broken_rules(self):
             if wrong:
                 raise UsageError(f"job document: {problem}", code="bad_job")
 
@@ -303,75 +330,3 @@ def _check_schema(raw: object) -> None:
     if raw.get("schema_version") != SCHEMA_VERSION:
         found = raw.get("schema_version")
         raise codec.Mismatch(f"schema_version: {found!r}, this worker reads {SCHEMA_VERSION}")
-
-
-def _rules(job: JobSpec) -> list[tuple[str, bool]]:
-    train, method, every, limits = job.train, job.method, job.checkpoints, job.limits
-    positive = {
-        "train.sequence_length": train.sequence_length,
-        "train.micro_batch": train.micro_batch,
-        "train.grad_accum": train.grad_accum,
-        "train.processes": train.processes,
-        "train.learning_rate": train.learning_rate,
-        "train.steps": train.steps,
-        "train.epochs": train.epochs,
-        "method.rank": method.rank,
-        "method.alpha": method.alpha,
-        "method.virtual_tokens": method.virtual_tokens,
-        "data.labels": job.data.labels,
-        "preference.beta": job.preference.beta,
-        "rollout.completion_tokens": job.rollout.completion_tokens,
-        "rollout.temperature": job.rollout.temperature,
-        "evaluate.samples": job.evaluate.samples,
-        "evaluate.every_steps": job.evaluate.every_steps,
-        "evaluate.every_s": job.evaluate.every_s,
-        "checkpoints.every_steps": every.every_steps,
-        "checkpoints.every_s": every.every_s,
-        "checkpoints.keep": every.keep,
-        "checkpoints.hazard_per_h": every.hazard_per_h,
-    }
-    return [
-        *((f"{name}: must be more than 0", v is not None and v <= 0) for name, v in positive.items()),
-        (f"run_id: {job.run_id!r} is not a plain name", RUN_ID.fullmatch(job.run_id) is None),
-        ("train: exactly one of epochs and steps", (train.epochs is None) == (train.steps is None)),
-        ("train.warmup: must be in [0, 1)", not 0 <= train.warmup < 1),
-        ("method.dropout: must be in [0, 1)", not 0 <= method.dropout < 1),
-        ("limits.cap_usd: needs limits.usd_per_hour", limits.cap_usd is not None and not limits.usd_per_hour),
-        *_input_rules(job.inputs),
-        ("quantization: a full fine-tuning needs none", method.kind == "full" and job.quantization != "none"),
-        *_task_rules(job),
-    ]
-
-
-def _input_rules(inputs: InputsJob) -> list[tuple[str, bool]]:
-    """The document may have been changed on its way, and its paths are written to."""
-    outside = next((entry.path for entry in inputs.files if not _is_below(entry.path)), None)
-    wrong = any(_SHA256.fullmatch(entry.sha256) is None or entry.bytes < 0 for entry in inputs.files)
-    return [
-        ("inputs.uri: missing", inputs.uri is None and bool(inputs.files)),
-        (f"inputs.files: {outside!r} is no file below {_INPUTS}", outside is not None),
-        ("inputs.files: an impossible size or hash", wrong),
-    ]
-
-
-def _is_below(path: str) -> bool:
-    first, *rest = path.split("/")
-    plain = "\\" not in path and "\0" not in path
-    return first == _INPUTS and bool(rest) and plain and not any(part in ("", ".", "..") for part in rest)
-
-
-def _task_rules(job: JobSpec) -> list[tuple[str, bool]]:
-    rows = job.train.micro_batch * job.train.grad_accum
-    kto = job.task == "kto" and job.preference.loss in ("auto", "kto")
-    generations = job.rollout.generations
-    return [
-        ("train.micro_batch: kto compares the rows of a micro-batch, so it needs 2", kto and rows < 2),
-        (f"preference.loss: {job.preference.loss} is no loss of task {job.task}", not _loss_fits(job)),
-        ("rollout.generations: at least 2 answers are compared", job.task == "grpo" and generations < 2),
-        ("rollout.rewards: at least one", job.task == "grpo" and not job.rollout.rewards),
-    ]
-
-
-def _loss_fits(job: JobSpec) -> bool:
-    allowed = {"dpo": ("sigmoid", "hinge", "ipo"), "kto": ("kto", "apo_zero_unpaired")}
-    return job.task not in allowed or job.preference.loss in ("auto", *allowed[job.task])

@@ -35,12 +35,14 @@ def build_classification(of: Ingredients) -> Training:
         rows = of.tokenizer(batch["text"], truncation=True, max_length=of.job.train.sequence_length)
         return {**rows, "labels": batch["label"]}
 
-    names = ["text", "label"]
+    def tokenized(rows: Any) -> Any:
+        return rows.map(tokenize, batched=True, remove_columns=["text", "label"])
+
     trainer = Trainer(
         model=of.model if of.adapter is None else get_peft_model(of.model, of.adapter),
         args=TrainingArguments(**of.settings),
-        train_dataset=of.train.map(tokenize, batched=True, remove_columns=names),
-        eval_dataset=of.eval.map(tokenize, batched=True, remove_columns=names) if of.eval else None,
+        train_dataset=tokenized(of.train),
+        eval_dataset={name: tokenized(rows) for name, rows in of.eval.items()} if of.eval else None,
         processing_class=of.tokenizer,
         data_collator=DataCollatorWithPadding(of.tokenizer),
     )

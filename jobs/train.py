@@ -9,7 +9,8 @@ processes: from the same rows, but then not bit by bit as it would have.
 
 Exit codes: 0 done, 75 preempted after a committed checkpoint of the last step, 76 preempted without one
 (after both, start it again), 77 stopped at the cap or time limit (a person decides), 78 the job document or
-the data is wrong, 1 anything else, also a newer attempt having taken over.
+the data is wrong, 79 done and committed, but worse on the general hold-out than the guard allows, 1 anything else,
+also a newer attempt having taken over.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from jobs.spec import JobSpec
 from providers.errors import TuneplanError, UsageError
 from providers.stores import open_store
 
-DONE, CRASHED, PREEMPTED, PREEMPTED_UNSAVED, CAPPED, BAD_JOB = 0, 1, 75, 76, 77, 78
+DONE, CRASHED, PREEMPTED, PREEMPTED_UNSAVED, CAPPED, BAD_JOB, REGRESSED = 0, 1, 75, 76, 77, 78, 79
 
 _QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -88,11 +89,10 @@ def run(job: JobSpec, base: Path, work: Path, stop: StopSignal) -> int:
     try:
         if attempt.checkpoints.head.output is not None:
             say("this run is finished already")
-            attempt.finish("done", "finished by an earlier attempt")
-            return DONE
-        attempt.finish("done", fine_tune(attempt))
+            return _done(attempt, "finished by an earlier attempt")
+        code = _done(attempt, fine_tune(attempt))
         group.leave()
-        return DONE
+        return code
     except Stopped as stopped:
         return _stopped(attempt, stopped)
     except Exception as error:
@@ -108,6 +108,17 @@ def _place() -> str | None:
         return f"{told['cloud']}/{told['region']}".lower()
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def _done(attempt: Attempt, reason: str | None) -> int:
+    """Say that it is done, and whether what came of it may be used."""
+    guard = attempt.progress.document.guard
+    if guard is None or guard.passed:
+        attempt.finish("done", reason)
+        return DONE
+    what = f"{guard.metric} of the general hold-out went from {guard.base:.4g} to {guard.tuned:.4g}"
+    attempt.finish("regressed", f"{what}, allowed is {guard.at_most_worse:g} worse")
+    return REGRESSED
 
 
 def _stopped(attempt: Attempt, stopped: Stopped) -> int:

@@ -12,6 +12,7 @@ from jobs.model import adapter_config
 from jobs.preference import build_dpo, build_kto, build_reward
 from jobs.pulse import Pulse
 from jobs.rollout import build_grpo
+from jobs.scoring import Scoring
 from jobs.spec import JobSpec, Task, TrainJob
 from jobs.supervised import build_classification, build_sft
 from jobs.training import Training
@@ -56,7 +57,7 @@ def build_training(
         tokenizer=tokenizer,
         adapter=adapter_config(job, model),
         train=Dataset.from_list(examples.train),
-        eval=Dataset.from_list(examples.eval) if examples.eval else None,
+        eval={name: Dataset.from_list(rows) for name, rows in examples.held_out.items()} or None,
         settings=_common(job, output, processes),
         processes=processes,
     )
@@ -141,8 +142,8 @@ def batches(train: TrainJob, processes: int) -> tuple[int, int]:
     return micro, mine // micro
 
 
-def attach(trainer: Any, pulse: Pulse, evaluate_at: Callable[[int], bool]) -> None:
-    """Let the pulse hear of every step; `evaluate_at` is called with its number, and may end the training."""
+def attach(trainer: Any, pulse: Pulse, scoring: Scoring) -> None:
+    """Let the pulse hear of every step, and evaluate where that is due; an evaluation may end the training."""
     from transformers import TrainerCallback
 
     class Callback(TrainerCallback):  # type: ignore[misc] # its base is untyped here
@@ -154,16 +155,23 @@ def attach(trainer: Any, pulse: Pulse, evaluate_at: Callable[[int], bool]) -> No
             control.should_save = control.should_save or save
             control.should_training_stop = control.should_training_stop or stop
             control.should_log = control.should_log or save
-            if evaluate_at(state.global_step):
-                control.should_save = control.should_training_stop = True
-            pulse.resume_clock()
+            scoring.score_if_due(state.global_step, state.max_steps)
+            ended = scoring.standing.ended is not None
+            control.should_training_stop = control.should_training_stop or ended
+            if ended or scoring.is_best(state.global_step):
+                control.should_save = True
+            pulse.resume_clock(saving=control.should_save)
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            pulse.saved(Path(args.output_dir) / f"checkpoint-{state.global_step}", state.global_step)
+            step = state.global_step
+            directory = Path(args.output_dir) / f"checkpoint-{step}"
+            scoring.saved(directory)
+            pulse.saved(directory, step, best=scoring.is_best(step))
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if logs and "loss" in logs:
                 pulse.logged(state.global_step, state.max_steps, float(logs["loss"]))
+                scoring.logged(state.global_step, float(logs["loss"]))
 
     trainer.add_callback(Callback())
 

@@ -27,14 +27,14 @@ class Training:
 
     Attributes:
         trainer: TRL's or transformers' trainer.
-        eval_rows: Held-out rows as `collate` takes them, None if there are none.
+        held_out: Held-out rows by split (eval, guard) as `collate` takes them.
         tokens: Counts the tokens trained on.
         measure: Scores held-out rows.
         collate: Makes a batch of held-out rows.
     """
 
     trainer: Any
-    eval_rows: Any
+    held_out: dict[str, Any]
     tokens: Counter
     measure: Measure
     collate: Any
@@ -44,4 +44,4 @@ def counted(trainer: Any, measure: Measure) -> Training:
     """A trainer whose collator counts tokens, and collates held-out rows as well."""
     collate = trainer.data_collator
     trainer.data_collator = tokens = TokenCounter(collate)
-    return Training(trainer, trainer.eval_dataset, tokens, measure, collate)
+    return Training(trainer, trainer.eval_dataset or {}, tokens, measure, collate)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from jobs.checkpoint import CheckpointStore, FencedError
 from jobs.progress import CheckpointRef
@@ -15,8 +16,16 @@ from providers.errors import StorageError
 OnCommit = Callable[[CheckpointRef, float], None]
 
 
+class _Item(NamedTuple):
+    """A saved checkpoint that waits."""
+
+    directory: Path
+    step: int
+    best: bool
+
+
 class Uploader:
-    """One upload at a time; of those waiting only the newest is kept, since it makes the others useless.
+    """One upload at a time; of those waiting only the newest is kept, and the newest that was the best so far.
 
     Directories handed in belong to the uploader and are deleted when they are committed or superseded.
 
@@ -36,24 +45,32 @@ class Uploader:
         self._on_commit = on_commit
         self._on_error = on_error
         self._changed = threading.Condition()
-        self._waiting: tuple[Path, int] | None = None
+        self._waiting: list[_Item] = []
         self._busy = False
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="checkpoint upload", daemon=True)
         self._thread.start()
 
-    def submit(self, directory: Path, step: int) -> None:
-        """Queue a saved checkpoint; returns at once."""
+    def submit(self, directory: Path, step: int, *, best: bool = False) -> None:
+        """Queue a saved checkpoint; returns at once.
+
+        Args:
+            directory: As saved.
+            step: Optimizer steps done.
+            best: It is the best so far: a newer one does not make it useless, a better one does.
+        """
         with self._changed:
-            superseded, self._waiting = self._waiting, (directory, step)
+            superseded = [item for item in self._waiting if best or not item.best]
+            kept = [item for item in self._waiting if item not in superseded]
+            self._waiting = [*kept, _Item(directory, step, best)]
             self._changed.notify_all()
-        if superseded:
-            shutil.rmtree(superseded[0], ignore_errors=True)
+        for item in superseded:
+            shutil.rmtree(item.directory, ignore_errors=True)
 
     def drain(self, timeout_s: float | None = None) -> bool:
         """Wait until nothing is queued or under way; False if the time ran out."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._busy and self._waiting is None, timeout_s)
+            return self._changed.wait_for(lambda: not self._busy and not self._waiting, timeout_s)
 
     def close(self) -> None:
         """Finish what is queued and end the thread."""
@@ -65,30 +82,30 @@ class Uploader:
     def _run(self) -> None:
         while (item := self._next()) is not None:
             try:
-                self._commit(*item)
+                self._commit(item)
             finally:
-                shutil.rmtree(item[0], ignore_errors=True)
+                shutil.rmtree(item.directory, ignore_errors=True)
                 with self._changed:
                     self._busy = False
                     self._changed.notify_all()
 
-    def _next(self) -> tuple[Path, int] | None:
+    def _next(self) -> _Item | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting is not None or self._closed)
-            item, self._waiting = self._waiting, None
+            self._changed.wait_for(lambda: bool(self._waiting) or self._closed)
+            item = self._waiting.pop(0) if self._waiting else None
             self._busy = item is not None
             return item
 
-    def _commit(self, directory: Path, step: int) -> None:
+    def _commit(self, item: _Item) -> None:
         if self.fenced:
             return
         start = time.monotonic()
         try:
-            reference = self._checkpoints.publish(directory, step)
+            reference = self._checkpoints.publish(item.directory, item.step, best=item.best)
         except FencedError as error:
             self.fenced = error
         except StorageError as error:
             self._on_error(error)
         else:
-            self.committed_step = step
+            self.committed_step = item.step
             self._on_commit(reference, time.monotonic() - start)

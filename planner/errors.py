@@ -88,3 +88,10 @@ class RunCancelledError(TuneplanError):
 
     exit_code = 11
     code = "run_cancelled"
+
+
+class QualityError(TuneplanError):
+    """A model is worse than was asked for: look at the metrics, and use it or train it anew."""
+
+    exit_code = 12
+    code = "quality"

@@ -86,7 +86,11 @@ def _named(job: JobSpec) -> tuple[JobSpec, dict[str, Path]]:
     train = inside(data.train, "train", files_of)
     data = replace(data, train=train, eval=None if data.eval is None else inside(data.eval, "eval", files_of))
     model = replace(job.model, path=None if path is None else inside(path, "model", _all_files))
-    return replace(job, data=data, model=model), taken
+    evaluate = job.evaluate
+    if evaluate.guard is not None:
+        guard = replace(evaluate.guard, data=inside(evaluate.guard.data, "guard", files_of))
+        evaluate = replace(evaluate, guard=guard)
+    return replace(job, data=data, model=model, evaluate=evaluate), taken
 
 
 def send(inputs: InputsJob, sources: Mapping[str, str], told: Told) -> None:

@@ -9,6 +9,7 @@ from jobs.spec import (
     CheckpointsJob,
     DataJob,
     EvaluateJob,
+    GuardJob,
     JobSpec,
     LimitsJob,
     MethodJob,
@@ -64,7 +65,7 @@ def job_document(
         train=_train(spec, candidate),
         preference=_preference(spec),
         rollout=_rollout(spec, base_dir),
-        evaluate=_evaluate(spec),
+        evaluate=_evaluate(spec, base_dir),
         output=OutputJob(None if spec.output.uri is None else as_uri(spec.output.uri, base_dir)),
     )
 
@@ -139,14 +140,21 @@ def _train(spec: FineTuneSpec, candidate: Candidate) -> TrainJob:
     )
 
 
-def _evaluate(spec: FineTuneSpec) -> EvaluateJob:
+def _evaluate(spec: FineTuneSpec, base_dir: Path) -> EvaluateJob:
     every = None if spec.evaluate.every is None else parse_every(spec.evaluate.every)
+    evaluate, guard = spec.evaluate, spec.evaluate.guard
     return EvaluateJob(
         metric=spec.evaluate.metric if spec.goal.metric is None else spec.goal.metric.name,
         samples=spec.evaluate.samples,
         every_steps=None if every is None else every.steps,
         every_s=None if every is None else every.seconds,
         goal=None if spec.goal.metric is None else spec.goal.metric.at_least,
+        patience=evaluate.patience,
+        min_change=evaluate.min_change,
+        choose=evaluate.choose,
+        guard=None
+        if guard is None
+        else GuardJob(data_ref(base_dir, guard.data).value, guard.metric, guard.at_most_worse, guard.samples),
     )
 
 

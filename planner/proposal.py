@@ -248,7 +248,9 @@ def _files(spec: FineTuneSpec, base_dir: Path) -> Iterator[Finding]:
     """Data and model that should be on this machine."""
     if spec.data.train is None:
         yield Finding("there is no data to train on", path="data.train", code="data_missing")
+    guard = spec.evaluate.guard
     wanted = {"data.train": spec.data.train, "data.eval": spec.data.eval}
+    wanted["evaluate.guard.data"] = None if guard is None else guard.data
     for key, text in wanted.items():
         if text is None:
             continue

@@ -16,6 +16,12 @@ def progress_of(run: Run) -> Progress | None:
     return None if run.progress_json is None else Progress.from_json(run.progress_json)
 
 
+def has_regressed(run: Run) -> bool:
+    """Whether it was trained to its end, but is worse on the general hold-out than its guard allows."""
+    progress = progress_of(run)
+    return run.state == "failed" and progress is not None and progress.state == "regressed"
+
+
 def run_document(run: Run, *, pids: tuple[int, ...] = (), attempts: bool = True) -> dict[str, Any]:
     """RUN of the JSON interface.
 

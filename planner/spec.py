@@ -36,6 +36,7 @@ from planner.spec_types import (
     WrittenText,
     keyed,
     listed,
+    optional_keyed,
     or_empty,
     version,
 )
@@ -188,6 +189,17 @@ class RolloutSection(Section):
     )
 
 
+class GuardSection(Section):
+    """What the tuned model must not forget; a single text is `data`."""
+
+    data: Text = Field(description="File of general examples, same format as data.train")
+    metric: Literal["auto"] | Metric = Field(default="auto", description="auto is the job's own")
+    at_most_worse: float = Field(
+        default=0.0, ge=0, le=10**6, description="Worse than the base by at most this, in the metric's unit"
+    )
+    samples: int | None = Field(default=None, ge=1, le=10**12, description="At most this many examples")
+
+
 class EvaluateSection(Section):
     """The same metric is measured on the base model and on the tuned one."""
 
@@ -195,6 +207,21 @@ class EvaluateSection(Section):
     every: EveryText | None = Field(default=None, description="Also during training: `200 steps` or `30m`")
     samples: int | None = Field(
         default=None, ge=1, le=10**12, description="At most this many held-out examples"
+    )
+    patience: int | None = Field(
+        default=None,
+        ge=1,
+        le=10**6,
+        description="Training ends after so many evaluations without a better one",
+    )
+    min_change: float = Field(
+        default=0.0, ge=0, le=10**6, description="What the metric must be better by to count as better"
+    )
+    choose: Literal["last", "best"] = Field(
+        default="last", description="Which weights are handed over: of the last step or the best evaluation"
+    )
+    guard: Annotated[GuardSection | None, optional_keyed("data", GuardSection)] = Field(
+        default=None, description="General hold-out; a model that is worse on it is kept, but the run fails"
     )
 
     def every_parsed(self) -> units.Every | None:

@@ -95,6 +95,25 @@ def _metric(spec: FineTuneSpec) -> Iterator[Finding]:
         yield _conflict("goal.metric.name", message, "name the same metric in both")
 
 
+def _evaluations(spec: FineTuneSpec) -> Iterator[Finding]:
+    evaluate, allowed = spec.evaluate, _METRICS[spec.task]
+    for key in ("patience", "choose"):
+        wanted = getattr(evaluate, key) not in (None, "last")
+        if wanted and evaluate.every is None:
+            yield _conflict(
+                f"evaluate.{key}",
+                "nothing is evaluated during training",
+                "give evaluate.every, as in 100 steps",
+            )
+    held_out = evaluate.every is not None or evaluate.guard is not None
+    if held_out and spec.data.eval is None and spec.data.train is not None:
+        yield _conflict("evaluate", "there is no held-out data to measure on", "give data.eval")
+    guard = evaluate.guard
+    if guard is not None and guard.metric not in ("auto", *allowed):
+        hint = f"metrics of task {spec.task} are {', '.join(allowed)}"
+        yield _conflict("evaluate.guard.metric", f"{guard.metric} is no metric of task {spec.task}", hint)
+
+
 def _format(spec: FineTuneSpec) -> Iterator[Finding]:
     allowed = _FORMATS[spec.task]
     if spec.data.format != "auto" and spec.data.format not in allowed:
@@ -161,6 +180,6 @@ def _object_stores(spec: FineTuneSpec) -> Iterator[Finding]:
 
 
 _RULES: tuple[Rule, ...] = (
-    _length, _deadline, _objective, _quantization, _metric, _format, _batches, _preferences, _groups,
+    _length, _deadline, _objective, _quantization, _metric, _evaluations, _format, _batches, _preferences, _groups,
     _secrets, _object_stores,
 )  # fmt: skip

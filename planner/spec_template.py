@@ -50,6 +50,10 @@ train:
 
 # evaluate:
 #   metric: auto            # measured on the base and on the tuned model
+#   every: 100 steps        # also during training
+#   patience: 3             # stop after so many evaluations without a better one
+#   choose: best            # hand over the best evaluation's weights, not the last step's
+#   guard: {data: general.jsonl, at_most_worse: 0.05}  # a general hold-out that must not get worse
 
 goal:
   objective: cheapest       # fastest, fastest_within_budget, best_value, cheapest_by_deadline

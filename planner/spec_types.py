@@ -44,6 +44,15 @@ def keyed(key: str, section: type[BaseModel]) -> BeforeValidator:
     return BeforeValidator(mapping, json_schema_input_type=section | str | None)
 
 
+def optional_keyed(key: str, section: type[BaseModel]) -> BeforeValidator:
+    """As `keyed`, of a section that may be absent."""
+
+    def mapping(value: Any) -> Any:
+        return {key: value} if isinstance(value, str) else value
+
+    return BeforeValidator(mapping, json_schema_input_type=section | str | None)
+
+
 def or_empty(section: type[BaseModel]) -> BeforeValidator:
     """A section whose lines are all commented out means its defaults."""
 

@@ -8,9 +8,9 @@ from jobs.progress import Progress
 from planner.runs import Outcome, Run, RunState
 from providers.launcher import BackendStatus
 
-_DONE, _PREEMPTED, _PREEMPTED_UNSAVED, _CAPPED = 0, 75, 76, 77
+_DONE, _PREEMPTED, _PREEMPTED_UNSAVED, _CAPPED, _REGRESSED = 0, 75, 76, 77, 79
 _KILLED = {129: "SIGHUP", 130: "SIGINT", 137: "SIGKILL (by hand, or out of memory)", 143: "SIGTERM"}
-_CODES = {"capped": _CAPPED, "preempted": _PREEMPTED}
+_CODES = {"capped": _CAPPED, "preempted": _PREEMPTED, "regressed": _REGRESSED}
 _SYNCING = ("saving", "syncing")
 _PASSING: dict[str, RunState] = {
     "queued": "queued",
@@ -75,7 +75,9 @@ def _ended(status: BackendStatus, progress: Progress | None) -> Verdict:
     if code is None and progress is not None:  # a backend that does not tell
         code = _CODES.get(progress.state)
     if code == _DONE:
-        return Verdict("succeeded", "", "done")
+        return Verdict("succeeded", said, "done")
+    if code == _REGRESSED:
+        return Verdict("failed", f"regressed: {said or 'the guard was not kept'}", "failed")
     if code == _CAPPED:
         return Verdict("capped", said or "cap or time limit reached", "capped")
     if code in (_PREEMPTED, _PREEMPTED_UNSAVED):

@@ -15,6 +15,7 @@ Each class names one action; `exit_code` is what `plan` ends with. The whole tre
     ├── PolicyError              9   move the deadline, or relax the policy (planner.errors)
     ├── RunFailedError          10   read the run's log (planner.errors)
     ├── RunCancelledError       11   resume it if that was not meant (planner.errors)
+    ├── QualityError            12   look at the metrics (planner.errors)
     └── StorageError             1   the object store or the disk refused
         ├── CorruptDataError     1   stored bytes do not match their hash
         ├── StoreAccessError     4   as CredentialsError, which it is too

@@ -83,7 +83,9 @@ def choose(store: ObjectStore, found: Sequence[Entry], step: int | None) -> Entr
 def entries(store: ObjectStore, head: Head) -> list[Entry]:
     """The finished model first, if there is one, then the checkpoints, newest first."""
     output = [_entry(store, head.output, is_output=True)] if head.output else []
-    return output + [_entry(store, pointer, is_output=False) for pointer in head.checkpoints]
+    pointers = [pointer for pointer in head.pointers if pointer != head.output]
+    newest_first = sorted(pointers, key=lambda pointer: pointer.step, reverse=True)
+    return output + [_entry(store, pointer, is_output=False) for pointer in newest_first]
 
 
 def _entry(store: ObjectStore, pointer: Pointer, *, is_output: bool) -> Entry:

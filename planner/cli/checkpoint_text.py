@@ -48,14 +48,16 @@ def checkpoints_document(uri: str, head: Head, rows: Sequence[Checked], *, files
     }
 
 
-def checkpoints_table(uri: str, rows: Sequence[Checked]) -> str:
+def checkpoints_table(uri: str, head: Head, rows: Sequence[Checked]) -> str:
     """One line a checkpoint, and what is wrong with it below."""
     if not rows:
         return f"no checkpoints yet in {uri}"
     columns = ("what", "step", "attempt", "committed (UTC)", "files", "MiB", "new MiB", "state")
     lines = [
         uri,
-        table_text(columns, [_row(row) for row in rows], ("step", "attempt", "files", "MiB", "new MiB")),
+        table_text(
+            columns, [_row(row, head) for row in rows], ("step", "attempt", "files", "MiB", "new MiB")
+        ),
     ]
     lines += [f"! step {row.entry.pointer.step}: {row.damage}" for row in rows if row.damage is not None]
     return "\n".join(lines)
@@ -83,7 +85,7 @@ def _document(row: Checked, head: Head, files: bool) -> dict[str, Any]:
         "new_bytes": manifest and manifest.new_bytes,
         "manifest_sha256": pointer.sha256,
         "is_head": pointer == head.newest,
-        "is_best": None,  # no metric is measured of checkpoints
+        "is_best": pointer == head.best if head.best is not None else None,
         "verified": row.verified,
         "damage": row.damage,
         **listed,
@@ -94,13 +96,14 @@ def _file(file: Any) -> dict[str, Any]:
     return {"path": file.path, "bytes": file.bytes, "sha256": file.sha256}
 
 
-def _row(row: Checked) -> tuple[str, ...]:
+def _row(row: Checked, head: Head) -> tuple[str, ...]:
     pointer, manifest = row.entry.pointer, row.entry.manifest
     known = ["?"] * 4
     if manifest is not None:
         sizes = [f"{count / _MIB:.1f}" for count in (manifest.total_bytes, manifest.new_bytes)]
         known = [manifest.committed_at, str(len(manifest.files)), *sizes]
-    return (_what(row.entry), str(pointer.step), str(pointer.fence), *known, row.verified)
+    what = "best checkpoint" if pointer == head.best else _what(row.entry)
+    return (what, str(pointer.step), str(pointer.fence), *known, row.verified)
 
 
 def _what(entry: Entry) -> str:

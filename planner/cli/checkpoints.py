@@ -22,7 +22,7 @@ from planner.units import parse_duration_s
 from providers.errors import CorruptDataError, UsageError
 from providers.object_store import ObjectStore
 
-_ENDED = ("done", "failed", "preempted", "capped")
+_ENDED = ("done", "regressed", "failed", "preempted", "capped")
 _SILENT = timedelta(minutes=10)  # a worker that says nothing for so long is dead
 
 _place = click.argument("place", metavar="RUN|URI", shell_complete=complete_run)
@@ -109,7 +109,7 @@ def _answer(app: App, store: ObjectStore, head: Head, rows: Sequence[Checked], o
     if output == "json":
         emit_json("checkpoints", checkpoints_document(store.uri, head, rows, files=False), now=app.now())
     else:
-        click.echo(checkpoints_table(store.uri, rows))
+        click.echo(checkpoints_table(store.uri, head, rows))
 
 
 def _unchecked(entry: Entry) -> Checked:

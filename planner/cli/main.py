@@ -147,7 +147,7 @@ class LazyGroup(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Answers go to stdout, everything else to stderr. Exit codes: 0 ok, 2 usage or spec, "
     "3 nothing fits, 4 credentials, 5 over budget, 6 launch failed, 7 clean-up pending, 8 cap reached, "
-    "9 policy, 10 run failed, 11 cancelled, 130 interrupted, 1 anything else.",
+    "9 policy, 10 run failed, 11 cancelled, 12 quality, 130 interrupted, 1 anything else.",
 )
 @click.version_option(planner.__version__, prog_name="tuneplan", message="%(prog)s %(version)s")
 def cli() -> None:

@@ -20,7 +20,8 @@ from planner.run_document import run_document
 @output_option("table", "json")
 @pass_app
 def command(app: App, run: str, timeout: float | None, output: str) -> None:
-    """Wait until RUN is over: exit 0 succeeded, 8 capped, 10 failed or preempted, 11 cancelled."""
+    """Wait until RUN is over: exit 0 succeeded, 8 capped, 10 failed or preempted, 11 cancelled, 12 worse
+    on the general hold-out than evaluate.guard allows."""
     with open_ledger(app) as store:
         run_id = store.find(run).run_id
     ended = wait_for_end(app, run_id, timeout)

@@ -8,7 +8,8 @@ from planner.cli.context import App
 from planner.cli.desk import open_ledger, refresh
 from planner.cli.output import echo_err
 from planner.cli.run_text import state_text
-from planner.errors import CapReachedError, RunCancelledError, RunFailedError
+from planner.errors import CapReachedError, QualityError, RunCancelledError, RunFailedError
+from planner.run_document import has_regressed
 from planner.runs import Run
 from providers.errors import TuneplanError
 
@@ -45,6 +46,7 @@ def raise_for(run: Run) -> None:
         RunFailedError: It failed, or was preempted and waits for a resume.
         RunCancelledError: It was cancelled.
         CapReachedError: It stopped at its cap or time limit.
+        QualityError: It was trained, but is worse on the general hold-out than its guard allows.
     """
     resume = f"`plan resume {run.run_id}` goes on from the last committed checkpoint"
     if run.state == "capped":
@@ -55,6 +57,9 @@ def raise_for(run: Run) -> None:
         raise RunFailedError(
             f"run {run.run_id} was preempted: {run.state_reason}", hint=resume, code="preempted"
         )
+    if has_regressed(run):
+        kept = f"the model is kept and flagged: `plan report {run.run_id}`, `plan pull {run.run_id} --to DIR`"
+        raise QualityError(f"run {run.run_id} {run.state_reason}", hint=kept, code="regressed")
     if run.state == "failed":
         log = f"`plan logs {run.run_id}` shows why"
         raise RunFailedError(f"run {run.run_id} failed: {run.state_reason}", hint=log)

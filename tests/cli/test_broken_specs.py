@@ -99,6 +99,12 @@ BROKEN: dict[str, tuple[str | bytes, str, str]] = {
     "two deadlines": (GOOD + "goal: {within: 1d, deadline: 2030-01-01}\n", ":6:16", "goal.deadline is given too"),
     "quantized full": (GOOD + "quantization: 4bit\n", ":6:15: quantization", "trains every weight"),
     "metric of another task": (GOOD + "evaluate: {metric: perplexity}\n", ":6:20", "no metric of task classification"),
+    "patience without evaluations": (GOOD + "evaluate: {patience: 2}\n", ":6:22: evaluate.patience", "nothing is evaluated"),
+    "best without evaluations": (GOOD + "evaluate: {choose: best}\n", ":6:20: evaluate.choose", "nothing is evaluated"),
+    "guard's metric": (
+        GOOD + "evaluate: {guard: {data: g.jsonl, metric: reward}}\n", ":6:43", "no metric of task classification"
+    ),
+    "guard without data": (GOOD + "evaluate: {guard: {at_most_worse: 1}}\n", ":6:12: evaluate.guard.data", "missing"),
     "objective without budget": (GOOD + "goal: {objective: fastest_within_budget}\n", ":6:19", "needs a budget"),
     "micro over global": (GOOD + "train: {micro_batch: 64}\n", ":6:22", "train.global_batch (16)"),
 }  # fmt: skip

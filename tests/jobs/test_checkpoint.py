@@ -105,6 +105,40 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     assert len(list(store.list("blobs/"))) == 2 * 3 + 1
 
 
+def test_the_best_stays_until_there_is_a_better_one(tmp_path: Path) -> None:
+    checkpoints = owner(tmp_path / "store", keep=1)
+    for step in range(1, 7):
+        checkpoints.publish(write(tmp_path / f"saved-{step}", step), step, best=step in (2, 5))
+        assert checkpoints.sweep(grace_s=0, now_s=9e12) == 0
+        best = checkpoints.fetch_best(tmp_path / "best")
+        assert (best and best.step) == {1: None, 2: 2, 3: 2, 4: 2}.get(step, 5)
+    head = read_head(checkpoints.store)
+    assert head is not None and [pointer.step for pointer in head.pointers] == [6, 5]
+    assert (tmp_path / "best" / "optimizer.pt").read_text() == "moments of step 5"
+    assert len(list(checkpoints.store.list("manifests/"))) == 2
+
+
+def test_what_is_best_is_also_something_to_go_on_from(tmp_path: Path) -> None:
+    checkpoints = owner(tmp_path / "store", keep=1)
+    for step in (1, 2, 3):
+        checkpoints.publish(write(tmp_path / f"saved-{step}", step), step, best=step == 1)
+    spoil(blob_of(tmp_path, 3, "optimizer.pt"), "cut")
+    restored = restore(tmp_path)
+    assert restored is not None and restored.manifest.step == 1
+
+
+def test_a_best_one_after_the_point_to_go_on_from_is_found_again_not_kept(tmp_path: Path) -> None:
+    checkpoints = owner(tmp_path / "store", keep=2)
+    for step in (1, 2):
+        checkpoints.publish(write(tmp_path / f"saved-{step}", step), step, best=step == 2)
+    spoil(blob_of(tmp_path, 2, "optimizer.pt"), "cut")
+    again = owner(tmp_path / "store", keep=2)
+    again.restore(tmp_path / "restored")
+    assert again.head.best is None
+    again.publish(write(tmp_path / "new-2", 2), 2, best=True)
+    assert again.fetch_best(tmp_path / "best") is not None
+
+
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "optimizer.pt", "trainer_state.json"])
 @pytest.mark.parametrize("damage", ["one byte", "cut", "gone", "empty"])
 def test_a_damaged_file_means_the_one_before(tmp_path: Path, name: str, damage: str) -> None:

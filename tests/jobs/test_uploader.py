@@ -40,11 +40,11 @@ class Watched:
     def on_commit(self, reference: CheckpointRef, seconds: float) -> None:
         self.commits.append(reference.step)
 
-    def submit(self, step: int) -> Path:
+    def submit(self, step: int, *, best: bool = False) -> Path:
         directory = self.root / f"checkpoint-{step}"
         directory.mkdir()
         (directory / "optimizer.pt").write_text(f"step {step}")
-        self.uploader.submit(directory, step)
+        self.uploader.submit(directory, step, best=best)
         return directory
 
 
@@ -69,6 +69,31 @@ def test_while_one_is_sent_only_the_newest_waits(watched: Watched) -> None:
     assert not first.exists()
     assert not third.exists()
     watched.uploader.close()
+
+
+def test_the_best_so_far_waits_beside_the_newest(watched: Watched) -> None:
+    watched.gate.clear()
+    watched.submit(1)
+    assert watched.started.wait(30)
+    best = watched.submit(2, best=True)
+    plain = watched.submit(3)
+    watched.submit(4)
+    assert best.exists() and not plain.exists()
+    watched.gate.set()
+    assert watched.uploader.drain(timeout_s=30) is True
+    assert watched.commits == [1, 2, 4]
+    watched.gate.clear()
+    watched.started.clear()
+    watched.submit(5)
+    assert watched.started.wait(30)
+    worse = watched.submit(6, best=True)
+    watched.submit(7, best=True)
+    assert not worse.exists(), "a better one makes it useless"
+    watched.gate.set()
+    watched.uploader.close()
+    assert watched.commits == [1, 2, 4, 5, 7]
+    best = watched.checkpoints.head.best
+    assert best is not None and best.step == 7
 
 
 def test_a_failed_commit_is_reported_and_the_next_one_works(watched: Watched) -> None:

@@ -33,6 +33,21 @@ def test_evaluation_by_steps_or_by_time(
     assert JobSpec.from_json(job.to_json()) == job
 
 
+def test_what_ends_the_training_and_what_it_must_not_forget(tmp_path: Path) -> None:
+    told = {
+        "every": "50 steps",
+        "patience": 3,
+        "choose": "best",
+        "guard": {"data": "g.jsonl", "at_most_worse": 0.1},
+    }
+    job = document(tmp_path, evaluate=told, data={"train": "a.jsonl", "eval": "b.jsonl"})
+    assert (job.evaluate.patience, job.evaluate.choose) == (3, "best")
+    guard = job.evaluate.guard
+    assert guard is not None and guard.at_most_worse == 0.1
+    assert guard.data == str(tmp_path / "g.jsonl")
+    assert JobSpec.from_json(job.to_json()) == job
+
+
 def test_the_run_s_own_prefix_and_a_place_for_the_model(tmp_path: Path) -> None:
     job = document(tmp_path, output="s3://bucket/models/x", checkpoints={"every": "5m"})
     assert (job.checkpoints.uri, job.checkpoints.every_s) == (URI, 300.0)

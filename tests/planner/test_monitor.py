@@ -45,6 +45,7 @@ ENDS = [
     ({"exit_code": 77}, "capped", "capped", "cap or time limit"),
     ({"exit_code": 78, "reason": "error: no data"}, "failed", "failed", "error: no data"),
     ({"exit_code": 1}, "failed", "failed", "exit code 1"),
+    ({"exit_code": 79}, "failed", "failed", "regressed: the guard was not kept"),
     ({"exit_code": 139}, "failed", "failed", "exit code 139"),
     ({"exit_code": 137}, "preempted", "preempted", "SIGKILL"),
     ({"exit_code": 143}, "preempted", "preempted", "SIGTERM"),

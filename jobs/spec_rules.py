@@ -1,0 +1,89 @@
+"""Rules of a job document beyond the types of its keys."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jobs.spec import InputsJob, JobSpec
+
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_INPUTS = "inputs"
+
+
+def broken_rules(job: JobSpec) -> list[tuple[str, bool]]:
+    """Each rule of a document, and whether it is broken."""
+    train, method, every, limits = job.train, job.method, job.checkpoints, job.limits
+    positive = {
+        "train.sequence_length": train.sequence_length,
+        "train.micro_batch": train.micro_batch,
+        "train.grad_accum": train.grad_accum,
+        "train.processes": train.processes,
+        "train.learning_rate": train.learning_rate,
+        "train.steps": train.steps,
+        "train.epochs": train.epochs,
+        "method.rank": method.rank,
+        "method.alpha": method.alpha,
+        "method.virtual_tokens": method.virtual_tokens,
+        "data.labels": job.data.labels,
+        "preference.beta": job.preference.beta,
+        "rollout.completion_tokens": job.rollout.completion_tokens,
+        "rollout.temperature": job.rollout.temperature,
+        "evaluate.samples": job.evaluate.samples,
+        "evaluate.every_steps": job.evaluate.every_steps,
+        "evaluate.every_s": job.evaluate.every_s,
+        "evaluate.patience": job.evaluate.patience,
+        "checkpoints.every_steps": every.every_steps,
+        "checkpoints.every_s": every.every_s,
+        "checkpoints.keep": every.keep,
+        "checkpoints.hazard_per_h": every.hazard_per_h,
+    }
+    return [
+        *((f"{name}: must be more than 0", v is not None and v <= 0) for name, v in positive.items()),
+        (f"run_id: {job.run_id!r} is not a plain name", _RUN_ID.fullmatch(job.run_id) is None),
+        ("train: exactly one of epochs and steps", (train.epochs is None) == (train.steps is None)),
+        ("train.warmup: must be in [0, 1)", not 0 <= train.warmup < 1),
+        ("evaluate.guard: needs data.eval", job.evaluate.guard is not None and job.data.eval is None),
+        ("evaluate.min_change: must not be negative", job.evaluate.min_change < 0),
+        ("method.dropout: must be in [0, 1)", not 0 <= method.dropout < 1),
+        ("limits.cap_usd: needs limits.usd_per_hour", limits.cap_usd is not None and not limits.usd_per_hour),
+        *_input_rules(job.inputs),
+        ("quantization: a full fine-tuning needs none", method.kind == "full" and job.quantization != "none"),
+        *_task_rules(job),
+    ]
+
+
+def _input_rules(inputs: InputsJob) -> list[tuple[str, bool]]:
+    """The document may have been changed on its way, and its paths are written to."""
+    outside = next((entry.path for entry in inputs.files if not _is_below(entry.path)), None)
+    wrong = any(_SHA256.fullmatch(entry.sha256) is None or entry.bytes < 0 for entry in inputs.files)
+    return [
+        ("inputs.uri: missing", inputs.uri is None and bool(inputs.files)),
+        (f"inputs.files: {outside!r} is no file below {_INPUTS}", outside is not None),
+        ("inputs.files: an impossible size or hash", wrong),
+    ]
+
+
+def _is_below(path: str) -> bool:
+    first, *rest = path.split("/")
+    plain = "\\" not in path and "\0" not in path
+    return first == _INPUTS and bool(rest) and plain and not any(part in ("", ".", "..") for part in rest)
+
+
+def _task_rules(job: JobSpec) -> list[tuple[str, bool]]:
+    rows = job.train.micro_batch * job.train.grad_accum
+    kto = job.task == "kto" and job.preference.loss in ("auto", "kto")
+    generations = job.rollout.generations
+    return [
+        ("train.micro_batch: kto compares the rows of a micro-batch, so it needs 2", kto and rows < 2),
+        (f"preference.loss: {job.preference.loss} is no loss of task {job.task}", not _loss_fits(job)),
+        ("rollout.generations: at least 2 answers are compared", job.task == "grpo" and generations < 2),
+        ("rollout.rewards: at least one", job.task == "grpo" and not job.rollout.rewards),
+    ]
+
+
+def _loss_fits(job: JobSpec) -> bool:
+    allowed = {"dpo": ("sigmoid", "hinge", "ipo"), "kto": ("kto", "apo_zero_unpaired")}
+    return job.task not in allowed or job.preference.loss in ("auto", *allowed[job.task])
