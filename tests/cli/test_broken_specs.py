@@ -99,7 +99,7 @@ BROKEN: dict[str, tuple[str | bytes, str, str]] = {
     "two deadlines": (GOOD + "goal: {within: 1d, deadline: 2030-01-01}\n", ":6:16", "goal.deadline is given too"),
     "quantized full": (GOOD + "quantization: 4bit\n", ":6:15: quantization", "trains every weight"),
     "metric of another task": (GOOD + "evaluate: {metric: perplexity}\n", ":6:20", "no metric of task classification"),
-    "patience without evaluations": (GOOD + "evaluate: {patience: 2}\n", ":6:22: evaluate.patience", "nothing is evaluated"),
+    "patience in vain": (GOOD + "evaluate: {patience: 2}\n", ":6:22: evaluate.patience", "nothing is evaluated"),
     "best without evaluations": (GOOD + "evaluate: {choose: best}\n", ":6:20: evaluate.choose", "nothing is evaluated"),
     "guard's metric": (
         GOOD + "evaluate: {guard: {data: g.jsonl, metric: reward}}\n", ":6:43", "no metric of task classification"
