@@ -12,6 +12,7 @@ from pathlib import Path
 
 from jobs.spec import JobSpec, LimitsJob
 from planner import inputs, rented
+from planner.asking import offers_to_ask
 from planner.bundle import build_bundle
 from planner.candidate_document import candidate_from_document
 from planner.errors import CapReachedError
@@ -138,7 +139,7 @@ def _start(desk: Desk, run: Run) -> Run:
     _send(desk, run, job)
     bundle = build_bundle(desk.places.bundle(run.run_id, run.launches), job)
     try:
-        desk.launcher.launch(_request(run, bundle.path))
+        desk.launcher.launch(_request(desk, run, bundle.path))
     except LaunchError as error:
         if desk.launcher.status(run.run_id).attempt < run.launches:
             _record_failure(desk, run, error)
@@ -184,9 +185,12 @@ def _job(run: Run) -> JobSpec:
     return replace(JobSpec.from_json(run.terms.job_json), limits=limits)
 
 
-def _request(run: Run, bundle: Path) -> LaunchRequest:
+def _request(desk: Desk, run: Run, bundle: Path) -> LaunchRequest:
     request = request_of(run.run_id, run.terms, bundle)
     limit_s = time_limit_s(run)
+    if run.terms.infra != "local":
+        offers = offers_to_ask(desk.store, run, request.offers, desk.now())
+        request = replace(request, offers=offers)
     return replace(request, attempt=run.launches, max_duration_s=limit_s, stop_grace_s=stop_grace_s(limit_s))
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobs.progress import PeakMemory, Progress
 from planner.money import usd_text_of_micro
 from planner.runs import Attempt, Run, utc_text
+
+if TYPE_CHECKING:
+    from planner.avoidance import Avoided
 
 
 def progress_of(run: Run) -> Progress | None:
@@ -22,13 +26,16 @@ def has_regressed(run: Run) -> bool:
     return run.state == "failed" and progress is not None and progress.state == "regressed"
 
 
-def run_document(run: Run, *, pids: tuple[int, ...] = (), attempts: bool = True) -> dict[str, Any]:
+def run_document(
+    run: Run, *, pids: tuple[int, ...] = (), attempts: bool = True, avoided: Sequence[Avoided] = ()
+) -> dict[str, Any]:
     """RUN of the JSON interface.
 
     Args:
         run: As the ledger has it.
         pids: Local processes that live, worker first.
         attempts: Leave them out in lists.
+        avoided: Places that are tried last; told with the attempts only.
     """
     progress = progress_of(run) or Progress(run.run_id, 0)
     terms = run.terms
@@ -62,6 +69,15 @@ def run_document(run: Run, *, pids: tuple[int, ...] = (), attempts: bool = True)
     }
     if attempts:
         document["attempts"] = [attempt_document(attempt) for attempt in run.attempts]
+        document["avoided"] = [
+            {
+                "place": row.place.text(),
+                "until_at": utc_text(row.until),
+                "reason": row.reason,
+                "basis": row.basis,
+            }
+            for row in avoided
+        ]
     return document
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import takewhile
 
+from planner.asking import reason_to_move
 from planner.launch import Desk, resume
 from planner.monitor import tend
 from planner.runs import Attempt, Run, seconds_between, utc_text
@@ -68,6 +69,7 @@ def look_at(desk: Desk, run: Run, habits: Habits) -> Run:
     run = tend(desk.store, desk.launcher, run, now)
     if run.terms.monitor != "service":
         return run
+    run = _moved(desk, run, now)
     if run.resting:
         return _restart(desk, run, habits, now)
     if _is_forgotten(run, habits, now):
@@ -91,6 +93,15 @@ def retry_delay_s(vain: int, first_s: float) -> float:
     [15.0, 15.0, 30.0, 60.0, 900.0]
     """
     return float(min(first_s * 2 ** max(vain - 1, 0), max(_LONGEST_DELAY_S, first_s)))
+
+
+def _moved(desk: Desk, run: Run, now: str) -> Run:
+    """Take a run out of its backend's hands that would try first the place where it was just lost."""
+    reason = reason_to_move(desk.store, run, now)
+    if reason is None or not desk.store.ask_stop(run, "move", reason, now):
+        return run
+    desk.launcher.cancel(run.run_id)
+    return tend(desk.store, desk.launcher, desk.store.get(run.run_id) or run, now)
 
 
 def _restart(desk: Desk, run: Run, habits: Habits, now: str) -> Run:

@@ -182,23 +182,27 @@ class Store:
             self._log(run.run_id, at, kind, run.state, text, run.current.attempt)
         return True
 
-    def record_asking(self, run: Run, offers: Sequence[Offer], at: str) -> None:
-        """Write down in which order the newest launch asks for machines; a repeated launch asks anew."""
-        text = json.dumps([offer_document(offer) for offer in offers])
+    def record_asking(self, run: Run, offers: Sequence[Offer], at: str) -> tuple[Offer, ...]:
+        """Write down in which order the newest launch asks for machines, once.
+
+        Returns:
+            The order on record: a launch that is repeated asks as it did before.
+        """
         key = (run.run_id, run.launches)
+        text = json.dumps([offer_document(offer) for offer in offers])
         with self._db.writing():
-            self._db.execute("DELETE FROM askings WHERE run_id = ? AND launch = ?", key)
             row = {"run_id": run.run_id, "launch": run.launches, "at": at, "offers_json": text}
-            self._db.insert("askings", row)
+            kept = "SELECT offers_json FROM askings WHERE run_id = ? AND launch = ?"
+            known = self._db.execute(kept, key).fetchone()
+            if known is None:
+                self._db.insert("askings", row)
+        return tuple(offers) if known is None else _offers(known[0])
 
     def askings(self) -> dict[tuple[str, int], tuple[Offer, ...]]:
         """Machines that each launch asked for, in that order, by run and launch."""
         with self._db.reading():
             rows = self._db.execute("SELECT run_id, launch, offers_json FROM askings").fetchall()
-        return {
-            (run_id, launch): tuple(offer_from_document(row) for row in json.loads(text))
-            for run_id, launch, text in rows
-        }
+        return {(run_id, launch): _offers(text) for run_id, launch, text in rows}
 
     def get(self, run_id: str) -> Run | None:
         """One run with its attempts."""
@@ -293,6 +297,10 @@ class Store:
                 one,
             ).fetchall()
         return _assemble(rows, attempts)
+
+
+def _offers(text: str) -> tuple[Offer, ...]:
+    return tuple(offer_from_document(row) for row in json.loads(text))
 
 
 def _assemble(rows: list[dict[str, Any]], attempts: Iterable[tuple[Any, ...]]) -> list[Run]:

@@ -15,6 +15,7 @@ from providers.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from planner.avoidance import Sighting
     from planner.candidates import Candidate
@@ -62,18 +63,18 @@ def command(
     """
     from planner.finding import find_document, found_machines, render_found
 
-    addresses = _addresses(urls)
+    now, addresses = app.now(), _addresses(urls)
     chosen = _named(_chosen(_plan(app, file), clouds, limit), offline)
-    answered = [] if offline else _asked(app, chosen, addresses)
+    answered = [] if offline else _asked(now, chosen, addresses)
     unasked = _not_asked(chosen, offline)
     logins = _logins(chosen)
     sightings, tries = _memory(app)
-    found = found_machines(chosen, answered, sightings, tries, app.now())
+    found = found_machines(chosen, answered, sightings, tries, now)
     open_tries = [one for one in tries if one.is_open]
     if output == "json":
-        emit_json("find", find_document(found, answered, open_tries, unasked, logins), now=app.now())
+        emit_json("find", find_document(found, answered, open_tries, unasked, logins), now=now)
     else:
-        click.echo(render_found(found, answered, unasked, logins, app.now()))
+        click.echo(render_found(found, answered, unasked, logins, now))
 
 
 def _plan(app: App, file: Path) -> Plan:
@@ -114,7 +115,7 @@ def _chosen(plan: Plan, clouds: tuple[str, ...], limit: int) -> tuple[Candidate,
     return chosen
 
 
-def _asked(app: App, candidates: Sequence[Candidate], urls: dict[str, str]) -> list[Answered]:
+def _asked(now: datetime, candidates: Sequence[Candidate], urls: dict[str, str]) -> list[Answered]:
     from planner.finding import wanted_of
     from providers.availability import Inquiry
     from providers.availability_sources import ask_all
@@ -123,7 +124,7 @@ def _asked(app: App, candidates: Sequence[Candidate], urls: dict[str, str]) -> l
     echo_err(
         f"asking about {len(wanted)} machines of {', '.join(sorted({row.offer.cloud for row in wanted}))}"
     )
-    return ask_all(Inquiry(wanted, os.environ, Path.home(), app.now()), urls)
+    return ask_all(Inquiry(wanted, os.environ, Path.home(), now), urls)
 
 
 def _named(candidates: Sequence[Candidate], offline: bool) -> list[Candidate]:

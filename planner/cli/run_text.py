@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import click
 
 from planner.run_document import eta_at, micro_text, progress_of
 from planner.runs import Run, RunState
+
+if TYPE_CHECKING:
+    from planner.avoidance import Avoided
 
 _SIGNS: dict[RunState, tuple[str, str]] = {
     "scheduled": ("◷", "blue"),
@@ -65,11 +69,12 @@ def render_active(runs: Sequence[Run], now: datetime) -> str:
     )
 
 
-def render_status(run: Run, pids: Sequence[int], now: datetime) -> str:
+def render_status(run: Run, pids: Sequence[int], now: datetime, avoided: Sequence[Avoided] = ()) -> str:
     """Everything about one run."""
     lines = [
         f"{run.run_id}  {styled(state_text(run.state), run.state)}{_why(run)}",
         *_facts(run, pids, now),
+        *(f"  {'avoided':<11} {row.place.text()} {row.text()}" for row in avoided),
         "",
     ]
     lines.append("attempt  outcome    started                   steps            cost $")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from planner.asking import late_places
 from planner.cli.completing import complete_run
 from planner.cli.context import App, pass_app
 from planner.cli.desk import clock, open_ledger, refresh
@@ -26,10 +27,11 @@ def command(app: App, run: str | None, output: str) -> None:
         return
     with open_ledger(app) as store:
         found, pids = refresh(app, store, store.find(run), ask=True)
+        avoided = late_places(store, found, clock(app)())
     if output == "json":
-        emit_json("status", {"run": run_document(found, pids=pids)}, now=app.now())
+        emit_json("status", {"run": run_document(found, pids=pids, avoided=avoided)}, now=app.now())
     else:
-        click.echo(render_status(found, pids, app.now()))
+        click.echo(render_status(found, pids, app.now(), avoided))
 
 
 def _all(app: App, output: str) -> None:

@@ -98,6 +98,6 @@ def test_the_order_asked_for_is_kept_with_each_launch(tmp_path: Path) -> None:
         store.create("run-1", terms_of(), attempt_of())
         run = store.get("run-1")
         assert run is not None
-        store.record_asking(run, [A, B], START)
-        store.record_asking(run, [B, A], START)  # a launch that is repeated asks anew
-        assert store.askings() == {("run-1", 1): (B, A)}
+        assert store.record_asking(run, [A, B], START) == (A, B)
+        assert store.record_asking(run, [B, A], START) == (A, B)  # a launch that is repeated asks as before
+        assert store.askings() == {("run-1", 1): (A, B)}
