@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from planner.candidates import Candidate, CandidateMemory, CandidateRisk
+from planner.egress import AS_OF as EGRESS_AS_OF
+from planner.egress import SOURCE as EGRESS_SOURCE
 from planner.hazards import PRIOR_SOURCE, prior
 from planner.job import Assumption
 from planner.memory import MemoryEstimate
@@ -87,7 +89,7 @@ def build_estimate(question: Question, snapshot: PriceSnapshot, *, limit: int | 
         priced=tuple(item for _, item in kept),
         candidates_total=len(priced),
         rejected=refusals.sorted(),
-        assumptions=(*question.job.assumptions, *_calibration(kept), *_assumptions(candidates)),
+        assumptions=(*question.job.assumptions, *_calibration(kept), *_assumptions(question, candidates)),
         warnings=(
             *question.model_warnings(),
             *question.job.warnings,
@@ -225,7 +227,7 @@ def _cost_tree(item: Priced) -> dict[str, float | None]:
         "reprovision": line.reprovision_h * per_hour_usd,
         "storage": fixed["storage"],
         "requests": fixed["requests"],
-        "egress": fixed["egress"],
+        "egress": item.egress_usd,
         "controller": fixed["controller"],
         "idle": line.idle_h * per_hour_usd,
     }
@@ -239,7 +241,7 @@ def _finish_at(question: Question, finish_h: Quantiles) -> tuple[str, str, str]:
     return at(finish_h.p10), at(finish_h.p50), at(finish_h.p90)
 
 
-def _assumptions(candidates: tuple[Candidate, ...]) -> Iterator[Assumption]:
+def _assumptions(question: Question, candidates: tuple[Candidate, ...]) -> Iterator[Assumption]:
     yield Assumption("machine start, set-up, model download", "typical", "s", ASSUMED_SOURCE)
     yield Assumption(
         "capacity",
@@ -247,6 +249,11 @@ def _assumptions(candidates: tuple[Candidate, ...]) -> Iterator[Assumption]:
         "",
         "the first start is assumed to find a machine; waits follow preemptions only",
     )
+    if question.bucket is not None:
+        place = "/".join(part for part in question.bucket if part)
+        yield Assumption(
+            "egress from and to the checkpoints' bucket", place, "", f"{EGRESS_SOURCE}, {EGRESS_AS_OF}"
+        )
     yield Assumption("checkpoint storage", STORAGE_USD_PER_GB_MONTH, "USD per GB-month", STORAGE_SOURCE)
     if any(candidate.offer.market == "spot" for candidate in candidates):
         for age_h in (0.1, 4.0):
@@ -268,13 +275,22 @@ def _calibration(kept: Sequence[tuple[int, Priced]]) -> Iterator[Assumption]:
         yield Assumption("best candidate against the formulas", learned.text(), "", source)
 
 
+def _why_unknown(question: Question, clouds: Sequence[str]) -> str:
+    if question.bucket is None:
+        return ": where the checkpoints go is not known yet (checkpoints.uri, as in s3://bucket/runs?region=us-east-1)"
+    if question.bucket.region is None and question.bucket.cloud == "aws":
+        return ": the region of the checkpoints' bucket is not known (?region= in checkpoints.uri)"
+    return f" of {', '.join(clouds)}: no list price is known for the way to or from {question.bucket.cloud}"
+
+
 def _warnings(
     question: Question, candidates: tuple[Candidate, ...], snapshot: PriceSnapshot
 ) -> Iterator[tuple[str, str]]:
     if candidates and (said := question.price_limit.doubt(candidates[0].offer, question.goal.now)):
         yield "old_price", f"the best candidate's price is {said}: look at a fresh one before you rely on it"
-    if any(candidate.cost_tree_usd["egress"] is None for candidate in candidates):
-        yield "egress_unknown", "egress is not in the total: where the checkpoints go is not known yet"
+    unpriced = sorted({c.offer.cloud for c in candidates if c.cost_tree_usd["egress"] is None})
+    if unpriced:
+        yield "egress_unknown", f"egress is not in the total{_why_unknown(question, unpriced)}"
     partial = [cover.cloud for cover in snapshot.coverage if not cover.complete]
     if partial:
         yield (

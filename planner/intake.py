@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from planner.architecture import ModelArchitecture, adapter_parameters, parameter_counts
 from planner.dataset import DataFacts, measure_dataset
+from planner.egress import Place
 from planner.filters import OfferFilter, offer_filter
 from planner.job import Job, size_job
 from planner.model_facts import ModelSource, local_facts
@@ -22,6 +24,12 @@ from planner.workload import flops_per_token
 from providers.errors import UsageError
 
 _UNKNOWN = DataFacts(None, None, "unknown")
+#: Whose object stores are at hosts that end so.
+_STORE_HOSTS = {
+    "r2.cloudflarestorage.com": "cloudflare",
+    "storage.googleapis.com": "gcp",
+    "amazonaws.com": "aws",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +90,7 @@ def gather(
         nodes=_nodes(spec, fixed),
         filter=_filter(spec, fixed),
         goal=_goal(spec, now),
+        bucket=_bucket(spec.checkpoints.uri),
         keep_checkpoints=spec.checkpoints.keep,
         publication=facts.publication,
         remote_code_trusted=spec.model.trust_remote_code,
@@ -98,6 +107,18 @@ def _facts(reference: str | None, base_dir: Path, arch: ModelArchitecture) -> Da
     tokenizer = resolve_path(base_dir, arch.id) / FILE_NAME
     at_hand = tokenizer.is_file() and is_installed()
     return measure_dataset(Path(ref.value), arch.vocab, tokenizer if at_hand else None)
+
+
+def _bucket(uri: str | None) -> Place | None:
+    """Where a store is, as far as its URI tells."""
+    if uri is None or not uri.startswith("s3://"):
+        return None
+    from providers.s3_location import s3_location
+
+    location = s3_location(uri)
+    host = urlsplit(location.endpoint or "https://s3.amazonaws.com").hostname or ""
+    cloud = next((name for suffix, name in _STORE_HOSTS.items() if host.endswith(suffix)), None)
+    return None if cloud is None else Place(cloud, location.region)
 
 
 def _base_setup(spec: FineTuneSpec, arch: ModelArchitecture, job: Job) -> TrainingSetup:

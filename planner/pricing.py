@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from planner.artifacts import checkpoint_bytes, result_bytes
 from planner.calibration import Basis
+from planner.egress import Place, Traffic, egress_usd
 from planner.hardware import GpuFacts, cpu_facts, gpu_facts
 from planner.hazards import SpotHazards, hazards_of
 from planner.learned import Learned, basis_of, corrected_fit, corrected_overheads, groups_of, learn
@@ -22,12 +23,14 @@ from providers.offers import Offer
 STORAGE_USD_PER_GB_MONTH = 0.023
 WRITES_USD_PER_THOUSAND = 0.005
 STORAGE_SOURCE = "S3 standard list price, us-east-1"
+#: Text of a token, for data whose size is stated in tokens.
+_BYTES_PER_TOKEN = 4.0
 #: Files of a checkpoint, its manifest and its head.
 _OBJECTS_PER_CHECKPOINT = 12
 #: An evaluation is a forward pass: a third of a training step's work, on the base and on the tuned model.
 _EVALUATION_SHARE = 2 / 3
 
-FREE_LINES: dict[str, float | None] = {"storage": 0.0, "requests": 0.0, "egress": 0.0, "controller": 0.0}
+FREE_LINES: dict[str, float | None] = {"storage": 0.0, "requests": 0.0, "controller": 0.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,7 @@ class Solved:
         line: Hours.
         fixed_usd: Cost lines that do not depend on the machine's price; None is unknown.
         checkpoint_bytes: Size of one checkpoint.
+        traffic: Bytes between bucket and machines.
         basis: What the formulas alone said.
         learned: What finished runs changed in fit and overheads.
     """
@@ -49,6 +53,7 @@ class Solved:
     line: Timeline
     fixed_usd: dict[str, float | None]
     checkpoint_bytes: float
+    traffic: Traffic
     basis: Basis
     learned: Learned
 
@@ -66,6 +71,7 @@ class Priced:
         offer: The offer.
         nodes: Machines.
         solved: How it runs there.
+        egress_usd: Bytes between its bucket and the machines, which the bill holds too if known; None is unknown.
         cost_usd: The bill.
         expected_usd: Its mean; lost machines make it more than the p50.
     """
@@ -75,6 +81,7 @@ class Priced:
     solved: Solved
     cost_usd: Quantiles
     expected_usd: float
+    egress_usd: float | None = None
 
     @property
     def finish_h(self) -> Quantiles:
@@ -90,6 +97,7 @@ class Solver:
         self._question = question
         self._fits: dict[tuple[object, ...], Fit | Refusal] = {}
         self._solved: dict[tuple[object, ...], Solved | Refusal] = {}
+        self._egress: dict[tuple[int, str, str], float | None] = {}
 
     def price(self, offer: Offer, nodes: int) -> Priced | Refusal:
         """The job's bill on `nodes` machines of this offer, or why it cannot run there."""
@@ -97,10 +105,22 @@ class Solver:
         if isinstance(solved, Refusal):
             return solved
         per_hour_usd = (offer.price_usd_per_hour or 0.0) * nodes
-        fixed_usd = solved.fixed_total_usd
+        egress_usd = self._egress_usd(solved, offer)
+        fixed_usd = solved.fixed_total_usd + (egress_usd or 0.0)
         cost = solved.line.wall_clock_h.scaled(per_hour_usd).shifted(fixed_usd)
         expected_usd = solved.line.billed_mean_h * per_hour_usd + fixed_usd
-        return Priced(offer, nodes, solved, cost, expected_usd)
+        return Priced(offer, nodes, solved, cost, expected_usd, egress_usd)
+
+    def _egress_usd(self, solved: Solved, offer: Offer) -> float | None:
+        if offer.market == "local":
+            return 0.0
+        bucket = self._question.bucket
+        if bucket is None:
+            return None
+        key = (id(solved), offer.cloud, offer.region)  # all solved ones live as long as this
+        if key not in self._egress:
+            self._egress[key] = egress_usd(solved.traffic, bucket, Place(offer.cloud, offer.region))
+        return self._egress[key]
 
     def solve(self, offer: Offer, nodes: int) -> Solved | Refusal:
         """Fit and hours of a shape in a market."""
@@ -160,7 +180,8 @@ def _timed(question: Question, offer: Offer, nodes: int, found: Fit) -> Solved |
     fixed = FREE_LINES if offer.market == "local" else _object_store_lines(question, line, checkpoint)
     saving_h = line.interruptions.checkpoint_h * assumed.save_s / around.save_s
     basis = basis_of(formula, assumed, saving_h, groups)
-    return Solved(fit, around, line, fixed, checkpoint, basis, learned)
+    moved = _traffic(question, line, nodes, checkpoint, result_bytes(fit.setup, question.trainable))
+    return Solved(fit, around, line, fixed, checkpoint, moved, basis, learned)
 
 
 def _hazards(question: Question, offer: Offer, nodes: int) -> SpotHazards | None:
@@ -198,14 +219,25 @@ def _evaluate_s(question: Question, fit: Fit) -> float:
     return question.job.eval_rows / rows_per_s * _EVALUATION_SHARE
 
 
+def _traffic(question: Question, line: Timeline, nodes: int, checkpoint: float, result: float) -> Traffic:
+    """Each start reads the data, each restart a checkpoint too; every commit writes one, and the end the result."""
+    lost = line.interruptions.expected
+    data = question.job.data_bytes
+    data_bytes = _BYTES_PER_TOKEN * question.job.data_tokens if data is None else data
+    read_bytes = (data_bytes * (1 + lost) + checkpoint * lost) * nodes
+    return Traffic(read_bytes / 1e9, (_commits(line) * checkpoint + result) / 1e9)
+
+
+def _commits(line: Timeline) -> float:
+    return max(line.finish_h.p50 * 3600 / line.interruptions.checkpoint_interval_s, 1.0)
+
+
 def _object_store_lines(question: Question, line: Timeline, checkpoint: float) -> dict[str, float | None]:
-    """Storage and requests of checkpoints; egress is unknown until the bucket's place is."""
+    """Storage and requests of checkpoints; egress depends on the machine's place."""
     hours = line.finish_h.p50
-    commits = max(hours * 3600 / line.interruptions.checkpoint_interval_s, 1.0)
     kept_gb = checkpoint * (question.keep_checkpoints + 1) / 1e9
     return {
         "storage": kept_gb * STORAGE_USD_PER_GB_MONTH * hours / 730,
-        "requests": commits * _OBJECTS_PER_CHECKPOINT * WRITES_USD_PER_THOUSAND / 1000,
-        "egress": None,
+        "requests": _commits(line) * _OBJECTS_PER_CHECKPOINT * WRITES_USD_PER_THOUSAND / 1000,
         "controller": 0.0,
     }

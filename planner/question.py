@@ -7,6 +7,7 @@ from datetime import datetime
 
 from planner.architecture import ModelArchitecture, ParameterCounts, Publication
 from planner.calibration import NOT_CALIBRATED, Calibration
+from planner.egress import Place
 from planner.filters import OfferFilter
 from planner.job import Job
 from planner.price_age import USUAL_LIMIT, PriceLimit
@@ -57,6 +58,7 @@ class Question:
         publication: The model's page on the Hub, if it was asked for there.
         remote_code_trusted: The spec lets the model's own code run.
         calibration: What finished runs taught.
+        bucket: Where the checkpoints go, None if that is not known.
         price_limit: From what age on a price is doubted, or no offer.
     """
 
@@ -75,6 +77,7 @@ class Question:
     remote_code_trusted: bool = False
     calibration: Calibration = NOT_CALIBRATED
     price_limit: PriceLimit = USUAL_LIMIT
+    bucket: Place | None = None
 
     def model_warnings(self) -> tuple[tuple[str, str], ...]:
         """(code, message) of what a person should know of the model before using it."""

@@ -9,6 +9,7 @@ import json
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.spec import JobSpec
@@ -123,6 +124,7 @@ def access(spec: FineTuneSpec, offers: Iterable[Offer]) -> Access:
 def blockers(plan: Plan, chosen: Candidate, job: JobSpec) -> Iterator[Finding]:
     """What makes a rented machine useless for this job."""
     yield from _unreachable(plan.spec, chosen, job)
+    yield from _outside_regions(plan.spec, job)
     how = access(plan.spec, (chosen.offer, *alternatives(plan, chosen)))
     yield from _without_rights(plan.spec, chosen, how)
     spread = chosen.parallelism.gpus_total != chosen.gpus_total  # some of them would be paid for and idle
@@ -145,6 +147,24 @@ def _unreachable(spec: FineTuneSpec, chosen: Candidate, job: JobSpec) -> Iterato
         also = ", or a path that this machine and the cluster share" if shares else ""
         hint = f"give {key}.uri an s3://bucket/prefix{also}"
         yield Finding(message, path=f"{key}.uri", code="store_unreachable", hint=hint)
+
+
+def _outside_regions(spec: FineTuneSpec, job: JobSpec) -> Iterator[Finding]:
+    """Local data that would be sent to a bucket where it must not be."""
+    allowed, uri = spec.data.regions, spec.checkpoints.uri
+    if (
+        allowed is None
+        or uri is None
+        or not uri.startswith("s3://")
+        or not Path(job.data.train).is_absolute()
+    ):
+        return
+    region = s3_location(uri).region
+    if region not in allowed:
+        where = "whose region is not stated" if region is None else f"in {region}"
+        message = f"the data would be sent to a bucket {where}, and data.regions allows {', '.join(allowed)}"
+        hint = "choose a bucket there, and state it: s3://bucket/prefix?region=NAME"
+        yield Finding(message, path="checkpoints.uri", code="data_region", hint=hint)
 
 
 def _without_rights(spec: FineTuneSpec, chosen: Candidate, how: Access) -> Iterator[Finding]:

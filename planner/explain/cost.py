@@ -6,6 +6,7 @@ from datetime import datetime
 
 from planner.candidate_document import cost_micro_usd
 from planner.candidates import Candidate
+from planner.egress import AS_OF, SOURCE
 from planner.explain.terms import Section, Term, Value
 from planner.price_age import age_days
 from planner.pricing import STORAGE_SOURCE, STORAGE_USD_PER_GB_MONTH, WRITES_USD_PER_THOUSAND, Priced
@@ -50,13 +51,17 @@ def _how(name: str, hours: float | None, priced: Priced) -> tuple[str, dict[str,
             "USD/h": priced.offer.price_usd_per_hour,
         }
         return "hours x machines x price", inputs
+    if name == "egress" and priced.egress_usd is not None:
+        moved = priced.solved.traffic
+        inputs = {"GB read by machines": moved.read_gb, "GB written by them": moved.written_gb}
+        return "GB x price of a GB from that place to this one", inputs
     return _FIXED[name]
 
 
 _FIXED: dict[str, tuple[str, dict[str, Value]]] = {
     "storage": ("checkpoints kept x price of a GB-month x time", {"USD/GB-month": STORAGE_USD_PER_GB_MONTH}),
     "requests": ("objects written x price of a thousand", {"USD/1000": WRITES_USD_PER_THOUSAND}),
-    "egress": ("unknown until the place of the checkpoints is", {}),
+    "egress": ("unknown until the place of the checkpoints and its prices are", {}),
     "controller": ("no controller machine is rented", {}),
 }
 
@@ -64,6 +69,8 @@ _FIXED: dict[str, tuple[str, dict[str, Value]]] = {
 def _source(name: str, priced: Priced) -> str:
     if name in ("storage", "requests") and priced.offer.market != "local":
         return STORAGE_SOURCE
+    if name == "egress" and priced.egress_usd:
+        return f"{SOURCE}, {AS_OF}"
     return ""
 
 

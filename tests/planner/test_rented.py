@@ -167,6 +167,22 @@ def test_checkpoints_must_be_where_the_machine_can_write(
     assert [row.code for row in rented.blockers(plan, candidate, written)] == codes
 
 
+@pytest.mark.parametrize(
+    ("uri", "train", "codes"),
+    [
+        (f"{BUCKET}?region=eu-west-1", "/rows.jsonl", []),
+        (f"{BUCKET}?region=us-east-1", "/rows.jsonl", ["data_region"]),
+        (BUCKET, "/rows.jsonl", ["data_region"]),
+        (BUCKET, "org/rows", []),
+    ],
+)
+def test_data_is_not_sent_where_it_must_not_be(uri: str, train: str, codes: list[str]) -> None:
+    spec = spec_of(checkpoints={"uri": uri}, data={"regions": ["eu-west-1"]})
+    plan = estimate_spec(spec, Path(), snapshot_of(offer_of(region="eu-west-1")), NOW).plan()
+    found = rented.blockers(plan, plan.candidates[0], job(train, uri=uri))
+    assert [row.code for row in found] == codes
+
+
 def test_a_run_longer_than_its_keys_is_refused() -> None:
     plan = plan_of(checkpoints={"uri": BUCKET})
     best = chosen(plan)
