@@ -17,7 +17,7 @@ from planner.bundle import build_bundle
 from planner.candidate_document import candidate_from_document
 from planner.errors import CapReachedError
 from planner.limits import exit_reserve_s, is_spent, stop_grace_s, time_limit_s
-from planner.monitor import observe
+from planner.monitor import keep_record, observe
 from planner.places import Places
 from planner.runs import RESUMABLE, Attempt, Run, RunTerms
 from planner.store import Change, Store
@@ -25,6 +25,8 @@ from providers.errors import LaunchError, TuneplanError, UsageError
 from providers.gpus import CPU
 from providers.launcher import Launcher, LaunchRequest
 
+#: Tells whoever finds the job at its backend where the run's record lies.
+STORE_VARIABLE = "TUNEPLAN_STORE"
 Clock = Callable[[], str]
 
 
@@ -129,12 +131,20 @@ def cancel(desk: Desk, run: Run, *, grace_s: float) -> Run:
         )
     if not written:
         return cancel(desk, _get(desk, run.run_id), grace_s=grace_s)
+    run = _get(desk, run.run_id)
+    if not run.final:
+        run = keep_record(desk.store, run, desk.now())
+        if run.final:  # another ledger has adopted it, and alone may end it
+            return run
     desk.launcher.cancel(run.run_id, grace_s=grace_s)
     return observe(desk.store, desk.launcher, _get(desk, run.run_id), desk.now())
 
 
 def _start(desk: Desk, run: Run) -> Run:
     """Ask the backend for the newest attempt, which is on record, and record its answer."""
+    run = keep_record(desk.store, run, desk.now(), create=True)
+    if run.final:  # another ledger has adopted it
+        raise UsageError(f"run {run.run_id}: {run.state_reason}", code="other_ledger")
     job = _job(run)
     _send(desk, run, job)
     bundle = build_bundle(desk.places.bundle(run.run_id, run.launches), job)
@@ -207,7 +217,7 @@ def request_of(run_id: str, terms: RunTerms, bundle: Path) -> LaunchRequest:
         processes_per_node=1 if candidate.offer.gpu == CPU else candidate.offer.gpus_per_node,
         disk_gib=candidate.disk_gib,
         max_duration_s=terms.max_duration_s,
-        env=terms.env,
+        env={**terms.env, STORE_VARIABLE: terms.checkpoint_uri},
         secrets=terms.secrets,
         labels={**terms.labels, "project": terms.project, **owner},
     )

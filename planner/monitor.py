@@ -6,9 +6,12 @@ meanwhile. It may run any number of times, in any number of processes.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from jobs.progress import Progress, read_progress
 from planner.limits import cap_warning, limit_reached
 from planner.machines import attempts_now, newest_start
+from planner.record import OtherLedgerError, keep, ledger_token
 from planner.runs import Run
 from planner.store import Change, Store
 from planner.verdict import judge
@@ -39,10 +42,48 @@ def observe(store: Store, launcher: Launcher, run: Run, now: str) -> Run:
             # again: whoever asked may have been killed before the backend heard it
             status = launcher.cancel(run.run_id)
         change = decide(run, status, _progress_of(run), now)
-        if change is None or store.apply(run, change):
+        if change is None:
             return store.get(run.run_id) or run
+        if store.apply(run, change):
+            return _recorded(store, run, store.get(run.run_id) or run, now)
         run = store.get(run.run_id) or run
     return run
+
+
+def _recorded(store: Store, before: Run, run: Run, now: str) -> Run:
+    """The run, once a change that matters is in its record; one that another ledger has adopted is let go."""
+    if _gist(before) == _gist(run):
+        return run
+    return keep_record(store, run, now)
+
+
+def keep_record(store: Store, run: Run, now: str, *, create: bool = False) -> Run:
+    """Bring the record in the run's prefix up to date.
+
+    Returns:
+        The run; cancelled if another ledger has adopted it, which does not touch its machines.
+
+    Raises:
+        StorageError: The ledger cannot be written; a record that cannot be is told in the run's history.
+    """
+    token = ledger_token(store.path.parent)
+    try:
+        keep(open_store(run.terms.checkpoint_uri), token, lambda: store.get(run.run_id), now, create=create)
+    except OtherLedgerError as error:
+        change = Change(
+            "cancelled", error.message, replace(run.current, outcome="cancelled"), now, kind="adopted"
+        )
+        store.apply(run, change)
+        return store.get(run.run_id) or run
+    except (StorageError, TuneplanError) as error:
+        store.note(run, "record", f"the run's record cannot be written: {error.message}", now)
+    return run
+
+
+def _gist(run: Run) -> tuple[object, ...]:
+    """What the record must not miss: states and machines, not how costs grow while one runs."""
+    machines = [(attempt.started_at, attempt.ended_at, attempt.backend_id) for attempt in run.attempts]
+    return run.state, run.state_reason if run.final else None, machines
 
 
 def tend(store: Store, launcher: Launcher, run: Run, now: str) -> Run:

@@ -176,6 +176,23 @@ def settle(store: ObjectStore, runs: list[Run], project: str) -> None:
         _change(store, project, settled)
 
 
+def take(store: ObjectStore, run_id: str, project: str, owner: str | None, token: str, at: str) -> None:
+    """Make an id this ledger's own, whoever had it: its run was adopted.
+
+    Raises:
+        StorageError: The register cannot be written.
+    """
+    key = _run_key(run_id)
+    claim = {"run_id": run_id, "project": project, "owner": owner, "token": token, "at": at}
+    for _ in range(_ROUNDS):
+        found = store.get(key)
+        if found is not None and json.loads(found[0]).get("token") == token:
+            return
+        if store.compare_and_swap(key, json.dumps(claim).encode(), found and found[1]) is not None:
+            return
+    raise StorageError(f"the register is being written by too many at once: {store.uri}", code="busy")
+
+
 def other_owner(store: ObjectStore, run_id: str, token: str) -> str | None:
     """Who has taken a run id, None if it was this ledger or nobody."""
     found = store.get(_run_key(run_id))

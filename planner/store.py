@@ -26,6 +26,7 @@ _CHANGING = tuple(
 )
 #: The machine that was got may have another price than the one asked for first; from its start on it is fixed.
 _SET_PRICE = "micro_usd_per_hour = CASE WHEN started_at IS NULL THEN ? ELSE micro_usd_per_hour END"
+_NOT_OF_RUNS = ("terms", "attempts", "observed_at", "progress_json")
 _RUN_QUERY = "SELECT * FROM runs JOIN observations USING (run_id)"
 
 
@@ -95,6 +96,23 @@ class Store:
             self._log(
                 run_id, attempt.intent_at, "launch", "queued", "launch is being asked for", attempt.attempt
             )
+        return True
+
+    def adopt(self, run: Run, how: str, at: str) -> bool:
+        """Record a run that another ledger launched, as it was there; False if the id exists already."""
+        with self._db.writing():
+            if self._db.execute("SELECT 1 FROM runs WHERE run_id = ?", (run.run_id,)).fetchone():
+                return False
+            row = {
+                field.name: getattr(run, field.name)
+                for field in fields(Run)
+                if field.name not in _NOT_OF_RUNS
+            }
+            self._db.insert("runs", {**_terms_row(run.terms), **row})
+            self._db.insert("observations", {"run_id": run.run_id, "observed_at": run.observed_at})
+            for attempt in run.attempts:
+                self._insert_attempt(run.run_id, attempt)
+            self._log(run.run_id, at, "adopt", run.state, how, run.current.attempt)
         return True
 
     def add_attempt(

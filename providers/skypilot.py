@@ -25,7 +25,14 @@ from providers.launcher import BackendStatus, LaunchRequest
 from providers.sealed import VARIABLE, seal
 from providers.skypilot_errors import first_line, skypilot_error
 from providers.skypilot_jobs import ENDED, is_ended, is_released, status_of, worker_lines
-from providers.skypilot_task import attempt_of, job_name, no_credential_upload, task_document, task_yaml
+from providers.skypilot_task import (
+    attempt_of,
+    job_name,
+    no_credential_upload,
+    task_document,
+    task_yaml,
+    variable_in,
+)
 
 _FIELDS = (
     "job_id", "job_name", "status", "schedule_state", "recovery_count", "start_at", "end_at", "details",
@@ -105,6 +112,19 @@ class SkyPilotLauncher:
             if line is None:
                 return
             yield line
+
+    def variable_of(self, job: str, name: str) -> str | None:
+        """A plain environment variable of a managed job, by the job's name or number; None if there is none.
+
+        Raises:
+            LaunchError: SkyPilot cannot be asked.
+        """
+        with sky_module() as sky:
+            query = {"job_ids": [int(job)]} if job.isdigit() else {"name_match": job}
+            fields = ["job_id", "job_name", "user_yaml"]
+            records = sky.get(sky.jobs.queue_v2(refresh=False, fields=fields, **query))[0]
+        named = [record for record in records if job.isdigit() or record.job_name == job]
+        return variable_in(named[0].user_yaml or "", name) if named else None
 
     def released(self, run_id: str) -> bool:
         """Whether every machine of the run is given back: SkyPilot has nothing left to do for it.

@@ -143,6 +143,24 @@ def task_yaml(request: LaunchRequest) -> str:
     return text.getvalue()
 
 
+def variable_in(yaml_text: str, name: str) -> str | None:
+    """A plain variable of a task's YAML as SkyPilot gives it back, None if it has none.
+
+    >>> variable_in("name: a\\nenvs: {X: y}\\n", "X"), variable_in("", "X")
+    ('y', None)
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        documents = list(YAML(typ="safe", pure=True).load_all(yaml_text))
+    except YAMLError:
+        return None
+    tasks = [document for document in documents if isinstance(document, dict)]
+    found = next((task["envs"][name] for task in tasks if name in (task.get("envs") or {})), None)
+    return None if found is None else str(found)
+
+
 def no_credential_upload() -> dict[str, dict[str, Any]]:
     """SkyPilot configuration that keeps the user's credential files here, for the clouds that allow it."""
     return {cloud: {"remote_identity": "NO_UPLOAD"} for cloud in _NO_UPLOAD_CLOUDS}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +13,7 @@ import click
 
 from planner.monitor import tend
 from planner.places import Places
+from planner.record import ledger_token
 from planner.runs import Run, utc_text
 from planner.store import Store
 from providers.launcher import Launcher
@@ -91,8 +90,7 @@ def open_register(app: App, uri: str | None) -> tuple[ObjectStore, str]:
 
 def register_token(app: App) -> str:
     """Tells this ledger from everybody else's."""
-    place = f"{socket.gethostname()}:{app.directories.state.absolute()}"
-    return hashlib.sha256(place.encode()).hexdigest()[:32]
+    return ledger_token(app.directories.state)
 
 
 def launcher(app: App, infra: str) -> Launcher:

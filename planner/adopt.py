@@ -1,0 +1,142 @@
+"""Takes a run into this ledger that it does not know: its own that was lost, or another ledger's.
+
+The record in the run's prefix says what it was launched with and what each attempt cost; the backend says what its
+machines do now, and the object store how far the training is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from jobs.committed import read_head
+from jobs.progress import Progress, read_progress
+from planner.launch import Desk
+from planner.ledger import cost_micro_usd
+from planner.monitor import observe
+from planner.record import Record, claim, ledger_token
+from planner.register import take
+from planner.runs import Attempt, Outcome, Run, RunState, seconds_between
+from planner.store import Change
+from providers.errors import StorageError, UsageError
+from providers.launcher import BackendStatus
+from providers.object_store import ObjectStore
+from providers.stores import open_store
+
+#: A worker that its backend does not know and that has said nothing for so long is taken for lost.
+SILENT_S = 300.0
+_SAID: dict[str, tuple[RunState, Outcome]] = {
+    "done": ("succeeded", "done"),
+    "failed": ("failed", "failed"),
+    "capped": ("capped", "capped"),
+    "preempted": ("preempted", "preempted"),
+}
+
+
+def adopt(desk: Desk, store: ObjectStore) -> Run:
+    """Make the run of a prefix this ledger's own, and bring it up to date; to be repeated if it was cut off.
+
+    Args:
+        desk: With the launcher of the run.
+        store: The run's prefix.
+
+    Raises:
+        UsageError: There is no record, or the ledger knows the run.
+        StorageError, CorruptDataError: The record cannot be read or written.
+    """
+    token = ledger_token(desk.places.state)
+    record = claim(store, token, desk.now())
+    run = record.run
+    if run.terms.register_uri is not None:
+        terms = run.terms
+        take(open_store(terms.register_uri or ""), run.run_id, terms.project, terms.owner, token, desk.now())
+    status = desk.launcher.status(run.run_id)
+    run = _with_later_launches(run, status, desk.now())
+    if not desk.store.adopt(run, f"adopted from {store.uri}, as of {record.written_at}", desk.now()):
+        raise UsageError(f"this ledger knows run {run.run_id} already", hint=f"`plan status {run.run_id}`")
+    run = desk.store.find(run.run_id)
+    if status.attempt < run.launches and status.state == "absent" and not run.final:
+        return _settled(desk, run, store)
+    return observe(desk.store, desk.launcher, run, desk.now())
+
+
+def check_place(record: Record, uri: str) -> None:
+    """Refuse a prefix that the record was copied to: its worker would go on writing to the first one.
+
+    Raises:
+        UsageError: It is another place than the run's own.
+    """
+    own = record.run.terms.checkpoint_uri
+    if own.partition("?")[0].rstrip("/") != uri.partition("?")[0].rstrip("/"):
+        raise UsageError(
+            f"the run of this record keeps its checkpoints in {own}",
+            hint=f"plan runs adopt '{own}'",
+            path=uri,
+        )
+
+
+def _with_later_launches(run: Run, status: BackendStatus, now: str) -> Run:
+    """With attempts that the backend knows and the record does not: its last write was lost."""
+    attempts = list(run.attempts)
+    for _ in range(run.launches, status.attempt):
+        last = attempts[-1]
+        at = status.started_at or now
+        attempts[-1] = replace(last, ended_at=last.ended_at or (at if last.started_at else None))
+        attempts.append(Attempt(last.attempt + 1, last.offer_json, last.micro_usd_per_hour, at))
+    if len(attempts) == len(run.attempts):
+        return run
+    return replace(run, state="queued", state_reason="found at its backend", attempts=tuple(attempts))
+
+
+def _settled(desk: Desk, run: Run, store: ObjectStore) -> Run:
+    """The end of a run whose backend knows nothing of it any more, from what its worker said last."""
+    progress, now = read_progress(store), desk.now()
+    if progress is None:  # it never got as far as its worker
+        return run
+    ending = _ending(progress, store, now)
+    if ending is None:
+        return run
+    (state, outcome), reason = ending
+    change = Change(
+        state,
+        reason,
+        _ended(run.current, progress, outcome),
+        now,
+        progress_json=progress.to_json(),
+        kind="adopt",
+    )
+    desk.store.apply(run, change)
+    return desk.store.find(run.run_id)
+
+
+def _ending(progress: Progress, store: ObjectStore, now: str) -> tuple[tuple[RunState, Outcome], str] | None:
+    """How it ended and why, None while its worker may still be at work somewhere."""
+    if progress.state in _SAID:
+        return _SAID[progress.state], progress.exit_reason or ""
+    try:
+        head = read_head(store)
+    except StorageError:
+        head = None
+    if head is not None and head.output is not None:
+        return _SAID["done"], ""
+    seen_at = progress.heartbeat_at or progress.started_at
+    if seen_at is not None and seconds_between(seen_at, now) < SILENT_S:
+        return None
+    return _SAID["preempted"], f"its machine is gone, last sign of life at {seen_at or 'an unknown time'}"
+
+
+def _ended(attempt: Attempt, progress: Progress, outcome: Outcome) -> Attempt:
+    """The attempt on record, over when its worker was last heard of."""
+    started_at = attempt.started_at or progress.started_at
+    ended_at = attempt.ended_at or progress.heartbeat_at or started_at
+    if started_at is None or ended_at is None:
+        return replace(attempt, outcome=outcome)
+    ended_at = max(started_at, ended_at)
+    return replace(
+        attempt,
+        started_at=started_at,
+        ended_at=ended_at,
+        outcome=outcome,
+        cost_micro_usd=cost_micro_usd(attempt.micro_usd_per_hour, seconds_between(started_at, ended_at)),
+        first_step=progress.resumed_from_step or 0,
+        last_step=progress.step,
+    )
