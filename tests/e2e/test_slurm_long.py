@@ -158,7 +158,9 @@ def test_a_run_that_another_ledger_adopts_and_a_third_one_reaps(
     run = other.json("status", "passed-on")["run"]
     assert (run["state"], len(run["attempts"]), run["cap_usd"]) == ("running", 1, "5")
     assert float(run["cost_usd"]) > 0
-    assert person.json("cancel", "passed-on", "--no-wait")["run"]["state_reason"].startswith("run passed-on was adopted")
+    assert person.json("cancel", "passed-on", "--no-wait")["run"]["state_reason"].startswith(
+        "run passed-on was adopted"
+    )
     assert user.status("passed-on").stopped_by is None
 
     look = ("reap", "--source", "skypilot", "--older-than", "0.001s")
