@@ -8,7 +8,7 @@ SEED ?= 1
 ORDER ?= 1647953407
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: venv demo test test-long check lock clean
+.PHONY: venv demo test test-long check golden lock clean
 
 venv: $(STAMP)
 
@@ -40,6 +40,11 @@ test: venv check
 
 test-long: venv
 	ROUNDS=$(ROUNDS) SEED=$(SEED) $(BIN)/python -m pytest -m long -o timeout=0
+
+# After a change of what commands print that is meant: write tests/golden anew, then look at `git diff`.
+golden: venv
+	$(BIN)/python -m pytest -q tests/cli --update-golden -k "golden or as_text or screen"
+	$(BIN)/python -m pytest -q tests/cli/test_golden.py
 
 lock: venv
 	$(BIN)/uv pip compile --quiet --python-version 3.11 --no-annotate --no-header --constraint requirements.lock \

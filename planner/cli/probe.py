@@ -13,12 +13,14 @@ from planner.cli.context import App, pass_app
 from planner.cli.desk import open_desk
 from planner.cli.output import confirm, echo_err, emit_json, output_option
 from planner.cli.waiting import raise_for, wait_for_end
+from planner.units import parse_usd
+from providers.errors import UsageError
 
 if TYPE_CHECKING:
     from planner.answer import Answer
     from planner.places import Places
     from planner.plan import Plan
-    from planner.proposal import Order
+    from planner.proposal import Choices, Order
     from planner.runs import Run
     from planner.spec import FineTuneSpec
     from planner.specfile import LoadedSpec
@@ -42,10 +44,22 @@ _ROWS = (
 @click.option(
     "--infra", type=click.Choice(["local"]), default="local", show_default=True, help="Where to run them."
 )
+@click.option("--cap", metavar="USD", help="Total for the probe, where this machine has a price.")
+@click.option("--no-cap", is_flag=True, help="Go without a cap.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @output_option("table", "json")
 @pass_app
-def command(app: App, spec_file: Path, steps: int, infra: str, yes: bool, output: str) -> None:
+def command(
+    app: App,
+    /,
+    spec_file: Path,
+    steps: int,
+    infra: str,
+    cap: str | None,
+    no_cap: bool,
+    yes: bool,
+    output: str,
+) -> None:
     """Run some real steps of SPEC, measure them, and estimate the whole job again.
 
     Nothing is kept but the measurement: checkpoints and weights are removed. Every later estimate of the same
@@ -57,7 +71,7 @@ def command(app: App, spec_file: Path, steps: int, infra: str, yes: bool, output
     loaded = load_spec(spec_file)
     loaded = replace(loaded, spec=app.data_cache().localised(loaded.spec, loaded.base_dir))
     before = _estimate(app, loaded, loaded.spec, infra)
-    run = _run(app, loaded, probe_spec(loaded.spec, steps), infra, yes=yes)
+    run = _run(app, loaded, probe_spec(loaded.spec, steps), infra, _choices(cap, no_cap), yes=yes)
     document = probe_document(run, steps, before, _estimate(app, loaded, loaded.spec, infra))
     if output == "json":
         emit_json("probe", document, now=app.now())
@@ -81,14 +95,16 @@ def _estimate(app: App, loaded: LoadedSpec, spec: FineTuneSpec, infra: str) -> A
         )
 
 
-def _run(app: App, loaded: LoadedSpec, spec: FineTuneSpec, infra: str, *, yes: bool) -> Run:
+def _run(app: App, loaded: LoadedSpec, spec: FineTuneSpec, infra: str, choices: Choices, *, yes: bool) -> Run:
     """The finished probe; what it wrote besides its log is gone."""
+    from planner.cli.launch_text import render_order
     from planner.launch import launch
     from planner.proposal import blockers, run_terms
 
     plan = _estimate(app, loaded, spec, infra).plan()
     with open_desk(app) as desk:
-        order = _order(plan)
+        order = _order(plan, choices)
+        echo_err(render_order(order, desk.places))
         loaded.refuse(blockers(order, desk.places, app.surroundings()))
         confirm(f"Run {spec.train.steps} steps of {loaded.spec.name} on this machine?", yes=yes)
         echo_err(f"probe {order.run_id}: {spec.train.steps} steps")
@@ -102,16 +118,27 @@ def _run(app: App, loaded: LoadedSpec, spec: FineTuneSpec, infra: str, *, yes: b
     return run
 
 
-def _order(plan: Plan) -> Order:
+def _choices(cap: str | None, no_cap: bool) -> Choices:
+    from planner.proposal import Choices
+
+    try:
+        return Choices(None if cap is None else parse_usd(cap), no_cap)
+    except ValueError as error:
+        raise UsageError(f"--cap: {error}") from None
+
+
+def _order(plan: Plan, choices: Choices) -> Order:
     from planner.errors import NothingFitsError
-    from planner.proposal import Choices, Order
+    from planner.proposal import Order
     from planner.runs import new_run_id
 
     if plan.recommended is None:
         why = "`plan estimate SPEC --infra local` shows why"
         raise NothingFitsError("the job does not fit on this machine", hint=why)
-    free = not plan.candidate(plan.recommended).offer.price_usd_per_hour
-    return Order(plan, plan.candidate(plan.recommended), Choices(no_cap=free), new_run_id(plan.spec.name))
+    candidate = plan.candidate(plan.recommended)
+    if not candidate.offer.price_usd_per_hour and choices.cap_usd is None:
+        choices = replace(choices, no_cap=True)
+    return Order(plan, candidate, choices, new_run_id(plan.spec.name))
 
 
 def _clean(places: Places, run_id: str) -> None:

@@ -59,7 +59,7 @@ def command(
         if spec_file is not None or jobs is None or out is None:
             hint = "plan simulate --traces FILE --jobs JOBS.csv --policy ours --out results.csv"
             raise UsageError("--traces needs --jobs and --out, and no spec", hint=hint)
-        _emit_replay(_replay(traces, Path(jobs), policy, out), output)
+        _emit_replay(app, _replay(traces, Path(jobs), policy, out), output)
         return
     if spec_file is None:
         raise UsageError("name a spec, or records with --traces", hint="plan simulate spec.yaml")
@@ -138,9 +138,9 @@ def _replay(traces: Path, jobs: Path, policy: str, out: Path) -> dict[str, Any]:
     }
 
 
-def _emit_replay(found: dict[str, Any], output: str) -> None:
+def _emit_replay(app: App, found: dict[str, Any], output: str) -> None:
     if output == "json":
-        emit_json("simulate", found)
+        emit_json("simulate_replay", found, now=app.now())
     else:
         click.echo(
             f"{found['jobs']} jobs, {found['late']} late, ${float(found['cost_usd']):,.2f} in all; "

@@ -4,8 +4,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import jsonschema
 from click.testing import Result
 
+from planner.cli.schema import schema_text
 from tests.planner.test_simulate import _JOBS, _files
 
 RunPlan = Callable[..., Result]
@@ -30,6 +32,11 @@ def test_jobs_on_records_give_a_table_of_results(run_plan: RunPlan, tmp_path: Pa
     out = tmp_path / "results.csv"
     result = run_plan("simulate", "--traces", data, "--jobs", jobs, "--policy", "greedy", "--out", out)
     assert result.exit_code == 0, result.stderr
+    again = run_plan("simulate", "--traces", data, "--jobs", jobs, "--out", out, "-o", "json")
+    document = json.loads(again.stdout)
+    jsonschema.validate(document, json.loads(schema_text("simulate_replay")))
+    assert (document["policy"], document["jobs"]) == ("ours", 3)
+    run_plan("simulate", "--traces", data, "--jobs", jobs, "--policy", "greedy", "--out", out)
     rows = out.read_text().splitlines()
     assert rows[0] == "job_id,policy,cost_usd,finish_h,late,launches,spot_h,on_demand_h"
     assert [row.split(",")[:2] for row in rows[1:]] == [[name, "greedy"] for name in "abc"]

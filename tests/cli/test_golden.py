@@ -1,0 +1,292 @@
+"""Every command has a golden file: its help, its text and, where it has them, its JSON; answers keep to their schemas.
+
+After a change that is meant: `make golden`, and look at the difference.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from click.testing import Result
+from ruamel.yaml import YAML
+
+from planner.cli.output import rendered
+from planner.cli.schema import schema_names, schema_text
+from providers import live_sources
+from tests.cli import golden_world as world_of
+from tests.cli.commands import Words, leaves
+from tests.cli.golden_world import INHOUSE, SCHEDULE, Prepare, World, world_in
+from tests.cli.test_prices_refresh import BUNDLE, FEED
+from tests.file_host import file_host
+from tests.hub_host import HostedModel, hub_host
+from tests.workers import order_exit
+
+Golden = Callable[[str, str], None]
+TIMES = (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?Z?", "<time>")
+SECONDS = (r"\b\d+ s\b", "<seconds>")
+PAID = (r'("cost_usd": )"0\.\d+"', r'\1"<cost>"')
+
+
+@dataclass(frozen=True)
+class Scene:
+    """How a command is shown.
+
+    Attributes:
+        words: Arguments after the command's own words.
+        prepare: What happens before.
+        code: Exit code.
+        masks: Patterns of what is different every time, and what stands there instead.
+        again: Words of the second time, for JSON, where the same may not be done twice.
+    """
+
+    words: Words = ()
+    prepare: Prepare = lambda world: None
+    code: int = 0
+    masks: tuple[tuple[str, str], ...] = ()
+    again: Words | None = None
+
+
+def _bill(world: World) -> None:
+    world_of.one_run_of_each_kind(world)
+    (world.folder / "bill.csv").write_text(
+        'BilledCost,ChargePeriodStart,Tags\n3,2026-11-01,"{""tuneplan-run"": ""gone""}"\n'
+    )
+
+
+def _measured_runs(world: World) -> None:
+    (world.folder / "measured.csv").write_text("id,model,gpu\nx,meta-llama/Llama-3.1-8B,NoSuchGPU\n")
+
+
+def _over(world: World) -> None:
+    order_exit(world.orders, 0)
+    world_of.a_running_one(world)
+    world.plan("wait", "goat-1")
+
+
+def _over_at_once(world: World) -> None:
+    order_exit(world.orders, 0)
+
+
+def _beat(world: World) -> None:
+    world.plan("monitor", "run", "--once")
+
+
+def _budget(world: World) -> None:
+    world_of.one_run_of_each_kind(world)
+    world.plan("budget", "set", "default", "10usd")
+
+
+def _stop_soon(world: World) -> None:
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+
+
+LOCAL = ("goat/spec.yaml", "--infra", "local", "--run-id", "goat-1", "--yes")
+RUNS = world_of.one_run_of_each_kind
+STORE = ("{store}",)
+SCENES: dict[str, Scene] = {
+    "init": Scene(("new.yaml", "--yes")),
+    "estimate": Scene(("spec.yaml", "--limit", "1")),
+    "simulate": Scene(("spec.yaml", "--jobs", "20")),
+    "launch": Scene((*LOCAL, "--cap", "3usd"), masks=(TIMES,)),
+    "resume": Scene(
+        ("goat-1", "--yes"), world_of.two_preempted_ones, masks=(TIMES, SECONDS, PAID), again=("goat-2", "--yes")
+    ),
+    "runs": Scene((), RUNS),
+    "status": Scene(("over-1",), RUNS),
+    "logs": Scene(("goat-1",), _over),
+    "watch": Scene(("over-1",), RUNS),
+    "monitor container": Scene(),
+    "monitor run": Scene(("--once",)),
+    "monitor show": Scene((), _beat, masks=((r"monitor \d+", "monitor <pid>"), (r'"pid": \d+', '"pid": <pid>'),
+                                           (r"host/\d+", "host/<pid>"))),
+    "monitor unit": Scene(),
+    "wait": Scene(("broken-1",), RUNS, code=10),
+    "cancel": Scene(("goat-1",), world_of.a_running_one, masks=(TIMES, SECONDS, PAID)),
+    "report": Scene(("goat-1",), world_of.a_finished_run),
+    "data fetch": Scene(("data.yaml",)),
+    "data inspect": Scene(("rows.jsonl",)),
+    "probe": Scene(
+        ("goat/spec.yaml", "--cap", "1usd", "--yes"), _over_at_once, masks=((r"tiny-goat-probe-\w+", "<run>"),)
+    ),
+    "accuracy": Scene((), world_of.a_finished_run),
+    "calibrate": Scene((), world_of.a_finished_run),
+    "checkpoints gc": Scene((*STORE, "--yes"), world_of.checkpoints, masks=(TIMES,)),
+    "checkpoints ls": Scene(STORE, world_of.checkpoints, masks=(TIMES,)),
+    "checkpoints show": Scene((*STORE, "--step", "10"), world_of.checkpoints, masks=(TIMES,)),
+    "checkpoints verify": Scene(STORE, world_of.checkpoints, masks=(TIMES,)),
+    "pull": Scene((*STORE, "--to", "model"), world_of.checkpoints, masks=(TIMES,), again=(*STORE, "--to", "again")),
+    "reserve advise": Scene((*INHOUSE, "--late-cost", "500usd")),
+    "reserve buy": Scene((*INHOUSE, "--name", "mine", "--no-launch")),
+    "reserve cancel": Scene(("later", "--yes"), world_of.two_standing_orders, again=("later-2", "--yes")),
+    "reserve list": Scene((), world_of.a_standing_order),
+    "reserve offers": Scene(INHOUSE),
+    "reserve schedule": Scene(
+        (*INHOUSE, "--cap", "900", "--confirm-usd", "900", "--name", "later"),
+        again=(*INHOUSE, "--cap", "900", "--confirm-usd", "900", "--name", "later-2"),
+    ),
+    "reserve settle": Scene(
+        ("later", "--not-bought"), world_of.two_unclear_purchases, again=("later-2", "--not-bought")
+    ),
+    "reserve show": Scene(("mine",), world_of.a_reservation),
+    "schedule add": Scene(
+        (*SCHEDULE[2:], "--name", "monthly", "--yes"), again=(*SCHEDULE[2:], "--name", "again", "--yes")
+    ),
+    "schedule history": Scene(("monthly",), world_of.a_schedule),
+    "schedule list": Scene((), world_of.a_schedule),
+    "schedule pause": Scene(("monthly",), world_of.a_schedule),
+    "schedule resume": Scene(("monthly",), world_of.a_schedule),
+    "schedule rm": Scene(("monthly", "--yes"), world_of.a_schedule),
+    "schedule run-now": Scene(("monthly", "--yes"), world_of.two_schedules, again=("again", "--yes")),
+    "scheduler containerfile": Scene(),
+    "scheduler run": Scene((), _stop_soon),
+    "scheduler status": Scene((), world_of.a_schedule, code=9),
+    "scheduler tick": Scene((), world_of.a_schedule),
+    "scheduler unit": Scene(),
+    "costs": Scene((), RUNS),
+    "costs reconcile": Scene(("bill.csv",), _bill, code=1),
+    "budget set": Scene(("default", "10usd")),
+    "budget show": Scene((), _budget),
+    "offers": Scene(("--limit", "3")),
+    "prices import": Scene(("v8", "--as-of", "2026-11-20")),
+    "prices refresh": Scene((), code=1),
+    "prices show": Scene(),
+    "prices update": Scene(),
+    "backtest": Scene(("measured.csv",), _measured_runs),
+    "export": Scene(("spec.yaml", "--to", "axolotl")),
+    "doctor": Scene((), code=4),
+    "purge": Scene(("--yes",), world_of.files_of_a_run),
+    "reap": Scene(("--source", "local", "--dry-run", "--older-than", "1s"), world_of.a_lost_ledger, masks=(TIMES,)),
+    "completion": Scene(("bash",)),
+    "schema": Scene(("error",)),
+}  # fmt: skip
+COMMANDS = {" ".join(words): command for words, command in leaves()}
+
+
+@pytest.fixture
+def world(tmp_path: Path, plan_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    made = world_in(tmp_path, plan_home, monkeypatch)
+    yield made
+    order_exit(made.orders, 0)
+
+
+@pytest.fixture
+def sellers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Prices and data to fetch, from this machine."""
+    monkeypatch.setattr("providers.web._WAITS_S", ())
+    monkeypatch.setattr("providers.download._WAITS_S", ())
+    with ExitStack() as hosts:
+        files, hub = hosts.enter_context(file_host()), hosts.enter_context(hub_host())
+        here = tuple(replace(source, url=f"{files.url}/{source.name}") for source in live_sources.SOURCES)
+        monkeypatch.setattr(live_sources, "SOURCES", here)
+        files.files |= {"/aws-spot": FEED.encode(), "/aws/vms.csv": world_of.CATALOG.encode()}
+        files.posts["/vast"] = json.dumps({"offers": [BUNDLE]}).encode()
+        hub.models["lab/sums"] = HostedModel({"data/train-0.jsonl": b'{"text": "one and one is two"}\n'})
+        monkeypatch.setenv("PRICES", files.url)
+        monkeypatch.delenv("HF_HUB_OFFLINE")
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("HF_TOKEN", hub.token)
+        Path("data.yaml").write_text("name: x\nmodel: llama-3.2-1b\ndata: {train: lab/sums}\n")
+        yield
+
+
+def closed(schema: Any) -> Any:
+    """The schema, refusing every key that it does not describe: readers must take new keys, our answers have none."""
+    if isinstance(schema, list):
+        return [closed(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: closed(value) for key, value in schema.items()}
+    if isinstance(schema.get("properties"), dict) and not isinstance(
+        schema.get("additionalProperties"), dict
+    ):
+        found["additionalProperties"] = False
+    return found
+
+
+def test_every_command_has_a_scene() -> None:
+    assert set(SCENES) == set(COMMANDS)
+
+
+def test_every_schema_is_of_an_answer_that_is_shown_here() -> None:
+    folder = Path(__file__).parents[1] / "golden"
+    shown = "".join(path.read_text(encoding="utf-8") for path in folder.glob("plan-*.txt"))
+    replayed = {"simulate_replay"}  # needs recorded markets: tests/cli/test_simulate.py
+    missing = {name for name in schema_names() if f'"schema": "tuneplan/{name}"' not in shown}
+    assert missing <= {"spec", "error"} | replayed, "a schema without an answer in tests/golden"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_golden(
+    name: str,
+    world: World,
+    golden: Golden,
+    sellers: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = SCENES[name]
+    monkeypatch.setattr("planner.cli.doctor.examine", lambda *_: list(world_of.CHECKS))
+    parts = [block(world, name, ("--help",), world.plan(*name.split(), "--help"))]
+    scene.prepare(world)
+    words = (*name.split(), *_placed(scene.words, world), *_late_words(name, world))
+    has_document = any(option.name == "output" for option in COMMANDS[name].params)
+    parts.append(block(world, name, words, world.plan(*words, code=scene.code), scene.masks))
+    if has_document:
+        if scene.again is not None:
+            words = (*name.split(), *_placed(scene.again, world))
+        answer = world.plan(*words, "-o", "json", code=scene.code)
+        document = json.loads(answer.stdout)
+        validate(document)
+        assert YAML(typ="safe", pure=True).load(rendered(document, "yaml")) == document
+        assert "\n| " in rendered(document, "md")
+        parts.append(block(world, name, (*words, "-o", "json"), answer, scene.masks))
+    golden(f"plan-{name.replace(' ', '-')}", "\n".join(parts))
+
+
+def _placed(words: Words, world: World) -> Words:
+    return tuple(word.replace("{store}", (world.folder / "store").as_uri()) for word in words)
+
+
+def _late_words(name: str, world: World) -> Words:
+    """Words that are known only now."""
+    if name == "reserve buy":
+        return ("--offer", world_of.offer_id(world), *world_of.agreed(world))
+    return ("--url", os.environ["PRICES"]) if name == "prices update" else ()
+
+
+def validate(document: dict[str, Any]) -> None:
+    """The document is what its schema says, with not a key more."""
+    schema = closed(deepcopy(json.loads(schema_text(document["schema"].removeprefix("tuneplan/")))))
+    validator = jsonschema.Draft7Validator(schema, format_checker=jsonschema.FormatChecker())
+    wrong = [f"{error.json_path}: {error.message}" for error in validator.iter_errors(document)]
+    assert not wrong, "\n".join(wrong)
+
+
+def block(
+    world: World, name: str, words: Words, result: Result, masks: tuple[tuple[str, str], ...] = ()
+) -> str:
+    """One call as a terminal shows it: the answer, then what went to stderr."""
+    said = "".join(f"! {line}\n" for line in result.stderr.splitlines())
+    line = f"plan {name} --help" if words == ("--help",) else " ".join(("plan", *words))
+    text = f"$ {line}\n{result.stdout}{said}exit {result.exit_code}\n"
+    return "\n".join(row.rstrip() for row in world.shown(text, masks).split("\n"))
+
+
+def test_closed_schemas_refuse_what_they_do_not_describe() -> None:
+    schema = {
+        "properties": {"a": {"properties": {"b": {}}}, "c": {"additionalProperties": {"type": "string"}}}
+    }
+    jsonschema.validate({"a": {"b": 1}, "c": {"x": "y"}}, closed(schema))
+    for wrong in ({"d": 1}, {"a": {"d": 1}}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, closed(schema))
