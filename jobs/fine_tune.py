@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.attempt import Attempt
+from jobs.build import built
 from jobs.checkpoint import Restored
 from jobs.committed import fetch_files
 from jobs.console import say
@@ -21,20 +21,18 @@ from jobs.evaluate import metric_of
 from jobs.history import History
 from jobs.inputs import bring_inputs
 from jobs.manifest import is_known_file
-from jobs.model import load_model, load_tokenizer
 from jobs.preemption import Stopped
 from jobs.progress import CheckpointRef, MetricResult
 from jobs.pulse import Pulse
 from jobs.resume import check_resumable
 from jobs.scoring import Scoring
-from jobs.trainer import attach, build_training
+from jobs.trainer import attach
 from jobs.training import Training
 from jobs.uploader import Uploader
-from providers.errors import CorruptDataError, StorageError, UsageError
+from providers.errors import CorruptDataError, StorageError
 from providers.stores import open_store
 
 _SWEEP_GRACE_S = 3600.0
-_TINY_PARAMETERS = 20_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,42 +135,8 @@ def _restore(attempt: Attempt) -> Restored | None:
 
 
 def _build(attempt: Attempt, examples: Examples) -> Training:
-    from transformers import set_seed
-
-    job = attempt.job
-    with attempt.stage("load"):
-        set_seed(job.train.seed)
-        tokenizer = load_tokenizer(job, attempt.base)
-        _need_chat_template(tokenizer, examples)
-        model = load_model(job, attempt.base, tokenizer, examples.label_names)
-        _choose_threads(sum(weight.numel() for weight in model.parameters()))
-    with attempt.stage("tokenise"):
-        training = build_training(
-            job, model, tokenizer, examples, attempt.work / "saving", attempt.group.size
-        )
-    weights = list(training.trainer.model.parameters())
-    trainable = sum(weight.numel() for weight in weights if weight.requires_grad)
-    total = sum(weight.numel() for weight in weights)
-    say(f"{job.method.kind}: {trainable:,} of {total:,} parameters are trained")
-    return training
-
-
-def _choose_threads(parameters: int) -> None:
-    """One thread for a tiny model on a CPU: several would wait for each other more than they compute."""
-    import torch
-
-    tiny = parameters < _TINY_PARAMETERS and not torch.cuda.is_available()
-    if tiny and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1)
-
-
-def _need_chat_template(tokenizer: Any, examples: Examples) -> None:
-    talks = any(isinstance(value, list) for value in examples.train[0].values())
-    if talks and tokenizer.chat_template is None:
-        hint = "use an instruction-tuned model, or data with prompt and completion"
-        raise UsageError(
-            "the tokenizer of this model has no chat template", hint=hint, code="no_chat_template"
-        )
+    job, size = attempt.job, attempt.group.size
+    return built(job, attempt.base, examples, attempt.work / "saving", size, attempt.stage)
 
 
 def _train(attempt: Attempt, training: Training, restored: Restored | None, scoring: Scoring) -> int:

@@ -21,6 +21,7 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import MutableMapping
 from pathlib import Path
 
 from jobs.attempt import Attempt
@@ -52,8 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("job", type=Path, help="job.json; relative paths in it start from its directory")
     parser.add_argument("--work", type=Path, help="scratch directory, default: work beside the job")
     options = parser.parse_args(arguments)
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
+    quieten(os.environ)
     try:
         job = JobSpec.load(options.job)
         stop = StopSignal(job.limits.priced_at(_place()), started_s)
@@ -65,7 +65,13 @@ def main(arguments: list[str] | None = None) -> int:
         stop.ignore()
         return code
     except TuneplanError as error:
-        return _failed(error)
+        return failed(error)
+
+
+def quieten(environ: MutableMapping[str, str]) -> None:
+    """Let the libraries neither chat nor phone home, unless the user said otherwise."""
+    for name, value in _QUIET.items():
+        environ.setdefault(name, value)
 
 
 def run(job: JobSpec, base: Path, work: Path, stop: StopSignal) -> int:
@@ -98,7 +104,7 @@ def run(job: JobSpec, base: Path, work: Path, stop: StopSignal) -> int:
     except Exception as error:
         known = _out_of_memory(error) or error
         attempt.finish("failed", _text(known))
-        return _failed(known)
+        return failed(known)
 
 
 def _place() -> str | None:
@@ -129,7 +135,8 @@ def _stopped(attempt: Attempt, stopped: Stopped) -> int:
     return PREEMPTED if stopped.committed else PREEMPTED_UNSAVED
 
 
-def _failed(error: Exception) -> int:
+def failed(error: Exception) -> int:
+    """Tell of an error on stderr; the exit code."""
     if isinstance(error, TuneplanError):
         hint = f"\nhint: {error.hint}" if error.hint else ""
         sys.stderr.write(f"error: {error.message}{hint}\n")

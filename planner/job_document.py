@@ -29,6 +29,7 @@ _LOCAL_EVERY_S = 60.0
 #: No spot machine is safe for longer than that on average; and what is assumed where the plan says nothing.
 _LEAST_HAZARD_PER_H = 0.01
 _UNKNOWN_HAZARD_PER_H = 0.1
+_NOWHERE = "file:///nowhere"
 _KINDS = {"qlora": "lora", "qdora": "dora"}
 
 
@@ -47,9 +48,34 @@ def job_document(
     Raises:
         UsageError: No worker could run it.
     """
+    train = replace(
+        _train(spec),
+        micro_batch=candidate.micro_batch,
+        grad_accum=candidate.grad_accum,
+        gradient_checkpointing=candidate.gradient_checkpointing,
+        processes=candidate.gpus_total,
+    )
+    return replace(
+        document_without_machine(spec, base_dir),
+        run_id=run_id,
+        train=train,
+        checkpoints=_checkpoints(spec, candidate, checkpoint_uri),
+    )
+
+
+def document_without_machine(spec: FineTuneSpec, base_dir: Path) -> JobSpec:
+    """What does not depend on where it runs: enough to build the model and to measure it, not to train it.
+
+    Args:
+        spec: As for `job_document`.
+        base_dir: Directory that the spec's paths are relative to.
+
+    Raises:
+        UsageError: No worker could run it.
+    """
     reference = model_ref(base_dir, spec.model.id)
     return JobSpec(
-        run_id=run_id,
+        run_id=spec.name,
         name=spec.name,
         model=ModelJob(
             id=spec.model.id,
@@ -58,11 +84,11 @@ def job_document(
             trust_remote_code=spec.model.trust_remote_code,
         ),
         data=_data(spec, base_dir),
-        checkpoints=_checkpoints(spec, candidate, checkpoint_uri),
+        checkpoints=CheckpointsJob(_NOWHERE),
         method=_method(spec),
         quantization=spec.effective_quantization(),  # type: ignore[arg-type]
         task=spec.task,
-        train=_train(spec, candidate),
+        train=_train(spec),
         preference=_preference(spec),
         rollout=_rollout(spec, base_dir),
         evaluate=_evaluate(spec, base_dir),
@@ -115,7 +141,8 @@ def _reward(text: str, base_dir: Path) -> str:
     return f"{Path(base_dir, place).absolute()}:{function}" if place.endswith(".py") else text
 
 
-def _train(spec: FineTuneSpec, candidate: Candidate) -> TrainJob:
+def _train(spec: FineTuneSpec) -> TrainJob:
+    """With the fewest rows that the task compares with each other."""
     train = spec.train
     epochs = train.epochs if train.epochs is not None or train.steps is not None else 1.0
     return TrainJob(
@@ -123,8 +150,7 @@ def _train(spec: FineTuneSpec, candidate: Candidate) -> TrainJob:
         steps=train.steps,
         sequence_length=train.sequence_length,
         packing=train.packing,
-        micro_batch=candidate.micro_batch,
-        grad_accum=candidate.grad_accum,
+        micro_batch=spec.rollout.generations if spec.task == "grpo" else 2,
         learning_rate=train.learning_rate,
         scheduler=train.scheduler,
         warmup=train.warmup,
@@ -132,10 +158,9 @@ def _train(spec: FineTuneSpec, candidate: Candidate) -> TrainJob:
         max_grad_norm=train.max_grad_norm,
         optimizer=train.optimizer,
         precision=train.precision,  # type: ignore[arg-type]
-        gradient_checkpointing=candidate.gradient_checkpointing,
+        gradient_checkpointing=False,
         attention=train.attention,
         fused_loss=train.fused_loss,
-        processes=candidate.gpus_total,
         seed=train.seed,
     )
 

@@ -7,6 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from jobs.committed import read_head, read_manifest
+from jobs.history import FILE_NAME as HISTORY
+from jobs.history import History
+from jobs.manifest import BLOBS
 from jobs.progress import Progress
 from jobs.spec import JobSpec
 from planner.candidate_document import candidate_from_document, quantiles_document, usd_quantiles_document
@@ -16,11 +20,28 @@ from planner.monitor import lost_steps
 from planner.quantiles import Quantiles
 from planner.run_document import micro_text, progress_of
 from planner.runs import Run, seconds_between
+from providers.stores import open_store
 
 _MEMORY = ("allocated", "reserved", "nvml")
 
 
-def report_document(run: Run) -> dict[str, Any]:
+def read_history(run: Run) -> History | None:
+    """Losses and evaluations up to the newest checkpoint, or of the finished model; None before the first.
+
+    Raises:
+        StorageError: The run's store cannot be read, or what lies there is damaged.
+    """
+    store = open_store(run.terms.checkpoint_uri)
+    head = read_head(store)
+    pointer = None if head is None else head.output or head.newest
+    if pointer is None:
+        return None
+    files = {one.path: one.sha256 for one in read_manifest(store, pointer).files}
+    body = store.get(BLOBS + files[HISTORY]) if HISTORY in files else None
+    return None if body is None else History.parse(body[0])
+
+
+def report_document(run: Run, history: History | None = None) -> dict[str, Any]:
     """The `tuneplan/report` document below its common first keys.
 
     Actual hours, GPU-hours and cost are known once the run has succeeded; speed and memory are of its last attempt.
@@ -34,12 +55,23 @@ def report_document(run: Run) -> dict[str, Any]:
         "state": run.state,
         "comparison": [_compare(name, value, actual[name]) for name, value in _predicted(candidate).items()],
         "metrics": [asdict(metric) for metric in progress.metrics],
+        "guard": None if progress.guard is None else asdict(progress.guard),
+        "history": None if history is None else _curves(history),
+        "output_step": progress.output_step,
+        "stage_seconds": dict(progress.stage_seconds),
         "lost_steps": lost_steps(run),
         "recoveries": len(run.attempts) - 1,
         "cost_usd": micro_text(run.cost_micro_usd),
         "on_demand_cost_usd": None,
         "artifact_uri": output_uri or run.terms.checkpoint_uri,
         "artifact_manifest_sha256": progress.output_manifest_sha256,
+    }
+
+
+def _curves(history: History) -> dict[str, Any]:
+    return {
+        "losses": [asdict(one) for one in history.losses],
+        "evaluations": [asdict(one) for one in history.evaluations],
     }
 
 

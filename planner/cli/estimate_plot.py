@@ -1,19 +1,19 @@
-"""Cost against time of an estimate's candidates, as an SVG or PNG file; the only module that draws with matplotlib."""
+"""Cost against time of an estimate's candidates, as an SVG or PNG file."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from planner.candidates import Candidate
+from planner.cli.picture import canvas, check_ending, save
 from planner.estimate import Estimate
-from providers.errors import MissingExtraError, UsageError
+from providers.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_FORMATS = (".svg", ".png")
 #: Names that fit beside the picture; further points keep their number.
 _MOST_NAMES = 24
 #: Ticks of a logarithmic axis that a person can read off.
@@ -33,37 +33,16 @@ def plot_estimate(estimate: Estimate, title: str, path: Path) -> None:
         MissingExtraError: matplotlib is not installed.
         UsageError: Another ending, nothing to draw, or the file cannot be written.
     """
-    if path.suffix.lower() not in _FORMATS:
-        raise UsageError(f"cannot draw {path}", hint=f"endings: {', '.join(_FORMATS)}")
+    check_ending(path)
     if not estimate.candidates:
         raise UsageError("there is no candidate to draw", hint="the table says what was dropped and why")
-    figure, axes = _canvas()
+    figure, axes = canvas()
     frontier = [candidate for candidate in estimate.candidates if candidate.pareto]
     _dominated(axes, [candidate for candidate in estimate.candidates if not candidate.pareto])
     _frontier(axes, frontier)
     _limits(axes, estimate)
     _describe(axes, title)
-    _save(figure, path)
-
-
-def _save(figure: Any, path: Path) -> None:
-    from matplotlib import rc_context
-
-    svg = path.suffix.lower() == ".svg"
-    try:
-        with rc_context({"svg.fonttype": "none"}):  # text stays text: searchable, and small
-            figure.savefig(path, dpi=150, bbox_inches="tight", metadata={"Date": None} if svg else None)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from None
-
-
-def _canvas() -> tuple[Any, Axes]:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtraError("report", "a plot") from None
-    figure = Figure(figsize=(11, 6), layout="constrained")
-    return figure, figure.subplots()
+    save(figure, path)
 
 
 def _dominated(axes: Axes, candidates: Sequence[Candidate]) -> None:

@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "wait": ("planner.cli.wait", "Wait until a run is over"),
     "cancel": ("planner.cli.cancel", "Checkpoint a run and end it"),
     "report": ("planner.cli.report", "Estimate against actual, base against tuned"),
+    "evaluate": ("planner.cli.evaluate", "Measure a base model, or a finished one on new data"),
     "data": ("planner.cli.data", "Look at training data: tokens, duplicates, leaks, broken lines"),
     "probe": ("planner.cli.probe", "Run some real steps, measure, and estimate again"),
     "accuracy": ("planner.cli.accuracy", "Error and coverage of the estimates on your own runs"),

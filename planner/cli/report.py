@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from planner.cli.completing import complete_run
 from planner.cli.context import App, pass_app
 from planner.cli.desk import open_ledger, refresh
-from planner.cli.output import emit_json, output_option
+from planner.cli.output import echo_err, emit_json, output_option
+from providers.errors import StorageError
 
+if TYPE_CHECKING:
+    from jobs.history import History
+    from planner.runs import Run
+
+#: Stages of the worker before its first step: what every restart pays again.
+_START_UP = ("download", "data", "setup", "load", "tokenise")
 _WORDS = {
     "step_time_s": "seconds a step",
     "tokens_per_s_total": "tokens a second",
@@ -23,21 +31,40 @@ _WORDS = {
 }
 
 
-@click.command("report", epilog="\b\nExample:\n  plan report goat-1")
+@click.command("report", epilog="\b\nExamples:\n  plan report goat-1\n  plan report goat-1 --plot goat.svg")
 @click.argument("run", shell_complete=complete_run)
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also draw loss and metric against steps: .svg or .png.",
+)
 @output_option("table", "json")
 @pass_app
-def command(app: App, run: str, output: str) -> None:
+def command(app: App, run: str, plot: Path | None, output: str) -> None:
     """Compare RUN with its estimate, and the tuned model with its base."""
     from planner.report import report_document
 
     with open_ledger(app) as store:
         found, _ = refresh(app, store, store.find(run))
-    document = report_document(found)
+    document = report_document(found, _history(found))
+    if plot is not None:
+        from planner.cli.report_plot import plot_report
+
+        plot_report(document, plot)
     if output == "json":
         emit_json("report", document, now=app.now())
     else:
         click.echo(render_report(document))
+
+
+def _history(run: Run) -> History | None:
+    from planner.report import read_history
+
+    try:
+        return read_history(run)
+    except StorageError as error:
+        echo_err(f"losses and evaluations are left out: {error.message}")
+        return None
 
 
 def render_report(document: dict[str, Any]) -> str:
@@ -50,13 +77,36 @@ def render_report(document: dict[str, Any]) -> str:
     unknown = [_WORDS[row["quantity"]] for row in document["comparison"] if row["actual"] is None]
     if unknown:
         lines.append(f"not measured here: {', '.join(unknown)}")
-    lines += ["", *_metrics(document["metrics"]), ""]
+    lines += ["", *metrics_table(document["metrics"]), ""]
+    lines += _guard(document["guard"]) + _stages(document["stage_seconds"])
     lines.append(f"recoveries  {document['recoveries']}, steps computed twice {document['lost_steps']}")
     cost = document["cost_usd"]
     lines.append(f"cost        {'unknown' if cost is None else f'${cost}'}")
     lines.append(f"model       {document['artifact_uri']}")
     lines.append(f"manifest    {document['artifact_manifest_sha256'] or 'not committed yet'}")
     return "\n".join(lines)
+
+
+def _guard(guard: dict[str, Any] | None) -> list[str]:
+    if guard is None:
+        return []
+    verdict = "kept" if guard["passed"] else "BROKEN: the model forgot more than was allowed"
+    change = f"{_number(guard['base'])} to {_number(guard['tuned'])}"
+    return [f"guard       {guard['metric']} {change}, at most {guard['at_most_worse']:g} worse: {verdict}"]
+
+
+def _stages(seconds: dict[str, float]) -> list[str]:
+    """Where the time of the last attempt went: before the first step, training, and the rest."""
+    if not seconds:
+        return []
+    start_up = [name for name in _START_UP if name in seconds]
+    rest = [name for name in seconds if name not in start_up]
+    lines = []
+    for title, names in (("start-up", start_up), ("then", rest)):
+        parts = ", ".join(f"{name} {_number(seconds[name])}" for name in names)
+        total = sum(seconds[name] for name in names)
+        lines += [f"{title:<10}  {_number(total)} s: {parts}"] if names else []
+    return lines
 
 
 def _comparison(row: dict[str, Any]) -> str:
@@ -67,14 +117,16 @@ def _comparison(row: dict[str, Any]) -> str:
     return f"{_WORDS[row['quantity']]:<18}  {span:<28}  {_number(float(row['actual'])):>10}  {error:>15}  {inside}"
 
 
-def _metrics(metrics: list[dict[str, Any]]) -> list[str]:
+def metrics_table(metrics: list[dict[str, Any]]) -> list[str]:
+    """Base against tuned, one line a metric."""
     if not metrics:
         return ["no metrics yet"]
-    lines = [f"{'metric':<14}  {'rows':>6}  {'base':>10}  {'tuned':>10}  better is"]
+    lines = [f"{'metric':<18}  {'rows':>6}  {'base':>10}  {'tuned':>10}  better is"]
     for metric in metrics:
         better = "higher" if metric["higher_is_better"] else "lower"
+        name = metric["name"] + (" (guard)" if metric["split"] == "guard" else "")
         base, tuned = (_number(metric[key]) for key in ("base", "tuned"))
-        lines.append(f"{metric['name']:<14}  {metric['n']:>6}  {base:>10}  {tuned:>10}  {better}")
+        lines.append(f"{name:<18}  {metric['n']:>6}  {base:>10}  {tuned:>10}  {better}")
     return lines
 
 

@@ -47,9 +47,9 @@ def test_cpu_grows_with_cores():
 
 
 def test_the_worker_and_the_estimate_agree_on_what_is_tiny() -> None:
-    from jobs import fine_tune
+    from jobs import build
     from planner.hardware import ONE_CORE_PARAMETERS
 
-    assert fine_tune._TINY_PARAMETERS == ONE_CORE_PARAMETERS
+    assert build._TINY_PARAMETERS == ONE_CORE_PARAMETERS
     assert cpu_facts(8, 16, ONE_CORE_PARAMETERS - 1).fp32_flops_per_s == cpu_facts(1, 16).fp32_flops_per_s
     assert cpu_facts(8, 16, ONE_CORE_PARAMETERS).fp32_flops_per_s == cpu_facts(8, 16).fp32_flops_per_s

@@ -1,0 +1,78 @@
+"""From a job and its examples to a model in its trainer, the same for training and for measuring alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from jobs.console import say
+from jobs.data import Examples
+from jobs.model import load_model, load_tokenizer
+from jobs.spec import JobSpec
+from jobs.trainer import build_training
+from jobs.training import Training
+from providers.errors import UsageError
+
+Stage = Callable[[str], AbstractContextManager[None]]
+
+_TINY_PARAMETERS = 20_000_000
+
+
+def built(
+    job: JobSpec,
+    base: Path,
+    examples: Examples,
+    output: Path,
+    processes: int,
+    stage: Stage = lambda _: nullcontext(),
+) -> Training:
+    """Load the base model, put the adapter on and build the trainer; random only by the job's seed.
+
+    Args:
+        job: What is trained or measured.
+        base: Directory that relative paths in the job start from.
+        examples: Read before.
+        output: Directory that the trainer saves in.
+        processes: That train together.
+        stage: Names and times the stages load and tokenise.
+
+    Raises:
+        UsageError: The job does not go with this model or these examples.
+        TuneplanError: The model cannot be loaded.
+    """
+    from transformers import set_seed
+
+    with stage("load"):
+        set_seed(job.train.seed)
+        tokenizer = load_tokenizer(job, base)
+        _need_chat_template(tokenizer, examples)
+        model = load_model(job, base, tokenizer, examples.label_names)
+        _choose_threads(sum(weight.numel() for weight in model.parameters()))
+    with stage("tokenise"):
+        training = build_training(job, model, tokenizer, examples, output, processes)
+    weights = list(training.trainer.model.parameters())
+    trainable = sum(weight.numel() for weight in weights if weight.requires_grad)
+    total = sum(weight.numel() for weight in weights)
+    say(f"{job.method.kind}: {trainable:,} of {total:,} parameters are trained")
+    return training
+
+
+def _choose_threads(parameters: int) -> None:
+    """One thread for a tiny model on a CPU: several would wait for each other more than they compute."""
+    import torch
+
+    tiny = parameters < _TINY_PARAMETERS and not torch.cuda.is_available()
+    if tiny and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
+
+
+def _need_chat_template(tokenizer: Any, examples: Examples) -> None:
+    talks = any(isinstance(value, list) for value in examples.train[0].values())
+    if talks and tokenizer.chat_template is None:
+        hint = "use an instruction-tuned model, or data with prompt and completion"
+        raise UsageError(
+            "the tokenizer of this model has no chat template", hint=hint, code="no_chat_template"
+        )
