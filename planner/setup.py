@@ -10,7 +10,7 @@ from planner.hardware import GpuFacts
 
 __all__ = ["Adapter", "Cluster", "ParallelKind", "Parallelism", "TrainingSetup"]
 
-ParallelKind = Literal["single", "ddp", "fsdp", "zero2", "zero3", "tp", "pp", "mixed"]
+ParallelKind = Literal["single", "ddp", "fsdp", "zero1", "zero2", "zero3", "tp", "pp", "mixed"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,7 +152,16 @@ def _falcon(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
     new = bool(config.get("new_decoder_architecture"))
     parallel = bool(config.get("parallel_attn", True))
     kv_heads = 1 if config.get("multi_query", True) and not new else facts["kv_heads"]
-    return {"kv_heads": kv_heads, "norms_per_layer": 1 if parallel and not new else 2}
+    biased = bool(config.get("bias"))
+    return {
+        "kv_heads": kv_heads,
+        "norms_per_layer": 1 if parallel and not new else 2,
+        **dict.fromkeys(("qkv_bias", "out_bias", "mlp_bias"), biased),
+    }
+
+
+def _cohere(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
+    return {"qk_norm": "full"} if config.get("use_qk_norm") else {}
 
 
 def _mpt(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
@@ -204,7 +213,7 @@ _RULES = {
     "seed_oss": _seed_oss, "glm": _biased_qkv, "glm4": _biased_qkv, "gpt_oss": _gpt_oss,
     "llama4_text": _llama4,
     "gpt2": _learned_positions, "gpt_neo": _learned_positions, "gpt_bigcode": _bigcode, "opt": _opt,
-    "falcon": _falcon, "mpt": _mpt, "bert": _encoder, "roberta": _encoder, "xlm-roberta": _encoder,
+    "falcon": _falcon, "cohere": _cohere, "mpt": _mpt, "bert": _encoder, "roberta": _encoder, "xlm-roberta": _encoder,
     "camembert": _encoder, "electra": _encoder, "distilbert": _distilbert, "deberta-v2": _deberta,
     "modernbert": _modernbert, "t5": _t5, "mt5": _t5, "umt5": _t5,
 }  # fmt: skip

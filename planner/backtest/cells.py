@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 Row = Mapping[str, str]
-_NUMBER = re.compile(r"(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?(?:\s?([kK])\b)?")
+_NUMBER = re.compile(r"(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?(?:[eE]\+?(\d{1,2})\b)?(?:\s?([kK])\b)?")
 _KILO_TOKENS = 1024  # lengths are powers of two: 8k is 8192
 
 
@@ -26,12 +26,15 @@ def number(row: Row, column: str) -> float | None:
     500.0
     >>> number({"seq_len": "32k"}, "seq_len"), number({"seq_len": "32,768"}, "seq_len")
     (32768.0, 32768.0)
+    >>> number({"dataset_tokens": "1.5e9"}, "dataset_tokens")
+    1500000000.0
     """
     match = _NUMBER.search(row.get(column) or "")
     if match is None:
         return None
-    whole, fraction, kilo = match.groups()
-    return float(whole.replace(",", "") + (fraction or "")) * (_KILO_TOKENS if kilo else 1)
+    whole, fraction, exponent, kilo = match.groups()
+    value = float(f"{whole.replace(',', '')}{fraction or ''}e{exponent or 0}")
+    return value * (_KILO_TOKENS if kilo else 1)
 
 
 def required(row: Row, column: str) -> int:

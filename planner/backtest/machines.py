@@ -15,7 +15,8 @@ _TYPICAL = {6: "RTX2060", 8: "RTX4060", 10: "RTX3080", 11: "RTX2080-Ti", 12: "RT
             141: "H200", 180: "B200", 192: "MI300X"}  # fmt: skip
 # What a table adds to a GPU's name: counts, remarks in brackets, the machine around it.
 _AROUND = re.compile(
-    r"^\s*\d+\s*[x×]\s*|\s*[x×]\s*\d+\s*$|\(.*?\)|\b(?:NVL72|HGX|DGX(?:-\d+)?|HPU|Colab|Kaggle|Cards?)\b",
+    r"^\s*\d+\s*[x×]\s*|\s+[x×]\s*\d+\s*$|\(.*?\)|(?<=\d{3})s$"
+    r"|\b(?:NVL72|HGX|DGX(?:-\d+)?|HPU|Colab|Kaggle|Cards?|Pascal|Volta|Turing|Ampere|Hopper)\b",
     re.IGNORECASE,
 )
 _GPUS_PER_NODE = 8
@@ -84,8 +85,10 @@ def _plain(text: str) -> str:
 def _data_parallel(text: str, gpus: int, arch: ModelArchitecture, full: bool) -> ParallelKind:
     if "zero3" in text:
         return "zero3"
-    if "zero2" in text or "zero1" in text:
+    if "zero2" in text:
         return "zero2"
+    if "zero1" in text:
+        return "zero1"
     if gpus == 1:
         return "single"
     if "shard_grad_op" in text or "shard grad op" in text:

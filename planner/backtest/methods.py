@@ -8,14 +8,18 @@ from planner.architecture import Adapter, ModelArchitecture, adapter_parameters,
 from planner.backtest.cells import Row, UnsupportedRunError, cell, number
 from planner.stacks import stack_of
 
-_FULL = frozenset(
-    ["", "full", "full ft", "fft", "sft", "osf", "full finetuning", "full fine tuning", "pretrain"]
+#: Every weight is trained, however a table spells it.
+_FULL = re.compile(
+    r"(?:(?:8 ?bit|fp8|bf16|fp16|16 ?bit) )?full"
+    r"(?: ?(?:ft|weights?|parameters?|model|(?:para\w* )?fine ?tun(?:e|ed|ing)))?"
+    r"(?: (?:8 ?bit|fp8|bf16|fp16|16 ?bit))?|fft|sft|osf|fine ?tun(?:e|ed|ing)"
+    r"|(?:continued |continual )?pre ?train(?:ing)?|cpt|"
 )
 #: Adapters that hold next to nothing: their size decides neither memory nor speed.
 _SMALL = frozenset(
-    ["ia3", "prefix tuning", "prompt tuning", "p tuning", "p tuning v2", "ptuning", "adaption prompt", "adapter",
-     "adapter v2", "adapters", "ln tuning", "vera", "randlora", "loha", "lokr", "boft", "oft", "hira", "c3a", "road",
-     "shira", "miss", "bone", "trainable tokens", "fourierft", "hra", "bitfit"]
+    ["ia3", "prefix", "prefix tuning", "prompt tuning", "p tuning", "p tuning v2", "ptuning", "adaption prompt",
+     "adapter", "adapter v2", "adapters", "ln tuning", "vera", "randlora", "loha", "lokr", "boft", "oft",
+     "hira", "c3a", "road", "shira", "miss", "bone", "trainable tokens", "fourierft", "hra", "bitfit"]
 )  # fmt: skip
 _LORA = re.compile(
     r"\b(?:q|qa|rs|ada|lo|long)?[-_ ]?(?:lora|dora|qdora|pissa|olora|delora|loftq|loraplus)(?:[-_ +]?fa)?\b"
@@ -29,7 +33,8 @@ def method_of(row: Row, arch: ModelArchitecture, framework: str) -> tuple[Adapte
     Raises:
         UnsupportedRunError: If the method is not one that the estimator can express.
     """
-    method = re.sub(r"\(.*?\)", "", cell(row, "method")).replace("_", " ").replace("-", " ").strip()
+    stated = cell(row, "method").replace("(ia)^3", "ia3").replace("(ia)3", "ia3")
+    method = re.sub(r"\(.*?\)", "", stated).replace("_", " ").replace("-", " ").strip()
     bits = {4.0: "4bit", 8.0: "8bit"}.get(number(row, "quant_bits") or 0.0, "none")
     lora = _LORA.search(method)
     quantised = method.startswith(("q", "4bit", "4 bit")) or any(
@@ -37,7 +42,9 @@ def method_of(row: Row, arch: ModelArchitecture, framework: str) -> tuple[Adapte
     )
     if lora and quantised and bits == "none":
         bits = "4bit"
-    if method in _FULL:
+    if lora and bits == "none" and re.search(r"\b(?:8 ?bit|int8)\b", method):
+        bits = "8bit"
+    if _FULL.fullmatch(method):
         return None, "none" if bits == "4bit" else bits
     if not lora and method not in _SMALL:
         raise UnsupportedRunError(f"method {cell(row, 'method')!r} is not expressed")

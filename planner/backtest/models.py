@@ -13,7 +13,8 @@ from providers.errors import UsageError
 # What a copy's name adds to that of the model whose architecture it has.
 _ADDED = re.compile(
     r"[-_](?:instruct|chat|it|pt|base|hf|sft|dpo|unsloth|bnb|4bit|8bit|int4|int8|gptq|awq|fp8|nf4|bf16|fp16|dynamic"
-    r"|\d{4}|v\d(?:\.\d)?|preview|thinking|reasoning|text|transformers|hf-transformers|quantized)$"
+    r"|\d{4}|v\d(?:\.\d)?|preview|thinking|reasoning|text|transformers|hf-transformers|quantized|gguf|ggml|exl2"
+    r"|lora|qlora|fft|full|fine-?tun(?:ed?|ing)|pretrain(?:ed|ing)?|model)$"
 )
 _SIZE = re.compile(r"(?<![a-z0-9.])\d+(?:[.x]\d+)*[bm](?![a-z0-9])")
 _SHORTEST = 7
@@ -59,7 +60,13 @@ def _names(name: str) -> tuple[str, ...]:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"^llama(?=\d)", "llama-", name.split("/")[-1].strip().lower().replace(" ", "-"))
+    """Lower case without organisation and remarks in brackets.
+
+    >>> _plain("meta-llama/Llama3 8B (LoRA)")
+    'llama-3-8b'
+    """
+    name = re.sub(r"\(.*?\)", " ", name.split("/")[-1]).strip().lower()
+    return re.sub(r"(?<![a-z])(llama|gemma)(?=\d)", r"\1-", re.sub(r"\s+", "-", name))
 
 
 def _shortened(name: str) -> Iterator[str]:
@@ -68,6 +75,8 @@ def _shortened(name: str) -> Iterator[str]:
         yield short
         yield short.removeprefix("meta-") if short.startswith("meta-") else f"meta-{short}"
         yield short.replace("gpt-2", "gpt2")
+        yield short.replace("_", "-")
+        yield re.sub(r"(?<=\d)\.(?=\d)", "_", short)  # phi-1_5, Qwen-1_8B
         for ending in ("-hf", "-v0.1", "-base", "-uncased"):
             yield short + ending
         cut = _ADDED.sub("", short)
@@ -78,10 +87,20 @@ def _shortened(name: str) -> Iterator[str]:
 
 def _contained(name: str) -> Iterator[str]:
     """Known names with a size in them that are part of this one, the longest first."""
-    short = _plain(name)
-    bases = {known.split("/")[-1].lower() for known in known_models()}
-    named = [base for base in bases if len(base) >= _SHORTEST and _SIZE.search(base)]
-    pattern = {
-        base: re.compile(rf"(?<![a-z0-9.]){re.escape(base)}(?![a-z0-9.])") for base in named if base in short
-    }
-    yield from sorted((base for base, one in pattern.items() if one.search(short)), key=len, reverse=True)
+    short = _plain(name).replace("_", "-")
+    found = [(base, known) for base, known in _bases().items() if base in short]
+    for base, known in sorted(found, key=lambda pair: len(pair[0]), reverse=True):
+        if re.search(rf"(?<![a-z0-9.]){re.escape(base)}(?![a-z0-9.])", short):
+            yield known
+
+
+@lru_cache(maxsize=1)
+def _bases() -> dict[str, str]:
+    """Names that say a size, also without what the first copies of a model add, and the model each stands for."""
+    found: dict[str, str] = {}
+    for known in known_models():
+        base = _plain(known).replace("_", "-")
+        for form in (base, re.sub(r"^meta-|-hf$|-v0\.\d$|-v\d\.\d$|-base$|-pt$", "", base)):
+            if len(form) >= _SHORTEST and _SIZE.search(form):
+                found.setdefault(form, known)
+    return found

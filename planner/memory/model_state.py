@@ -68,10 +68,11 @@ def model_state(setup: TrainingSetup) -> ModelState:
     mine = trainable / parts
     weights = base / parts * _per_rank(expert, shards, parallel.expert)
     adapters = 0.0 if full else mine * width.weight / shards
-    # The distributed optimizer of Megatron shards states alone; ZeRO-2 gradients as well.
+    # ZeRO-1 and the distributed optimizer of Megatron shard states alone; ZeRO-2 gradients as well.
     gradient_shards = parallel.data if parallel.kind in ("fsdp", "zero2", "zero3") else 1
     gradients = mine * width.gradient * _per_rank(expert if full else 0.0, gradient_shards, parallel.expert)
-    state_shards = gradient_shards if parallel.kind != "mixed" else parallel.data * parallel.context
+    ranks = parallel.data * parallel.context
+    state_shards = ranks if parallel.kind in ("zero1", "mixed") else gradient_shards
     optimizer = mine * (width.state + width.master) / state_shards
     comm = _comm(setup, width, mine, gradients)
     step = mine * width.step / state_shards
@@ -138,11 +139,11 @@ def _new_head(setup: TrainingSetup) -> int:
 
 def _comm(setup: TrainingSetup, width: Widths, mine: float, gradients: float) -> float:
     kind = setup.parallelism.kind
-    if setup.parallelism.data == 1 and kind not in ("zero2", "zero3"):
+    if setup.parallelism.data == 1 and kind not in ("zero1", "zero2", "zero3"):
         return 0.0
     if kind == "ddp":
         return gradients  # the reducer's buckets, as large as the gradients
-    if kind == "zero2":
+    if kind in ("zero1", "zero2"):
         return 2 * 2.0 * min(mine, _ZERO_BUCKET_PARAMETERS)
     if kind == "fsdp":
         return _fsdp_comm(setup, width)

@@ -62,7 +62,7 @@ def widths(setup: TrainingSetup) -> Widths:
     kind, stack = setup.parallelism.kind, stack_of(setup.framework)
     low = 4.0 if setup.precision in ("fp32", "tf32") else 2.0
     mixed = setup.precision.startswith("amp_")
-    zero = kind in ("zero2", "zero3")
+    zero = kind in ("zero1", "zero2", "zero3")
     master_fp32 = low == 4.0 or mixed or (kind == "fsdp" and stack.fp32_master)
     if setup.framework == "megatron":
         mixed, zero, master_fp32 = False, True, False

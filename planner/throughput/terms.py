@@ -179,7 +179,7 @@ def optimizer_seconds(setup: TrainingSetup, gpu: GpuFacts) -> float:
     shape, width = step_shape(setup), widths(setup)
     kind = setup.parallelism.kind
     ranks = setup.parallelism.data * setup.parallelism.context
-    shards = ranks if kind in ("fsdp", "zero2", "zero3", "mixed") else 1
+    shards = ranks if kind in ("fsdp", "zero1", "zero2", "zero3", "mixed") else 1
     mine = shape.trained / setup.parallelism.tensor / setup.parallelism.pipeline / shards
     moved = 2 * (width.weight + width.state + width.master) + 2 * width.gradient + 3 * width.step
     if setup.offload in ("optimizer", "parameters"):

@@ -57,6 +57,7 @@ setups = st.builds(
             Parallelism(),
             Parallelism("ddp", 4),
             Parallelism("fsdp", 8),
+            Parallelism("zero1", 4),
             Parallelism("zero2", 4),
             Parallelism("zero3", 8),
         ]

@@ -233,3 +233,68 @@ def test_cost_needs_a_price_in_the_row():
 )  # fmt: skip
 def test_no_guess_where_nothing_is_known(change, reason):
     assert reason in predict(BASE | change)["unsupported_reason"]
+
+
+@pytest.mark.parametrize(
+    ("name", "same"),
+    [
+        ("unsloth/tinyllama-bnb-4bit", "TinyLlama/TinyLlama-1.1B"),
+        ("TheBloke/Llama-2-13B-GGUF", "meta-llama/Llama-2-13b-hf"),
+        ("cognitivecomputations/dolphin-2.9-llama3-8b", "meta-llama/Meta-Llama-3-8B"),
+        ("NousResearch/Hermes-2-Pro-Mistral-7B", "mistralai/Mistral-7B-v0.1"),
+        ("Llama3 405B", "meta-llama/Llama-3.1-405B"),
+        ("Llama-2 70B (LoRA)", "meta-llama/Llama-2-70b-hf"),
+        ("GPT-3 175B", "nvidia/GPT3-175B"),
+        ("Phi 1.5", "microsoft/phi-1_5"),
+        ("Mixtral 8x7B", "mistralai/Mixtral-8x7B-Instruct-v0.1"),
+        ("deepseek-ai/DeepSeek-R1-Distill-Qwen-14B", "Qwen/Qwen2.5-14B"),
+    ],
+)
+def test_names_of_models(name, same):
+    found, meant = setup(model=name).arch, setup(model=same).arch
+    assert (found.hidden, found.layers, found.vocab) == (meant.hidden, meant.layers, meant.vocab)
+
+
+@pytest.mark.parametrize(
+    "name", ["Mamba-2.8B", "ai21labs/Jamba-v0.1", "stabilityai/stable-diffusion-xl", "a model"]
+)
+def test_models_that_it_cannot_express_are_refused(name):
+    with pytest.raises(UnsupportedRunError, match="is not known"):
+        setup(model=name)
+
+
+@pytest.mark.parametrize("name", ["2x RTX 3090", "RTX 3090 x2", "GeForce RTX 3090", "Ampere RTX 3090"])
+def test_names_of_gpus(name):
+    assert read_run(BASE | {"gpu": name}).cluster.gpu.name == "RTX3090"
+
+
+@pytest.mark.parametrize("name", ["TPU v4-8", "Apple M2 Ultra", "AWS Trainium2"])
+def test_chips_that_it_cannot_express_are_refused(name):
+    with pytest.raises(UnsupportedRunError, match="is not known"):
+        read_run(BASE | {"gpu": name})
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["full", "Full-parameter", "full_finetune", "8-bit full", "continued pretraining", "cpt", "fine-tune"],
+)
+def test_spellings_of_full_training(method):
+    assert setup(method=method).adapter is None
+
+
+@pytest.mark.parametrize("method", ["LoRA 8-bit", "lora_int8"])
+def test_spellings_of_eight_bits(method):
+    assert setup(method=method).quantization == "8bit"
+
+
+@pytest.mark.parametrize("method", ["GaLore", "spectrum", "linear probe", "distillation", "lisa"])
+def test_methods_that_it_cannot_express_are_refused(method):
+    with pytest.raises(UnsupportedRunError, match="is not expressed"):
+        setup(method=method)
+
+
+def test_stages_of_zero():
+    kinds = [
+        setup(parallelism=text, method="full").parallelism.kind for text in ("ZeRO-1", "zero_stage_2", "z3")
+    ]
+    assert kinds == ["zero1", "zero2", "zero3"]

@@ -74,7 +74,7 @@ def test_light_optimizers_need_less(some):
     assert heavy >= sgd
 
 
-@given(st.sampled_from(["fsdp", "zero2", "zero3"]), st.sampled_from([2, 4, 8]), st.booleans())
+@given(st.sampled_from(["fsdp", "zero1", "zero2", "zero3"]), st.sampled_from([2, 4, 8]), st.booleans())
 def test_more_shards_need_less(kind, gpus, full):
     base = setup(adapter=None if full else lora(), framework="hf")
     assert allocated(spread(base, kind, 2 * gpus)) <= allocated(spread(base, kind, gpus))
@@ -225,3 +225,18 @@ def test_ppo_trains_a_critic_beside_its_frozen_models():
 def test_a_sharded_reference_is_shared(kind):
     one = setup(task="dpo", framework="hf", parallelism=Parallelism(kind, 8))
     assert model_state(one).references == pytest.approx(2.0 * parameter_counts(one.arch).total / 8)
+
+
+def test_each_stage_of_zero_shards_more():
+    sizes = [
+        estimate_memory(
+            setup(
+                framework="deepspeed", micro_batch=1, sequence_tokens=512, parallelism=Parallelism(kind, 8)
+            ),
+            cluster(gpus=8),
+        ).components_bytes
+        for kind in ("zero1", "zero2", "zero3")
+    ]
+    assert sizes[0]["optimizer"] == sizes[1]["optimizer"] == sizes[2]["optimizer"]
+    assert sizes[0]["gradients"] == pytest.approx(8 * sizes[1]["gradients"])
+    assert sizes[0]["weights"] == pytest.approx(8 * sizes[2]["weights"])

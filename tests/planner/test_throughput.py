@@ -80,7 +80,7 @@ def test_optimizer_that_moves_more_takes_longer():
     assert seconds(replace(full, optimizer="adamw")) > seconds(replace(full, optimizer="sgd"))
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp", "zero2", "zero3"])
+@pytest.mark.parametrize("kind", ["ddp", "fsdp", "zero1", "zero2", "zero3"])
 def test_more_gpus_do_more_but_not_more_than_their_number(kind):
     base = replace(setup("llama-3.2-1b", micro_batch=4), framework="hf")
     one, eight = rate(base, cluster()), rate(spread(base, kind, 8))
