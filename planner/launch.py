@@ -17,13 +17,16 @@ from planner.bundle import build_bundle
 from planner.candidate_document import candidate_from_document
 from planner.errors import CapReachedError
 from planner.limits import exit_reserve_s, is_spent, stop_grace_s, time_limit_s
+from planner.money import micro_usd
 from planner.monitor import keep_record, observe
+from planner.offer_document import offer_document, offer_from_document
 from planner.places import Places
-from planner.runs import RESUMABLE, Attempt, Run, RunTerms
+from planner.runs import RESUMABLE, Attempt, PolicyDecision, Run, RunTerms
 from planner.store import Change, Store
 from providers.errors import LaunchError, TuneplanError, UsageError
 from providers.gpus import CPU
 from providers.launcher import Launcher, LaunchRequest
+from providers.offers import Offer
 
 #: Tells whoever finds the job at its backend where the run's record lies.
 STORE_VARIABLE = "TUNEPLAN_STORE"
@@ -49,8 +52,21 @@ class Desk:
     told: inputs.Told = lambda _: None
 
 
-def launch(desk: Desk, run_id: str, terms: RunTerms, micro_usd_per_hour: int | None) -> tuple[Run, bool]:
+def launch(
+    desk: Desk,
+    run_id: str,
+    terms: RunTerms,
+    micro_usd_per_hour: int | None,
+    first: PolicyDecision | None = None,
+) -> tuple[Run, bool]:
     """Record a run and start it.
+
+    Args:
+        desk: What it takes.
+        run_id: Its id.
+        terms: What it is launched with.
+        micro_usd_per_hour: Price of all its machines.
+        first: The decision that a run that moves begins with.
 
     Returns:
         The run, and whether this call created it; an id that exists is started only if it never was.
@@ -63,6 +79,8 @@ def launch(desk: Desk, run_id: str, terms: RunTerms, micro_usd_per_hour: int | N
     attempt = Attempt(1, offer_json, micro_usd_per_hour, desk.now())
     created = desk.store.create(run_id, terms, attempt)
     run = _get(desk, run_id)
+    if created and first is not None:
+        desk.store.record_decision(run_id, first)
     # a plan of the same spec changes as runs finish and prices move; the job is what must be the same
     if not created and terms.plan_hash != run.terms.plan_hash and terms.job_json != run.terms.job_json:
         raise UsageError(
@@ -76,13 +94,19 @@ def launch(desk: Desk, run_id: str, terms: RunTerms, micro_usd_per_hour: int | N
 
 
 def resume(
-    desk: Desk, run: Run, *, cap_micro_usd: int | None = None, max_duration_s: float | None = None
+    desk: Desk,
+    run: Run,
+    *,
+    offer: Offer | None = None,
+    cap_micro_usd: int | None = None,
+    max_duration_s: float | None = None,
 ) -> Run:
     """Start a new attempt that goes on from the last committed checkpoint.
 
     Args:
         desk: What it takes.
         run: As read from the ledger.
+        offer: Another machine than the last one, at its price now.
         cap_micro_usd: A new cap for the whole run, None keeps the old one.
         max_duration_s: A new limit for an attempt, None keeps the old one.
 
@@ -106,14 +130,23 @@ def resume(
         raise CapReachedError(
             f"run {run.run_id} has spent its cap", hint="raise it: `plan resume RUN --cap USD`"
         )
-    last = run.current
-    attempt = Attempt(last.attempt + 1, last.offer_json, last.micro_usd_per_hour, desk.now())
+    attempt = _next_attempt(run, offer, desk.now())
     limit_s = run.terms.max_duration_s if max_duration_s is None else max_duration_s
     if not desk.store.add_attempt(run, attempt, cap_micro_usd=cap, max_duration_s=limit_s):
         raise UsageError(
             f"run {run.run_id} was changed by somebody else just now", hint="look at `plan status`"
         )
     return _start(desk, _get(desk, run.run_id))
+
+
+def _next_attempt(run: Run, offer: Offer | None, now: str) -> Attempt:
+    """On the machine of the last attempt, or on another one."""
+    last = run.current
+    if offer is None:
+        return Attempt(last.attempt + 1, last.offer_json, last.micro_usd_per_hour, now)
+    price, nodes = offer.price_usd_per_hour, json.loads(run.terms.candidate_json)["nodes"]
+    micro = None if price is None else micro_usd(price) * nodes
+    return Attempt(last.attempt + 1, json.dumps(offer_document(offer)), micro, now)
 
 
 def cancel(desk: Desk, run: Run, *, grace_s: float) -> Run:
@@ -170,6 +203,12 @@ def _send(desk: Desk, run: Run, job: JobSpec) -> None:
 
 
 def _record_failure(desk: Desk, run: Run, error: TuneplanError) -> None:
+    """Nothing was started; a run that moves rests and tries elsewhere, once it has been somewhere."""
+    if isinstance(error, LaunchError) and run.terms.moving_json is not None and run.launches > 1:
+        refused = replace(run.current, outcome="stock_out", ended_at=desk.now())
+        change = Change("preempted", f"refused: {error.message}", refused, desk.now(), kind="launch")
+        desk.store.apply(run, change)
+        return
     attempt = replace(run.current, outcome="failed")
     desk.store.apply(run, Change("failed", error.message, attempt, desk.now(), kind="launch"))
 
@@ -190,15 +229,24 @@ def _job(run: Run) -> JobSpec:
         spent_usd=(run.cost_micro_usd or 0) / 1e6,
         launch=run.launches,
         reserve_s=0.0 if limit_s is None else stop_grace_s(limit_s) + exit_reserve_s(limit_s),
-        prices_usd_per_hour=rented.prices_by_region(json.loads(run.terms.candidate_json)),
+        prices_usd_per_hour=_prices_elsewhere(run),
     )
     return replace(JobSpec.from_json(run.terms.job_json), limits=limits)
+
+
+def _prices_elsewhere(run: Run) -> dict[str, float]:
+    """What the machine costs by place, where the backend chooses the place."""
+    if run.terms.moving_json is not None:
+        return {}
+    return rented.prices_by_region(json.loads(run.terms.candidate_json))
 
 
 def _request(desk: Desk, run: Run, bundle: Path) -> LaunchRequest:
     request = request_of(run.run_id, run.terms, bundle)
     limit_s = time_limit_s(run)
-    if run.terms.infra != "local":
+    if run.terms.moving_json is not None:  # where it goes is the policy's to choose, one place an attempt
+        request = replace(request, offers=(offer_from_document(json.loads(run.current.offer_json)),))
+    elif run.terms.infra != "local":
         offers = offers_to_ask(desk.store, run, request.offers, desk.now())
         request = replace(request, offers=offers)
     return replace(request, attempt=run.launches, max_duration_s=limit_s, stop_grace_s=stop_grace_s(limit_s))

@@ -136,7 +136,8 @@ def _begun(run: Run, number: int, use: MachineUse, status: BackendStatus) -> Att
 def _priced(run: Run, got: Offer | None) -> tuple[str, int | None]:
     """The machine that the backend got, of those that were asked for, and its price at launch."""
     candidate = json.loads(run.terms.candidate_json)
-    offer = rented.machine_got(candidate, got)
+    # the moving policy asks for one machine an attempt, which is the one that was got
+    offer = rented.machine_got(candidate, got) if run.terms.moving_json is None else None
     if offer is None:
         return run.current.offer_json, run.current.micro_usd_per_hour
     price = offer.price_usd_per_hour

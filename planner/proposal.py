@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -55,6 +55,7 @@ class Choices:
         max_duration_s: Of each attempt, None for no limit.
         monitor: Who watches the run.
         reservation_ref: The provider's id of paid capacity to run in.
+        move: The monitor moves it between spot and on-demand.
     """
 
     cap_usd: float | None = None
@@ -62,6 +63,7 @@ class Choices:
     max_duration_s: float | None = None
     monitor: MonitorHome = "local"
     reservation_ref: str | None = None
+    move: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +243,10 @@ def backend_document(order: Order, places: Places) -> str | None:
     """
     if order.infra == "local":
         return None
-    return task_yaml(request_of(order.run_id, run_terms(order, places), places.bundle(order.run_id, 1)))
+    request = request_of(order.run_id, run_terms(order, places), places.bundle(order.run_id, 1))
+    if order.choices.move:  # one place at a time
+        request = replace(request, offers=request.offers[:1])
+    return task_yaml(request)
 
 
 def _files(spec: FineTuneSpec, base_dir: Path) -> Iterator[Finding]:

@@ -38,10 +38,19 @@ def alternatives(plan: Plan, chosen: Candidate) -> list[Offer]:
     Machines of AWS are never mixed with others: SkyPilot would either give them a role that may do everything in EC2
     and S3, or send the user's AWS credentials to the others.
     """
-    same = [other.offer for other in plan.candidates if _shape(other) == _shape(chosen) and other != chosen]
+    return [other.offer for other in _twins(plan, chosen) if other != chosen][:_MOST_ALTERNATIVES]
+
+
+def twins(plan: Plan, chosen: Candidate) -> list[Candidate]:
+    """All candidates that run the same job document on the same GPUs, the chosen one included."""
+    gpu = (chosen.offer.gpu, chosen.offer.gpus_per_node)
+    return [row for row in _twins(plan, chosen) if (row.offer.gpu, row.offer.gpus_per_node) == gpu]
+
+
+def _twins(plan: Plan, chosen: Candidate) -> list[Candidate]:
+    same = [other for other in plan.candidates if _shape(other) == _shape(chosen)]
     on_aws = chosen.offer.cloud == "aws"
-    wanted = [offer for offer in same if offer.market != "local" and (offer.cloud == "aws") == on_aws]
-    return wanted[:_MOST_ALTERNATIVES]
+    return [row for row in same if row.offer.market != "local" and (row.offer.cloud == "aws") == on_aws]
 
 
 def terms_document(

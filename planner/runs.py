@@ -156,6 +156,7 @@ class RunTerms:
         secrets: Names of environment variables to pass on.
         monitor: Who watches it: only the commands that ask for it, or also a monitor that restarts it.
         register_uri: Where its id was taken and its cap is held, None for runs older than registers.
+        moving_json: What the moving policy needs (`planner.moving.terms`), None for a run that stays where it is.
     """
 
     name: str
@@ -174,6 +175,7 @@ class RunTerms:
     secrets: tuple[str, ...] = ()
     monitor: MonitorHome = "local"
     register_uri: str | None = None
+    moving_json: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,3 +267,21 @@ class RunEvent:
     state: RunState
     reason: str
     attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyDecision:
+    """One decision of the moving policy: on record before it is acted upon, never changed or removed.
+
+    Attributes:
+        tick: Index of the policy's tick.
+        attempt: The newest attempt at that time.
+        document_json: What was known, what was chosen, and what else was weighed (`planner.moving.decision`).
+        state_json: The policy's state after it, from which the next decision goes on.
+    """
+
+    at: str
+    tick: int
+    attempt: int
+    document_json: str
+    state_json: str

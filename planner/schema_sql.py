@@ -249,4 +249,27 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) STRICT, WITHOUT ROWID
         """,
     ),
+    (
+        "ALTER TABLE runs ADD COLUMN moving_json TEXT",
+        """
+        CREATE TABLE decisions (
+            decision INTEGER PRIMARY KEY AUTOINCREMENT,
+            run_id TEXT NOT NULL REFERENCES runs (run_id),
+            at TEXT NOT NULL,
+            tick INTEGER NOT NULL,
+            attempt INTEGER NOT NULL,
+            document_json TEXT NOT NULL,
+            state_json TEXT NOT NULL
+        ) STRICT
+        """,
+        "CREATE INDEX decisions_of_run ON decisions (run_id, decision)",
+        """
+        CREATE TRIGGER decisions_stay BEFORE UPDATE ON decisions
+        BEGIN SELECT RAISE(ABORT, 'decisions are append-only'); END
+        """,
+        """
+        CREATE TRIGGER decisions_are_kept BEFORE DELETE ON decisions
+        BEGIN SELECT RAISE(ABORT, 'decisions are append-only'); END
+        """,
+    ),
 )

@@ -6,7 +6,7 @@ goes on from there. Runs that nobody gave to a monitor are looked at and held to
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import takewhile
@@ -14,13 +14,19 @@ from itertools import takewhile
 from planner.asking import reason_to_move
 from planner.launch import Desk, resume
 from planner.monitor import tend
+from planner.price_age import USUAL_LIMIT, PriceLimit
 from planner.runs import Attempt, Run, seconds_between, utc_text
 from planner.store import Change
 from providers.errors import TuneplanError
+from providers.offers import Offer
 
 _LONGEST_DELAY_S = 900.0
 _MOST_VAIN = 8
 Tell = Callable[[str], None]
+
+
+def _no_offers() -> tuple[Offer, ...]:
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +36,14 @@ class Habits:
     Attributes:
         retry_delay_s: Before the first restart; doubled for each attempt in a row that got no further.
         settle_s: A launch that was recorded this long ago and never confirmed is asked for again.
+        offers: What is sold today; asked for only where a run moves.
+        price_limit: From what age on a price says nothing.
     """
 
     retry_delay_s: float = 15.0
     settle_s: float = 60.0
+    offers: Callable[[], Iterable[Offer]] = _no_offers
+    price_limit: PriceLimit = USUAL_LIMIT
 
 
 def look_at_all(desk_of: Callable[[str], Desk], desk: Desk, habits: Habits, tell: Tell) -> list[Run]:
@@ -67,14 +77,22 @@ def look_at(desk: Desk, run: Run, habits: Habits) -> Run:
     """
     now = desk.now()
     run = tend(desk.store, desk.launcher, run, now)
-    if run.terms.monitor != "service":
+    if run.terms.monitor != "service" and run.terms.moving_json is None:
         return run
-    run = _moved(desk, run, now)
-    if run.resting:
-        return _restart(desk, run, habits, now)
     if _is_forgotten(run, habits, now):
         return resume(desk, run)
-    return run
+    if run.terms.moving_json is not None:
+        return _guided(desk, run, habits)
+    run = _moved(desk, run, now)
+    return _restart(desk, run, habits, now) if run.resting else run
+
+
+def _guided(desk: Desk, run: Run, habits: Habits) -> Run:
+    """Where the policy wants it; numpy is loaded only for this."""
+    from planner.moving.guide import guide
+    from planner.moving.view import today
+
+    return guide(desk, run, lambda: today(habits.offers()), habits.price_limit)
 
 
 def vain_attempts(attempts: tuple[Attempt, ...]) -> int:

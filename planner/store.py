@@ -14,7 +14,18 @@ from typing import Any, Self
 
 from planner.database import Database
 from planner.offer_document import offer_document, offer_from_document
-from planner.runs import FINAL, Attempt, MonitorBeat, Run, RunEvent, RunState, RunTerms, Stopping, check_move
+from planner.runs import (
+    FINAL,
+    Attempt,
+    MonitorBeat,
+    PolicyDecision,
+    Run,
+    RunEvent,
+    RunState,
+    RunTerms,
+    Stopping,
+    check_move,
+)
 from providers.errors import UsageError
 from providers.offers import Offer
 
@@ -221,6 +232,25 @@ class Store:
         with self._db.reading():
             rows = self._db.execute("SELECT run_id, launch, offers_json FROM askings").fetchall()
         return {(run_id, launch): _offers(text) for run_id, launch, text in rows}
+
+    def record_decision(self, run_id: str, decision: PolicyDecision) -> bool:
+        """Record what the moving policy has decided; False if a decision of a later tick is on record."""
+        later = "SELECT 1 FROM decisions WHERE run_id = ? AND tick > ?"
+        with self._db.writing():
+            if self._db.execute(later, (run_id, decision.tick)).fetchone():
+                return False
+            self._db.insert("decisions", {"run_id": run_id, **asdict(decision)})
+        return True
+
+    def decisions(self, run_id: str, *, newest: int | None = None) -> list[PolicyDecision]:
+        """What the moving policy has decided for a run, oldest first; only the `newest` so many of them."""
+        names = ", ".join(field.name for field in fields(PolicyDecision))
+        with self._db.reading():
+            rows = self._db.execute(
+                f"SELECT {names} FROM decisions WHERE run_id = ? ORDER BY decision DESC LIMIT ?",  # noqa: S608
+                (run_id, -1 if newest is None else newest),
+            ).fetchall()
+        return [PolicyDecision(*row) for row in reversed(rows)]
 
     def get(self, run_id: str) -> Run | None:
         """One run with its attempts."""

@@ -154,3 +154,11 @@ class Launcher(Protocol):
     def logs(self, run_id: str, *, follow: bool = False) -> Iterator[str]:
         """Lines of the worker's output, oldest first."""
         ...
+
+    def released(self, run_id: str, *, before_attempt: int | None = None) -> bool:
+        """Whether every machine of the run is given back; of the attempts before one, if it is named.
+
+        Raises:
+            LaunchError: The backend cannot be asked.
+        """
+        ...

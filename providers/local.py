@@ -76,6 +76,11 @@ class LocalLauncher:
             wait = follow and attempt == attempts[-1]
             yield from self._attempt_log(self._directory(run_id, attempt), attempt, follow=wait)
 
+    def released(self, run_id: str, *, before_attempt: int | None = None) -> bool:
+        """Whether no process of the run's attempts lives any more; of those before one, if it is named."""
+        asked = [n for n in self._attempts(run_id) if before_attempt is None or n < before_attempt]
+        return not any(_is_held(self._directory(run_id, n) / "alive") for n in asked)
+
     def _refuse_other_attempts(self, request: LaunchRequest) -> None:
         status = self.status(request.run_id)
         if status.attempt > request.attempt:

@@ -126,14 +126,19 @@ class SkyPilotLauncher:
         named = [record for record in records if job.isdigit() or record.job_name == job]
         return variable_in(named[0].user_yaml or "", name) if named else None
 
-    def released(self, run_id: str) -> bool:
+    def released(self, run_id: str, *, before_attempt: int | None = None) -> bool:
         """Whether every machine of the run is given back: SkyPilot has nothing left to do for it.
+
+        Of the attempts before one, if it is named.
 
         Raises:
             LaunchError: SkyPilot cannot be asked.
         """
         with sky_module() as sky:
-            return is_released(_jobs_of(sky, run_id))
+            jobs = _jobs_of(sky, run_id)
+        return is_released(
+            {n: job for n, job in jobs.items() if before_attempt is None or n < before_attempt}
+        )
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from planner.cli.reserve_launch import Reserved
     from planner.errors import Finding
     from planner.launch import Desk
+    from planner.moving.order import MovingOrder
     from planner.plan import Plan
     from planner.proposal import Choices, Order
     from planner.runs import MonitorHome, Run
@@ -31,12 +32,15 @@ if TYPE_CHECKING:
 
     Refuse = Callable[[Iterable[Finding]], None]
 
+#: Candidates of a plan that is made here; one that moves may go to all of them.
+_CANDIDATES = 100
 _EXAMPLE = """\b
 Examples:
   plan launch spec.yaml --infra local
   plan launch plan.json --infra local --run-id goat-1 --yes --wait
   plan launch spec.yaml --infra local --dry-run -o json
   plan launch plan.json --infra skypilot --cap 50 --dry-run
+  plan launch spec.yaml --move --monitor service --cap 50
 """
 
 
@@ -62,6 +66,11 @@ Examples:
     help="service: a `plan monitor run` watches it and starts it again; local: only commands that ask.",
 )
 @click.option(
+    "--move",
+    is_flag=True,
+    help="Let the monitor move it between spot and on-demand: in time at the least cost (`plan why RUN`).",
+)
+@click.option(
     "--price-tolerance",
     default="5%",
     show_default=True,
@@ -84,6 +93,7 @@ def command(
     no_cap: bool,
     max_duration: str | None,
     monitor: MonitorHome,
+    move: bool,
     price_tolerance: str,
     reservation: str | None,
     store_uri: str | None,
@@ -93,17 +103,18 @@ def command(
     output: str,
 ) -> None:
     """Launch FILE, a plan or a spec."""
-    choices = replace(_choices(cap, no_cap, max_duration), monitor=monitor)
+    choices = replace(_choices(cap, no_cap, max_duration), monitor=monitor, move=move)
     capacity = _capacity(app, reservation)
     if capacity is not None:
         limit_s = min(capacity.left_s, choices.max_duration_s or capacity.left_s)
         choices = replace(choices, max_duration_s=limit_s, reservation_ref=capacity.provider_ref)
-    plan, refuse = _plan(app, file, infra, capacity)
+    plan, refuse = _plan(app, file, infra, capacity, limit=None if move else _CANDIDATES)
     with open_desk(app, infra) as desk:
         name, known = _run_id(desk, plan, run_id)
         order = _order(plan, candidate, choices, name, infra)
         if not known and capacity is None:
             order = _at_todays_price(app, order, file, price_tolerance)
+        order, moving = _moving(app, order, refuse) if move and not known else (order, None)
         found = _check(app, desk, order, show=not known, write=not dry_run)
         if dry_run:
             _answer_dry_run(app, desk, order, found, output, refuse)
@@ -111,9 +122,10 @@ def command(
         refuse(found)
         if not known:
             where = "on this machine" if infra == "local" else "on rented machines"
-            _check_monitor(desk, order)
-            confirm(f"Launch {name} {where}?", yes=yes)
-        run, created = _launch(desk, order, _registered(app, desk, order, store_uri))
+            alone = _check_monitor(desk, order)
+            _tell_moving(moving)
+            confirm(f"{alone}Launch {name} {where}?", yes=yes)
+        run, created = _launch(desk, order, _registered(app, desk, order, store_uri), moving)
     if wait:
         run = wait_for_end(app, run.run_id)
     _answer(app, run, created, output)
@@ -127,7 +139,9 @@ def _capacity(app: App, reservation: str | None) -> Reserved | None:
     return None if reservation is None else reserved(app, reservation)
 
 
-def _plan(app: App, file: Path, infra: str, capacity: Reserved | None) -> tuple[Plan, Refuse]:
+def _plan(
+    app: App, file: Path, infra: str, capacity: Reserved | None, *, limit: int | None
+) -> tuple[Plan, Refuse]:
     """The plan for this machine or for rented ones, and how to raise what is wrong with it.
 
     A plan that was made for the other is made anew from its spec.
@@ -139,18 +153,25 @@ def _plan(app: App, file: Path, infra: str, capacity: Reserved | None) -> tuple[
         loaded = load_spec(file)
         cache = app.data_cache()
         spec, pins = cache.localised(loaded.spec, loaded.base_dir), cache.pins(loaded.spec, loaded.base_dir)
-        made = _estimated(app, spec, loaded.base_dir, loaded.refuse, infra, capacity)
+        made = _estimated(app, spec, loaded.base_dir, loaded.refuse, infra, capacity, limit=limit)
         return replace(made, data=pins), loaded.refuse
     plan = load_plan(file)
     elsewhere = any((row.offer.market == "local") != (infra == "local") for row in plan.candidates)
     if elsewhere or capacity is not None:
-        made = _estimated(app, plan.spec, plan.base_dir, _refuse, infra, capacity)
+        made = _estimated(app, plan.spec, plan.base_dir, _refuse, infra, capacity, limit=limit)
         plan = replace(made, data=plan.data)
     return plan, _refuse
 
 
 def _estimated(
-    app: App, spec: FineTuneSpec, base_dir: Path, refuse: Refuse, infra: str, capacity: Reserved | None
+    app: App,
+    spec: FineTuneSpec,
+    base_dir: Path,
+    refuse: Refuse,
+    infra: str,
+    capacity: Reserved | None,
+    *,
+    limit: int | None,
 ) -> Plan:
     from planner.answer import estimate_spec
     from planner.proposal import spec_blockers
@@ -163,6 +184,7 @@ def _estimated(
             app.snapshot(infra) if rented_there is None else rented_there.snapshot(),
             app.now(),
             overrides=None if rented_there is None else rented_there.overrides(),
+            limit=limit,
             calibration=app.calibration(),
             price_limit=app.price_limit(),
             models=app.models(),
@@ -184,8 +206,8 @@ def _order(plan: Plan, candidate_id: str | None, choices: Choices, run_id: str, 
     return Order(plan, plan.candidate(chosen), choices, run_id)
 
 
-def _check_monitor(desk: Desk, order: Order) -> None:
-    """Say what nobody will watch; a monitor that was asked for must be at work.
+def _check_monitor(desk: Desk, order: Order) -> str:
+    """What nobody will watch, to be agreed to; a monitor that was asked for must be at work.
 
     Raises:
         UsageError: It is not.
@@ -195,11 +217,35 @@ def _check_monitor(desk: Desk, order: Order) -> None:
     if order.choices.monitor == "service" and (beat is None or not beat.lives(desk.now())):
         hint = "start one: `plan monitor run &`, or see `plan monitor unit`"
         raise UsageError("no monitor is at work here", hint=hint, code="no_monitor")
-    if order.choices.monitor == "local" and (goal.deadline is not None or goal.within is not None):
-        echo_err(
-            "note: nobody watches the deadline or restarts this run once it was taken away"
-            " (`--monitor service` does); cap and maximum duration hold all the same"
-        )
+    if order.choices.monitor == "service" or (goal.deadline is None and goal.within is None):
+        return ""
+    moves = ", or moves it unless a `plan monitor run` happens to be at work" if order.choices.move else ""
+    echo_err(
+        f"note: nobody watches the deadline or restarts this run once it was taken away{moves}"
+        " (`--monitor service` does); cap and maximum duration hold all the same"
+    )
+    return "Nobody will watch the deadline. "
+
+
+def _moving(app: App, order: Order, refuse: Refuse) -> tuple[Order, MovingOrder]:
+    """The order as the moving policy begins it.
+
+    Raises:
+        UsageError: It cannot move where it would run.
+        PolicyError: Even on-demand would be late.
+    """
+    from planner.moving.order import blockers, moving_order
+
+    if order.infra == "local" or order.choices.reservation_ref is not None:
+        raise UsageError("--move is for machines that are rented by the hour, without --reservation")
+    refuse(list(blockers(order)))
+    moving = moving_order(order, app.now(), app.price_limit(), _zone_names(order))
+    return moving.order, moving
+
+
+def _tell_moving(moving: MovingOrder | None) -> None:
+    if moving is not None:
+        echo_err(moving.text())
 
 
 def _at_todays_price(app: App, order: Order, file: Path, tolerance: str) -> Order:
@@ -291,12 +337,15 @@ def _registered(app: App, desk: Desk, order: Order, store_uri: str | None) -> st
     return uri
 
 
-def _launch(desk: Desk, order: Order, register_uri: str) -> tuple[Run, bool]:
+def _launch(desk: Desk, order: Order, register_uri: str, moving: MovingOrder | None) -> tuple[Run, bool]:
     from planner.launch import launch
     from planner.proposal import run_terms
 
     terms = replace(run_terms(order, desk.places, _zone_names(order)), register_uri=register_uri)
-    return launch(desk, order.run_id, terms, order.micro_usd_per_hour)
+    if moving is None:
+        return launch(desk, order.run_id, terms, order.micro_usd_per_hour)
+    terms = replace(terms, moving_json=moving.terms.to_json())
+    return launch(desk, order.run_id, terms, order.micro_usd_per_hour, moving.first)
 
 
 def _zone_names(order: Order) -> dict[str, str]:

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "resume": ("planner.cli.resume", "Go on with a run from its last committed checkpoint"),
     "runs": ("planner.cli.runs", "List runs"),
     "status": ("planner.cli.status", "Show how a run is"),
+    "why": ("planner.cli.why", "Why a run is where it is: the moving policy's decisions"),
     "logs": ("planner.cli.logs", "Print what a run's worker wrote"),
     "watch": ("planner.cli.watch", "Watch a run while it goes on"),
     "monitor": ("planner.cli.monitor", "Watch all runs in one process and restart them"),

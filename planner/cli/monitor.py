@@ -8,7 +8,8 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -26,7 +27,9 @@ from providers.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
     from planner.launch import Desk
+    from providers.offers import Offer
 
+_PRICES_S = 240.0
 _UNIT = """\
 [Unit]
 Description=tuneplan: watches runs, holds them to their caps, restarts them
@@ -74,7 +77,12 @@ def run_command(app: App, every: str, retry_delay: str, once: bool) -> None:
     from planner.service import Habits, look_at_all
 
     every_s, delay_s = _seconds(every), _seconds(retry_delay)
-    habits = Habits(retry_delay_s=delay_s, settle_s=max(6 * every_s, 1.0))
+    habits = Habits(
+        retry_delay_s=delay_s,
+        settle_s=max(6 * every_s, 1.0),
+        offers=_offers(app),
+        price_limit=app.price_limit(),
+    )
     over = threading.Event()
     now = clock(app)
     with _alone(app), open_desk(app) as desk, _ended_by_signals(over):
@@ -133,6 +141,18 @@ def monitor_text(beat: MonitorBeat | None, now: str) -> str:
     if beat.lives(now):
         return f"{where} is at work, last round {beat.beat_at}"
     return f"{where} {'ended' if beat.ended_at else 'was last seen'} at {beat.ended_at or beat.beat_at}"
+
+
+def _offers(app: App) -> Callable[[], Iterable[Offer]]:
+    """The prices in use, read again every few minutes: somebody may have fetched newer ones."""
+    kept: list[tuple[float, tuple[Offer, ...]]] = []
+
+    def offers() -> tuple[Offer, ...]:
+        if not kept or time.monotonic() - kept[-1][0] > _PRICES_S:
+            kept[:] = [(time.monotonic(), app.snapshot("clouds").offers)]
+        return kept[-1][1]
+
+    return offers
 
 
 def _seconds(text: str) -> float:

@@ -87,3 +87,29 @@ def test_a_launch_is_refused_before_anything_is_contacted(
     assert result.exit_code == 2
     assert "no login for aws" in result.stderr
     assert run_plan("status", "goat-1").exit_code != 0
+
+
+def test_a_run_that_moves_begins_where_the_policy_says(dry_run: DryRun) -> None:
+    result = dry_run("goal: {within: 48h}\n", "--cap", "5", "--move")
+    assert result.exit_code == 0, result.stderr
+    (place,) = YAML(typ="safe").load(result.stdout)["resources"]["ordered"]
+    assert place["infra"].startswith("aws/")
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "said"),
+    [
+        ("", 2, "--move needs a deadline"),
+        ("goal: {within: 5m}\n", 9, "even on-demand from now on would be done about"),
+    ],
+)
+def test_a_move_that_cannot_work_is_refused(dry_run: DryRun, more: str, code: int, said: str) -> None:
+    result = dry_run(more, "--cap", "5", "--move")
+    assert result.exit_code == code
+    assert said in result.stderr
+
+
+def test_a_move_needs_both_markets(dry_run: DryRun, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{__name__}.SPEC", SPEC.replace("max_usd", "market: [on_demand], max_usd"))
+    result = dry_run("goal: {within: 48h}\n", "--cap", "5", "--move")
+    assert result.exit_code == 2 and "none is spot" in result.stderr

@@ -10,6 +10,8 @@ WATCHED = (
     "planner/monitor.py",
     "planner/service.py",
     "planner/machines.py",
+    "planner/moving/decision.py",
+    "planner/moving/guide.py",
     "planner/bundle.py",
     "planner/cli/launch.py",
     "providers/local.py",
