@@ -11,6 +11,7 @@ import click
 
 from planner.cli.context import App, pass_app
 from planner.cli.desk import open_desk, open_register, register_token, store_option
+from planner.cli.launch_moving import moving_of, tell_moving
 from planner.cli.output import confirm, echo_err, emit_json, output_option
 from planner.cli.run_text import state_text
 from planner.cli.waiting import raise_for, wait_for_end
@@ -114,7 +115,9 @@ def command(
         order = _order(plan, candidate, choices, name, infra)
         if not known and capacity is None:
             order = _at_todays_price(app, order, file, price_tolerance)
-        order, moving = _moving(app, order, refuse) if move and not known else (order, None)
+        order, moving = (
+            moving_of(app, order, refuse, _zone_names(order)) if move and not known else (order, None)
+        )
         found = _check(app, desk, order, show=not known, write=not dry_run)
         if dry_run:
             _answer_dry_run(app, desk, order, found, output, refuse)
@@ -123,7 +126,7 @@ def command(
         if not known:
             where = "on this machine" if infra == "local" else "on rented machines"
             alone = _check_monitor(desk, order)
-            _tell_moving(moving)
+            tell_moving(moving)
             confirm(f"{alone}Launch {name} {where}?", yes=yes)
         run, created = _launch(desk, order, _registered(app, desk, order, store_uri), moving)
     if wait:
@@ -225,27 +228,6 @@ def _check_monitor(desk: Desk, order: Order) -> str:
         " (`--monitor service` does); cap and maximum duration hold all the same"
     )
     return "Nobody will watch the deadline. "
-
-
-def _moving(app: App, order: Order, refuse: Refuse) -> tuple[Order, MovingOrder]:
-    """The order as the moving policy begins it.
-
-    Raises:
-        UsageError: It cannot move where it would run.
-        PolicyError: Even on-demand would be late.
-    """
-    from planner.moving.order import blockers, moving_order
-
-    if order.infra == "local" or order.choices.reservation_ref is not None:
-        raise UsageError("--move is for machines that are rented by the hour, without --reservation")
-    refuse(list(blockers(order)))
-    moving = moving_order(order, app.now(), app.price_limit(), _zone_names(order))
-    return moving.order, moving
-
-
-def _tell_moving(moving: MovingOrder | None) -> None:
-    if moving is not None:
-        echo_err(moving.text())
 
 
 def _at_todays_price(app: App, order: Order, file: Path, tolerance: str) -> Order:
