@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from planner.avoidance import Avoided, Sighting, avoided_places, place_of, preferred
 from planner.candidates import Candidate
+from planner.money import usd_text_of_micro
 from planner.offer_document import offer_document
 from planner.price_age import age_text
 from planner.runs import seconds_between, utc_text
@@ -158,6 +159,7 @@ def find_document(
     open_tries: Sequence[Try],
     not_asked: Mapping[str, str],
     logins: Mapping[str, Login],
+    done: Sequence[Try] = (),
 ) -> dict[str, Any]:
     """The answer of `plan find` as JSON types; what nobody tells is null or missing, never zero.
 
@@ -167,6 +169,7 @@ def find_document(
         open_tries: Tries that were cut off: something of them may cost money.
         not_asked: Why nobody was asked, by cloud.
         logins: By cloud.
+        done: Tries that were made just now.
     """
     return {
         "machines": [_machine_document(order, row) for order, row in enumerate(found, start=1)],
@@ -184,6 +187,22 @@ def find_document(
         "not_asked": [{"cloud": cloud, "reason": reason} for cloud, reason in sorted(not_asked.items())],
         "logins": [{"cloud": cloud, **login._asdict()} for cloud, login in sorted(logins.items())],
         "open_tries": [one.try_id for one in open_tries],
+        "tries": [_try_document(one) for one in done],
+    }
+
+
+def _try_document(one: Try) -> dict[str, Any]:
+    answered_s = None if one.answered_at is None else seconds_between(one.asked_at, one.answered_at)
+    return {
+        "try_id": one.try_id,
+        "state": one.state,
+        "reason": one.reason,
+        "offer": offer_document(one.offer),
+        "nodes": one.nodes,
+        "asked_at": one.asked_at,
+        "answered_after_s": answered_s,
+        "ended_at": one.ended_at,
+        "cost_usd": None if one.cost_micro_usd is None else usd_text_of_micro(one.cost_micro_usd),
     }
 
 

@@ -12,6 +12,7 @@ from planner.cli.desk import open_ledger, refresh
 from planner.cli.output import emit_json, output_option
 from planner.costs import CostKey, CostRow, sum_costs, total
 from planner.run_document import micro_text
+from planner.try_book import TryBook
 from providers.errors import TuneplanError, UsageError
 
 _EXAMPLE = """\b
@@ -40,17 +41,19 @@ Examples:
 @pass_app
 @click.pass_context
 def command(ctx: click.Context, app: App, by: CostKey, form: str | None, output: str) -> None:
-    """Sum what runs have cost: price at launch x time, in US dollars before tax."""
+    """Sum what runs and tries have cost: price at launch x time, in US dollars before tax."""
     if ctx.invoked_subcommand is not None:
         return
     with open_ledger(app) as store:
         runs = [refresh(app, store, run)[0] for run in store.all_runs()]
+        with TryBook(store.path) as book:
+            tries = book.all_tries()
     if form == "focus":
         from planner.focus import focus_csv
 
         click.echo(focus_csv(runs), nl=False)
         return
-    rows = sum_costs(runs, by)
+    rows = sum_costs(runs, by, tries)
     if output == "json":
         whole = total(rows)
         payload = {

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from planner.cli.context import App, pass_app
+from planner.cli.find_try import end_cut_off, try_them
 from planner.cli.output import echo_err, emit_json, output_option
-from providers.errors import UsageError
+from providers.errors import LaunchError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,12 +30,13 @@ Examples:
   plan find spec.yaml
   plan find plan.json --limit 5 -o json
   plan find spec.yaml --offline
+  plan find spec.yaml --try --cap 2
 """
 _OFFLINE = "not asked (--offline)"
 
 
 @click.command("find", epilog=_EXAMPLE)
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path), required=False)
 @click.option(
     "--limit", type=click.IntRange(1, 100), default=10, show_default=True, help="Candidates to ask about."
 )
@@ -43,28 +45,55 @@ _OFFLINE = "not asked (--offline)"
 @click.option(
     "--url", "urls", multiple=True, metavar="SOURCE=URL", help="Another address of a source; may be repeated."
 )
+@click.option(
+    "--try",
+    "trying",
+    is_flag=True,
+    help="Rent them in this order, until one is had; each is given back at once.",
+)
+@click.option("--cap", metavar="USD", help="With --try: what all tries together may cost at most.")
+@click.option(
+    "--wait", default="10m", show_default=True, metavar="DURATION", help="With --try: for each machine."
+)
+@click.option("--all", "every", is_flag=True, help="With --try: go on after a machine was had.")
+@click.option(
+    "--end-tries", is_flag=True, help="End what tries that were cut off have left, and nothing else."
+)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before a try.")
 @output_option("table", "json")
 @pass_app
 def command(
     app: App,
     /,
-    file: Path,
+    file: Path | None,
     limit: int,
     clouds: tuple[str, ...],
     offline: bool,
     urls: tuple[str, ...],
+    trying: bool,
     output: str,
+    end_tries: bool,
+    **rules: Any,
 ) -> None:
     """Find which machines of FILE, a spec or a plan, can be had now.
 
     In the order in which a launch would try them: quotas, spot prices, placement scores and stock as each seller gives
     them, each with its source and age, and what was seen here before: machines had, refused and taken away. What nobody
-    tells is unknown; a score is no promise. Nothing is rented.
+    tells is unknown; a score is no promise. Nothing is rented, unless by --try: what was had then, and after how long,
+    is kept, and queue times come from it.
     """
     from planner.finding import find_document, found_machines, render_found
 
     now, addresses = app.now(), _addresses(urls)
-    chosen = _named(_chosen(_plan(app, file), clouds, limit), offline)
+    if file is None:
+        if not end_tries:
+            raise UsageError("name a spec or a plan", hint="plan find spec.yaml")
+        end_cut_off(app)
+        return
+    plan = _plan(app, file)
+    chosen = _named(_chosen(plan, clouds, limit), offline and not trying)
+    done = try_them(app, plan.spec, chosen, **rules) if trying else []
+    now = app.now() if trying else now
     answered = [] if offline else _asked(now, chosen, addresses)
     unasked = _not_asked(chosen, offline)
     logins = _logins(chosen)
@@ -72,9 +101,13 @@ def command(
     found = found_machines(chosen, answered, sightings, tries, now)
     open_tries = [one for one in tries if one.is_open]
     if output == "json":
-        emit_json("find", find_document(found, answered, open_tries, unasked, logins), now=now)
+        emit_json("find", find_document(found, answered, open_tries, unasked, logins, done), now=now)
     else:
         click.echo(render_found(found, answered, unasked, logins, now))
+    for one in open_tries:
+        echo_err(f"warning: something of {one.try_id} may cost money: `plan find --end-tries` ends it")
+    if done and not any(one.state == "released" for one in done):
+        raise LaunchError(f"none of the {len(done)} machines tried could be had", hint="see why above")
 
 
 def _plan(app: App, file: Path) -> Plan:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from planner.costs import CostRow, sum_costs, total
+from planner.offer_document import offer_from_document
 from planner.runs import Run
+from planner.try_book import Try
 from tests.planner.run_factories import attempt_of, run_of, terms_of
 
 
@@ -47,3 +50,17 @@ def test_an_unknown_price_makes_the_sum_unknown() -> None:
     rows = sum_costs([*RUNS, named("d", paid(1, 1, None), project="p")], "project")
     assert rows == [CostRow("p", 4, 6.0, None)]
     assert total(rows).cost_micro_usd is None
+
+
+def test_tries_cost_too_and_an_open_one_is_unknown() -> None:
+    offer = offer_from_document(json.loads(attempt_of(1).offer_json))
+    asked, end = "2026-02-01T00:00:00.000Z", "2026-02-01T00:30:00.000Z"
+    gone = Try("t-1", "p", offer, 1, 10, 600.0, "released", "", asked, asked, end, 5)
+    refused = replace(gone, try_id="t-2", state="stock_out", cost_micro_usd=0)
+    rows = {row.key: row for row in sum_costs(RUNS, "run", [gone, refused])}
+    assert rows["t-1"] == CostRow("t-1", 1, 0.5, 5)
+    assert "t-2" not in rows
+    (whole,) = [row for row in sum_costs(RUNS, "project", [gone]) if row.key == "p"]
+    assert whole.cost_micro_usd == 1155
+    unsure = replace(gone, state="asked", ended_at=None, cost_micro_usd=None)
+    assert total(sum_costs(RUNS, "month", [unsure])).cost_micro_usd is None

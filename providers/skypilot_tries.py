@@ -1,0 +1,118 @@
+"""Tries of machines through SkyPilot: a cluster of its own for each, without a job, ended as soon as it is up."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from providers.aws_access import grant_role, revoke_role
+from providers.errors import CleanupPendingError, CredentialsError, LaunchError, MissingExtraError
+from providers.skypilot import sky_module
+from providers.skypilot_errors import first_line
+from providers.skypilot_task import no_credential_upload, resources_of, tag_value
+from providers.trying import TryAnswer, TryRequest
+
+#: Clouds whose machines can end themselves: the net below a try whose `plan` was killed.
+_END_THEMSELVES = frozenset({"aws", "azure", "gcp", "lambda", "nebius", "oci"})
+_IDLE_MIN = 5
+_POLL_S = 1.0
+_CANCEL_TIMEOUT_S = 120.0
+
+
+class SkyPilotTrier:
+    """One cluster a try; SkyPilot knows it by the try's id."""
+
+    def acquire(self, request: TryRequest) -> TryAnswer:
+        """Ask for the machines and wait.
+
+        Raises:
+            CredentialsError: There is no login, or it may not rent.
+            LaunchError: SkyPilot cannot be asked.
+        """
+        with sky_module() as sky:
+            asked = _ask(sky, request)
+            try:
+                _wait(sky, asked, request.limit_s)
+            except sky.exceptions.ResourcesUnavailableError as error:
+                return TryAnswer(False, _why(error))
+            except TimeoutError:
+                return TryAnswer(False, f"not there after {request.limit_s:.0f} s", unsure=True)
+            return TryAnswer(True, "")
+
+    def release(self, try_id: str) -> None:
+        """End the cluster and whatever still makes it.
+
+        Raises:
+            CleanupPendingError: SkyPilot did not confirm that it is gone.
+            LaunchError: SkyPilot cannot be asked.
+        """
+        with sky_module() as sky:
+            _end_requests(sky, try_id)
+            with contextlib.suppress(sky.exceptions.ClusterDoesNotExist):
+                sky.get(sky.down(try_id))
+            if sky.get(sky.status([try_id])):
+                hint = f"sky down {try_id}"
+                raise CleanupPendingError(f"SkyPilot still has the machines of {try_id}", hint=hint)
+        with contextlib.suppress(CredentialsError, LaunchError, MissingExtraError):
+            revoke_role(try_id)
+
+
+def _ask(sky: Any, request: TryRequest) -> Any:
+    from sky import skypilot_config
+
+    labels = request.labels | {"tuneplan-run": request.try_id}
+    document = {
+        "name": request.try_id,
+        "num_nodes": request.nodes,
+        "resources": {
+            **resources_of(request.offer),
+            "labels": {tag_value(name): tag_value(value) for name, value in labels.items()},
+        },
+    }
+    identities = no_credential_upload()
+    if request.offer.cloud == "aws":  # without one of ours it may do everything in EC2 and S3
+        identities["aws"] = {"remote_identity": grant_role(request.try_id, ())}
+    ends = {"idle_minutes_to_autostop": _IDLE_MIN, "down": True}
+    with skypilot_config.override_skypilot_config(identities):
+        return sky.launch(
+            sky.Task.from_yaml_config(document),
+            cluster_name=request.try_id,
+            **(ends if request.offer.cloud in _END_THEMSELVES else {}),
+        )
+
+
+def _wait(sky: Any, asked: Any, limit_s: float) -> None:
+    """Wait for a request to end.
+
+    Raises:
+        TimeoutError: It takes longer.
+    """
+    pool = ThreadPoolExecutor(1, "try")
+    try:
+        pool.submit(sky.get, asked).result(timeout=limit_s)
+    finally:
+        pool.shutdown(wait=False)
+
+
+def _end_requests(sky: Any, try_id: str) -> None:
+    """Stop every launch of the cluster that SkyPilot has accepted and not finished."""
+    deadline = time.monotonic() + _CANCEL_TIMEOUT_S
+    while living := _living(sky, try_id):
+        if time.monotonic() > deadline:
+            hint = f"look at `sky api status`, then `sky down {try_id}`"
+            raise CleanupPendingError(f"SkyPilot does not stop asking for {try_id}", hint=hint)
+        sky.get(sky.api_cancel(living, silent=True))
+        time.sleep(_POLL_S)
+
+
+def _living(sky: Any, try_id: str) -> list[str]:
+    """Requests about this cluster alone: an old server answers with everybody's."""
+    return [row.request_id for row in sky.api_status(cluster_name=try_id) if row.cluster_name == try_id]
+
+
+def _why(error: Any) -> str:
+    """What the seller said last, without SkyPilot's advice."""
+    history = [first_line(str(one)) for one in getattr(error, "failover_history", ())]
+    return next((line for line in reversed(history) if line), first_line(str(error)) or "refused")
