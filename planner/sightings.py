@@ -6,10 +6,11 @@ import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
+from typing import Literal
 
 from planner.avoidance import Place, Sighting, place_of
 from planner.offer_document import offer_from_document
-from planner.runs import Run
+from planner.runs import Attempt, Run
 from planner.try_book import Try
 from providers.offers import Offer
 
@@ -42,8 +43,15 @@ def _of_run(run: Run, askings: Askings) -> Iterator[Sighting]:
                 for passed in _passed_over(place, askings.get((run.run_id, launch), ())):
                     yield Sighting(passed, started, "stock_out")
                 yield Sighting(place, started, "had")
-            if attempt.started_at is not None and attempt.ended_at and attempt.outcome == "preempted":
-                yield Sighting(place, datetime.fromisoformat(attempt.ended_at), "preempted")
+            if attempt.ended_at is not None and (what := _end(attempt)) is not None:
+                yield Sighting(place, datetime.fromisoformat(attempt.ended_at), what)
+
+
+def _end(attempt: Attempt) -> Literal["stock_out", "preempted"] | None:
+    """What the end of an attempt says of its place, None if nothing."""
+    if attempt.started_at is None:
+        return "stock_out" if attempt.outcome == "stock_out" else None
+    return "preempted" if attempt.outcome == "preempted" else None
 
 
 def _passed_over(got: Place, asked: tuple[Offer, ...]) -> Iterator[Place]:

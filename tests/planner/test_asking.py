@@ -94,8 +94,9 @@ def start(desk: Desk, run_id: str, *, monitor: str = "service") -> Run:
         "alternatives": [offer_document(B), offer_document(C)],
         "max_usd_per_hour": None, "python": "python3", "setup": [], "stores": [], "access": "secrets",
     }  # fmt: skip
+    uri = (desk.places.state / "checkpoints" / run_id).as_uri()
     terms = terms_of(
-        run_id=run_id, infra="skypilot", secrets=(), monitor=monitor,
+        run_id=run_id, checkpoint_uri=uri, infra="skypilot", secrets=(), monitor=monitor,
         candidate_json=json.dumps({**document, "rented": rented}),
     )  # fmt: skip
     return launch(desk, run_id, terms, 280_000)[0]

@@ -24,7 +24,7 @@ END = "2026-11-22T13:00:00.000Z"
 
 
 def attempt_on(offer: Offer, number: int = 1, **changes: object) -> object:
-    made = attempt_of(number, started_at=START, **changes)
+    made = attempt_of(number, **{"started_at": START, **changes})
     return replace(made, offer_json=json.dumps(offer_document(offer)))
 
 
@@ -38,6 +38,12 @@ def test_attempts_tell_what_was_had_and_taken_away() -> None:
     lost = attempt_on(A, ended_at=END, outcome="preempted")
     assert seen(lost) == [("us-west-2a", "had"), ("us-west-2a", "preempted")]
     assert seen(attempt_on(A, ended_at=END, outcome="done")) == [("us-west-2a", "had")]
+
+
+def test_a_place_that_refused_an_attempt_is_remembered() -> None:
+    refused = attempt_on(A, started_at=None, ended_at=END, outcome="stock_out")
+    assert seen(refused) == [("us-west-2a", "stock_out")]
+    assert seen(attempt_on(A, started_at=None, ended_at=END, outcome="preempted")) == []
 
 
 def test_what_stood_before_the_machine_that_was_had_was_refused_in_its_cloud_alone() -> None:
