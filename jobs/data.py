@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from providers.errors import UsageError
 Located = tuple[Path, int, Row]
 
 _FIELD_LIMIT_BYTES = 1 << 30
+_HASHED_BYTES = 1 << 20
 _FORMATS: dict[Task, tuple[DataFormat, ...]] = {
     "sft": ("prompt_completion", "messages", "text"),
     "classification": ("label",),
@@ -109,6 +111,26 @@ def _held_out(
     if not rows:
         raise UsageError(f"{base / name} holds no example", code="bad_data", path=str(base / name))
     return _checked(rows, kind, names)
+
+
+def data_hashes(data: DataJob, base: Path) -> dict[str, str]:
+    """Hexadecimal sha256 of the data by use: train, eval."""
+    named = {"train": data.train, "eval": data.eval}
+    return {use: data_sha256(base / name) for use, name in named.items() if name is not None}
+
+
+def data_sha256(path: Path) -> str:
+    """Hexadecimal sha256 of a file, or of a directory's files one after the other.
+
+    Raises:
+        UsageError: There is nothing.
+    """
+    total = hashlib.sha256()
+    for file in files_of(path):
+        with file.open("rb") as stream:
+            while part := stream.read(_HASHED_BYTES):
+                total.update(part)
+    return total.hexdigest()
 
 
 def files_of(path: Path) -> list[Path]:

@@ -15,7 +15,7 @@ from jobs.build import built
 from jobs.checkpoint import Restored
 from jobs.committed import fetch_files
 from jobs.console import say
-from jobs.data import Examples, load_examples
+from jobs.data import Examples, data_hashes, load_examples
 from jobs.disk import is_full_disk
 from jobs.evaluate import metric_of
 from jobs.history import History
@@ -44,6 +44,7 @@ class Finished:
         last: Step that training ended at.
         metrics: Of base and tuned.
         labels: Class names by index.
+        data_sha256: Of the data as it was read, by use.
         history: Losses and evaluations.
     """
 
@@ -51,6 +52,7 @@ class Finished:
     last: int
     metrics: tuple[MetricResult, ...]
     labels: tuple[str, ...]
+    data_sha256: dict[str, str]
     history: History
 
 
@@ -78,6 +80,7 @@ def fine_tune(attempt: Attempt) -> str | None:
             guard=job.evaluate.guard,
         )
         metric = metric_of(job, examples.format)
+        hashes = data_hashes(job.data, attempt.base)
         say(f"{len(examples.train)} examples to learn from, {len(examples.eval)} held out")
     with attempt.stage("setup"):
         _import_frameworks()
@@ -94,7 +97,9 @@ def fine_tune(attempt: Attempt) -> str | None:
     last = _train(attempt, training, restored, scoring)
     step = _choose(attempt, training, scoring, last)
     metrics = scoring.score_tuned(step)
-    _hand_over(attempt, training, Finished(step, last, metrics, examples.label_names, scoring.history))
+    _hand_over(
+        attempt, training, Finished(step, last, metrics, examples.label_names, hashes, scoring.history)
+    )
     return scoring.standing.ended
 
 
@@ -243,6 +248,7 @@ def _publish(attempt: Attempt, output: Path, done: Finished) -> None:
         "metrics": [asdict(one) for one in done.metrics],
         "guard": None if guard is None else asdict(guard),
         "labels": list(done.labels),
+        "data_sha256": done.data_sha256,
     }
     (output / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     done.history.write(output)

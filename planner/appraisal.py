@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.appraise import Appraisal
 from jobs.codec import Mismatch, decode
-from jobs.committed import fetch_files, read_head, read_manifest
-from jobs.data import files_of
+from jobs.committed import fetch_files, read_manifest
+from jobs.data import data_sha256
 from jobs.manifest import Pointer
-from jobs.spec import CheckpointsJob, DataJob, InputsJob, JobSpec
+from jobs.spec import CheckpointsJob, InputsJob, JobSpec
 from jobs.train import BAD_JOB
 from planner.errors import RunFailedError
+from planner.finished_model import class_names, finished_pointer, run_worker
 from planner.job_document import document_without_machine
-from providers.errors import CorruptDataError, UsageError
+from providers.errors import UsageError
 from providers.object_store import ObjectStore
 
 if TYPE_CHECKING:
@@ -70,12 +67,12 @@ def question_of_run(job: JobSpec, store: ObjectStore, data: Path | None, step: i
         UsageError: The run has no such model, or no held-out data.
         CorruptDataError: What is stored is damaged.
     """
-    pointer = _pointer(store, step)
+    pointer = finished_pointer(store, step)
     where = job.data.eval if data is None else str(data.absolute())
     if where is None:
         hint = "name some: `--data FILE`"
         raise UsageError("the run has no held-out data of its own", hint=hint, code="data_missing")
-    names = job.data.label_names or _labels(store, pointer)
+    names = job.data.label_names or class_names(store, pointer)
     wanted = replace(job.data, train=where, eval=where, label_names=names)
     inputs = InputsJob(job.inputs.uri, tuple(one for one in job.inputs.files if _is_needed(one.path, where)))
     return Question(replace(job, data=wanted, inputs=inputs), store, pointer)
@@ -102,7 +99,7 @@ def appraise(question: Question, told: Callable[[str], None]) -> Appraisal:
             manifest = read_manifest(question.store, question.pointer)
             fetch_files(question.store, manifest, scratch / _MODEL)
             words += ["--adapter", str(scratch / _MODEL)]
-        code = _run([sys.executable, "-P", "-m", "jobs.appraise", *words], told)
+        code = run_worker("jobs.appraise", words, told)
         if code:
             raise _failure(code)
         return _read(scratch / _ANSWER)
@@ -110,14 +107,14 @@ def appraise(question: Question, told: Callable[[str], None]) -> Appraisal:
 
 def appraisal_document(job: JobSpec, step: int | None, answer: Appraisal) -> dict[str, Any]:
     """The `tuneplan/evaluate` document below its common first keys and the name of the run."""
-    first = answer.metrics[0]
-    goal = job.evaluate.goal
+    first, goal = answer.metrics[0], job.evaluate.goal
+    where = job.data.eval or ""
     return {
         "name": job.name,
         "model": job.model.source,
         "step": step,
-        "data": job.data.eval,
-        "data_sha256": data_sha256(job.data),
+        "data": where,
+        "data_sha256": data_sha256(Path(where)) if Path(where).exists() else None,
         "metric": answer.metric,
         "metrics": [
             {"name": one.name, "split": one.split, "n": one.n, "base": one.base, "tuned": one.tuned,
@@ -143,39 +140,6 @@ def meets_goal(job: JobSpec, answer: Appraisal) -> bool | None:
     return value is not None and value >= goal
 
 
-def data_sha256(data: DataJob) -> str | None:
-    """Of the held-out data's bytes, its files one after the other; None if it is not on this machine."""
-    if data.eval is None or not Path(data.eval).exists():
-        return None
-    total = hashlib.sha256()
-    for path in files_of(Path(data.eval)):
-        total.update(path.read_bytes())
-    return total.hexdigest()
-
-
-def _pointer(store: ObjectStore, step: int | None) -> Pointer:
-    head = read_head(store)
-    found = [] if head is None else [one for one in head.pointers if step is None or one.step == step]
-    if step is None and (head is None or head.output is None):
-        hint = "wait until it is over, or name a checkpoint: `--step N`"
-        raise UsageError(f"{store.uri} holds no finished model", hint=hint, code="no_checkpoints")
-    if step is None and head is not None and head.output is not None:
-        return head.output
-    if not found:
-        raise UsageError(f"{store.uri} holds no checkpoint of step {step}", hint="see `plan checkpoints ls`")
-    return found[0]
-
-
-def _labels(store: ObjectStore, pointer: Pointer) -> tuple[str, ...] | None:
-    """Class names that the finished model says, None if it says none."""
-    result = next((one for one in read_manifest(store, pointer).files if one.path == "result.json"), None)
-    body = None if result is None else store.get(f"blobs/{result.sha256}")
-    try:
-        return tuple(json.loads(body[0]).get("labels") or ()) or None if body else None
-    except (ValueError, AttributeError) as error:
-        raise CorruptDataError(f"result.json is damaged: {error}", path="result.json") from error
-
-
 def _is_needed(path: str, data: str) -> bool:
     return path.startswith("inputs/model/") or path == data or path.startswith(f"{data}/")
 
@@ -186,32 +150,6 @@ def _anywhere(job: JobSpec) -> JobSpec:
     train = replace(job.train, attention=attention, processes=1)
     evaluate = replace(job.evaluate, guard=None)
     return replace(job, train=train, evaluate=evaluate, checkpoints=CheckpointsJob("file:///unused"))
-
-
-def _run(words: list[str], told: Callable[[str], None]) -> int:
-    """The exit code; the process does not outlive this one's interest in it."""
-    with subprocess.Popen(  # noqa: S603 - argv is ours, no shell
-        words,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "PYTHONPATH": _code_root()},
-        text=True,
-        errors="replace",
-    ) as process:
-        try:
-            for line in process.stdout or ():
-                told(line.rstrip("\n"))
-        except BaseException:
-            process.kill()
-            raise
-        return process.wait()
-
-
-def _code_root() -> str:
-    import jobs
-
-    return str(Path(str(jobs.__file__)).parent.parent)
 
 
 def _failure(code: int) -> UsageError | RunFailedError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 import threading
+from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -108,6 +109,40 @@ class _Handler(BaseHTTPRequestHandler):
         commit, _, file = rest.partition("/")
         return self._file(name, commit, unquote(file))
 
+    def do_POST(self) -> None:
+        path = self.path.partition("?")[0]
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        self.host.requests.append((path, {name.lower(): value for name, value in self.headers.items()}))
+        if self.host.statuses:
+            return self._refuse(self.host.statuses.pop(0))
+        if path == "/api/validate-yaml":
+            return self._send(200, b'{"errors": [], "warnings": []}')
+        if self.headers.get("Authorization") != f"Bearer {self.host.token}":
+            return self._refuse(401)
+        if path == "/api/repos/create":
+            return self._create(json.loads(body))
+        name, _, rest = path.removeprefix("/api/models/").rpartition("/main")[0].rpartition("/")
+        if rest == "preupload":
+            files = [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
+                     for file in json.loads(body)["files"]]  # fmt: skip
+            return self._send(200, json.dumps({"files": files}).encode())
+        return self._commit(name, [json.loads(line) for line in body.splitlines()])
+
+    def _create(self, asked: dict[str, Any]) -> None:
+        name = f"{asked['organization']}/{asked['name']}"
+        known = name in self.host.models
+        if not known:
+            self.host.models[name] = HostedModel({}, private=asked.get("visibility") == "private")
+        self._send(409 if known else 200, json.dumps({"url": f"{self.host.url}/{name}"}).encode())
+
+    def _commit(self, name: str, lines: list[dict[str, Any]]) -> None:
+        for line in lines:
+            if line["key"] == "file":
+                self.host.models[name].files[line["value"]["path"]] = b64decode(line["value"]["content"])
+        url = f"{self.host.url}/{name}/commit/{COMMIT}"
+        told = {"commitUrl": url, "commitOid": COMMIT, "pullRequestUrl": None, "success": True}
+        self._send(200, json.dumps(told).encode())
+
     def _api(self, name: str, revision: str) -> None:
         if name in self.host.renamed:
             there = f"/api/models/{self.host.renamed[name]}/revision/{revision}"
@@ -115,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
         model = self._allowed(name, to_files=False)
         if model is None:
             return None
-        commit = revision if revision in model.revisions.values() else model.revisions.get(revision)
+        commit = revision if revision in model.revisions.values() else model.revisions.get(revision or "main")
         if commit is None:
             return self._refuse(404, "RevisionNotFound")
         siblings = [{"rfilename": file} for file in model.files]

@@ -50,7 +50,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "offers": ("planner.cli.offers", "List machines with GPUs and their prices"),
     "prices": ("planner.cli.prices", "Show the prices in use, fetch newer ones, import your own"),
     "backtest": ("planner.cli.backtest", "Predict published runs, to see how good the estimates are"),
-    "export": ("planner.cli.export", "Print a spec as the configuration of another tool"),
+    "export": (
+        "planner.cli.export",
+        "Hand a finished model over, with its card; or print a spec for another tool",
+    ),
     "doctor": ("planner.cli.doctor", "Check this installation: what is missing and how to get it"),
     "reap": ("planner.cli.reap", "Find and end machines and leftovers that no run needs"),
     "purge": ("planner.cli.purge", "Give back disk space of runs that are over"),
