@@ -52,7 +52,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "backtest": ("planner.cli.backtest", "Predict published runs, to see how good the estimates are"),
     "export": (
         "planner.cli.export",
-        "Hand a finished model over, with its card; or print a spec for another tool",
+        "Hand a finished model over, with its card",
     ),
     "doctor": ("planner.cli.doctor", "Check this installation: what is missing and how to get it"),
     "reap": ("planner.cli.reap", "Find and end machines and leftovers that no run needs"),
