@@ -105,8 +105,8 @@ def _evaluations(spec: FineTuneSpec) -> Iterator[Finding]:
                 "nothing is evaluated during training",
                 "give evaluate.every, as in 100 steps",
             )
-    held_out = evaluate.every is not None or evaluate.guard is not None
-    if held_out and spec.data.eval is None and spec.data.train is not None:
+    needs_rows = evaluate.guard is not None or evaluate.patience is not None or evaluate.choose == "best"
+    if needs_rows and spec.data.eval is None and spec.data.train is not None:
         yield _conflict("evaluate", "there is no held-out data to measure on", "give data.eval")
     guard = evaluate.guard
     if guard is not None and guard.metric not in ("auto", *allowed):
