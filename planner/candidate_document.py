@@ -42,6 +42,9 @@ def candidate_document(candidate: Candidate) -> dict[str, Any]:
         "p_finish_by_deadline": candidate.p_finish_by_deadline,
         "basis": None if candidate.basis is None else asdict(candidate.basis),
         "risk": None if candidate.risk is None else _risk(candidate.risk),
+        "after_credits_usd": None
+        if candidate.after_credits_usd is None
+        else usd_quantiles_document(candidate.after_credits_usd),
     }
 
 
@@ -114,7 +117,7 @@ def candidate_from_document(document: Mapping[str, Any]) -> Candidate:
         KeyError, TypeError, ValueError: The document is not one of ours; the caller names the file.
     """
     memory = document["memory_gib_per_gpu"]
-    finish = document["finish_at"]
+    finish, after = document["finish_at"], document.get("after_credits_usd")
     return Candidate(
         candidate_id=document["id"],
         rank=document["rank"],
@@ -141,6 +144,7 @@ def candidate_from_document(document: Mapping[str, Any]) -> Candidate:
         p_finish_by_deadline=document["p_finish_by_deadline"],
         basis=basis_from_document(document),
         risk=_risk_from(document.get("risk")),
+        after_credits_usd=None if after is None else _quantiles(after),
     )
 
 

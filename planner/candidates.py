@@ -58,6 +58,7 @@ class Candidate:
         cost_tree_usd: p50 of each line; None is unknown (and named in the warnings).
         basis: What the formulas alone said, so that the run can correct them.
         risk: What may be lost; None in plans written before it was told.
+        after_credits_usd: The cost after your credits; None where you have none with this cloud.
     """
 
     candidate_id: str
@@ -83,6 +84,7 @@ class Candidate:
     p_finish_by_deadline: float | None = None
     basis: Basis | None = None
     risk: CandidateRisk | None = None
+    after_credits_usd: Quantiles | None = None
 
     @property
     def gpus_total(self) -> int:

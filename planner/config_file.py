@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from planner.price_overrides import PriceOverride
 from planner.spec_types import Seconds, Section, Usd
-from planner.units import parse_discount, parse_gpu_filter, parse_usd
+from planner.units import parse_deadline, parse_discount, parse_gpu_filter, parse_usd
 from planner.validation import validate
 from planner.yaml_source import read_yaml
 from providers.reservation_inhouse import Pool
@@ -27,6 +28,7 @@ def _gpu(value: str) -> str:
 
 Price = Annotated[float, BeforeValidator(_price)]
 GpuName = Annotated[str, AfterValidator(_gpu)]
+Expiry = Annotated[datetime, BeforeValidator(parse_deadline)]
 Share = Annotated[float, BeforeValidator(parse_discount)]
 
 
@@ -41,17 +43,36 @@ class OverrideSection(Section):
     discount: Share | None = Field(default=None, description="Taken off the posted price, as in 15% or 0.15")
     usd_per_hour: Price | None = Field(default=None, description="Your price of the whole machine")
     usd_per_gpu_hour: Price | None = Field(default=None, description="Your price of each of its GPUs")
+    credit: Usd | None = Field(
+        default=None, description="What is left of a credit with the cloud, as in 500usd"
+    )
+    expires: Expiry | None = Field(default=None, description="When the credit ends, as in 2027-01-31")
 
     @model_validator(mode="after")
     def _one_price(self) -> OverrideSection:
-        if sum(value is not None for value in (self.discount, self.usd_per_hour, self.usd_per_gpu_hour)) != 1:
-            raise ValueError("needs exactly one of discount, usd_per_hour and usd_per_gpu_hour")
+        ways = (self.discount, self.usd_per_hour, self.usd_per_gpu_hour, self.credit)
+        if sum(value is not None for value in ways) != 1:
+            raise ValueError("needs exactly one of discount, usd_per_hour, usd_per_gpu_hour and credit")
+        if self.expires is not None and self.credit is None:
+            raise ValueError("expires is for a credit")
+        if self.credit is not None and (
+            self.cloud is None or any((self.region, self.instance_type, self.gpu, self.market))
+        ):
+            raise ValueError(
+                "a credit is with a cloud: it needs cloud, and no region, instance_type, gpu or market"
+            )
         return self
 
     def override(self) -> PriceOverride:
         """As the price code takes it."""
-        fields = self.model_dump()
-        return PriceOverride(**fields | {"cloud": self.cloud.lower() if self.cloud else None})
+        fields = self.model_dump(exclude={"credit", "expires"})
+        ends = None if self.expires is None else self.expires.strftime("%Y-%m-%dT%H:%M:%SZ")
+        own = {
+            "cloud": self.cloud.lower() if self.cloud else None,
+            "credit_usd": self.credit,
+            "expires_at": ends,
+        }
+        return PriceOverride(**fields | own)
 
 
 class PricesSection(Section):

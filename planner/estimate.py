@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from planner.candidates import Candidate, CandidateMemory, CandidateRisk
 from planner.egress import AS_OF as EGRESS_AS_OF
@@ -20,7 +20,7 @@ from planner.question import Question
 from planner.ranking import pareto, ranked
 from planner.risk import probability_by
 from planner.search import Refusal
-from providers.offers import Coverage, Offer, PriceSnapshot
+from providers.offers import Coverage, Credit, Offer, PriceSnapshot
 
 _GIB = 2.0**30
 
@@ -70,7 +70,7 @@ def build_estimate(question: Question, snapshot: PriceSnapshot, *, limit: int | 
         limit: Candidates to keep besides the Pareto frontier, None for all.
     """
     refusals = _Refusals()
-    priced = list(_price_all(question, snapshot.offers, refusals))
+    priced = list(_price_all(question, snapshot.offers, snapshot.credits, refusals))
     frontier = pareto(priced)
     dates = {offer.as_of_at for offer in snapshot.offers if offer.as_of_at}
     kept = tuple(
@@ -89,7 +89,12 @@ def build_estimate(question: Question, snapshot: PriceSnapshot, *, limit: int | 
         priced=tuple(item for _, item in kept),
         candidates_total=len(priced),
         rejected=refusals.sorted(),
-        assumptions=(*question.job.assumptions, *_calibration(kept), *_assumptions(question, candidates)),
+        assumptions=(
+            *question.job.assumptions,
+            *_calibration(kept),
+            *_assumptions(question, candidates),
+            *_credits(snapshot.credits),
+        ),
         warnings=(
             *question.model_warnings(),
             *question.job.warnings,
@@ -115,8 +120,10 @@ class _Refusals:
         return tuple(sorted(rows, key=lambda row: (-row.count, row.reason)))
 
 
-def _price_all(question: Question, offers: Iterable[Offer], refusals: _Refusals) -> Iterator[Priced]:
-    solver = Solver(question)
+def _price_all(
+    question: Question, offers: Iterable[Offer], credits: Sequence[Credit], refusals: _Refusals
+) -> Iterator[Priced]:
+    solver = Solver(question, credits)
     for offer in offers:
         refused = question.refuses(offer)
         if refused is not None:
@@ -157,6 +164,7 @@ def _candidate(question: Question, item: Priced, rank: int, on_frontier: bool) -
         p_finish_by_deadline=None if deadline_h is None else probability_by(line.finish_h, deadline_h),
         basis=item.solved.basis,
         risk=_risk(item),
+        after_credits_usd=item.after_credits_usd,
     )
 
 
@@ -275,6 +283,21 @@ def _calibration(kept: Sequence[tuple[int, Priced]]) -> Iterator[Assumption]:
         yield Assumption("best candidate against the formulas", learned.text(), "", source)
 
 
+def _credits(credits: Sequence[Credit]) -> Iterator[Assumption]:
+    for credit in credits:
+        until = "" if credit.expires_at is None else f", until {credit.expires_at[:10]}"
+        source = f"yours: prices.overrides{until}; pays machines, if it lasts until the job is done"
+        yield Assumption(f"credits with {credit.cloud}", credit.usd, "USD", source)
+
+
+def _expired(credits: Sequence[Credit], now: datetime) -> list[str]:
+    return [
+        f"${row.usd:,.2f} with {row.cloud} ended on {row.expires_at[:10]}"
+        for row in credits
+        if row.expires_at is not None and datetime.fromisoformat(row.expires_at) < now
+    ]
+
+
 def _why_unknown(question: Question, clouds: Sequence[str]) -> str:
     if question.bucket is None:
         return ": where the checkpoints go is not known yet (checkpoints.uri, as in s3://bucket/runs?region=us-east-1)"
@@ -291,6 +314,9 @@ def _warnings(
     unpriced = sorted({c.offer.cloud for c in candidates if c.cost_tree_usd["egress"] is None})
     if unpriced:
         yield "egress_unknown", f"egress is not in the total{_why_unknown(question, unpriced)}"
+    expired = _expired(snapshot.credits, question.goal.now)
+    if expired:
+        yield "credits_expired", f"credits in prices.overrides that count no more: {'; '.join(expired)}"
     partial = [cover.cloud for cover in snapshot.coverage if not cover.complete]
     if partial:
         yield (

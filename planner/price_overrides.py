@@ -1,4 +1,4 @@
-"""Prices of your own: negotiated discounts and rates from `config.yaml`, laid over a snapshot."""
+"""Prices of your own: negotiated discounts, rates and credits from `config.yaml`, laid over a snapshot."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Literal
 
-from providers.offers import UNTRUSTED_FLAGS, Offer, PriceSnapshot
+from providers.offers import UNTRUSTED_FLAGS, Credit, Offer, PriceSnapshot
 
 SOURCE = "yours"
 
@@ -18,7 +18,7 @@ SOURCE = "yours"
 class PriceOverride:
     """Which offers, and what they cost you; None matches everything.
 
-    Exactly one of the last three is set.
+    Exactly one of discount, usd_per_hour, usd_per_gpu_hour and credit_usd is set.
 
     Attributes:
         cloud: Lower-case name.
@@ -29,6 +29,8 @@ class PriceOverride:
         discount: Share taken off the posted price, 0..1.
         usd_per_hour: Your price of the whole machine.
         usd_per_gpu_hour: Your price of each of its GPUs.
+        credit_usd: What is left of a credit with the cloud; changes no price.
+        expires_at: When the credit ends, RFC 3339 UTC; None if never.
     """
 
     cloud: str | None = None
@@ -39,6 +41,8 @@ class PriceOverride:
     discount: float | None = None
     usd_per_hour: float | None = None
     usd_per_gpu_hour: float | None = None
+    credit_usd: float | None = None
+    expires_at: str | None = None
 
     def matches(self, offer: Offer) -> bool:
         """Whether the offer is meant."""
@@ -84,10 +88,16 @@ def with_overrides(
     """
     if not overrides:
         return snapshot
-    offers = tuple(_priced(offer, overrides, now) for offer in snapshot.offers)
+    prices = [override for override in overrides if override.credit_usd is None]
+    credits = tuple(
+        Credit(override.cloud or "", override.credit_usd, override.expires_at)
+        for override in overrides
+        if override.credit_usd is not None
+    )
+    offers = tuple(_priced(offer, prices, now) for offer in snapshot.offers) if prices else snapshot.offers
     rules = json.dumps([asdict(override) for override in overrides], sort_keys=True)
     digest = hashlib.sha256(f"{snapshot.snapshot_id}\n{rules}".encode()).hexdigest()
-    return replace(snapshot, offers=offers, snapshot_id=f"sha256:{digest}")
+    return replace(snapshot, offers=offers, snapshot_id=f"sha256:{digest}", credits=credits)
 
 
 def _priced(offer: Offer, overrides: Sequence[PriceOverride], now: datetime) -> Offer:

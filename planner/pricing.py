@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 from planner.artifacts import checkpoint_bytes, result_bytes
 from planner.calibration import Basis
@@ -16,7 +18,7 @@ from planner.question import Question
 from planner.search import Fit, Refusal, best_fit
 from planner.setup import Cluster
 from planner.timeline import Timeline, timeline
-from providers.offers import Offer
+from providers.offers import Credit, Offer
 
 #: Object storage, list price of the largest provider's standard class in its cheapest region (S3 standard,
 #: us-east-1): USD per GB (1e9 bytes) and month of 730 h, and per thousand writes.
@@ -29,6 +31,9 @@ _BYTES_PER_TOKEN = 4.0
 _OBJECTS_PER_CHECKPOINT = 12
 #: An evaluation is a forward pass: a third of a training step's work, on the base and on the tuned model.
 _EVALUATION_SHARE = 2 / 3
+
+#: A century: beyond it no date can be written.
+_LONGEST_H = 24 * 36500.0
 
 FREE_LINES: dict[str, float | None] = {"storage": 0.0, "requests": 0.0, "controller": 0.0}
 
@@ -74,6 +79,8 @@ class Priced:
         egress_usd: Bytes between its bucket and the machines, which the bill holds too if known; None is unknown.
         cost_usd: The bill.
         expected_usd: Its mean; lost machines make it more than the p50.
+        paid_usd: The same after your credits, which pay machines and nothing else: never less than the rest.
+        credit_usd: What your credits with this cloud hold; 0 where none lasts until the job is done.
     """
 
     offer: Offer
@@ -81,6 +88,8 @@ class Priced:
     solved: Solved
     cost_usd: Quantiles
     expected_usd: float
+    paid_usd: float
+    credit_usd: float = 0.0
     egress_usd: float | None = None
 
     @property
@@ -88,13 +97,24 @@ class Priced:
         """Hours from now to the result, if capacity is had at once."""
         return self.solved.line.finish_h
 
+    @property
+    def after_credits_usd(self) -> Quantiles | None:
+        """The bill after your credits; None without any."""
+        if not self.credit_usd:
+            return None
+        machines = self.solved.line.wall_clock_h.scaled((self.offer.price_usd_per_hour or 0.0) * self.nodes)
+        rest_usd = max(self.cost_usd.p50 - machines.p50, 0.0)
+        left = (max(part - self.credit_usd, 0.0) for part in (machines.p10, machines.p50, machines.p90))
+        return Quantiles(*left).shifted(rest_usd)
+
 
 class Solver:
     """Solves machine shapes for one question, each once."""
 
-    def __init__(self, question: Question) -> None:
+    def __init__(self, question: Question, credits: Sequence[Credit] = ()) -> None:
         """Start with nothing solved."""
         self._question = question
+        self._credits = credits
         self._fits: dict[tuple[object, ...], Fit | Refusal] = {}
         self._solved: dict[tuple[object, ...], Solved | Refusal] = {}
         self._egress: dict[tuple[int, str, str], float | None] = {}
@@ -108,8 +128,22 @@ class Solver:
         egress_usd = self._egress_usd(solved, offer)
         fixed_usd = solved.fixed_total_usd + (egress_usd or 0.0)
         cost = solved.line.wall_clock_h.scaled(per_hour_usd).shifted(fixed_usd)
-        expected_usd = solved.line.billed_mean_h * per_hour_usd + fixed_usd
-        return Priced(offer, nodes, solved, cost, expected_usd, egress_usd)
+        machines_usd = solved.line.billed_mean_h * per_hour_usd
+        expected_usd = machines_usd + fixed_usd
+        credit_usd = self._credit_usd(solved, offer) if self._credits else 0.0
+        # To the cent: a fraction of one for storage is no reason to spend dollars of credits.
+        paid_usd = round(expected_usd - min(credit_usd, machines_usd), 2) if credit_usd else expected_usd
+        return Priced(offer, nodes, solved, cost, expected_usd, paid_usd, credit_usd, egress_usd)
+
+    def _credit_usd(self, solved: Solved, offer: Offer) -> float:
+        """What is left on credits that last until the job is done, at its p90: one that ends before counts nothing."""
+        done = self._question.goal.now + timedelta(hours=min(solved.line.finish_h.p90, _LONGEST_H))
+        return sum(
+            credit.usd
+            for credit in self._credits
+            if credit.cloud == offer.cloud
+            and (credit.expires_at is None or done <= datetime.fromisoformat(credit.expires_at))
+        )
 
     def _egress_usd(self, solved: Solved, offer: Offer) -> float | None:
         if offer.market == "local":

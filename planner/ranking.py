@@ -18,7 +18,8 @@ _Key = tuple[float, ...]
 def ranked(priced: Sequence[Priced], goal: Goal) -> list[Priced]:
     """Best first: sure fits before borderline ones, believable prices before doubtful ones, then the objective.
 
-    Costs are ranked by their mean: what is lost with spot machines counts even where the p50 does not see it.
+    Costs are ranked by their mean, after your credits: what is lost with spot machines counts even where the p50 does
+    not see it. Where credits pay all, the cheaper machine spares them.
     """
     score = _SCORES[goal.objective]
 
@@ -43,11 +44,11 @@ def pareto(priced: Sequence[Priced]) -> set[int]:
 
 
 def _cheapest(item: Priced, goal: Goal) -> _Key:
-    return (item.expected_usd, item.finish_h.p50)
+    return (item.paid_usd, item.expected_usd, item.finish_h.p50)
 
 
 def _fastest(item: Priced, goal: Goal) -> _Key:
-    return (item.finish_h.p50, item.expected_usd)
+    return (item.finish_h.p50, item.paid_usd, item.expected_usd)
 
 
 def _fastest_within_budget(item: Priced, goal: Goal) -> _Key:
@@ -57,14 +58,18 @@ def _fastest_within_budget(item: Priced, goal: Goal) -> _Key:
 
 def _best_value(item: Priced, goal: Goal) -> _Key:
     """Cost times time: a percent of either counts the same."""
-    return (item.expected_usd * item.finish_h.p50, item.expected_usd)
+    return (item.paid_usd * item.finish_h.p50, item.expected_usd)
 
 
 def _cheapest_by_deadline(item: Priced, goal: Goal) -> _Key:
     if goal.deadline_h is None:
         return _cheapest(item, goal)
     chance = probability_by(item.finish_h, goal.deadline_h)
-    return (0.0, *_cheapest(item, goal)) if chance >= SURE_ENOUGH else (1.0, -chance, item.expected_usd)
+    return (
+        (0.0, *_cheapest(item, goal))
+        if chance >= SURE_ENOUGH
+        else (1.0, -chance, item.paid_usd, item.expected_usd)
+    )
 
 
 _SCORES: dict[str, Callable[[Priced, Goal], _Key]] = {

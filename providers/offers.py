@@ -8,7 +8,7 @@ of flags cannot spend money on it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Market = Literal["spot", "on_demand", "reserved", "inhouse", "local"]
 
@@ -97,6 +97,20 @@ class Coverage:
     note: str = ""
 
 
+class Credit(NamedTuple):
+    """Money that a cloud lets you spend on its machines; nobody here knows what of it is left, but you.
+
+    Attributes:
+        cloud: Lower-case name.
+        usd: What is left.
+        expires_at: RFC 3339 UTC, None if never.
+    """
+
+    cloud: str
+    usd: float
+    expires_at: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class PriceSnapshot:
     """A content-hashed set of offers.
@@ -106,9 +120,11 @@ class PriceSnapshot:
         offers: Every offer; spot and on-demand of a machine are two offers.
         coverage: One entry a cloud.
         live: True if fetched now, False for a dated copy.
+        credits: Yours; prices are before them.
     """
 
     snapshot_id: str
     offers: tuple[Offer, ...]
     coverage: tuple[Coverage, ...]
     live: bool = False
+    credits: tuple[Credit, ...] = ()

@@ -117,11 +117,14 @@ def _columns(estimate: Estimate, *, compact: bool) -> dict[str, tuple[Callable[[
         "$/h": (lambda c: _usd((c.offer.price_usd_per_hour or 0.0) * c.nodes), True),
         "time": (lambda c: _duration(c.wall_clock_h, interval=not compact), True),
         "total $": (lambda c: _span(c.cost_usd, 2), True),
+        "you pay $": (_paid, True),
         "P(in time)": (_chance, True),
         "fits": (lambda c: "tight" if _tight(c) else c.verdict, False),
         "age": (lambda c: _age(c.offer, now) + (" !" if c.offer.flags else ""), False),
     }
     left_out = {"age"} if compact else set()
+    if all(candidate.after_credits_usd is None for candidate in estimate.candidates):
+        left_out.add("you pay $")
     if estimate.question.goal.deadline is None or compact:
         left_out.add("P(in time)")
     return {name: column for name, column in columns.items() if name not in left_out}
@@ -135,6 +138,11 @@ def _machines(candidate: Candidate) -> str:
 def _chance(candidate: Candidate) -> str:
     chance = candidate.p_finish_by_deadline
     return "?" if chance is None else f"{chance:.0%}"
+
+
+def _paid(candidate: Candidate) -> str:
+    """After your credits, the same without any."""
+    return _number((candidate.after_credits_usd or candidate.cost_usd).p50, 2)
 
 
 def _tight(candidate: Candidate) -> bool:
@@ -158,6 +166,12 @@ def _best(best: Candidate) -> str:
         f"{best.gpu_hours.p50:.1f} GPU-hours",
         f"cost    {_lines(best)}",
     ]
+    if best.after_credits_usd is not None:
+        paid = best.cost_usd.p50 - best.after_credits_usd.p50
+        lines.append(
+            f"credits {_usd(paid)} of your credits with {best.offer.cloud} go into it, you pay "
+            f"{_span(best.after_credits_usd, 2)}; budget and cap count the whole cost"
+        )
     if best.risk is not None and best.risk.interruptions:
         lines.append(f"risk    {_risk(best.risk)}")
     if best.finish_at is not None:

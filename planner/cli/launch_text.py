@@ -57,7 +57,11 @@ def _cost(chosen: Candidate) -> str:
         return "$0: nothing is rented (config local.usd_per_hour puts a price on this machine)"
     if price is None:
         return "unknown: there is no price"
-    return f"${_span(chosen.cost_usd, 2)} at ${price:g}/h"
+    after = chosen.after_credits_usd
+    paid = (
+        "" if after is None else f"; ${_span(after, 2)} after your credits, which cap and ledger do not count"
+    )
+    return f"${_span(chosen.cost_usd, 2)} at ${price:g}/h{paid}"
 
 
 def _cap(order: Order) -> str:

@@ -19,6 +19,7 @@ from planner.price_overrides import PriceOverride, with_overrides
 from providers.offers import Offer, PriceSnapshot
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def offer(cloud: str = "aws", price: float | None = 40.0, **more) -> Offer:
@@ -151,3 +152,76 @@ def test_a_wrong_override_is_a_finding_with_its_place(tmp_path: Path, text: str,
     with pytest.raises(SpecError, match=r"config\.yaml:3:") as caught:
         load_config(path)
     assert message in str(caught.value)
+
+
+def credited(path: Path, *credits: str) -> Path:
+    path.joinpath("config.yaml").write_text(f"prices: {{overrides: [{', '.join(credits)}]}}\n")
+    return EXAMPLES / "llama-3.1-8b-lora.yaml"
+
+
+def estimated(spec: Path, *words: str) -> dict:
+    words = ("estimate", str(spec), "--gpu", "H100", "--count", "8", "--market", "on_demand", *words)
+    result = CliRunner(mix_stderr=False).invoke(cli, [*words, "-o", "json"], obj=App(now=lambda: NOW))
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_credits_change_the_order_and_never_the_cost(plan_home: Path):
+    spec = credited(plan_home)
+    plain = estimated(spec)["candidates"]
+    assert all(row["after_credits_usd"] is None for row in plain)
+    dear = next(row["offer"]["cloud"] for row in plain if row["offer"]["cloud"] != plain[0]["offer"]["cloud"])
+    document = estimated(credited(plan_home, f"{{cloud: {dear}, credit: 10000usd, expires: 2027-01-31}}"))
+    first = document["candidates"][0]
+    before = next(row for row in plain if row["offer"] == first["offer"])
+    assert (first["offer"]["cloud"], first["cost_usd"]) == (dear, before["cost_usd"])
+    for name in ("p10", "p50", "p90"):
+        assert 0 <= float(first["after_credits_usd"][name]) < float(first["cost_usd"][name])
+    rest = {key: float(value) for key, value in first["cost_tree_usd"].items() if value is not None}
+    not_machines = rest["storage"] + rest["requests"] + rest["controller"]
+    assert float(first["after_credits_usd"]["p50"]) == pytest.approx(not_machines, abs=1e-4)
+    (told,) = (row for row in document["assumptions"] if row["name"] == f"credits with {dear}")
+    assert told["value"] == 10000 and told["source"].startswith("yours: prices.overrides, until 2027-01-31")
+
+
+def test_a_small_credit_pays_a_part(plan_home: Path):
+    first = estimated(
+        credited(plan_home, "{cloud: aws, credit: 1}", "{cloud: aws, credit: 2usd}"), "--fail-over", "900"
+    )
+    row = next(row for row in first["candidates"] if row["offer"]["cloud"] == "aws")
+    for name in ("p10", "p50", "p90"):
+        assert float(row["cost_usd"][name]) - float(row["after_credits_usd"][name]) == pytest.approx(
+            3, abs=1e-5
+        )
+
+
+@pytest.mark.parametrize(("expires", "said"), [("2026-05-01", True), ("2026-06-01T12:03:00Z", False)])
+def test_a_credit_that_ends_before_the_job_counts_nothing(plan_home: Path, expires: str, said: bool):
+    document = estimated(credited(plan_home, f"{{cloud: aws, credit: 9000usd, expires: '{expires}'}}"))
+    assert all(row["after_credits_usd"] is None for row in document["candidates"])
+    warned = [row["message"] for row in document["warnings"] if row["code"] == "credits_expired"]
+    assert bool(warned) is said and all("$9,000.00 with aws ended on 2026-05-01" in text for text in warned)
+
+
+def test_credits_are_shown_to_people_before_the_rest(plan_home: Path):
+    spec = credited(plan_home, "{cloud: aws, credit: 9000usd}")
+    words = ["estimate", str(spec), "--gpu", "A100-80GB", "--count", "8"]
+    text = CliRunner(mix_stderr=False).invoke(cli, words, obj=App(now=lambda: NOW)).stdout
+    assert "you pay $" in text and "of your credits with aws go into it, you pay " in text
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("{credit: 5usd}", "a credit is with a cloud"),
+        ("{cloud: aws, gpu: H100, credit: 5usd}", "a credit is with a cloud"),
+        ("{cloud: aws, credit: 5usd, discount: 10%}", "exactly one"),
+        ("{cloud: aws, discount: 10%, expires: 2027-01-01}", "expires is for a credit"),
+        ("{cloud: aws, credit: 0}", "credit"),
+        ("{cloud: aws, credit: 5, expires: soon}", "is not a moment"),
+    ],
+)
+def test_what_is_no_credit_is_said(plan_home: Path, entry: str, said: str):
+    credited(plan_home, entry)
+    with pytest.raises(SpecError, match=said):
+        load_config(plan_home / "config.yaml")
