@@ -14,16 +14,22 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from jobs.appraise import Appraisal
+from jobs.progress import MetricResult
 from planner import local_machine
 from planner.cli.context import App
 from planner.cli.main import cli
 from planner.doctor import Check
+from planner.moving.decision import decide
+from planner.moving.view import look
+from planner.price_age import PriceLimit
 from planner.reserve.book import ReservationBook
 from planner.runs import Attempt
 from planner.store import Change, Store
 from tests.cli.test_checkpoints import commit
 from tests.cli.test_learning import record
-from tests.planner.run_factories import START, attempt_of, terms_of
+from tests.planner.moving_runs import attempt_at, later, moving
+from tests.planner.run_factories import START, attempt_of, run_of, terms_of
 from tests.workers import eventually, make_python, order_exit
 
 ROOT = Path(__file__).parents[2]
@@ -195,8 +201,9 @@ def two_schedules(world: World) -> None:
 
 
 def a_lost_ledger(world: World) -> None:
-    """A worker whose run nobody knows."""
+    """Workers whose runs nobody knows."""
     a_running_one(world)
+    world.plan("launch", "goat/spec.yaml", "--infra", "local", "--run-id", "goat-2", "--no-cap", "--yes")
     for file in (world.home / "state").glob("plan.db*"):
         file.unlink()
 
@@ -246,6 +253,17 @@ def two_standing_orders(world: World) -> None:
     world.plan("reserve", "schedule", *INHOUSE, *words)
 
 
+def a_moving_run(world: World) -> None:
+    """On spot, and pressed by its deadline."""
+    terms = moving(work_h=4.0, deadline_h=4.4)
+    kept = terms_of(moving_json=terms.to_json())
+    run = run_of("running", attempt_at(1, "bed-a", "spot"), terms=kept)
+    view = look(run, terms, {}, PriceLimit(), later(0.05))
+    with Store(world.home / "state" / "plan.db") as store:
+        store.create("run-1", kept, attempt_of())
+        store.record_decision("run-1", decide(run, terms, view, None))
+
+
 def offer_id(world: World) -> str:
     """The first offer of the company's own machines."""
     return str(_offer(world)["offer_id"])
@@ -262,6 +280,7 @@ def _offer(world: World) -> dict[str, Any]:
     return first
 
 
+MEASURED = Appraisal("exact_match", (MetricResult("exact_match", "eval", 500, 0.012, None, True),), 3.5)
 CHECKS = (
     Check("P001", "Python", "ok", "3.11"),
     Check("P002", "disk", "warning", "1.5 GiB free", "free some"),

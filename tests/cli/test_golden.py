@@ -114,6 +114,9 @@ SCENES: dict[str, Scene] = {
     ),
     "find": Scene(("spec.yaml", "--limit", "2", "--offline"), masks=ESTIMATED),
     "runs": Scene((), RUNS),
+    "runs adopt": Scene(("{lost-1}",), world_of.a_lost_ledger, masks=(TIMES, PAID), again=("{lost-2}",)),
+    "why": Scene(("run-1",), world_of.a_moving_run, masks=ESTIMATED),
+    "evaluate": Scene(("goat/spec.yaml", "--base")),
     "status": Scene(("over-1",), RUNS),
     "logs": Scene(("goat-1",), _over),
     "watch": Scene(("over-1",), RUNS),
@@ -249,6 +252,7 @@ def test_golden(
 ) -> None:
     scene = SCENES[name]
     monkeypatch.setattr("planner.cli.doctor.examine", lambda *_: list(world_of.CHECKS))
+    monkeypatch.setattr("planner.appraisal.appraise", lambda *_: world_of.MEASURED)
     parts = [block(world, name, ("--help",), world.plan(*name.split(), "--help"))]
     scene.prepare(world)
     words = (*name.split(), *_placed(scene.words, world), *_late_words(name, world))
@@ -267,7 +271,13 @@ def test_golden(
 
 
 def _placed(words: Words, world: World) -> Words:
-    return tuple(word.replace("{store}", (world.folder / "store").as_uri()) for word in words)
+    lost = world.home / "state" / "checkpoints"
+    places = {
+        "{store}": (world.folder / "store").as_uri(),
+        "{lost-1}": (lost / "goat-1").as_uri(),
+        "{lost-2}": (lost / "goat-2").as_uri(),
+    }
+    return tuple(places.get(word, word) for word in words)
 
 
 def _late_words(name: str, world: World) -> Words:
