@@ -45,7 +45,7 @@ ESTIMATED = (
     (r"\b([co])-[0-9a-f]{10,12}\b", r"\1-<id>"),
 )
 SECONDS = (r"\b\d+ s\b", "<seconds>")
-PAID = (r'("cost_usd": )"0\.\d+"', r'\1"<cost>"')
+PAID = (r'("cost_usd": )"[0-9.]+"', r'\1"<cost>"')
 
 
 @dataclass(frozen=True)
