@@ -77,12 +77,18 @@ class LocalConfig:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The user's settings; `store` is the URI of the register that a team shares."""
+    """The user's settings.
+
+    Attributes:
+        store: URI of the register that a team shares.
+        notify: Names of environment variables with addresses of those who are told of everything.
+    """
 
     prices: PricesConfig = PricesConfig()
     local: LocalConfig = LocalConfig()
     store: str | None = None
     pools: tuple[Pool, ...] = ()
+    notify: tuple[str, ...] = ()
 
 
 def load_config(path: Path) -> Config:
@@ -107,4 +113,4 @@ def load_config(path: Path) -> Config:
     config = replace(config, pools=tuple(section.pool() for section in read.inhouse))
     if read.local.usd_per_hour is not None:
         config = replace(config, local=LocalConfig(usd_per_hour=read.local.usd_per_hour))
-    return replace(config, store=read.store)
+    return replace(config, store=read.store, notify=read.notify)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from planner.price_overrides import PriceOverride
-from planner.spec_types import Seconds, Section, Usd
+from planner.spec_types import Names, Seconds, Section, Usd
 from planner.units import parse_deadline, parse_discount, parse_gpu_filter, parse_usd
 from planner.validation import validate
 from planner.yaml_source import read_yaml
@@ -118,6 +118,9 @@ class ConfigFile(Section):
     prices: PricesSection = Field(default_factory=PricesSection)
     local: LocalSection = Field(default_factory=LocalSection)
     store: str | None = Field(default=None, description="Register that a team shares, as in s3://team/plan")
+    notify: Names = Field(
+        default=(), description="Whom to tell of runs whose spec names nobody, and of the rest"
+    )
     inhouse: tuple[PoolSection, ...] = Field(default=(), description="The company's own machines")
 
 

@@ -18,8 +18,8 @@ _BUSY_TIMEOUT_S = 20.0
 class Database:
     """One open ledger file; use it as a context manager."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the file, making or migrating it if need be.
+    def __init__(self, path: Path, *, shared: bool = False) -> None:
+        """Open the file, making or migrating it if need be; `shared` may be closed by another thread.
 
         Raises:
             UsageError: A newer tuneplan wrote it (then it is left as it is), or it lies on a network disk.
@@ -30,7 +30,9 @@ class Database:
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             _refuse_network_disk(path)
-            self._db = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+            self._db = sqlite3.connect(
+                path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=not shared
+            )
             try:
                 self._prepare()
             except BaseException:

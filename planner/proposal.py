@@ -37,6 +37,7 @@ from planner.surroundings import (
     unset_secrets,
 )
 from providers.errors import TuneplanError
+from providers.notifier import can_send
 from providers.skypilot_task import task_yaml
 from providers.stores import below
 
@@ -141,6 +142,7 @@ def run_terms(order: Order, places: Places, zones: Mapping[str, str] | None = No
         env=dict(spec.environment.env),
         secrets=spec.environment.secrets,
         monitor=order.choices.monitor,
+        notify=spec.notify,
     )
 
 
@@ -155,6 +157,7 @@ def blockers(order: Order, places: Places, around: Surroundings, *, write: bool 
     """
     spec, base_dir = order.plan.spec, order.plan.base_dir
     found = spec_blockers(spec, base_dir, around.environ, infra=order.infra)
+    found += _untold(spec, around.environ)
     if order.infra == "local":
         found += _room(order.candidate, order.checkpoint_uri(places), places)
     else:
@@ -166,6 +169,14 @@ def blockers(order: Order, places: Places, around: Surroundings, *, write: bool 
             Finding(message, code="no_cap", hint="`--cap USD`, goal.budget, or `--no-cap` on purpose")
         )
     return found
+
+
+def _untold(spec: FineTuneSpec, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Recipients that cannot be told anything from here."""
+    yield from unset_secrets(spec.notify, environ, "notify")
+    if spec.notify and not can_send():
+        hint = "pip install 'tuneplan[notify]'"
+        yield Finding("notifications need apprise", path="notify", code="missing_extra", hint=hint)
 
 
 def spec_blockers(

@@ -147,7 +147,7 @@ def _parsed(body: bytes, uri: str) -> Record:
             raise ValueError("another schema")
         run = raw["run"]
         terms = _known(RunTerms, run["terms"])
-        terms["secrets"] = tuple(terms["secrets"])
+        terms |= {name: tuple(terms.get(name, ())) for name in ("secrets", "notify")}
         attempts = tuple(Attempt(**_known(Attempt, attempt)) for attempt in run["attempts"])
         own = _known(Run, run) | {"terms": RunTerms(**terms), "attempts": attempts}
         return Record(raw["ledger"], raw["host"], raw["written_at"], Run(**own))

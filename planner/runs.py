@@ -155,6 +155,7 @@ class RunTerms:
         env: Plain environment of the worker.
         secrets: Names of environment variables to pass on.
         monitor: Who watches it: only the commands that ask for it, or also a monitor that restarts it.
+        notify: Names of environment variables with the addresses of those who are told how it goes.
         register_uri: Where its id was taken and its cap is held, None for runs older than registers.
         moving_json: What the moving policy needs (`planner.moving.terms`), None for a run that stays where it is.
     """
@@ -176,6 +177,7 @@ class RunTerms:
     monitor: MonitorHome = "local"
     register_uri: str | None = None
     moving_json: str | None = None
+    notify: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

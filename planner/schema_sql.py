@@ -272,4 +272,28 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         BEGIN SELECT RAISE(ABORT, 'decisions are append-only'); END
         """,
     ),
+    (
+        "ALTER TABLE runs ADD COLUMN notify TEXT NOT NULL DEFAULT '[]'",
+        """
+        CREATE TABLE deliveries (
+            source TEXT NOT NULL,
+            recipient TEXT NOT NULL,
+            run_id TEXT,
+            kind TEXT NOT NULL,
+            title TEXT NOT NULL,
+            text TEXT NOT NULL,
+            at TEXT NOT NULL,
+            tries INTEGER NOT NULL DEFAULT 0,
+            next_try_at TEXT,
+            sent_at TEXT,
+            error TEXT,
+            PRIMARY KEY (source, recipient)
+        ) STRICT, WITHOUT ROWID
+        """,
+        "CREATE INDEX deliveries_by_next ON deliveries (next_try_at)",
+        "CREATE TABLE delivery_marks (source TEXT PRIMARY KEY, last INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+        # what happened before there were messages is no news
+        "INSERT INTO delivery_marks SELECT 'events', coalesce(max(event), 0) FROM events",
+        "INSERT INTO delivery_marks SELECT 'notices', coalesce(max(notice), 0) FROM notices",
+    ),
 )

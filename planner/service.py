@@ -23,6 +23,7 @@ from providers.offers import Offer
 _LONGEST_DELAY_S = 900.0
 _MOST_VAIN = 8
 Tell = Callable[[str], None]
+Look = Run | TuneplanError
 
 
 def _no_offers() -> tuple[Offer, ...]:
@@ -46,7 +47,13 @@ class Habits:
     price_limit: PriceLimit = USUAL_LIMIT
 
 
-def look_at_all(desk_of: Callable[[str], Desk], desk: Desk, habits: Habits, tell: Tell) -> list[Run]:
+def look_at_all(
+    desk_of: Callable[[str], Desk],
+    desk: Desk,
+    habits: Habits,
+    tell: Tell,
+    side_by_side: Callable[[Callable[[Run], Look], list[Run]], Iterable[Look]] = map,
+) -> list[Run]:
     """One round over all runs that are not over; trouble with one of them is told and does not stop the round.
 
     Args:
@@ -54,13 +61,21 @@ def look_at_all(desk_of: Callable[[str], Desk], desk: Desk, habits: Habits, tell
         desk: Any desk of the same ledger.
         habits: How to go about it.
         tell: Gets a line for each change and each trouble.
+        side_by_side: Looks at several runs at once, as `map` of an executor does; then `desk_of` is called in its
+            threads, each of which needs a desk of its own. One slow store or backend holds up no other run.
     """
     runs = []
-    for run in desk.store.active_runs():
+
+    def look(run: Run) -> Run | TuneplanError:
         try:
-            now = look_at(desk_of(run.terms.infra), run, habits)
+            return look_at(desk_of(run.terms.infra), run, habits)
         except TuneplanError as error:
-            tell(f"{run.run_id}: {error.message}")
+            return error
+
+    before = desk.store.active_runs()
+    for run, now in zip(before, side_by_side(look, before), strict=True):
+        if isinstance(now, TuneplanError):
+            tell(f"{run.run_id}: {now.message}")
             continue
         runs.append(now)
         if (now.state, now.state_reason, now.next_try_at) != (run.state, run.state_reason, run.next_try_at):

@@ -23,6 +23,7 @@ from planner.spec_types import (
     MemoryRangeText,
     MomentText,
     Name,
+    Names,
     NodesText,
     PythonVersion,
     RunName,
@@ -302,9 +303,9 @@ class EnvironmentSection(Section):
     packages: Texts = Field(default=(), description="Further pip requirements")
     setup: Text | None = Field(default=None, description="Shell lines run once before training")
     env: dict[Name, WrittenText] = Field(default_factory=dict, description="Plain environment variables")
-    secrets: Annotated[
-        tuple[Name, ...], BeforeValidator(listed, json_schema_input_type=str | tuple[Name, ...])
-    ] = Field(default=(), description="Names of environment variables; values never enter the spec")
+    secrets: Names = Field(
+        default=(), description="Names of environment variables; values never enter the spec"
+    )
 
 
 class CheckpointsSection(Section):
@@ -362,7 +363,10 @@ class FineTuneSpec(Section):
     )
     output: Annotated[OutputSection, keyed("uri", OutputSection)] = Field(default_factory=OutputSection)
     track: Literal["none", "mlflow", "wandb", "tensorboard"] = "none"
-    notify: Texts = ()
+    notify: Names = Field(
+        default=(),
+        description="Names of environment variables with addresses of apprise, who are told how the run goes",
+    )
 
     def canonical(self) -> dict[str, Any]:
         """The spec as plain JSON types with every default filled in; reading it back gives an equal spec."""

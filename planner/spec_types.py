@@ -150,6 +150,7 @@ Name = Annotated[
     Field(json_schema_extra={"pattern": ENV_NAME}),
 ]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(listed, json_schema_input_type=str | tuple[Text, ...])]
+Names = Annotated[tuple[Name, ...], BeforeValidator(listed, json_schema_input_type=str | tuple[Name, ...])]
 SomeTexts = Annotated[
     tuple[Text, ...],
     BeforeValidator(listed, json_schema_input_type=str | tuple[Text, ...]),

@@ -65,8 +65,8 @@ class Change:
 class Store:
     """One open ledger; use it as a context manager."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the file, making or migrating it if need be.
+    def __init__(self, path: Path, *, shared: bool = False) -> None:
+        """Open the file, making or migrating it if need be; `shared` may be closed by another thread.
 
         Raises:
             UsageError: A newer tuneplan wrote it (then it is left as it is), or it lies on a network disk.
@@ -74,7 +74,7 @@ class Store:
             CorruptDataError: It is no ledger, or damaged.
         """
         self.path = path
-        self._db = Database(path)
+        self._db = Database(path, shared=shared)
 
     def __enter__(self) -> Self:
         """The store itself."""
@@ -361,11 +361,11 @@ def _assemble(rows: list[dict[str, Any]], attempts: Iterable[tuple[Any, ...]]) -
 def _run(row: dict[str, Any], attempts: tuple[Attempt, ...]) -> Run:
     terms = {field.name: row[field.name] for field in fields(RunTerms)}
     terms |= {"labels": json.loads(row["labels"]), "env": json.loads(row["env"])}
-    terms["secrets"] = tuple(json.loads(row["secrets"]))
+    terms |= {name: tuple(json.loads(row[name])) for name in ("secrets", "notify")}
     own = {field.name: row[field.name] for field in fields(Run) if field.name not in ("terms", "attempts")}
     return Run(terms=RunTerms(**terms), attempts=attempts, **own)
 
 
 def _terms_row(terms: RunTerms) -> dict[str, Any]:
     row = asdict(terms)
-    return {**row, **{name: json.dumps(row[name]) for name in ("labels", "env", "secrets")}}
+    return {**row, **{name: json.dumps(row[name]) for name in ("labels", "env", "secrets", "notify")}}

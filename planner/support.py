@@ -53,8 +53,6 @@ def _training(spec: FineTuneSpec) -> Iterator[Finding]:
 def _surroundings(spec: FineTuneSpec, infra: str) -> Iterator[Finding]:
     if spec.track != "none":
         yield _not_yet("track", f"tracking with {spec.track}", "leave it out")
-    if spec.notify:
-        yield _not_yet("notify", "notifying", "leave it out")
     if infra != "local" and any(".py:" in reward for reward in spec.rollout.rewards):
         hint = "put it into a package under environment.packages, as package.module:function"
         yield _not_yet("rollout.rewards", "a reward in a file of this machine on rented machines", hint)

@@ -74,14 +74,14 @@ def stale_price(offer: Offer, around: Surroundings) -> Iterator[Finding]:
     )
 
 
-def unset_secrets(names: Iterable[str], environ: Mapping[str, str]) -> Iterator[Finding]:
-    """Secrets that the spec names and nobody set."""
+def unset_secrets(
+    names: Iterable[str], environ: Mapping[str, str], path: str = "environment.secrets"
+) -> Iterator[Finding]:
+    """Secrets that the spec names under a key and nobody set."""
     for name in names:
         if not environ.get(name):
             message = f"the environment variable {name} is not set"
-            yield Finding(
-                message, path="environment.secrets", code="secret_missing", hint=f"export {name}=..."
-            )
+            yield Finding(message, path=path, code="secret_missing", hint=f"export {name}=...")
 
 
 def unreachable_store(uri: str, path: str = "checkpoints.uri", *, write: bool = False) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -39,6 +40,8 @@ _FIELDS = (
     "failure_reason", "cloud", "region", "zone", "accelerators", "cluster_resources_full",
 )  # fmt: skip
 _POLL_S = 1.0
+# where stdout goes is the whole process's, and SkyPilot's client is not said to be safe for threads
+_ONE_AT_A_TIME = threading.RLock()
 # A launch request that another process sent is in SkyPilot's hands for about 10 s before its job can be seen.
 _PENDING_LAUNCH_TIMEOUT_S = 180.0
 _LOG_TIMEOUT_S = 120.0
@@ -144,7 +147,7 @@ class SkyPilotLauncher:
 @contextlib.contextmanager
 def sky_module() -> Iterator[Any]:
     """SkyPilot, with its chatter on stderr and its exceptions turned into ours."""
-    with contextlib.redirect_stdout(sys.stderr):
+    with _ONE_AT_A_TIME, contextlib.redirect_stdout(sys.stderr):
         try:
             import sky
             import sky.jobs

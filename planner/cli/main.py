@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "logs": ("planner.cli.logs", "Print what a run's worker wrote"),
     "watch": ("planner.cli.watch", "Watch a run while it goes on"),
     "monitor": ("planner.cli.monitor", "Watch all runs in one process and restart them"),
+    "notify": ("planner.cli.notify", "Send and look at messages on how runs go"),
     "wait": ("planner.cli.wait", "Wait until a run is over"),
     "cancel": ("planner.cli.cancel", "Checkpoint a run and end it"),
     "report": ("planner.cli.report", "Estimate against actual, base against tuned"),

@@ -10,10 +10,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import click
 
@@ -22,11 +23,15 @@ from planner.cli.desk import clock, launcher, open_desk, open_ledger
 from planner.cli.output import echo_err, emit_json, output_option
 from planner.places import Places
 from planner.runs import MonitorBeat
+from planner.store import Store
 from planner.units import parse_duration_s
-from providers.errors import StorageError, UsageError
+from providers.errors import StorageError, TuneplanError, UsageError
 
 if TYPE_CHECKING:
     from planner.launch import Desk
+    from planner.runs import Run
+    from planner.service import Look
+    from providers.launcher import Launcher
     from providers.offers import Offer
 
 _PRICES_S = 240.0
@@ -45,6 +50,8 @@ RestartSec=5
 [Install]
 WantedBy=default.target
 """
+#: Runs that are looked at side by side: most of a look is waiting for a backend or a store.
+_AT_ONCE = 8
 _CONTAINERFILE = """\
 FROM docker.io/library/python:3.11-slim
 RUN pip install --no-cache-dir 'tuneplan[launch,s3]'
@@ -85,19 +92,13 @@ def run_command(app: App, every: str, retry_delay: str, once: bool) -> None:
     )
     over = threading.Event()
     now = clock(app)
-    with _alone(app), open_desk(app) as desk, _ended_by_signals(over):
-        desks: dict[str, Desk] = {}
-
-        def desk_of(infra: str) -> Desk:
-            if infra not in desks:
-                desks[infra] = replace(desk, launcher=launcher(app, infra))
-            return desks[infra]
-
+    with _alone(app), open_desk(app) as desk, _ended_by_signals(over), _Looks(app, desk) as looks:
         host = socket.gethostname()
         beat = MonitorBeat(f"{host}/{os.getpid()}", os.getpid(), host, now(), now(), every_s)
         while not over.is_set():
             desk.store.beat(replace(beat, beat_at=now()))
-            look_at_all(desk_of, desk, habits, echo_err)
+            look_at_all(looks.desk, desk, habits, echo_err, looks.side_by_side)
+            looks.deliver()
             if once or over.wait(every_s):
                 break
         desk.store.beat(replace(beat, beat_at=now(), ended_at=now()))
@@ -131,6 +132,67 @@ def unit_command(app: App) -> None:
 def container_command() -> None:
     """Print a Containerfile of the monitor; its ledger lies in the volume /plan."""
     click.echo(_CONTAINERFILE, nl=False)
+
+
+class _Looks:
+    """Threads that look at runs, each with a ledger of its own, and one that tells people."""
+
+    def __init__(self, app: App, desk: Desk) -> None:
+        """No thread yet: they come as runs do."""
+        self._app = app
+        self._desk = desk
+        self._own = threading.local()
+        self._held = ExitStack()
+        self._holding = threading.Lock()
+        self._launchers: dict[str, Launcher] = {}
+        self._pool = ThreadPoolExecutor(_AT_ONCE, "look")
+        self._teller = ThreadPoolExecutor(1, "tell")
+        self._telling: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        """The looks themselves."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the threads; what is being sent is waited for."""
+        self._pool.shutdown()
+        self._teller.shutdown()
+        self._held.close()
+
+    def side_by_side(self, look: Callable[[Run], Look], runs: list[Run]) -> Iterable[Look]:
+        """Look at several at once; a single one needs no thread."""
+        return self._pool.map(look, runs) if len(runs) > 1 else map(look, runs)
+
+    def desk(self, infra: str) -> Desk:
+        """This thread's desk of a backend."""
+        with self._holding:
+            if infra not in self._launchers:
+                self._launchers[infra] = launcher(self._app, infra)
+            store = self._store()
+        return replace(self._desk, store=store, launcher=self._launchers[infra])
+
+    def _store(self) -> Store:
+        if threading.current_thread() is threading.main_thread():
+            return self._desk.store
+        own: Store | None = getattr(self._own, "store", None)
+        if own is None:
+            own = self._own.store = self._held.enter_context(Store(self._desk.store.path, shared=True))
+        return own
+
+    def deliver(self) -> None:
+        """Send messages that are due, unless those of the round before are still on their way."""
+        if self._telling is None or self._telling.done():
+            self._telling = self._teller.submit(self._tell)
+
+    def _tell(self) -> None:
+        from planner.cli.notify import deliver_due
+
+        try:
+            for row in deliver_due(self._app):
+                if row.error is not None:
+                    echo_err(f"not delivered: {row.recipient}: {row.title}: {row.error}")
+        except TuneplanError as error:
+            echo_err(f"messages: {error.message}")
 
 
 def monitor_text(beat: MonitorBeat | None, now: str) -> str:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from planner.asking import late_places
 from planner.cli.completing import complete_run
 from planner.cli.context import App, pass_app
 from planner.cli.desk import clock, open_ledger, refresh
-from planner.cli.output import emit_json, output_option
+from planner.cli.notify_text import delivery_document, delivery_text
+from planner.cli.output import echo_err, emit_json, output_option
 from planner.cli.run_text import render_active, render_status
+from planner.places import Places
 from planner.run_document import run_document
+
+if TYPE_CHECKING:
+    from planner.outbox import Delivery
 
 
 @click.command("status", epilog="\b\nExample:\n  plan status goat-1 -o json\n  plan status")
@@ -28,10 +35,22 @@ def command(app: App, run: str | None, output: str) -> None:
     with open_ledger(app) as store:
         found, pids = refresh(app, store, store.find(run), ask=True)
         avoided = late_places(store, found, clock(app)())
+    untold = _undelivered(app, found.run_id)
     if output == "json":
-        emit_json("status", {"run": run_document(found, pids=pids, avoided=avoided)}, now=app.now())
-    else:
-        click.echo(render_status(found, pids, app.now(), avoided))
+        document = run_document(found, pids=pids, avoided=avoided)
+        document["undelivered"] = [delivery_document(row) for row in untold]
+        emit_json("status", {"run": document}, now=app.now())
+        return
+    click.echo(render_status(found, pids, app.now(), avoided))
+    for row in untold:
+        echo_err(delivery_text(row))
+
+
+def _undelivered(app: App, run_id: str | None = None) -> list[Delivery]:
+    from planner.outbox import Outbox
+
+    with Outbox(Places(app.directories.state).ledger) as outbox:
+        return outbox.undelivered(run_id)
 
 
 def _all(app: App, output: str) -> None:
@@ -43,4 +62,7 @@ def _all(app: App, output: str) -> None:
         emit_json("runs", {"runs": [run_document(run, attempts=False) for run in runs]}, now=app.now())
         return
     click.echo(render_active(runs, app.now()))
+    untold = _undelivered(app)
+    if untold:
+        echo_err(f"{len(untold)} messages were not delivered: `plan notify list --undelivered` shows why")
     click.echo(monitor_text(beat, clock(app)()), err=True)
