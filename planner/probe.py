@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from planner.answer import Answer
 from planner.calibration_ledger import PROBE_LABEL
 from planner.candidate_document import quantiles_document, usd_quantiles_document
+from planner.candidates import Candidate
+from planner.errors import NothingFitsError
+from planner.money import usd_text_of_micro
+from planner.plan import Plan
 from planner.run_document import progress_of
 from planner.runs import Run
 from planner.spec import FineTuneSpec
@@ -14,9 +19,10 @@ from planner.spec import FineTuneSpec
 #: Held-out rows that a probe evaluates: enough to time it, few enough not to wait for it.
 _EVALUATED = 32
 _LONGEST_NAME = 57
+_WHY = "`plan estimate SPEC` shows why"
 
 
-def probe_spec(spec: FineTuneSpec, steps: int) -> FineTuneSpec:
+def probe_spec(spec: FineTuneSpec, steps: int, *, rented: bool = False) -> FineTuneSpec:
     """The same job cut to some steps: same model, data, rows and batch, one checkpoint, no output, no goal.
 
     What decides memory and the time of a step is left alone, so that the probe counts as the same job.
@@ -24,7 +30,9 @@ def probe_spec(spec: FineTuneSpec, steps: int) -> FineTuneSpec:
     Args:
         spec: The job.
         steps: Optimizer steps.
+        rented: It runs elsewhere and reports through the spec's store; here it needs none.
     """
+    every = {"every": f"{steps + 1} steps", "keep": 1}
     evaluate = spec.evaluate.model_copy(
         update={"samples": min(spec.evaluate.samples or _EVALUATED, _EVALUATED), "every": None}
     )
@@ -35,10 +43,39 @@ def probe_spec(spec: FineTuneSpec, steps: int) -> FineTuneSpec:
             "train": spec.train.model_copy(update={"steps": steps, "epochs": None}),
             "evaluate": evaluate,
             "goal": type(spec.goal)(budget=spec.goal.budget, objective=spec.goal.objective),
-            "checkpoints": type(spec.checkpoints)(every=f"{steps + 1} steps", keep=1),
+            "checkpoints": spec.checkpoints.model_copy(update=every if rented else {**every, "uri": None}),
             "output": type(spec.output)(),
         }
     )
+
+
+def probe_order(whole: Plan, probe: Plan) -> Plan:
+    """The probe's plan cut to machines on which it measures the whole job: the same shape, the same micro-batch.
+
+    First comes the very offer that the whole job would take; the others follow in the plan's order, for when it cannot
+    be had.
+
+    Args:
+        whole: Plan of the job, with a recommended candidate.
+        probe: Plan of its probe.
+
+    Raises:
+        NothingFitsError: No such machine is in the probe's plan.
+    """
+    if whole.recommended is None:
+        raise NothingFitsError("the job does not fit on any machine that is allowed", hint=_WHY)
+    chosen = whole.candidate(whole.recommended)
+    alike = [row for row in probe.candidates if _shape(row) == _shape(chosen)]
+    if not alike:
+        raise NothingFitsError(f"no machine like {chosen.candidate_id} may run the probe", hint=_WHY)
+    alike.sort(key=lambda row: row.offer != chosen.offer)  # stable: the rest stays in order
+    return replace(probe, candidates=tuple(alike), recommended=alike[0].candidate_id)
+
+
+def _shape(row: Candidate) -> tuple[object, ...]:
+    offer = row.offer
+    machine = (offer.gpu, offer.gpus_per_node, row.nodes)
+    return *machine, row.micro_batch, row.grad_accum, row.gradient_checkpointing, row.parallelism
 
 
 def probe_document(run: Run, steps: int, before: Answer, after: Answer) -> dict[str, Any]:
@@ -51,6 +88,7 @@ def probe_document(run: Run, steps: int, before: Answer, after: Answer) -> dict[
         "run_id": run.run_id,
         "infra": run.terms.infra,
         "steps": steps,
+        "cost_usd": None if run.cost_micro_usd is None else usd_text_of_micro(run.cost_micro_usd),
         "measured": {
             "step_time_s": None if times is None else {"p10": times.p10, "p50": times.p50, "p90": times.p90},
             "tokens_per_s_total": rate,

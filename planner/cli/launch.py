@@ -128,7 +128,7 @@ def command(
             alone = _check_monitor(desk, order)
             tell_moving(moving)
             confirm(f"{alone}Launch {name} {where}?", yes=yes)
-        run, created = _launch(desk, order, _registered(app, desk, order, store_uri), moving)
+        run, created = launch_order(desk, order, registered(app, desk, order, store_uri), moving)
     if wait:
         run = wait_for_end(app, run.run_id)
     _answer(app, run, created, output)
@@ -292,7 +292,7 @@ def _check(app: App, desk: Desk, order: Order, *, show: bool, write: bool) -> li
     return found + list(changed_sources(order.plan.data, echo_err)) if show else found
 
 
-def _registered(app: App, desk: Desk, order: Order, store_uri: str | None) -> str:
+def registered(app: App, desk: Desk, order: Order, store_uri: str | None) -> str:
     """URI of the register, once the run has its id and its cap there.
 
     Raises:
@@ -319,7 +319,10 @@ def _registered(app: App, desk: Desk, order: Order, store_uri: str | None) -> st
     return uri
 
 
-def _launch(desk: Desk, order: Order, register_uri: str, moving: MovingOrder | None) -> tuple[Run, bool]:
+def launch_order(
+    desk: Desk, order: Order, register_uri: str, moving: MovingOrder | None = None
+) -> tuple[Run, bool]:
+    """Record the run and start it; whether this call created it."""
     from planner.launch import launch
     from planner.proposal import run_terms
 

@@ -188,7 +188,7 @@ class _Passage:
 
     def result(self, files: Sequence[Path]) -> Inspection:
         if not self._tally.records:
-            raise UsageError(f"{files[0]} holds no example", path=str(files[0]))
+            raise _no_example(files[0], self._findings.get("broken"))
         sd = guess_tokens(self._features, self._vocab).log_sd
         findings = {**self._findings, **self._odd_scripts()}
         duplicate = findings.get("duplicate")
@@ -211,3 +211,12 @@ class _Passage:
             for name, found in self._scripts.items()
             if found.records < _ODD_SHARE * self._tally.records
         }
+
+
+def _no_example(path: Path, broken: Finding | None) -> UsageError:
+    """Says why, of the first line that is none."""
+    if broken is None or not broken.examples:
+        return UsageError(f"{path} holds no example: every line is empty", path=str(path))
+    hint = "keys: messages, prompt and completion, chosen and rejected, or text (and label)"
+    where = broken.lines[0] if broken.lines else path.name
+    return UsageError(f"{path} holds no example; {where}: {broken.examples[0]}", path=str(path), hint=hint)

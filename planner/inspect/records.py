@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from planner.inspect.file_kinds import check_text_file
 from providers.errors import MissingExtraError, UsageError
 
 DataFormat = Literal["messages", "prompt_completion", "preference", "label", "text", "prompt"]
@@ -17,6 +18,7 @@ _FIELD_LIMIT_BYTES = 1 << 30
 #: Tokens of a chat template around one message (ChatML: two markers, role, two line ends), and of an end mark.
 _TOKENS_PER_MESSAGE, _TOKENS_PER_END = 5, 1
 _PARQUET_ROWS = 1024
+_PICTURES = frozenset({"image", "image_url", "input_audio", "audio", "video"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +77,13 @@ def read_records(path: Path, wanted: DataFormat | None = None) -> Iterator[Recor
         wanted: Format of every record, None to look at the keys of each.
 
     Raises:
-        UsageError: The file cannot be opened, or is no Parquet file.
+        UsageError: The file cannot be opened, is no text (`check_text_file`), or no Parquet file.
         MissingExtraError: A Parquet file, and pyarrow is not installed.
     """
     reader = _READERS.get(path.suffix.lower(), _text_rows)
     try:
+        if reader is not _parquet_rows:
+            check_text_file(path)
         for line, row in reader(path):
             yield Record(line, problem=row) if isinstance(row, str) else _record(line, row, wanted)
     except (OSError, csv.Error) as error:
@@ -169,6 +173,8 @@ def _text(value: Any, key: str) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, list):
+        if any(isinstance(one, dict) and _PICTURES & {*one, one.get("type")} for one in value):
+            raise ValueError(f"{key} has an image or sound, and only texts are trained on")
         return "\n".join(
             _text(one.get("content", one.get("text")) if isinstance(one, dict) else one, key) for one in value
         )
@@ -179,6 +185,8 @@ def _messages(line: int, row: Mapping[str, Any]) -> Record:
     messages = row.get("messages", row.get("conversations"))
     if not isinstance(messages, list) or not messages:
         raise ValueError("messages is no list of messages")
+    if any(isinstance(one, dict) and one.get("tool_calls") and not one.get("content") for one in messages):
+        raise ValueError("a message calls a tool and has no text to learn")
     turns = [
         (one.get("role", one.get("from")), _text(one.get("content", one.get("value")), "content"))
         for one in messages

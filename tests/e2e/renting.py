@@ -41,9 +41,13 @@ class Person:
         assert done.returncode == code, f"plan {' '.join(words)}: {done.stdout}{done.stderr}"
         return done.stdout
 
+    def begun(self, *words: str) -> subprocess.Popen[bytes]:
+        """A command that goes on beside the test."""
+        return subprocess.Popen([PLAN, *words], env=self._env, stdout=subprocess.DEVNULL)
+
     def killed(self, *words: str, when: Callable[[], bool], within_s: float = 8.0) -> None:
         """Start a command and kill -9 it somewhere in the seconds after something has come true."""
-        process = subprocess.Popen([PLAN, *words], env=self._env, stdout=subprocess.DEVNULL)
+        process = self.begun(*words)
         eventually(when)
         time.sleep(random.uniform(0, within_s))
         process.kill()

@@ -1,3 +1,4 @@
+import gzip
 import json
 import random
 from pathlib import Path
@@ -187,3 +188,36 @@ def test_empty_long_and_foreign_records_are_named(tmp_path: Path) -> None:
 def test_labels_are_counted(tmp_path: Path) -> None:
     rows = [{"text": text_of(n), "label": "good" if n % 4 else "bad"} for n in range(40)]
     assert inspected(tmp_path, rows).labels == {"good": 30, "bad": 10}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.jsonl", b"", "is empty"),
+        ("a.jsonl", b" \n\t\n", "every line is empty"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n'), r"is compressed \(gzip\)"),
+        ("a.jsonl", '{"text": "a"}\n'.encode("utf-16"), "is UTF-16"),
+        ("a.json", b'\n[{"text": "a"}]', "is one JSON array"),
+        ("a.txt", b"\x89PNG\r\n\x1a\n" + bytes(50), "is an image"),
+        ("a.txt", bytes(500), "is a binary file"),
+        ("a.csv", b"hello there,general\nanother one,kenobi\n", "keys general, hello there"),
+        ("a.jsonl", b'{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}', "has an image"),
+        (
+            "a.jsonl",
+            b'{"messages": [{"role": "assistant", "content": null, "tool_calls": [{"id": 1}]}]}',
+            "calls a tool and has no text",
+        ),
+    ],
+)
+def test_odd_files_get_one_clear_answer(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=said):
+        inspect_files([path])
+
+
+def test_nul_bytes_marks_and_line_ends_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"text": "hello"}\r\n{"text": "x\x00y"}\r\n{"text": "a\\u0000b"}\r\n')
+    found = inspect_files([path])
+    assert (found.records, found.findings["broken"].lines) == (2, ["a.jsonl:2"])
