@@ -19,9 +19,11 @@ from planner.candidates import Candidate
 from planner.data_cache import check_local
 from planner.errors import Finding
 from planner.inputs import local_bytes, with_inputs
+from planner.internet import needs_internet
 from planner.job_document import as_uri, job_document
 from planner.launch import request_of
 from planner.money import micro_usd, usd_text_of_micro
+from planner.permits import closed_model, misplaced_bucket, too_small_quotas
 from planner.places import Places
 from planner.plan import Plan
 from planner.runs import MonitorHome, RunTerms
@@ -37,6 +39,7 @@ from planner.surroundings import (
     unset_secrets,
 )
 from providers.errors import TuneplanError
+from providers.hub import HubAccess
 from providers.notifier import can_send
 from providers.skypilot_task import task_yaml
 from providers.stores import below
@@ -158,6 +161,8 @@ def blockers(order: Order, places: Places, around: Surroundings, *, write: bool 
     spec, base_dir = order.plan.spec, order.plan.base_dir
     found = spec_blockers(spec, base_dir, around.environ, infra=order.infra)
     found += _untold(spec, around.environ)
+    if around.offline:
+        found += _internet(order, around)
     if order.infra == "local":
         found += _room(order.candidate, order.checkpoint_uri(places), places)
     else:
@@ -199,10 +204,32 @@ def _rented(
     yield from stale_price(offer, around)
     if plain:
         yield from rented.blockers(order.plan, order.candidate, _job(order, places))
+    if not around.offline:
+        yield from _asked_elsewhere(order, around, write=write)
+
+
+def _asked_elsewhere(order: Order, around: Surroundings, *, write: bool) -> Iterator[Finding]:
+    """What others say who must be asked: buckets, the Hub, and clouds about quotas."""
+    spec, candidate = order.plan.spec, order.candidate
     for key in ("checkpoints", "output"):
-        uri = getattr(order.plan.spec, key).uri
+        uri = getattr(spec, key).uri
         if uri is not None and uri.startswith("s3://"):
-            yield from unreachable_store(below(uri, order.run_id), f"{key}.uri", write=write)
+            found = list(unreachable_store(below(uri, order.run_id), f"{key}.uri", write=write))
+            yield from found or misplaced_bucket(uri, f"{key}.uri")
+    model = model_ref(order.plan.base_dir, spec.model.id)
+    if model.kind == "hub":
+        access = HubAccess.of(around.environ, around.home)
+        secrets = spec.environment.secrets
+        yield from closed_model(model.value, spec.model.revision, secrets, around.environ, access)
+    offers = (candidate.offer, *rented.alternatives(order.plan, candidate))
+    yield from too_small_quotas(offers, candidate.nodes, around)
+
+
+def _internet(order: Order, around: Surroundings) -> Iterator[Finding]:
+    spec = order.plan.spec
+    uris = {"checkpoints.uri": spec.checkpoints.uri, "output.uri": spec.output.uri}
+    model = model_ref(order.plan.base_dir, spec.model.id)
+    yield from needs_internet(order.candidate.offer.cloud, model, uris, around.environ, around.home)
 
 
 def _job(order: Order, places: Places) -> JobSpec:

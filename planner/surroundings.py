@@ -25,6 +25,7 @@ _CODES = frozenset(
     {
         "cloud_login", "stale_price", "secret_missing", "store_unreachable", "no_bucket_rights",
         "session_too_short", "credentials", "bucket_not_found", "unreachable", "not_found", "storage", "missing_extra",
+        "quota_too_small", "gated_model", "bucket_region", "needs_internet",
     }
 )  # fmt: skip
 
@@ -38,12 +39,14 @@ class Surroundings:
         home: Where the clouds' own tools keep logins.
         now: UTC.
         max_price_age_s: Nothing is bought at an older price.
+        offline: Nobody is asked, and what needs the internet is in the way.
     """
 
     environ: Mapping[str, str]
     home: Path
     now: datetime
     max_price_age_s: float
+    offline: bool = False
 
 
 def is_about_surroundings(finding: Finding) -> bool:

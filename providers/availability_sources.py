@@ -28,17 +28,21 @@ SOURCES: tuple[AvailabilitySource, ...] = (
     AvailabilitySource("lambda-capacity", "lambda", "regions with capacity", availability_lambda.capacity),
     AvailabilitySource("vast-capacity", "vast", "machines to rent", availability_vast.capacity),
 )
+#: Those that tell quotas.
+QUOTAS = frozenset({"aws-quota", "gcp-quota", "azure-score"})
 _AT_ONCE = 9
 
 
-def ask_all(inquiry: Inquiry, urls: Mapping[str, str]) -> list[Answered]:
+def ask_all(inquiry: Inquiry, urls: Mapping[str, str], names: frozenset[str] | None = None) -> list[Answered]:
     """What every source of the wanted clouds says, in the order of `SOURCES`.
 
     Args:
         inquiry: Machines of any clouds.
         urls: Other addresses by a source's name.
+        names: Only these sources.
     """
-    asked = [source for source in SOURCES if any(row.offer.cloud == source.cloud for row in inquiry.wanted)]
+    wanted = [source for source in SOURCES if names is None or source.name in names]
+    asked = [source for source in wanted if any(row.offer.cloud == source.cloud for row in inquiry.wanted)]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         return list(pool.map(lambda source: _ask(source, inquiry, urls), asked))
 

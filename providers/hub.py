@@ -175,7 +175,7 @@ class HubRepository:
         commit = str(info.get("sha"))
         if not is_commit(commit):
             raise self._nonsense("no commit")
-        config = self._json(commit, "config.json", _MOST_CONFIG_BYTES)
+        config = self.config(commit)
         gate = info.get("gated")
         return HubModel(
             id=str(info.get("id") or self.model_id),
@@ -193,6 +193,16 @@ class HubRepository:
         if not isinstance(info, dict):
             raise self._nonsense("not an object")
         return info
+
+    def config(self, commit: str) -> dict[str, Any]:
+        """The model's config.json, which opens to whoever may load the model.
+
+        Raises:
+            CredentialsError: The token does not open it.
+            UsageError: There is none.
+            StorageError: No answer, or one that makes no sense.
+        """
+        return self._json(commit, "config.json", _MOST_CONFIG_BYTES)
 
     def _weights(self, commit: str, names: set[str]) -> Weights | None:
         if "model.safetensors.index.json" in names:

@@ -108,7 +108,8 @@ class App:
         """What a launch depends on outside its spec."""
         from planner.surroundings import Surroundings
 
-        return Surroundings(os.environ, Path.home(), self.now(), self.config.prices.max_age_s)
+        offline = bool(os.environ.get("PLAN_OFFLINE"))
+        return Surroundings(os.environ, Path.home(), self.now(), self.config.prices.max_age_s, offline)
 
     def data_cache(self) -> DataCache:
         """Data that was fetched from elsewhere."""

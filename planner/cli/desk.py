@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -79,6 +80,22 @@ def store_option(function: AnyCallable) -> AnyCallable:
         envvar="PLAN_STORE",
         metavar="URI",
         help="Register shared by a team: run ids and budgets (also $PLAN_STORE, config `store`).",
+    )(function)
+
+
+def offline_option(function: AnyCallable) -> AnyCallable:
+    """`--offline`: nobody is asked, also not by libraries, and what needs the internet is an error."""
+
+    def set_offline(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+        if value:
+            os.environ |= {"PLAN_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
+
+    return click.option(
+        "--offline",
+        is_flag=True,
+        expose_value=False,
+        callback=set_offline,
+        help="Ask nobody; whatever needs the internet is in the way (also $PLAN_OFFLINE).",
     )(function)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from planner.cli.context import App, pass_app
-from planner.cli.desk import open_desk, open_register, register_token, store_option
+from planner.cli.desk import offline_option, open_desk, open_register, register_token, store_option
 from planner.cli.launch_moving import moving_of, tell_moving
 from planner.cli.output import confirm, echo_err, emit_json, output_option
 from planner.cli.run_text import state_text
@@ -82,6 +82,7 @@ Examples:
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--wait", is_flag=True, help="Wait until the run is over.")
 @click.option("--dry-run", is_flag=True, help="Check everything and show it, start nothing.")
+@offline_option
 @output_option("table", "json")
 @pass_app
 def command(

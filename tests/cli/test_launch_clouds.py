@@ -113,3 +113,14 @@ def test_a_move_needs_both_markets(dry_run: DryRun, home: Path, monkeypatch: pyt
     monkeypatch.setattr(f"{__name__}.SPEC", SPEC.replace("max_usd", "market: [on_demand], max_usd"))
     result = dry_run("goal: {within: 48h}\n", "--cap", "5", "--move")
     assert result.exit_code == 2 and "none is spot" in result.stderr
+
+
+def test_offline_names_everything_that_needs_the_internet_and_asks_nobody(
+    dry_run: DryRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLAN_OFFLINE", "")  # so that what the option sets is undone
+    more = "checkpoints: {uri: 's3://no-such-bucket/x'}\n"
+    answer = json.loads(dry_run(more, "--cap", "5", "--offline", "-o", "json").stdout)
+    codes = [row["code"] for row in answer["blockers"]]
+    assert codes == ["needs_internet", "needs_internet", "cloud_login", "stale_price"]
+    assert [row["message"] for row in answer["blockers"]][1].startswith("checkpoints.uri")

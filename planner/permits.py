@@ -1,0 +1,101 @@
+"""What a rented machine must be permitted, asked before it is paid for: quotas, the model, the bucket's place.
+
+Asked with the person's own logins and only where they are there; what cannot be asked stands against nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from planner.credentials import CLOUDS, found_credentials
+from planner.errors import Finding
+from planner.surroundings import Surroundings
+from providers.availability import Inquiry, Wanted
+from providers.availability_sources import QUOTAS, ask_all
+from providers.errors import CredentialsError, StorageError, TuneplanError
+from providers.hub import HubAccess, HubRepository
+from providers.offers import Offer
+from providers.s3_location import s3_location
+from providers.s3_region import bucket_region
+
+_TOKEN = "HF_TOKEN"  # noqa: S105 (a variable's name)
+
+
+def too_small_quotas(
+    offers: Iterable[Offer], nodes: int, around: Surroundings, urls: Mapping[str, str] | None = None
+) -> Iterator[Finding]:
+    """Every machine that would be asked for is beyond a quota; one that is not is enough to go on.
+
+    Args:
+        offers: The machines of a launch.
+        nodes: How many at a time.
+        around: Whose logins are used.
+        urls: Other addresses by a source's name.
+    """
+    wanted = tuple(Wanted(offer, nodes) for offer in offers)
+    logins = {cloud.name for cloud in CLOUDS if found_credentials(cloud, around.environ, around.home)}
+    if not wanted or any(row.offer.cloud not in logins for row in wanted):
+        return
+    inquiry = Inquiry(wanted, around.environ, around.home, around.now)
+    quotas = {
+        row: signal
+        for answer in ask_all(inquiry, urls or {}, QUOTAS)
+        for row, signals in answer.signals.items()
+        for signal in signals
+        if signal.kind == "quota" and signal.enough is False
+    }
+    if set(wanted) <= set(quotas):
+        first = wanted[0]
+        place = f"{first.offer.cloud}/{first.offer.region}"
+        others = f", and so it is with {len(wanted) - 1} others" if len(wanted) > 1 else ""
+        message = f"the quota in {place} is too small: {quotas[first].text}{others}"
+        hint = f"ask {first.offer.cloud} for more, or widen `where` in the spec"
+        yield Finding(message, path="where", code="quota_too_small", hint=hint)
+
+
+def closed_model(
+    model_id: str, revision: str | None, secrets: Iterable[str], environ: Mapping[str, str], access: HubAccess
+) -> Iterator[Finding]:
+    """A model of the Hub that the machine could not load: gated, private, or gone.
+
+    Args:
+        model_id: Of the Hub.
+        revision: Commit, tag or branch.
+        secrets: Variables that the machine gets.
+        environ: Environment variables here.
+        access: Where the Hub is; an offline one is not asked.
+    """
+    if access.offline:
+        return
+    token = environ.get(_TOKEN) if _TOKEN in secrets else None
+    try:
+        info = HubRepository(access, model_id, revision or "main").info()
+        if info.get("gated") or info.get("private"):
+            if token is None:
+                message = f"{model_id} is gated or private, and the machine gets no token"
+                hint = f"name {_TOKEN} under environment.secrets, and export the token of an account that may load it"
+                yield Finding(message, path="environment.secrets", code="gated_model", hint=hint)
+                return
+            commit = str(info.get("sha"))
+            HubRepository(replace(access, token=token), model_id, commit).config(commit)
+    except CredentialsError as error:
+        yield Finding(error.message, path="model.id", code=error.code, hint=error.hint)
+    except StorageError:  # we cannot ask; the machine may
+        return
+    except TuneplanError as error:
+        yield Finding(error.message, path=error.path or "model.id", code=error.code, hint=error.hint)
+
+
+def misplaced_bucket(uri: str, path: str) -> Iterator[Finding]:
+    """A bucket that is in another region than its URI says: machines and keys would be chosen for the wrong one."""
+    stated = s3_location(uri).region
+    if stated is None:
+        return
+    try:
+        real = bucket_region(uri)
+    except TuneplanError:  # whether it can be reached is told elsewhere
+        return
+    if real is not None and real != stated:
+        message = f"the bucket {s3_location(uri).bucket} is in {real}, not in {stated} as its URI says"
+        yield Finding(message, path=path, code="bucket_region", hint=f"write ?region={real}")
