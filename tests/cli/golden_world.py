@@ -22,10 +22,12 @@ from planner.cli.main import cli
 from planner.doctor import Check
 from planner.moving.decision import decide
 from planner.moving.view import look
+from planner.outbox import Outbox
 from planner.price_age import PriceLimit
 from planner.reserve.book import ReservationBook
 from planner.runs import Attempt
 from planner.store import Change, Store
+from providers.errors import LaunchError
 from tests.cli.test_checkpoints import commit
 from tests.cli.test_learning import record
 from tests.planner.moving_runs import attempt_at, later, moving
@@ -295,3 +297,17 @@ CHECKS = (
 )
 
 Prepare = Callable[[World], None]
+
+
+def a_message_that_nobody_took(world: World) -> None:
+    """A run that has spent most of its cap, and somebody who could not be told so."""
+    with Store(world.home / "state" / "plan.db") as store:
+        store.create("goat-1", terms_of(run_id="goat-1", notify=("CHAT_URL",)), attempt_of())
+        store.note(store.find("goat-1"), "cap_warning", "80 % of the cap of $5 is spent", START)
+
+    def refuse(*_: object) -> None:
+        raise LaunchError("the service behind CHAT_URL did not take the message")
+
+    with Outbox(world.home / "state" / "plan.db") as outbox:
+        outbox.collect(())
+        outbox.deliver(refuse, lambda: "2026-11-22T12:29:59.000Z")
