@@ -8,7 +8,7 @@ SEED ?= 1
 ORDER ?= 1647953407
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: venv demo test test-long check golden lock clean
+.PHONY: venv demo test test-long check golden wheel-check coverage lock clean
 
 venv: $(STAMP)
 
@@ -41,6 +41,17 @@ test: venv check
 test-long: venv
 	ROUNDS=$(ROUNDS) SEED=$(SEED) $(BIN)/python -m pytest -m long -o timeout=0
 
+# Builds the wheel, installs it in an empty environment and runs the whole chain from there.
+wheel-check: venv
+	$(BIN)/python -m pytest -m long -o timeout=0 tests/e2e/test_wheel.py
+
+# Branch coverage of planner/, child processes included; without the tests that need a Slurm cluster.
+coverage: venv
+	rm -rf .coverage-data && mkdir .coverage-data
+	$(BIN)/python -m coverage run -m pytest -m "not long and not slurm" -n $(JOBS) --dist loadfile --randomly-seed=$(ORDER)
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report --skip-covered --skip-empty --include 'planner/*' --fail-under=90
+
 # After a change of what commands print that is meant: write tests/golden anew, then look at `git diff`.
 golden: venv
 	$(BIN)/python -m pytest -q tests/cli --update-golden -k "golden or as_text or screen"
@@ -53,4 +64,4 @@ lock: venv
 	grep -vE '^(nvidia-|cuda-|triton)' requirements.lock.new > requirements.lock && rm requirements.lock.new
 
 clean:
-	rm -rf $(VENV) .demo .bed dist build
+	rm -rf $(VENV) .demo .bed .coverage-data dist build

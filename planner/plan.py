@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from planner.candidate_document import candidate_document, candidate_from_docume
 from planner.candidates import Candidate
 from planner.data_cache import DataPin
 from planner.spec import FineTuneSpec
+from planner.whole_file import whole_file
 from providers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -125,13 +125,8 @@ def save_plan(plan: Plan, path: Path) -> None:
         UsageError: The file cannot be written.
     """
     text = json.dumps(plan_document(plan), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with whole_file(path) as beside:
         beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise UsageError(f"cannot write {path}: {error.strerror}") from None
 
 
 def load_plan(path: Path) -> Plan:

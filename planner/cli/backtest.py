@@ -11,6 +11,7 @@ import click
 
 from planner.backtest import COLUMNS, Prediction, predictions
 from planner.cli.output import echo_err
+from planner.whole_file import whole_file
 from providers.errors import UsageError
 
 _EXAMPLE = """\b
@@ -32,11 +33,8 @@ def command(runs: Path, out: Path | None) -> None:
     if out is None:
         _write(answers, sys.stdout)
     else:
-        try:
-            with out.open("w", encoding="utf-8", newline="") as stream:
-                _write(answers, stream)
-        except OSError as error:
-            raise UsageError(f"{out} cannot be written: {error.strerror}", path=str(out)) from error
+        with whole_file(out) as beside, beside.open("w", encoding="utf-8", newline="") as stream:
+            _write(answers, stream)
     refused = sum(1 for answer in answers if answer["unsupported_reason"])
     echo_err(f"{len(answers) - refused} of {len(answers)} runs predicted, {refused} with a reason why not")
 

@@ -110,7 +110,12 @@ def _write(path: Path, text: str) -> None:
     """
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write(text)
+            try:
+                file.write(text)
+                file.flush()
+            except OSError:
+                path.unlink()
+                raise
         (path.parent / SCHEMA_FILE).write_text(schema_text("spec"), encoding="utf-8")
     except FileExistsError:
         raise _exists(path) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from planner.whole_file import whole_file
 from providers.errors import MissingExtraError, UsageError
 
 _FORMATS = (".svg", ".png")
@@ -43,8 +44,8 @@ def save(figure: Any, path: Path) -> None:
     from matplotlib import rc_context
 
     svg = path.suffix.lower() == ".svg"
-    try:
-        with rc_context({"svg.fonttype": "none"}):  # text stays text: searchable, and small
-            figure.savefig(path, dpi=150, bbox_inches="tight", metadata={"Date": None} if svg else None)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from None
+    with (
+        whole_file(path) as beside,
+        rc_context({"svg.fonttype": "none"}),
+    ):  # text stays text: searchable, and small
+        figure.savefig(beside, dpi=150, bbox_inches="tight", metadata={"Date": None} if svg else None)

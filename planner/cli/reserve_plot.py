@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from planner.whole_file import whole_file
 from providers.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ def plot_calendar(found: Sequence[Found], path: Path) -> None:
     regions = sorted({region for _, region in cells})
     figure = Figure(figsize=(2.4 + 1.5 * len(regions), 1.4 + 0.42 * len(days)), layout="constrained")
     _draw(figure.subplots(), cells, days, regions)
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    with whole_file(path) as beside:
+        figure.savefig(beside, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def _cells(found: Sequence[Found]) -> dict[tuple[str, str], Found]:

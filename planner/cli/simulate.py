@@ -11,6 +11,7 @@ import click
 
 from planner.cli.context import App, pass_app
 from planner.cli.output import echo_err, emit_json, output_option
+from planner.whole_file import whole_file
 from providers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def _replay(traces: Path, jobs: Path, policy: str, out: Path) -> dict[str, Any]:
         rows.append([traced.job_id, policy, f"{result.cost_usd:.6f}", *how])
         if sys.stderr.isatty() and len(rows) % 50 == 0:
             echo_err(f"{len(rows)} jobs")
-    with out.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(out) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([_COLUMNS, *rows])
     return {
         "policy": policy,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from planner.simulation import WAYS, Simulation
+from planner.whole_file import whole_file
 from providers.errors import MissingExtraError
 
 _COLOURS = {"ours": "tab:green", "spot": "tab:orange", "on_demand": "tab:blue"}
@@ -36,4 +37,5 @@ def plot_simulation(found: Simulation, path: Path) -> None:
     for axes in (cost, finish):
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8, loc="lower right")
-    figure.savefig(path)
+    with whole_file(path) as beside:
+        figure.savefig(beside)
