@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,8 @@ from jobs.progress import CheckpointRef, MetricResult
 from jobs.pulse import Pulse
 from jobs.resume import check_resumable
 from jobs.scoring import Scoring
+from jobs.trackers import open_tracker
+from jobs.tracking import Tracking
 from jobs.trainer import attach
 from jobs.training import Training
 from jobs.uploader import Uploader
@@ -33,6 +36,7 @@ from providers.errors import CorruptDataError, StorageError
 from providers.stores import open_store
 
 _SWEEP_GRACE_S = 3600.0
+_HURRY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +98,32 @@ def fine_tune(attempt: Attempt) -> str | None:
         return enough
     if restored is not None:
         scoring.go_on(History.read(attempt.work / "restored"))
-    last = _train(attempt, training, restored, scoring)
-    step = _choose(attempt, training, scoring, last)
-    metrics = scoring.score_tuned(step)
-    _hand_over(
-        attempt, training, Finished(step, last, metrics, examples.label_names, hashes, scoring.history)
-    )
+    with _tracked(attempt, scoring) as tracking:
+        last = _train(attempt, training, restored, scoring, tracking)
+        step = _choose(attempt, training, scoring, last)
+        metrics = scoring.score_tuned(step)
+        done = Finished(step, last, metrics, examples.label_names, hashes, scoring.history)
+        _hand_over(attempt, training, done)
     return scoring.standing.ended
+
+
+@contextmanager
+def _tracked(attempt: Attempt, scoring: Scoring) -> Iterator[Tracking | None]:
+    """What tells the job's tracker, None without one; rank 0 speaks for all."""
+    kind = attempt.job.track
+    if kind is None or not attempt.group.leads:
+        yield None
+        return
+    tracking = Tracking(partial(open_tracker, kind, attempt.job, attempt.store, attempt.work))
+    try:
+        yield tracking
+    except BaseException as error:
+        state = error.kind if isinstance(error, Stopped) else "failed"
+        tracking.close(state, scoring.history, (), _HURRY_S)
+        raise
+    result = attempt.progress.document
+    kept = result.guard is None or result.guard.passed
+    tracking.close("done" if kept else "regressed", scoring.history, result.metrics)
 
 
 def _import_frameworks() -> None:
@@ -144,11 +167,23 @@ def _build(attempt: Attempt, examples: Examples) -> Training:
     return built(job, attempt.base, examples, attempt.work / "saving", size, attempt.stage)
 
 
-def _train(attempt: Attempt, training: Training, restored: Restored | None, scoring: Scoring) -> int:
+def _train(
+    attempt: Attempt,
+    training: Training,
+    restored: Restored | None,
+    scoring: Scoring,
+    tracking: Tracking | None,
+) -> int:
     """Train to the end; the number of steps done."""
     group, uploader = attempt.group, None
     if group.leads:
-        uploader = Uploader(attempt.checkpoints, partial(_committed, attempt), _not_committed)
+
+        def committed(reference: CheckpointRef, seconds: float) -> None:
+            _committed(attempt, reference, seconds)
+            if tracking is not None:
+                tracking.committed(scoring.history, reference.step)
+
+        uploader = Uploader(attempt.checkpoints, committed, _not_committed)
     pulse = Pulse(attempt.job.checkpoints, attempt.stop, attempt.progress, uploader, training.tokens, group)
     attach(training.trainer, pulse, scoring)
     try:

@@ -32,6 +32,7 @@ Optimizer = Literal[
     "sgd",
 ]
 Metric = Literal["auto", "loss", "perplexity", "exact_match", "accuracy", "f1", "reward_margin", "reward"]
+TrackerKind = Literal["mlflow", "wandb", "tensorboard"]
 PreferenceLoss = Literal["auto", "sigmoid", "hinge", "ipo", "kto", "apo_zero_unpaired"]
 
 
@@ -281,6 +282,7 @@ class JobSpec:
     evaluate: EvaluateJob = EvaluateJob()
     output: OutputJob = OutputJob()
     inputs: InputsJob = InputsJob()
+    track: TrackerKind | None = None
     limits: LimitsJob = LimitsJob()
     schema: Literal["tuneplan/job"] = "tuneplan/job"
     schema_version: Literal[1] = 1

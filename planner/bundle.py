@@ -20,6 +20,8 @@ from jobs.spec import JobSpec
 from providers.errors import StorageError
 
 _DISTRIBUTION = "tuneplan"
+#: Where a distribution's module has another name.
+_MODULES = {"mlflow-skinny": "mlflow"}
 _DIGEST_FILE = "bundle.sha256"
 _JOB_FILE = "job.json"
 
@@ -62,10 +64,12 @@ def build_bundle(target: Path, job: JobSpec) -> Bundle:
     return Bundle(target, digest)
 
 
-def worker_extras(uris: Iterable[str], quantization: str = "none") -> tuple[str, ...]:
-    """Our extras that a worker needs which writes to these URIs and trains on a base quantised so."""
+def worker_extras(
+    uris: Iterable[str], quantization: str = "none", track: str | None = None
+) -> tuple[str, ...]:
+    """Our extras that a worker needs which writes to these URIs, trains on a base quantised so and is tracked so."""
     s3 = ("s3",) if any(uri.startswith("s3://") for uri in uris) else ()
-    return ("train", *s3, *(("quantised",) if quantization != "none" else ()))
+    return ("train", *s3, *(("quantised",) if quantization != "none" else ()), *((track,) if track else ()))
 
 
 def worker_requirements(extras: Iterable[str] = ("train",)) -> list[str]:
@@ -83,7 +87,7 @@ def worker_requirements(extras: Iterable[str] = ("train",)) -> list[str]:
 def missing_requirements(extras: Iterable[str] = ("train",)) -> list[str]:
     """Worker requirements that this Python cannot import; nothing is imported to find out."""
     names = [line.split(">")[0].split("=")[0].split("<")[0].strip() for line in worker_requirements(extras)]
-    return [name for name in names if find_spec(name.replace("-", "_")) is None]
+    return [name for name in names if find_spec(_MODULES.get(name, name.replace("-", "_"))) is None]
 
 
 def _sources() -> dict[str, bytes]:
@@ -118,7 +122,7 @@ def _write(directory: Path, files: dict[str, bytes], digest: str, job: JobSpec) 
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_bytes(body)
     uris = (job.checkpoints.uri, job.output.uri or "")
-    requirements = worker_requirements(worker_extras(uris, job.quantization))
+    requirements = worker_requirements(worker_extras(uris, job.quantization, job.track))
     (directory / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
     (directory / _DIGEST_FILE).write_text(digest + "\n", encoding="ascii")
     (directory / _JOB_FILE).write_text(job.to_json(), encoding="utf-8")

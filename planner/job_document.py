@@ -92,6 +92,7 @@ def document_without_machine(spec: FineTuneSpec, base_dir: Path) -> JobSpec:
         preference=_preference(spec),
         rollout=_rollout(spec, base_dir),
         evaluate=_evaluate(spec, base_dir),
+        track=None if spec.track == "none" else spec.track,
         output=OutputJob(None if spec.output.uri is None else as_uri(spec.output.uri, base_dir)),
     )
 

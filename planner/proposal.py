@@ -328,7 +328,7 @@ def _directory(path: Path, key: str) -> Iterator[Finding]:
 
 def _software(spec: FineTuneSpec) -> Iterator[Finding]:
     uris = (uri for uri in (spec.checkpoints.uri, spec.output.uri) if uri)
-    extras = worker_extras(uris, spec.effective_quantization())
+    extras = worker_extras(uris, spec.effective_quantization(), None if spec.track == "none" else spec.track)
     missing = missing_requirements(extras)
     if missing:
         message = f"training on this machine needs {', '.join(missing)}"

@@ -70,6 +70,8 @@ where:
 # environment:
 #   secrets: [HF_TOKEN]     # names only; values are read from your environment at launch
 
+# track: mlflow             # wandb, tensorboard; addresses and keys by environment
+
 # checkpoints:
 #   every: auto             # 100 steps, 15m
 #   keep: 2

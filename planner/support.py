@@ -51,8 +51,7 @@ def _training(spec: FineTuneSpec) -> Iterator[Finding]:
 
 
 def _surroundings(spec: FineTuneSpec, infra: str) -> Iterator[Finding]:
-    if spec.track != "none":
-        yield _not_yet("track", f"tracking with {spec.track}", "leave it out")
+    yield from _tracker(spec, infra)
     if infra != "local" and any(".py:" in reward for reward in spec.rollout.rewards):
         hint = "put it into a package under environment.packages, as package.module:function"
         yield _not_yet("rollout.rewards", "a reward in a file of this machine on rented machines", hint)
@@ -60,6 +59,17 @@ def _surroundings(spec: FineTuneSpec, infra: str) -> Iterator[Finding]:
         if getattr(spec.environment, key):
             where = "on this machine" if infra == "local" else "on rented machines"
             yield _not_yet(f"environment.{key}", f"environment.{key} {where}", "leave it out")
+
+
+def _tracker(spec: FineTuneSpec, infra: str) -> Iterator[Finding]:
+    """A rented machine has none of this one's settings: where and as whom it tracks must be in the spec."""
+    named = {*spec.environment.env, *spec.environment.secrets}
+    needed = {"mlflow": "MLFLOW_TRACKING_URI", "wandb": "WANDB_API_KEY"}.get(spec.track)
+    offline = spec.track == "wandb" and spec.environment.env.get("WANDB_MODE") == "offline"
+    if infra != "local" and needed is not None and needed not in named and not offline:
+        hint = f"name {needed} under environment.secrets" + (" or env" if spec.track == "mlflow" else "")
+        message = f"{spec.track} needs {needed} on the rented machine"
+        yield Finding(message, path="track", code="tracker_unset", hint=hint)
 
 
 def _places(spec: FineTuneSpec) -> Iterator[Finding]:

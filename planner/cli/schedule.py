@@ -62,6 +62,11 @@ _schedule = click.argument("schedule", shell_complete=_ids)
     "--late", default="6h", show_default=True, metavar="DURATION", help="Later than this is missed."
 )
 @click.option(
+    "--skip-if-met",
+    is_flag=True,
+    help="First measure the newest model on the data of now: while it meets goal.metric, start nothing.",
+)
+@click.option(
     "--infra",
     type=click.Choice(["skypilot", "local"]),
     default="skypilot",
@@ -174,6 +179,10 @@ def _new(app: App, spec: Path, budget: str | None, no_cap: bool, asked: dict[str
         raise UsageError("say one of --budget-per-period USD and --no-cap")
     loaded = load_spec(spec)
     loaded.refuse(unsupported(loaded.spec, for_launch=True, infra=asked["infra"]))
+    if asked["skip_if_met"] and (loaded.spec.goal.metric is None or loaded.spec.data.eval is None):
+        raise UsageError(
+            "--skip-if-met needs a goal and data to measure on", hint="give goal.metric and data.eval"
+        )
     timing = _timing(app, asked)
     first = timing.after(app.now())
     if first is None:
@@ -195,6 +204,7 @@ def _new(app: App, spec: Path, budget: str | None, no_cap: bool, asked: dict[str
         next_at=utc_text(first),
         revision=1,
         late_s=parsed("--late", parse_duration_s, asked["late"]),
+        skip_if_met=asked["skip_if_met"],
     )
 
 
@@ -301,6 +311,7 @@ def schedule_document(row: Schedule) -> dict[str, Any]:
         if row.budget_micro_usd is None
         else usd_text_of_micro(row.budget_micro_usd),
         "late_s": row.late_s,
+        "skip_if_met": row.skip_if_met,
     }
 
 

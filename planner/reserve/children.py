@@ -8,9 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from planner.errors import QualityError
 from planner.reserve.firing import Started
 from planner.reserve.schedules import Schedule
 from planner.store import Store
+from providers.errors import TuneplanError
 
 _PLAN = "import sys; from planner.cli.main import main; sys.argv[0] = 'plan'; main()"
 _LAUNCH_S = 3600.0
@@ -52,6 +54,10 @@ class PlanStarter:
         """Launch the spec, or go on with a launch that was interrupted."""
         return launch(schedule.spec, schedule.infra, run_id, cap_usd)
 
+    def still_meets(self, schedule: Schedule, run_id: str) -> bool | None:
+        """Measure with `plan evaluate RUN --check` on the held-out data that the spec names now."""
+        return still_meets(schedule.spec, run_id)
+
     def cost_micro_usd(self, run_id: str) -> int | None:
         """As `Starter.cost_micro_usd`; a run that goes on may still cost its cap."""
         with Store(self._ledger) as store:
@@ -59,6 +65,30 @@ class PlanStarter:
         if run is None:
             return 0
         return run.cost_micro_usd if run.final else run.terms.cap_micro_usd
+
+
+def still_meets(spec: str, run_id: str) -> bool | None:
+    """Whether a finished model meets the goal of its run on the held-out data that a spec names now.
+
+    Args:
+        spec: Path of the spec.
+        run_id: Whose model.
+
+    Returns:
+        None if it cannot be measured: no finished model, no data on this machine, no goal.
+    """
+    from planner.specfile import data_ref, load_spec
+
+    try:
+        loaded = load_spec(Path(spec))
+    except TuneplanError:
+        return None  # the launch will say what is wrong with it
+    held_out = loaded.spec.data.eval
+    reference = None if held_out is None else data_ref(loaded.base_dir, held_out)
+    if reference is None or reference.kind != "path":
+        return None
+    done = run_plan(["evaluate", run_id, "--data", reference.value, "--check"], timeout_s=_LAUNCH_S)
+    return {0: True, QualityError.exit_code: False}.get(done.returncode)
 
 
 def launch(

@@ -40,6 +40,10 @@ class Starter(Protocol):
         """Launch the spec of a schedule, or go on with a launch that was interrupted."""
         ...
 
+    def still_meets(self, schedule: Schedule, run_id: str) -> bool | None:
+        """Whether the model of an earlier run meets the goal on the data of now; None if nobody can tell."""
+        ...
+
     def cost_micro_usd(self, run_id: str) -> int | None:
         """What a run has cost, or may still cost while it runs; 0 if it never started, None if nobody knows."""
         ...
@@ -149,7 +153,20 @@ def _skip(firer: Firer, schedule: Schedule, firing: Firing) -> str | None:
     left = _left_micro_usd(firer, schedule, firing)
     if left is not None and left <= 0:
         return "the budget of this period is spent"
-    return None
+    return _met(firer, schedule, firing) if schedule.skip_if_met else None
+
+
+def _met(firer: Firer, schedule: Schedule, firing: Firing) -> str | None:
+    """Why no new model is needed: the newest one still meets the goal."""
+    started = [
+        row for row in firer.book.firings(schedule.schedule_id) if row.state == "started" and row.run_id
+    ]
+    newest = max(
+        (row for row in started if row.due_at < firing.due_at), key=lambda row: row.due_at, default=None
+    )
+    if newest is None or newest.run_id is None or not firer.starter.still_meets(schedule, newest.run_id):
+        return None
+    return f"the model of {newest.run_id} still meets the goal"
 
 
 def _left_micro_usd(firer: Firer, schedule: Schedule, firing: Firing) -> int | None:

@@ -174,7 +174,12 @@ class ScheduleBook(Book):
     def _schedules(self, where: str, values: tuple[object, ...] = ()) -> list[Schedule]:
         rows = self._rows(f"SELECT {', '.join(_COLUMNS)}, timing_json FROM schedules {where}", values)  # noqa: S608
         return [
-            Schedule(timing=Timing.from_document(json.loads(row.pop("timing_json"))), **row) for row in rows
+            Schedule(
+                timing=Timing.from_document(json.loads(row.pop("timing_json"))),
+                skip_if_met=bool(row.pop("skip_if_met")),
+                **row,
+            )
+            for row in rows
         ]
 
     def _firings(self, where: str, values: tuple[object, ...]) -> list[Firing]:

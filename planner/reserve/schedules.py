@@ -26,6 +26,7 @@ class Schedule:
         next_at: The next due time, None if there is none.
         revision: Grows with every change; who writes on an old one is refused.
         late_s: What could not be started by so many seconds after its time is missed.
+        skip_if_met: The newest finished model is measured on today's data first; if it meets the goal, nothing starts.
     """
 
     schedule_id: str
@@ -40,6 +41,7 @@ class Schedule:
     next_at: str | None
     revision: int
     late_s: float
+    skip_if_met: bool = False
 
 
 @dataclass(frozen=True, slots=True)

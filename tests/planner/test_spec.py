@@ -191,7 +191,6 @@ def test_contradictions_are_found_all_at_once(keys: dict[str, Any], broken: list
     [
         ({"method": "ia3", "quantization": "8bit"}, "method.kind"),
         ({"quantization": "fp8"}, "quantization"),
-        ({"track": "mlflow"}, "track"),
         ({"output": "gs://bucket/x"}, "output.uri"),
         ({"checkpoints": "az://container/x"}, "checkpoints.uri"),
         ({"environment": {"image": "x"}}, "environment.image"),

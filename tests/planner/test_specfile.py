@@ -142,13 +142,13 @@ def test_many_findings_are_cut(tmp_path: Path) -> None:
 
 
 def test_what_is_not_supported_yet_is_placed_in_the_file(tmp_path: Path) -> None:
-    path = write(tmp_path, "name: x\nmodel: a/b\ntrack: mlflow\noutput:\n  uri: gs://b/x\n")
+    path = write(tmp_path, "name: x\nmodel: a/b\nenvironment: {image: x}\noutput:\n  uri: gs://b/x\n")
     loaded = load_spec(path)
     loaded.refuse(unsupported(loaded.spec))
     with pytest.raises(SpecError) as caught:
         loaded.refuse(unsupported(loaded.spec, for_launch=True))
     assert [str(finding).removeprefix(str(path)) for finding in caught.value.findings] == [
-        ":3:8: track: tracking with mlflow is not yet supported",
+        ":3:22: environment.image: environment.image on this machine is not yet supported",
         ":5:8: output.uri: gs:// for output is not yet supported",
     ]
 

@@ -30,6 +30,8 @@ class Runs:
         self.cost = 1_000_000
         self.caps: list[float | None] = []
         self.dies = False
+        self.good: bool | None = None
+        self.measured: list[str] = []
 
     def start(self, schedule: Schedule, run_id: str, cap_usd: float | None) -> Started:
         if self.exit_code:
@@ -39,6 +41,10 @@ class Runs:
         if self.dies:
             os.kill(os.getpid(), signal.SIGKILL)
         return Started(0)
+
+    def still_meets(self, schedule: Schedule, run_id: str) -> bool | None:
+        self.measured.append(run_id)
+        return self.good
 
     def cost_micro_usd(self, run_id: str) -> int | None:
         return self.cost if (self.folder / run_id).exists() else 0
@@ -100,6 +106,25 @@ def test_a_time_starts_one_run_however_often_it_is_ticked(firer: Firer) -> None:
         assert at(firer, START + timedelta(minutes=minutes)) == [("2026-12-01T02:00", "started")]
     assert runs_of(firer).started == ["daily-20261201-0200"]
     assert at(firer, START + timedelta(hours=26))[-1] == ("2026-12-02T02:00", "started")
+
+
+def test_a_model_that_still_meets_its_goal_is_not_trained_again(firer: Firer) -> None:
+    firer.book.add(schedule_of(skip_if_met=True))
+    runs = runs_of(firer)
+    days = [START + timedelta(hours=1 + 24 * day) for day in range(5)]
+    assert at(firer, days[0])[-1][1] == "started" and runs.measured == []
+    for day, good, state in (
+        (1, True, "skipped"),
+        (2, True, "skipped"),
+        (3, False, "started"),
+        (4, None, "started"),
+    ):
+        runs.good = good
+        assert at(firer, days[day])[-1][1] == state
+    first, later = "daily-20261201-0200", "daily-20261204-0200"
+    assert runs.measured == [first, first, first, later]
+    (skipped,) = [row for row in firer.book.firings("daily") if row.due_at.startswith("2026-12-02")]
+    assert skipped.reason == f"the model of {first} still meets the goal"
 
 
 def test_times_without_a_scheduler_are_missed_and_told(firer: Firer, tmp_path: Path) -> None:
