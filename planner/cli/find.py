@@ -33,6 +33,7 @@ Examples:
   plan find spec.yaml --try --cap 2
 """
 _OFFLINE = "not asked (--offline)"
+_NO_LOGIN: tuple[tuple[str, ...], str] = ((), "")
 
 
 @click.command("find", epilog=_EXAMPLE)
@@ -161,10 +162,11 @@ def _asked(now: datetime, candidates: Sequence[Candidate], urls: dict[str, str])
 
 
 def _named(candidates: Sequence[Candidate], offline: bool) -> list[Candidate]:
-    """With the account's names of zones, as the ledger has them."""
+    """With the account's names of zones, as the ledger has them; without a login nobody is asked for them."""
     from providers.aws_zones import zone_names
 
-    names = {} if offline else zone_names(row.offer for row in candidates)
+    known = not offline and _logins(candidates).get("aws", _NO_LOGIN)[0]
+    names = zone_names(row.offer for row in candidates) if known else {}
     return [
         replace(row, offer=replace(row.offer, zone=names.get(row.offer.zone or "", row.offer.zone)))
         for row in candidates
