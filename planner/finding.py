@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,26 +12,11 @@ from planner.candidates import Candidate
 from planner.money import usd_text_of_micro
 from planner.offer_document import offer_document
 from planner.price_age import age_text
+from planner.queue_times import QueueTime, queue_time
 from planner.runs import seconds_between, utc_text
 from planner.try_book import Try
 from providers.availability import Answered, Signal, Wanted
 from providers.offers import Offer
-
-
-class QueueTime(NamedTuple):
-    """How long it took to get a machine of a kind in a place, of own tries alone.
-
-    Attributes:
-        tries: All that were answered.
-        had: Those that got a machine.
-        p50_s: Median over those that did, None if none did.
-        p90_s: Nearest-rank quantile over those that did.
-    """
-
-    tries: int
-    had: int
-    p50_s: float | None
-    p90_s: float | None
 
 
 class Login(NamedTuple):
@@ -118,31 +102,6 @@ def found_machines(
 def _moved(offers: Sequence[Offer], avoided: dict[Any, Avoided]) -> list[Offer]:
     places = {row.place for row in preferred(offers, avoided)[1]}
     return [offer for offer in offers if place_of(offer) in places]
-
-
-def queue_time(offer: Offer, tries: Iterable[Try]) -> QueueTime | None:
-    """From asking to having, over own tries of the same machine in the same place; None without an answered one."""
-    mine = [
-        one for one in tries if _same_machine(one.offer, offer) and one.answered_at and one.state != "failed"
-    ]
-    if not mine:
-        return None
-    waits = sorted(
-        seconds_between(one.asked_at, one.answered_at or one.asked_at)
-        for one in mine
-        if one.state != "stock_out"
-    )
-    if not waits:
-        return QueueTime(len(mine), 0, None, None)
-    return QueueTime(len(mine), len(waits), _quantile(waits, 0.5), _quantile(waits, 0.9))
-
-
-def _quantile(waits: list[float], share: float) -> float:
-    return waits[math.ceil(share * len(waits)) - 1]
-
-
-def _same_machine(one: Offer, other: Offer) -> bool:
-    return place_of(one) == place_of(other) and one.gpus_per_node == other.gpus_per_node
 
 
 def _seen(offer: Offer, sightings: Iterable[Sighting]) -> Seen | None:
@@ -284,11 +243,8 @@ def _facts(row: Found, now: datetime) -> list[tuple[str, str]]:
         facts.append(("seen here", f"{counts}, last {utc_text(seen.last.at)[:16].replace('T', ' ')} UTC"))
     if row.queue is None:
         facts.append(("queue time", "unknown: never tried (`plan find --try`)"))
-    elif row.queue.p50_s is None:
-        facts.append(("queue time", f"unknown: refused in all {row.queue.tries} tries"))
     else:
-        spread = f"p50 {row.queue.p50_s:.0f} s, p90 {row.queue.p90_s:.0f} s"
-        facts.append(("queue time", f"{spread}; had in {row.queue.had} of {row.queue.tries} tries"))
+        facts.append(("queue time", row.queue.text()))
     return facts
 
 

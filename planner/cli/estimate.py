@@ -14,11 +14,12 @@ import click
 from planner.cli.completing import complete_gpu
 from planner.cli.context import App, pass_app
 from planner.cli.output import echo_err, emit_json, format_asked, output_option
-from providers.errors import UsageError
+from providers.errors import TuneplanError, UsageError
 
 if TYPE_CHECKING:
     from planner.answer import Answer
     from planner.data_cache import DataPin
+    from planner.queue_times import QueueTime
     from planner.tracing import Traced
 
 _EXAMPLE = """\b
@@ -146,12 +147,33 @@ def command(
     _write(answer, pins, out, plot)
     changes = what_if_changes(loaded, app.snapshot(infra), answer, Overrides(**fixed)) if why else None
     views = Views(answer, explain, changes, plot == _HERE, _traced(answer) if trace else None)
+    queue = _queue(app, answer)
     if output == "json":
-        emit_json("estimate", views.document(), now=answer.estimate.question.goal.now)
+        document = {**views.document(), "queue": None if queue is None else queue._asdict()}
+        emit_json("estimate", document, now=answer.estimate.question.goal.now)
     else:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _FILE_WIDTH
         click.echo(views.text(limit, width))
+        if queue is not None:
+            click.echo(f"queue time of the best, from your own tries: {queue.text()}")
     check(answer, limits)
+
+
+def _queue(app: App, answer: Answer) -> QueueTime | None:
+    """How long the best candidate's machine takes to get, None if it was never tried."""
+    from planner.places import Places
+
+    best, path = answer.estimate.recommended, Places(app.directories.state).ledger
+    if best is None or best.offer.market == "local" or not path.exists():
+        return None
+    from planner.queue_times import queue_time
+    from planner.try_book import TryBook
+
+    try:
+        with TryBook(path) as book:
+            return queue_time(best.offer, book.all_tries())
+    except TuneplanError:  # a ledger that cannot be read is told of where it is needed
+        return None
 
 
 def _traced(answer: Answer) -> Traced | None:

@@ -98,7 +98,7 @@ class AwsBed:
                 [*command, str(self.metadata_port)], env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
-    def await_ready(self, timeout_s: float = 60.0) -> None:
+    def await_ready(self, timeout_s: float = 150.0) -> None:
         """Wait until it answers."""
         deadline = time.monotonic() + timeout_s
         while not (self.root / "ec2/ready").exists():

@@ -125,6 +125,28 @@ def test_what_was_seen_here_moves_a_place_back_and_says_until_when(
     assert "until" in text and "preempted 3 min ago; half of such outages are over after" in text
 
 
+def test_an_estimate_tells_the_queue_time_of_its_best_machine_if_it_was_tried(
+    spec: Path, run_plan: RunPlan, plan_home: Path
+) -> None:
+    def estimated() -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(run_plan("estimate", spec, "-o", "json").stdout)
+        jsonschema.Draft7Validator(json.loads(schema_text("estimate"))).validate(document)
+        return document
+
+    before = estimated()
+    assert before["queue"] is None
+    best = next(row for row in before["candidates"] if row["id"] == before["recommended"])
+    start, had = "2026-11-25T12:00:00.000Z", "2026-11-25T12:01:40.000Z"
+    one = Try("try-1", "herd", offer_from_document(best["offer"]), 1, 1, 600.0, "asked", "", start)
+    with TryBook(Places(plan_home / "state").ledger) as book:
+        book.record(one)
+        book.update(replace(one, state="released", answered_at=had, ended_at=had, cost_micro_usd=1))
+    assert estimated()["queue"] == {"tries": 1, "had": 1, "p50_s": 100.0, "p90_s": 100.0}
+    assert (
+        "from your own tries: p50 100 s, p90 100 s; had in 1 of 1 tries" in run_plan("estimate", spec).stdout
+    )
+
+
 def test_wrong_words_are_one_error(spec: Path, run_plan: RunPlan) -> None:
     assert run_plan("find", spec, "--url", "moon=http://127.0.0.1").exit_code == 2
     none = run_plan("find", spec, "--cloud", "gcp")
