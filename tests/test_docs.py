@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from planner.cli.main import COMMANDS, cli
+from tests.cli.golden_world import agreed, offer_id, world_in
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted(ROOT.glob("*.md"))
@@ -58,6 +59,38 @@ def test_readme_commands_of_a_run_work(tmp_path: Path, monkeypatch: pytest.Monke
         if words[0] in NEEDS_A_RUN:
             result = CliRunner(mix_stderr=False).invoke(cli, words)
             assert result.exit_code == 0, (line, result.stderr)
+
+
+def asked_for() -> list[str]:
+    """Commands of the blocks that nobody can copy as they are: they name a spec, an offer or a date of one's own."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = [line for kind, block in blocks if not kind for line in block.splitlines()]
+    return [line.partition("  #")[0].strip() for line in lines if line.startswith("plan ")]
+
+
+AGREEING = {
+    "reserve buy": lambda world: agreed(world),
+    "reserve schedule": lambda world: ("--confirm-usd", "900", "--name", "later"),
+    "schedule add": lambda world: ("--infra", "local", "--yes"),
+}
+
+
+def test_readme_commands_that_name_things_of_ones_own_work(
+    tmp_path: Path, plan_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a company's own machines for sale; who is asked agrees."""
+    world = world_in(tmp_path, plan_home, monkeypatch)
+    ran = set()
+    for line in asked_for():
+        words = [offer_id(world) if word.startswith("o-") else word for word in shlex.split(line)[1:]]
+        name = " ".join(words[:2])
+        if name == "scheduler run":
+            continue  # goes on for ever: tests/cli/test_golden.py stops it
+        where = ("--provider", "inhouse") if words[0] == "reserve" else ()
+        world.plan(*words, *where, *AGREEING.get(name, lambda world: ())(world))
+        ran.add(name)
+    assert ran == {"reserve offers", "reserve advise", "reserve buy", "reserve schedule", "schedule add"}
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))

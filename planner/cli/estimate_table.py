@@ -29,11 +29,26 @@ def render_estimate(estimate: Estimate, spec: FineTuneSpec, *, rows: int, width:
         rows: Candidates to show.
         width: Columns of the terminal.
     """
-    parts = [render_job(estimate, spec)]
+    parts = [folded(render_job(estimate, spec), width)]
     if estimate.candidates:
-        parts += [_table(estimate, rows, width), _best(estimate.candidates[0])]
-    parts.append("\n".join(_footer(estimate, min(rows, len(estimate.candidates)))))
+        parts += [_table(estimate, rows, width), folded(_best(estimate.candidates[0]), width)]
+    parts.append(folded("\n".join(_footer(estimate, min(rows, len(estimate.candidates)))), width, indent=2))
     return "\n\n".join(parts)
+
+
+def folded(text: str, width: int, *, indent: int = 8) -> str:
+    """Lines that are wider than the terminal go on below their text, not below its label."""
+    import textwrap
+
+    lines = (
+        textwrap.wrap(
+            line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+        )
+        if len(line) > width
+        else [line]
+        for line in text.split("\n")
+    )
+    return "\n".join(row for rows in lines for row in rows)
 
 
 def render_nearest(nearest: Sequence[NearestFit]) -> str:
@@ -115,7 +130,7 @@ def _columns(estimate: Estimate, *, compact: bool) -> dict[str, tuple[Callable[[
         "GPUs": (_machines, False),
         "market": (lambda c: c.offer.market.replace("_", "-"), False),
         "$/h": (lambda c: _usd((c.offer.price_usd_per_hour or 0.0) * c.nodes), True),
-        "time": (lambda c: _duration(c.wall_clock_h, interval=not compact), True),
+        "time": (lambda c: duration(c.wall_clock_h, interval=not compact), True),
         "total $": (lambda c: _span(c.cost_usd, 2), True),
         "you pay $": (_paid, True),
         "P(in time)": (_chance, True),
@@ -238,7 +253,7 @@ def _dropped(rejected: Sequence[Rejection], most: int = 5) -> Iterator[str]:
         yield f"dropped {sum(row.count for row in small):,} offers: too little memory ({', '.join(names[:4])}{more})"
 
 
-def _duration(hours: Quantiles, *, interval: bool) -> str:
+def duration(hours: Quantiles, *, interval: bool) -> str:
     """Hours, or minutes or seconds where an hour is too coarse."""
     unit, size = next(
         (u, s) for u, s in (("h", 1.0), ("min", 60.0), ("s", 3600.0)) if hours.p50 * s >= 1 or u == "s"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from planner.candidates import Candidate
+from planner.cli.estimate_table import duration
 from planner.money import usd_text_of_micro
 from planner.places import Places
 from planner.proposal import Order, bytes_from_here
@@ -21,7 +22,7 @@ def render_order(order: Order, places: Places) -> str:
             f"{chosen.memory.reserved_gib:.1f} GiB of {chosen.memory.limit_gib:.1f}: {chosen.verdict}",
         ),
         *_inputs(order, places),
-        ("time", f"{_span(chosen.wall_clock_h, 2)} h"),
+        ("time", duration(chosen.wall_clock_h, interval=True)),
         ("cost", _cost(chosen)),
         ("cap", _cap(order)),
     ]
