@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -101,6 +104,13 @@ class World:
         result = CliRunner(mix_stderr=False).invoke(cli, [str(word) for word in words], obj=app)
         assert code is None or result.exit_code == code, (words, result.stdout, result.stderr)
         return result
+
+    def end_real_workers(self) -> None:
+        """A run that a schedule started trains in earnest."""
+        for run in json.loads(self.plan("runs", "--active", "-o", "json").stdout)["runs"]:
+            for pid in run.get("pids", ()):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def shown(self, text: str, masks: Iterable[tuple[str, str]] = ()) -> str:
         """The text without what is different every time."""

@@ -44,6 +44,7 @@ ESTIMATED = (
     (r" +#", " #"),
     (r"\b([co])-[0-9a-f]{10,12}\b", r"\1-<id>"),
 )
+CANCELLING = (r"! goat-1: ■ cancelling[^\n]*\n", "")  # told only if it takes a moment
 SECONDS = (r"\b\d+ s\b", "<seconds>")
 PAID = (r'("cost_usd": )"[0-9.]+"', r'\1"<cost>"')
 
@@ -129,7 +130,7 @@ SCENES: dict[str, Scene] = {
     "notify send": Scene((), world_of.a_message_that_nobody_took),
     "notify test": Scene(("CHAT_URL",), code=4),
     "wait": Scene(("broken-1",), RUNS, code=10),
-    "cancel": Scene(("goat-1",), world_of.a_running_one, masks=(TIMES, SECONDS, PAID)),
+    "cancel": Scene(("goat-1",), world_of.a_running_one, masks=(TIMES, SECONDS, PAID, CANCELLING)),
     "report": Scene(("goat-1",), world_of.a_finished_run, masks=ESTIMATED),
     "data fetch": Scene(("data.yaml",)),
     "data inspect": Scene(("rows.jsonl",)),
@@ -197,6 +198,7 @@ def world(tmp_path: Path, plan_home: Path, monkeypatch: pytest.MonkeyPatch) -> I
     made = world_in(tmp_path, plan_home, monkeypatch)
     yield made
     order_exit(made.orders, 0)
+    made.end_real_workers()
 
 
 @pytest.fixture
