@@ -154,10 +154,16 @@ def _check_size(model: Any, setup: TrainingSetup) -> None:
 
 def _built(setup: TrainingSetup, config: Mapping[str, Any]) -> Any:
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForSeq2SeqLM,
+        AutoModelForSequenceClassification,
+    )
 
     fields = {key: value for key, value in config.items() if key not in ("source", "extra_parameters")}
-    classes = AutoModelForSequenceClassification if setup.task == "classification" else AutoModelForCausalLM
+    with_head = AutoModelForSeq2SeqLM if setup.arch.kind == "encoder-decoder" else AutoModelForCausalLM
+    classes = AutoModelForSequenceClassification if setup.task == "classification" else with_head
     kinds = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
     try:
         built = AutoConfig.for_model(fields.pop("model_type"), **fields)
@@ -188,7 +194,7 @@ def _prepared(setup: TrainingSetup, model: Any) -> Any:
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     names = sorted({shape.name for shape in adapter_targets(setup.arch, setup.adapter)})
-    lora = LoraConfig(r=setup.adapter.rank, target_modules=names, task_type="CAUSAL_LM")
+    lora = LoraConfig(r=setup.adapter.rank, target_modules=names, use_dora="dora" in setup.adapter.kind)
     with torch.device("meta"):
         model = inject_adapter_in_model(lora, model)
     kind = torch.float32 if setup.adapter.fp32 else torch.bfloat16

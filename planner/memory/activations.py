@@ -119,7 +119,8 @@ def _adapters(arch: ModelArchitecture, adapter: Adapter, width: float) -> float:
         shared -= {(arch.attention_width, "attention", True)}
         total += blocks * width * sum(inputs for inputs, _, _ in shared)
     if "dora" in adapter.kind:
-        total += sum(shape.count * 2 * width * shape.outputs for shape in targets)
+        # the base's output, which the norm scales, and the adapter's
+        total += sum(shape.count * (width + (held or width)) * shape.outputs for shape in targets)
     return total / blocks
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from planner.architecture import adapter_targets
 from planner.memory.activations import BlockActivations, block_activations
 from planner.memory.constants import CONSTANTS
 from planner.memory.model_state import ModelState, model_state
@@ -165,6 +166,9 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float) -> tuple[str, dict
         "backward_end": (last, 0.0, grads + state.tied_gradient, 0.0),
         "optimizer_step": (0.0, 0.0, grads, state.step),
     }
+    if setup.adapter is not None and "dora" in setup.adapter.kind:
+        held = kept + one if setup.gradient_checkpointing else kept
+        moments["adapter_norm"] = (held, _dora_norm_bytes(setup), earlier, 0.0)
     cache = _kv_cache(setup)
     if (
         setup.task == "grpo"
@@ -188,6 +192,16 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float) -> tuple[str, dict
         "reference_models": state.references,
         "kv_cache": cache,
     }
+
+
+def _dora_norm_bytes(setup: TrainingSetup) -> float:
+    """What peft computes the norms of one module's weights with, in fp32: an identity as wide as its input, and three
+    matrices as large as the weight (the adapter's product, the same scaled, the sum).
+    """
+    if setup.adapter is None:
+        return 0.0
+    targets = adapter_targets(setup.arch, setup.adapter)
+    return max((4.0 * s.inputs * (s.inputs + 3 * s.outputs) for s in targets), default=0.0)
 
 
 def _kv_cache(setup: TrainingSetup) -> float:

@@ -13,7 +13,7 @@ _OPTIMIZERS: dict[str, tuple[float, float | None]] = {
     "adamw": (2, None), "adamw_fused": (2, None), "adamw_8bit": (2, 1.02), "paged_adamw_32bit": (2, 4.0),
     "paged_adamw_8bit": (2, 1.02), "adafactor": (0.01, 4.0), "lion": (1, None), "sgd": (0, None),
 }  # fmt: skip
-_FOREACH = frozenset({"adamw", "sgd"})
+_FOREACH = frozenset({"adamw"})  # SGD adds to the weights in place
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,11 @@ def main():
         lora = (
             None
             if adapter is None
-            else Adapter("lora", adapter["rank"], tuple(adapter["targets"]), adapter["fp32"])
+            else Adapter(
+                adapter.get("kind", "lora"), adapter["rank"], tuple(adapter["targets"]), adapter["fp32"]
+            )
         )
-        setup = TrainingSetup(arch, adapter=lora, framework="hf", attention="flash", **fields)
+        setup = TrainingSetup(arch, adapter=lora, framework="hf", **{"attention": "flash", **fields})
         peaks.append(trace_step(setup, facts).peak_bytes)
     json.dump(peaks, sys.stdout)
 

@@ -1,0 +1,84 @@
+"""Closed form and tracer on what `test_trace` leaves out: encoders, latent attention, DoRA, scores, SGD, heads."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from planner.architecture import Adapter
+from planner.architecture.hf_config import read_config
+from planner.memory import estimate_memory
+from planner.setup import TrainingSetup
+from tests.planner.setups import cluster
+
+FACTS = json.loads(resources.files("planner").joinpath("data", "models.json").read_text())["models"]
+LLAMA, QWEN, LATENT = "meta-llama/Llama-3.1-8B", "Qwen/Qwen2.5-7B", "deepseek-ai/DeepSeek-V2-Lite"
+ALL = {"rank": 8, "targets": ["all-linear"], "fp32": True}
+LABELS = {"task": "classification"}
+# Model, fields, adapter, tolerance.
+KINDS = [
+    ("bert-base-uncased", LABELS, None, 0.025),
+    ("roberta-large", LABELS, {**ALL, "targets": ["query", "value"]}, 0.05),
+    ("answerdotai/ModernBERT-base", LABELS, None, 0.025),
+    (LLAMA, LABELS, ALL, 0.025),
+    (LLAMA, {"attention": "eager"}, ALL, 0.025),
+    (LLAMA, {}, {**ALL, "kind": "dora", "rank": 16}, 0.06),
+    ("Qwen/Qwen2.5-0.5B", {}, {**ALL, "kind": "dora"}, 0.025),
+    (QWEN, {"optimizer": "sgd"}, None, 0.06),
+    (LATENT, {}, ALL, 0.07),
+    ("bigscience/bloom-7b1", {}, ALL, 0.03),
+]
+CASES = [(*kind, recomputed) for kind in KINDS for recomputed in (True, False)]
+
+
+def facts_of(name):
+    """Three blocks; of a mixture of experts with latent attention the dense ones, which run without a GPU."""
+    facts = {
+        **FACTS[name],
+        "num_hidden_layers": 3,
+        "n_layer": 3,
+        "pad_token_id": 0,
+        "first_k_dense_replace": 3,
+    }
+    facts.pop("sliding_window", None)
+    return {
+        key: facts[key] for key in facts if key in FACTS[name] or key in ("num_hidden_layers", "pad_token_id")
+    }
+
+
+def fields_of(case):
+    fields = {"micro_batch": 2, "sequence_tokens": 512, "optimizer": "adamw"}
+    return fields | case[1] | {"gradient_checkpointing": case[4]}
+
+
+@pytest.fixture(scope="module")
+def traced():
+    asked = [(facts_of(case[0]), fields_of(case), case[2]) for case in CASES]
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("traced_peaks.py"))],
+        input=json.dumps(asked),
+        capture_output=True,
+        text=True,
+        timeout=500,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout[done.stdout.rindex("[") :])
+
+
+@pytest.mark.parametrize(
+    "index", range(len(CASES)), ids=[f"{c[0].split('/')[-1]}-{i}" for i, c in enumerate(CASES)]
+)
+def test_closed_form_equals_the_trace(traced, index):
+    case = CASES[index]
+    chosen = case[2]
+    adapter = chosen and Adapter(
+        chosen.get("kind", "lora"), chosen["rank"], tuple(chosen["targets"]), chosen["fp32"]
+    )
+    arch = read_config(facts_of(case[0]), "traced", "test")
+    setup = TrainingSetup(arch, adapter=adapter, framework="hf", **{"attention": "flash", **fields_of(case)})
+    assert estimate_memory(setup, cluster()).allocated_bytes == pytest.approx(traced[index], rel=case[3])
