@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from planner.calibration import NOT_CALIBRATED, Calibration
 from planner.errors import NothingFitsError, OverBudgetError, PolicyError
@@ -26,8 +25,7 @@ from providers.offers import PriceSnapshot
 _EVEN_CHANCE = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """An estimate with the plan made of it.
 
     Attributes:
@@ -55,8 +53,7 @@ class Answer:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """Bounds that turn an answer into a failed check; None is no bound."""
 
     cost_usd: float | None = None
@@ -107,7 +104,7 @@ def estimate_spec(
         UsageError, SpecError: As `planner.intake.gather`.
     """
     gathered = gather(spec, base_dir, now, overrides, models)
-    question = replace(gathered, calibration=calibration, price_limit=price_limit)
+    question = gathered._replace(calibration=calibration, price_limit=price_limit)
     estimate = build_estimate(question, snapshot, limit=limit)
     nearest = () if estimate.candidates else nearest_fits(question, snapshot)
     return Answer(_pinned(spec, question), base_dir, estimate, nearest)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from planner.hazards import OwnSpell
 from planner.quantiles import Z90, Quantiles
@@ -48,8 +49,7 @@ _NOISE = {
 _LOCAL_NOISE = 0.20
 
 
-@dataclass(frozen=True, slots=True)
-class Basis:
+class Basis(NamedTuple):
     """What a prediction was made of; kept with a run, so that its actuals can correct the formulas.
 
     Attributes:
@@ -61,8 +61,7 @@ class Basis:
     priors: Mapping[str, float]
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(NamedTuple):
     """One finished run.
 
     Attributes:
@@ -76,8 +75,7 @@ class Observation:
     log_ratios: Mapping[str, float]
 
 
-@dataclass(frozen=True, slots=True)
-class Correction:
+class Correction(NamedTuple):
     """What was learned of one quantity for one job.
 
     Attributes:
@@ -115,8 +113,7 @@ def log_sd(value: Quantiles) -> float:
     return math.log(value.p90 / value.p10) / (2 * Z90) if value.p10 > 0 else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
+class _Job(NamedTuple):
     """All finished runs of one job: they are repeats, not news of different jobs."""
 
     groups: Mapping[str, str]

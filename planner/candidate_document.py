@@ -14,6 +14,8 @@ from planner.quantiles import Quantiles
 from planner.setup import Parallelism
 
 _LINES = ("compute", "rework", "reprovision", "storage", "requests", "egress", "controller", "idle")
+#: Quantiles of `CandidateRisk`.
+_HOURS = ("rework_h", "restart_h", "wait_h")
 
 
 def candidate_document(candidate: Candidate) -> dict[str, Any]:
@@ -25,7 +27,7 @@ def candidate_document(candidate: Candidate) -> dict[str, Any]:
         "offer": offer_document(candidate.offer),
         "nodes": candidate.nodes,
         "gpus_total": candidate.gpus_total,
-        "parallelism": asdict(candidate.parallelism),
+        "parallelism": candidate.parallelism._asdict(),
         "micro_batch": candidate.micro_batch,
         "grad_accum": candidate.grad_accum,
         "gradient_checkpointing": candidate.gradient_checkpointing,
@@ -40,7 +42,7 @@ def candidate_document(candidate: Candidate) -> dict[str, Any]:
         **_cost(candidate),
         "finish_at": _finish(candidate.finish_at),
         "p_finish_by_deadline": candidate.p_finish_by_deadline,
-        "basis": None if candidate.basis is None else asdict(candidate.basis),
+        "basis": None if candidate.basis is None else candidate.basis._asdict(),
         "risk": None if candidate.risk is None else _risk(candidate.risk),
         "after_credits_usd": None
         if candidate.after_credits_usd is None
@@ -49,13 +51,14 @@ def candidate_document(candidate: Candidate) -> dict[str, Any]:
 
 
 def _risk(risk: CandidateRisk) -> dict[str, Any]:
-    return {**asdict(risk), "expected_cost_usd": usd_text(risk.expected_cost_usd)}
+    hours = {name: asdict(getattr(risk, name)) for name in _HOURS}
+    return {**risk._asdict(), **hours, "expected_cost_usd": usd_text(risk.expected_cost_usd)}
 
 
 def _risk_from(document: Mapping[str, Any] | None) -> CandidateRisk | None:
     if document is None:
         return None
-    hours = {name: _quantiles(document[name]) for name in ("rework_h", "restart_h", "wait_h")}
+    hours = {name: _quantiles(document[name]) for name in _HOURS}
     return CandidateRisk(
         expected_cost_usd=float(document["expected_cost_usd"]),
         interruptions=float(document["interruptions"]),

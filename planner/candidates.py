@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from planner.calibration import Basis
 from planner.quantiles import Quantiles
@@ -13,8 +12,7 @@ from providers.offers import Offer
 Verdict = Literal["fits", "borderline", "oom"]
 
 
-@dataclass(frozen=True, slots=True)
-class CandidateMemory:
+class CandidateMemory(NamedTuple):
     """Predicted peak of one GPU, GiB; see `planner.memory` for what the terms mean."""
 
     allocated_gib: float
@@ -25,8 +23,7 @@ class CandidateMemory:
     components_gib: dict[str, float]
 
 
-@dataclass(frozen=True, slots=True)
-class CandidateRisk:
+class CandidateRisk(NamedTuple):
     """What may be lost on the way; all but the interval is zero where nothing is taken away.
 
     Attributes:
@@ -46,8 +43,7 @@ class CandidateRisk:
     wait_h: Quantiles
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """One way to run the job.
 
     Attributes:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from planner.price_age import DEFAULT_MAX_AGE_S
 from planner.price_overrides import PriceOverride
@@ -17,8 +16,7 @@ APP_NAME = "tuneplan"
 DEFAULT_PRICES_URL = "https://raw.githubusercontent.com/skypilot-org/skypilot-catalog/master/catalogs/v8"
 
 
-@dataclass(frozen=True, slots=True)
-class Directories:
+class Directories(NamedTuple):
     """Where files live; nothing is created by asking.
 
     Attributes:
@@ -49,8 +47,7 @@ def directories() -> Directories:
     return Directories(places.user_config_path, places.user_state_path, places.user_cache_path)
 
 
-@dataclass(frozen=True, slots=True)
-class PricesConfig:
+class PricesConfig(NamedTuple):
     """Section `prices`.
 
     Attributes:
@@ -64,8 +61,7 @@ class PricesConfig:
     overrides: tuple[PriceOverride, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class LocalConfig:
+class LocalConfig(NamedTuple):
     """Section `local`: what this machine is worth.
 
     Attributes:
@@ -75,8 +71,7 @@ class LocalConfig:
     usd_per_hour: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """The user's settings.
 
     Attributes:
@@ -105,12 +100,12 @@ def load_config(path: Path) -> Config:
     config = Config()
     prices = read.prices
     if prices.max_age is not None:
-        config = replace(config, prices=replace(config.prices, max_age_s=prices.max_age))
+        config = config._replace(prices=config.prices._replace(max_age_s=prices.max_age))
     if prices.url is not None:
-        config = replace(config, prices=replace(config.prices, url=prices.url))
+        config = config._replace(prices=config.prices._replace(url=prices.url))
     overrides = tuple(entry.override() for entry in prices.overrides)
-    config = replace(config, prices=replace(config.prices, overrides=overrides))
-    config = replace(config, pools=tuple(section.pool() for section in read.inhouse))
+    config = config._replace(prices=config.prices._replace(overrides=overrides))
+    config = config._replace(pools=tuple(section.pool() for section in read.inhouse))
     if read.local.usd_per_hour is not None:
-        config = replace(config, local=LocalConfig(usd_per_hour=read.local.usd_per_hour))
-    return replace(config, store=read.store, notify=read.notify)
+        config = config._replace(local=LocalConfig(usd_per_hour=read.local.usd_per_hour))
+    return config._replace(store=read.store, notify=read.notify)

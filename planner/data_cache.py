@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from providers.hub import HubAccess
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(NamedTuple):
     """Data that was fetched.
 
     Attributes:
@@ -66,8 +65,7 @@ class DataPin(NamedTuple):
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """One reference of a spec to data that is somewhere else."""
 
     key: str

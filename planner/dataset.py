@@ -10,9 +10,8 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from planner.lengths import Lengths, lengths_of
 from planner.quantiles import Z90
@@ -32,8 +31,7 @@ _END_MARK = 1.0
 _SAMPLED_SD = 0.03
 
 
-@dataclass(frozen=True, slots=True)
-class DataFacts:
+class DataFacts(NamedTuple):
     """Size of one data set.
 
     Attributes:
@@ -111,8 +109,7 @@ def _sampled_texts(files: Sequence[Path]) -> tuple[list[str], int]:
     return texts, read_bytes
 
 
-@dataclass(frozen=True, slots=True)
-class _Tokens:
+class _Tokens(NamedTuple):
     lengths: list[float]
     source: str
     log_sd: float

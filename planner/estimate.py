@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from planner.candidates import Candidate, CandidateMemory, CandidateRisk
 from planner.egress import AS_OF as EGRESS_AS_OF
@@ -35,8 +36,7 @@ class Rejection:
     example_offer: Offer
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(NamedTuple):
     """The whole answer; `candidates` is ranked and cut to the limit, `candidates_total` counts all.
 
     `priced` holds what is behind each candidate, in the same order; `as_of_at` is the oldest and the newest date of
@@ -196,7 +196,7 @@ def _flagged(item: Priced) -> Offer:
     """The offer, marked where its host memory is too small for loading the model."""
     needed_gib = item.solved.fit.memory.host_ram_bytes / _GIB
     if item.offer.ram_gib is not None and item.offer.ram_gib < needed_gib:
-        return replace(item.offer, flags=(*item.offer.flags, "host_ram_short"))
+        return item.offer._replace(flags=(*item.offer.flags, "host_ram_short"))
     return item.offer
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from planner.candidate_document import candidate_document, usd_quantiles_document
@@ -41,7 +40,7 @@ def estimate_document(
         "candidates_total": estimate.candidates_total,
         "rejected": [_rejection(row) for row in estimate.rejected],
         "nearest_fits": [_nearest(row) for row in nearest],
-        "assumptions": [asdict(row) for row in estimate.assumptions],
+        "assumptions": [row._asdict() for row in estimate.assumptions],
         "warnings": [{"code": code, "message": message} for code, message in estimate.warnings],
     }
 

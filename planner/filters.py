@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from planner.spec import WhereSection
 from planner.units import GpuFilter
 from providers.offers import Offer
 
 
-@dataclass(frozen=True, slots=True)
-class OfferFilter:
+class OfferFilter(NamedTuple):
     """What the spec says about machines; None allows everything.
 
     Attributes:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from providers.gpus import CPU, canonical_gpu
 
@@ -17,8 +16,7 @@ ATTAINABLE_SHARE = 0.78
 CPU_FLOPS_PER_CORE = 90e9
 
 
-@dataclass(frozen=True, slots=True)
-class GpuFacts:
+class GpuFacts(NamedTuple):
     """One GPU; rates are dense (never the sparse figure of a data sheet) and per second, links per direction.
 
     Attributes:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 from planner.quantiles import Quantiles
 
@@ -120,8 +120,7 @@ class ZoneModel:
         return up_h / (up_h + down_h)
 
 
-@dataclass(frozen=True)
-class SpotHazards:
+class SpotHazards(NamedTuple):
     """What a zone may be like: a mixture of models.
 
     Attributes:
@@ -158,8 +157,7 @@ class SpotHazards:
         return self if machines == 1 else _scaled(self, [math.sqrt(machines)] * len(self.models))
 
 
-@dataclass(frozen=True, slots=True)
-class OwnSpell:
+class OwnSpell(NamedTuple):
     """One attempt of an own run on spot machines.
 
     Attributes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -83,7 +83,7 @@ def gather(
         arch=arch,
         counts=counts,
         trainable=counts.total if base.adapter is None else adapter_parameters(arch, base.adapter),
-        flops_total=job.tokens_total * flops_per_token(replace(base, row_tokens=job.row_tokens)),
+        flops_total=job.tokens_total * flops_per_token(base._replace(row_tokens=job.row_tokens)),
         job=job,
         base=base,
         freedom=_freedom(spec, fixed),
@@ -181,16 +181,16 @@ def _nodes(spec: FineTuneSpec, fixed: Overrides) -> tuple[int, ...]:
 
 def _filter(spec: FineTuneSpec, fixed: Overrides) -> OfferFilter:
     regions = spec.data.regions
-    allowed = replace(offer_filter(spec.where), data_regions=None if regions is None else frozenset(regions))
+    allowed = offer_filter(spec.where)._replace(data_regions=None if regions is None else frozenset(regions))
     if fixed.market is not None:
-        allowed = replace(allowed, markets=frozenset({fixed.market}))
+        allowed = allowed._replace(markets=frozenset({fixed.market}))
     if fixed.gpu is not None:
         wanted = _gpu(fixed.gpu)
         count = fixed.count or wanted.least
         most = fixed.count or wanted.most
-        allowed = replace(allowed, gpus=(GpuFilter(wanted.name, count, most),), gpu_memory_gib=None)
+        allowed = allowed._replace(gpus=(GpuFilter(wanted.name, count, most),), gpu_memory_gib=None)
     elif fixed.count is not None:
-        allowed = replace(allowed, gpu_count=fixed.count)
+        allowed = allowed._replace(gpu_count=fixed.count)
     return allowed
 
 

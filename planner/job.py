@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from planner.dataset import DataFacts
 from planner.errors import Finding, SpecError
@@ -12,8 +12,7 @@ from planner.spec import FineTuneSpec
 from planner.workload import rows_of
 
 
-@dataclass(frozen=True, slots=True)
-class Assumption:
+class Assumption(NamedTuple):
     """A number that was not measured: what it is and where it comes from."""
 
     name: str
@@ -22,8 +21,7 @@ class Assumption:
     source: str
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """Size of one training.
 
     Attributes:
@@ -107,7 +105,7 @@ def size_job(spec: FineTuneSpec, train: DataFacts, held_out: DataFacts) -> Job:
         assumptions=tuple(assumptions),
         warnings=tuple(warnings),
     )
-    return job if samples is not None else replace(job, data_tokens=job.tokens_total)
+    return job if samples is not None else job._replace(data_tokens=job.tokens_total)
 
 
 def _samples(spec: FineTuneSpec, train: DataFacts) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from planner.calibration import UNCORRECTED, Basis, Calibration, Correction, log_sd
 from planner.memory import MemoryEstimate
@@ -23,8 +23,7 @@ _Z95 = 1.6449
 _LEAST_UPPER = 1.02
 
 
-@dataclass(frozen=True, slots=True)
-class Learned:
+class Learned(NamedTuple):
     """Corrections for one job on one kind of machine.
 
     Attributes:
@@ -105,23 +104,21 @@ def corrected_fit(fit: Fit, learned: Learned) -> Fit:
         per_step = rate.p50 * fit.step.step_time_s.p50
         rates = Quantiles(per_step / seconds.p90, per_step / seconds.p50, per_step / seconds.p10)
         mfu = fit.step.mfu / step.factor
-        timed = replace(
-            fit.step,
+        timed = fit.step._replace(
             step_time_s=seconds,
             tokens_per_s_total=rates,
             mfu=mfu,
             spread=seconds.p90 / seconds.p50,
         )
-        fit = replace(fit, step=timed)
-    return replace(fit, memory=_corrected_memory(fit.memory, memory)) if memory.runs else fit
+        fit = fit._replace(step=timed)
+    return fit._replace(memory=_corrected_memory(fit.memory, memory)) if memory.runs else fit
 
 
 def _corrected_memory(memory: MemoryEstimate, correction: Correction) -> MemoryEstimate:
     factor = correction.factor
     context = memory.nvml_bytes - memory.reserved_bytes
     ratio = max((memory.upper_bytes / memory.nvml_bytes) ** correction.shrink, _LEAST_UPPER)
-    return replace(
-        memory,
+    return memory._replace(
         allocated_bytes=memory.allocated_bytes * factor,
         reserved_bytes=memory.reserved_bytes * factor,
         nvml_bytes=memory.nvml_bytes * factor,
@@ -146,8 +143,7 @@ def corrected_overheads(
     found = {
         name: calibration.correction(name, learned.groups, log_sd(value)) for name, value in parts.items()
     }
-    corrected = replace(
-        around,
+    corrected = around._replace(
         start_parts_s={name: found["start"].apply(part) for name, part in around.start_parts_s.items()},
         prepare_s=found["prepare"].apply(around.prepare_s),
         evaluate_s=found["evaluate"].apply(around.evaluate_s),

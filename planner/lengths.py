@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import NormalDist
+from typing import NamedTuple
 
 _POINTS = 64
 #: Spread (sigma of the logarithm) where only the mean is known. Instruction and chat sets lie at 0.4-0.9.
 ASSUMED_LOG_SIGMA = 0.6
 
 
-@dataclass(frozen=True, slots=True)
-class Lengths:
+class Lengths(NamedTuple):
     """Lengths of examples as equally likely quantiles, ascending, in tokens."""
 
     quantiles: tuple[float, ...]

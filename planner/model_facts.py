@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from planner.architecture import ModelArchitecture, Publication, load_architecture
 
 
-@dataclass(frozen=True, slots=True)
-class ModelFacts:
+class ModelFacts(NamedTuple):
     """A model and, if it was asked for on the Hub, its publication."""
 
     arch: ModelArchitecture

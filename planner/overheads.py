@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from planner.quantiles import Quantiles
 
@@ -31,8 +31,7 @@ IDLE_S = {"cloud": Quantiles(20, 60, 180), "local": Quantiles(0, 0, 0)}
 ASSUMED_SOURCE = "typical values, see planner/overheads.py; replaced by your own runs"
 
 
-@dataclass(frozen=True, slots=True)
-class Overheads:
+class Overheads(NamedTuple):
     """Billed seconds around the training steps.
 
     Attributes:

@@ -13,8 +13,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from planner.hazards import SpotHazards, ZoneModel
 from planner.quantiles import Quantiles
@@ -31,8 +30,7 @@ _DOUBTED = 0.3
 _Sums = list[float]
 
 
-@dataclass(frozen=True, slots=True)
-class Branch:
+class Branch(NamedTuple):
     """One way it may go: a zone's model and how it starts.
 
     Attributes:
@@ -52,8 +50,7 @@ class Branch:
     losses: float
 
 
-@dataclass(frozen=True, slots=True)
-class Waste:
+class Waste(NamedTuple):
     """What losses add to one job.
 
     Attributes:

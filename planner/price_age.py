@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import NamedTuple
 
 from providers.offers import Offer
 
@@ -14,8 +14,7 @@ SECONDS_PER_DAY = 86400.0
 DEFAULT_MAX_AGE_S = 7 * SECONDS_PER_DAY
 
 
-@dataclass(frozen=True, slots=True)
-class PriceLimit:
+class PriceLimit(NamedTuple):
     """Up to what age a price is taken without a word.
 
     Attributes:
@@ -82,8 +81,7 @@ def age_text(as_of_at: str | None, now: datetime, unit: str = "d") -> str:
     return "undated" if days is None else f"{days} {unit}"
 
 
-@dataclass(frozen=True, slots=True)
-class PriceAge:
+class PriceAge(NamedTuple):
     """How old a set of offers is.
 
     Attributes:

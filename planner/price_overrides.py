@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from providers.offers import UNTRUSTED_FLAGS, Credit, Offer, PriceSnapshot
 
 SOURCE = "yours"
 
 
-@dataclass(frozen=True, slots=True)
-class PriceOverride:
+class PriceOverride(NamedTuple):
     """Which offers, and what they cost you; None matches everything.
 
     Exactly one of discount, usd_per_hour, usd_per_gpu_hour and credit_usd is set.
@@ -64,13 +62,12 @@ class PriceOverride:
             if offer.price_usd_per_hour is None:
                 return offer
             discounted = offer.price_usd_per_hour * (1 - self.discount)
-            return replace(offer, price_usd_per_hour=round(discounted, 6), source=f"{SOURCE}: {offer.source}")
+            return offer._replace(price_usd_per_hour=round(discounted, 6), source=f"{SOURCE}: {offer.source}")
         rate = self.usd_per_hour
         if rate is None:
             rate = (self.usd_per_gpu_hour or 0.0) * offer.gpus_per_node
         gone = UNTRUSTED_FLAGS | {"no_price", "as_of_inferred", "spot_floor", "scarce"}
-        return replace(
-            offer,
+        return offer._replace(
             price_usd_per_hour=rate,
             source=SOURCE,
             as_of_at=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -95,9 +92,9 @@ def with_overrides(
         if override.credit_usd is not None
     )
     offers = tuple(_priced(offer, prices, now) for offer in snapshot.offers) if prices else snapshot.offers
-    rules = json.dumps([asdict(override) for override in overrides], sort_keys=True)
+    rules = json.dumps([override._asdict() for override in overrides], sort_keys=True)
     digest = hashlib.sha256(f"{snapshot.snapshot_id}\n{rules}".encode()).hexdigest()
-    return replace(snapshot, offers=offers, snapshot_id=f"sha256:{digest}", credits=credits)
+    return snapshot._replace(offers=offers, snapshot_id=f"sha256:{digest}", credits=credits)
 
 
 def _priced(offer: Offer, overrides: Sequence[PriceOverride], now: datetime) -> Offer:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from planner.price_overrides import PriceOverride, with_overrides
 from providers.catalog import EMBEDDED, load_snapshot
@@ -13,8 +13,7 @@ from providers.offers import PriceSnapshot
 from providers.price_table import read_header
 
 
-@dataclass(frozen=True, slots=True)
-class Pricebook:
+class Pricebook(NamedTuple):
     """A snapshot and the place it was read from.
 
     Attributes:

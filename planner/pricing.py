@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from planner.artifacts import checkpoint_bytes, result_bytes
 from planner.calibration import Basis
@@ -38,8 +38,7 @@ _LONGEST_H = 24 * 36500.0
 FREE_LINES: dict[str, float | None] = {"storage": 0.0, "requests": 0.0, "controller": 0.0}
 
 
-@dataclass(frozen=True, slots=True)
-class Solved:
+class Solved(NamedTuple):
     """A fit with its hours in one market: what all offers of one shape share.
 
     Attributes:
@@ -68,8 +67,7 @@ class Solved:
         return sum(value for value in self.fixed_usd.values() if value is not None)
 
 
-@dataclass(frozen=True, slots=True)
-class Priced:
+class Priced(NamedTuple):
     """One offer with its bill: what ranking needs.
 
     Attributes:
@@ -234,7 +232,7 @@ def _with_token_doubt(question: Question, fit: Fit) -> Fit:
     if question.job.packed or question.job.tokens_log_sd == 0:
         return fit
     widened = fit.step.step_time_s.widened(question.job.tokens_log_sd)
-    return replace(fit, step=replace(fit.step, step_time_s=widened))
+    return fit._replace(step=fit.step._replace(step_time_s=widened))
 
 
 def _overheads(question: Question, offer: Offer, fit: Fit, checkpoint: float) -> Overheads:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from planner.answer import Answer
@@ -69,7 +68,7 @@ def probe_order(whole: Plan, probe: Plan) -> Plan:
     if not alike:
         raise NothingFitsError(f"no machine like {chosen.candidate_id} may run the probe", hint=_WHY)
     alike.sort(key=lambda row: row.offer != chosen.offer)  # stable: the rest stays in order
-    return replace(probe, candidates=tuple(alike), recommended=alike[0].candidate_id)
+    return probe._replace(candidates=tuple(alike), recommended=alike[0].candidate_id)
 
 
 def _shape(row: Candidate) -> tuple[object, ...]:

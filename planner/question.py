@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from planner.architecture import ModelArchitecture, ParameterCounts, Publication
 from planner.calibration import NOT_CALIBRATED, Calibration
@@ -17,8 +17,7 @@ from planner.spec import Objective
 from providers.offers import Offer
 
 
-@dataclass(frozen=True, slots=True)
-class Goal:
+class Goal(NamedTuple):
     """What the person wants, resolved against the clock.
 
     Attributes:
@@ -39,8 +38,7 @@ class Goal:
         return None if self.deadline is None else (self.deadline - self.now).total_seconds() / 3600
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """A job, what may be chosen for it, and what is wanted.
 
     Attributes:

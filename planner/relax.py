@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from planner.candidates import Verdict
 from planner.estimate import Estimate, build_estimate
@@ -18,8 +17,7 @@ _ALL_MARKETS = frozenset({"spot", "on_demand"})
 _Change = tuple[dict[str, Any], Question]
 
 
-@dataclass(frozen=True, slots=True)
-class NearestFit:
+class NearestFit(NamedTuple):
     """One change (dotted spec key to value) and what it gives."""
 
     changes: dict[str, Any]
@@ -75,23 +73,23 @@ def _together(
 def _batch_changes(question: Question) -> Iterator[_Change]:
     freedom = question.freedom
     if freedom.micro_batch not in (None, 1):
-        yield {"train.micro_batch": 1}, replace(question, freedom=replace(freedom, micro_batch=1))
+        yield {"train.micro_batch": 1}, question._replace(freedom=freedom._replace(micro_batch=1))
     if freedom.gradient_checkpointing is False:
         yield (
             {"train.gradient_checkpointing": True},
-            replace(question, freedom=replace(freedom, gradient_checkpointing=True)),
+            question._replace(freedom=freedom._replace(gradient_checkpointing=True)),
         )
     if not question.base.fused_loss:
-        yield {"train.fused_loss": True}, replace(question, base=replace(question.base, fused_loss=True))
+        yield {"train.fused_loss": True}, question._replace(base=question.base._replace(fused_loss=True))
 
 
 def _sequence_changes(question: Question) -> Iterator[_Change]:
     tokens = question.job.sequence_tokens // 2
     while tokens >= 128:
-        job = replace(question.job, sequence_tokens=tokens, lengths=question.job.lengths.cut(tokens))
+        job = question.job._replace(sequence_tokens=tokens, lengths=question.job.lengths.cut(tokens))
         yield (
             {"train.sequence_length": tokens},
-            replace(question, job=job, base=replace(question.base, sequence_tokens=tokens)),
+            question._replace(job=job, base=question.base._replace(sequence_tokens=tokens)),
         )
         tokens //= 2
 
@@ -101,33 +99,33 @@ def _weight_changes(question: Question) -> Iterator[_Change]:
     if base.adapter is not None and base.quantization != "4bit":
         yield (
             {"method.kind": "qlora"},
-            replace(question, base=replace(base, quantization="4bit", upcast_frozen=True)),
+            question._replace(base=base._replace(quantization="4bit", upcast_frozen=True)),
         )
 
 
 def _machine_changes(question: Question) -> Iterator[_Change]:
     more = tuple(sorted({*question.nodes, *(2 * nodes for nodes in question.nodes)}))
-    yield {"where.nodes": f"1..{more[-1]}"}, replace(question, nodes=more)
+    yield {"where.nodes": f"1..{more[-1]}"}, question._replace(nodes=more)
     for key, wider in _wider(question.filter):
         if wider != question.filter:
-            yield {f"where.{key}": None}, replace(question, filter=wider)
+            yield {f"where.{key}": None}, question._replace(filter=wider)
     if question.filter.markets != _ALL_MARKETS:
         yield (
             {"where.market": sorted(_ALL_MARKETS)},
-            replace(question, filter=replace(question.filter, markets=_ALL_MARKETS)),
+            question._replace(filter=question.filter._replace(markets=_ALL_MARKETS)),
         )
     wide = OfferFilter(markets=_ALL_MARKETS, data_regions=question.filter.data_regions)
     if question.filter != wide:
-        yield {"where": None}, replace(question, filter=wide)
+        yield {"where": None}, question._replace(filter=wide)
 
 
 def _wider(allowed: OfferFilter) -> Iterator[tuple[str, OfferFilter]]:
     """The filter without each of its conditions, by the spec's key."""
-    yield "gpus", replace(allowed, gpus=None, gpu_count=None)
-    yield "gpu_memory", replace(allowed, gpu_memory_gib=None)
-    yield "max_usd_per_hour", replace(allowed, max_usd_per_hour=None)
-    yield "clouds", replace(allowed, clouds=None)
-    yield "regions", replace(allowed, regions=None)
+    yield "gpus", allowed._replace(gpus=None, gpu_count=None)
+    yield "gpu_memory", allowed._replace(gpu_memory_gib=None)
+    yield "max_usd_per_hour", allowed._replace(max_usd_per_hour=None)
+    yield "clouds", allowed._replace(clouds=None)
+    yield "regions", allowed._replace(regions=None)
 
 
 def explain_nothing(estimate: Estimate) -> str:

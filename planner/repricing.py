@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from planner.candidates import Candidate
 from planner.errors import OverBudgetError
@@ -30,7 +29,7 @@ def repriced(candidate: Candidate, offers: Iterable[Offer], tolerance: float) ->
         raise OverBudgetError(f"{_name(planned)} is not offered any more", hint=again, code="offer_gone")
     before, now = planned.price_usd_per_hour, offer.price_usd_per_hour
     if before is None:
-        return replace(candidate, offer=offer)
+        return candidate._replace(offer=offer)
     if now is None:
         raise OverBudgetError(f"nobody knows the price of {_name(planned)} now", hint=again, code="no_price")
     if now > before * (1 + tolerance):
@@ -40,7 +39,7 @@ def repriced(candidate: Candidate, offers: Iterable[Offer], tolerance: float) ->
             hint=f"{again}, or allow it with `--price-tolerance`",
             code="price_moved",
         )
-    return replace(candidate, offer=offer)
+    return candidate._replace(offer=offer)
 
 
 def price_note(before: Candidate, after: Candidate) -> str | None:

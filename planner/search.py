@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from planner.job import Job
 from planner.memory import MemoryEstimate, estimate_memory
@@ -14,8 +14,7 @@ from planner.throughput import StepEstimate, estimate_step
 _ENOUGH_TOKENS = 32_768
 
 
-@dataclass(frozen=True, slots=True)
-class Freedom:
+class Freedom(NamedTuple):
     """What the search may choose itself.
 
     Attributes:
@@ -27,8 +26,7 @@ class Freedom:
     gradient_checkpointing: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Fit:
+class Fit(NamedTuple):
     """The chosen way, with its prediction."""
 
     setup: TrainingSetup
@@ -36,8 +34,7 @@ class Fit:
     step: StepEstimate
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """Why no way was found: `reason_code` as in the estimate's JSON, and the memory of the nearest try."""
 
     reason_code: str
@@ -85,7 +82,7 @@ def _best_of_kind(
     best: Fit | None = None
     tried: MemoryEstimate | None = None
     for checkpointing in _checkpointing(freedom):
-        setup = replace(base, parallelism=Parallelism(kind, data=gpus), gradient_checkpointing=checkpointing)
+        setup = base._replace(parallelism=Parallelism(kind, data=gpus), gradient_checkpointing=checkpointing)
         found = _largest(setup, cluster, rows, job.global_batch // gpus)
         if isinstance(found, MemoryEstimate):
             tried = found
@@ -153,7 +150,7 @@ def _held(
     setup: TrainingSetup, cluster: Cluster, micro_batch: int, share: int
 ) -> tuple[TrainingSetup, MemoryEstimate]:
     """One micro-batch with its memory, for which it only matters whether gradients are accumulated at all."""
-    tried = replace(setup, micro_batch=micro_batch, grad_accum=min(share // micro_batch, 2))
+    tried = setup._replace(micro_batch=micro_batch, grad_accum=min(share // micro_batch, 2))
     return tried, estimate_memory(tried, cluster)
 
 
@@ -168,8 +165,8 @@ def _timed(job: Job, cluster: Cluster, setup: TrainingSetup, memory: MemoryEstim
     gpus = setup.parallelism.gpus_total
     accum = job.global_batch // (gpus * setup.micro_batch)
     padded = job.padded_row_tokens(setup.micro_batch)
-    full = replace(
-        setup, grad_accum=accum, row_tokens=padded, real_tokens_share=min(job.row_tokens / padded, 1.0)
+    full = setup._replace(
+        grad_accum=accum, row_tokens=padded, real_tokens_share=min(job.row_tokens / padded, 1.0)
     )
     return Fit(full, memory, estimate_step(full, cluster))
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from planner.architecture import Adapter, ModelArchitecture
 from planner.hardware import GpuFacts
@@ -13,8 +12,7 @@ __all__ = ["Adapter", "Cluster", "ParallelKind", "Parallelism", "TrainingSetup"]
 ParallelKind = Literal["single", "ddp", "fsdp", "zero1", "zero2", "zero3", "tp", "pp", "mixed"]
 
 
-@dataclass(frozen=True, slots=True)
-class Parallelism:
+class Parallelism(NamedTuple):
     """How one model copy is spread and how many copies there are.
 
     Attributes:
@@ -39,8 +37,7 @@ class Parallelism:
         return self.data * self.tensor * self.pipeline * self.context
 
 
-@dataclass(frozen=True, slots=True)
-class Cluster:
+class Cluster(NamedTuple):
     """Identical machines with their links.
 
     Attributes:
@@ -58,8 +55,7 @@ class Cluster:
     inter_node_gbit_per_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TrainingSetup:
+class TrainingSetup(NamedTuple):
     """Everything that decides memory and speed of one training, besides the cluster.
 
     Attributes:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from planner.errors import Finding, SpecError
 from planner.spec import FineTuneSpec
@@ -55,8 +55,7 @@ _SYNONYMS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class DataRef:
+class DataRef(NamedTuple):
     """What a reference in the spec points to.
 
     Attributes:
@@ -68,8 +67,7 @@ class DataRef:
     value: str
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedSpec:
+class LoadedSpec(NamedTuple):
     """A spec with where it came from.
 
     Attributes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from planner.hazards import SpotHazards
 from planner.overheads import Overheads
@@ -11,8 +11,7 @@ from planner.quantiles import Quantiles
 from planner.risk import Interruptions, interruptions
 
 
-@dataclass(frozen=True, slots=True)
-class Timeline:
+class Timeline(NamedTuple):
     """Hours of one run.
 
     Attributes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 #: Vocabularies below this have a token a character or two.
 CHARACTER_VOCAB = 512
@@ -43,8 +43,7 @@ _FOREIGN = {
 _NOT_ASCII = re.compile("[^\x00-\x7f]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Guess:
+class Guess(NamedTuple):
     """Tokens of a text.
 
     Attributes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from planner.answer import Answer
@@ -134,8 +134,7 @@ def traceable(setup: TrainingSetup) -> tuple[TrainingSetup, tuple[str, ...]]:
         changed.append(f"offload of {setup.offload}")
     if setup.adapter is not None and (setup.adapter.kind != "lora" or setup.adapter.dropout):
         changed.append(f"{setup.adapter.kind}, dropout (traced as LoRA without)")
-    plain = replace(
-        setup,
+    plain = setup._replace(
         parallelism=Parallelism(),
         grad_accum=1,
         framework="hf",
@@ -147,6 +146,6 @@ def traceable(setup: TrainingSetup) -> tuple[TrainingSetup, tuple[str, ...]]:
         keeps_quantised_inputs=False,
         compiled=False,
         attention="eager" if setup.attention == "eager" else "flash",
-        adapter=None if setup.adapter is None else replace(setup.adapter, kind="lora", dropout=False),
+        adapter=None if setup.adapter is None else setup.adapter._replace(kind="lora", dropout=False),
     )
     return plain, tuple(changed)

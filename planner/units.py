@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
-from typing import Any
+from typing import Any, NamedTuple
 
 from providers.gpus import canonical_gpu, suggest_gpus
 
@@ -68,8 +68,7 @@ class GpuFilter:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Every:
+class Every(NamedTuple):
     """How often: by optimizer steps, by time, or (both None) as tuneplan finds best."""
 
     steps: int | None = None

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from planner.candidates import Candidate
 from planner.errors import SpecError
@@ -26,8 +25,7 @@ _NOTICED = 0.01
 _LEARNING = "changes what is learned"
 
 
-@dataclass(frozen=True, slots=True)
-class WhatIf:
+class WhatIf(NamedTuple):
     """One change and the best candidate under it.
 
     Attributes:
@@ -111,7 +109,7 @@ def _question(
         question = gather(spec, base_dir, asked.goal.now, overrides, lambda *_: same)
     except (UsageError, SpecError):  # the change needs a fact that nobody gave
         return None
-    return replace(question, calibration=asked.calibration, price_limit=asked.price_limit)
+    return question._replace(calibration=asked.calibration, price_limit=asked.price_limit)
 
 
 def _compared(changes: dict[str, Any], candidate: Candidate, best: Candidate, caveat: str = "") -> WhatIf:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from planner.architecture import ModelArchitecture, adapter_parameters, parameter_counts
 from planner.setup import TrainingSetup
@@ -15,8 +15,7 @@ _EXTRA_FORWARDS = {"dpo": 1, "kto": 1, "grpo": 1, "ppo": 3}
 _ROWS = {"dpo": 2, "reward": 2}
 
 
-@dataclass(frozen=True, slots=True)
-class Workload:
+class Workload(NamedTuple):
     """The whole training, on any machine.
 
     Attributes:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from planner.errors import Finding, SpecError
 from planner.source_text import SourceText, read_source, source_text
@@ -30,8 +30,7 @@ _FLOAT_NAME = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 KeyPath = tuple[str | int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a key and its value stand (1-based), and the value's text if it is a scalar without quotes."""
 
     key_line: int

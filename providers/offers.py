@@ -7,7 +7,6 @@ of flags cannot spend money on it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 Market = Literal["spot", "on_demand", "reserved", "inhouse", "local"]
@@ -32,8 +31,7 @@ FLAGS: dict[str, str] = {
 UNTRUSTED_FLAGS = frozenset({"suspect_price", "auction_floor"})
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(NamedTuple):
     """A whole machine (node) that can be rented, in one market.
 
     Attributes:
@@ -78,8 +76,7 @@ class Offer:
         return self.price_usd_per_hour / self.gpus_per_node
 
 
-@dataclass(frozen=True, slots=True)
-class Coverage:
+class Coverage(NamedTuple):
     """How much of one cloud a snapshot holds.
 
     Attributes:
@@ -111,8 +108,7 @@ class Credit(NamedTuple):
     expires_at: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class PriceSnapshot:
+class PriceSnapshot(NamedTuple):
     """A content-hashed set of offers.
 
     Attributes:

@@ -15,7 +15,6 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,8 +49,7 @@ class PriceRow(NamedTuple):
     spot_flags: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class TableHeader:
+class TableHeader(NamedTuple):
     """First line of a snapshot file.
 
     Attributes:
@@ -67,8 +65,7 @@ class TableHeader:
     coverage: tuple[Coverage, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PriceTable:
+class PriceTable(NamedTuple):
     """Rows in canonical order and what they cover."""
 
     rows: tuple[PriceRow, ...]
@@ -86,7 +83,10 @@ def write_table(path: Path, table: PriceTable) -> str:
     snapshot_id = _hash(body)
     newest = max((row.as_of for row in table.rows if row.as_of), default=None)
     header = TableHeader(snapshot_id, _at(newest), table.live, table.coverage)
-    line = json.dumps({"format": 1, **asdict(header)}, sort_keys=True)
+    line = json.dumps(
+        {"format": 1, **header._asdict(), "coverage": [row._asdict() for row in header.coverage]},
+        sort_keys=True,
+    )
     replace_file(path, f"{MAGIC}{line}\n{body}".encode())
     return snapshot_id
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 from providers.errors import UsageError
@@ -13,8 +13,7 @@ _OPTIONS = ("endpoint", "region", "kms_key")
 _FORM = "write it as s3://bucket/prefix or s3://bucket/prefix?endpoint=https://host"
 
 
-@dataclass(frozen=True, slots=True)
-class S3Location:
+class S3Location(NamedTuple):
     """Where a store's keys lie.
 
     Attributes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from providers.errors import UsageError
@@ -137,7 +137,7 @@ def _coverage(files: list[CatalogFile], rows: Iterable[PriceRow]) -> Iterator[Co
 def covered_again(coverage: Iterable[Coverage], cloud: str, rows: Sequence[PriceRow]) -> tuple[Coverage, ...]:
     """The coverage after all rows of one cloud were replaced by these."""
     return tuple(
-        replace(entry, rows=offers_in(rows), as_of_at=_oldest(rows)) if entry.cloud == cloud else entry
+        entry._replace(rows=offers_in(rows), as_of_at=_oldest(rows)) if entry.cloud == cloud else entry
         for entry in coverage
     )
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from planner.architecture.linears import LAYOUTS, LinearShape, linear_shapes
 from planner.architecture.model import ModelArchitecture
@@ -11,8 +11,7 @@ from planner.architecture.model import ModelArchitecture
 _ALL_LINEAR = ("all-linear",)
 
 
-@dataclass(frozen=True, slots=True)
-class Adapter:
+class Adapter(NamedTuple):
     """A parameter-efficient method.
 
     Attributes:

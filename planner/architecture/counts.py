@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from planner.architecture.linears import LinearShape, linear_shapes
 from planner.architecture.model import ModelArchitecture
@@ -11,8 +11,7 @@ from planner.architecture.model import ModelArchitecture
 CLASSIFIERS = frozenset({"classification", "reward", "ner", "qa"})
 
 
-@dataclass(frozen=True, slots=True)
-class ParameterCounts:
+class ParameterCounts(NamedTuple):
     """Parameters of a model with the head that its task needs.
 
     Attributes:

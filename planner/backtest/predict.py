@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from planner.backtest.cells import UnsupportedRunError, number
 from planner.backtest.rows import Run, read_run
@@ -75,8 +75,8 @@ def estimate_run(row: Mapping[str, str]) -> RunEstimate:
     run = read_run(stated)
     memory = estimate_memory(run.setup, run.cluster)
     if leaves_recomputation_open(stated, run.setup) and run.setup.gradient_checkpointing:
-        kept = estimate_memory(replace(run.setup, gradient_checkpointing=False), run.cluster)
-        memory = replace(memory, upper_bytes=max(memory.upper_bytes, kept.upper_bytes))
+        kept = estimate_memory(run.setup._replace(gradient_checkpointing=False), run.cluster)
+        memory = memory._replace(upper_bytes=max(memory.upper_bytes, kept.upper_bytes))
     step = estimate_step(run.setup, run.cluster, run.doubts) if run.speed_known else None
     return RunEstimate(run, memory, step)
 

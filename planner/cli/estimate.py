@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,7 +129,7 @@ def command(
     loaded = load_spec(spec_file)
     cache = app.data_cache()
     pins = cache.pins(loaded.spec, loaded.base_dir)
-    loaded = replace(loaded, spec=cache.localised(loaded.spec, loaded.base_dir))
+    loaded = loaded._replace(spec=cache.localised(loaded.spec, loaded.base_dir))
     loaded.refuse(unsupported(loaded.spec))
     with placed_in(loaded):
         answer = estimate_spec(
@@ -209,7 +208,7 @@ def _write(answer: Answer, pins: tuple[DataPin, ...], out: Path | None, plot: Pa
     from planner.plan import save_plan
 
     if out is not None:
-        save_plan(replace(answer.plan(), data=pins), out)
+        save_plan(answer.plan()._replace(data=pins), out)
         echo_err(f"plan written to {out}")
     if plot is not None and plot != _HERE:
         from planner.cli.estimate_plot import plot_estimate

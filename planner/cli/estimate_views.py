@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from planner.answer import Answer
 from planner.cli.estimate_table import render_estimate, render_job, render_nearest
@@ -19,8 +18,7 @@ if TYPE_CHECKING:
 Changes = tuple[tuple[WhatIf, ...], tuple[WhatIf, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class Views:
+class Views(NamedTuple):
     """An answer with its views.
 
     Attributes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,7 +167,7 @@ def _named(candidates: Sequence[Candidate], offline: bool) -> list[Candidate]:
     known = not offline and _logins(candidates).get("aws", _NO_LOGIN)[0]
     names = zone_names(row.offer for row in candidates) if known else {}
     return [
-        replace(row, offer=replace(row.offer, zone=names.get(row.offer.zone or "", row.offer.zone)))
+        row._replace(offer=row.offer._replace(zone=names.get(row.offer.zone or "", row.offer.zone)))
         for row in candidates
     ]
 

@@ -158,12 +158,12 @@ def _plan(
         cache = app.data_cache()
         spec, pins = cache.localised(loaded.spec, loaded.base_dir), cache.pins(loaded.spec, loaded.base_dir)
         made = _estimated(app, spec, loaded.base_dir, loaded.refuse, infra, capacity, limit=limit)
-        return replace(made, data=pins), loaded.refuse
+        return made._replace(data=pins), loaded.refuse
     plan = load_plan(file)
     elsewhere = any((row.offer.market == "local") != (infra == "local") for row in plan.candidates)
     if elsewhere or capacity is not None:
         made = _estimated(app, plan.spec, plan.base_dir, _refuse, infra, capacity, limit=limit)
-        plan = replace(made, data=plan.data)
+        plan = made._replace(data=plan.data)
     return plan, _refuse
 
 

@@ -86,7 +86,7 @@ def command(
     from planner.specfile import load_spec
 
     loaded = load_spec(spec_file)
-    loaded = replace(loaded, spec=app.data_cache().localised(loaded.spec, loaded.base_dir))
+    loaded = loaded._replace(spec=app.data_cache().localised(loaded.spec, loaded.base_dir))
     choices = _choices(cap, no_cap, max_duration, rented=infra != "local")
     before = _estimate(app, loaded, loaded.spec, infra)
     probe = _estimate(app, loaded, probe_spec(loaded.spec, steps, rented=infra != "local"), infra)

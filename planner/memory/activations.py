@@ -6,14 +6,13 @@ storage-level trace of the transformers code (tests/planner/test_trace.py).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from planner.architecture import Adapter, ModelArchitecture, adapter_targets
 
 
-@dataclass(frozen=True, slots=True)
-class BlockActivations:
+class BlockActivations(NamedTuple):
     """Bytes per token of one block (an average block, where blocks differ).
 
     Attributes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from planner.architecture import adapter_targets
 from planner.memory.activations import BlockActivations, block_activations
@@ -18,8 +18,7 @@ GIB = float(2**30)
 _PAIRED = {"dpo": 2, "reward": 2, "kto": 2}
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryEstimate:
+class MemoryEstimate(NamedTuple):
     """Predicted peak of the busiest GPU.
 
     Attributes:
@@ -89,8 +88,7 @@ def estimate_memory(setup: TrainingSetup, cluster: Cluster) -> MemoryEstimate:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Parts:
+class _Parts(NamedTuple):
     state: ModelState
     width: Widths
     block: BlockActivations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from planner.architecture import ModelArchitecture, adapter_parameters, parameter_counts
 from planner.memory.precision import Widths, is_sharded, widths
@@ -16,8 +16,7 @@ _ZERO3_LIVE_PARAMETERS = 1e9  # DeepSpeed's stage3_max_live_parameters
 _ZERO_BUCKET_PARAMETERS = 5e8  # DeepSpeed's reduce_bucket_size
 
 
-@dataclass(frozen=True, slots=True)
-class ModelState:
+class ModelState(NamedTuple):
     """Bytes on one GPU.
 
     Attributes:
@@ -211,10 +210,10 @@ def _per_rank(expert: float, shards: int, expert_ranks: int) -> float:
 def _offloaded(setup: TrainingSetup, state: ModelState) -> ModelState:
     if setup.offload == "optimizer":
         host = state.optimizer + state.gradients
-        return replace(state, optimizer=0.0, step=0.0, gradients=state.gradients, host=state.host + host)
+        return state._replace(optimizer=0.0, step=0.0, gradients=state.gradients, host=state.host + host)
     if setup.offload == "parameters":
         host = state.optimizer + state.gradients + state.weights + state.adapters
-        return replace(
-            state, optimizer=0.0, step=0.0, gradients=0.0, weights=0.0, adapters=0.0, host=state.host + host
+        return state._replace(
+            optimizer=0.0, step=0.0, gradients=0.0, weights=0.0, adapters=0.0, host=state.host + host
         )
     return state

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from planner.setup import TrainingSetup
 from planner.shape_cache import by_shape
@@ -16,8 +16,7 @@ _OPTIMIZERS: dict[str, tuple[float, float | None]] = {
 _FOREACH = frozenset({"adamw"})  # SGD adds to the weights in place
 
 
-@dataclass(frozen=True, slots=True)
-class Widths:
+class Widths(NamedTuple):
     """Bytes per value.
 
     Attributes:

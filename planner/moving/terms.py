@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from planner.candidates import Candidate
@@ -78,7 +78,7 @@ class MovingTerms:
         if offer is None:
             return None
         zone = None if offer.zone is None else self.zone_names.get(offer.zone, offer.zone)
-        return replace(offer, zone=zone, price_usd_per_hour=usd_per_hour)
+        return offer._replace(zone=zone, price_usd_per_hour=usd_per_hour)
 
     def placement_of(self, offer: Offer) -> Placement | None:
         """Where a machine is, None if it is at none of the sites."""

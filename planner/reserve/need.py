@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from planner.estimate import Estimate
@@ -104,7 +104,7 @@ def sizes(
         wanted_margin_h: Hours on top of the p90, None for the usual.
         most: Kinds to keep.
     """
-    allowed = replace(question.filter, markets=frozenset({"spot", "on_demand"}), max_usd_per_hour=None)
+    allowed = question.filter._replace(markets=frozenset({"spot", "on_demand"}), max_usd_per_hour=None)
     solver = Solver(question)
     found = []
     for rows in _kinds(provider, offers):
@@ -139,14 +139,14 @@ def _kinds(provider: ProviderName, offers: Iterable[Offer]) -> Iterator[list[Off
 
 def _priced(row: Offer) -> Offer:
     """For the filter: reserved capacity has a price of its own, so a missing one here does not matter."""
-    return row if row.price_usd_per_hour is not None else replace(row, price_usd_per_hour=0.0)
+    return row if row.price_usd_per_hour is not None else row._replace(price_usd_per_hour=0.0)
 
 
 def _size(solver: Solver, rows: list[Offer], nodes: int, wanted_margin_h: float | None) -> Sized | None:
     on_demand = [row for row in rows if row.market == "on_demand"]
     listed = [row for row in on_demand if row.price_usd_per_hour is not None]
     cheapest = min(listed, key=lambda row: row.price_usd_per_hour or 0.0, default=None)
-    row = cheapest or replace(rows[0], market="on_demand")
+    row = cheapest or rows[0]._replace(market="on_demand")
     priced = solver.price(row, nodes)
     if not isinstance(priced, Priced):
         return None

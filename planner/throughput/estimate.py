@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from planner.quantiles import Quantiles
 from planner.setup import Cluster, TrainingSetup
@@ -14,8 +14,7 @@ from planner.throughput.terms import collective_seconds, compute_terms, matmul_r
 from planner.workload import flops_per_token, rows_of
 
 
-@dataclass(frozen=True, slots=True)
-class StepEstimate:
+class StepEstimate(NamedTuple):
     """One optimizer step on the whole cluster.
 
     Attributes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from planner.architecture import adapter_parameters, parameter_counts
 from planner.hardware import GpuFacts
@@ -23,8 +23,7 @@ _FOUR_BIT = frozenset({"10.0", "10.3", "12.0", "12.1", "gfx950"})  # chips with 
 _HOPPER_AND_LATER = frozenset({"9.0", "10.0", "10.3"})  # FlashAttention 2 does not use their new instructions
 
 
-@dataclass(frozen=True, slots=True)
-class StepShape:
+class StepShape(NamedTuple):
     """What does not depend on GPU, micro-batch or length.
 
     Attributes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +60,7 @@ def candidate_of(rank: int = 1, cost: float = 4.0, hours: float = 2.0, **fields:
 
 def estimate_of(*candidates: Candidate, **goal: Any) -> Estimate:
     question = question_of(goal=goal)
-    return replace(build_estimate(question, snapshot_of(offer_of())), candidates=candidates)
+    return build_estimate(question, snapshot_of(offer_of()))._replace(candidates=candidates)
 
 
 def test_terms_as_text(golden: Golden) -> None:

@@ -1,7 +1,5 @@
 """Training set-ups for tests of the physics."""
 
-from dataclasses import replace
-
 from hypothesis import strategies as st
 
 from planner.architecture import Adapter, load_architecture
@@ -35,7 +33,7 @@ def cluster(gpu="A100-80GB", gpus=1, nodes=1, **fields):
 
 
 def spread(base, kind, gpus):
-    return replace(base, parallelism=Parallelism(kind, gpus))
+    return base._replace(parallelism=Parallelism(kind, gpus))
 
 
 setups = st.builds(

@@ -26,7 +26,7 @@ from providers.offers import Offer
 from tests.planner.run_factories import candidate_of, terms_of
 
 A = Offer("aws", "us-west-2", "us-west-2a", "g6.xlarge", "L4", 1, 24.0, 4.0, 16.0, "spot", 0.28, "test", None)
-B, C = replace(A, zone="us-west-2b"), replace(A, region="us-east-1", zone="us-east-1a")
+B, C = A._replace(zone="us-west-2b"), A._replace(region="us-east-1", zone="us-east-1a")
 START = datetime.fromisoformat("2026-11-22T12:00:00+00:00")
 
 
@@ -89,7 +89,7 @@ def desk(tmp_path: Path, clock: Clock, backend: Backend) -> Iterator[Desk]:
 
 
 def start(desk: Desk, run_id: str, *, monitor: str = "service") -> Run:
-    document = candidate_document(replace(candidate_of(0.28), offer=A))
+    document = candidate_document(candidate_of(0.28)._replace(offer=A))
     rented = {
         "alternatives": [offer_document(B), offer_document(C)],
         "max_usd_per_hour": None, "python": "python3", "setup": [], "stores": [], "access": "secrets",

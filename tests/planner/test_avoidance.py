@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
@@ -13,7 +12,7 @@ from providers.offers import Offer
 
 NOW = datetime(2026, 11, 25, 14, tzinfo=UTC)
 A = Offer("aws", "us-west-2", "us-west-2a", "g6.xlarge", "L4", 1, 24.0, 4.0, 16.0, "spot", 0.28, "test", None)
-B, C = replace(A, zone="us-west-2b"), replace(A, region="us-east-1", zone="us-east-1a")
+B, C = A._replace(zone="us-west-2b"), A._replace(region="us-east-1", zone="us-east-1a")
 OFFERS = (A, B, C)
 
 
@@ -44,7 +43,7 @@ def test_a_machine_that_was_had_since_ends_it() -> None:
 
 def test_only_the_very_place_gpu_and_market_are_avoided() -> None:
     avoided = avoided_places([ago(1, A, "preempted")], NOW)
-    others = [replace(A, gpu="A100"), replace(A, market="on_demand"), replace(A, zone=None), B, C]
+    others = [A._replace(gpu="A100"), A._replace(market="on_demand"), A._replace(zone=None), B, C]
     assert all(place_of(offer) not in avoided for offer in others)
 
 

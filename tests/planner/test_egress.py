@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -101,7 +99,7 @@ def test_why_it_is_unknown_is_told_with_what_to_do(uri: str | None, said: str) -
 
 def test_each_start_reads_the_data_and_each_commit_writes_a_checkpoint() -> None:
     asked = question("s3://runs/a?region=us-east-1")
-    asked = replace(asked, job=replace(asked.job, data_bytes=10**9))
+    asked = asked._replace(job=asked.job._replace(data_bytes=10**9))
     answers = [Solver(asked).price(offer_of(market=market), 1) for market in ("spot", "on_demand")]
     spot, steady = (answer for answer in answers if isinstance(answer, Priced))
     lost = spot.solved.line.interruptions.expected

@@ -1,5 +1,4 @@
 import math
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -97,7 +96,7 @@ def test_losses_of_ones_own_make_a_dearer_on_demand_machine_the_cheaper_one() ->
     offers = snapshot_of(offer_of(price=1.16), offer_of(market="spot", price=0.93))
     assert _recommended(build_estimate(question, offers)).offer.market == "spot"
     taken = tuple(OwnSpell("aws", "use1-az1", "A100-80GB", 1, 0.2, True) for _ in range(20))
-    taught = build_estimate(replace(question, calibration=Calibration(spells=taken)), offers)
+    taught = build_estimate(question._replace(calibration=Calibration(spells=taken)), offers)
     best, other = taught.candidates
     assert (best.offer.market, other.offer.market) == ("on_demand", "spot")
     assert best.risk is not None and other.risk is not None
@@ -266,7 +265,7 @@ def test_the_limit_cuts_rows_but_not_counts() -> None:
 
 def test_finish_times_follow_the_clock() -> None:
     question = question_of()
-    later = replace(question, goal=replace(question.goal, now=NOW.replace(year=2027)))
+    later = question._replace(goal=question.goal._replace(now=NOW.replace(year=2027)))
     assert (
         build_estimate(question, _A100).candidates[0].finish_at
         < build_estimate(later, _A100).candidates[0].finish_at
@@ -286,7 +285,7 @@ def test_an_old_price_is_warned_about_and_no_offer_where_that_is_asked() -> None
     assert dict(build_estimate(question, offers).warnings)["old_price"].startswith(
         "the best candidate's price is 30 days old"
     )
-    strict = build_estimate(replace(question, price_limit=PriceLimit(strict=True)), offers)
+    strict = build_estimate(question._replace(price_limit=PriceLimit(strict=True)), offers)
     assert [candidate.offer.as_of_at for candidate in strict.candidates] == ["2026-11-21T00:00:00Z"]
     assert "old_price" not in dict(strict.warnings)
     assert [(row.reason_code, row.count) for row in strict.rejected] == [("stale_price", 1)]

@@ -1,6 +1,5 @@
 import json
 import math
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -40,7 +39,7 @@ def taught(question: Question, estimate: Estimate) -> Estimate:
     groups = estimate.priced[0].solved.learned.groups
     ratios = {"step_time": 1.5, "memory": 1.2, "start": 1.2, "prepare": 1.2, "evaluate": 1.2, "finish": 1.2}
     run = Observation("run-1", groups, {name: math.log(ratio) for name, ratio in ratios.items()})
-    return build_estimate(replace(question, calibration=Calibration((run,))), snapshot_of(*OFFERS))
+    return build_estimate(question._replace(calibration=Calibration((run,))), snapshot_of(*OFFERS))
 
 
 def section(sections: tuple[Section, ...], key: str) -> Section:

@@ -35,7 +35,7 @@ EAST, WEST = offer("east", 1.0), offer("west", 2.0)
 
 
 def rented_terms(**changes: Any) -> RunTerms:
-    document = candidate_document(replace(candidate_of(), offer=EAST))
+    document = candidate_document(candidate_of()._replace(offer=EAST))
     document["rented"] = {"alternatives": [offer_document(WEST)], "max_usd_per_hour": None}
     return terms_of(infra="skypilot", candidate_json=json.dumps(document), secrets=(), **changes)
 

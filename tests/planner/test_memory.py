@@ -31,45 +31,45 @@ def test_parts_sum_to_the_peak(some):
 
 @given(setups, st.sampled_from([2, 3, 8]))
 def test_more_tokens_need_more(some, factor):
-    assert allocated(replace(some, sequence_tokens=some.sequence_tokens * factor)) >= allocated(some)
-    assert allocated(replace(some, micro_batch=some.micro_batch * factor)) >= allocated(some)
+    assert allocated(some._replace(sequence_tokens=some.sequence_tokens * factor)) >= allocated(some)
+    assert allocated(some._replace(micro_batch=some.micro_batch * factor)) >= allocated(some)
 
 
 @given(setups, st.sampled_from([2, 4, 16]))
 def test_higher_rank_needs_more(some, factor):
-    small = replace(some, adapter=lora(8))
-    assert allocated(replace(small, adapter=lora(8 * factor))) > allocated(small)
+    small = some._replace(adapter=lora(8))
+    assert allocated(small._replace(adapter=lora(8 * factor))) > allocated(small)
 
 
 @given(setups)
 def test_quantised_base_needs_less(some):
-    plain, eight, four = (replace(some, adapter=lora(), quantization=q) for q in ("none", "8bit", "4bit"))
+    plain, eight, four = (some._replace(adapter=lora(), quantization=q) for q in ("none", "8bit", "4bit"))
     assert allocated(four) < allocated(eight) < allocated(plain)
 
 
 @given(setups)
 def test_checkpointing_saves_activations(some):
-    kept = replace(some, gradient_checkpointing=False, micro_batch=8)
-    assert allocated(replace(kept, gradient_checkpointing=True)) <= allocated(kept)
+    kept = some._replace(gradient_checkpointing=False, micro_batch=8)
+    assert allocated(kept._replace(gradient_checkpointing=True)) <= allocated(kept)
 
 
 @given(setups)
 def test_eager_attention_never_saves(some):
-    assert allocated(replace(some, attention="eager")) >= allocated(replace(some, attention="flash"))
+    assert allocated(some._replace(attention="eager")) >= allocated(some._replace(attention="flash"))
 
 
 @given(setups)
 def test_fused_loss_never_costs(some):
-    assert allocated(replace(some, fused_loss=True)) <= allocated(replace(some, fused_loss=False))
+    assert allocated(some._replace(fused_loss=True)) <= allocated(some._replace(fused_loss=False))
 
 
 @given(setups)
 def test_light_optimizers_need_less(some):
-    full = replace(some, adapter=None, quantization="none", precision="bf16", framework="hf")
-    heavy = allocated(replace(full, optimizer="adamw"))
-    fused = allocated(replace(full, optimizer="adamw_fused"))
-    eight = allocated(replace(full, optimizer="adamw_8bit"))
-    sgd = allocated(replace(full, optimizer="sgd"))
+    full = some._replace(adapter=None, quantization="none", precision="bf16", framework="hf")
+    heavy = allocated(full._replace(optimizer="adamw"))
+    fused = allocated(full._replace(optimizer="adamw_fused"))
+    eight = allocated(full._replace(optimizer="adamw_8bit"))
+    sgd = allocated(full._replace(optimizer="sgd"))
     assert heavy >= fused >= eight
     assert heavy >= sgd
 
@@ -82,7 +82,7 @@ def test_more_shards_need_less(kind, gpus, full):
 
 def test_frameworks_differ_where_they_do():
     one = setup(adapter=lora(), micro_batch=8, sequence_tokens=4096)
-    peaks = {name: allocated(replace(one, framework=name)) for name in ("hf", "litgpt", "unsloth", "trl")}
+    peaks = {name: allocated(one._replace(framework=name)) for name in ("hf", "litgpt", "unsloth", "trl")}
     assert peaks["unsloth"] < peaks["trl"] < peaks["litgpt"] < peaks["hf"]
 
 
@@ -115,13 +115,13 @@ def test_gradient_accumulation_under_fsdp_holds_unsharded_gradients():
     # Mistral-7B in bf16 on eight GPUs with accumulation: 22 GB where shards alone would be 9 GB.
     base = spread(setup("mistral-7b-v0.1", framework="hf"), "fsdp", 8)
     gradients = 2 * parameter_counts(base.arch).total
-    assert allocated(replace(base, grad_accum=4)) - allocated(base) > 0.9 * gradients
+    assert allocated(base._replace(grad_accum=4)) - allocated(base) > 0.9 * gradients
 
 
 def test_lora_is_not_silently_quantised():
     plain = setup(adapter=lora())
     assert base_weight_bytes(plain) == 2 * parameter_counts(plain.arch).total
-    assert base_weight_bytes(replace(plain, quantization="4bit")) < 0.4 * base_weight_bytes(plain)
+    assert base_weight_bytes(plain._replace(quantization="4bit")) < 0.4 * base_weight_bytes(plain)
 
 
 def test_lora_on_one_a6000_as_measured():
@@ -139,7 +139,7 @@ def test_untied_head_is_counted():
 
 def test_grouped_keys_are_not_full_width():
     few = setup(adapter=lora(), gradient_checkpointing=False, micro_batch=8, fused_loss=True)
-    many = replace(few, arch=replace(few.arch, kv_heads=few.arch.heads))
+    many = few._replace(arch=replace(few.arch, kv_heads=few.arch.heads))
     assert allocated(few) < allocated(many)
 
 
@@ -151,19 +151,19 @@ def test_gib_are_not_gb():
 def test_fused_experts_are_not_quantised():
     moe = setup("mistralai/Mixtral-8x7B-v0.1", adapter=lora(), quantization="4bit")
     assert base_weight_bytes(moe) > 80e9
-    assert base_weight_bytes(replace(moe, experts_quantised=True)) < 30e9
+    assert base_weight_bytes(moe._replace(experts_quantised=True)) < 30e9
 
 
 def test_preference_tuning_holds_a_reference_only_without_adapters():
     full = setup(task="dpo", framework="hf")
     weights = 2 * parameter_counts(full.arch).total
     assert model_state(full).references == weights
-    assert model_state(replace(full, adapter=lora())).references == 0
+    assert model_state(full._replace(adapter=lora())).references == 0
 
 
 def test_offload_moves_state_to_the_host():
     base = spread(setup(framework="hf"), "zero3", 4)
-    away = replace(base, offload="parameters")
+    away = base._replace(offload="parameters")
     here = estimate_memory(base, ROOMY)
     there = estimate_memory(away, ROOMY)
     assert there.allocated_bytes < 0.6 * here.allocated_bytes
@@ -182,7 +182,7 @@ def test_verdicts():
     one = setup(adapter=lora(), sequence_tokens=2048)
     assert estimate_memory(one, cluster("A100-80GB")).verdict == "fits"
     assert estimate_memory(one, cluster("T4")).verdict == "oom"
-    assert estimate_memory(replace(one, adapter=None), cluster("A100-80GB")).verdict != "fits"
+    assert estimate_memory(one._replace(adapter=None), cluster("A100-80GB")).verdict != "fits"
 
 
 @given(setups)
@@ -195,7 +195,7 @@ def test_a_bigger_card_never_fits_less(some):
 def test_pipeline_and_tensor_parts_share_the_weights():
     base = setup("meta-llama/Llama-3.1-70B", framework="megatron", adapter=lora(16, QKVO))
     whole = model_state(base).weights
-    assert model_state(replace(base, parallelism=Parallelism("mixed", 1, 2, 4))).weights == pytest.approx(
+    assert model_state(base._replace(parallelism=Parallelism("mixed", 1, 2, 4))).weights == pytest.approx(
         whole / 8
     )
 
@@ -203,7 +203,7 @@ def test_pipeline_and_tensor_parts_share_the_weights():
 def test_sampling_holds_the_answers_of_a_whole_step():
     # Llama-3.1-8B keeps 128 KiB a token: 8 KV heads of 128, keys and values, 32 layers, two bytes.
     few = setup(task="grpo", adapter=lora(), micro_batch=8, grad_accum=1, sequence_tokens=1024)
-    many = replace(few, grad_accum=64)
+    many = few._replace(grad_accum=64)
     small, large = (estimate_memory(one, cluster("H200")) for one in (few, many))
     assert small.peak_phase != "generation"
     assert small.components_bytes["kv_cache"] == 0
@@ -214,7 +214,7 @@ def test_sampling_holds_the_answers_of_a_whole_step():
 
 def test_ppo_trains_a_critic_beside_its_frozen_models():
     policy = setup(task="sft", framework="openrlhf", parallelism=Parallelism("zero2", 8))
-    ppo = model_state(replace(policy, task="ppo"))
+    ppo = model_state(policy._replace(task="ppo"))
     weights = 2.0 * parameter_counts(policy.arch).total
     alone = model_state(policy)
     # Reference, reward model and critic whole on each GPU, and the critic's own gradients and states, sharded.

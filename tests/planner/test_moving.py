@@ -123,7 +123,7 @@ def test_pressed_by_the_deadline_it_moves_to_on_demand_and_says_so() -> None:
 
 
 def test_a_dearer_zone_is_left_for_one_that_got_cheap() -> None:
-    cheap = replace(offer_at("bed-b", "spot"), price_usd_per_hour=0.05)
+    cheap = offer_at("bed-b", "spot")._replace(price_usd_per_hour=0.05)
     terms, run = moving(), _run("running", attempt_at(1, "bed-a", "spot", first_step=0))
     assert target(decide(run, terms, _look(run, 1.0, (cheap,)), None)) == B_SPOT
 
@@ -147,7 +147,7 @@ def test_more_than_the_cap_is_told() -> None:
 
 def test_sites_have_the_cheapest_spot_first_and_the_cheapest_on_demand_among_them() -> None:
     def offer(region: str, zone: str | None, market: Any, price: float) -> Offer:
-        return replace(offer_at("bed-a", market), region=region, zone=zone, price_usd_per_hour=price)
+        return offer_at("bed-a", market)._replace(region=region, zone=zone, price_usd_per_hour=price)
 
     spots = [offer("r1", f"r1-{n}", "spot", 1.0 + n / 100) for n in range(12)]
     sites = sites_of([*spots, offer("r1", None, "on_demand", 3.0), offer("r2", "r2-a", "on_demand", 2.0)])
@@ -218,4 +218,4 @@ def test_a_decision_of_an_earlier_tick_is_not_recorded(tmp_path: Any) -> None:
 def test_placements_are_found_by_machine() -> None:
     terms = moving()
     assert terms.placement_of(offer_at("bed-b", "spot")) == Placement(1, "spot")
-    assert terms.placement_of(replace(offer_at("bed-b", "spot"), gpu="H100")) is None
+    assert terms.placement_of(offer_at("bed-b", "spot")._replace(gpu="H100")) is None

@@ -24,7 +24,7 @@ from tests.hub_host import HostedModel, HubHost, hub_host
 A = Offer(
     "aws", "us-east-1", "us-east-1a", "g6.4xlarge", "L4", 1, 24.0, 16.0, 64.0, "spot", 1.0, "test", None
 )
-B = replace(A, region="us-west-2", zone="us-west-2a", instance_type="p4d.24xlarge", vcpus=96.0)
+B = A._replace(region="us-west-2", zone="us-west-2a", instance_type="p4d.24xlarge", vcpus=96.0)
 
 
 def codes(found: Iterator[Finding]) -> list[str]:

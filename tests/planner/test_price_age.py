@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -57,10 +56,10 @@ def test_a_limit_doubts_and_refuses_the_same_prices(as_of_at: str | None, doubt:
 
 
 def test_the_own_machine_has_a_price_without_age():
-    own = replace(_of(None), market="local")
+    own = _of(None)._replace(market="local")
     assert PriceLimit(strict=True).doubt(own, NOW) is None
     assert not PriceLimit(strict=True).refuses(own, NOW)
 
 
 def _of(as_of_at: str | None) -> Offer:
-    return replace(offer_of(), as_of_at=as_of_at)
+    return offer_of()._replace(as_of_at=as_of_at)

@@ -106,11 +106,11 @@ def test_the_machine_that_was_got_is_found_among_those_that_were_asked_for() -> 
     plan = plan_of()
     best = chosen(plan)
     document = candidate_document(best) | {"rented": rented.terms_document(plan, best, job("org/rows"))}
-    got = replace(best.offer, region="near", zone=None, instance_type=None, price_usd_per_hour=None)
+    got = best.offer._replace(region="near", zone=None, instance_type=None, price_usd_per_hour=None)
     found = rented.machine_got(document, got)
     assert found is not None
     assert (found.region, found.price_usd_per_hour) == ("near", 2.0)
-    assert rented.machine_got(document, replace(got, region="elsewhere")) is None
+    assert rented.machine_got(document, got._replace(region="elsewhere")) is None
     assert rented.machine_got(document, None) is None
     assert rented.machine_got(candidate_document(best), got) is None
 
@@ -121,7 +121,7 @@ def test_the_ledger_prices_the_machine_that_was_got() -> None:
     document = candidate_document(best) | {"rented": rented.terms_document(plan, best, job("org/rows"))}
     terms = terms_of(infra="skypilot", candidate_json=json.dumps(document))
     run = run_of("queued", attempt_of(), terms=terms)
-    got = replace(best.offer, region="near", zone=None, price_usd_per_hour=None)
+    got = best.offer._replace(region="near", zone=None, price_usd_per_hour=None)
     status = BackendStatus("running", backend_id="1", offer=got, started_at=START, attempt=1)
     change = decide(run, status, None, "2026-11-22T13:00:00.000Z")
     assert change is not None
@@ -162,7 +162,7 @@ def test_checkpoints_must_be_where_the_machine_can_write(
 ) -> None:
     plan = plan_of(checkpoints={"uri": uri}, environment={"secrets": secrets})
     best = chosen(plan)
-    candidate = replace(best, offer=replace(best.offer, cloud=cloud))
+    candidate = best._replace(offer=best.offer._replace(cloud=cloud))
     written = job("org/rows", uri=uri or "file:///state/run")
     assert [row.code for row in rented.blockers(plan, candidate, written)] == codes
 
@@ -186,8 +186,8 @@ def test_data_is_not_sent_where_it_must_not_be(uri: str, train: str, codes: list
 def test_a_run_longer_than_its_keys_is_refused() -> None:
     plan = plan_of(checkpoints={"uri": BUCKET})
     best = chosen(plan)
-    offer = replace(best.offer, cloud="lambda")
-    weeks = replace(best, offer=offer, wall_clock_h=replace(best.wall_clock_h, p90=100.0))
+    offer = best.offer._replace(cloud="lambda")
+    weeks = best._replace(offer=offer, wall_clock_h=replace(best.wall_clock_h, p90=100.0))
     (finding,) = rented.blockers(plan, weeks, job("org/rows", uri=BUCKET))
     assert finding.code == "session_too_short"
 
@@ -215,8 +215,8 @@ _NOT_YET = [("where.gpus", "not_yet_supported")]
 def test_nobody_pays_for_gpus_that_would_stand_idle() -> None:
     plan = plan_of(checkpoints={"uri": "file:///shared"})
     two = next(c for c in plan.candidates if c.offer.gpus_per_node == 2)
-    sharded = replace(two, parallelism=replace(two.parallelism, kind="fsdp"))
-    for candidate, codes in ((two, []), (sharded, _NOT_YET), (replace(chosen(plan), nodes=2), _NOT_YET)):
-        on_slurm = replace(candidate, offer=replace(candidate.offer, cloud="slurm"))
+    sharded = two._replace(parallelism=two.parallelism._replace(kind="fsdp"))
+    for candidate, codes in ((two, []), (sharded, _NOT_YET), (chosen(plan)._replace(nodes=2), _NOT_YET)):
+        on_slurm = candidate._replace(offer=candidate.offer._replace(cloud="slurm"))
         found = list(rented.blockers(plan, on_slurm, job("org/rows")))
         assert [(row.path, row.code) for row in found] == codes

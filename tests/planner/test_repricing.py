@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from planner.errors import OverBudgetError
@@ -11,7 +9,7 @@ from planner.repricing import price_note, repriced
 from tests.planner.factories import offer_of
 from tests.planner.run_factories import candidate_of
 
-PLANNED = replace(candidate_of(), offer=offer_of(price=2.0))
+PLANNED = candidate_of()._replace(offer=offer_of(price=2.0))
 
 
 @pytest.mark.parametrize("price", [0.5, 2.0, 2.1])
@@ -37,6 +35,6 @@ def test_a_price_that_moved_too_far_is_refused(offers: list, code: str, message:
 
 
 def test_a_free_machine_that_costs_something_now_is_refused() -> None:
-    free = replace(candidate_of(), offer=offer_of(price=0.0))
+    free = candidate_of()._replace(offer=offer_of(price=0.0))
     with pytest.raises(OverBudgetError, match=r"from \$0/h to \$1/h$"):
         repriced(free, [offer_of(price=1.0)], 0.05)

@@ -19,7 +19,7 @@ from providers.offers import Offer
 from tests.planner.run_factories import START, attempt_of, run_of, terms_of
 
 A = Offer("aws", "us-west-2", "us-west-2a", "g6.xlarge", "L4", 1, 24.0, 4.0, 16.0, "spot", 0.28, "test", None)
-B, C = replace(A, zone="us-west-2b"), replace(A, cloud="gcp", zone="us-central1-a")
+B, C = A._replace(zone="us-west-2b"), A._replace(cloud="gcp", zone="us-central1-a")
 END = "2026-11-22T13:00:00.000Z"
 
 

@@ -1,7 +1,5 @@
 """Step time moves the right way and its interval says how sure it is."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,33 +34,33 @@ def test_interval_and_terms(some):
 
 @given(setups, st.sampled_from([2, 4]))
 def test_more_work_takes_longer(some, factor):
-    assert seconds(replace(some, sequence_tokens=some.sequence_tokens * factor)) > seconds(some)
-    assert seconds(replace(some, micro_batch=some.micro_batch * factor)) > seconds(some)
-    assert seconds(replace(some, grad_accum=some.grad_accum * factor)) > seconds(some)
+    assert seconds(some._replace(sequence_tokens=some.sequence_tokens * factor)) > seconds(some)
+    assert seconds(some._replace(micro_batch=some.micro_batch * factor)) > seconds(some)
+    assert seconds(some._replace(grad_accum=some.grad_accum * factor)) > seconds(some)
 
 
 @given(setups)
 def test_larger_micro_batches_are_not_slower_a_token(some):
-    assert rate(replace(some, micro_batch=some.micro_batch * 2)) >= 0.999 * rate(some)
+    assert rate(some._replace(micro_batch=some.micro_batch * 2)) >= 0.999 * rate(some)
 
 
 @given(setups)
 def test_recomputation_costs_time(some):
-    kept = replace(some, gradient_checkpointing=False)
-    assert seconds(replace(kept, gradient_checkpointing=True)) > seconds(kept)
+    kept = some._replace(gradient_checkpointing=False)
+    assert seconds(kept._replace(gradient_checkpointing=True)) > seconds(kept)
 
 
 @given(setups)
 def test_a_faster_card_is_faster(some):
-    some = replace(some, precision="bf16")  # in fp32 an A100 is slower than an L4
+    some = some._replace(precision="bf16")  # in fp32 an A100 is slower than an L4
     slow, middle, fast = (seconds(some, cluster(gpu, 8)) for gpu in ("L4", "A100-80GB", "H100"))
     assert fast < middle < slow
 
 
 @given(setups)
 def test_adapters_compute_less_than_full(some):
-    full = replace(some, adapter=None, quantization="none", framework="megatron")
-    assert flops_per_token(replace(full, adapter=lora(8))) < flops_per_token(full)
+    full = some._replace(adapter=None, quantization="none", framework="megatron")
+    assert flops_per_token(full._replace(adapter=lora(8))) < flops_per_token(full)
 
 
 def test_higher_rank_takes_longer():
@@ -72,17 +70,17 @@ def test_higher_rank_takes_longer():
 def test_quantised_base_is_dequantised():
     four = setup(adapter=lora(), quantization="4bit")
     assert estimate_step(four, EIGHT).terms_s["dequantise"] > 0
-    assert seconds(four) > seconds(replace(four, quantization="none"))
+    assert seconds(four) > seconds(four._replace(quantization="none"))
 
 
 def test_optimizer_that_moves_more_takes_longer():
     full = setup(framework="hf", micro_batch=1, sequence_tokens=512)
-    assert seconds(replace(full, optimizer="adamw")) > seconds(replace(full, optimizer="sgd"))
+    assert seconds(full._replace(optimizer="adamw")) > seconds(full._replace(optimizer="sgd"))
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp", "zero1", "zero2", "zero3"])
 def test_more_gpus_do_more_but_not_more_than_their_number(kind):
-    base = replace(setup("llama-3.2-1b", micro_batch=4), framework="hf")
+    base = setup("llama-3.2-1b", micro_batch=4)._replace(framework="hf")
     one, eight = rate(base, cluster()), rate(spread(base, kind, 8))
     assert one < eight <= 8.2 * one
 
@@ -105,7 +103,7 @@ def test_dense_peak_not_the_sparse_one():
 
 def test_padding_is_not_throughput():
     full = setup(adapter=lora(), sequence_tokens=1024)
-    padded = replace(full, row_tokens=1024.0, real_tokens_share=0.5)
+    padded = full._replace(row_tokens=1024.0, real_tokens_share=0.5)
     assert rate(padded) < 0.51 * rate(full)
 
 
@@ -123,7 +121,7 @@ def test_wide_where_little_is_known():
 def test_stacks_and_gpus_that_no_compared_run_used_are_less_sure():
     base = setup(adapter=lora(), framework="hf")
     known = estimate_step(base, cluster("A100-80GB")).spread
-    assert estimate_step(replace(base, framework="torchtune"), cluster("A100-80GB")).spread > known
+    assert estimate_step(base._replace(framework="torchtune"), cluster("A100-80GB")).spread > known
     assert estimate_step(base, cluster("H200")).spread > known
     assert estimate_step(base, cluster("RTXA6000")).spread > known
 
@@ -139,7 +137,7 @@ def test_published_step_times():
         compiled=True,
     )
     assert rate(base, cluster()) == pytest.approx(3546, rel=0.15)
-    assert rate(replace(base, adapter=lora()), cluster()) == pytest.approx(3807, rel=0.15)
+    assert rate(base._replace(adapter=lora()), cluster()) == pytest.approx(3807, rel=0.15)
 
 
 def test_a_cpu_is_a_slow_gpu():

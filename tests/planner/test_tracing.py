@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,7 +66,7 @@ def test_a_small_estimate_with_its_trace(tmp_path):
 
 
 def test_what_is_left_out_is_said():
-    spread = replace(setup(adapter=lora()), parallelism=Parallelism("fsdp", 8), grad_accum=4, framework="trl")
+    spread = setup(adapter=lora())._replace(parallelism=Parallelism("fsdp", 8), grad_accum=4, framework="trl")
     plain, changed = traceable(spread)
     assert plain.parallelism == Parallelism()
     assert any("fsdp over 8 GPUs" in text for text in changed)
@@ -78,4 +77,4 @@ def test_what_is_left_out_is_said():
 @pytest.mark.parametrize("change", [{"task": "grpo"}, {"quantization": "8bit"}, {"precision": "amp_bf16"}])
 def test_what_cannot_be_traced_is_refused(change):
     with pytest.raises(UsageError, match="--trace cannot run"):
-        traceable(replace(setup(adapter=lora()), **change))
+        traceable(setup(adapter=lora())._replace(**change))

@@ -32,7 +32,7 @@ START = datetime(2026, 11, 25, 12, tzinfo=UTC)
 A = Offer(
     "aws", "us-west-2", "us-west-2a", "g6.xlarge", "L4", 1, 24.0, 4.0, 16.0, "spot", 3.6, "t", "2026-11-25"
 )
-B = replace(A, zone="us-west-2b", price_usd_per_hour=7.2)
+B = A._replace(zone="us-west-2b", price_usd_per_hour=7.2)
 RULES = TryRules(600.0, 10_000_000, all=False, project="herd")
 MACHINES = [Tryable(A, 1, 3_600_000), Tryable(B, 1, 7_200_000)]
 
@@ -142,13 +142,13 @@ def test_what_may_not_be_rented_is_named_and_not_tried(tmp_path: Path) -> None:
     offers = [
         A,
         A,
-        replace(A, price_usd_per_hour=None),
-        replace(A, price_usd_per_hour=99.0),
-        replace(A, as_of_at="2025-01-01"),
-        replace(A, cloud="gcp"),
-        replace(A, cloud="moon"),
+        A._replace(price_usd_per_hour=None),
+        A._replace(price_usd_per_hour=99.0),
+        A._replace(as_of_at="2025-01-01"),
+        A._replace(cloud="gcp"),
+        A._replace(cloud="moon"),
     ]
-    candidates: list[Candidate] = [replace(candidate_of(), offer=offer) for offer in offers]
+    candidates: list[Candidate] = [candidate_of()._replace(offer=offer) for offer in offers]
     found, against = tryable(candidates, around, 50.0)
     assert found == [MACHINES[0]]
     assert [row.code for row in against] == ["no_price", "too_dear", "stale_price", "cloud_login", "no_offer"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import stat
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -170,5 +169,5 @@ def test_every_embedded_offer_is_sound():
 
 def test_the_embedded_file_is_canonical(tmp_path: Path):
     snapshot_id, embedded = read_table(EMBEDDED)
-    assert write_table(tmp_path / "again.csv", replace(embedded)) == snapshot_id
+    assert write_table(tmp_path / "again.csv", embedded._replace()) == snapshot_id
     assert (tmp_path / "again.csv").read_bytes() == EMBEDDED.read_bytes()

@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -118,7 +117,7 @@ def test_a_price_limit_goes_with_every_candidate() -> None:
 
 
 def test_machines_above_the_price_limit_or_without_a_price_are_left_out() -> None:
-    dear, unknown = replace(offer(), price_usd_per_hour=2.0), replace(offer(), price_usd_per_hour=None)
+    dear, unknown = offer()._replace(price_usd_per_hour=2.0), offer()._replace(price_usd_per_hour=None)
     rows = dear, unknown, offer(region="us-west-2")
     (only,) = task_document(request(*rows, max_usd_per_hour=1.5))["resources"]["ordered"]
     assert only["infra"] == "aws/us-west-2"
