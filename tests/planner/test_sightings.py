@@ -92,7 +92,7 @@ def test_queue_times_are_those_of_own_tries_alone() -> None:
     assert queue_time(A, [refused]) == (1, 0, None, None)
     assert queue_time(A, [try_of(1, "asked"), try_of(2, "failed", answered_at=END)]) is None
     assert queue_time(B, had) is None
-    assert queue_time(replace(A, zone="usw2-az2"), had) == (3, 3, 70.0, 100.0)  # an id: of its whole region
+    assert queue_time(A._replace(zone="usw2-az2"), had) == (3, 3, 70.0, 100.0)  # an id: of its whole region
     assert {(row.place, row.what) for row in sightings_of([], [*had, refused])} == {
         (place_of(A), "had"),
         (place_of(A), "stock_out"),
