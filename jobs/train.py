@@ -30,12 +30,14 @@ from jobs.fine_tune import fine_tune
 from jobs.group import Group
 from jobs.notices import NoticeWatch, metadata_servers
 from jobs.preemption import Stopped, StopSignal
+from jobs.run_log import RunLog
 from jobs.spec import JobSpec
 from providers.errors import TuneplanError, UsageError
 from providers.stores import open_store
 
 DONE, CRASHED, PREEMPTED, PREEMPTED_UNSAVED, CAPPED, BAD_JOB, REGRESSED = 0, 1, 75, 76, 77, 78, 79
 
+_LOG_EVERY_S = 10.0
 _QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
@@ -54,6 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, help="scratch directory, default: work beside the job")
     options = parser.parse_args(arguments)
     quieten(os.environ)
+    log = RunLog.of(os.environ)
+    log.tee()
     try:
         job = JobSpec.load(options.job)
         stop = StopSignal(job.limits.priced_at(_place()), started_s)
@@ -61,11 +65,13 @@ def main(arguments: list[str] | None = None) -> int:
         if job.checkpoints.hazard_per_h is not None:
             NoticeWatch(stop.take, metadata_servers())
         base = options.job.resolve().parent
-        code = run(job, base, options.work or base / "work", stop)
+        code = run(job, base, options.work or base / "work", stop, log)
         stop.ignore()
         return code
     except TuneplanError as error:
         return failed(error)
+    finally:
+        log.close()
 
 
 def quieten(environ: MutableMapping[str, str]) -> None:
@@ -74,7 +80,7 @@ def quieten(environ: MutableMapping[str, str]) -> None:
         environ.setdefault(name, value)
 
 
-def run(job: JobSpec, base: Path, work: Path, stop: StopSignal) -> int:
+def run(job: JobSpec, base: Path, work: Path, stop: StopSignal, log: RunLog | None = None) -> int:
     """Train, or find that it is done.
 
     Args:
@@ -82,6 +88,7 @@ def run(job: JobSpec, base: Path, work: Path, stop: StopSignal) -> int:
         base: Directory that relative paths in the job start from.
         work: Scratch directory of this machine.
         stop: Tells when to end early.
+        log: What this process writes, to be kept in the store too.
 
     Returns:
         The exit code.
@@ -92,6 +99,8 @@ def run(job: JobSpec, base: Path, work: Path, stop: StopSignal) -> int:
     store = open_store(job.checkpoints.uri)
     group = Group.join(os.environ)
     attempt = Attempt.begin(job, base, work, store, stop, group)
+    if log is not None and group.leads:
+        log.attach(store, attempt.checkpoints.head.fence, every_s=_LOG_EVERY_S)
     try:
         if attempt.checkpoints.head.output is not None:
             say("this run is finished already")

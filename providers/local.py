@@ -153,7 +153,8 @@ def _worker_environment(request: LaunchRequest) -> dict[str, str]:
     """What the user has here, plus the job's own; of our code Python sees only the bundle."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     ours = {"PYTHONPATH": str(request.bundle), "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
-    return {**inherited, **request.env, **ours, "PYTHONDONTWRITEBYTECODE": "1"}
+    secrets = {"TUNEPLAN_SECRETS": " ".join(request.secrets)} if request.secrets else {}
+    return {**inherited, **request.env, **secrets, **ours, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def _await_start(directory: Path) -> None:

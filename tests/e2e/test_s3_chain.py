@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -83,6 +84,9 @@ def test_a_killed_run_goes_on_from_the_bucket(tmp_path: Path, s3_server: Seaweed
     assert (run["state"], run["step"]) == ("succeeded", STEPS)
     assert run["attempts"][1]["first_step"] == reached
     same_model(f"{bucket}/goat", (quiet.home / "checkpoints" / "goat").as_uri())
+    shutil.rmtree(disturbed.home / "plan" / "state" / "local" / "goat")  # as if the machine were gone
+    log = disturbed.plan("logs", "goat", "--follow")
+    assert "attempt 1" in log and f"resuming from step {reached}" in log and log.rstrip().endswith("done")
     loads(disturbed)
     assert keeps(disturbed.home, SECRET) == keeps(quiet.home, SECRET) == []
 

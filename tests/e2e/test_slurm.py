@@ -82,11 +82,13 @@ def test_a_preempted_run_ends_with_the_weights_of_an_undisturbed_one(
     log = person.plan("logs", "goat")
     assert "attempt 2" in log
     assert log.rstrip().endswith("done")
+    stored = person.plan("logs", "goat", "--stored")
+    assert "attempt 2" in stored and stored.rstrip().endswith("done")
 
     nothing_runs(slurm_bed, user, "goat")
     assert on_the_node(slurm_bed, CANARY_SECRET, CANARY_FILE) == []
     assert files_with(CANARY_SECRET, spec.parent, person.home, slurm_bed.sky.path) == []
-    assert CANARY_SECRET not in person.plan(*order, "--dry-run") + log
+    assert CANARY_SECRET not in person.plan(*order, "--dry-run") + log + stored
 
 
 def test_a_cancelled_run_releases_its_machine_and_keeps_its_checkpoint(

@@ -1,0 +1,56 @@
+"""Lines of a run's worker: from its backend while it has them, else from the object store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from jobs.run_log import StoredLog
+from planner.runs import Run
+from providers.errors import StorageError, TuneplanError
+from providers.launcher import Launcher
+from providers.stores import open_store
+
+_POLL_S = 2.0
+
+
+def lines_of(
+    run: Run, launcher: Launcher, is_over: Callable[[], bool], *, follow: bool = False, stored: bool = False
+) -> Iterator[str]:
+    """The run's log, oldest first.
+
+    Args:
+        run: As the ledger has it.
+        launcher: Its backend.
+        is_over: Whether nothing more comes; asked again and again.
+        follow: Go on until it is over.
+        stored: Read the store even where the backend has the log.
+
+    Raises:
+        TuneplanError: Neither has it.
+    """
+    told = 0
+    trouble: TuneplanError | None = None
+    if not stored:
+        try:
+            for line in launcher.logs(run.run_id, follow=follow):
+                told += 1
+                yield line
+        except TuneplanError as error:
+            trouble = error
+        if told:
+            return
+    log = StoredLog(open_store(run.terms.checkpoint_uri))
+    try:
+        while True:
+            over = not follow or is_over()
+            for line in log.lines(last=over):
+                told += 1
+                yield line
+            if over:
+                break
+            time.sleep(_POLL_S)
+    except StorageError as error:
+        raise trouble or error from None
+    if trouble is not None and not told:
+        raise trouble
