@@ -36,9 +36,9 @@ def pareto(priced: Sequence[Priced]) -> set[int]:
     frontier: set[int] = set()
     cheapest = float("inf")
     believable = (item for item in priced if UNTRUSTED_FLAGS.isdisjoint(item.offer.flags))
-    for item in sorted(believable, key=lambda item: (item.finish_h.p50, item.cost_usd.p50)):
-        if item.cost_usd.p50 < cheapest:
-            cheapest = item.cost_usd.p50
+    for item in sorted(believable, key=lambda item: (item.finish_h.p50, item.expected_usd)):
+        if item.expected_usd < cheapest:
+            cheapest = item.expected_usd
             frontier.add(id(item))
     return frontier
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from planner.errors import NothingFitsError
 from planner.estimate import Estimate
-from planner.hazards import hazards_of
+from planner.hazards import SpotHazards, hazards_of
 from planner.money import usd_text
 from planner.pricing import Priced
 from planner.quantiles import Z90, Quantiles
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from planner.deadline.simulate import DrawnJobs
+
+#: Later starts that are looked at, as shares of the time to spare.
+_DELAYS = (0.0, 0.25, 0.5, 0.75, 1.0)
 #: The work's uncertainty is taken at this many equally likely values.
 _WORKS = 8
 _NORMAL = (-1.534, -0.887, -0.489, -0.157, 0.157, 0.489, 0.887, 1.534)
@@ -115,11 +119,64 @@ def simulate_estimate(estimate: Estimate, jobs: int, seed: int) -> Simulation:
     Raises:
         NothingFitsError: There is no spot candidate.
     """
-    from planner.deadline.simulate import DrawnJobs, monte_carlo
+    from planner.deadline.simulate import monte_carlo
 
     spot = next((item for item in estimate.priced if item.offer.market == "spot"), None)
     if spot is None:
         raise NothingFitsError("no spot candidate to simulate", hint="look at `plan estimate --why`")
+    drawn, hazards, on_demand = _drawn(estimate, spot)
+    found = monte_carlo(drawn, hazards, jobs, seed)
+    ways = tuple(Way(name, *found[name][:2]) for name in WAYS if name in found)
+    return Simulation(spot, on_demand, drawn.deadline_h, ways, jobs, hazards.source)
+
+
+class Mix(NamedTuple):
+    """The policy's mix of spot and on-demand, from one start.
+
+    Attributes:
+        delay_h: Hours from now to the start.
+        mean_usd: Mean cost.
+        p90_usd: 90 % quantile of the cost.
+        spot_share: Of the billed hours.
+        p_in_time: Share of the jobs that were done by the deadline.
+    """
+
+    delay_h: float
+    mean_usd: float
+    p90_usd: float
+    spot_share: float
+    p_in_time: float
+
+
+def mix_by_start(estimate: Estimate, jobs: int, seed: int) -> tuple[Mix, ...]:
+    """Cost and chance of the policy if it is started now, or later, up to the latest start that on-demand can keep.
+
+    Empty where there is no spot, no on-demand of the same shape, or not enough time for that even now.
+    """
+    from planner.deadline.simulate import monte_carlo
+
+    spot = next((item for item in estimate.priced if item.offer.market == "spot"), None)
+    deadline_h = estimate.question.goal.deadline_h
+    if spot is None or deadline_h is None:
+        return ()
+    drawn, hazards, on_demand = _drawn(estimate, spot)
+    slack_h = deadline_h - max(drawn.work_h) - drawn.restart_h
+    if on_demand is None or slack_h <= 0:
+        return ()
+    found = []
+    for share in _DELAYS:
+        shifted = replace(drawn, deadline_h=deadline_h - share * slack_h)
+        cost, finish, spot_share = monte_carlo(shifted, hazards, jobs, seed, only="ours")["ours"]
+        in_time = float((finish <= deadline_h - share * slack_h + 1e-9).mean())
+        mean_usd, p90_usd = float(cost.mean()), _three(cost)["p90"]
+        found.append(Mix(share * slack_h, mean_usd, p90_usd, float(spot_share.mean()), in_time))
+    return tuple(found)
+
+
+def _drawn(estimate: Estimate, spot: Priced) -> tuple[DrawnJobs, SpotHazards, Priced | None]:
+    """The job as it is simulated, its zone's hazards, and on-demand of the same shape."""
+    from planner.deadline.simulate import DrawnJobs
+
     offer, line, around = spot.offer, spot.solved.line, spot.solved.around
     same = [
         item for item in estimate.priced if item.offer.market == "on_demand" and _shape(item) == _shape(spot)
@@ -136,9 +193,7 @@ def simulate_estimate(estimate: Estimate, jobs: int, seed: int) -> Simulation:
         spot_usd_per_h=_usd_per_h(spot),
         on_demand_usd_per_h=None if on_demand is None else _usd_per_h(on_demand),
     )
-    found = monte_carlo(drawn, hazards, jobs, seed)
-    ways = tuple(Way(name, *found[name]) for name in WAYS if name in found)
-    return Simulation(spot, on_demand, drawn.deadline_h, ways, jobs, hazards.source)
+    return drawn, hazards, on_demand
 
 
 def _shape(item: Priced) -> tuple[object, ...]:

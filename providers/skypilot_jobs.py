@@ -28,7 +28,8 @@ ENDED = frozenset({"succeeded", "failed", "cancelled"})
 # "2x(gpus=A100:1, ...)" is what a job has; "2x[A100:1, H100:1]" is what it asks for.
 _REAL_MACHINE = re.compile(r"\d+x(\[spot\])?\(", re.IGNORECASE)
 _OWN_LINE = re.compile(r"^\([^()]*pid=\d+[^()]*\) ?")
-_NO_CAPACITY = (
+#: Reason of a job that waits for machines.
+NO_CAPACITY = (
     "none of the machines asked for can be had now, nothing is paid; they are tried again every minute or two"
 )
 
@@ -58,7 +59,7 @@ def _reason(job: Any) -> str:
     """Why it is as it is, for a person."""
     said = first_line(job.failure_reason or job.details or "")
     if "in backoff" in said.lower():
-        return _NO_CAPACITY
+        return NO_CAPACITY
     return said or job.status.value.lower().replace("_", " ")
 
 

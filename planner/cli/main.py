@@ -22,6 +22,10 @@ from providers.errors import UsageError
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("planner.cli.init", "Write a commented spec.yaml"),
     "estimate": ("planner.cli.estimate", "Memory, time and cost of a spec on every offer, ranked"),
+    "deadline": (
+        "planner.cli.deadline",
+        "From a release date backwards: latest start, chance, mix, what to cut",
+    ),
     "simulate": ("planner.cli.simulate", "Cost and finish of a spec, or of jobs on records, many times over"),
     "find": ("planner.cli.find", "Which machines of a plan can be had now"),
     "launch": ("planner.cli.launch", "Launch a plan or a spec"),

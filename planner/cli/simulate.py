@@ -110,12 +110,15 @@ def _simulated(app: App, spec_file: Path, jobs: int, seed: int, **fixed: Any) ->
 
 
 def _replay(traces: Path, jobs: Path, policy: str, out: Path) -> dict[str, Any]:
-    from planner.deadline.simulate import POLICIES, simulate
+    from planner.deadline.simulate import POLICIES, alike_first, simulate
     from planner.deadline.traces import load_jobs, load_traces
 
     name = next(known for known in POLICIES if known == policy)
-    total_usd, late, rows = 0.0, 0, []
-    for traced in load_jobs(jobs, load_traces(traces)):
+    total_usd, late = 0.0, 0
+    found = list(load_jobs(jobs, load_traces(traces)))
+    rows: dict[int, list[str]] = {}
+    for index in alike_first(found):
+        traced = found[index]
         result = simulate(traced, name)
         total_usd += result.cost_usd
         went = result.outcome
@@ -125,11 +128,11 @@ def _replay(traces: Path, jobs: Path, policy: str, out: Path) -> dict[str, Any]:
             hours = (f"{seconds / 3600:.4f}" for seconds in (went.finish_s, went.spot_s, went.on_demand_s))
             finish, spot, on_demand = hours
             how = [finish, str(int(went.late)), str(went.launches), spot, on_demand]
-        rows.append([traced.job_id, policy, f"{result.cost_usd:.6f}", *how])
+        rows[index] = [traced.job_id, policy, f"{result.cost_usd:.6f}", *how]
         if sys.stderr.isatty() and len(rows) % 50 == 0:
             echo_err(f"{len(rows)} jobs")
     with whole_file(out) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([_COLUMNS, *rows])
+        csv.writer(file).writerows([_COLUMNS, *(rows[index] for index in sorted(rows))])
     return {
         "policy": policy,
         "jobs": len(rows),

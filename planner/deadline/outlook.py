@@ -67,6 +67,10 @@ class Outlook:
         """Value by model at real-valued time and slack: linear in both, time along lines of constant slack."""
         p = self._table.problem
         parts = work_h / p.step_h * p.parts
+        if market == _NONE:
+            parts = max(
+                parts, 1.0
+            )  # between no work and the first part lies a whole start, not a share of one
         steps = min(self._steps, (parts + p.slack_parts) / p.parts, p.steps)
         slack = max(0.0, steps * p.parts - parts)
         n, z = min(int(steps), p.steps - 1), min(int(slack), p.slack_parts - 1)

@@ -21,20 +21,34 @@ from planner.deadline.models import SpotModels, shipped_models
 from planner.deadline.outlook import Outlook
 from planner.deadline.placement import Placement
 from planner.deadline.problem import Problem, posed
-from planner.deadline.tables import ValueTable
+from planner.deadline.tables import USUAL_BYTES, ValueTable
 
 _EPS = 1e-7
 #: A table is made for one spot price; a new one when the price has been further off than this for as long as this.
 _PRICE_DRIFT, _PRICE_PATIENCE_H = 0.1, 1.0
+#: Prices are rounded up to a grid of this ratio, from this share of the on-demand price on.
+_PRICE_STEP, _LEAST_PRICE = 0.04, 0.05
 #: Rate at which a spot machine is lost while another region still has spot; flat from 0.4 to 0.6 on the records.
 _OWN_LOSS_PER_H = 0.5
+#: Of equal costs the earlier finish wins: what an hour without progress costs besides, over the on-demand price.
+_TIME_SHARE = 0.005
 #: Hours over which a region's own spell is compared with the market's.
 _OUTLOOK_H = 4.0
 
 
 @lru_cache(maxsize=4)
-def _table(problem: Problem, models: SpotModels) -> ValueTable:
-    return ValueTable(problem, models)
+def _table(problem: Problem, models: SpotModels, most_bytes: int) -> ValueTable:
+    return ValueTable(problem, models, most_bytes)
+
+
+def _on_grid(price: float) -> float:
+    """The price, up to the next step of the grid, so that jobs and hours whose prices differ little share a table.
+
+    >>> [round(_on_grid(price), 3) for price in (0.3, 0.301, 0.31)]
+    [0.304, 0.304, 0.316]
+    """
+    steps = math.ceil(math.log(max(price, _LEAST_PRICE) / _LEAST_PRICE) / math.log1p(_PRICE_STEP) - 1e-9)
+    return float(_LEAST_PRICE * (1 + _PRICE_STEP) ** steps)
 
 
 class DeadlinePolicy:
@@ -55,6 +69,8 @@ class DeadlinePolicy:
         seed: int = 0,
         *,
         models: SpotModels | None = None,
+        most_bytes: int = USUAL_BYTES,
+        time_share: float = _TIME_SHARE,
     ) -> None:
         """Prepare for a job.
 
@@ -67,8 +83,11 @@ class DeadlinePolicy:
             history: 0/1 spot capacity of past ticks by region, same length, oldest first; None was not probed.
             seed: Kept for callers that give one; the policy draws nothing at random.
             models: Bank of spot models; None is the shipped one.
+            time_share: What an hour without progress costs besides, over the on-demand price.
+            most_bytes: A value table up to this size is kept in full; a larger one is made again in parts.
         """
-        self._models = models or shipped_models()
+        self._models, self._most_bytes = models or shipped_models(), most_bytes
+        self._time_share = time_share
         self._work_h, self._overhead_h, self._tick_h = work_h, restart_overhead_h, tick_h
         self._ticks = int(deadline_h / tick_h + 1e-9)
         self._on_demand = [float(price) for price in on_demand_usd_per_h]
@@ -135,7 +154,7 @@ class DeadlinePolicy:
         left = self._ticks - round(elapsed_h / self._tick_h)
         start_h = {current: overhead_left_h}
         options = self._options(left, remaining_work_h, up, spot_usd_per_h, current, start_h)
-        chosen = min(options, key=lambda option: option.cost_usd)
+        chosen = min(options, key=lambda option: option.cost_usd + self._delay_usd(option.placement, start_h))
         self.last = self._decision(chosen, options, left, remaining_work_h, up)
         return self.last
 
@@ -197,6 +216,12 @@ class DeadlinePolicy:
                 options.append(Option(place, cost * base_usd))
         return options
 
+    def _delay_usd(self, place: Placement | None, start_h: dict[Placement | None, float]) -> float:
+        """Price of the time until there is progress: of a start, and of a step without a machine before it."""
+        hold_h = max(self._tick_h, 0.0 if self._table is None else self._table.problem.step_h)
+        idle_h = hold_h + self._overhead_h if place is None else start_h.get(place, self._overhead_h)
+        return self._time_share * self._on_demand[self._cheapest] * idle_h
+
     def _on_demand_places(self, current: Placement | None, left: int, work_h: float) -> list[Placement]:
         """Where on-demand is worth a thought: where it runs, and where it is cheapest if moving is in time."""
         cheapest = Placement(self._cheapest, "on_demand")
@@ -230,7 +255,7 @@ class DeadlinePolicy:
     def _solved(self, prices: Sequence[float], up: Sequence[bool | None], work_h: float) -> ValueTable:
         """The value table; made anew where the price has moved or the work has grown beyond it."""
         open_now = [price for price, state in zip(prices, up, strict=True) if state]
-        price = max(0.05, round(min(open_now or prices), 3))
+        price = _on_grid(min(open_now or prices))
         off = bool(open_now) and abs(price / (self._table_price or price) - 1) > _PRICE_DRIFT
         self._off_price_h = self._off_price_h + self._tick_h if off else 0.0
         moved = self._off_price_h > _PRICE_PATIENCE_H
@@ -244,5 +269,5 @@ class DeadlinePolicy:
             problem = posed(
                 self._work_h, deadline_h, self._overhead_h, self._tick_h, self._table_price, own_loss
             )
-            self._table = _table(problem, self._models)
+            self._table = _table(problem, self._models, self._most_bytes)
         return self._table

@@ -10,6 +10,9 @@ PARTS = 2
 #: Steps to choose from: the finest whose grid is small enough to be solved in about a second.
 _STEPS_H = (1 / 6, 1 / 4, 1 / 3, 1 / 2, 1.0)
 _MOST_CELLS = 170_000
+#: Finer ones for short jobs, of which a step should be an eighth, in so many steps at most.
+_SHORT_STEPS_H = (1 / 360, 1 / 120, 1 / 60, 1 / 30, 1 / 12)
+_SHORT_H, _EIGHTH, _MOST_STEPS = 2.0, 8, 600
 #: Slack beyond this is worth nothing more.
 _MOST_SLACK_H = 96.0
 
@@ -59,13 +62,17 @@ def posed(
 ) -> Problem:
     """The problem on the finest grid that is quick to solve: 10 minutes up to about 48 h of work in 92 h.
 
+    Jobs of less than two hours have finer steps.
+
+    >>> posed(0.2, 0.5, 0.1, 1 / 360, 0.3, 0.0).step_h * 60
+    1.0
     >>> posed(48, 52, 0.2, 1 / 6, 0.3, 0.0).step_h * 60
     10.0
     >>> posed(200, 240, 0.2, 1 / 6, 0.3, 0.0).step_h * 60
     20.0
     """
     slack_h = min(max(deadline_h - work_h, 0.0), _MOST_SLACK_H)
-    for step_h in _STEPS_H:
+    for step_h in (*_short_steps_h(work_h, slack_h, overhead_h), *_STEPS_H):
         work_steps = math.ceil(work_h / step_h) + 1
         slack_parts = math.ceil(slack_h / step_h * PARTS) + 2
         if work_steps * slack_parts <= _MOST_CELLS:
@@ -80,3 +87,11 @@ def posed(
         tick_steps=min(1.0, tick_h / step_h),
         own_loss_per_h=own_loss_per_h,
     )
+
+
+def _short_steps_h(work_h: float, slack_h: float, overhead_h: float) -> list[float]:
+    """Steps below 10 minutes that suit a short job."""
+    if work_h >= _SHORT_H:
+        return []
+    fits = [step_h for step_h in _SHORT_STEPS_H if (work_h + slack_h) / step_h <= _MOST_STEPS]
+    return [step_h for step_h in fits if step_h >= max(work_h, overhead_h) / _EIGHTH / 2][:1]

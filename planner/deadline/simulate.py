@@ -22,6 +22,8 @@ PolicyName = Literal["ours", "uniform_progress", "greedy", "spot_else_on_demand"
 POLICIES: tuple[PolicyName, ...] = get_args(PolicyName)
 #: Ticks of a drawn market are this long for short jobs; a job is given at most this many up to its deadline.
 _TICK_S, _MOST_TICKS = 600, 150
+#: Many jobs share a value table: a large one is worth its memory.
+_TABLE_BYTES = 400_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,18 @@ class Simulated:
 
     cost_usd: float
     outcome: Outcome | None
+
+
+def alike_first(jobs: Sequence[TracedJob]) -> list[int]:
+    """Indices of the jobs in an order in which those that share a value table follow each other."""
+
+    def key(index: int) -> tuple[object, ...]:
+        one = jobs[index]
+        spot = one.market.spot_usd_per_h[0].min() / one.market.on_demand_usd_per_h.min()
+        shape = (one.market.up.shape[1] > 1, one.job.work_s, one.job.deadline_s, one.job.overhead_s)
+        return (*shape, one.market.tick_s, float(spot), index)
+
+    return sorted(range(len(jobs)), key=key)
 
 
 def simulate(traced: TracedJob, policy: PolicyName) -> Simulated:
@@ -63,6 +77,7 @@ def policy_of(
         market.tick_s / 3600,
         market.on_demand_usd_per_h.tolist(),
         history=history,
+        most_bytes=_TABLE_BYTES,
     )
 
 
@@ -86,18 +101,22 @@ class DrawnJobs:
 
 
 def monte_carlo(
-    drawn: DrawnJobs, hazards: SpotHazards, jobs: int, seed: int
-) -> dict[str, tuple[FloatArray, FloatArray]]:
-    """Cost in USD and finish in hours of each simulated job, by way of running it.
+    drawn: DrawnJobs, hazards: SpotHazards, jobs: int, seed: int, *, only: str | None = None
+) -> dict[str, tuple[FloatArray, FloatArray, FloatArray]]:
+    """Cost in USD, finish in hours and share of spot in the billed time of each simulated job, by way of running it.
 
     "spot" waits for spot, whatever the deadline; "on_demand" never leaves on-demand; "ours" keeps the deadline and is
     there if the spec has one that on-demand can keep. All see the same zones, and start when the zone has capacity.
     """
     tick_s = _tick_s(drawn)
     found: dict[str, list[Outcome]] = {}
-    for index in range(jobs):
+    for index in sorted(
+        range(jobs), key=lambda job: job % len(drawn.work_h)
+    ):  # jobs of one length share a table
         work_h = drawn.work_h[index % len(drawn.work_h)]
         for name, job, horizon_s in _ways(drawn, work_h, tick_s):
+            if only not in (None, name):
+                continue
             zone = np.random.default_rng((seed, index))
             up = drawn_zone(hazards, horizon_s // tick_s, tick_s / 3600, zone)[:, None]
             on_demand = drawn.on_demand_usd_per_h or math.inf
@@ -109,6 +128,7 @@ def monte_carlo(
         name: (
             np.array([outcome.cost_usd for outcome in outcomes]),
             np.array([outcome.finish_s / 3600 if not outcome.late else math.inf for outcome in outcomes]),
+            np.array([o.spot_s / max(o.spot_s + o.on_demand_s, 1) for o in outcomes]),
         )
         for name, outcomes in found.items()
     }

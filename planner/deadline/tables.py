@@ -19,7 +19,7 @@ from planner.deadline.problem import Problem
 Values = npt.NDArray[np.float32]
 _BIG = 1e9
 #: Layers are kept in full up to this size, else every 24th.
-_MOST_BYTES, _BLOCK = 48_000_000, 24
+USUAL_BYTES, _BLOCK = 48_000_000, 24
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class Layer:
 class ValueTable:
     """Values for every number of steps left; a large one keeps every 24th layer and recomputes the rest by blocks."""
 
-    def __init__(self, problem: Problem, models: SpotModels) -> None:
+    def __init__(self, problem: Problem, models: SpotModels, most_bytes: int = USUAL_BYTES) -> None:
         """Solve the whole horizon, from its end."""
         self.problem, self.models = problem, models
         self._solver = _Solver(problem, models)
         layer = self._solver.last()
         self._kept = [layer]
-        every = self._every = 1 if self._size() <= _MOST_BYTES else _BLOCK
+        every = self._every = 1 if self._size() <= most_bytes else _BLOCK
         for n in range(1, problem.steps + 1):
             layer = self._solver.before(n, layer)
             if n % every == 0:

@@ -80,7 +80,7 @@ def _act(desk: Desk, run: Run, terms: MovingTerms, view: View, decision: PolicyD
         return run  # it is there, or the backend is getting it a machine in the very place
     if place is None and view.current is None and run.current.ended_at is not None:
         return run  # the backend goes on asking where the machine was lost; nothing is paid meanwhile
-    if not desk.store.ask_stop(run, "move", reason(decision), desk.now()):
+    if not desk.store.ask_stop(run, "move", reason(decision).rstrip("."), desk.now()):
         return run
     desk.launcher.cancel(run.run_id)
     return observe(desk.store, desk.launcher, desk.store.get(run.run_id) or run, desk.now())

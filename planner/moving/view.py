@@ -21,14 +21,15 @@ from planner.offer_document import offer_from_document
 from planner.price_age import PriceLimit
 from planner.runs import Attempt, Run, seconds_between
 from providers.offers import Offer
+from providers.skypilot_jobs import NO_CAPACITY
 
 _LIVE = frozenset({"queued", "provisioning", "running", "syncing"})
 #: A place that took or refused a machine is tried again after two ticks, a minute at least; doubled with each time.
 _PAUSE_TICKS, _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 2, 60.0, 3600.0
 #: A machine that was kept this long says that the place was not short of them.
 _LONG_STINT_S = 3600.0
-#: A machine that was asked for and has not come after this time is taken for refused.
-_PATIENCE_TICKS, _SHORTEST_PATIENCE_S = 4, 180.0
+#: A machine that was asked for and has not come after this time is taken for refused, whatever the backend says.
+_PATIENCE_TICKS, _SHORTEST_PATIENCE_S = 4, 600.0
 #: Own measurements count from this many steps on; they are taken this much longer than measured.
 _LEAST_STEPS, _DOUBT = 10, 1.05
 
@@ -150,10 +151,12 @@ def _current(run: Run, terms: MovingTerms, now: str) -> Placement | None:
 
 
 def is_refused(run: Run, terms: MovingTerms, now: str) -> bool:
-    """Whether the machine that was asked for last has not come in all patience."""
+    """Whether the machine that was asked for last cannot be had, or has not come in all patience."""
     attempt = run.current
     if attempt.started_at is not None or attempt.backend_id is None:
         return False
+    if run.state_reason == NO_CAPACITY:
+        return True
     patience_s = max(_PATIENCE_TICKS * terms.tick_s, _SHORTEST_PATIENCE_S)
     return seconds_between(attempt.intent_at, now) > patience_s
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.bed import processes
 from tests.bed.aws import AwsBed
 from tests.bed.sky_home import SkyHome
-from tests.bed.slurm import GPUS, PARTITION, SlurmBed
+from tests.bed.slurm import GPUS, PARTITIONS, SlurmBed
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -122,7 +122,8 @@ def _is_pipe(descriptor: int) -> bool:
 
 def _end(bed: Bed) -> None:
     with contextlib.suppress(subprocess.SubprocessError, OSError):
-        bed.slurm.run("scancel", f"--partition={PARTITION}", timeout_s=10)
+        for partition in PARTITIONS:
+            bed.slurm.run("scancel", f"--partition={partition}", timeout_s=10)
     processes.end_descendants()
     bed.slurm.forget()
     shutil.rmtree(bed.root, ignore_errors=True)

@@ -14,7 +14,8 @@ from pathlib import Path
 PACKAGES = ("slurm-wlm", "munge", "openssh-server", "openssh-client", "rsync", "netcat-openbsd", "curl")
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sshd", "ssh-keygen", "rsync", "nc", "curl")
 GPUS = {"node1": ("A100", 4), "node2": ("A100", 4), "node3": ("H100", 8)}
-PARTITION = "spot"
+#: Nothing tells them apart but their names: jobs of the first are cancelled by tests, as spot machines are taken away.
+PARTITIONS = ("spot", "ondemand")
 SBIN = "/usr/sbin:/sbin"
 HOSTS = Path("/etc/hosts")
 PYTHON = next(path for path in ("/usr/bin/python3", f"{sys.base_prefix}/bin/python3") if Path(path).exists())
@@ -173,7 +174,11 @@ class SlurmBed:
             gres.append(
                 f"NodeName={node} Name=gpu Type={gpu} File={self.root}/spool/{node}/gpu[0-{count - 1}]"
             )
-        lines.append(f"PartitionName={PARTITION} Nodes={','.join(GPUS)} Default=YES MaxTime=1-0 State=UP")
+        for partition in PARTITIONS:
+            is_default = "YES" if partition == PARTITIONS[0] else "NO"
+            lines.append(
+                f"PartitionName={partition} Nodes={','.join(GPUS)} Default={is_default} MaxTime=1-0 State=UP"
+            )
         self.conf.write_text("\n".join(lines) + "\n")
         (self.root / "etc/gres.conf").write_text("\n".join(gres) + "\n")
 
@@ -214,7 +219,7 @@ class SlurmBed:
 
     def _wait_for_nodes(self) -> None:
         deadline = time.monotonic() + 60
-        while self.run("sinfo", "-h", "-N", "-o", "%T").split() != ["idle"] * len(GPUS):
+        while self.run("sinfo", "-h", "-N", "-o", "%T").split() != ["idle"] * len(GPUS) * len(PARTITIONS):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"Slurm's nodes are not idle: {self.run('sinfo', '-N', '-l')}")
             time.sleep(0.3)

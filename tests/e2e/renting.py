@@ -33,17 +33,17 @@ class Person:
 
     def __init__(self, bed: Bed, home: Path) -> None:
         self.home = home
-        self._env = bed.sky.env() | {"PLAN_HOME": str(home), "PLAN_SECRET": CANARY_SECRET}
+        self.env = bed.sky.env() | {"PLAN_HOME": str(home), "PLAN_SECRET": CANARY_SECRET}
 
     def plan(self, *words: str, code: int = 0) -> str:
         """Standard output of a command that ends with this code."""
-        done = subprocess.run([PLAN, *words], env=self._env, capture_output=True, text=True, timeout=600)
+        done = subprocess.run([PLAN, *words], env=self.env, capture_output=True, text=True, timeout=600)
         assert done.returncode == code, f"plan {' '.join(words)}: {done.stdout}{done.stderr}"
         return done.stdout
 
     def begun(self, *words: str) -> subprocess.Popen[bytes]:
         """A command that goes on beside the test."""
-        return subprocess.Popen([PLAN, *words], env=self._env, stdout=subprocess.DEVNULL)
+        return subprocess.Popen([PLAN, *words], env=self.env, stdout=subprocess.DEVNULL)
 
     def killed(self, *words: str, when: Callable[[], bool], within_s: float = 8.0) -> None:
         """Start a command and kill -9 it somewhere in the seconds after something has come true."""

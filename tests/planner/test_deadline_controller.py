@@ -65,6 +65,7 @@ def test_steps_through_json_are_the_policy(regions: int, seed: int) -> None:
         mission.tick_h,
         now.on_demand_usd_per_h.tolist(),
         history=list(past.T.astype(int)),
+        time_share=0.1,
     )
     assert replay(job, now, _ByStep(state)) == replay(job, now, policy)
 
@@ -153,3 +154,23 @@ def test_replay_by_steps_is_never_late_on_a_hostile_market() -> None:
     job = DeadlineJob(3 * _H, 30 * 60, 4 * _H)
     record = market(np.array([[k % 2 == 0] for k in range(24)]), 600)
     assert not replay(job, record, _ByStep(ControllerState.begin(_mission(job, record)))).late
+
+
+def test_nobody_waits_where_waiting_saves_nothing() -> None:
+    """Spot as dear as on-demand and nowhere to be had: on-demand now, not at the last moment."""
+    mission = Mission(4.0, 12.0, 0.2, 1 / 6, ("one",), (1.0,))
+    _, advice = step(ControllerState.begin(mission), Observation(0.0, 4.0, (False,), (1.0,)))
+    assert advice.placement == Placement(0, "on_demand")
+    _, cheap = step(ControllerState.begin(mission), Observation(0.0, 4.0, (False,), (0.3,)))
+    assert cheap.placement is None
+
+
+def test_a_short_job_takes_spot_that_is_there() -> None:
+    mission = Mission(0.01, 0.4, 0.087, 1 / 360, ("one", "two"), (1.1, 1.6), margin_h=0.02)
+    now = Observation(0.0, 0.01, (True, True), (0.5, 0.6))
+    state, advice = step(ControllerState.begin(mission), now)
+    assert advice.placement == Placement(0, "spot")
+    for tick in range(1, 20):
+        later = replace(now, elapsed_h=tick / 360, current=Placement(0, "spot"), overhead_left_h=0.087)
+        state, advice = step(state, later)
+        assert advice.placement == Placement(0, "spot"), tick

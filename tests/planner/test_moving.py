@@ -17,6 +17,7 @@ from planner.price_age import PriceLimit
 from planner.runs import Run
 from planner.store import Store
 from providers.offers import Offer
+from providers.skypilot_jobs import NO_CAPACITY
 from tests.planner.moving_runs import (
     A_ON_DEMAND,
     A_SPOT,
@@ -94,6 +95,7 @@ def test_a_price_that_is_too_old_is_no_probe() -> None:
 def test_a_machine_that_does_not_come_was_refused() -> None:
     asked = attempt_at(1, "bed-a", "spot", started_at=None)
     assert _look(_run("provisioning", asked), 0.3).current == A_SPOT
+    assert _look(_run("provisioning", asked, state_reason=NO_CAPACITY), 0.1).current is None
     view = _look(_run("provisioning", asked), 0.4)
     assert (view.current, view.sites[0].spot) == (None, False)
     asked = attempt_at(1, "bed-a", "on_demand", started_at=None)

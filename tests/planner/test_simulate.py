@@ -132,7 +132,7 @@ def test_the_optimum_is_that_of_an_exhaustive_search() -> None:
 def test_drawn_zones_have_the_hazards_they_are_drawn_from() -> None:
     """Losses of jobs that wait for spot on drawn zones are those of the renewal equations."""
     jobs = DrawnJobs((6.0,), 0.2, None, 1.0, None)
-    cost, finish = monte_carlo(jobs, recorded(), 150, 5)["spot"]
+    cost, finish, _ = monte_carlo(jobs, recorded(), 150, 5)["spot"]
     waste = Preemptions(recorded(), 0.2, 0.0).waste(6.0)
     assert cost.mean() == pytest.approx(6.2 + waste.billed_mean_h, rel=0.15)
     assert np.median(finish) == pytest.approx(6.2 + waste.delay_h.p50, rel=0.35)

@@ -1,0 +1,286 @@
+"""From the release date backwards: the latest safe start of each way, its chance and cost, and where the time goes.
+
+Works on an estimate. Only the mix of spot and on-demand, and what a later start costs, are simulated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from planner.errors import NothingFitsError
+from planner.estimate import Estimate
+from planner.money import usd_text
+from planner.overheads import DOWNLOAD_BYTES_PER_S
+from planner.pricing import Priced
+from planner.ranking import SURE_ENOUGH
+from planner.risk import probability_by
+from planner.simulation import Mix, mix_by_start
+from providers.offers import UNTRUSTED_FLAGS
+
+_EVEN_CHANCE = 0.5
+WAYS = {
+    "on_demand": "on-demand, started now",
+    "spot": "spot, waiting for it",
+    "fastest": "the fastest machine",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to be done by the date.
+
+    Attributes:
+        name: Key of `WAYS`.
+        item: The candidate.
+        p_in_time: Chance to be done by the date if it is started now.
+        latest_start_h: Hours from now until which a start is in time in nine of ten cases; negative: it was earlier.
+    """
+
+    name: str
+    item: Priced
+    p_in_time: float
+    latest_start_h: float
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A share of the time to the model.
+
+    Attributes:
+        hours: p50, of the way that is recommended.
+        cut: What would make it shorter.
+        saves_h: By how much, at best.
+        extra_usd: What that adds to the mean cost, negative where it saves; None is unknown.
+    """
+
+    name: str
+    hours: float
+    cut: str
+    saves_h: float
+    extra_usd: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The answer.
+
+    Attributes:
+        now: UTC.
+        deadline: UTC.
+        budget_usd: None for no budget.
+        ways: Each kind once.
+        mix: Mean cost and chance of the policy by hours of delay of the start; empty where it cannot be had.
+        chosen: The cheapest way that is sure enough, else the likeliest.
+        parts: Its time, in order.
+        possible: Whether any way has an even chance.
+        nearest_h: Hours after which the fastest way is done in half and in nine of ten cases.
+        needed_usd: Mean cost of the cheapest sure way, None if there is none.
+        affordable: The earliest way within the budget; None without a budget, or if nothing is.
+    """
+
+    now: datetime
+    deadline: datetime
+    budget_usd: float | None
+    ways: tuple[Way, ...]
+    mix: tuple[Mix, ...]
+    chosen: Way
+    parts: tuple[Part, ...]
+    possible: bool
+    nearest_h: tuple[float, float]
+    needed_usd: float | None
+    affordable: Priced | None
+
+    @property
+    def over_budget(self) -> bool:
+        """Whether being in time costs more than the budget."""
+        return self.budget_usd is not None and (self.needed_usd or 0.0) > self.budget_usd
+
+    def at(self, hours: float) -> datetime:
+        """A moment, by hours from now."""
+        return self.now + timedelta(hours=hours)
+
+    def document(self) -> dict[str, Any]:
+        """Body of the `tuneplan/deadline` answer."""
+        return {
+            "now": _text(self.now),
+            "deadline_at": _text(self.deadline),
+            "possible": self.possible,
+            "over_budget": self.over_budget,
+            "budget_usd": usd_text(self.budget_usd),
+            "needed_usd": usd_text(self.needed_usd),
+            "nearest_at": {
+                "p50": _text(self.at(self.nearest_h[0])),
+                "p90": _text(self.at(self.nearest_h[1])),
+            },
+            "affordable_at": None
+            if self.affordable is None
+            else _text(self.at(self.affordable.finish_h.p90)),
+            "chosen": self.chosen.name,
+            "ways": [self._way(way) for way in self.ways],
+            "start_delays": [
+                {
+                    "delay_h": row.delay_h,
+                    "start_at": _text(self.at(row.delay_h)),
+                    "mean_cost_usd": usd_text(row.mean_usd),
+                    "p90_cost_usd": usd_text(row.p90_usd),
+                    "spot_share": row.spot_share,
+                    "p_in_time": row.p_in_time,
+                }
+                for row in self.mix
+            ],
+            "time_to_model": [
+                {
+                    "part": part.name,
+                    "hours": part.hours,
+                    "cut": part.cut,
+                    "saves_h": part.saves_h,
+                    "extra_usd": usd_text(part.extra_usd),
+                }
+                for part in self.parts
+            ],
+        }
+
+    def _way(self, way: Way) -> dict[str, Any]:
+        offer, finish = way.item.offer, way.item.finish_h
+        return {
+            "way": way.name,
+            "where": where_of(way.item),
+            "market": offer.market,
+            "mean_cost_usd": usd_text(way.item.expected_usd),
+            "cost_usd": {
+                "p10": usd_text(way.item.cost_usd.p10),
+                "p50": usd_text(way.item.cost_usd.p50),
+                "p90": usd_text(way.item.cost_usd.p90),
+            },
+            "finish_h": {"p10": finish.p10, "p50": finish.p50, "p90": finish.p90},
+            "p_in_time": way.p_in_time,
+            "latest_start_at": _text(self.at(way.latest_start_h)),
+            "latest_start_h": way.latest_start_h,
+        }
+
+
+def plan_release(estimate: Estimate, *, jobs: int, seed: int) -> Release:
+    """Plan backwards from the goal's deadline.
+
+    Args:
+        estimate: With every candidate, and a deadline.
+        jobs: Simulated jobs for each start of the mix.
+        seed: Of the simulation.
+
+    Raises:
+        NothingFitsError: The job runs nowhere.
+        ValueError: There is no deadline.
+    """
+    goal = estimate.question.goal
+    if goal.deadline is None or goal.deadline_h is None:
+        raise ValueError("no deadline")
+    items = [item for item in estimate.priced if UNTRUSTED_FLAGS.isdisjoint(item.offer.flags)]
+    if not items:
+        raise NothingFitsError(
+            "the job fits nothing that is offered", hint="`plan estimate SPEC` says what would help"
+        )
+    ways = tuple(_ways(items, goal.deadline_h))
+    sure = [way for way in ways if way.p_in_time >= SURE_ENOUGH]
+    chosen = min(sure, key=_mean_usd) if sure else max(ways, key=lambda way: way.p_in_time)
+    fastest = min(items, key=lambda item: item.finish_h.p90)
+    cheap = [item for item in items if goal.budget_usd is not None and item.expected_usd <= goal.budget_usd]
+    return Release(
+        now=goal.now,
+        deadline=goal.deadline,
+        budget_usd=goal.budget_usd,
+        ways=ways,
+        mix=mix_by_start(estimate, jobs, seed),
+        chosen=chosen,
+        parts=tuple(_parts(chosen.item, items, estimate)),
+        possible=max(way.p_in_time for way in ways) >= _EVEN_CHANCE,
+        nearest_h=(fastest.finish_h.p50, fastest.finish_h.p90),
+        needed_usd=chosen.item.expected_usd if sure else None,
+        affordable=min(cheap, key=lambda item: item.finish_h.p90, default=None),
+    )
+
+
+def _mean_usd(way: Way) -> float:
+    return way.item.expected_usd
+
+
+def _ways(items: list[Priced], deadline_h: float) -> Iterator[Way]:
+    """Of each market the cheapest that is sure enough, or else the likeliest; and the fastest of all."""
+    for name in ("on_demand", "spot"):
+        same = [item for item in items if item.offer.market == name]
+        if same:
+            yield _way(name, min(same, key=lambda item: _worth(item, deadline_h)), deadline_h)
+    yield _way("fastest", min(items, key=lambda item: (item.finish_h.p90, item.expected_usd)), deadline_h)
+
+
+def _worth(item: Priced, deadline_h: float) -> tuple[float, ...]:
+    chance = probability_by(item.finish_h, deadline_h)
+    return (0.0, item.expected_usd) if chance >= SURE_ENOUGH else (1.0, -chance)
+
+
+def _way(name: str, item: Priced, deadline_h: float) -> Way:
+    return Way(name, item, probability_by(item.finish_h, deadline_h), deadline_h - item.finish_h.p90)
+
+
+def _parts(item: Priced, items: list[Priced], estimate: Estimate) -> Iterator[Part]:
+    """Where the time goes, and what would make it shorter."""
+    around, line, lost = item.solved.around, item.solved.line, item.solved.line.interruptions
+    starts, usd_per_h = 1 + lost.expected, (item.offer.price_usd_per_hour or 0.0) * item.nodes
+    start_h = {name: value.p50 / 3600 for name, value in around.start_parts_s.items()}
+    download_h = 0.0
+    if item.offer.market != "local":
+        download_h = min(2.0 * estimate.question.counts.total / DOWNLOAD_BYTES_PER_S / 3600, start_h["model"])
+
+    def saved(hours: float) -> float:
+        """What fewer billed hours at each start bring."""
+        return -hours * starts * usd_per_h
+
+    setup_h = start_h["environment"] + start_h["imports"] + start_h["model"] - download_h
+    pack_h, evaluate_h = start_h["environment"], around.evaluate_s.p50 / 3600
+    training_h = max(line.compute_h - sum(start_h.values()) - evaluate_h - _tail_h(item), 0.0)
+    yield Part("waiting", lost.wait_h.p50, "on-demand, or a reservation", lost.wait_h.p90, None)
+    yield Part("provisioning", start_h["boot"], "a machine that runs already", start_h["boot"], None)
+    yield Part("set-up", setup_h, "an image with the packages (environment)", pack_h * starts, saved(pack_h))
+    yield Part(
+        "download",
+        download_h,
+        "the model on a disk beside the machine",
+        download_h * starts,
+        saved(download_h),
+    )
+    yield _training(training_h, item, items)
+    rework_h = line.rework_h + line.reprovision_h
+    yield Part("lost work", rework_h, "on-demand", lost.rework_h.p90 + lost.restart_h.p90, None)
+    yield Part(
+        "evaluation", evaluate_h, "fewer rows in data.eval", evaluate_h / 2, -evaluate_h / 2 * usd_per_h
+    )
+    yield Part("saving", _tail_h(item), "nothing", 0.0, None)
+
+
+def _tail_h(item: Priced) -> float:
+    """Tokenising, checkpoints, the result."""
+    around = item.solved.around
+    return (around.prepare_s.p50 + around.finish_s.p50) / 3600 + item.solved.line.interruptions.checkpoint_h
+
+
+def _training(hours: float, item: Priced, items: Iterable[Priced]) -> Part:
+    """The cheapest machine that takes a quarter of the time off, or the fastest."""
+    faster = [other for other in items if other.solved.line.compute_h <= 0.75 * item.solved.line.compute_h]
+    if not faster:
+        return Part("training", hours, "no faster machine is offered", 0.0, None)
+    best = min(faster, key=lambda other: other.expected_usd)
+    saves_h = item.solved.line.compute_h - best.solved.line.compute_h
+    return Part("training", hours, where_of(best), saves_h, best.expected_usd - item.expected_usd)
+
+
+def where_of(item: Priced) -> str:
+    """Machines, market and place in words."""
+    offer = item.offer
+    place = "/".join(part for part in (offer.cloud, offer.region, offer.zone) if part)
+    return f"{item.nodes} x {offer.gpu}:{offer.gpus_per_node} {offer.market.replace('_', '-')} in {place}"
+
+
+def _text(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import jsonschema
+import pytest
+from click.testing import Result
+
+from planner.cli.schema import schema_text
+
+RunPlan = Callable[..., Result]
+LLAMA = Path(__file__).parents[2] / "examples" / "llama-3.1-8b-lora.yaml"
+ASK = ("deadline", LLAMA, "--gpu", "H100", "--count", "1", "--jobs", "20")
+
+
+@pytest.fixture
+def ask(run_plan: RunPlan) -> Callable[..., Result]:
+    return lambda *words: run_plan(*ASK, *words)
+
+
+def test_backwards_from_the_date(ask: Callable[..., Result], run_plan: RunPlan) -> None:
+    result = ask("-o", "json")
+    assert result.exit_code == 0, result.stderr
+    answer = json.loads(result.stdout)
+    jsonschema.validate(answer, json.loads(schema_text("deadline")))
+    ways = {way["way"]: way for way in answer["ways"]}
+    assert set(ways) == {"on_demand", "spot", "fastest"}
+    for way in ways.values():
+        assert way["latest_start_h"] == pytest.approx(24 - way["finish_h"]["p90"])
+    assert float(ways[answer["chosen"]]["mean_cost_usd"]) == min(
+        float(w["mean_cost_usd"]) for w in ways.values()
+    )
+    mixes = answer["start_delays"]
+    assert mixes[0]["delay_h"] == 0 and all(row["p_in_time"] == 1 for row in mixes)
+    assert float(mixes[0]["mean_cost_usd"]) < float(ways["on_demand"]["mean_cost_usd"])
+    parts = {row["part"]: row for row in answer["time_to_model"]}
+    finish = ways[answer["chosen"]]["finish_h"]["p50"]
+    assert sum(row["hours"] for row in parts.values()) == pytest.approx(finish, rel=0.05)
+    assert all(row["saves_h"] >= 0 for row in parts.values())
+
+
+def test_a_date_that_is_too_soon_names_the_nearest(ask: Callable[..., Result]) -> None:
+    result = ask("--within", "20m")
+    assert result.exit_code == 9
+    assert "was earlier" in result.stdout and "no mix" in result.stdout
+    assert "not possible by" in result.stderr and "the nearest date is" in result.stderr
+    answer = json.loads(ask("--within", "20m", "-o", "json").stdout)
+    assert answer["possible"] is False and answer["nearest_at"]["p90"] > answer["deadline_at"]
+
+
+def test_a_budget_that_is_too_small_names_what_is_needed(run_plan: RunPlan, tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(LLAMA.read_text().replace("60usd", "1usd"))
+    words = ("deadline", spec, "--gpu", "H100", "--count", "1", "--jobs", "20")
+    result = run_plan(*words)
+    assert result.exit_code == 5
+    assert "being in time costs about $" in result.stderr and "budget" in result.stderr
+
+
+def test_what_is_asked_wrongly(ask: Callable[..., Result], run_plan: RunPlan, tmp_path: Path) -> None:
+    assert ask("--by", "soon").exit_code == 2
+    assert ask("--by", "2027-01-01", "--within", "3h").exit_code == 2
+    spec = tmp_path / "spec.yaml"
+    goal = "within: 24h"
+    assert goal in LLAMA.read_text()
+    text = (
+        LLAMA.read_text().replace(goal, "").replace("objective: cheapest_by_deadline", "objective: cheapest")
+    )
+    spec.write_text(text)
+    refused = run_plan("deadline", spec)
+    assert refused.exit_code == 2 and "no date to plan for" in refused.stderr
