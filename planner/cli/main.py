@@ -24,7 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "estimate": ("planner.cli.estimate", "Memory, time and cost of a spec on every offer, ranked"),
     "deadline": (
         "planner.cli.deadline",
-        "From a release date backwards: latest start, chance, mix, what to cut",
+        "From a release date backwards: latest start, cost, what to cut",
     ),
     "simulate": ("planner.cli.simulate", "Cost and finish of a spec, or of jobs on records, many times over"),
     "find": ("planner.cli.find", "Which machines of a plan can be had now"),
