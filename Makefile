@@ -36,7 +36,7 @@ check: venv
 # The order is random, but the same every time unless ORDER says otherwise. All cores are used unless JOBS says
 # otherwise (0: one process), with whole files in one process each, so that a server or a test bed is started once.
 test: venv check
-	$(BIN)/python -m pytest --randomly-seed=$(ORDER) -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest --randomly-seed=$(ORDER) -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test-long: venv
 	ROUNDS=$(ROUNDS) SEED=$(SEED) $(BIN)/python -m pytest -m long -o timeout=0

@@ -23,6 +23,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write tests/golden/*.txt anew")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take minutes start first, so that no core waits for another's last one (`--no-loadscope-reorder`)."""
+
+    def rank(item: pytest.Item) -> int:
+        return 0 if item.get_closest_marker("slurm") else 1 if item.get_closest_marker("train") else 2
+
+    first: dict[Path, int] = {}
+    for item in items:
+        first[item.path] = min(first.get(item.path, 2), rank(item))
+    items.sort(key=lambda item: first[item.path])
+
+
 @pytest.fixture
 def golden(pytestconfig: pytest.Config) -> Callable[[str, str], None]:
     """`golden(name, text)`: the text is that of tests/golden/NAME.txt, to the last character."""
