@@ -129,10 +129,15 @@ def _price_all(
         if refused is not None:
             refusals.add(*refused, offer)
             continue
-        answers = [solver.price(offer, nodes) for nodes in question.nodes]
-        yield from (answer for answer in answers if isinstance(answer, Priced))
-        if not any(isinstance(answer, Priced) for answer in answers):
-            last = next(answer for answer in reversed(answers) if isinstance(answer, Refusal))
+        last, fits = None, False
+        for nodes in question.nodes:
+            answer = solver.price(offer, nodes)
+            if isinstance(answer, Refusal):
+                last = answer
+            else:
+                fits = True
+                yield answer
+        if last is not None and not fits:
             refusals.add(last.reason_code, last.reason, offer)
 
 

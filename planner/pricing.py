@@ -15,7 +15,7 @@ from planner.learned import Learned, basis_of, corrected_fit, corrected_overhead
 from planner.overheads import Overheads, overheads
 from planner.quantiles import Quantiles
 from planner.question import Question
-from planner.search import Fit, Refusal, best_fit
+from planner.search import Fit, Refusal, SetUps, best_fit
 from planner.setup import Cluster
 from planner.timeline import Timeline, timeline
 from providers.offers import Credit, Offer
@@ -50,6 +50,7 @@ class Solved(NamedTuple):
         traffic: Bytes between bucket and machines.
         basis: What the formulas alone said.
         learned: What finished runs changed in fit and overheads.
+        fixed_total_usd: Sum of the known fixed lines.
     """
 
     fit: Fit
@@ -60,11 +61,7 @@ class Solved(NamedTuple):
     traffic: Traffic
     basis: Basis
     learned: Learned
-
-    @property
-    def fixed_total_usd(self) -> float:
-        """Sum of the known fixed lines."""
-        return sum(value for value in self.fixed_usd.values() if value is not None)
+    fixed_total_usd: float
 
 
 class Priced(NamedTuple):
@@ -113,6 +110,7 @@ class Solver:
         """Start with nothing solved."""
         self._question = question
         self._credits = credits
+        self._setups = SetUps(question.job, question.base)
         self._fits: dict[tuple[object, ...], Fit | Refusal] = {}
         self._solved: dict[tuple[object, ...], Solved | Refusal] = {}
         self._egress: dict[tuple[int, str, str], float | None] = {}
@@ -125,8 +123,9 @@ class Solver:
         per_hour_usd = (offer.price_usd_per_hour or 0.0) * nodes
         egress_usd = self._egress_usd(solved, offer)
         fixed_usd = solved.fixed_total_usd + (egress_usd or 0.0)
-        cost = solved.line.wall_clock_h.scaled(per_hour_usd).shifted(fixed_usd)
-        machines_usd = solved.line.billed_mean_h * per_hour_usd
+        line = solved.line
+        cost = line.wall_clock_h.billed(per_hour_usd, fixed_usd)
+        machines_usd = line.billed_mean_h * per_hour_usd
         expected_usd = machines_usd + fixed_usd
         credit_usd = self._credit_usd(solved, offer) if self._credits else 0.0
         # To the cent: a fraction of one for storage is no reason to spend dollars of credits.
@@ -174,17 +173,17 @@ class Solver:
     def _solve(self, offer: Offer, nodes: int) -> Solved | Refusal:
         key = (offer.gpu, offer.gpus_per_node, offer.gpu_mem_gib, nodes)
         if key not in self._fits:
-            self._fits[key] = _fit(self._question, offer, nodes)
+            self._fits[key] = _fit(self._question, self._setups, offer, nodes)
         fit = self._fits[key]
         return fit if isinstance(fit, Refusal) else _timed(self._question, offer, nodes, fit)
 
 
-def _fit(question: Question, offer: Offer, nodes: int) -> Fit | Refusal:
+def _fit(question: Question, setups: SetUps, offer: Offer, nodes: int) -> Fit | Refusal:
     facts = offered_gpu(offer, question.counts.total)
     if facts is None:
         return Refusal("no_gpu_facts", f"nothing is known of the GPU {offer.gpu}")
     cluster = Cluster(facts, offer.gpus_per_node, nodes, offer.gpu_mem_gib)
-    return best_fit(question.job, question.base, cluster, question.freedom)
+    return best_fit(question.job, setups, cluster, question.freedom)
 
 
 def offered_gpu(offer: Offer, parameters: int) -> GpuFacts | None:
@@ -213,7 +212,8 @@ def _timed(question: Question, offer: Offer, nodes: int, found: Fit) -> Solved |
     saving_h = line.interruptions.checkpoint_h * assumed.save_s / around.save_s
     basis = basis_of(formula, assumed, saving_h, groups)
     moved = _traffic(question, line, nodes, checkpoint, result_bytes(fit.setup, question.trainable))
-    return Solved(fit, around, line, fixed, checkpoint, moved, basis, learned)
+    total = sum(value for value in fixed.values() if value is not None)
+    return Solved(fit, around, line, fixed, checkpoint, moved, basis, learned, total)
 
 
 def _hazards(question: Question, offer: Offer, nodes: int) -> SpotHazards | None:

@@ -52,3 +52,11 @@ class Quantiles:
     def shifted(self, offset: float) -> Quantiles:
         """All three plus a known amount."""
         return Quantiles(self.p10 + offset, self.p50 + offset, self.p90 + offset)
+
+    def billed(self, factor: float, offset: float) -> Quantiles:
+        """Scaled by a non-negative factor, then shifted: hours at a price, and what else there is to pay.
+
+        >>> Quantiles(1, 2, 4).billed(2, 1)
+        Quantiles(p10=3, p50=5, p90=9)
+        """
+        return Quantiles(self.p10 * factor + offset, self.p50 * factor + offset, self.p90 * factor + offset)

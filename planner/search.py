@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 from planner.job import Job
@@ -42,21 +43,64 @@ class Refusal(NamedTuple):
     memory: MemoryEstimate | None = None
 
 
-def best_fit(job: Job, base: TrainingSetup, cluster: Cluster, freedom: Freedom) -> Fit | Refusal:
+_Held = tuple[TrainingSetup, MemoryEstimate]
+
+
+class SetUps:
+    """Ways to run one job, each made once: the same ones are tried on every GPU."""
+
+    def __init__(self, job: Job, base: TrainingSetup) -> None:
+        """Nothing is made yet.
+
+        Args:
+            job: What must be computed.
+            base: Set-up with everything but parallelism, micro-batch, accumulation and checkpointing.
+        """
+        self._job, self._base = job, base
+        self._held: dict[tuple[ParallelKind, int, bool, int], TrainingSetup] = {}
+        self._full: dict[tuple[ParallelKind, int, bool, int], TrainingSetup] = {}
+
+    def held(self, kind: ParallelKind, gpus: int, checkpointing: bool, micro_batch: int) -> TrainingSetup:
+        """For the memory, to which it only matters whether gradients are accumulated at all."""
+        key = (kind, gpus, checkpointing, micro_batch)
+        if key not in self._held:
+            self._held[key] = self._base._replace(
+                parallelism=Parallelism(kind, data=gpus),
+                gradient_checkpointing=checkpointing,
+                micro_batch=micro_batch,
+                grad_accum=min(self._job.global_batch // gpus // micro_batch, 2),
+            )
+        return self._held[key]
+
+    def full(self, held: TrainingSetup) -> TrainingSetup:
+        """For the step time: all accumulations, and rows as they are."""
+        parallel, micro = held.parallelism, held.micro_batch
+        key = (parallel.kind, parallel.gpus_total, held.gradient_checkpointing, micro)
+        if key not in self._full:
+            padded = self._job.padded_row_tokens(micro)
+            self._full[key] = held._replace(
+                grad_accum=self._job.global_batch // (parallel.gpus_total * micro),
+                row_tokens=padded,
+                real_tokens_share=min(self._job.row_tokens / padded, 1.0),
+            )
+        return self._full[key]
+
+
+def best_fit(job: Job, setups: SetUps, cluster: Cluster, freedom: Freedom) -> Fit | Refusal:
     """The fastest way that surely fits, else the least doubtful one, else why there is none.
 
     Data parallel copies are tried before sharding: where a copy fits, sharding only adds traffic.
 
     Args:
         job: What must be computed.
-        base: Set-up with everything but parallelism, micro-batch, accumulation and checkpointing.
+        setups: Ways to run it.
         cluster: The machines.
         freedom: What may be chosen.
     """
     refusal = Refusal("filtered", "")
     best: Fit | None = None
-    for kind in _kinds(cluster, base):
-        found = _best_of_kind(job, base, cluster, freedom, kind)
+    for kind in _kinds(cluster):
+        found = _best_of_kind(job, setups, cluster, freedom, kind)
         if isinstance(found, Refusal):
             refusal = _nearer(refusal, found)
         elif best is None or _order(found) < _order(best):
@@ -66,14 +110,14 @@ def best_fit(job: Job, base: TrainingSetup, cluster: Cluster, freedom: Freedom) 
     return best or refusal
 
 
-def _kinds(cluster: Cluster, base: TrainingSetup) -> tuple[ParallelKind, ...]:
+def _kinds(cluster: Cluster) -> tuple[ParallelKind, ...]:
     if cluster.gpus_per_node * cluster.nodes == 1:
         return ("single",)
     return ("ddp", "fsdp")
 
 
 def _best_of_kind(
-    job: Job, base: TrainingSetup, cluster: Cluster, freedom: Freedom, kind: ParallelKind
+    job: Job, setups: SetUps, cluster: Cluster, freedom: Freedom, kind: ParallelKind
 ) -> Fit | Refusal:
     gpus = cluster.gpus_per_node * cluster.nodes
     rows = _micro_batches(job, gpus, freedom.micro_batch)
@@ -82,12 +126,17 @@ def _best_of_kind(
     best: Fit | None = None
     tried: MemoryEstimate | None = None
     for checkpointing in _checkpointing(freedom):
-        setup = base._replace(parallelism=Parallelism(kind, data=gpus), gradient_checkpointing=checkpointing)
-        found = _largest(setup, cluster, rows, job.global_batch // gpus)
+
+        def held(micro: int, checkpointing: bool = checkpointing) -> _Held:
+            setup = setups.held(kind, gpus, checkpointing, micro)
+            return setup, estimate_memory(setup, cluster)
+
+        found = _largest(held, rows, job.global_batch // gpus)
         if isinstance(found, MemoryEstimate):
             tried = found
             continue
-        fit = _timed(job, cluster, *found)
+        setup, memory = setups.full(found[0]), found[1]
+        fit = Fit(setup, memory, estimate_step(setup, cluster))
         best = fit if best is None or _order(fit) < _order(best) else best
     return best or Refusal("oom", f"{gpus} x {cluster.gpu.name}: too little memory", tried)
 
@@ -120,25 +169,23 @@ def _indivisible(job: Job, gpus: int, fixed: int | None) -> str:
     return f"a global batch of {job.global_batch} does not divide over {gpus} GPUs{per_gpu}"
 
 
-def _largest(
-    setup: TrainingSetup, cluster: Cluster, rows: tuple[int, ...], share: int
-) -> tuple[TrainingSetup, MemoryEstimate] | MemoryEstimate:
+def _largest(held: Callable[[int], _Held], rows: tuple[int, ...], share: int) -> _Held | MemoryEstimate:
     """The largest micro-batch that surely fits; the smallest if that is not sure; its memory if it is too much.
 
     Without accumulation no gradients wait between micro-batches, so the whole share at once may take less than a part
     of it, and is tried first.
     """
-    tries = [_held(setup, cluster, micro, share) for micro in rows[-1:] if micro == share]
+    tries = [held(micro) for micro in rows[-1:] if micro == share]
     if tries and doubt(tries[0][1]) == 0:
         return tries[0]
-    tries.append(_held(setup, cluster, rows[0], share))
+    tries.append(held(rows[0]))
     best = min(tries, key=lambda tried: doubt(tried[1]) if tried[1].verdict != "oom" else 3)
     if best[1].verdict == "oom":
         return best[1]
     low, high = (1, len(rows)) if doubt(tries[-1][1]) == 0 else (0, 0)
     while low < high:
         middle = (low + high) // 2
-        tried = _held(setup, cluster, rows[middle], share)
+        tried = held(rows[middle])
         if doubt(tried[1]) == 0:
             best, low = tried, middle + 1
         else:
@@ -146,29 +193,11 @@ def _largest(
     return best
 
 
-def _held(
-    setup: TrainingSetup, cluster: Cluster, micro_batch: int, share: int
-) -> tuple[TrainingSetup, MemoryEstimate]:
-    """One micro-batch with its memory, for which it only matters whether gradients are accumulated at all."""
-    tried = setup._replace(micro_batch=micro_batch, grad_accum=min(share // micro_batch, 2))
-    return tried, estimate_memory(tried, cluster)
-
-
 def doubt(memory: MemoryEstimate) -> int:
     """0: even the upper bound fits; 1: it fits, but the upper bound does not; 2: borderline or worse."""
     if memory.verdict != "fits":
         return 2
     return 0 if memory.upper_bytes <= memory.limit_bytes else 1
-
-
-def _timed(job: Job, cluster: Cluster, setup: TrainingSetup, memory: MemoryEstimate) -> Fit:
-    gpus = setup.parallelism.gpus_total
-    accum = job.global_batch // (gpus * setup.micro_batch)
-    padded = job.padded_row_tokens(setup.micro_batch)
-    full = setup._replace(
-        grad_accum=accum, row_tokens=padded, real_tokens_share=min(job.row_tokens / padded, 1.0)
-    )
-    return Fit(full, memory, estimate_step(full, cluster))
 
 
 def _order(fit: Fit) -> tuple[int, float]:

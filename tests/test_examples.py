@@ -39,6 +39,7 @@ def test_there_are_as_many_examples_as_the_readme_says() -> None:
         "roberta-domain",
         "roberta-sentiment",
         "tiny-goat",
+        "tiny-sentiment",
         "zephyr-dpo",
     }
     assert sorted(rows) == sorted(names)
