@@ -36,7 +36,7 @@ SPEC = {
 }
 COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 15, 16)
 MEMORY_SHARES = (1.0, 0.95)
-SIZES = (5_000, 20_000, 100_000)
+SIZES = (10_000, 30_000, 100_000)
 
 
 def offers(number: int, seed: int) -> tuple[Offer, ...]:
