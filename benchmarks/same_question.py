@@ -167,7 +167,7 @@ def told(name: str, text: str, most: int = 420) -> str:
     if name in READERS and not text.startswith("exit"):
         return READERS[name](text)
     flat = re.sub(r"[\s│─╭╮╰╯┃━┏┓┗┛┡┩├┤┼|]+", " ", text).strip()
-    return flat if len(flat) <= most else flat[:most] + " ..."
+    return flat if len(flat) <= most else "... " + flat[-most:]
 
 
 def main() -> None:
