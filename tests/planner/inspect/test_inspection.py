@@ -195,7 +195,7 @@ def test_labels_are_counted(tmp_path: Path) -> None:
     [
         ("a.jsonl", b"", "is empty"),
         ("a.jsonl", b" \n\t\n", "every line is empty"),
-        ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n'), r"is compressed \(gzip\)"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n', mtime=0), r"is compressed \(gzip\)"),
         ("a.jsonl", '{"text": "a"}\n'.encode("utf-16"), "is UTF-16"),
         ("a.json", b'\n[{"text": "a"}]', "is one JSON array"),
         ("a.txt", b"\x89PNG\r\n\x1a\n" + bytes(50), "is an image"),
