@@ -34,6 +34,8 @@ UNKNOWN = HourPrice(None, "no price is known")
 PriceOf = Callable[[Thing], HourPrice]
 #: Who has taken a run id in the register, if it is somebody else.
 OwnerOf = Callable[[str], str | None]
+#: Which other ledger has adopted a run of this one; raises a TuneplanError if that cannot be told.
+AdopterOf = Callable[[Run], str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class Stray:
 
     Attributes:
         thing: What it is and where.
-        run: The run it belongs to, None if this ledger knows none of that name.
+        run: The run of this ledger that it belongs to, None if there is none, or it is, or may be, another ledger's.
         why: Why it is a stray, for a person.
         owner: Somebody else whose run it is: such a thing is shown and never ended.
         price: What it costs.
@@ -95,6 +97,7 @@ class Judge:
         runs: Every run of this ledger.
         price_of: Of machines whose run is not known.
         owner_of: Of runs that are not known.
+        adopter_of: Of runs that are.
         now: RFC 3339 UTC.
         settle_s: A thing of a run that was over only so long ago may still be on its way out.
     """
@@ -102,6 +105,7 @@ class Judge:
     runs: Sequence[Run]
     price_of: PriceOf
     owner_of: OwnerOf
+    adopter_of: AdopterOf
     now: str
     settle_s: float
 
@@ -116,7 +120,19 @@ class Judge:
         why, since = _needless(thing, run)
         if not why or seconds_between(since, self.now) < self.settle_s:
             return None
-        return Stray(thing, run, why, None, self._price(thing, run))
+        return self._of_run(thing, run, why)
+
+    def _of_run(self, thing: Thing, run: Run, why: str) -> Stray:
+        """A stray by this ledger, unless the run is another one's by now: then this one knows nothing of its state."""
+        price = self._price(thing, run)
+        try:
+            owner = self.adopter_of(run)
+        except TuneplanError as error:
+            doubt = f"{why}; whether another ledger has adopted it cannot be told: {error.message}"
+            return Stray(thing, None, doubt, None, price)
+        if owner is not None:
+            return Stray(thing, None, f"run {run.run_id} was adopted by {owner}", owner, price)
+        return Stray(thing, run, why, None, price)
 
     def _price(self, thing: Thing, run: Run | None) -> HourPrice:
         if thing.kind not in MACHINES:

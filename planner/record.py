@@ -63,6 +63,16 @@ def read_record(store: ObjectStore) -> Record | None:
     return None if found is None else _parsed(found[0], store.uri)
 
 
+def adopter(store: ObjectStore, ledger: str) -> str | None:
+    """Which other ledger owns the run of a prefix, None if it is this one's or has no record.
+
+    Raises:
+        CorruptDataError, StorageError: As `read_record`.
+    """
+    record = read_record(store)
+    return None if record is None or record.ledger == ledger else f"a ledger on {record.host}"
+
+
 def keep(
     store: ObjectStore, ledger: str, newest: Callable[[], Run | None], now: str, *, create: bool
 ) -> bool:

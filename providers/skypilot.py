@@ -91,9 +91,17 @@ class SkyPilotLauncher:
         """End the newest attempt and release its machines; the worker gets SIGTERM first.
 
         Returns when the machines are gone or after the grace time, whichever is first.
+
+        Raises:
+            CleanupPendingError: There is no job of it, but SkyPilot is at a launch that may become one.
         """
         with sky_module() as sky:
             status = status_of(_jobs_of(sky, run_id))
+            if (
+                status.backend_id is None or status.state in ENDED
+            ):  # whoever launched it may have been interrupted
+                _await_pending_launches(sky)
+                status = status_of(_jobs_of(sky, run_id))
             if status.backend_id is None or status.state in ENDED:
                 return status
             if status.stopped_by is None:
@@ -178,7 +186,7 @@ def _await_pending_launches(sky: Any) -> None:
         if time.monotonic() > deadline:
             raise CleanupPendingError(
                 "SkyPilot has not finished an earlier launch",
-                hint="look at `sky api status`, then launch again",
+                hint="look at `sky api status`, then try again",
             )
         time.sleep(_POLL_S)
 

@@ -85,11 +85,11 @@ def command(
     from planner.finding import find_document, found_machines, render_found
 
     now, addresses = app.now(), _addresses(urls)
-    if file is None:
-        if not end_tries:
-            raise UsageError("name a spec or a plan", hint="plan find spec.yaml")
+    if end_tries:
         end_cut_off(app)
         return
+    if file is None:
+        raise UsageError("name a spec or a plan", hint="plan find spec.yaml")
     plan = _plan(app, file)
     chosen = _named(_chosen(plan, clouds, limit), offline and not trying)
     done = try_them(app, plan.spec, chosen, **rules) if trying else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -79,8 +80,20 @@ def _desk(app: App) -> Iterator[TryDesk]:
     from planner.trying import TryDesk
     from providers.skypilot_tries import SkyPilotTrier
 
-    with TryBook(Places(app.directories.state).ledger) as book:
+    with TryBook(Places(app.directories.state).ledger) as book, _alone(app.directories.state):
         yield TryDesk(book, SkyPilotTrier(), clock(app), echo_err)
+
+
+@contextmanager
+def _alone(state: Path) -> Iterator[None]:
+    """Hold a lock that ends with the process: whatever is open in the book is cut off, and not at work elsewhere."""
+    with (state / "tries.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            message = "another `plan find --try` of this ledger is under way"
+            raise UsageError(message, hint="wait until it has ended", code="busy") from None
+        yield
 
 
 def _rules(cap: str | None, wait: str, every: bool, project: str) -> TryRules:

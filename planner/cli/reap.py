@@ -131,6 +131,7 @@ def _judge(app: App, store: Store, older_than: str, register: ObjectStore) -> Ju
         store.all_runs(),
         lambda thing: price_in(app.snapshot(thing.cloud or "skypilot").offers, thing),
         owner,
+        _adopter_of(register_token(app)),
         clock(app)(),
         settle_s,
     )
@@ -140,6 +141,20 @@ def _owner_of(register: ObjectStore, token: str) -> Callable[[str], str | None]:
     from planner.register import other_owner
 
     return lambda run_id: other_owner(register, run_id, token)
+
+
+def _adopter_of(token: str) -> Callable[[Run], str | None]:
+    from planner.record import adopter
+    from providers.stores import open_store
+
+    known: dict[str, str | None] = {}
+
+    def of(run: Run) -> str | None:
+        if run.run_id not in known:
+            known[run.run_id] = adopter(open_store(run.terms.checkpoint_uri), token)
+        return known[run.run_id]
+
+    return of
 
 
 def _show(found: Swept, now: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -151,3 +152,15 @@ def test_wrong_words_are_one_error(spec: Path, run_plan: RunPlan) -> None:
     assert run_plan("find", spec, "--url", "moon=http://127.0.0.1").exit_code == 2
     none = run_plan("find", spec, "--cloud", "gcp")
     assert (none.exit_code, none.stdout) == (3, "")
+
+
+def test_ending_tries_asks_for_nothing_else_and_leaves_those_of_another_search(
+    run_plan: RunPlan, plan_home: Path
+) -> None:
+    ended = run_plan("find", "no-such-spec.yaml", "--end-tries")
+    assert ended.exit_code == 0 and "no try was cut off" in ended.stderr
+    with (plan_home / "state" / "tries.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        refused = run_plan("find", "--end-tries")
+    assert refused.exit_code == 2 and "is under way" in refused.stderr
+    assert run_plan("find", "--end-tries").exit_code == 0

@@ -15,6 +15,7 @@ from click.testing import Result
 
 from planner.cli.schema import schema_text
 from planner.places import Places
+from planner.record import claim, keep, ledger_token
 from planner.register import enter
 from planner.store import Change, Store
 from providers.aws_access import grant_role, role_name
@@ -114,6 +115,28 @@ def test_a_run_that_somebody_else_took_is_never_ended(
     enter(open_store(register), "anns", "p", "ann", token="ann", cap_micro_usd=1, at=START)
     (row,) = reap(run_plan, "--source", "local", "--unknown", "--yes", "--store", register)["strays"]
     assert (row["owner"], row["why"], row["ended"]) == ("ann", "run of ann", False)
+
+
+def test_a_worker_of_a_run_that_another_ledger_adopted_goes_on(
+    places: Places, run_plan: RunPlan, tmp_path: Path
+) -> None:
+    orders, prefix = tmp_path / "orders", open_store((tmp_path / "checkpoints").as_uri())
+    orders.mkdir()
+    over(places, "ours", checkpoint_uri=prefix.uri)
+    with Store(places.ledger) as store:
+        keep(prefix, ledger_token(places.state), lambda: store.get("ours"), START, create=True)
+    claim(prefix, "another ledger", START)
+    LocalLauncher(places.local).launch(
+        LaunchRequest("ours", make_bundle(tmp_path / "bundle"), (HERE,), env={"ORDERS": str(orders)})
+    )
+    eventually((orders / "ready").exists)
+    (row,) = reap(run_plan, "--source", "local", "--unknown", "--yes")["strays"]
+    assert (row["known"], row["ended"]) == (False, False) and "was adopted by a ledger on" in row["why"]
+    (pid,) = starts(orders)
+    assert lives(pid)
+    claim(prefix, ledger_token(places.state), START)  # taken back
+    assert reap(run_plan, "--source", "local", "--yes")["strays"][0]["ended"]
+    eventually(lambda: not lives(pid))
 
 
 def test_machines_and_roles_in_aws_are_found_by_tag(

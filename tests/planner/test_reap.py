@@ -37,7 +37,9 @@ class Things:
 
 
 def judge(*runs: Run, settle_s: float = 0.0, owner: str | None = None) -> Judge:
-    return Judge(runs, lambda _: HourPrice(2_000_000, "a book"), lambda _: owner, NOW, settle_s)
+    return Judge(
+        runs, lambda _: HourPrice(2_000_000, "a book"), lambda _: owner, lambda _: None, NOW, settle_s
+    )
 
 
 def why(thing: Thing, *runs: Run, **options: object) -> str | None:
@@ -64,6 +66,23 @@ def test_what_no_run_needs_is_one() -> None:
     assert why(JOB, RESTING) == "run run-1 rests: its machines should be gone"
     assert why(JOB) == "this ledger knows no such run"
     assert why(JOB, owner="ann") == "run of ann"
+
+
+def test_a_run_that_another_ledger_adopted_is_left_to_it() -> None:
+    for mine in (OVER, TWICE, RESTING):
+        asked = replace(judge(mine), adopter_of=lambda _: "a ledger on elsewhere")
+        (stray,) = sweep([Things("skypilot", JOB)], asked).strays
+        assert (stray.is_ours, stray.owner) == (False, "a ledger on elsewhere")
+        assert stray.why == "run run-1 was adopted by a ledger on elsewhere"
+
+
+def test_a_machine_is_not_ended_unless_it_is_known_to_be_ours() -> None:
+    def unread(_: Run) -> str | None:
+        raise LaunchError("the bucket does not answer")
+
+    (stray,) = sweep([Things("skypilot", JOB)], replace(judge(OVER), adopter_of=unread)).strays
+    assert not stray.is_ours and stray.owner is None
+    assert stray.why.endswith("cannot be told: the bucket does not answer")
 
 
 def test_a_tag_spells_the_run_in_its_own_way() -> None:

@@ -4,6 +4,7 @@ import inspect
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +15,9 @@ from providers.catalog import load_default_snapshot
 from providers.errors import CredentialsError, LaunchError, TuneplanError, UsageError
 from providers.launcher import LaunchRequest
 from providers.offers import Offer
+from providers.skypilot import SkyPilotLauncher
 from providers.skypilot_jobs import status_of
-from providers.skypilot_task import CLOUDS, resources_of, task_document
+from providers.skypilot_task import CLOUDS, job_name, resources_of, task_document
 from tests.bed.client import Elsewhere
 from tests.bed.sky_home import SkyHome
 
@@ -116,6 +118,40 @@ def test_a_job_that_waits_says_what_for(details: str, reason: str) -> None:
     )
     status = status_of({1: job})
     assert (status.state, status.reason.startswith(reason)) == ("queued", True)
+
+
+def test_what_was_interrupted_while_it_was_launched_is_cancelled_once_it_is_a_job(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The moment cannot be met with a real SkyPilot: its launch is accepted, and its job comes seconds later."""
+    job: dict[str, Any] = dict.fromkeys(
+        ("recovery_count", "start_at", "end_at", "details", "failure_reason", "cloud", "region", "zone")
+    )
+    job |= {"cluster_resources_full": None, "accelerators": None, "schedule_state": "ALIVE", "job_id": 7}
+    pending = [SimpleNamespace(name="sky.jobs.launch")]
+    jobs: list[SimpleNamespace] = []
+    cancelled: list[int] = []
+
+    def api_status() -> list[SimpleNamespace]:
+        if not jobs:
+            jobs.append(
+                SimpleNamespace(**job, job_name=job_name("r", 1), status=SimpleNamespace(value="PENDING"))
+            )
+            return pending
+        return []
+
+    client = SimpleNamespace(
+        api_status=api_status,
+        get=lambda answer: answer,
+        jobs=SimpleNamespace(
+            queue_v2=lambda **_: (list(jobs),), cancel=lambda *, job_ids: cancelled.extend(job_ids)
+        ),
+        exceptions=SimpleNamespace(ClusterNotUpError=LookupError),
+    )
+    monkeypatch.setattr("providers.skypilot.sky_module", lambda: nullcontext(client))
+    monkeypatch.setattr("providers.skypilot._POLL_S", 0.0)
+    SkyPilotLauncher().cancel("r", grace_s=0.0)
+    assert cancelled == [7]
 
 
 def places_of_printing() -> list[tuple[str, bool]]:
