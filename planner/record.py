@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from planner.runs import Attempt, Run, RunTerms
+from planner.runs import STATES, Attempt, Run, RunTerms, check_run_id
 from providers.errors import CorruptDataError, StorageError, UsageError
 from providers.object_store import ObjectStore
 
@@ -159,9 +159,12 @@ def _parsed(body: bytes, uri: str) -> Record:
         terms = _known(RunTerms, run["terms"])
         terms |= {name: tuple(terms.get(name, ())) for name in ("secrets", "notify")}
         attempts = tuple(Attempt(**_known(Attempt, attempt)) for attempt in run["attempts"])
+        check_run_id(run["run_id"])  # it names directories
+        if run["state"] not in STATES or not attempts:
+            raise ValueError("no state, or no attempt")
         own = _known(Run, run) | {"terms": RunTerms(**terms), "attempts": attempts}
         return Record(raw["ledger"], raw["host"], raw["written_at"], Run(**own))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError) as error:
         raise CorruptDataError(f"{KEY} in {uri} is no record of a run: {error}", path=uri) from error
 
 

@@ -130,7 +130,7 @@ def enter(
     created = store.put_if_absent(key, json.dumps(claim).encode())
     found = None if created else store.get(key)
     if found is not None:
-        _refuse_other(json.loads(found[0]), token)
+        _refuse_other(_claim(found[0], store.uri), token)
     try:
         hold(store, run_id, project, owner, cap_micro_usd, at[:7])
     except OverBudgetError:
@@ -186,7 +186,7 @@ def take(store: ObjectStore, run_id: str, project: str, owner: str | None, token
     claim = {"run_id": run_id, "project": project, "owner": owner, "token": token, "at": at}
     for _ in range(_ROUNDS):
         found = store.get(key)
-        if found is not None and json.loads(found[0]).get("token") == token:
+        if found is not None and _claim(found[0], store.uri).get("token") == token:
             return
         if store.compare_and_swap(key, json.dumps(claim).encode(), found and found[1]) is not None:
             return
@@ -196,8 +196,18 @@ def take(store: ObjectStore, run_id: str, project: str, owner: str | None, token
 def other_owner(store: ObjectStore, run_id: str, token: str) -> str | None:
     """Who has taken a run id, None if it was this ledger or nobody."""
     found = store.get(_run_key(run_id))
-    claim = {} if found is None else json.loads(found[0])
+    claim = {} if found is None else _claim(found[0], store.uri)
     return None if claim.get("token", token) == token else claim.get("owner") or "somebody else"
+
+
+def _claim(body: bytes, uri: str) -> dict[str, Any]:
+    try:
+        claim = json.loads(body)
+    except ValueError as error:
+        raise CorruptDataError(f"the register's entry of a run: {error}", path=uri) from error
+    if not isinstance(claim, dict):
+        raise CorruptDataError("the register's entry of a run is no object", path=uri)
+    return claim
 
 
 def _refuse_other(claim: dict[str, Any], token: str) -> None:

@@ -125,21 +125,36 @@ def try_machines(desk: TryDesk, machines: Sequence[Tryable], rules: TryRules) ->
         CleanupPendingError: Something that was rented is not known to be gone; the record of it stays open.
     """
     done: list[Try] = []
+    left = rules.cap_micro_usd
     for machine in machines:
+        if machine.most_micro_usd(rules.limit_s) > left:  # giving back took longer than was allowed for
+            desk.tell("no further try: what the tries so far may have cost leaves too little below the cap")
+            break
         one = _try(desk, machine, rules)
         done.append(one)
+        left -= one.cost_micro_usd or 0
         if one.state == "released" and not rules.all:
             break
     return done
 
 
 def end_open_tries(desk: TryDesk) -> list[Try]:
-    """End whatever cut-off tries have left, oldest first.
+    """End whatever cut-off tries have left, oldest first; one that resists does not keep the others.
 
     Raises:
         TuneplanError: Something of one is not known to be gone; it stays open.
     """
-    return [_ended(desk, one, "cut off") for one in desk.book.open_tries()]
+    ended: list[Try] = []
+    errors: list[TuneplanError] = []
+    for one in desk.book.open_tries():
+        try:
+            ended.append(_ended(desk, one, "cut off"))
+        except TuneplanError as error:
+            desk.tell(f"{one.try_id}: not ended: {error.message}")
+            errors.append(error)
+    if errors:
+        raise errors[0]
+    return ended
 
 
 def _try(desk: TryDesk, machine: Tryable, rules: TryRules) -> Try:

@@ -85,6 +85,20 @@ def test_a_newer_writers_keys_are_left_out_and_rubbish_is_one_error(store: Objec
             read_record(store)
 
 
+def test_a_record_that_names_no_run_or_state_of_ours_is_rubbish_too(store: ObjectStore) -> None:
+    keep(store, "a", lambda: run_of("running"), START, create=True)
+    found = store.get(KEY)
+    assert found is not None
+    for key, value in (
+        ("run_id", "../../elsewhere"), ("run_id", 7), ("state", "asleep"), ("attempts", []), ("terms", []),
+    ):  # fmt: skip
+        document = json.loads(found[0])
+        document["run"][key] = value
+        store.put(KEY, json.dumps(document).encode())
+        with pytest.raises(CorruptDataError, match=r"run\.json"):
+            read_record(store)
+
+
 def test_without_a_record_there_is_nothing_to_claim(store: ObjectStore) -> None:
     with pytest.raises(UsageError, match="no record of a run"):
         claim(store, "a", START)

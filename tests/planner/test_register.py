@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from planner.errors import OverBudgetError
-from planner.register import enter, hold, read_book, set_budget, settle
+from planner.register import enter, hold, other_owner, read_book, set_budget, settle
 from planner.runs import Run
 from providers.directory_store import DirectoryStore
 from providers.errors import CorruptDataError, UsageError
@@ -100,3 +100,10 @@ def test_a_damaged_book_is_never_taken_for_an_empty_one(store: DirectoryStore) -
     store.put("projects/p.json", b"{}")
     with pytest.raises(CorruptDataError):
         take(store, "a")
+
+
+def test_a_damaged_entry_of_a_run_is_one_error(store: DirectoryStore) -> None:
+    for body in (b"", b"[]", b"\xff"):
+        store.put("runs/a.json", body)
+        with pytest.raises(CorruptDataError, match="entry of a run"):
+            other_owner(store, "a", "mine")

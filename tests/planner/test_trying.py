@@ -46,6 +46,8 @@ class Seller:
         self.rented: set[str] = set()
         self.asked: list[TryRequest] = []
         self.stuck = False
+        self.resists = ""
+        self.release_minutes = 1.0
 
     def acquire(self, request: TryRequest) -> TryAnswer:
         self.asked.append(request)
@@ -57,8 +59,8 @@ class Seller:
         return answer
 
     def release(self, try_id: str) -> None:
-        self.minutes += 1
-        if self.stuck:
+        self.minutes += self.release_minutes
+        if self.stuck or try_id == self.resists:
             raise CleanupPendingError("it is still there")
         self.rented.discard(try_id)
 
@@ -120,6 +122,25 @@ def test_a_try_that_was_cut_off_stays_on_record_until_it_is_ended(book: TryBook,
     assert list(book.open_tries()) == []
     assert ended.state == ("failed" if moment == "asking" else "released")
     assert (ended.cost_micro_usd or 0) > 1_800_000  # half an hour at $3.60
+
+
+def test_one_try_that_resists_does_not_keep_the_others_from_being_ended(book: TryBook) -> None:
+    seller = Seller({})
+    for number in (0, 1):
+        book.record(Try(f"plan-try-{number}", "herd", A, 1, 3_600_000, 600.0, "asked", "", seller.now()))
+    seller.resists = "plan-try-0"
+    with pytest.raises(CleanupPendingError):
+        end_open_tries(TryDesk(book, seller, seller.now, lambda _: None))
+    assert [one.try_id for one in book.open_tries()] == ["plan-try-0"]
+
+
+def test_a_try_that_took_long_to_give_back_takes_from_what_the_next_may_cost(book: TryBook) -> None:
+    late = TryAnswer(False, "not there after 600 s", unsure=True)
+    cap = sum(one.most_micro_usd(600.0) for one in MACHINES)
+    for hours, number in ((0.2, 2), (2.0, 1)):
+        seller = Seller({A.zone: late, B.zone: HAD})
+        seller.release_minutes = hours * 60
+        assert len(tried(book, seller, replace(RULES, cap_micro_usd=int(cap)))) == number
 
 
 def test_an_interrupted_try_leaves_nothing(book: TryBook) -> None:
