@@ -16,7 +16,7 @@ from planner.money import micro_usd
 from planner.offer_document import offer_from_document
 from planner.runs import Run, seconds_between
 from planner.store import Store
-from providers.errors import TuneplanError
+from providers.errors import TuneplanError, UsageError
 from providers.offers import Offer
 from providers.skypilot_task import tag_value
 from providers.strays import MACHINES, Sweeper, Thing
@@ -201,13 +201,14 @@ def end_all(
     errors: dict[Thing, str] = {}
     gone: set[Thing] = set()
     for sweeper in sweepers:
-        mine = [stray.thing for stray in strays if _belongs(stray.thing, sweeper)]
-        for thing in mine:
+        mine = [stray for stray in strays if _belongs(stray.thing, sweeper)]
+        for stray in mine:
             try:
-                sweeper.end(thing)
+                _refuse_resumed(stray, store)
+                sweeper.end(stray.thing)
             except TuneplanError as error:
-                errors[thing] = error.message
-        gone |= _gone(sweeper, mine, errors) if mine else set()
+                errors[stray.thing] = error.message
+        gone |= _gone(sweeper, [stray.thing for stray in mine], errors) if mine else set()
     ended = [
         Ended(one, None if one.thing in gone else errors.get(one.thing, "it is still there"))
         for one in strays
@@ -216,6 +217,15 @@ def end_all(
         if row.stray.run is not None:
             store.note(row.stray.run, "reap", _told(row), now())
     return ended
+
+
+def _refuse_resumed(stray: Stray, store: Store) -> None:
+    """A run may have been resumed while a person was asked: then it may need the thing after all."""
+    if stray.run is None:
+        return
+    newest = store.get(stray.run.run_id)
+    if newest is not None and newest.launches != stray.run.launches:
+        raise UsageError(f"run {newest.run_id} was resumed meanwhile")
 
 
 def _told(row: Ended) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from planner.reap import UNKNOWN, HourPrice, Judge, end_all, price_in, sweep
 from planner.runs import Run
-from planner.store import Store
+from planner.store import Change, Store
 from providers.errors import LaunchError
 from providers.offers import Offer
 from providers.strays import Thing
@@ -141,3 +141,14 @@ def test_what_was_ended_is_looked_for_again_and_the_ledger_says_so(tmp_path: Pat
     assert ended.error == ("it is still there" if stubborn else None)
     assert last.kind == "reap"
     assert ("could not be ended" in last.reason) == stubborn
+
+
+def test_what_a_run_that_was_resumed_meanwhile_may_need_stays(tmp_path: Path) -> None:
+    backend = Things("skypilot", JOB)
+    with Store(tmp_path / "plan.db") as store:
+        store.create("run-1", terms_of(), attempt_of())
+        store.apply(store.find("run-1"), Change("failed", "", attempt_of(outcome="failed"), START))
+        found = sweep([backend], judge(store.find("run-1")))
+        store.add_attempt(store.find("run-1"), attempt_of(2), cap_micro_usd=None, max_duration_s=None)
+        (ended,) = end_all([backend], found.strays, store, lambda: NOW)
+    assert (ended.error, backend.things) == ("run run-1 was resumed meanwhile", [JOB])
