@@ -6,6 +6,7 @@ The document lies in every checkpoint, so an attempt that resumes decides as the
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -150,7 +151,12 @@ def standing(
 
 
 def gain(metric: str, one: Evaluation, other: Evaluation) -> float:
-    """How much better one evaluation is than another, in the metric's unit; negative if it is worse."""
+    """How much better one evaluation is than another, in the metric's unit; negative if it is worse.
+
+    Any number is better than none (NaN).
+    """
+    if math.isnan(other.values[metric]) and not math.isnan(one.values[metric]):
+        return math.inf
     difference = one.values[metric] - other.values[metric]
     return difference if HIGHER_IS_BETTER[metric] else -difference
 

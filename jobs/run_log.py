@@ -23,7 +23,10 @@ _MASK = b"***"
 _LEFT_OUT = b"[lines left out]\n"
 _LEAST_SECRET_CHARS = 6
 #: Secrets by their nature, beside those that `TUNEPLAN_SECRETS` names.
-_SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN", "WANDB_API_KEY")
+_SECRETS = (
+    "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN", "WANDB_API_KEY", "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+)  # fmt: skip
 
 
 class RunLog:
@@ -39,6 +42,7 @@ class RunLog:
         self._lock = threading.Lock()
         self._waiting = b""
         self._piece = b""
+        self._owed = False  # whether the store lacks some of the piece
         self._number = 0
         self._store: ObjectStore | None = None
         self._fence = 0
@@ -88,11 +92,12 @@ class RunLog:
         with self._lock:
             end = len(self._waiting) if last else self._waiting.rfind(b"\n") + 1
             lines, self._waiting = self._waiting[:end], self._waiting[end:]
-        if not lines or self._store is None:
+        if self._store is None or not (lines or self._owed):
             return
         for secret in self._secrets:
             lines = lines.replace(secret, _MASK)
         self._piece += lines
+        self._owed = True
         try:
             while len(self._piece) > PIECE_BYTES and self._number < MOST_PIECES - 1:
                 end = self._piece.rfind(b"\n", 0, PIECE_BYTES) + 1 or PIECE_BYTES
@@ -101,8 +106,11 @@ class RunLog:
             if len(self._piece) > PIECE_BYTES:
                 self._piece = _LEFT_OUT + self._piece[-PIECE_BYTES // 2 :]
             self._put(self._piece)
+            self._owed = False
         except StorageError:
-            return  # saying so would only make the log longer; the piece is written anew next time
+            # saying so would only make the log longer; the piece is written anew next time
+            if len(self._piece) > _MOST_WAITING_BYTES:
+                self._piece = _LEFT_OUT + self._piece[-_MOST_WAITING_BYTES // 2 :]
 
     def _put(self, body: bytes) -> None:
         if self._store is not None:

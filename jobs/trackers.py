@@ -206,9 +206,10 @@ class _Wandb:
         steps: dict[int, dict[str, float]] = {}
         for one in points:
             steps.setdefault(one.step, {"optimizer_step": one.step})[one.metric] = one.value
-            self._known[one.metric] = one.step
+        known = {**self._known, **{one.metric: one.step for one in points}}
         # what is known is written first: a kill in between leaves a gap, never a step told twice
-        self._store.put(self._KEY, json.dumps(self._known).encode())
+        self._store.put(self._KEY, json.dumps(known).encode())
+        self._known = known
         for step in sorted(steps):
             self._run.log(steps[step])
 

@@ -6,6 +6,7 @@ committed, and a tracker says itself what it has, all attempts together make one
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -16,6 +17,8 @@ from jobs.progress import MetricResult
 from jobs.trackers import Point, Tracker
 
 _PATIENCE_S = 120.0
+#: Name and password in an address.
+_LOGIN = re.compile(r"://[^\s/]+@")
 
 
 class _End(NamedTuple):
@@ -116,7 +119,8 @@ class Tracking:
             act(self._tracker)
         except Exception as error:
             if not self._failed:
-                say(f"not tracked, training goes on: {type(error).__name__}: {str(error)[:300]}")
+                told = _LOGIN.sub("://***@", str(error))[:300]
+                say(f"not tracked, training goes on: {type(error).__name__}: {told}")
             self._failed = True
             self._last.clear()  # what arrived is asked for again
 

@@ -35,6 +35,10 @@ EXTRAS: tuple[Extra, ...] = (
     Extra("s3", {"boto3": "boto3"}, "checkpoints in s3://"),
     Extra("report", {"matplotlib": "matplotlib", "jinja2": "jinja2"}, "pictures and HTML reports"),
     Extra("data", {"pyarrow": "pyarrow", "tokenizers": "tokenizers"}, "parquet files and exact token counts"),
+    Extra("hub", {"huggingface-hub": "huggingface_hub"}, "handing models over to the Hugging Face Hub"),
+    Extra("mlflow", {"mlflow-skinny": "mlflow"}, "tracking runs with MLflow"),
+    Extra("wandb", {"wandb": "wandb"}, "tracking runs with Weights & Biases"),
+    Extra("tensorboard", {"tensorboard": "tensorboard"}, "tracking runs with TensorBoard"),
 )
 
 

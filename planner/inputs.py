@@ -136,8 +136,9 @@ def reads(inputs: InputsJob) -> tuple[str, ...]:
 
 def _unchanged(entry: FileEntry, sources: Mapping[str, str]) -> Path:
     """The file of this machine, which still is what the run was launched with."""
-    path = Path(sources[entry.path])
-    if path.is_file() and _entry(entry.path, path) == entry:
+    named = sources.get(entry.path)
+    path = Path(named or entry.path)
+    if named is not None and path.is_file() and _entry(entry.path, path) == entry:
         return path
     raise UsageError(
         f"{path} is not what the run was launched with, and its store does not have that",

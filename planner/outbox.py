@@ -23,7 +23,8 @@ Kind = Literal[
 _BAD: frozenset[str] = frozenset(
     {"preempted", "cap_80", "cap_reached", "deadline", "failed", "stray", "notice"}
 )
-_FIRST_DELAY_S, _LONGEST_DELAY_S, _MOST_TRIES = 10.0, 900.0, 30
+#: The first delay is longer than a sender waits for an answer: nobody else sends meanwhile.
+_FIRST_DELAY_S, _LONGEST_DELAY_S, _MOST_TRIES = 30.0, 900.0, 30
 _UP: frozenset[RunState] = frozenset({"running", "syncing"})
 _AWAY: frozenset[RunState] = frozenset({"preempted", "recovering"})
 _ENDS: dict[RunState, Kind] = {
@@ -36,7 +37,7 @@ _TITLES: dict[Kind, str] = {
     "started": "has started",
     "recovered": "goes on after it was taken away",
     "preempted": "was taken away",
-    "cap_80": "has spent 80 % of its cap",
+    "cap_80": "nears its cap",
     "cap_reached": "stopped at its cap or time limit",
     "deadline": "may miss its deadline",
     "finished": "has finished",
@@ -195,7 +196,8 @@ class Outbox(Book):
                 )
             else:
                 self._db.execute(
-                    "UPDATE deliveries SET error = ? WHERE source = ? AND recipient = ?", (error, *key)
+                    "UPDATE deliveries SET error = ? WHERE source = ? AND recipient = ? AND sent_at IS NULL",
+                    (error, *key),
                 )
 
     def _read(self, where: str, values: tuple[object, ...] = ()) -> list[Delivery]:
@@ -234,7 +236,7 @@ def delay_s(tries: int) -> float:
     """Seconds until the next try after so many: doubled each time, a quarter of an hour at most.
 
     >>> [delay_s(tries) for tries in (1, 2, 3, 20)]
-    [10.0, 20.0, 40.0, 900.0]
+    [30.0, 60.0, 120.0, 900.0]
     """
     return float(min(_FIRST_DELAY_S * 2 ** (tries - 1), _LONGEST_DELAY_S))
 

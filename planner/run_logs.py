@@ -27,30 +27,37 @@ def lines_of(
         stored: Read the store even where the backend has the log.
 
     Raises:
-        TuneplanError: Neither has it.
+        TuneplanError: Neither has it, or the backend's log broke off.
     """
-    told = 0
+    told = False
     trouble: TuneplanError | None = None
     if not stored:
         try:
             for line in launcher.logs(run.run_id, follow=follow):
-                told += 1
+                told = True
                 yield line
         except TuneplanError as error:
+            if told:
+                raise  # the rest is missing; from the store all would come once more
             trouble = error
         if told:
             return
-    log = StoredLog(open_store(run.terms.checkpoint_uri))
     try:
-        while True:
-            over = not follow or is_over()
-            for line in log.lines(last=over):
-                told += 1
-                yield line
-            if over:
-                break
-            time.sleep(_POLL_S)
+        for line in _stored(run, is_over, follow=follow):
+            told = True
+            yield line
     except StorageError as error:
         raise trouble or error from None
     if trouble is not None and not told:
         raise trouble
+
+
+def _stored(run: Run, is_over: Callable[[], bool], *, follow: bool) -> Iterator[str]:
+    """Lines that the worker sent to the run's store."""
+    log = StoredLog(open_store(run.terms.checkpoint_uri))
+    while True:
+        over = not follow or is_over()
+        yield from log.lines(last=over)
+        if over:
+            return
+        time.sleep(_POLL_S)

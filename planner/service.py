@@ -71,6 +71,8 @@ def look_at_all(
             return look_at(desk_of(run.terms.infra), run, habits)
         except TuneplanError as error:
             return error
+        except Exception as error:  # what is wrong with one run leaves no other one unwatched
+            return TuneplanError(f"cannot be looked at: {type(error).__name__}: {error}")
 
     before = desk.store.active_runs()
     for run, now in zip(before, side_by_side(look, before), strict=True):

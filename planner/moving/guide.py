@@ -72,6 +72,8 @@ def _is_between(run: Run, terms: MovingTerms, view: View, last: PolicyDecision |
 
 def _act(desk: Desk, run: Run, terms: MovingTerms, view: View, decision: PolicyDecision) -> Run:
     place = target(decision)
+    if run.resting and place is not None and decision.attempt < run.current.attempt:
+        return run  # that was done and came to nothing; whether to ask again is thought over at the next tick
     if run.resting:
         return (
             _rest(desk, run, terms, decision) if place is None else _start(desk, run, terms, decision, place)

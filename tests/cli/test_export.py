@@ -151,8 +151,14 @@ def test_a_token_that_may_not_write_is_told_and_not_shown(
     ],
 )
 def test_what_cannot_be_exported_is_told_before_anything_is_made(
-    run_plan: RunPlan, run: str, words: tuple[str, ...], said: str
+    run_plan: RunPlan,
+    run: str,
+    words: tuple[str, ...],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     Path("something").touch()
     result = run_plan("export", run, *words)
     assert result.exit_code == 2 and said in result.stderr

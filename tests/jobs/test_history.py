@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def best_step(
         ("accuracy", (0.5, 0.7, 0.7), 20),
         ("loss", (0.5, 0.7, 0.4, 0.9), 30),
         ("accuracy", (), None),
+        ("loss", (math.nan, 0.7, math.nan, 0.8), 20),
     ],
 )
 def test_the_best_is_the_first_of_the_best_values(

@@ -94,6 +94,21 @@ class Down(DirectoryStore):
         super().put(key, body)
 
 
+def test_a_store_that_does_not_answer_for_long_costs_lines_not_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_log, "_MOST_WAITING_BYTES", 1000)
+    store, log = Down(tmp_path), RunLog()
+    log.attach(store, 1, every_s=1000)
+    for number in range(500):
+        log.add(f"line {number}\n")
+        log._send()
+    assert len(log._piece) <= 1000
+    store.down = False
+    log.close()
+    assert read(store)[0] == "[lines left out]" and read(store)[-1] == "line 499"
+
+
 def test_a_store_that_does_not_answer_costs_nothing_but_time(tmp_path: Path) -> None:
     store, log = Down(tmp_path), RunLog()
     log.attach(store, 1, every_s=0.01)

@@ -83,6 +83,16 @@ def test_a_tracker_that_is_away_costs_nothing_but_time(capsys: pytest.CaptureFix
     assert steps(memory) == [2, 4]
 
 
+def test_what_a_tracker_says_holds_no_login(capsys: pytest.CaptureFixture[str]) -> None:
+    def away() -> Memory:
+        raise OSError("no answer from https://ann:canary@track.test/api and //x:80")
+
+    Tracking(away).close("done", losses(2), ())
+    told = capsys.readouterr()
+    assert "https://***@track.test/api and //x:80" in told.out + told.err
+    assert "canary" not in told.out + told.err
+
+
 def test_a_package_that_is_not_there_is_told_once(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

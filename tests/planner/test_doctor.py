@@ -112,6 +112,7 @@ def test_credentials_are_told_by_name_and_never_by_value(places: Directories, tm
 
 def test_extras_are_those_of_the_package() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {"hub", "mlflow", "wandb", "tensorboard"} <= {extra.name for extra in EXTRAS}
     for extra in EXTRAS:
         names = {line.split(">")[0].split("=")[0].split("[")[0] for line in declared[extra.name]}
         assert names == set(extra.modules)

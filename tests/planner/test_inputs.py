@@ -153,3 +153,12 @@ def test_a_file_that_changes_while_it_is_sent_leaves_nothing_behind(data: Path, 
     with pytest.raises(UsageError, match="is not what the run was launched with"):
         send(job.inputs, sources, lambda _: path.write_text("changed\n") and None)
     assert not list((tmp_path / "runs").rglob("blobs/*"))
+
+
+def test_a_ledger_that_does_not_know_where_a_file_is_says_which_is_missing(
+    data: Path, tmp_path: Path
+) -> None:
+    job, _ = with_inputs(job_of(data / "a.jsonl"), (tmp_path / "runs").as_uri())
+    with pytest.raises(UsageError) as error:
+        send(job.inputs, {}, lambda _: None)
+    assert (error.value.code, error.value.path) == ("inputs_changed", "inputs/train.jsonl")

@@ -221,3 +221,23 @@ def test_placements_are_found_by_machine() -> None:
     terms = moving()
     assert terms.placement_of(offer_at("bed-b", "spot")) == Placement(1, "spot")
     assert terms.placement_of(offer_at("bed-b", "spot")._replace(gpu="H100")) is None
+
+
+def test_a_machine_that_was_refused_is_asked_for_again_at_the_next_tick_not_at_the_next_look(
+    tmp_path: Any,
+) -> None:
+    from planner.launch import Desk
+    from planner.places import Places
+
+    terms = moving(work_h=4.0, deadline_h=4.2)
+    lost = attempt_at(1, "bed-b", "on_demand", ended_at=later(0.02), outcome="preempted")
+    vain = attempt_at(2, "bed-a", "on_demand", started_at=None, ended_at=later(0.03), outcome="stock_out")
+    before, run = _run("preempted", lost, terms=terms), _run("preempted", lost, vain, terms=terms)
+    made = decide(before, terms, _look(before, 0.03, terms=terms), None)
+    assert target(made) == A_ON_DEMAND and not is_due(terms, _look(run, 0.04, terms=terms), made)
+    with Store(tmp_path / "plan.db") as store:
+        store.create("run-1", run.terms, attempt_at(1, "bed-b", "on_demand"))
+        store.record_decision("run-1", made)
+        desk = Desk(store, None, Places(tmp_path), lambda: later(0.04))  # type: ignore[arg-type]
+        assert guide(desk, run, dict, LIMIT) == run
+        assert len(store.decisions("run-1")) == 1

@@ -111,6 +111,16 @@ def test_two_senders_at_once_do_not_send_twice(outbox: Outbox, ledger: Path) -> 
     assert len(post.taken) == len(set(post.taken)) == 8
 
 
+def test_a_late_refusal_does_not_undo_what_another_sender_delivered(outbox: Outbox, ledger: Path) -> None:
+    def slow(*_: object) -> None:
+        with Outbox(ledger) as other:
+            other.deliver(Post(), lambda: "2030-01-01T00:00:00.000Z")
+        raise LaunchError("no answer in time")
+
+    outbox.deliver(slow, lambda: START)
+    assert [(row.sent_at, row.error) for row in outbox.recent(9)] == [("2030-01-01T00:00:00.000Z", None)] * 8
+
+
 def test_runs_that_name_nobody_and_what_is_about_no_run_go_to_everybody(tmp_path: Path) -> None:
     path = tmp_path / "plan.db"
     with Store(path) as store:
@@ -161,4 +171,4 @@ def test_what_is_news(
 
 
 def test_delays_grow() -> None:
-    assert [delay_s(n) for n in (1, 2, 9)] == [10.0, 20.0, 900.0]
+    assert [delay_s(n) for n in (1, 2, 9)] == [30.0, 60.0, 900.0]
