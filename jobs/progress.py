@@ -35,7 +35,6 @@ WorkerState = Literal[
     "preempted",
     "capped",
 ]
-FINAL_STATES: tuple[WorkerState, ...] = ("done", "regressed", "failed", "preempted", "capped")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from jobs.spec import (
     EvaluateJob,
     GuardJob,
     JobSpec,
-    LimitsJob,
     MethodJob,
     ModelJob,
     OutputJob,
@@ -95,11 +94,6 @@ def document_without_machine(spec: FineTuneSpec, base_dir: Path) -> JobSpec:
         track=None if spec.track == "none" else spec.track,
         output=OutputJob(None if spec.output.uri is None else as_uri(spec.output.uri, base_dir)),
     )
-
-
-def with_limits(job: JobSpec, limits: LimitsJob) -> JobSpec:
-    """The document of one attempt."""
-    return replace(job, limits=limits)
 
 
 def as_uri(text: str, base_dir: Path) -> str:

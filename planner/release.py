@@ -21,11 +21,7 @@ from planner.simulation import Mix, mix_by_start
 from providers.offers import UNTRUSTED_FLAGS
 
 _EVEN_CHANCE = 0.5
-WAYS = {
-    "on_demand": "on-demand, started now",
-    "spot": "spot, waiting for it",
-    "fastest": "the fastest machine",
-}
+_FARTHEST_H = 24 * 365 * 1000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +29,7 @@ class Way:
     """One way to be done by the date.
 
     Attributes:
-        name: Key of `WAYS`.
+        name: on_demand, spot or fastest.
         item: The candidate.
         p_in_time: Chance to be done by the date if it is started now.
         latest_start_h: Hours from now until which a start is in time in nine of ten cases; negative: it was earlier.
@@ -99,8 +95,8 @@ class Release:
         return self.budget_usd is not None and (self.needed_usd or 0.0) > self.budget_usd
 
     def at(self, hours: float) -> datetime:
-        """A moment, by hours from now."""
-        return self.now + timedelta(hours=hours)
+        """A moment, by hours from now; a thousand years away at most, since dates end."""
+        return self.now + timedelta(hours=min(max(hours, -_FARTHEST_H), _FARTHEST_H))
 
     def document(self) -> dict[str, Any]:
         """Body of the `tuneplan/deadline` answer."""

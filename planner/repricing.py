@@ -8,8 +8,6 @@ from planner.candidates import Candidate
 from planner.errors import OverBudgetError
 from providers.offers import Offer
 
-DEFAULT_TOLERANCE = 0.05
-
 
 def repriced(candidate: Candidate, offers: Iterable[Offer], tolerance: float) -> Candidate:
     """The candidate at today's price of its machine; its predicted costs stay those of the plan.

@@ -71,3 +71,14 @@ def test_what_is_asked_wrongly(ask: Callable[..., Result], run_plan: RunPlan, tm
     spec.write_text(text)
     refused = run_plan("deadline", spec)
     assert refused.exit_code == 2 and "no date to plan for" in refused.stderr
+
+
+def test_a_job_of_millennia_has_an_answer(run_plan: RunPlan, tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "why", "completion": "because"}\n' * 100)
+    spec.write_text(
+        "name: x\nmodel: llama-3.1-405b\ndata: {train: rows.jsonl}\ntrain: {steps: 1000000000000}\n"
+    )
+    result = run_plan("deadline", spec, "--within", "3d", "--jobs", "20")
+    assert result.exit_code == 9, result.stderr
+    assert "not possible by" in result.stderr
