@@ -110,7 +110,7 @@ def _without_content(url: str, error: urllib.error.HTTPError, target: Path, part
     if error.code in (404, 410):
         return None
     if error.code == 416:  # what we have is longer than what there is
-        part.unlink(missing_ok=True)
+        _forget(part)
         raise _AttemptError("the file changed at the server") from error
     if error.code in _RETRIED:
         raise _AttemptError(f"the server answered {error.code} {error.reason}") from error
@@ -126,6 +126,12 @@ def _beside(target: Path, suffix: str) -> Path:
     return target.with_name(target.name + suffix)
 
 
+def _forget(part: Path) -> None:
+    """Remove a part and what says which version it is: an older whole file must not be taken for that version."""
+    part.with_suffix(".tag").unlink(missing_ok=True)
+    part.unlink(missing_ok=True)
+
+
 def _headers(url: str, target: Path, part: Path) -> dict[str, str]:
     """Ask for what is missing of the version we have, or for all."""
     headers = {"Accept-Encoding": "identity", "User-Agent": "tuneplan"}
@@ -133,8 +139,9 @@ def _headers(url: str, target: Path, part: Path) -> dict[str, str]:
         known = json.loads(_beside(target, ".tag").read_text(encoding="utf-8"))
         if known["url"] != url:
             return headers
-        if part.exists() and part.stat().st_size:
-            return headers | {"Range": f"bytes={part.stat().st_size}-", "If-Range": str(known["etag"])}
+        if part.exists():  # then the tag is of the part, and says nothing of the target
+            size = part.stat().st_size
+            return headers | {"Range": f"bytes={size}-", "If-Range": str(known["etag"])} if size else headers
         return headers | {"If-None-Match": str(known["etag"])} if target.exists() else headers
     except (OSError, ValueError, KeyError, TypeError):
         return headers  # no tag, or not one of ours: fetch it all
@@ -143,6 +150,8 @@ def _headers(url: str, target: Path, part: Path) -> dict[str, str]:
 def _receive(response: HTTPResponse, url: str, target: Path, part: Path, most_bytes: int) -> Downloaded:
     check_address(response.url)
     resumed = part.stat().st_size if response.status == 206 else 0
+    if not resumed:  # before the tag: bytes of another version must not be taken for some of this one
+        part.write_bytes(b"")
     _keep_tag(response, url, _beside(target, ".tag"))
     length = response.headers.get("Content-Length")
     expected = None if length is None else resumed + int(length)
@@ -182,7 +191,7 @@ def _verified(response: HTTPResponse, part: Path, resumed: int) -> str:
         return "length"
     digest = hashlib.new(name, part.read_bytes(), usedforsecurity=False).digest()
     if digest != expected:
-        part.unlink()
+        _forget(part)
         raise _AttemptError(f"what arrived does not match its {name} checksum")
     return name
 

@@ -137,6 +137,20 @@ def test_a_damaged_part_is_found_by_the_checksum(host: FileHost, tmp_path: Path)
     assert ((tmp_path / "a.csv").read_bytes(), len(waits)) == (BODY, 1)
 
 
+@pytest.mark.parametrize("trouble", ["cut", "checksum"])
+def test_an_older_whole_file_is_never_taken_for_the_new_one(host: FileHost, tmp_path: Path, trouble: str):
+    fetch(host, tmp_path)
+    host.files["/a.csv"] = b"newer\n" * 1000
+    if trouble == "cut":  # right after the headers
+        host.trouble("/a.csv").cut_after = [0]
+    else:
+        host.trouble("/a.csv").wrong_md5 = 1
+        host.content_md5 = True
+    done, _ = fetch(host, tmp_path)
+    assert done and done.checksum != "unchanged"
+    assert (tmp_path / "a.csv").read_bytes() == host.files["/a.csv"]
+
+
 def test_a_part_longer_than_the_file_starts_again(host: FileHost, tmp_path: Path):
     host.trouble("/a.csv").cut_after = [1000] * 4
     with pytest.raises(StorageError):
