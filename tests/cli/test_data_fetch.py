@@ -138,7 +138,7 @@ def test_too_much_data_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_s3_is_fetched_with_the_login_of_the_environment(s3_server: Seaweed, tmp_path: Path):
     import boto3
 
-    client = boto3.client("s3")
+    client = boto3.session.Session().client("s3")
     client.create_bucket(Bucket="examples")
     client.put_object(Bucket="examples", Key="sums/train.jsonl", Body=TRAIN)
     found = fetch(Source("s3", "s3://examples/sums/train.jsonl"), tmp_path, HubAccess())
@@ -162,7 +162,10 @@ def changing(s3_server: Seaweed, tmp_path: Path, request: pytest.FixtureRequest)
         return
     import boto3
 
-    client, bucket = boto3.client("s3"), f"changing-{request.param}-{tmp_path.name[-1]}".lower()
+    client, bucket = (
+        boto3.session.Session().client("s3"),
+        f"changing-{request.param}-{tmp_path.name[-1]}".lower(),
+    )
     client.create_bucket(Bucket=bucket)
     if request.param == "versions":
         client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})

@@ -99,6 +99,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setenv("HF_ENDPOINT", host.url)
         monkeypatch.setenv("HF_TOKEN", host.token)
         monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # as read at its import
         yield host
 
 

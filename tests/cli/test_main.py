@@ -298,6 +298,9 @@ def test_a_terminal_that_knows_only_ascii_gets_its_answer(tmp_path: Path) -> Non
 
 def test_control_c_ends_with_130() -> None:
     script = "import os, signal\nfrom planner.cli import main, schema\n"
+    script += (
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background ignores it
+    )
     script += "schema.schema_text = lambda name: os.kill(os.getpid(), signal.SIGINT)\nmain.main()"
     done = subprocess.run([sys.executable, "-c", script, "schema"], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")

@@ -1,7 +1,5 @@
 """Which machine a probe measures."""
 
-from dataclasses import replace
-
 import pytest
 
 from planner.answer import estimate_spec
@@ -24,7 +22,7 @@ def plans():
 def test_the_probe_runs_on_the_very_offer_of_the_whole_job(plans):
     whole, probe = plans
     chosen = whole.candidates[-1]  # not what the short probe alone would take
-    order = probe_order(replace(whole, recommended=chosen.candidate_id), probe)
+    order = probe_order(whole._replace(recommended=chosen.candidate_id), probe)
     first = order.candidate(order.recommended)
     assert first.offer == chosen.offer
     assert {
@@ -36,9 +34,9 @@ def test_the_probe_runs_on_the_very_offer_of_the_whole_job(plans):
 def test_no_probe_where_the_job_does_not_fit(plans):
     whole, probe = plans
     with pytest.raises(NothingFitsError):
-        probe_order(replace(whole, recommended=None), probe)
+        probe_order(whole._replace(recommended=None), probe)
     with pytest.raises(NothingFitsError):
-        probe_order(whole, replace(probe, candidates=()))
+        probe_order(whole, probe._replace(candidates=()))
 
 
 def test_only_a_rented_probe_writes_to_the_specs_store():
