@@ -74,7 +74,7 @@ def test_random_rounds(capacity: Capacity, memory_path: Path) -> None:
 
 @pytest.mark.long
 def test_campaign(capacity: Capacity, memory_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rounds, first = int(os.environ.get("ROUNDS", "20")), int(os.environ.get("SEED", "1")) * 1_000_000
+    rounds, first = int(os.environ.get("ROUNDS", "12")), int(os.environ.get("SEED", "1")) * 1_000_000
     outcome = Outcome()
     for seed in range(first, first + rounds):
         play(memory_path, capacity, seed, outcome)
