@@ -19,6 +19,7 @@ from jobs.codec import encode
 from jobs.console import say
 from jobs.data import load_examples
 from jobs.evaluate import metric_of
+from jobs.frameworks import import_frameworks
 from jobs.inputs import bring_inputs
 from jobs.progress import MetricResult, write_atomically
 from jobs.scoring import measure, results_of
@@ -76,6 +77,7 @@ def appraise(job: JobSpec, base: Path, adapter: Path | None) -> Appraisal:
     bring_inputs(job.inputs, base)
     examples = load_examples(job.data, job.task, base, eval_samples=job.evaluate.samples)
     metric = metric_of(job, examples.format)
+    import_frameworks(job)
     with tempfile.TemporaryDirectory(prefix="plan-evaluate-") as scratch:
         training = built(job, base, examples, Path(scratch), processes=1)
     before = measure(training, "eval", lambda: None)

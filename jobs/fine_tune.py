@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from jobs.console import say
 from jobs.data import Examples, data_hashes, load_examples
 from jobs.disk import is_full_disk
 from jobs.evaluate import metric_of
+from jobs.frameworks import import_frameworks
 from jobs.history import History
 from jobs.inputs import bring_inputs
 from jobs.manifest import is_known_file
@@ -87,7 +87,7 @@ def fine_tune(attempt: Attempt) -> str | None:
         hashes = data_hashes(job.data, attempt.base)
         say(f"{len(examples.train)} examples to learn from, {len(examples.eval)} held out")
     with attempt.stage("setup"):
-        _import_frameworks()
+        import_frameworks(job)
     with attempt.stage("download"):
         restored = _restore(attempt)
     training = _build(attempt, examples)
@@ -124,17 +124,6 @@ def _tracked(attempt: Attempt, scoring: Scoring) -> Iterator[Tracking | None]:
     result = attempt.progress.document
     kept = result.guard is None or result.guard.passed
     tracking.close("done" if kept else "regressed", scoring.history, result.metrics)
-
-
-def _import_frameworks() -> None:
-    """Pay for the imports here, so that their seconds are told apart from loading the model."""
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns of a CPU kernel
-    import peft
-    import transformers
-    import trl.trainer.sft_trainer
-
-    transformers.utils.logging.disable_progress_bar()
-    say(f"transformers {transformers.__version__}, peft {peft.__version__}, trl {trl.__version__}")
 
 
 def _restore(attempt: Attempt) -> Restored | None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from jobs.console import say
+from jobs.frameworks import lean_imports
 from jobs.inputs import bring_inputs
 from jobs.model import load_model, load_tokenizer
 from jobs.spec import JobSpec
@@ -48,13 +49,14 @@ def merge(job: JobSpec, base: Path, adapter: Path, out: Path) -> None:
         CorruptDataError: The adapter does not go with the base model.
         TuneplanError: The base model cannot be loaded.
     """
-    from peft import PeftModel
-
     if job.method.kind == "prompt_tuning":
         hint = "export it with --adapter"
         raise UsageError("learned tokens cannot be merged into the weights of a model", hint=hint)
     bring_inputs(job.inputs, base)
     whole = replace(job, quantization="none")
+    with lean_imports(whole):
+        from peft import PeftModel
+
     tokenizer = load_tokenizer(whole, base)
     model = load_model(whole, base, tokenizer, job.data.label_names or ())
     try:

@@ -118,9 +118,14 @@ def load_spec(path: Path | str) -> LoadedSpec:
 
 
 def placed_findings(source: YamlSource, findings: Iterable[Finding]) -> list[Finding]:
-    """Findings that know a dotted path, given the line and column of that path in the file."""
+    """Findings that know a dotted path, given the line and column of that path in the file.
+
+    One without a path (a login that is missing, a price that is old) is not about the file and stays without a place.
+    """
     return [
         replace(source.finding(key_path(finding.path), finding.message), code=finding.code, hint=finding.hint)
+        if finding.path
+        else finding
         for finding in findings
     ]
 

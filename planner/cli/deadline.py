@@ -187,7 +187,11 @@ def _mixed(found: Release) -> Iterator[str]:
     if on_demand is not None:
         now, last = found.mix[0], found.mix[-1]
         yield (
-            f"waiting for spot saves ${on_demand.item.expected_usd - now.mean_usd:.2f} on average against on-demand,"
-            f" and may cost ${now.p90_usd:.2f}; starting as late as is safe costs"
-            f" ${last.mean_usd - now.mean_usd:.2f} more than now"
+            f"waiting for spot {_change(now.mean_usd - on_demand.item.expected_usd)} on average against on-demand,"
+            f" and may cost ${now.p90_usd:.2f} in all (p90); starting as late as is safe"
+            f" {_change(last.mean_usd - now.mean_usd)} against now"
         )
+
+
+def _change(usd: float) -> str:
+    return f"costs ${usd:.2f} more" if usd >= 0 else f"saves ${-usd:.2f}"

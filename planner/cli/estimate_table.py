@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
@@ -12,7 +13,7 @@ from planner.price_age import age_text
 from planner.quantiles import Quantiles
 from planner.relax import NearestFit
 from planner.spec import FineTuneSpec
-from providers.offers import Offer
+from providers.offers import FLAGS, Offer
 
 #: Below this many columns the table keeps to what decides.
 _ROOMY = 112
@@ -103,10 +104,11 @@ def _table(estimate: Estimate, rows: int, width: int) -> str:
     A cut number would be a wrong number. Drawn by hand, because the library for it takes longer to import than the
     table to fill.
     """
-    columns = _columns(estimate, compact=width < _ROOMY)
+    shown = estimate.candidates[:rows]
+    columns = _columns(estimate, _places(shown), compact=width < _ROOMY)
     gap = "  " if width >= _ROOMY else " "
     table = [tuple(columns)]
-    table += [tuple(cell(row) for cell, _ in columns.values()) for row in estimate.candidates[:rows]]
+    table += [tuple(cell(row) for cell, _ in columns.values()) for row in shown]
     widths = {name: max(len(row[index]) for row in table) for index, name in enumerate(columns)}
     others = sum(widths.values()) - widths["where"] + len(gap) * (len(columns) - 1)
     widths["where"] = min(widths["where"], max(width - others, _LEAST_WHERE))
@@ -121,12 +123,30 @@ def _aligned(
         yield fitting.rjust(widths[name]) if right else fitting.ljust(widths[name])
 
 
-def _columns(estimate: Estimate, *, compact: bool) -> dict[str, tuple[Callable[[Candidate], str], bool]]:
+def _places(shown: Sequence[Candidate]) -> dict[str, str]:
+    """Where each candidate (by its id) is; rows that would look the same are told apart by their kind of machine."""
+    seen = Counter((_place(row.offer), _machines(row), row.offer.market) for row in shown)
+    alike = {key for key, times in seen.items() if times > 1}
+    return {
+        row.candidate_id: f"{_place(row.offer)} {row.offer.instance_type or ''}".rstrip()
+        if (_place(row.offer), _machines(row), row.offer.market) in alike
+        else _place(row.offer)
+        for row in shown
+    }
+
+
+def _place(offer: Offer) -> str:
+    return f"{offer.cloud} {offer.zone or offer.region}"
+
+
+def _columns(
+    estimate: Estimate, places: dict[str, str], *, compact: bool
+) -> dict[str, tuple[Callable[[Candidate], str], bool]]:
     """Column names with what fills a cell and whether it stands to the right."""
     now = estimate.question.goal.now
     columns: dict[str, tuple[Callable[[Candidate], str], bool]] = {
         "#": (lambda c: str(c.rank), True),
-        "where": (lambda c: f"{c.offer.cloud} {c.offer.zone or c.offer.region}", False),
+        "where": (lambda c: places[c.candidate_id], False),
         "GPUs": (_machines, False),
         "market": (lambda c: c.offer.market.replace("_", "-"), False),
         "$/h": (lambda c: _usd((c.offer.price_usd_per_hour or 0.0) * c.nodes), True),
@@ -234,6 +254,9 @@ def _footer(estimate: Estimate, shown: int) -> Iterator[str]:
         f"shown {shown} of {estimate.candidates_total:,} ways to run it; time and total are p50 (p10-p90), "
         "billed time and US dollars before tax"
     )
+    doubts = Counter(flag for row in estimate.candidates[:shown] for flag in row.offer.flags)
+    for flag, times in sorted(doubts.items()):
+        yield f"! {flag} ({times} of them): {FLAGS.get(flag, 'see the source')}"
     yield from _dropped(estimate.rejected)
     for _, message in estimate.warnings:
         yield f"note: {message}"

@@ -1,0 +1,45 @@
+"""The frameworks of a training, imported once and without what they would take along."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from jobs.console import say
+from jobs.spec import JobSpec
+
+#: transformers, peft and trl import these because they are installed, a second or two of CPU each; no job of ours needs
+#: them through those. What a person's own code imports afterwards is there.
+_TAKEN_ALONG = ("sklearn", "wandb", "mlflow", "comet_ml", "deepspeed")
+
+
+def import_frameworks(job: JobSpec) -> None:
+    """Pay for the imports here, so that their seconds are told apart from loading the model."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns of a CPU kernel
+    with lean_imports(job):
+        import peft
+        import transformers
+        import trl.trainer.sft_trainer
+
+    transformers.utils.logging.disable_progress_bar()
+    say(f"transformers {transformers.__version__}, peft {peft.__version__}, trl {trl.__version__}")
+
+
+@contextmanager
+def lean_imports(job: JobSpec) -> Iterator[None]:
+    """Inside, packages that the job does not need look as if they were not installed, unless they are imported."""
+    names = _TAKEN_ALONG if _needs_bitsandbytes(job) else (*_TAKEN_ALONG, "bitsandbytes")
+    absent = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None is how Python says "not to be found"
+    try:
+        yield
+    finally:
+        for name in absent:
+            sys.modules.pop(name, None)
+
+
+def _needs_bitsandbytes(job: JobSpec) -> bool:
+    """Its package is half of the imports where it is installed, and most jobs have nothing to do with it."""
+    return job.quantization != "none" or any(kind in job.train.optimizer for kind in ("8bit", "paged"))

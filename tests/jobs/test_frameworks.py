@@ -1,0 +1,46 @@
+"""What a worker imports: nothing because it happens to be installed."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from importlib.util import find_spec
+
+import pytest
+
+from jobs.frameworks import lean_imports
+from jobs.spec import CheckpointsJob, DataJob, JobSpec, ModelJob
+
+JOB = JobSpec("run", "job", ModelJob("m"), DataJob("rows.jsonl"), CheckpointsJob("file:///x"))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("wandb", "sklearn", "bitsandbytes"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+def test_what_no_job_needs_is_hidden_while_frameworks_are_imported_and_there_again_afterwards() -> None:
+    with lean_imports(JOB):
+        assert find_spec("wandb") is find_spec("sklearn") is find_spec("bitsandbytes") is None
+        assert find_spec("transformers") is not None
+    assert None not in map(find_spec, ("wandb", "bitsandbytes"))
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        pytest.param(replace(JOB, quantization="4bit"), id="quantised base"),
+        pytest.param(replace(JOB, quantization="8bit"), id="8-bit base"),
+    ],
+)
+def test_bitsandbytes_is_there_for_a_job_that_needs_it(job: JobSpec) -> None:
+    with lean_imports(job):
+        assert find_spec("bitsandbytes") is not None
+
+
+def test_what_is_imported_already_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", sys)
+    with lean_imports(JOB):
+        assert sys.modules["wandb"] is sys
+    assert sys.modules["wandb"] is sys
