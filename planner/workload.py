@@ -72,7 +72,9 @@ def attention_flops_per_token(arch: ModelArchitecture, length: float, causal: bo
     causal = arch.kind == "decoder" if causal is None else causal
     window = arch.sliding_window
     keys = min(length, window) if window and length > window else length / 2 if causal else length
-    return 2.0 * keys * (arch.q_size + arch.attention_width) * (arch.layers + 2 * arch.decoder_layers)
+    return (
+        2.0 * keys * (arch.q_size + arch.attention_width) * (arch.attention_layers + 2 * arch.decoder_layers)
+    )
 
 
 def workload(

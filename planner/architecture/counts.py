@@ -112,7 +112,15 @@ def _other(arch: ModelArchitecture, task: str) -> int:
     # A decoder block that attends to the encoder has one norm more; each stack ends in its own norm.
     norms = blocks * arch.norms_per_layer + arch.decoder_layers
     norms += (2 if arch.decoder_layers else 1) * arch.final_norm + arch.embedding_norm
-    return norms * norm + blocks * (_qk_norm(arch) + arch.extra_per_layer) + arch.relative_positions
+    per_block = (blocks - arch.linear_layers) * _qk_norm(arch) + blocks * arch.extra_per_layer
+    return norms * norm + per_block + arch.linear_layers * _linear_attention(arch) + arch.relative_positions
+
+
+def _linear_attention(arch: ModelArchitecture) -> int:
+    """Of a gated delta rule beside its projections: convolution, decay and step of each head, norm of a head."""
+    heads = arch.linear_value_heads
+    head = arch.linear_value_width // heads if heads else 0
+    return arch.linear_width * arch.linear_kernel + 2 * heads + head
 
 
 def _qk_norm(arch: ModelArchitecture) -> int:

@@ -35,12 +35,32 @@ def read_config(config: Config, model_id: str, source: str) -> ModelArchitecture
         facts |= _experts(config, facts)
     if config.get("kv_lora_rank"):
         facts |= {n: int(config.get(n) or 0) for n in _LATENT}
+    if config.get("linear_num_value_heads"):
+        facts |= _linear_attention(config, facts)
     facts |= _family_rules(family, config, facts)
     facts["extra_parameters"] = int(config.get("extra_parameters", 0)) + facts.get("extra_parameters", 0)
     return ModelArchitecture(id=model_id, model_type=family, source=source, **facts)
 
 
 _LATENT = ("q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
+
+
+def _linear_attention(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
+    """Gated delta rules between the blocks that attend, as `layer_types` or an interval says."""
+    kinds = config.get("layer_types")
+    layers = facts["layers"]
+    if isinstance(kinds, list):
+        linear = sum(kind == "linear_attention" for kind in kinds)
+    else:
+        linear = layers - layers // int(config.get("full_attention_interval") or 4)
+    heads, keys = int(config["linear_num_value_heads"]), int(config.get("linear_num_key_heads") or 16)
+    return {
+        "linear_layers": linear,
+        "linear_key_width": keys * int(config.get("linear_key_head_dim") or 128),
+        "linear_value_width": heads * int(config.get("linear_value_head_dim") or 128),
+        "linear_value_heads": heads,
+        "linear_kernel": int(config.get("linear_conv_kernel_dim") or 4),
+    }
 
 
 def _text_tower(config: Config) -> Config:
@@ -126,7 +146,17 @@ def _gpt_oss(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _llama4(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
-    return {"shared_intermediate": facts["intermediate"]}
+    return {"shared_intermediate": facts["moe_intermediate"]}
+
+
+def _glm4_moe(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
+    biased = bool(config.get("attention_bias"))
+    return {"qk_norm": "head" if config.get("use_qk_norm") else "none", "qkv_bias": biased, "out_bias": False}
+
+
+def _ernie4_5_moe(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
+    # a correction of each expert's score is a parameter here, where others keep a buffer
+    return {"extra_parameters": facts["experts"] * (facts["layers"] - facts["dense_layers"])}
 
 
 def _learned_positions(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
@@ -211,7 +241,7 @@ def _t5(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
 
 _RULES = {
     "seed_oss": _seed_oss, "glm": _biased_qkv, "glm4": _biased_qkv, "gpt_oss": _gpt_oss,
-    "llama4_text": _llama4,
+    "llama4_text": _llama4, "glm4_moe": _glm4_moe, "ernie4_5_moe": _ernie4_5_moe,
     "gpt2": _learned_positions, "gpt_neo": _learned_positions, "gpt_bigcode": _bigcode, "opt": _opt,
     "falcon": _falcon, "cohere": _cohere, "mpt": _mpt, "bert": _encoder, "roberta": _encoder, "xlm-roberta": _encoder,
     "camembert": _encoder, "electra": _encoder, "distilbert": _distilbert, "deberta-v2": _deberta,

@@ -83,8 +83,11 @@ def linear_shapes(arch: ModelArchitecture) -> tuple[LinearShape, ...]:
     names = LAYOUTS[arch.layout]
     blocks = arch.layers + arch.decoder_layers
     attention = (*_latent_attention(arch, names),) if arch.kv_lora_rank else (*_attention(arch, names),)
-    crossed = blocks + arch.decoder_layers  # a decoder block of an encoder-decoder attends twice
+    # A decoder block of an encoder-decoder attends twice.
+    crossed = blocks + arch.decoder_layers - arch.linear_layers
     parts = [LinearShape(n, "attention", i, o, crossed, b) for n, i, o, b in attention]
+    if arch.linear_layers:
+        parts += _linear_attention(arch)
     dense = blocks if not arch.is_moe else arch.dense_layers
     if dense:
         parts += _mlp(arch, names, arch.intermediate, dense, "mlp")
@@ -98,7 +101,18 @@ def _attention(arch: ModelArchitecture, names: Layout) -> list[tuple[str, int, i
     out = (names.o, q, h, arch.out_bias)
     if names.q == names.k:
         return [(names.q, h, q + 2 * kv, bias), out]
+    q *= 2 if arch.gated_attention else 1
     return [(names.q, h, q, bias), (names.k, h, kv, bias), (names.v, h, kv, bias), out]
+
+
+def _linear_attention(arch: ModelArchitecture) -> list[LinearShape]:
+    """Projections of a gated delta rule; transformers splits the first by name, one module or four."""
+    h, values = arch.hidden, arch.linear_value_width
+    return [
+        LinearShape("in_proj_qkvz", "attention", h, arch.linear_width + values, arch.linear_layers),
+        LinearShape("in_proj_ba", "attention", h, 2 * arch.linear_value_heads, arch.linear_layers),
+        LinearShape("out_proj", "attention", values, h, arch.linear_layers),
+    ]
 
 
 def _latent_attention(arch: ModelArchitecture, names: Layout) -> list[tuple[str, int, int, bool]]:

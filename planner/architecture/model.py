@@ -57,6 +57,12 @@ class ModelArchitecture:
         qk_nope_head_dim: Width of a query head without rotary part, for latent attention.
         qk_rope_head_dim: Width of its rotary part.
         v_head_dim: Width of a value head, for latent attention.
+        gated_attention: Queries come with an output gate of the same width (Qwen3-Next and later).
+        linear_layers: Blocks with a gated delta rule (linear attention) instead of attention.
+        linear_key_width: Width of all keys of such a block together.
+        linear_value_width: Width of all its values together.
+        linear_value_heads: Its value heads.
+        linear_kernel: Tokens that the convolution before it sees.
         logit_softcap: Logits pass a tanh, whose output is kept.
         sliding_window: Keys a token sees at most in windowed blocks, 0 if all.
         extra_per_layer: Further parameters of a block (attention sinks, activation scales).
@@ -106,6 +112,12 @@ class ModelArchitecture:
     qk_nope_head_dim: int = 0
     qk_rope_head_dim: int = 0
     v_head_dim: int = 0
+    gated_attention: bool = False
+    linear_layers: int = 0
+    linear_key_width: int = 0
+    linear_value_width: int = 0
+    linear_value_heads: int = 0
+    linear_kernel: int = 0
     logit_softcap: bool = False
     sliding_window: int = 0
     extra_per_layer: int = 0
@@ -136,6 +148,22 @@ class ModelArchitecture:
     def attention_width(self) -> int:
         """Width of the attention's output before its projection."""
         return self.heads * (self.v_head_dim if self.kv_lora_rank else self.head_dim)
+
+    @property
+    def attention_layers(self) -> int:
+        """Blocks (of the encoder, where there are two stacks) that attend to all keys, or to a window of them."""
+        return self.layers - self.linear_layers
+
+    @property
+    def projected_width(self) -> float:
+        """Width of queries, keys and values together, in an average block."""
+        attends = self.attention_layers * (self.q_size + self.kv_size + self.v_size)
+        return (attends + self.linear_layers * (self.linear_width + self.linear_value_width)) / self.layers
+
+    @property
+    def linear_width(self) -> int:
+        """Width of queries, keys and values of a linear-attention block together."""
+        return 2 * self.linear_key_width + self.linear_value_width
 
     @property
     def is_moe(self) -> bool:

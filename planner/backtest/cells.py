@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 Row = Mapping[str, str]
 _NUMBER = re.compile(r"(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?(?:[eE]\+?(\d{1,2})\b)?(?:\s?([kK])\b)?")
+_NEGATIVE = frozenset({"false", "none", "no", "0", "off", "disabled", "n/a", "na", "-", "without"})
 _KILO_TOKENS = 1024  # lengths are powers of two: 8k is 8192
 
 
@@ -17,6 +18,15 @@ class UnsupportedRunError(ValueError):
 def cell(row: Row, column: str) -> str:
     """Lower-case text, empty if blank or missing."""
     return (row.get(column) or "").strip().lower()
+
+
+def denied(text: str) -> bool:
+    """Whether a cell says no, in one of the words that tables use; an empty one says nothing.
+
+    >>> denied("false"), denied("off"), denied("selective"), denied("")
+    (True, True, False, False)
+    """
+    return text in _NEGATIVE
 
 
 def number(row: Row, column: str) -> float | None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 
 from planner.architecture import ModelArchitecture
-from planner.backtest.cells import Row, cell, dated_before, number
+from planner.backtest.cells import Row, UnsupportedRunError, cell, dated_before, denied, number
 from planner.hardware import GpuFacts
-from planner.setup import Parallelism
+from planner.setup import Parallelism, ParallelKind
 
 _FRAMEWORKS = {
     "unsloth": "unsloth",
@@ -31,7 +31,14 @@ _FRAMEWORKS = {
     "dschat": "openrlhf",
     "deepspeed-chat": "openrlhf",
 }
-_HUGGING_FACE = ("hf", "trl", "peft", "transformers", "accelerate", "axolotl", "factory", "hugging")
+_PRECISIONS = (("bfloat16", "bf16"), ("bfp16", "bf16"), ("brain float 16", "bf16"), ("float", "fp"), ("half", "fp16"),
+               ("apex", "amp fp16"))  # fmt: skip
+_HUGGING_FACE = (
+    "hf", "trl", "peft", "transformers", "accelerate", "axolotl", "factory", "hugging", "optimum", "fastchat", "lmflow",
+    "tuner", "swift", "llama-recipes", "llama-cookbook", "autotrain", "ludwig", "oumi", "verl", "alpaca", "vicuna",
+    "qlora", "run_", "sfttrainer", "sentence-t", "setfit", "open-instruct", "llava", "fms", "fsdp_qlora",
+)  # fmt: skip
+_LOW_RANK_OPTIMIZERS = ("galore", "apollo", "lomo", "badam", "lisa", "mezo", "shampoo")
 _FUSING = frozenset({"liger", "foak", "compile", "compiled", "thunder", "fused", "true"})
 
 
@@ -44,12 +51,21 @@ def framework_of(row: Row) -> str:
     return named or "hf"
 
 
-def precision_of(row: Row, gpu: GpuFacts) -> str:
+def names_unknown_stack(row: Row) -> bool:
+    """Whether a stack is named of which nothing is known here; it is then taken for transformers."""
+    text = cell(row, "framework")
+    known = (*_FRAMEWORKS, *_HUGGING_FACE, "deepspeed")
+    return bool(text) and not any(part in text for part in known)
+
+
+def precision_of(row: Row, gpu: GpuFacts, full: bool, kind: ParallelKind) -> str:
     """One of TrainingSetup's precisions; what the GPU is best at where a row does not say.
 
     From 1.7 (October 2020) to 1.11 torch ran fp32 products in TF32 on chips that have it, unasked.
     """
     text = cell(row, "precision")
+    for spelling, plain in _PRECISIONS:
+        text = text.replace(spelling, plain)
     mixed = "amp_" if "mixed" in text or "amp" in text else ""
     if "fp8" in text:
         return mixed + "fp8"
@@ -60,16 +76,25 @@ def precision_of(row: Row, gpu: GpuFacts) -> str:
     if "tf32" in text:
         return "tf32"
     if ("fp16" in text and "fp32" not in text) or "int8" in text or text.startswith("16"):
-        return mixed + "fp16"
+        # Gradients in fp16 cannot be unscaled: who trains all weights keeps them in fp32 beside the fp16 products.
+        needed = full and "true" not in text and kind in ("single", "ddp", "fsdp")
+        return ("amp_" if needed else mixed) + "fp16"
     if "32" in text or text in ("float", "full precision", "single"):
         old = not dated_before(row, "2020-10") and dated_before(row, "2022-07")
         return "tf32" if gpu.tf32_flops_per_s and old else "fp32"
-    return "bf16" if gpu.bf16_flops_per_s else "fp16"
+    return mixed + ("bf16" if gpu.bf16_flops_per_s else "fp16")
 
 
 def optimizer_of(row: Row) -> str:
-    """One of TrainingSetup's optimizers, torch's AdamW where a row does not say."""
+    """One of TrainingSetup's optimizers, torch's AdamW where a row does not say.
+
+    Raises:
+        UnsupportedRunError: If it keeps what no formula here counts.
+    """
     text = cell(row, "optimizer")
+    unknown = next((name for name in _LOW_RANK_OPTIMIZERS if name in text), None)
+    if unknown:
+        raise UnsupportedRunError(f"optimizer {unknown!r} is not expressed")
     eight = "8bit" in text or "8-bit" in text
     if "paged" in text:
         return "paged_adamw_8bit" if eight else "paged_adamw_32bit"
@@ -78,14 +103,14 @@ def optimizer_of(row: Row) -> str:
     named = next((name for name in ("adafactor", "sgd") if name in text), None)
     if named or text.startswith(("lion", "muon", "adam-mini", "adam_mini")):
         return named or "lion"
-    return "adamw_fused" if any(part in text for part in ("fused", "apex", "lamb")) else "adamw"
+    return "adamw_fused" if any(part in text for part in ("fused", "apex", "lamb", "cpuadam")) else "adamw"
 
 
 def checkpointing_of(row: Row, arch: ModelArchitecture, framework: str, gpus: int) -> bool:
     """Stated, or the stack's default: Hugging Face recipes of big decoders and torchtune's recipes switch it on."""
     text = cell(row, "grad_checkpointing")
-    if text:
-        return text not in ("false", "none", "no", "0")
+    if text:  # "selective" keeps nearly everything where attention is fused
+        return not denied(text) and "selective" not in text
     if framework in ("unsloth", "torchtune", "openrlhf"):
         return True
     if framework == "litgpt":
@@ -99,11 +124,13 @@ def attention_of(row: Row, framework: str, arch: ModelArchitecture) -> str:
     text = cell(row, "flash_attn")
     if framework == "hf" and arch.kind == "encoder-decoder" and dated_before(row, "2026-01"):
         return "eager"
-    if text.startswith(("true", "yes", "flash", "fa2", "fa3", "fa-", "xformers")):
+    if text.startswith(
+        ("true", "yes", "flash", "fa2", "fa3", "fa-", "xformers", "1", "on", "cudnn", "te", "flex")
+    ):
         return "flash"
     if framework in ("megatron", "unsloth"):
         return "flash"
-    if text == "eager" or (text in ("", "false") and framework == "hf" and dated_before(row, "2023-12")):
+    if text == "eager" or ((not text or denied(text)) and framework == "hf" and dated_before(row, "2023-12")):
         return "eager"
     return "sdpa"
 
@@ -138,22 +165,27 @@ def upcasts_frozen(row: Row, quantization: str, framework: str, parallelism: Par
 def offload_of(row: Row) -> str:
     """none, optimizer, parameters or activations."""
     stated = cell(row, "offload")
-    if stated in ("false", "none", "no", "0"):
+    if denied(stated):
         return "none"
+    if "unsloth" in cell(row, "grad_checkpointing"):
+        return "activations"
     text = re.sub(r"\b(?:no|without)[\w\s-]*offload", "", stated + " " + cell(row, "parallelism"))
     if "activation" in text and "cpu" not in text:
         return "activations"
-    if (
-        "adam" in text
-        or ("optim" in text and "param" not in text)
-        or ("zero-2" in text and "offload" in text)
-    ):
-        return "optimizer"
-    return (
-        "parameters"
-        if any(word in text for word in ("cpu", "offload", "nvme")) or stated == "true"
-        else "none"
+    lesser = re.search(r"zero[- ]?[12]\b.*offload|zero[- ]?offload", text) or "cpuadam" in cell(
+        row, "optimizer"
     )
+    if "adam" in text or ("opt" in text and "param" not in text) or lesser:
+        return "optimizer"
+    everything = ("cpu", "offload", "nvme", "infinity", "disk", "param")
+    stated_plainly = stated in ("true", "yes", "1", "on")
+    return "parameters" if stated_plainly or any(word in text for word in everything) else "none"
+
+
+def is_unpacked(row: Row) -> bool:
+    """Whether rows of different length are padded to the longest of their micro-batch."""
+    text = cell(row, "packing")
+    return denied(text) or text in ("unpacked", "not packed")
 
 
 def padding_of(row: Row, sequence: int, micro_batch: int) -> tuple[float | None, float]:
@@ -162,7 +194,7 @@ def padding_of(row: Row, sequence: int, micro_batch: int) -> tuple[float | None,
     A micro-batch of unpacked data is padded to its longest row, and the shorter ones carry the padding.
     """
     tokens, steps, batch = (number(row, name) for name in ("dataset_tokens", "steps", "global_batch"))
-    if cell(row, "packing") != "false" or not (tokens and steps and batch):
+    if not is_unpacked(row) or not (tokens and steps and batch):
         return None, 1.0
     mean = tokens / (steps * batch)
     if mean >= sequence:

@@ -9,13 +9,14 @@ from planner.backtest.cells import Row, UnsupportedRunError, cell, number, requi
 from planner.hardware import GpuFacts, gpu_facts
 from planner.setup import Cluster, Parallelism, ParallelKind
 
-_CLASS = re.compile(r"(\d+) ?GB-class")
+_CLASS = re.compile(r"(\d+) ?GB(?:-class)?(?: ?(?:GPU|card|VRAM)s?)?$", re.IGNORECASE)
 _TYPICAL = {6: "RTX2060", 8: "RTX4060", 10: "RTX3080", 11: "RTX2080-Ti", 12: "RTX3060", 16: "T4", 20: "RTXA4500",
             24: "RTX4090", 32: "V100-32GB", 40: "A100", 48: "L40S", 64: "MI250-GCD", 80: "A100-80GB", 96: "GH200",
             141: "H200", 180: "B200", 192: "MI300X"}  # fmt: skip
 # What a table adds to a GPU's name: counts, remarks in brackets, the machine around it.
 _AROUND = re.compile(
-    r"^\s*\d+\s*[x×]\s*|\s+[x×]\s*\d+\s*$|\(.*?\)|(?<=\d{3})s$"
+    r"\b\d{1,2}\s*[x×]\s*(?=[A-Z])|\s+[x×]\s*\d+\s*$|(?<=[\dB])[x×]\d+$|\(.*?\)|(?<=\d{3})s$"
+    r"|\b(?:320|640) ?GB\b|(?<=\d)(?=SXM|PCIe)"
     r"|\b(?:NVL72|HGX|DGX(?:-\d+)?|HPU|Colab|Kaggle|Cards?|Pascal|Volta|Turing|Ampere|Hopper)\b",
     re.IGNORECASE,
 )
@@ -23,6 +24,8 @@ _GPUS_PER_NODE = 8
 # What published clusters of these chips have per machine where a row does not say: one port a GPU.
 _NETWORK_GBIT_PER_S = {"A100": 1600.0, "A800": 1600.0, "H100": 3200.0, "H200": 3200.0, "B200": 3200.0,
                        "B300": 6400.0, "MI300X": 3200.0, "MI325X": 3200.0, "MI355X": 3200.0}  # fmt: skip
+_SPELLED = (("tp", "tensor|tensor model"), ("pp", "pipeline|pipeline model"), ("ep", "expert"),
+            ("cp", "context|sequence|ulysses sp|ulysses|ring|sp"))  # fmt: skip
 _DEGREES = {"tensor": ("tp",), "pipeline": ("pp",), "context": ("cp",), "expert": ("ep",)}
 
 
@@ -45,7 +48,7 @@ def cluster_of(row: Row) -> tuple[Cluster, bool]:
 
 def _by_memory(name: str) -> GpuFacts:
     """A GPU named only by the size of its memory: enough for what fits, not for speed."""
-    match = _CLASS.match(name)
+    match = _CLASS.match(name.strip())
     facts = gpu_facts(_TYPICAL.get(int(match[1]), "")) if match else None
     if facts is None:
         raise UnsupportedRunError(f"GPU {name!r} is not known" if name else "gpu is not stated")
@@ -67,7 +70,7 @@ def parallelism_of(row: Row, gpus: int, arch: ModelArchitecture, full: bool) -> 
     if experts == 1:
         experts = _degree(cell(row, "liger_fused"), ("ep",)) or 1
     experts = min(experts, gpus) if arch.is_moe else 1
-    if "naive" in text:
+    if "naive" in text or "device map" in text or text in ("pp", "mp", "model parallel"):
         return Parallelism("pp", 1, 1, gpus)
     parts = degrees["tensor"] * degrees["pipeline"] * degrees["context"]
     if parts > 1 or any(name in text for name in ("tp1", "pp1")):
@@ -76,8 +79,14 @@ def parallelism_of(row: Row, gpus: int, arch: ModelArchitecture, full: bool) -> 
 
 
 def _plain(text: str) -> str:
-    """One spelling for zero-3, ZeRO stage 3, z3 and the like."""
-    text = re.sub(r"\bz(?=[123]\b)", "zero", text.replace("_", " "))
+    """One spelling for zero-3, ZeRO stage 3, z3, tensor parallel and the like."""
+    text = re.sub(r"\b(?:z|ds|ds ?z)(?=[123]\b)", "zero", text.replace("_", " "))
+    for degree, words in _SPELLED:
+        text = re.sub(
+            rf"\b(?:{words})[\s-]*parallel(?:ism)?\b|\b(?:{words})\b(?=\s*[=:]?\s*\d)", degree, text
+        )
+    text = re.sub(r"\b(\d+)[\s-]*way[\s-]*(tp|pp|cp|ep)\b", r"\2\1", text)
+    text = text.replace("zero-infinity", "zero3").replace("zero-offload", "zero2")
     text = re.sub(r"(?:zero)?[\s-]*stage[\s-]*(?=[123])", "zero", text)
     return re.sub(r"zero[\s-]+(?=[123])", "zero", text)
 

@@ -13,17 +13,19 @@ _FULL = re.compile(
     r"(?:(?:8 ?bit|fp8|bf16|fp16|16 ?bit) )?full"
     r"(?: ?(?:ft|weights?|parameters?|model|(?:para\w* )?fine ?tun(?:e|ed|ing)))?"
     r"(?: (?:8 ?bit|fp8|bf16|fp16|16 ?bit))?|fft|sft|osf|fine ?tun(?:e|ed|ing)"
-    r"|(?:continued |continual )?pre ?train(?:ing)?|cpt|"
+    r"|(?:continued |continual )?pre ?train(?:ing)?|cpt|(?:from scratch )?train(?:ing)?|from scratch|"
 )
 #: Adapters that hold next to nothing: their size decides neither memory nor speed.
 _SMALL = frozenset(
     ["ia3", "prefix", "prefix tuning", "prompt tuning", "p tuning", "p tuning v2", "ptuning", "adaption prompt",
-     "adapter", "adapter v2", "adapters", "ln tuning", "vera", "randlora", "loha", "lokr", "boft", "oft",
-     "hira", "c3a", "road", "shira", "miss", "bone", "trainable tokens", "fourierft", "hra", "bitfit"]
+     "adapter", "llama adapter", "adapter v2", "adapters", "ln tuning", "vera", "randlora", "loha", "lokr", "boft",
+     "oft", "hira", "c3a", "road", "shira", "miss", "bone", "trainable tokens", "fourierft", "hra", "bitfit"]
 )  # fmt: skip
 _LORA = re.compile(
     r"\b(?:q|qa|rs|ada|lo|long)?[-_ ]?(?:lora|dora|qdora|pissa|olora|delora|loftq|loraplus)(?:[-_ +]?fa)?\b"
 )
+_FOUR_BITS = re.compile(r"\b(?:4 ?bits?|int4|nf4|fp4|gptq|awq|loftq)\b")
+_EIGHT_BITS = re.compile(r"\b(?:8 ?bits?|int8)\b")
 _LARGEST_RANK = 1024
 
 
@@ -33,17 +35,16 @@ def method_of(row: Row, arch: ModelArchitecture, framework: str) -> tuple[Adapte
     Raises:
         UnsupportedRunError: If the method is not one that the estimator can express.
     """
-    stated = cell(row, "method").replace("(ia)^3", "ia3").replace("(ia)3", "ia3")
-    method = re.sub(r"\(.*?\)", "", stated).replace("_", " ").replace("-", " ").strip()
+    stated = re.sub(r"\(?ia\)?\^?3", "ia3", cell(row, "method")).replace("_", " ").replace("-", " ")
+    method = re.sub(r"\(.*?\)| single device| distributed", "", stated).strip()
     bits = {4.0: "4bit", 8.0: "8bit"}.get(number(row, "quant_bits") or 0.0, "none")
     lora = _LORA.search(method)
-    quantised = method.startswith(("q", "4bit", "4 bit")) or any(
-        w in method for w in ("qlora", "qdora", "nf4")
-    )
-    if lora and quantised and bits == "none":
-        bits = "4bit"
-    if lora and bits == "none" and re.search(r"\b(?:8 ?bit|int8)\b", method):
-        bits = "8bit"
+    if lora and bits == "none":
+        quantised = method.startswith("q") or any(word in method for word in ("qlora", "qdora"))
+        how = f"{stated} {cell(row, 'precision')}"
+        bits = (
+            "4bit" if quantised or _FOUR_BITS.search(how) else "8bit" if _EIGHT_BITS.search(how) else "none"
+        )
     if _FULL.fullmatch(method):
         return None, "none" if bits == "4bit" else bits
     if not lora and method not in _SMALL:

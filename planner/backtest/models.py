@@ -17,7 +17,12 @@ _ADDED = re.compile(
     r"|lora|qlora|fft|full|fine-?tun(?:ed?|ing)|pretrain(?:ed|ing)?|model)$"
 )
 _SIZE = re.compile(r"(?<![a-z0-9.])\d+(?:[.x]\d+)*[bm](?![a-z0-9])")
-_SHORTEST = 7
+_SHORTEST = 5
+# Words after which a name means another model than the one whose other words it has.
+_OTHER_KINDS = frozenset(
+    ["vl", "vision", "omni", "audio", "next", "mamba", "h1", "h", "moe", "nano", "super", "ultra", "minitron", "e",
+     "multimodal", "linear", "encoder", "distil", "pruned", "draft", "medusa"]
+)  # fmt: skip
 _TOLERANCE = 0.25
 
 
@@ -56,7 +61,9 @@ def _loaded(name: str) -> ModelArchitecture | None:
 
 @lru_cache(maxsize=1024)
 def _names(name: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys([name, *_shortened(name), *_contained(name)]))
+    return tuple(
+        dict.fromkeys([name, *_shortened(name), *_squashed(name), *_contained(name), *_scattered(name)])
+    )
 
 
 def _plain(name: str) -> str:
@@ -83,6 +90,44 @@ def _shortened(name: str) -> Iterator[str]:
         if cut == short:
             return
         short = cut
+
+
+def _squash(name: str) -> str:
+    return re.sub(r"[-_. ]", "", name)
+
+
+def _squashed(name: str) -> Iterator[str]:
+    """Known names that differ only by the marks between their words: "Qwen 3 8B", "llama31_70b"."""
+    short = _plain(name)
+    while True:
+        yield from _without_marks().get(_squash(short), ())
+        cut = _ADDED.sub("", short)
+        if cut == short:
+            return
+        short = cut
+
+
+@lru_cache(maxsize=1)
+def _without_marks() -> dict[str, tuple[str, ...]]:
+    found: dict[str, list[str]] = {}
+    for base, known in _bases().items():
+        found.setdefault(_squash(base), []).append(known)
+    return {squashed: tuple(known) for squashed, known in found.items() if len(set(known)) == 1}
+
+
+def _scattered(name: str) -> Iterator[str]:
+    """Known names whose words are all here in their order, the longest first: "Llama-3.1-Tulu-3-8B"."""
+    words = re.split(r"[-_ ]", _plain(name))
+    if _OTHER_KINDS & set(words):
+        return
+    found = []
+    for base, known in _bases().items():
+        rest = iter(words)
+        parts = re.split(r"[-_ ]", base)
+        if len(parts) > 1 and all(part in rest for part in parts):
+            found.append((len(base), known))
+    for _, known in sorted(found, reverse=True):
+        yield known
 
 
 def _contained(name: str) -> Iterator[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from planner.backtest.cells import UnsupportedRunError, number
 from planner.backtest.rows import Run, read_run
-from planner.backtest.unstated import leaves_recomputation_open
+from planner.backtest.unstated import also_allowed
 from planner.memory import MemoryEstimate, estimate_memory
 from planner.quantiles import Quantiles
 from planner.throughput import StepEstimate, estimate_step
@@ -74,9 +74,8 @@ def estimate_run(row: Mapping[str, str]) -> RunEstimate:
     stated = {key: value for key, value in row.items() if key not in OUTCOME_COLUMNS}
     run = read_run(stated)
     memory = estimate_memory(run.setup, run.cluster)
-    if leaves_recomputation_open(stated, run.setup) and run.setup.gradient_checkpointing:
-        kept = estimate_memory(run.setup._replace(gradient_checkpointing=False), run.cluster)
-        memory = memory._replace(upper_bytes=max(memory.upper_bytes, kept.upper_bytes))
+    others = (estimate_memory(setup, run.cluster).upper_bytes for setup in also_allowed(stated, run.setup))
+    memory = memory._replace(upper_bytes=max((memory.upper_bytes, *others)))
     step = estimate_step(run.setup, run.cluster, run.doubts) if run.speed_known else None
     return RunEstimate(run, memory, step)
 

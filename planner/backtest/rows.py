@@ -16,8 +16,12 @@ from planner.throughput import Doubt
 _TASKS = frozenset(
     ["pretrain", "dpo", "ppo", "grpo", "kto", "reward", "qa", "ner", "classification", "embedding"]
 )
-_SAME_TASKS = {"rlhf": "ppo", "rm": "reward", "reward modeling": "reward", "reward_modeling": "reward", "orpo": "dpo",
-               "rloo": "grpo", "squad": "qa", "question-answering": "qa"}  # fmt: skip
+# Parts of the names that tables give tasks, the first that fits counts.
+_SAME_TASKS = {"ppo": "ppo", "rlhf": "ppo", "reward": "reward", "dpo": "dpo", "orpo": "dpo", "simpo": "dpo",
+               "grpo": "grpo", "rloo": "grpo", "rlvr": "grpo", "dapo": "grpo", "gspo": "grpo", "squad": "qa",
+               "question": "qa", "token class": "ner", "token-class": "ner", "classification": "classification",
+               "glue": "classification", "mlm": "pretrain", "masked": "pretrain", "pre-train": "pretrain",
+               "pretrain": "pretrain", "contrastive": "embedding", "retriev": "embedding"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +60,12 @@ def read_run(row: Row) -> Run:
     parallelism = parallelism_of(row, gpus, arch, adapter is None)
     micro_batch, sequence = _micro_batch(row, parallelism.data), required(row, "seq_len")
     row_tokens, real_share = habits.padding_of(row, sequence, micro_batch)
-    task = cell(row, "task")
     setup = TrainingSetup(
         arch=arch,
-        task=task if task in _TASKS else _SAME_TASKS.get(task, "sft"),
+        task=_task(cell(row, "task")),
         adapter=adapter,
         quantization=quantization,
-        precision=habits.precision_of(row, cluster.gpu),
+        precision=habits.precision_of(row, cluster.gpu, adapter is None, parallelism.kind),
         optimizer=habits.optimizer_of(row),
         sequence_tokens=sequence,
         micro_batch=micro_batch,
@@ -86,6 +89,20 @@ def read_run(row: Row) -> Run:
     tokens, epochs = number(row, "dataset_tokens"), number(row, "epochs")
     total = tokens * (epochs or 1.0) if tokens else None
     return Run(setup, cluster, speed_known, number(row, "steps"), total, tuple(unstated(row, setup)))
+
+
+def _task(text: str) -> str:
+    """One of the tasks, plain fine-tuning where a table has another word.
+
+    >>> _task("classification-as-LM"), _task("rlhf (ppo)"), _task("summarization")
+    ('sft', 'ppo', 'sft')
+    """
+    if text in _TASKS:
+        return text
+    if text == "rm":
+        return "reward"
+    alike = (task for part, task in _SAME_TASKS.items() if part in text and not text.endswith("-as-lm"))
+    return next(alike, "sft")
 
 
 def _micro_batch(row: Row, data: int) -> int:

@@ -1,16 +1,20 @@
-"""What a row leaves open, as doubts about its predicted time.
+"""What a row leaves open: doubts about its predicted time, and what else its words allow.
 
 A run whose source says everything is predicted better than one of which half has to be assumed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from planner.backtest.cells import Row, cell
+from planner.backtest.habits import is_unpacked, names_unknown_stack
 from planner.setup import TrainingSetup
 from planner.throughput import Doubt
 
 _RECOMPUTATION_FULL, _RECOMPUTATION_ADAPTER = 0.13, 0.18  # a third, or half, of the compute in between
 _FRAMEWORK, _PRECISION, _PACKING, _LENGTHS, _ADAPTER = 0.12, 0.08, 0.08, 0.20, 0.20
+_STACK = 0.20
 _LORA_LIKE = ("lora", "dora", "full", "osf", "pissa")
 _SMALLEST_RECOMPUTED = 1024  # hidden width from which recipes recompute activations
 
@@ -18,6 +22,22 @@ _SMALLEST_RECOMPUTED = 1024  # hidden width from which recipes recompute activat
 def leaves_recomputation_open(row: Row, setup: TrainingSetup) -> bool:
     """Whether activations may be kept or recomputed, for all that the row says."""
     return not cell(row, "grad_checkpointing") and setup.arch.hidden >= _SMALLEST_RECOMPUTED
+
+
+def also_allowed(row: Row, setup: TrainingSetup) -> Iterator[TrainingSetup]:
+    """Set-ups that need more memory and that the row's words allow as well as the one it was read as."""
+    if leaves_recomputation_open(row, setup) and setup.gradient_checkpointing:
+        yield setup._replace(gradient_checkpointing=False)
+    if leaves_masters_open(row, setup):
+        yield setup._replace(precision=f"amp_{setup.precision}")
+
+
+def leaves_masters_open(row: Row, setup: TrainingSetup) -> bool:
+    """Whether "bf16" may mean weights in bf16 or autocast over weights in fp32, as Trainer(bf16=True) trains a model
+    that was loaded as transformers did by default until version 5.
+    """
+    loose = setup.precision in ("bf16", "fp16") and "true" not in cell(row, "precision")
+    return loose and setup.adapter is None and setup.parallelism.kind in ("single", "ddp", "fsdp")
 
 
 def unstated(row: Row, setup: TrainingSetup) -> list[Doubt]:
@@ -29,7 +49,9 @@ def unstated(row: Row, setup: TrainingSetup) -> list[Doubt]:
     for column, size in (("framework", _FRAMEWORK), ("precision", _PRECISION), ("packing", _PACKING)):
         if not cell(row, column):
             found.append(Doubt(size, f"{column} is not stated"))
-    if cell(row, "packing") == "false" and setup.row_tokens is None:
+    if names_unknown_stack(row):
+        found.append(Doubt(_STACK, f"nothing is known of {cell(row, 'framework')}"))
+    if is_unpacked(row) and setup.row_tokens is None:
         found.append(Doubt(_LENGTHS, "lengths of unpacked rows are not stated"))
     method = cell(row, "method")
     if method and not any(name in method for name in _LORA_LIKE):

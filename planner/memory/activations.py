@@ -71,12 +71,34 @@ _ROTATED_FUSED = frozenset({"phi3", "neox", "qwen"})
 
 
 def _attention(arch: ModelArchitecture, width: float, full: bool) -> float:
+    if not arch.linear_layers:
+        return _softmax_attention(arch, width, full)
+    parts = arch.attention_layers * _softmax_attention(arch, width, full)
+    return (parts + arch.linear_layers * _linear_attention(arch, width)) / arch.layers
+
+
+_CHUNK = 64  # tokens that a gated delta rule solves at once
+
+
+def _linear_attention(arch: ModelArchitecture, width: float) -> float:
+    """A gated delta rule as its Triton kernels keep it: the convolution's input and output, queries and keys spread
+    over the value heads, gate, output (in fp32 for its norm) and one chunk's triangular matrix for each head.
+    """
+    keys = 2 * max(arch.linear_key_width, arch.linear_value_width)
+    values = arch.linear_value_width
+    held = width * (2 * arch.linear_width + keys + 2 * values + arch.linear_value_heads * _CHUNK)
+    return held + 4.0 * (values + 2 * arch.linear_value_heads)
+
+
+def _softmax_attention(arch: ModelArchitecture, width: float, full: bool) -> float:
     qkv = arch.q_size + arch.kv_size + arch.v_size
     saved = width * (qkv + arch.attention_width) + 4.0 * arch.heads
     if arch.layout in _ROTATED_FUSED:  # values are a view that keeps the whole product, beside rotated copies
         saved += width * (arch.q_size + arch.kv_size)
     if arch.qk_norm != "none":
         saved += (4.0 + (width if full else 0.0)) * (arch.q_size + arch.kv_size)
+    if arch.gated_attention:  # the gate, its sigmoid, and the product that the projection takes
+        saved += 3 * width * arch.q_size
     if arch.kv_lora_rank:
         saved += width * (arch.q_lora_rank + arch.kv_lora_rank) * 2
     return saved
@@ -135,4 +157,4 @@ def _scores(arch: ModelArchitecture, width: float, attention: str) -> float:
     if attention != "eager":
         return 0.0
     dropped = width + 1.0 if arch.dropout else 0.0
-    return arch.heads * (width + 4.0 * (width == 2.0) + dropped)
+    return arch.heads * (width + 4.0 * (width == 2.0) + dropped) * arch.attention_layers / arch.layers

@@ -213,7 +213,7 @@ def _kv_cache(setup: TrainingSetup) -> float:
     arch, width = setup.arch, 4.0 if setup.precision == "fp32" else 2.0
     rows = setup.micro_batch * (setup.grad_accum if setup.task == "grpo" else 1)
     each = width * rows * setup.sequence_tokens * (arch.kv_size + arch.v_size)
-    return each * (arch.layers + (1 if setup.task == "grpo" else 0))
+    return each * (arch.attention_layers + (1 if setup.task == "grpo" else 0))
 
 
 def _sampled_logits(setup: TrainingSetup) -> float:

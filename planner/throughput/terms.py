@@ -67,7 +67,7 @@ def step_shape(setup: TrainingSetup) -> StepShape:
     inner = arch.intermediate * (arch.mlp_matrices == 3) + arch.intermediate * 2
     if arch.is_moe:
         inner = 3 * arch.experts_per_token * arch.moe_intermediate + 3 * arch.shared_intermediate
-    values = 12 * arch.hidden + inner + 2 * (arch.q_size + arch.kv_size + arch.v_size)
+    values = 12 * arch.hidden + inner + 2 * arch.projected_width
     kernels = blocks * _KERNELS_PER_BLOCK
     if setup.adapter is not None:
         kernels += _KERNELS_PER_ADAPTER * sum(
@@ -166,7 +166,7 @@ def _attention(
         reached *= TIME["attention_hopper"]
     seconds = flops / (rate * reached)
     if setup.attention == "eager":
-        blocks = setup.arch.layers + 2 * setup.arch.decoder_layers
+        blocks = setup.arch.attention_layers + 2 * setup.arch.decoder_layers
         width = 4.0 if setup.precision == "fp32" else 2.0
         scores = 5 * width * setup.arch.heads * length * blocks
         seconds += scores * tokens * passes / 1.5 / gpu.memory_bytes_per_s

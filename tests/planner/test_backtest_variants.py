@@ -248,6 +248,12 @@ def test_no_guess_where_nothing_is_known(change, reason):
         ("Phi 1.5", "microsoft/phi-1_5"),
         ("Mixtral 8x7B", "mistralai/Mixtral-8x7B-Instruct-v0.1"),
         ("deepseek-ai/DeepSeek-R1-Distill-Qwen-14B", "Qwen/Qwen2.5-14B"),
+        ("Qwen 3 8B", "Qwen/Qwen3-8B"),
+        ("llama31_405b", "meta-llama/Llama-3.1-405B"),
+        ("NousResearch/Nous-Hermes-2-Yi-34B", "01-ai/Yi-34B"),
+        ("allenai/Llama-3.1-Tulu-3.1-8B", "meta-llama/Llama-3.1-8B"),
+        ("Llama 4 Scout", "meta-llama/Llama-4-Scout-17B-16E"),
+        ("Qwen/Qwen3-Reranker-4B", "Qwen/Qwen3-4B"),
     ],
 )
 def test_names_of_models(name, same):
@@ -256,14 +262,27 @@ def test_names_of_models(name, same):
 
 
 @pytest.mark.parametrize(
-    "name", ["Mamba-2.8B", "ai21labs/Jamba-v0.1", "stabilityai/stable-diffusion-xl", "a model"]
+    "name",
+    [
+        "Mamba-2.8B",
+        "ai21labs/Jamba-v0.1",
+        "stabilityai/stable-diffusion-xl",
+        "a model",
+        "tiiuae/Falcon-H1-7B-Base",
+        "nvidia/Llama-3_3-Nemotron-Super-49B-v1",
+        "Nemotron-3-Nano-30B-A3B",
+        "openai/whisper-large-v3",
+    ],
 )
 def test_models_that_it_cannot_express_are_refused(name):
     with pytest.raises(UnsupportedRunError, match="is not known"):
         setup(model=name)
 
 
-@pytest.mark.parametrize("name", ["2x RTX 3090", "RTX 3090 x2", "GeForce RTX 3090", "Ampere RTX 3090"])
+@pytest.mark.parametrize(
+    "name",
+    ["2x RTX 3090", "RTX 3090 x2", "RTX 3090x2", "Kaggle 2xRTX 3090", "GeForce RTX 3090", "Ampere RTX 3090"],
+)
 def test_names_of_gpus(name):
     assert read_run(BASE | {"gpu": name}).cluster.gpu.name == "RTX3090"
 
@@ -285,6 +304,90 @@ def test_spellings_of_full_training(method):
 @pytest.mark.parametrize("method", ["LoRA 8-bit", "lora_int8"])
 def test_spellings_of_eight_bits(method):
     assert setup(method=method).quantization == "8bit"
+
+
+@pytest.mark.parametrize("change", [
+    {"method": "lora (4bit)"}, {"method": "GPTQ-LoRA"}, {"method": "bnb 4bit lora"}, {"method": "QLoRA"},
+    {"precision": "NF4 bf16"}, {"quant_bits": "4"},
+])  # fmt: skip
+def test_spellings_of_four_bits(change):
+    assert setup(**change).quantization == "4bit"
+
+
+@pytest.mark.parametrize(
+    ("text", "precision"),
+    [("bfloat16", "bf16"), ("bf16-mixed", "amp_bf16"), ("torch.float16", "fp16"), ("apex O2", "amp_fp16"),
+     ("mixed", "amp_bf16"), ("float32", "fp32"), ("FP8 (E4M3)", "fp8")],
+)  # fmt: skip
+def test_spellings_of_precisions(text, precision):
+    assert setup(precision=text).precision == precision
+
+
+def test_all_weights_in_fp16_are_trained_over_fp32():
+    assert (
+        setup(method="full", precision="fp16", framework="HF Trainer", parallelism="DDP").precision
+        == "amp_fp16"
+    )
+    assert (
+        setup(method="full", precision="16-true", framework="litgpt", parallelism="DDP").precision == "fp16"
+    )
+
+
+def test_bf16_may_mean_weights_in_fp32():
+    loose = {
+        "method": "full",
+        "precision": "bf16",
+        "framework": "HF Trainer",
+        "num_gpus": "1",
+        "model": "gpt2",
+    }
+    open_, told = (estimate_run(BASE | loose | {"precision": text}).memory for text in ("bf16", "bf16-true"))
+    assert open_.allocated_bytes == told.allocated_bytes
+    assert open_.upper_bytes > 1.2 * told.upper_bytes
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [("tensor parallel 8", (8, 1, 1)), ("TP=2, 2-way PP, CP2", (2, 2, 2)), ("Ulysses SP=4", (1, 1, 4)),
+     ("model parallel", (1, 8, 1)), ("device_map=auto", (1, 8, 1))],
+)  # fmt: skip
+def test_spellings_of_parallel_ranks(text, parts):
+    parallel = setup(parallelism=text, method="full").parallelism
+    assert (parallel.tensor, parallel.pipeline, parallel.context) == parts
+
+
+@pytest.mark.parametrize(
+    ("change", "offload"),
+    [({"offload": "param+optimizer"}, "parameters"), ({"parallelism": "ZeRO-Infinity NVMe"}, "parameters"),
+     ({"parallelism": "ZeRO-Offload"}, "optimizer"), ({"optimizer": "DeepSpeedCPUAdam"}, "optimizer"),
+     ({"grad_checkpointing": "unsloth"}, "activations"), ({"offload": "off"}, "none")],
+)  # fmt: skip
+def test_spellings_of_offload(change, offload):
+    assert setup(**change).offload == offload
+
+
+def test_a_stack_of_which_nothing_is_known_widens_the_interval():
+    spreads = [estimate_run(BASE | {"framework": name}).step for name in ("HF Trainer", "ColossalAI")]
+    assert spreads[1].spread > 1.05 * spreads[0].spread
+    assert "nothing is known of colossalai" in spreads[1].spread_reason
+
+
+@pytest.mark.parametrize("name", ["galore_adamw", "apollo_adamw", "AdaLomo"])
+def test_optimizers_that_it_cannot_express_are_refused(name):
+    with pytest.raises(UnsupportedRunError, match=r"optimizer .* is not expressed"):
+        setup(optimizer=name)
+
+
+def test_linear_attention_costs_no_scores():
+    """Three of four blocks of Qwen3.5 keep no keys of earlier tokens: eager attention adds a fourth of the scores."""
+    row = BASE | {"model": "Qwen/Qwen3.5-9B", "num_gpus": "1", "framework": "HF Trainer", "date": "2026-05"}
+    step = estimate_run(row).step
+    assert "linear attention" in step.spread_reason
+    scores = [
+        estimate_run(row | {"flash_attn": how}).memory.components_bytes["activations"]
+        for how in ("eager", "sdpa")
+    ]
+    assert scores[0] - scores[1] == pytest.approx(8 * 16 * 8192**2 * 6.0, rel=0.01)
 
 
 @pytest.mark.parametrize("method", ["GaLore", "spectrum", "linear probe", "distillation", "lisa"])

@@ -36,7 +36,9 @@ NO_CLASSIFIER = {
     "CohereForAI/c4ai-command-r-v01", "allenai/OLMoE-1B-7B-0924", "meta-llama/Llama-4-Scout-17B-16E",
     "microsoft/Phi-3.5-MoE-instruct", "nvidia/Minitron-4B-Base", "CohereForAI/c4ai-command-r7b-12-2024",
     "zai-org/GLM-4-32B-0414", "ibm-granite/granite-4.0-micro", "moonshotai/Moonlight-16B-A3B", "tiiuae/falcon-rw-1b",
-    "stabilityai/stablelm-2-12b", "camembert-base", "CohereForAI/c4ai-command-r-plus",
+    "stabilityai/stablelm-2-12b", "camembert-base", "CohereForAI/c4ai-command-r-plus", "Qwen/Qwen3.5-9B",
+    "Qwen/Qwen3-Next-80B-A3B-Instruct", "Qwen/Qwen3.5-35B-A3B", "zai-org/GLM-4.5", "zai-org/GLM-4.7-Flash",
+    "MiniMaxAI/MiniMax-M2", "baidu/ERNIE-4.5-21B-A3B-PT", "openbmb/MiniCPM3-4B", "meta-llama/Llama-4-Maverick-17B-128E",
 }  # fmt: skip
 ONLY_LM = sorted(NO_CLASSIFIER | {"deepseek-ai/DeepSeek-V3", "t5-base", "facebook/opt-350m"})
 CASES = [(name, task) for name in MODELS for task in ("sft", "classification")] + [
