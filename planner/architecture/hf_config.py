@@ -119,9 +119,16 @@ def _experts(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
     shared = config.get("shared_expert_intermediate_size") or config.get("shared_intermediate_size") or 0
     return {
         "moe_intermediate": int(width),
-        "shared_intermediate": int(shared or width * (config.get("n_shared_experts") or 0)),
-        "dense_layers": int(config.get("first_k_dense_replace") or 0),
+        "shared_intermediate": int(
+            shared or width * (_first(config, "n_shared_experts", "moe_num_shared_experts"))
+        ),
+        "dense_layers": _first(config, "first_k_dense_replace", "moe_layer_start_index"),
     }
+
+
+def _first(config: Config, *names: str) -> int:
+    """The first of these fields that is there, 0 if none is."""
+    return next((int(config[name]) for name in names if config.get(name)), 0)
 
 
 def _family_rules(family: str, config: Config, facts: dict[str, Any]) -> dict[str, Any]:
@@ -146,7 +153,13 @@ def _gpt_oss(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _llama4(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
-    return {"shared_intermediate": facts["moe_intermediate"]}
+    """Every step-th block routes; dense blocks and experts have widths of their own."""
+    step, width = int(config.get("interleave_moe_layer_step") or 1), facts["intermediate"]
+    return {
+        "moe_intermediate": width, "shared_intermediate": width,
+        "dense_layers": facts["layers"] - facts["layers"] // step,
+        "intermediate": int(config.get("intermediate_size_mlp") or width),
+    }  # fmt: skip
 
 
 def _glm4_moe(config: Config, facts: dict[str, Any]) -> dict[str, Any]:

@@ -339,7 +339,8 @@ def test_bf16_may_mean_weights_in_fp32():
         "precision": "bf16",
         "framework": "HF Trainer",
         "num_gpus": "1",
-        "model": "gpt2",
+        "model": "gpt2-xl",
+        "seq_len": "64",
     }
     open_, told = (estimate_run(BASE | loose | {"precision": text}).memory for text in ("bf16", "bf16-true"))
     assert open_.allocated_bytes == told.allocated_bytes
