@@ -105,7 +105,7 @@ class Runs:
         """
         pid = self.start(job)
         while not when() and "State:\tZ" not in Path(f"/proc/{pid}/status").read_text():
-            time.sleep(0.0005)
+            time.sleep(0.002)
         os.kill(pid, how)
         return self.zygote.wait(pid)
 
