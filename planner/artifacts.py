@@ -1,4 +1,4 @@
-"""Bytes that leave the GPU: one checkpoint and the finished result."""
+"""Bytes that leave the GPU: one checkpoint, the finished result, and the disk that they need."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from planner.setup import TrainingSetup
 
 #: Optimizer state per trained parameter: two moments for Adam and its kin, one for momentum methods.
 _STATE_VALUES = {"sgd": 1, "lion": 1, "adafactor": 0.01}
+#: torch with CUDA, transformers and the rest as installed, and their archives while they are.
+_SOFTWARE_BYTES = 15 * 2.0**30
+#: Ids, labels and mask as the data library keeps them, 8 bytes each.
+_BYTES_PER_TOKEN = 24.0
+_SPARE_BYTES = 2.0**30
 _EIGHT_BIT = ("adamw_8bit", "paged_adamw_8bit")
 
 
@@ -23,6 +28,34 @@ def checkpoint_bytes(setup: TrainingSetup, trainable: int) -> float:
 def result_bytes(setup: TrainingSetup, trainable: int) -> float:
     """The adapter, or the whole model, without optimizer state."""
     return float(trainable * weight_width_bytes(setup))
+
+
+def disk_bytes(
+    *, local: bool, weight_bytes: float, checkpoint: float, result: float, data_tokens: float, keep: int
+) -> float:
+    """Disk of one machine: weights, tokenised data, checkpoints, the result, and on a rented one the software.
+
+    A rented machine holds two checkpoints, one that is written and one that is sent; one's own disk also holds those
+    that stay, the best one among them.
+
+    Args:
+        local: On one's own machine, whose disk is the store as well.
+        weight_bytes: Base model as stored.
+        checkpoint: Bytes of one.
+        result: Bytes of it.
+        data_tokens: Tokens of the data set.
+        keep: Checkpoints that stay.
+    """
+    held = 2 + (keep + 1 if local else 0)
+    software = 0.0 if local else _SOFTWARE_BYTES
+    return (
+        weight_bytes
+        + held * checkpoint
+        + 2 * result
+        + _BYTES_PER_TOKEN * data_tokens
+        + software
+        + _SPARE_BYTES
+    )
 
 
 def weight_width_bytes(setup: TrainingSetup) -> int:

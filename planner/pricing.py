@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from planner.artifacts import checkpoint_bytes, result_bytes
+from planner.artifacts import checkpoint_bytes, disk_bytes, result_bytes
 from planner.calibration import Basis
 from planner.egress import Place, Traffic, egress_usd
 from planner.hardware import GpuFacts, cpu_facts, gpu_facts
@@ -47,6 +47,7 @@ class Solved(NamedTuple):
         line: Hours.
         fixed_usd: Cost lines that do not depend on the machine's price; None is unknown.
         checkpoint_bytes: Size of one checkpoint.
+        disk_bytes: Disk that one machine needs.
         traffic: Bytes between bucket and machines.
         basis: What the formulas alone said.
         learned: What finished runs changed in fit and overheads.
@@ -58,6 +59,7 @@ class Solved(NamedTuple):
     line: Timeline
     fixed_usd: dict[str, float | None]
     checkpoint_bytes: float
+    disk_bytes: float
     traffic: Traffic
     basis: Basis
     learned: Learned
@@ -211,9 +213,18 @@ def _timed(question: Question, offer: Offer, nodes: int, found: Fit) -> Solved |
     fixed = FREE_LINES if offer.market == "local" else _object_store_lines(question, line, checkpoint)
     saving_h = line.interruptions.checkpoint_h * assumed.save_s / around.save_s
     basis = basis_of(formula, assumed, saving_h, groups)
-    moved = _traffic(question, line, nodes, checkpoint, result_bytes(fit.setup, question.trainable))
+    result = result_bytes(fit.setup, question.trainable)
+    moved = _traffic(question, line, nodes, checkpoint, result)
+    disk = disk_bytes(
+        local=offer.market == "local",
+        weight_bytes=2.0 * question.counts.total,
+        checkpoint=checkpoint,
+        result=result,
+        data_tokens=question.job.data_tokens,
+        keep=question.keep_checkpoints,
+    )
     total = sum(value for value in fixed.values() if value is not None)
-    return Solved(fit, around, line, fixed, checkpoint, moved, basis, learned, total)
+    return Solved(fit, around, line, fixed, checkpoint, disk, moved, basis, learned, total)
 
 
 def _hazards(question: Question, offer: Offer, nodes: int) -> SpotHazards | None:

@@ -18,13 +18,16 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from planner.architecture import adapter_targets, parameter_counts
+from planner.architecture import Adapter, ModelArchitecture, adapter_targets, parameter_counts
+from planner.architecture.linears import LAYOUTS
+from planner.memory.precision import widths
 from planner.setup import TrainingSetup
 from providers.errors import MissingExtraError, UsageError
 
 _BLOCK_BYTES = 512
 _TELL_EVERY = 1000
 _SIZE_TOLERANCE = 0.01
+_TOWER_SHARE = 0.01  # of all parameters: less than that is a detail of the model itself
 _KEPT_WHOLE = ("lm_head", "score", "classifier", "gate")
 
 
@@ -74,6 +77,7 @@ def trace_step(
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = _optimizer(setup, trained)
     tracker = _Tracker(progress)
+    tracker.live = int(_towers(setup) * widths(setup).frozen)
     for tensor in (*model.parameters(), *model.buffers()):
         tracker.count(tensor)
     static = tracker.live
@@ -142,7 +146,7 @@ class _Tracker:
 
 def _check_size(model: Any, setup: TrainingSetup) -> None:
     """Refuse a model that transformers read differently from what the estimate counted."""
-    counted = parameter_counts(setup.arch, setup.task, setup.labels).total
+    counted = parameter_counts(setup.arch, setup.task, setup.labels).total - _towers(setup)
     size = sum(parameter.numel() for parameter in model.parameters())
     if abs(size - counted) > _SIZE_TOLERANCE * counted:
         raise UsageError(
@@ -150,6 +154,12 @@ def _check_size(model: Any, setup: TrainingSetup) -> None:
             hint="give the model as a directory with its own config.json",
             code="trace",
         )
+
+
+def _towers(setup: TrainingSetup) -> int:
+    """Parameters of other towers than the language model, which is all that is traced; they only lie there."""
+    extra = setup.arch.extra_parameters
+    return extra if extra > _TOWER_SHARE * parameter_counts(setup.arch).total else 0
 
 
 def _built(setup: TrainingSetup, config: Mapping[str, Any]) -> Any:
@@ -168,6 +178,8 @@ def _built(setup: TrainingSetup, config: Mapping[str, Any]) -> Any:
     try:
         built = AutoConfig.for_model(fields.pop("model_type"), **fields)
         built.use_cache, built.pad_token_id = False, 0
+        if setup.arch.kind == "encoder-decoder":
+            built.decoder_start_token_id = 0
         attention = "eager" if setup.attention == "eager" else _register_fused_attention()
         with torch.device("meta"):
             model = classes.from_config(built, attn_implementation=attention, dtype=kinds[setup.precision])
@@ -187,21 +199,34 @@ def _prepared(setup: TrainingSetup, model: Any) -> Any:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if setup.adapter is None:
         return model
-    from peft import LoraConfig, inject_adapter_in_model
+    from peft import inject_adapter_in_model
 
     if setup.gradient_checkpointing:
         model.enable_input_require_grads()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     names = sorted({shape.name for shape in adapter_targets(setup.arch, setup.adapter)})
-    lora = LoraConfig(r=setup.adapter.rank, target_modules=names, use_dora="dora" in setup.adapter.kind)
     with torch.device("meta"):
-        model = inject_adapter_in_model(lora, model)
+        model = inject_adapter_in_model(_peft_config(setup.adapter, setup.arch, names), model)
     kind = torch.float32 if setup.adapter.fp32 else torch.bfloat16
-    for name, parameter in model.named_parameters():
-        if "lora_" in name:
+    for parameter in model.parameters():
+        if parameter.requires_grad:
             parameter.data = parameter.data.to(kind)
     return model
+
+
+def _peft_config(adapter: Adapter, arch: ModelArchitecture, names: list[str]) -> Any:
+    """PEFT's own configuration of the method, where it may be put into a model without weights."""
+    from peft import IA3Config, LoHaConfig, LoKrConfig, LoraConfig
+
+    if adapter.kind == "loha":
+        return LoHaConfig(r=adapter.rank, alpha=adapter.rank, target_modules=names)
+    if adapter.kind == "lokr":
+        return LoKrConfig(r=adapter.rank, alpha=adapter.rank, target_modules=names)
+    if adapter.kind == "ia3":
+        feed = [name for name in names if name == LAYOUTS[arch.layout].down]
+        return IA3Config(target_modules=names, feedforward_modules=feed)
+    return LoraConfig(r=adapter.rank, target_modules=names, use_dora="dora" in adapter.kind)
 
 
 def _optimizer(setup: TrainingSetup, trained: list[Any]) -> Any:

@@ -50,7 +50,7 @@ def method_of(row: Row, arch: ModelArchitecture, framework: str) -> tuple[Adapte
     if not lora and method not in _SMALL:
         raise UnsupportedRunError(f"method {cell(row, 'method')!r} is not expressed")
     fp32 = framework == "hf" and "true" not in cell(row, "precision").replace("autocast=true", "")
-    kind = "dora" if "dora" in method else "lora"
+    kind = method if method in ("loha", "lokr") else "dora" if "dora" in method else "lora"
     targets = _targets(row, arch)
     rank = _rank(row, arch, targets, 16 if lora else 8)
     return Adapter(kind, rank, targets, fp32, stack_of(framework).adapter_dropout), bits

@@ -15,7 +15,8 @@ from planner.throughput import Doubt
 _RECOMPUTATION_FULL, _RECOMPUTATION_ADAPTER = 0.13, 0.18  # a third, or half, of the compute in between
 _FRAMEWORK, _PRECISION, _PACKING, _LENGTHS, _ADAPTER = 0.12, 0.08, 0.08, 0.20, 0.20
 _STACK = 0.20
-_LORA_LIKE = ("lora", "dora", "full", "osf", "pissa")
+_ORTHOGONAL = 0.60  # rotations of whole inputs are built for each step
+_LORA_LIKE = ("lora", "dora", "loha", "lokr", "full", "osf", "pissa")
 _SMALLEST_RECOMPUTED = 1024  # hidden width from which recipes recompute activations
 
 
@@ -55,5 +56,6 @@ def unstated(row: Row, setup: TrainingSetup) -> list[Doubt]:
         found.append(Doubt(_LENGTHS, "lengths of unpacked rows are not stated"))
     method = cell(row, "method")
     if method and not any(name in method for name in _LORA_LIKE):
-        found.append(Doubt(_ADAPTER, f"{method} is timed as LoRA"))
+        size = _ORTHOGONAL if "oft" in method or method == "hra" else _ADAPTER
+        found.append(Doubt(size, f"{method} is timed as LoRA"))
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -110,13 +110,36 @@ def _json_rows(path: Path) -> Iterator[tuple[int, Row]]:
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
     csv.field_size_limit(_FIELD_LIMIT_BYTES)
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+        _check_separator(path, reader.fieldnames or ())
         before = 1
         for row in reader:
             line, before = before + 1, reader.line_num
-            wrong = None in row or None in row.values()
-            yield line, "number of columns differs from the header" if wrong else row
+            if None in row or None in row.values():
+                yield line, "number of columns differs from the header"
+            else:
+                yield line, row if _is_text(row.values()) else "not UTF-8"
+
+
+def _check_separator(path: Path, names: Sequence[str]) -> None:
+    """Refuse a file with one column whose name holds the separator that was meant."""
+    other = next((sign for sign in ";\t|," if len(names) == 1 and sign in names[0]), None)
+    if other is not None:
+        raise UsageError(
+            f"{path} separates its columns by {other!r}",
+            hint="give a .csv with commas, a .tsv with tabs, or JSONL",
+            path=str(path),
+        )
+
+
+def _is_text(values: Iterable[str]) -> bool:
+    """Whether no byte was kept as a surrogate because it is not UTF-8."""
+    try:
+        "".join(values).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _text_rows(path: Path) -> Iterator[tuple[int, Row]]:

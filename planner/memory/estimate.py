@@ -8,7 +8,7 @@ from planner.architecture import adapter_targets
 from planner.memory.activations import BlockActivations, block_activations
 from planner.memory.constants import CONSTANTS
 from planner.memory.model_state import ModelState, model_state
-from planner.memory.precision import Widths, widths
+from planner.memory.precision import Widths, is_sharded, widths
 from planner.memory.verdict import Verdict, verdict_of
 from planner.setup import Cluster, TrainingSetup
 from planner.shape_cache import by_shape
@@ -31,7 +31,6 @@ class MemoryEstimate(NamedTuple):
         verdict: fits, borderline or oom.
         peak_phase: generation, loss, backward or optimizer_step.
         host_ram_bytes: Of one machine, to load, offload and save.
-        disk_bytes: Of one machine, for weights, checkpoints and output.
         save_peak_bytes: GPU memory while saving a checkpoint.
     """
 
@@ -44,7 +43,6 @@ class MemoryEstimate(NamedTuple):
     verdict: Verdict
     peak_phase: str
     host_ram_bytes: float
-    disk_bytes: float
     save_peak_bytes: float
 
 
@@ -82,9 +80,8 @@ def estimate_memory(setup: TrainingSetup, cluster: Cluster) -> MemoryEstimate:
         components_bytes=components,
         verdict=verdict_of(allocated, context, limit, doubt, weights=components["weights"]),
         peak_phase=phase,
-        host_ram_bytes=_host_ram(parts.state, cluster),
-        disk_bytes=_disk(parts),
-        save_peak_bytes=parts.state.static,
+        host_ram_bytes=_host_ram(parts, cluster),
+        save_peak_bytes=parts.state.static + _gathered_to_save(setup, parts),
     )
 
 
@@ -98,6 +95,8 @@ class _Parts(NamedTuple):
     tail_per_token: float
     blocks: float
     split: float
+    product: float
+    product_backward: float
 
 
 @by_shape
@@ -114,6 +113,7 @@ def _constants(setup: TrainingSetup) -> _Parts:
         stack.fused_mlp,
         width.activation if setup.keeps_quantised_inputs else 0.0,
     )
+    product, largest = _adapter_products(setup)
     tail = (4.0 + (4.0 if setup.adapter is None else 0.0)) * arch.hidden
     return _Parts(
         state=model_state(setup),
@@ -125,7 +125,23 @@ def _constants(setup: TrainingSetup) -> _Parts:
         tail_per_token=tail,
         blocks=(arch.layers + arch.decoder_layers) / parallel.pipeline,
         split=1.0 / parallel.tensor,
+        product=product,
+        product_backward=2.0 * largest,
     )
+
+
+def _adapter_products(setup: TrainingSetup) -> tuple[float, float]:
+    """Bytes of the weights' changes that LoHa and LoKr multiply out, as large as the weights: of one block, and of the
+    largest module. They are kept until the backward pass, which makes two more of each.
+    """
+    adapter = setup.adapter
+    if adapter is None or adapter.kind not in ("loha", "lokr"):
+        return 0.0, 0.0
+    width, arch = 4.0 if adapter.fp32 else 2.0, setup.arch
+    targets = adapter_targets(arch, adapter)
+    total = sum(width * s.count * s.inputs * s.outputs for s in targets)
+    largest = max((width * s.inputs * s.outputs for s in targets), default=0.0)
+    return total / (arch.layers + arch.decoder_layers), largest
 
 
 def _loss_bytes(setup: TrainingSetup, stack: Stack) -> float:
@@ -139,15 +155,16 @@ def _loss_bytes(setup: TrainingSetup, stack: Stack) -> float:
 
 def _peak(setup: TrainingSetup, parts: _Parts, tokens: float) -> tuple[str, dict[str, float]]:
     state, block = parts.state, parts.block
-    one = (block.saved + block.scores * setup.sequence_tokens) * tokens * parts.split
-    last = working = one + block.backward * tokens * parts.split
+    one = (block.saved + block.scores * setup.sequence_tokens) * tokens * parts.split + parts.product
+    passing = block.backward * tokens * parts.split + parts.product_backward
+    last = working = one + passing
     unused = 0.0
     if setup.gradient_checkpointing:
         per_block = parts.width.residual * setup.arch.hidden * tokens * parts.split
         if setup.offload == "activations":
             per_block /= parts.blocks
     else:
-        per_block, working = one, block.backward * tokens * parts.split
+        per_block, working = one, passing
         if setup.adapter is not None:  # nothing before the first adapter needs a gradient
             unused = 4.0 * setup.arch.hidden * tokens * parts.split
     kept = per_block * parts.blocks * min(setup.parallelism.pipeline, setup.grad_accum) - unused
@@ -254,15 +271,18 @@ def _limit_bytes(cluster: Cluster) -> float:
     return (cluster.gpu_mem_gib or gpu.memory_gib) * gpu.usable_gib / gpu.memory_gib * GIB
 
 
-def _host_ram(state: ModelState, cluster: Cluster) -> float:
-    """Weights pass through the host once; offloaded state stays; a process takes a few GiB."""
-    processes = cluster.gpus_per_node
+def _host_ram(parts: _Parts, cluster: Cluster) -> float:
+    """Weights pass through the host once, a checkpoint is put together there; offloaded state stays; a process takes a
+    few GiB.
+    """
+    state, processes = parts.state, cluster.gpus_per_node
     loading = 2.0 * state.total
-    return loading + state.host * processes + (4.0 + 2.5 * processes) * GIB
+    saving = state.trainable * (parts.width.weight + parts.width.state + parts.width.master)
+    return max(loading, saving) + state.host * processes + (4.0 + 2.5 * processes) * GIB
 
 
-def _disk(parts: _Parts) -> float:
-    """Downloaded weights, three checkpoints (weights and optimizer) and the result."""
-    state = parts.state
-    checkpoint = state.trainable * (parts.width.weight + parts.width.state + parts.width.master)
-    return 2.0 * state.total + 3 * checkpoint + 2.0 * state.trainable + 10 * GIB
+def _gathered_to_save(setup: TrainingSetup, parts: _Parts) -> float:
+    """Shards are put together one parameter at a time and moved to the host: the largest is the embedding."""
+    if not is_sharded(setup.parallelism.kind) or setup.adapter is not None:
+        return 0.0
+    return setup.arch.vocab * setup.arch.hidden * parts.width.weight

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from planner.architecture import adapter_parameters, parameter_counts
+from planner.architecture import adapter_parameters, adapter_targets, parameter_counts
 from planner.hardware import GpuFacts
 from planner.memory.precision import is_sharded, widths
 from planner.setup import Cluster, TrainingSetup
@@ -16,6 +16,9 @@ from planner.workload import attention_flops_per_token, extra_forwards, rows_of
 _KERNELS_PER_BLOCK = 45  # forward kernels of one eager block
 _KERNELS_PER_ADAPTER = 6
 _KERNELS_PER_EXPERT = 8  # select, gather, three products, activation, product, scatter
+# Bytes that one element of LoHa's change of a weight costs in fp32: two products, their product, its scaling and cast;
+# backward twice the sum of a factor's recomputation and the gradients of both its halves.
+_PRODUCT_BYTES, _PRODUCT_BACKWARD_BYTES = 34.0, 60.0
 _ETHERNET_BYTES_PER_S = 100e9 / 8
 _RACK_SCALE = frozenset({"GB200", "GB300"})  # NVLink reaches every GPU of a rack
 _RACK_GPUS = 72
@@ -37,6 +40,7 @@ class StepShape(NamedTuple):
         passes_matmul: Forward-equivalents of matmul work in a step, recomputation included.
         passes_memory: The same for memory-bound work and launches.
         trained: Trainable parameters.
+        products: Elements of the weights' changes that LoHa and LoKr multiply out for each micro-batch.
     """
 
     dense: float
@@ -49,6 +53,7 @@ class StepShape(NamedTuple):
     passes_matmul: float
     passes_memory: float
     trained: float
+    products: float
 
 
 @by_shape
@@ -88,7 +93,15 @@ def step_shape(setup: TrainingSetup) -> StepShape:
         passes_matmul=(3.0 if full else 2.0) + again + forwards,
         passes_memory=3.0 + again + forwards,
         trained=float(counts.total if full else adapter),
+        products=_products(setup),
     )
+
+
+def _products(setup: TrainingSetup) -> float:
+    if setup.adapter is None or setup.adapter.kind not in ("loha", "lokr"):
+        return 0.0
+    targets = adapter_targets(setup.arch, setup.adapter)
+    return float(sum(s.count * s.inputs * s.outputs for s in targets))
 
 
 def matmul_rate(setup: TrainingSetup, gpu: GpuFacts) -> float:
@@ -114,12 +127,14 @@ def compute_terms(setup: TrainingSetup, gpu: GpuFacts) -> dict[str, float]:
     loss = setup.arch.vocab * TIME["loss_bytes"] if shape.head > setup.arch.hidden * setup.labels else 0.0
     elementwise = (shape.elementwise * shape.passes_memory * TIME["elementwise"] + loss) * fused
     kernels = shape.kernels * shape.passes_memory
+    again = 1.0 if setup.gradient_checkpointing else 0.0
+    products = shape.products * (_PRODUCT_BYTES * (1 + again) + _PRODUCT_BACKWARD_BYTES)
     if setup.precision.startswith("amp_"):
         elementwise, kernels = elementwise * TIME["autocast_bytes"], kernels * TIME["autocast_launches"]
     return {
         "matmul": _matmul(setup, shape, rate, gpu, tokens) / parts,
         "attention": _attention(setup, rate, gpu, length, tokens, shape) / parts,
-        "elementwise": elementwise * tokens / memory / parts,
+        "elementwise": (elementwise * tokens + products) / memory / parts,
         "dequantise": TIME["dequantise_8bit" if setup.quantization == "8bit" else "dequantise"]
         * shape.quantised
         * shape.passes_matmul

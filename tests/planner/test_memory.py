@@ -26,7 +26,16 @@ def test_parts_sum_to_the_peak(some):
     assert 0 < memory.allocated_bytes < memory.reserved_bytes < memory.nvml_bytes < memory.upper_bytes
     assert min(memory.components_bytes.values()) >= 0
     assert memory.host_ram_bytes > 0
-    assert memory.disk_bytes > 0
+
+
+def test_loha_multiplies_its_factors_out():
+    """One fp32 matrix as large as each weight stays for the backward pass, beside twice the factors of LoRA."""
+    plain, product = (
+        allocated(setup(adapter=lora()._replace(kind=kind, targets=("q", "v")), gradient_checkpointing=False))
+        for kind in ("lora", "loha")
+    )
+    more = product - plain
+    assert more == pytest.approx(4.0 * 32 * (4096 * 4096 + 4096 * 1024), rel=0.1)
 
 
 @given(setups, st.sampled_from([2, 3, 8]))

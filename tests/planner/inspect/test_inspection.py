@@ -201,6 +201,8 @@ def test_labels_are_counted(tmp_path: Path) -> None:
         ("a.txt", b"\x89PNG\r\n\x1a\n" + bytes(50), "is an image"),
         ("a.txt", bytes(500), "is a binary file"),
         ("a.csv", b"hello there,general\nanother one,kenobi\n", "keys general, hello there"),
+        ("a.csv", "text,label\ncafé,1\n".encode("latin-1"), "a.csv:2: not UTF-8"),
+        ("a.csv", b"text;label\ngood;1\n", "separates its columns by ';'"),
         ("a.jsonl", b'{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}', "has an image"),
         (
             "a.jsonl",
