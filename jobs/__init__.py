@@ -13,6 +13,7 @@ BUNDLE_MODULES = (
     "providers/s3_location.py",
     "providers/s3_upload.py",
     "providers/sealed.py",
+    "providers/self_release.py",
     "providers/stores.py",
 )
 """Files of `providers` that the worker needs beside the whole of `jobs`."""

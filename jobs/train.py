@@ -16,7 +16,6 @@ also a newer attempt having taken over.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -28,6 +27,8 @@ from jobs.attempt import Attempt
 from jobs.console import say
 from jobs.fine_tune import fine_tune
 from jobs.group import Group
+from jobs.machine import keeper_directory, place
+from jobs.machine import started_s as started_here_s
 from jobs.notices import NoticeWatch, metadata_servers
 from jobs.preemption import Stopped, StopSignal
 from jobs.run_log import RunLog
@@ -50,7 +51,7 @@ _QUIET = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the job that a document describes; the exit code."""
-    started_s = time.monotonic()
+    started_s = started_here_s(keeper_directory(Path.home())) or time.monotonic()
     parser = argparse.ArgumentParser(prog="python -m jobs.train", description="Train one job.")
     parser.add_argument("job", type=Path, help="job.json; relative paths in it start from its directory")
     parser.add_argument("--work", type=Path, help="scratch directory, default: work beside the job")
@@ -60,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     log.tee()
     try:
         job = JobSpec.load(options.job)
-        stop = StopSignal(job.limits.priced_at(_place()), started_s)
+        stop = StopSignal(job.limits.priced_at(place(os.environ)), started_s)
         stop.listen()
         if job.checkpoints.hazard_per_h is not None:
             NoticeWatch(stop.take, metadata_servers())
@@ -114,15 +115,6 @@ def run(job: JobSpec, base: Path, work: Path, stop: StopSignal, log: RunLog | No
         known = _out_of_memory(error) or error
         attempt.finish("failed", _text(known))
         return failed(known)
-
-
-def _place() -> str | None:
-    """Cloud and region of this machine as SkyPilot tells its jobs, None elsewhere."""
-    try:
-        told = json.loads(os.environ.get("SKYPILOT_CLUSTER_INFO", ""))
-        return f"{told['cloud']}/{told['region']}".lower()
-    except (ValueError, KeyError, TypeError):
-        return None
 
 
 def _done(attempt: Attempt, reason: str | None) -> int:

@@ -14,8 +14,9 @@ from decimal import Decimal, InvalidOperation
 
 from planner.money import micro_usd
 from planner.runs import Run
+from planner.try_book import Try
 from providers.errors import UsageError
-from providers.skypilot_task import tag_value
+from providers.tags import tag_value
 
 RUN_TAG = "tuneplan-run"
 _COST = ("BilledCost", "lineItem/UnblendedCost", "line_item_unblended_cost")
@@ -45,11 +46,12 @@ class BillRow:
 
 @dataclass(frozen=True, slots=True)
 class RunOnBill:
-    """One run: what the ledger says and what was billed under its tag."""
+    """One run or try: what the ledger says and what was billed under its tag; of a try the ledger says the most."""
 
     run_id: str
     ledger_micro_usd: int | None
     billed_micro_usd: int
+    at_most: bool = False
 
     @property
     def difference_micro_usd(self) -> int | None:
@@ -101,16 +103,20 @@ def read_bill(lines: Iterable[str], name: str) -> Iterator[BillRow]:
             yield BillRow(reader.line_num, _run_of(row, place), (row[start] or "")[:10], text, amount)
 
 
-def reconcile(runs: Iterable[Run], bill: Iterable[BillRow], *, tolerance: float = 0.05) -> Reconciliation:
-    """Compare them, run by run.
+def reconcile(
+    runs: Iterable[Run], bill: Iterable[BillRow], *, tolerance: float = 0.05, tries: Iterable[Try] = ()
+) -> Reconciliation:
+    """Compare them, run by run and try by try.
 
     Args:
         runs: All of the ledger.
         bill: Rows of one or more bills.
         tolerance: Share of the ledger's figure by which a bill may differ without being listed; a cent always may.
+        tries: All of the ledger. What a try cost is reckoned from asking to its end, which is more than is billed.
     """
     rows = list(bill)
-    known = {_label(run.run_id): run for run in runs if run.terms.infra != "local"}
+    known = {_label(run.run_id): _Known.of_run(run) for run in runs if run.terms.infra != "local"}
+    known |= {_label(one.try_id): _Known.of_try(one) for one in tries}
     billed: dict[str, int] = {}
     strangers = []
     for row in rows:
@@ -120,9 +126,9 @@ def reconcile(runs: Iterable[Run], bill: Iterable[BillRow], *, tolerance: float 
             strangers.append(row)
     days = {row.day for row in rows}
     compared = [
-        RunOnBill(run.run_id, run.cost_micro_usd, billed.get(label, 0))
-        for label, run in known.items()
-        if label in billed or (run.cost_micro_usd != 0 and _within(run, days))
+        RunOnBill(one.name, one.cost_micro_usd, billed.get(label, 0), one.at_most)
+        for label, one in known.items()
+        if label in billed or (one.cost_micro_usd != 0 and _within(one.starts, days))
     ]
     compared.sort(key=lambda row: -abs(row.difference_micro_usd or row.billed_micro_usd))
     untagged = [row for row in rows if row.run is None]
@@ -139,12 +145,31 @@ def _agrees(row: RunOnBill, tolerance: float) -> bool:
     difference = row.difference_micro_usd
     if difference is None or row.ledger_micro_usd is None:
         return False
-    return abs(difference) <= max(10_000, tolerance * row.ledger_micro_usd)
+    over = difference if row.at_most else abs(difference)
+    return over <= max(10_000, tolerance * row.ledger_micro_usd)
 
 
-def _within(run: Run, days: set[str]) -> bool:
-    """Whether the bill covers a day on which the run paid for machines."""
-    starts = [attempt.started_at[:10] for attempt in run.attempts if attempt.started_at is not None]
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the ledger has of a run or a try; `starts` are the days on which machines began to be paid for."""
+
+    name: str
+    cost_micro_usd: int | None
+    starts: tuple[str, ...]
+    at_most: bool = False
+
+    @classmethod
+    def of_run(cls, run: Run) -> _Known:
+        starts = (attempt.started_at[:10] for attempt in run.attempts if attempt.started_at is not None)
+        return cls(run.run_id, run.cost_micro_usd, tuple(starts))
+
+    @classmethod
+    def of_try(cls, one: Try) -> _Known:
+        return cls(one.try_id, None if one.is_open else one.cost_micro_usd, (one.asked_at[:10],), True)
+
+
+def _within(starts: Iterable[str], days: set[str]) -> bool:
+    """Whether the bill covers a day on which machines were paid for."""
     return bool(days) and any(min(days) <= start <= max(days) for start in starts)
 
 

@@ -1,15 +1,17 @@
-"""The ledger as FOCUS 1.0, the FinOps Open Cost and Usage Specification: one row an attempt. Pure."""
+"""The ledger as FOCUS 1.0, the FinOps Open Cost and Usage Specification: one row an attempt or a try. Pure."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from planner.money import usd_text_of_micro
 from planner.runs import Attempt, Run, seconds_between
+from planner.try_book import Try
 
 #: The order of a published file is written out, not derived.
 COLUMNS = (
@@ -23,32 +25,76 @@ COLUMNS = (
 _PRICING = {"spot": "Dynamic", "on_demand": "Standard", "reserved": "Committed"}
 
 
-def focus_csv(runs: Iterable[Run]) -> str:
-    """All attempts that had machines, oldest first; a cost that nobody knows is left empty, never 0."""
+@dataclass(frozen=True, slots=True)
+class _Charge:
+    """What was paid for machines once."""
+
+    name: str
+    started_at: str
+    end_at: str
+    offer: Mapping[str, Any]
+    cost_micro_usd: int | None
+    micro_usd_per_hour: int | None
+    what: str
+    resource: str
+    tags: Mapping[str, str]
+
+
+def focus_csv(runs: Iterable[Run], tries: Iterable[Try] = ()) -> str:
+    """All attempts that had machines and all tries that may have, oldest first.
+
+    A cost that nobody knows is left empty, never 0.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    rows = [
-        (attempt.started_at, run, attempt)
+    charges = [
+        _of_attempt(run, attempt, attempt.started_at)
         for run in runs
         for attempt in run.attempts
         if attempt.started_at is not None
     ]
-    for started_at, run, attempt in sorted(rows, key=lambda row: (row[0], row[1].run_id)):
-        writer.writerow(_row(run, attempt, started_at))
+    charges += [_of_try(one) for one in tries if one.is_open or one.cost_micro_usd != 0]
+    for charge in sorted(charges, key=lambda row: (row.started_at, row.name)):
+        writer.writerow(_row(charge))
     return text.getvalue()
 
 
-def _row(run: Run, attempt: Attempt, started_at: str) -> dict[str, Any]:
-    offer = json.loads(attempt.offer_json)
-    end_at = attempt.ended_at or run.observed_at
-    hours = f"{seconds_between(started_at, end_at) / 3600:.6f}"
-    cost, price = _usd(attempt.cost_micro_usd), _usd(attempt.micro_usd_per_hour)
+def _of_attempt(run: Run, attempt: Attempt, started_at: str) -> _Charge:
+    owner = {} if run.terms.owner is None else {"owner": run.terms.owner}
+    return _Charge(
+        run.run_id,
+        started_at,
+        attempt.ended_at or run.observed_at,
+        json.loads(attempt.offer_json),
+        attempt.cost_micro_usd,
+        attempt.micro_usd_per_hour,
+        f"attempt {attempt.attempt} of {run.run_id}",
+        attempt.backend_id or "",
+        {**run.terms.labels, "tuneplan-run": run.run_id, "project": run.terms.project, **owner},
+    )
+
+
+def _of_try(one: Try) -> _Charge:
+    return _Charge(
+        one.try_id,
+        one.asked_at,
+        one.ended_at or one.answered_at or one.asked_at,
+        one.offer._asdict(),
+        None if one.is_open else one.cost_micro_usd,
+        one.micro_usd_per_hour,
+        f"try {one.try_id}",
+        one.try_id,
+        {"tuneplan-run": one.try_id, "project": one.project},
+    )
+
+
+def _row(charge: _Charge) -> dict[str, Any]:
+    offer, started_at = charge.offer, charge.started_at
+    hours = f"{seconds_between(started_at, charge.end_at) / 3600:.6f}"
+    cost, price = _usd(charge.cost_micro_usd), _usd(charge.micro_usd_per_hour)
     cloud, region = offer.get("cloud"), offer.get("region")
     machine = offer.get("instance_type") or f"{offer.get('gpus_per_node')}x{offer.get('gpu')}"
-    tags = {**run.terms.labels, "tuneplan-run": run.run_id, "project": run.terms.project}
-    if run.terms.owner is not None:
-        tags["owner"] = run.terms.owner
     return {
         **dict.fromkeys(("BilledCost", "EffectiveCost", "ListCost", "ContractedCost"), cost),
         **dict.fromkeys(("ListUnitPrice", "ContractedUnitPrice"), price),
@@ -56,10 +102,10 @@ def _row(run: Run, attempt: Attempt, started_at: str) -> dict[str, Any]:
         "BillingPeriodStart": f"{started_at[:7]}-01T00:00:00Z",
         "BillingPeriodEnd": _next_month(started_at),
         "ChargePeriodStart": started_at,
-        "ChargePeriodEnd": end_at,
+        "ChargePeriodEnd": charge.end_at,
         "ChargeCategory": "Usage",
         "ChargeClass": "",
-        "ChargeDescription": f"{machine} for attempt {attempt.attempt} of {run.run_id}",
+        "ChargeDescription": f"{machine} for {charge.what}",
         "ChargeFrequency": "Usage-Based",
         "PricingCategory": _PRICING.get(offer.get("market", ""), "Other"),
         **dict.fromkeys(("PricingQuantity", "ConsumedQuantity"), hours),
@@ -70,10 +116,10 @@ def _row(run: Run, attempt: Attempt, started_at: str) -> dict[str, Any]:
         "ServiceCategory": "Compute",
         "ServiceName": "Virtual Machines",
         "SkuId": machine,
-        "ResourceId": attempt.backend_id or "",
-        "ResourceName": run.run_id,
+        "ResourceId": charge.resource,
+        "ResourceName": charge.name,
         "ResourceType": offer.get("gpu") or "",
-        "Tags": json.dumps(tags, sort_keys=True),
+        "Tags": json.dumps(dict(charge.tags), sort_keys=True),
     }
 
 

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -129,6 +129,8 @@ def check_target(target: str, *, public: bool) -> None:
         from providers.hub_upload import check_repository
 
         check_repository(target.removeprefix(HUB))
+    if scheme == "s3":
+        _empty(open_store(target))
     if scheme == "file":
         _free(Path(target.removeprefix("file://")).expanduser())
 
@@ -200,11 +202,25 @@ def _code(places: Places, run: Run) -> str | None:
 
 
 def _to_store(model: Path, store: ObjectStore) -> str:
-    for path in _files(model):
-        name = path.relative_to(model).as_posix()
-        store.delete(name)
-        store.put_file(name, path)
+    """Nothing of an export that was cut off stays, so that it can be repeated."""
+    _empty(store)
+    names = {path.relative_to(model).as_posix(): path for path in _files(model)}
+    try:
+        for name, path in names.items():
+            store.put_file(name, path)
+    except BaseException:
+        with suppress(StorageError):
+            for name in names:
+                store.delete(name)
+        raise
     return store.uri
+
+
+def _empty(store: ObjectStore) -> None:
+    """Files of another model beside ours would be taken for parts of it."""
+    first = next(store.list(""), None)
+    if first is not None:
+        raise UsageError(f"{store.uri} holds {first.key} already", hint="name a prefix that is new or empty")
 
 
 def _to_directory(model: Path, target: Path) -> str:

@@ -16,19 +16,23 @@ _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
 def needs_internet(
-    cloud: str, model: DataRef, uris: Mapping[str, str | None], environ: Mapping[str, str], home: Path
+    clouds: Iterable[str],
+    model: DataRef,
+    uris: Mapping[str, str | None],
+    environ: Mapping[str, str],
+    home: Path,
 ) -> Iterator[Finding]:
     """Everything at once; empty if the launch needs no network beyond this site.
 
     Args:
-        cloud: Of the machine.
+        clouds: Of all machines that may be asked for.
         model: What `model.id` points to.
         uris: Object stores by the spec's key.
         environ: Environment variables.
         home: Where the Hub's cache is, unless they say otherwise.
     """
-    if cloud not in _NEAR:
-        hint = "use `--infra local` or a cluster of your own"
+    for cloud in sorted(set(clouds) - _NEAR):
+        hint = "use `--infra local` or a cluster of your own, as in where.clouds: [slurm]"
         yield Finding(
             f"renting machines of {cloud} needs the internet",
             path="where.clouds",

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from jobs.lease import STORE_VARIABLE
 from jobs.spec import JobSpec, LimitsJob
 from planner import inputs, rented
 from planner.asking import offers_to_ask
@@ -28,8 +29,6 @@ from providers.gpus import CPU
 from providers.launcher import Launcher, LaunchRequest
 from providers.offers import Offer
 
-#: Tells whoever finds the job at its backend where the run's record lies.
-STORE_VARIABLE = "TUNEPLAN_STORE"
 Clock = Callable[[], str]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from jobs.progress import Progress, read_progress
+from planner import lease
 from planner.limits import cap_warning, limit_reached
 from planner.machines import attempts_now, newest_start
 from planner.record import OtherLedgerError, keep, ledger_token
@@ -92,7 +93,10 @@ def tend(store: Store, launcher: Launcher, run: Run, now: str) -> Run:
     Raises:
         StorageError: The ledger cannot be written.
     """
+    leased = lease.is_due(run, now)
     run = observe(store, launcher, run, now)
+    if leased and not run.final:
+        lease.renew(run, now)
     warning = cap_warning(run)
     if warning is not None:
         store.note(run, "cap_warning", warning, now)

@@ -13,7 +13,8 @@ from planner.errors import Finding
 from planner.surroundings import Surroundings
 from providers.availability import Inquiry, Wanted
 from providers.availability_sources import QUOTAS, ask_all
-from providers.errors import CredentialsError, StorageError, TuneplanError
+from providers.container_image import why_not_pulled
+from providers.errors import CredentialsError, StorageError, TuneplanError, UsageError
 from providers.hub import HubAccess, HubRepository
 from providers.offers import Offer
 from providers.s3_location import s3_location
@@ -85,6 +86,22 @@ def closed_model(
         return
     except TuneplanError as error:
         yield Finding(error.message, path=error.path or "model.id", code=error.code, hint=error.hint)
+
+
+def unavailable_image(image: str | None) -> Iterator[Finding]:
+    """A container image that the machine, which has no login, could not pull."""
+    if image is None:
+        return
+    try:
+        why = why_not_pulled(image)
+    except UsageError as error:
+        why, hint = error.message, error.hint
+    except TuneplanError:  # we cannot ask; the machine may
+        return
+    else:
+        hint = "machines get no login to a registry: name an image that anybody may pull"
+    if why is not None:
+        yield Finding(why, path="environment.image", code="image_missing", hint=hint)
 
 
 def misplaced_bucket(uri: str, path: str) -> Iterator[Finding]:

@@ -23,7 +23,7 @@ from planner.internet import needs_internet
 from planner.job_document import as_uri, job_document
 from planner.launch import request_of
 from planner.money import micro_usd, usd_text_of_micro
-from planner.permits import closed_model, misplaced_bucket, too_small_quotas
+from planner.permits import closed_model, misplaced_bucket, too_small_quotas, unavailable_image
 from planner.places import Places
 from planner.plan import Plan
 from planner.runs import MonitorHome, RunTerms
@@ -202,6 +202,9 @@ def _rented(
     offer = order.candidate.offer
     yield from missing_login(offer, around)
     yield from stale_price(offer, around)
+    uri = order.checkpoint_uri(places)
+    if rented.shares_disk(offer) and order.runs_uri is not None and uri.startswith("file:"):
+        yield from _room(order.candidate, uri, places)
     if plain:
         yield from rented.blockers(order.plan, order.candidate, _job(order, places))
     if not around.offline:
@@ -221,6 +224,7 @@ def _asked_elsewhere(order: Order, around: Surroundings, *, write: bool) -> Iter
         access = HubAccess.of(around.environ, around.home)
         secrets = spec.environment.secrets
         yield from closed_model(model.value, spec.model.revision, secrets, around.environ, access)
+    yield from unavailable_image(spec.environment.image)
     offers = (candidate.offer, *rented.alternatives(order.plan, candidate))
     yield from too_small_quotas(offers, candidate.nodes, around)
 
@@ -229,7 +233,9 @@ def _internet(order: Order, around: Surroundings) -> Iterator[Finding]:
     spec = order.plan.spec
     uris = {"checkpoints.uri": spec.checkpoints.uri, "output.uri": spec.output.uri}
     model = model_ref(order.plan.base_dir, spec.model.id)
-    yield from needs_internet(order.candidate.offer.cloud, model, uris, around.environ, around.home)
+    others = [] if order.infra == "local" else rented.alternatives(order.plan, order.candidate)
+    clouds = {offer.cloud for offer in (order.candidate.offer, *others)}
+    yield from needs_internet(clouds, model, uris, around.environ, around.home)
 
 
 def _job(order: Order, places: Places) -> JobSpec:

@@ -16,10 +16,11 @@ from planner.money import micro_usd
 from planner.offer_document import offer_from_document
 from planner.runs import Run, seconds_between
 from planner.store import Store
+from planner.try_book import Try
 from providers.errors import TuneplanError, UsageError
 from providers.offers import Offer
-from providers.skypilot_task import tag_value
 from providers.strays import MACHINES, Sweeper, Thing
+from providers.tags import tag_value
 
 
 class HourPrice(NamedTuple):
@@ -46,8 +47,9 @@ class Stray:
         thing: What it is and where.
         run: The run of this ledger that it belongs to, None if there is none, or it is, or may be, another ledger's.
         why: Why it is a stray, for a person.
-        owner: Somebody else whose run it is: such a thing is shown and never ended.
+        owner: Somebody else whose run it is, or a try that may be under way: such a thing is shown and never ended.
         price: What it costs.
+        is_try: It is what a try of this ledger that is over has left.
     """
 
     thing: Thing
@@ -55,11 +57,12 @@ class Stray:
     why: str
     owner: str | None
     price: HourPrice
+    is_try: bool = False
 
     @property
     def is_ours(self) -> bool:
         """This ledger launched it, so that it is safe to end."""
-        return self.run is not None
+        return self.run is not None or self.is_try
 
     def cost_micro_usd(self, now: str) -> int | None:
         """What it has cost since it was made, None if price or age is unknown."""
@@ -100,6 +103,7 @@ class Judge:
         adopter_of: Of runs that are.
         now: RFC 3339 UTC.
         settle_s: A thing of a run that was over only so long ago may still be on its way out.
+        tries: Every try of this ledger (`plan find --try`).
     """
 
     runs: Sequence[Run]
@@ -108,10 +112,14 @@ class Judge:
     adopter_of: AdopterOf
     now: str
     settle_s: float
+    tries: Sequence[Try] = ()
 
     def stray(self, thing: Thing, by_name: Mapping[str, Run]) -> Stray | None:
         """The thing as a stray, None if its run needs it, or may just be giving it back."""
         run = by_name.get(thing.run)
+        tried = next((one for one in self.tries if one.try_id == thing.run), None)
+        if tried is not None:
+            return self._of_try(thing, tried)
         if run is None:
             owner = self.owner_of(thing.run)
             why = "this ledger knows no such run" if owner is None else f"run of {owner}"
@@ -121,6 +129,15 @@ class Judge:
         if not why or seconds_between(since, self.now) < self.settle_s:
             return None
         return self._of_run(thing, run, why)
+
+    def _of_try(self, thing: Thing, one: Try) -> Stray | None:
+        price = self._price(thing, None)
+        if one.is_open:
+            why = "a try that is under way, or was cut off: `plan find --end-tries` ends what was"
+            return Stray(thing, None, why, "a try of this ledger", price)
+        if seconds_between(one.ended_at or one.asked_at, self.now) < self.settle_s:
+            return None
+        return Stray(thing, None, f"try {one.try_id} is over ({one.state})", None, price, is_try=True)
 
     def _of_run(self, thing: Thing, run: Run, why: str) -> Stray:
         """A stray by this ledger, unless the run is another one's by now: then this one knows nothing of its state."""

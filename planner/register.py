@@ -8,6 +8,7 @@ two launches at the same moment cannot both take the last dollar.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 from urllib.parse import quote
@@ -15,6 +16,7 @@ from urllib.parse import quote
 from planner.errors import OverBudgetError
 from planner.money import usd_text_of_micro
 from planner.runs import Run
+from planner.try_book import Try
 from providers.errors import CorruptDataError, StorageError, UsageError
 from providers.object_store import ObjectStore
 
@@ -160,9 +162,10 @@ def hold(
     _change(store, project, held)
 
 
-def settle(store: ObjectStore, runs: list[Run], project: str) -> None:
-    """Put what runs of this ledger have really cost in place of their caps, once they are over."""
+def settle(store: ObjectStore, runs: Iterable[Run], project: str, tries: Iterable[Try] = ()) -> None:
+    """Put what runs and tries of this ledger have really cost in place of their caps, once they are over."""
     over = {run.run_id: run.cost_micro_usd for run in runs if run.final and run.terms.project == project}
+    over |= {one.try_id: one.cost_micro_usd for one in tries if one.project == project and not one.is_open}
 
     def settled(book: ProjectBook) -> ProjectBook:
         shares = {

@@ -20,6 +20,7 @@ from providers.aws_access import LONGEST_SESSION_S
 from providers.launcher import Access, LaunchRequest
 from providers.offers import Offer
 from providers.s3_location import s3_location
+from providers.skypilot_task import NO_IMAGES
 
 if TYPE_CHECKING:  # the monitor imports this module, and needs neither spec nor estimate
     from planner.candidates import Candidate
@@ -67,6 +68,7 @@ def terms_document(
         "reads": [uri for uri in reads(job.inputs) if uri.startswith("s3://")],
         "sources": dict(sources or {}),
         "access": access(spec, (chosen.offer, *others)),
+        "image": spec.environment.image,
     }
 
 
@@ -88,6 +90,7 @@ def complete(request: LaunchRequest, terms: Mapping[str, Any]) -> LaunchRequest:
         reads=tuple(terms.get("reads", ())),
         access=terms.get("access", "secrets"),
         reservations=tuple(terms.get("reservations", ())),
+        image=terms.get("image"),
     )
 
 
@@ -136,6 +139,10 @@ def blockers(plan: Plan, chosen: Candidate, job: JobSpec) -> Iterator[Finding]:
     yield from _outside_regions(plan.spec, job)
     how = access(plan.spec, (chosen.offer, *alternatives(plan, chosen)))
     yield from _without_rights(plan.spec, chosen, how)
+    if plan.spec.environment.image is not None and chosen.offer.cloud in NO_IMAGES:
+        message = f"machines of {chosen.offer.cloud} run no container image through SkyPilot"
+        hint = "leave it out and name packages, or exclude the cloud in where.clouds"
+        yield Finding(message, path="environment.image", code="no_images", hint=hint)
     spread = chosen.parallelism.gpus_total != chosen.gpus_total  # some of them would be paid for and idle
     if spread or chosen.parallelism.kind not in ("single", "ddp"):  # a model that no GPU holds alone
         message = (
@@ -145,9 +152,14 @@ def blockers(plan: Plan, chosen: Candidate, job: JobSpec) -> Iterator[Finding]:
         yield Finding(message, path="where.gpus", code="not_yet_supported", hint=hint)
 
 
+def shares_disk(offer: Offer) -> bool:
+    """Whether the machine may see a directory of this one."""
+    return offer.cloud in _SHARED_DISK
+
+
 def _unreachable(spec: FineTuneSpec, chosen: Candidate, job: JobSpec) -> Iterator[Finding]:
     """Places on a disk that the machine does not have."""
-    shares = chosen.offer.cloud in _SHARED_DISK
+    shares = shares_disk(chosen.offer)
     for key, uri in (("checkpoints", job.checkpoints.uri), ("output", job.output.uri)):
         given = getattr(spec, key).uri is not None
         if uri is None or uri.startswith("s3://") or (shares and given):

@@ -55,10 +55,9 @@ def _surroundings(spec: FineTuneSpec, infra: str) -> Iterator[Finding]:
     if infra != "local" and any(".py:" in reward for reward in spec.rollout.rewards):
         hint = "put it into a package under environment.packages, as package.module:function"
         yield _not_yet("rollout.rewards", "a reward in a file of this machine on rented machines", hint)
-    for key in ("image", "python", "packages", "setup") if infra == "local" else ("image",):
+    for key in ("image", "python", "packages", "setup") if infra == "local" else ():
         if getattr(spec.environment, key):
-            where = "on this machine" if infra == "local" else "on rented machines"
-            yield _not_yet(f"environment.{key}", f"environment.{key} {where}", "leave it out")
+            yield _not_yet(f"environment.{key}", f"environment.{key} on this machine", "leave it out")
 
 
 def _tracker(spec: FineTuneSpec, infra: str) -> Iterator[Finding]:

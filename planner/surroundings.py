@@ -25,7 +25,8 @@ _CODES = frozenset(
     {
         "cloud_login", "stale_price", "secret_missing", "store_unreachable", "no_bucket_rights",
         "session_too_short", "credentials", "bucket_not_found", "unreachable", "not_found", "storage", "missing_extra",
-        "quota_too_small", "gated_model", "bucket_region", "needs_internet",
+        "quota_too_small", "gated_model", "bucket_region", "needs_internet", "image_missing",
+        "project_budget",
     }
 )  # fmt: skip
 

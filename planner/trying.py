@@ -67,12 +67,16 @@ class TryDesk:
     Attributes:
         now: RFC 3339 UTC.
         tell: Gets a line for each step.
+        hold: Takes the most that a try may cost, in micro-dollars, from its project's budget, or refuses.
+        settle: Puts what it has cost in place of that.
     """
 
     book: TryBook
     trier: Trier
     now: Callable[[], str]
     tell: Callable[[str], None]
+    hold: Callable[[Try, int], None] = lambda _, __: None
+    settle: Callable[[Try], None] = lambda _: None
 
 
 def tryable(
@@ -122,6 +126,7 @@ def try_machines(desk: TryDesk, machines: Sequence[Tryable], rules: TryRules) ->
     """Ask for the machines in this order, until one was had unless the rules say otherwise.
 
     Raises:
+        OverBudgetError: The project's budget does not allow the next one.
         CleanupPendingError: Something that was rented is not known to be gone; the record of it stays open.
     """
     done: list[Try] = []
@@ -171,6 +176,12 @@ def _try(desk: TryDesk, machine: Tryable, rules: TryRules) -> Try:
         desk.now(),
     )
     desk.book.record(one)
+    try:
+        desk.hold(one, machine.most_micro_usd(rules.limit_s))
+    except TuneplanError as error:
+        refused = replace(one, state="failed", reason=error.message, ended_at=desk.now(), cost_micro_usd=0)
+        desk.book.update(refused)
+        raise
     place = "/".join(part for part in (offer.cloud, offer.region, offer.zone) if part)
     desk.tell(f"{one.try_id}: asking for {machine.nodes} x {offer.gpus_per_node} x {offer.gpu} in {place}")
     request = TryRequest(one.try_id, offer, machine.nodes, rules.limit_s, {"project": rules.project})
@@ -206,6 +217,7 @@ def _ended(desk: TryDesk, one: Try, reason: str, *, unsure: bool = False) -> Try
     state: TryState = "released" if was_had else "stock_out" if refused else "failed"
     closed = replace(one, state=state, reason=reason, ended_at=end, cost_micro_usd=cost)
     desk.book.update(closed)
+    desk.settle(closed)
     said = {"released": "given back", "stock_out": f"refused: {reason}", "failed": f"not tried: {reason}"}[
         state
     ]

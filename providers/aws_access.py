@@ -14,6 +14,7 @@ from typing import Any
 
 from providers.errors import CredentialsError, LaunchError, MissingExtraError, TuneplanError
 from providers.s3_location import S3Location, s3_location
+from providers.tags import tag_value
 
 #: Session keys of an IAM user live this long at most.
 LONGEST_SESSION_S = 36 * 3600
@@ -40,8 +41,10 @@ TAG = "tuneplan-run"
 ROLE_PREFIX = "tuneplan-"
 
 
-def policy(stores: tuple[str, ...], reads: tuple[str, ...] = ()) -> dict[str, Any]:
+def policy(stores: tuple[str, ...], reads: tuple[str, ...] = (), ends: str | None = None) -> dict[str, Any]:
     """What a machine may do that writes below these s3:// URIs and reads these objects; without any nothing at all.
+
+    `ends` is the run whose machines it may terminate, itself among them (`providers.self_release`).
 
     Objects are named one by one, as long as that fits into the 2,048 characters of a session's policy; of more,
     everything below their common prefix may be read.
@@ -58,6 +61,9 @@ def policy(stores: tuple[str, ...], reads: tuple[str, ...] = ()) -> dict[str, An
         statements += _encryption(place)
     room = _MOST_POLICY_CHARACTERS - len(json.dumps(statements))
     statements += _reading([s3_location(uri) for uri in reads], room)
+    if ends is not None:
+        own = {"StringEquals": {f"aws:ResourceTag/{TAG}": tag_value(ends)}}
+        statements.append(_allow(("ec2:TerminateInstances",), "arn:aws:ec2:*:*:instance/*", own))
     if not statements:  # IAM takes no empty policy
         statements.append({"Effect": "Deny", "Action": "*", "Resource": "*"})
     return {"Version": "2012-10-17", "Statement": statements}
@@ -80,7 +86,7 @@ def grant_role(
     *,
     propagation_s: float = _PROPAGATION_S,
 ) -> str:
-    """Make the run's instance role, or find it made; its name.
+    """Make the run's instance role, or find it made; its name. It may also end the run's own machines.
 
     Raises:
         CredentialsError: There are no credentials, or they may not make roles.
@@ -92,7 +98,7 @@ def grant_role(
         with _unless(iam, "EntityAlreadyExistsException"):
             iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(_ASSUME), Tags=tags)
         iam.put_role_policy(
-            RoleName=name, PolicyName=_POLICY_NAME, PolicyDocument=json.dumps(policy(stores, reads))
+            RoleName=name, PolicyName=_POLICY_NAME, PolicyDocument=json.dumps(policy(stores, reads, run_id))
         )
         with _unless(iam, "EntityAlreadyExistsException"):
             iam.create_instance_profile(InstanceProfileName=name, Tags=tags)

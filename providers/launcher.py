@@ -51,6 +51,7 @@ class LaunchRequest:
         reads: URIs of further objects that it reads.
         access: How it may.
         reservations: Ids of paid capacity that the machines are started in.
+        image: Container image that set-up and worker run in, None for the machine's own system.
     """
 
     run_id: str
@@ -72,6 +73,7 @@ class LaunchRequest:
     reads: tuple[str, ...] = ()
     access: Access = "secrets"
     reservations: tuple[str, ...] = ()
+    image: str | None = None
 
     @property
     def worker(self) -> tuple[str, ...]:

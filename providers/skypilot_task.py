@@ -18,6 +18,7 @@ from providers.gpus import CPU
 from providers.launcher import LaunchRequest
 from providers.offers import Offer
 from providers.sealed import VARIABLE
+from providers.tags import tag_value
 
 # Clouds that SkyPilot 0.14 can rent from and that our catalogs know; the others it only has prices of.
 CLOUDS = frozenset(
@@ -61,7 +62,12 @@ SESSION_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_
 _PATIENT = {"AWS_METADATA_SERVICE_TIMEOUT": "5", "AWS_METADATA_SERVICE_NUM_ATTEMPTS": "5"}
 # The worker's own exit codes for "preempted, start me again" (see the table in README).
 RETRY_EXIT_CODES = (75, 76)
-_DISK_CLOUDS = frozenset({"aws", "azure", "gcp", "nebius", "oci"})
+# Clouds on which SkyPilot runs nothing in a container of ours.
+NO_IMAGES = frozenset(
+    {"cudo", "hyperbolic", "ibm", "oci", "primeintellect", "scp", "shadeform", "verda", "vsphere"}
+)
+#: Clouds whose machines get the disk that is asked for; elsewhere it is what the machine has.
+SIZED_DISKS = frozenset({"aws", "azure", "gcp", "nebius", "oci", "runpod", "vast"})
 _USUAL_DISK_GIB = 256  # what SkyPilot asks for if nobody says
 _SYSTEM_DISK_GIB = 60.0  # image, drivers and the worker's packages
 # A machine without a GPU still needs one processor to be found.
@@ -196,9 +202,9 @@ def _candidates(request: LaunchRequest) -> Iterator[dict[str, Any]]:
     seen = []
     for offer in request.offers:
         price = offer.price_usd_per_hour
-        if offer.cloud in CLOUDS and (limit is None or (price is not None and price <= limit)):
+        if _can_run(offer, request) and (limit is None or (price is not None and price <= limit)):
             dearest = {} if limit is None else {"max_hourly_cost": limit}
-            resources = resources_of(offer) | _disk(offer, request.disk_gib) | dearest
+            resources = resources_of(offer) | _disk(offer, request.disk_gib) | _image(request) | dearest
             if resources not in seen:
                 seen.append(resources)
                 yield resources
@@ -211,9 +217,17 @@ def _candidates(request: LaunchRequest) -> Iterator[dict[str, Any]]:
         )
 
 
+def _can_run(offer: Offer, request: LaunchRequest) -> bool:
+    return offer.cloud in CLOUDS and not (request.image is not None and offer.cloud in NO_IMAGES)
+
+
+def _image(request: LaunchRequest) -> dict[str, str]:
+    return {} if request.image is None else {"image_id": f"docker:{request.image.removeprefix('docker:')}"}
+
+
 def _disk(offer: Offer, need_gib: float | None) -> dict[str, int]:
     """A larger disk where the usual one is too small, on clouds where disks are sized on request."""
-    if offer.cloud not in _DISK_CLOUDS or need_gib is None:
+    if offer.cloud not in SIZED_DISKS or need_gib is None:
         return {}
     wanted_gib = math.ceil(need_gib + _SYSTEM_DISK_GIB)
     return {"disk_size": wanted_gib} if wanted_gib > _USUAL_DISK_GIB else {}
@@ -226,14 +240,9 @@ def _sky_gpu(offer: Offer) -> str:
 
 
 def _labels(request: LaunchRequest) -> dict[str, str]:
-    """Tags that every cloud takes: the narrowest rule is GCP's."""
+    """Tags that every cloud takes."""
     labels = request.labels | {"tuneplan-run": request.run_id, "tuneplan-attempt": str(request.attempt)}
     return {tag_value(name): tag_value(value) for name, value in labels.items()}
-
-
-def tag_value(text: str) -> str:
-    """A text as every cloud can hold it in a tag."""
-    return re.sub(r"[^a-z0-9_-]", "-", text.lower())[:63]
 
 
 def _environment(request: LaunchRequest) -> dict[str, str]:
@@ -257,13 +266,30 @@ def _with_secrets(request: LaunchRequest, command: str) -> str:
     return f"{shlex.quote(request.python)} -m providers.sealed {command}"
 
 
+def _at_work(request: LaunchRequest, command: str) -> str:
+    """The command line with its secrets, so that the machine's keeper sees that it runs."""
+    return f"{shlex.quote(request.python)} -m jobs.keeper hold {_with_secrets(request, command)}"
+
+
+def _limit_of_machine(request: LaunchRequest) -> str:
+    return f" --limit-s {request.max_duration_s:.0f} --grace-s {max(1.0, request.stop_grace_s):.0f}"
+
+
 def _setup_script(request: LaunchRequest) -> str:
-    """The user's credential files are gone before anything else runs; a line that fails ends the set-up."""
-    lines = [f"rm -rf {' '.join(f'~/{path}' for path in _SENT_CREDENTIALS)}"]
+    """The user's credential files are gone before anything else runs; a line that fails ends the set-up.
+
+    The machine's keeper comes before what may hang.
+    """
+    ours = 'PYTHONPATH="$PWD" PYTHONSAFEPATH=1 '
+    limit = "" if request.max_duration_s is None else _limit_of_machine(request)
+    keeper = f"{shlex.quote(request.python)} -m jobs.keeper start{limit}"
+    lines = [
+        f"rm -rf {' '.join(f'~/{path}' for path in _SENT_CREDENTIALS)}",
+        ours + _with_secrets(request, keeper),
+    ]
     if request.setup:
         script = "\n".join(("unset PYTHONPATH PYTHONSAFEPATH", *request.setup))
-        command = _with_secrets(request, f"bash -e -c {shlex.quote(script)}")
-        lines.append(f'PYTHONPATH="$PWD" PYTHONSAFEPATH=1 {command}')
+        lines.append(ours + _at_work(request, f"bash -e -c {shlex.quote(script)}"))
     return "\n".join(lines) + "\n"
 
 
@@ -274,5 +300,5 @@ def _run_script(request: LaunchRequest) -> str:
         grace_s = max(1.0, request.stop_grace_s)
         ask_s = max(1.0, request.max_duration_s - grace_s)
         limit = f"timeout --signal=TERM --kill-after={grace_s:.0f} {ask_s:.0f} "
-    worker = _with_secrets(request, shlex.join((request.python, *request.worker, "job.json")))
+    worker = _at_work(request, shlex.join((request.python, *request.worker, "job.json")))
     return f'export PYTHONPATH="$PWD" PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1\nexec {limit}{worker}\n'

@@ -11,7 +11,8 @@ from providers.aws_access import grant_role, revoke_role
 from providers.errors import CleanupPendingError, CredentialsError, LaunchError, MissingExtraError
 from providers.skypilot import sky_module
 from providers.skypilot_errors import first_line
-from providers.skypilot_task import no_credential_upload, resources_of, tag_value
+from providers.skypilot_task import no_credential_upload, resources_of
+from providers.tags import tag_value
 from providers.trying import TryAnswer, TryRequest
 
 #: Clouds whose machines can end themselves: the net below a try whose `plan` was killed.

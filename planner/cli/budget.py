@@ -12,6 +12,7 @@ from planner.cli.output import emit_json, output_option
 from planner.money import micro_usd
 from planner.register import Per, ProjectBook, read_book, set_budget, settle
 from planner.run_document import micro_text
+from planner.try_book import TryBook
 from planner.units import parse_usd
 from providers.errors import UsageError
 
@@ -44,8 +45,9 @@ def set_command(app: App, project: str, amount: str, per: Per, store_uri: str | 
 def show_command(app: App, project: str, store_uri: str | None, output: str) -> None:
     """Show PROJECT's budget, and what of it is spent or held by runs under way."""
     register, uri = open_register(app, store_uri)
-    with open_ledger(app) as ledger:
-        settle(register, [run for run in ledger.all_runs() if run.terms.register_uri == uri], project)
+    with open_ledger(app) as ledger, TryBook(ledger.path) as book_of_tries:
+        mine = [run for run in ledger.all_runs() if run.terms.register_uri == uri]
+        settle(register, mine, project, book_of_tries.all_tries())
     book, month = read_book(register, project), clock(app)()[:7]
     if output == "json":
         emit_json("budget", _document(book, month), now=app.now())

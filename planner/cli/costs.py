@@ -35,7 +35,7 @@ Examples:
     "--format",
     "form",
     type=click.Choice(["focus"]),
-    help="focus: every attempt as a row of FOCUS 1.0, the CSV that cost tools read.",
+    help="focus: every attempt and try as a row of FOCUS 1.0, the CSV that cost tools read.",
 )
 @output_option("table", "json")
 @pass_app
@@ -51,7 +51,7 @@ def command(ctx: click.Context, app: App, by: CostKey, form: str | None, output:
     if form == "focus":
         from planner.focus import focus_csv
 
-        click.echo(focus_csv(runs), nl=False)
+        click.echo(focus_csv(runs, tries), nl=False)
         return
     rows = sum_costs(runs, by, tries)
     if output == "json":
@@ -94,8 +94,8 @@ def reconcile_command(app: App, bills: tuple[Path, ...], tolerance: str, output:
                 rows += read_bill(file, str(path))
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"cannot read {path}: {error}") from None
-    with open_ledger(app) as store:
-        found = reconcile(store.all_runs(), rows, tolerance=share)
+    with open_ledger(app) as store, TryBook(store.path) as book:
+        found = reconcile(store.all_runs(), rows, tolerance=share, tries=book.all_tries())
     if output == "json":
         emit_json("costs_reconcile", bill_document(found), now=app.now())
     else:

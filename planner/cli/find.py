@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from planner.cli.context import App, pass_app
+from planner.cli.desk import store_option
 from planner.cli.find_try import end_cut_off, try_them
 from planner.cli.output import echo_err, emit_json, output_option
 from providers.errors import LaunchError, UsageError
@@ -59,6 +60,7 @@ _NO_LOGIN: tuple[tuple[str, ...], str] = ((), "")
 @click.option(
     "--end-tries", is_flag=True, help="End what tries that were cut off have left, and nothing else."
 )
+@store_option
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before a try.")
 @output_option("table", "json")
 @pass_app
@@ -86,7 +88,7 @@ def command(
 
     now, addresses = app.now(), _addresses(urls)
     if end_tries:
-        end_cut_off(app)
+        end_cut_off(app, rules["store_uri"])
         return
     if file is None:
         raise UsageError("name a spec or a plan", hint="plan find spec.yaml")

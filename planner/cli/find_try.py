@@ -5,16 +5,17 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from planner.cli.context import App
-from planner.cli.desk import clock
+from planner.cli.desk import clock, open_register
+from planner.cli.interrupting import sigterm_interrupts
 from planner.cli.output import confirm, echo_err
 from planner.money import micro_usd, usd_text_of_micro
 from planner.units import parse_duration_s, parse_usd
-from providers.errors import LaunchError, UsageError
+from providers.errors import LaunchError, StorageError, UsageError
 
 if TYPE_CHECKING:
     from planner.candidates import Candidate
@@ -32,12 +33,14 @@ def try_them(
     wait: str,
     every: bool,
     yes: bool,
+    store_uri: str | None,
 ) -> list[Try]:
     """Show what a try may cost, ask, end what earlier tries left, and try.
 
     Raises:
         UsageError: There is no cap, or nobody agreed.
         LaunchError: None of the machines may be tried.
+        OverBudgetError: The project's budget does not allow it.
         CleanupPendingError: Something that was rented is not known to be gone.
     """
     from planner.surroundings import Surroundings
@@ -53,13 +56,15 @@ def try_them(
         dear = "the cap is too small for one try" if possible else "none of the machines may be tried"
         raise LaunchError(dear, hint=_why_none(possible, rules), code="no_offer")
     echo_err(_terms(chosen, possible, rules))
+    budget = _Budget(app, store_uri, spec.owner)
+    budget.check(spec.project, chosen[0].most_micro_usd(rules.limit_s))
     confirm(f"Try {len(chosen)} machines?", yes=yes)
-    with _desk(app) as desk:
+    with _desk(app, budget) as desk, sigterm_interrupts():
         end_open_tries(desk)
         return try_machines(desk, chosen, rules)
 
 
-def end_cut_off(app: App) -> None:
+def end_cut_off(app: App, store_uri: str | None) -> None:
     """End whatever tries that were cut off have left.
 
     Raises:
@@ -67,21 +72,57 @@ def end_cut_off(app: App) -> None:
     """
     from planner.trying import end_open_tries
 
-    with _desk(app) as desk:
+    with _desk(app, _Budget(app, store_uri, None)) as desk:
         ended = end_open_tries(desk)
     if not ended:
         echo_err("no try was cut off")
 
 
+class _Budget:
+    """The register's budgets, of which each try holds its worst case until it is over."""
+
+    def __init__(self, app: App, store_uri: str | None, owner: str | None) -> None:
+        self._register = open_register(app, store_uri)[0]
+        self._owner = owner
+        self._now = clock(app)
+
+    def check(self, project: str, micro_usd: int) -> None:
+        """Refuse before anybody is asked what not even the first try may cost.
+
+        Raises:
+            OverBudgetError: The project's budget does not allow it.
+        """
+        from planner.errors import OverBudgetError
+        from planner.register import read_book, refusal
+
+        why = refusal(read_book(self._register, project), "", micro_usd, self._now()[:7])
+        if why is not None:
+            hint = "wait until a run is over, or raise it: `plan budget set`"
+            raise OverBudgetError(why.replace("this run", "one try"), hint=hint, code="project_budget")
+
+    def hold(self, one: Try, micro_usd: int) -> None:
+        """As `TryDesk.hold`."""
+        from planner.register import hold
+
+        hold(self._register, one.try_id, one.project, self._owner, micro_usd, one.asked_at[:7])
+
+    def settle(self, one: Try) -> None:
+        """As `TryDesk.settle`; a register that cannot be reached now is settled by the next command that reads it."""
+        from planner.register import settle
+
+        with suppress(StorageError):
+            settle(self._register, (), one.project, [one])
+
+
 @contextmanager
-def _desk(app: App) -> Iterator[TryDesk]:
+def _desk(app: App, budget: _Budget) -> Iterator[TryDesk]:
     from planner.places import Places
     from planner.try_book import TryBook
     from planner.trying import TryDesk
     from providers.skypilot_tries import SkyPilotTrier
 
     with TryBook(Places(app.directories.state).ledger) as book, _alone(app.directories.state):
-        yield TryDesk(book, SkyPilotTrier(), clock(app), echo_err)
+        yield TryDesk(book, SkyPilotTrier(), clock(app), echo_err, budget.hold, budget.settle)
 
 
 @contextmanager

@@ -11,11 +11,11 @@ import click
 
 from planner.cli.context import App, pass_app
 from planner.cli.desk import offline_option, open_desk, open_register, register_token, store_option
+from planner.cli.launch_answers import answer, answer_dry_run
 from planner.cli.launch_moving import moving_of, tell_moving
-from planner.cli.output import confirm, echo_err, emit_json, output_option
-from planner.cli.run_text import state_text
+from planner.cli.output import confirm, echo_err, output_option
 from planner.cli.waiting import raise_for, wait_for_end
-from planner.runs import RESUMABLE
+from planner.errors import OverBudgetError
 from planner.units import parse_duration_s, parse_share, parse_usd
 from providers.errors import UsageError
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from planner.proposal import Choices, Order
     from planner.runs import MonitorHome, Run
     from planner.spec import FineTuneSpec
+    from providers.object_store import ObjectStore
 
     Refuse = Callable[[Iterable[Finding]], None]
 
@@ -82,6 +83,11 @@ Examples:
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--wait", is_flag=True, help="Wait until the run is over.")
 @click.option("--dry-run", is_flag=True, help="Check everything and show it, start nothing.")
+@click.option(
+    "--optimizer",
+    is_flag=True,
+    help="With --dry-run: ask SkyPilot's optimizer too, told our hours; takes seconds.",
+)
 @offline_option
 @output_option("table", "json")
 @pass_app
@@ -102,6 +108,7 @@ def command(
     yes: bool,
     wait: bool,
     dry_run: bool,
+    optimizer: bool,
     output: str,
 ) -> None:
     """Launch FILE, a plan or a spec."""
@@ -120,9 +127,12 @@ def command(
             moving_of(app, order, refuse, _zone_names(order)) if move and not known else (order, None)
         )
         found = _check(app, desk, order, show=not known, write=not dry_run)
+        found += [] if known else _over_budget(app, desk, order, store_uri)
         if dry_run:
-            _answer_dry_run(app, desk, order, found, output, refuse)
+            answer_dry_run(app, desk, order, found, output, refuse, optimizer=optimizer)
             return
+        if [row.code for row in found] == ["project_budget"]:
+            raise OverBudgetError(found[0].message, hint=found[0].hint, code="project_budget")
         refuse(found)
         if not known:
             where = "on this machine" if infra == "local" else "on rented machines"
@@ -132,7 +142,7 @@ def command(
         run, created = launch_order(desk, order, registered(app, desk, order, store_uri), moving)
     if wait:
         run = wait_for_end(app, run.run_id)
-    _answer(app, run, created, output)
+    answer(app, run, created, output)
     if wait:
         raise_for(run)
 
@@ -293,6 +303,31 @@ def _check(app: App, desk: Desk, order: Order, *, show: bool, write: bool) -> li
     return found + list(changed_sources(order.plan.data, echo_err)) if show else found
 
 
+def _over_budget(app: App, desk: Desk, order: Order, store_uri: str | None) -> list[Finding]:
+    """The project's budget, which is looked at again when the run is entered."""
+    from planner.errors import Finding
+    from planner.register import read_book, refusal
+
+    cap = 0 if order.micro_usd_per_hour == 0 else order.cap_micro_usd
+    project = order.plan.spec.project
+    book = read_book(_settled(app, desk, project, store_uri)[0], project)
+    why = refusal(book, order.run_id, cap, desk.now()[:7])
+    hint = "lower the cap, wait until a run is over, or raise it: `plan budget set`"
+    return [] if why is None else [Finding(why, code="project_budget", hint=hint)]
+
+
+def _settled(app: App, desk: Desk, project: str, store_uri: str | None) -> tuple[ObjectStore, str]:
+    """The register and its URI, once it knows what is over and what that has cost."""
+    from planner.register import settle
+    from planner.try_book import TryBook
+
+    register, uri = open_register(app, store_uri)
+    mine = [run for run in desk.store.all_runs() if run.terms.register_uri == uri]
+    with TryBook(desk.store.path) as tries:
+        settle(register, mine, project, tries.all_tries())
+    return register, uri
+
+
 def registered(app: App, desk: Desk, order: Order, store_uri: str | None) -> str:
     """URI of the register, once the run has its id and its cap there.
 
@@ -300,11 +335,10 @@ def registered(app: App, desk: Desk, order: Order, store_uri: str | None) -> str
         UsageError: Somebody else has the id.
         OverBudgetError: The project's budget does not allow it.
     """
-    from planner.register import enter, settle
+    from planner.register import enter
 
-    register, uri = open_register(app, store_uri)
     spec = order.plan.spec
-    settle(register, [run for run in desk.store.all_runs() if run.terms.register_uri == uri], spec.project)
+    register, uri = _settled(app, desk, spec.project, store_uri)
     known = desk.store.get(order.run_id)
     if known is None or not known.final:
         cap = 0 if order.micro_usd_per_hour == 0 else order.cap_micro_usd
@@ -351,39 +385,3 @@ def _refuse(found: Iterable[Finding]) -> None:
     findings = list(found)
     if findings:
         raise SpecError(findings)
-
-
-def _answer(app: App, run: Run, created: bool, output: str) -> None:
-    from planner.run_document import launch_document
-
-    if output == "json":
-        emit_json("launch", launch_document(run, created=created), now=app.now())
-        return
-    known = "" if created else ", which was launched before"
-    click.echo(f"{run.run_id}: {state_text(run.state)}{known}")
-    if run.state in RESUMABLE:
-        echo_err(f"`plan resume {run.run_id}` goes on from the last committed checkpoint")
-        return
-    echo_err(f"`plan status {run.run_id}` and `plan logs -f {run.run_id}` show how it goes")
-
-
-def _answer_dry_run(
-    app: App, desk: Desk, order: Order, found: list[Finding], output: str, refuse: Refuse
-) -> None:
-    """Show what would be launched; only an order that is wrong itself is an error."""
-    from planner.proposal import backend_document, dry_run_document, goes_on
-
-    shown = goes_on(found)
-    if output == "json":
-        emit_json("launch", dry_run_document(order, desk.places, found), now=app.now())
-    if not shown:
-        refuse(found)
-    for row in found:
-        echo_err(f"in the way of a launch: {row}" + (f"\nhint: {row.hint}" if row.hint else ""))
-    if output == "json":
-        return
-    document = backend_document(order, desk.places)
-    if document is not None:
-        click.echo(document, nl=False)
-    told = f"{len(found)} things stand against it" if found else "nothing stands against it"
-    click.echo(f"{order.run_id}: {told}; dry run, nothing was started", err=document is not None)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from jobs.lease import LEASE_S
 from planner.candidates import Candidate
 from planner.cli.estimate_table import duration
 from planner.money import usd_text_of_micro
 from planner.places import Places
 from planner.proposal import Order, bytes_from_here
 from planner.quantiles import Quantiles
-from planner.rented import alternatives
+from planner.rented import alternatives, shares_disk
+from providers.self_release import LEFT, can_release
+from providers.skypilot_task import SIZED_DISKS
 
 
 def render_order(order: Order, places: Places) -> str:
@@ -22,9 +25,11 @@ def render_order(order: Order, places: Places) -> str:
             f"{chosen.memory.reserved_gib:.1f} GiB of {chosen.memory.limit_gib:.1f}: {chosen.verdict}",
         ),
         *_inputs(order, places),
+        *_disk(order),
         ("time", duration(chosen.wall_clock_h, interval=True)),
         ("cost", _cost(chosen)),
         ("cap", _cap(order)),
+        *_left_alone(order),
     ]
     return "\n".join(f"{name:<7} {text}" for name, text in rows)
 
@@ -52,6 +57,17 @@ def _inputs(order: Order, places: Places) -> list[tuple[str, str]]:
     return [("sends", f"{size / 2**20:,.1f} MiB of local data and model to {place}, if it is not there yet")]
 
 
+def _disk(order: Order) -> list[tuple[str, str]]:
+    """Where nobody can tell whether the machine's own disk is large enough."""
+    chosen = order.candidate
+    cloud = chosen.offer.cloud
+    if order.infra == "local" or cloud in SIZED_DISKS or shares_disk(chosen.offer):
+        return []
+    return [
+        ("disk", f"about {chosen.disk_gib:,.0f} GiB are needed; what a machine of {cloud} has is not known")
+    ]
+
+
 def _cost(chosen: Candidate) -> str:
     price = chosen.offer.price_usd_per_hour
     if price == 0:
@@ -76,6 +92,22 @@ def _cap(order: Order) -> str:
         f"${usd_text_of_micro(cap)} for the whole run{limit}: the worker checkpoints and stops at price x time;"
         " it cannot stop a machine that hangs, or count storage and network"
     )
+
+
+def _left_alone(order: Order) -> list[tuple[str, str]]:
+    """What becomes of the machine should everybody who watches it vanish."""
+    if order.infra == "local":
+        return []
+    cloud = order.candidate.offer.cloud
+    contained = cloud == "gcp" and order.plan.spec.environment.image is not None
+    if contained or not can_release(cloud):
+        text = f"a machine of {cloud} cannot end itself: should SkyPilot forget it, it is there until `plan reap`"
+    else:
+        left = LEFT[cloud] and f"; {LEFT[cloud]}"
+        text = (
+            f"idle for {LEASE_S / 60:.0f} min with nobody watching, or past its limit, it ends itself{left}"
+        )
+    return [("alone", text)]
 
 
 def _span(value: Quantiles, digits: int) -> str:

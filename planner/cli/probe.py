@@ -11,6 +11,7 @@ import click
 
 from planner.cli.context import App, pass_app
 from planner.cli.desk import open_desk, store_option
+from planner.cli.interrupting import sigterm_interrupts
 from planner.cli.output import confirm, echo_err, emit_json, output_option
 from planner.cli.waiting import raise_for, wait_for_end
 from planner.units import parse_usd
@@ -157,14 +158,15 @@ def _run(app: App, loaded: LoadedSpec, order: Order, store_uri: str | None, *, y
         confirm(f"Run {steps} steps of {loaded.spec.name} on {where} machine?", yes=yes)
         register_uri = registered(app, desk, order, store_uri)
     echo_err(f"probe {order.run_id}: {steps} steps")
-    try:
-        with open_desk(app, order.infra) as desk:
-            launch_order(desk, order, register_uri)
-        run = wait_for_end(app, order.run_id)
-        raise_for(run)
-    finally:
-        _end(app, order)
-        _clean(places, order)
+    with sigterm_interrupts():
+        try:
+            with open_desk(app, order.infra) as desk:
+                launch_order(desk, order, register_uri)
+            run = wait_for_end(app, order.run_id)
+            raise_for(run)
+        finally:
+            _end(app, order)
+            _clean(places, order)
     return run
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from planner.cli.context import App, pass_app
-from planner.cli.desk import open_ledger
+from planner.cli.desk import open_ledger, register_token
 from planner.cli.output import confirm, echo_err, emit_json, output_option
 from planner.places import Places
 from planner.units import parse_duration_s
@@ -15,6 +15,7 @@ from providers.errors import UsageError
 
 if TYPE_CHECKING:
     from planner.purge import Leftover
+    from planner.runs import Run
 
 _EXAMPLE = """\b
 Examples:
@@ -87,7 +88,29 @@ def _of_runs(app: App, names: tuple[str, ...], older_than: str | None, checkpoin
         if names and not run.final:
             raise UsageError(f"{run.run_id} is not over", hint=f"plan cancel {run.run_id}")
     chosen = [run for run in runs if seconds is None or is_older(run, app.now(), seconds)]
-    return [one for run in chosen for one in leftovers_of(run, places, checkpoints=checkpoints)]
+    mine = [run for run in chosen if run.final and not _is_anothers(app, run)]
+    return [one for run in mine for one in leftovers_of(run, places, checkpoints=checkpoints)]
+
+
+def _is_anothers(app: App, run: Run) -> bool:
+    """Whether another ledger has adopted it, whose worker and checkpoints may still lie here; a doubt counts as yes."""
+    from planner.record import adopter
+    from providers.errors import TuneplanError
+    from providers.stores import open_store
+
+    uri = run.terms.checkpoint_uri
+    if run.terms.infra != "local" and not uri.startswith("file:"):
+        return False  # nothing of it that another ledger could use lies below our directories
+    try:
+        owner = adopter(open_store(uri), register_token(app))
+    except TuneplanError as error:
+        echo_err(
+            f"left alone: {run.run_id}: whether another ledger has adopted it cannot be told: {error.message}"
+        )
+        return True
+    if owner is not None:
+        echo_err(f"left alone: {run.run_id} was adopted by {owner}")
+    return owner is not None
 
 
 def _document(leftover: Leftover) -> dict[str, object]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from planner.reap import Ended, Judge, Stray, Swept
     from planner.runs import Run
     from planner.store import Store
+    from planner.try_book import Try
     from providers.object_store import ObjectStore
     from providers.strays import Sweeper, Thing
 
@@ -134,7 +135,15 @@ def _judge(app: App, store: Store, older_than: str, register: ObjectStore) -> Ju
         _adopter_of(register_token(app)),
         clock(app)(),
         settle_s,
+        _tries(store),
     )
+
+
+def _tries(store: Store) -> list[Try]:
+    from planner.try_book import TryBook
+
+    with TryBook(store.path) as book:
+        return book.all_tries()
 
 
 def _owner_of(register: ObjectStore, token: str) -> Callable[[str], str | None]:

@@ -107,7 +107,7 @@ def _uri(app: App, place: str) -> str:
         from jobs.spec import JobSpec
 
         return JobSpec.load(bundles[-1]).checkpoints.uri
-    from planner.launch import STORE_VARIABLE
+    from jobs.lease import STORE_VARIABLE
     from providers.skypilot import SkyPilotLauncher
 
     found = SkyPilotLauncher().variable_of(place, STORE_VARIABLE)

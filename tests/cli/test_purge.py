@@ -14,7 +14,9 @@ from click.testing import Result
 
 from planner.cli.context import App
 from planner.cli.schema import schema_text
+from planner.record import claim, keep, ledger_token
 from planner.store import Change, Store
+from providers.stores import open_store
 from tests.planner.run_factories import START, attempt_of, terms_of
 
 Run = Callable[..., Result]
@@ -62,6 +64,25 @@ def test_only_what_is_over_goes_and_its_record_stays(state: Path, run_plan: Run)
 def test_checkpoints_go_only_if_that_is_asked(state: Path, run_plan: Run):
     assert run_plan("purge", "over-1", "--checkpoints", "--yes").exit_code == 0
     assert there(state, "over-1") == []
+
+
+def test_what_another_ledger_has_adopted_stays(state: Path, run_plan: Run, tmp_path: Path):
+    prefix = open_store((state / "checkpoints" / "over-1").as_uri())
+    with Store(state / "plan.db") as store:
+        terms = terms_of(run_id="moved-1", checkpoint_uri=prefix.uri)
+        store.create("moved-1", terms, attempt_of())
+        run = store.find("moved-1")
+        store.apply(run, Change("cancelled", "", replace(run.current, outcome="cancelled"), START))
+        keep(prefix, ledger_token(state), lambda: store.get("moved-1"), START, create=True)
+    for folder in FOLDERS:
+        (state / folder.format("moved-1")).mkdir(parents=True)
+    claim(prefix, "another ledger", START)
+    result = run_plan("purge", "moved-1", "--checkpoints", "--yes")
+    assert (result.exit_code, len(there(state, "moved-1"))) == (0, 3)
+    assert "left alone: moved-1 was adopted by a ledger on" in result.stderr
+    claim(prefix, ledger_token(state), START)  # taken back
+    assert run_plan("purge", "moved-1", "--checkpoints", "--yes").exit_code == 0
+    assert there(state, "moved-1") == []
 
 
 def test_age_counts_from_the_end(state: Path, run_plan: Run):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 from planner.bills import RunOnBill, read_bill, reconcile
 from planner.focus import COLUMNS, focus_csv
 from planner.runs import Run
+from planner.try_book import Try
 from providers.errors import UsageError
+from providers.offers import Offer
 from tests.planner.run_factories import attempt_of, run_of, terms_of
 
 USD = 1_000_000
@@ -119,6 +122,23 @@ def test_the_ledger_s_own_focus_rows_reconcile_with_it() -> None:
     assert rows[0]["BillingPeriodEnd"] == "2026-12-01T00:00:00Z"
     found = reconcile(RUNS[:3], read_bill(text.splitlines(), "own"))
     assert (found.unexplained, found.strangers, found.untagged_rows) == ((), (), 0)
+
+
+def test_a_try_is_a_row_too_and_a_bill_below_what_it_may_cost_is_explained() -> None:
+    offer = Offer("aws", "r", "z1", "g6", "L4", 1, 24.0, 4.0, 16.0, "spot", 0.5, "feed", "2026-11-20")
+    asked, end = "2026-11-05T00:00:00.000Z", "2026-11-05T00:30:00.000Z"
+    gone = Try("plan-try-1", "p", offer, 1, 4_000_000, 600.0, "released", "", asked, asked, end, 2_000_000)
+    refused = replace(gone, try_id="plan-try-2", state="stock_out", cost_micro_usd=0)
+    (row,) = csv.DictReader(io.StringIO(focus_csv([], [gone, refused])))
+    assert (row["ResourceName"], row["BilledCost"], row["PricingCategory"]) == ("plan-try-1", "2", "Dynamic")
+    assert json.loads(row["Tags"]) == {"tuneplan-run": "plan-try-1", "project": "p"}
+    own = list(read_bill(focus_csv([], [gone]).splitlines(), "own"))
+    assert reconcile([], own, tries=[gone]).unexplained == ()
+    cheaper = [replace(billed, micro_usd=billed.micro_usd // 4) for billed in own]
+    assert reconcile([], cheaper, tries=[gone]).unexplained == ()
+    dearer = [replace(billed, micro_usd=billed.micro_usd * 2) for billed in own]
+    assert [one.run_id for one in reconcile([], dearer, tries=[gone]).unexplained] == ["plan-try-1"]
+    assert reconcile([], own).strangers == tuple(own)
 
 
 def test_an_unknown_cost_is_left_empty() -> None:

@@ -98,7 +98,7 @@ def test_everything_that_needs_the_internet_is_named_at_once(tmp_path: Path) -> 
         "output.uri": "s3://herd/runs?endpoint=http://127.0.0.1:9000",
     }
     model = DataRef("hub", "lab/open")
-    found = list(needs_internet("aws", model, uris, {}, tmp_path))
+    found = list(needs_internet(["aws"], model, uris, {}, tmp_path))
     assert [(row.code, row.path) for row in found] == [
         ("needs_internet", "where.clouds"), ("needs_internet", "model.id"), ("needs_internet", "checkpoints.uri"),
     ]  # fmt: skip
@@ -106,4 +106,6 @@ def test_everything_that_needs_the_internet_is_named_at_once(tmp_path: Path) -> 
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").write_text("{}")
     near = {"checkpoints.uri": None, "output.uri": uris["output.uri"]}
-    assert list(needs_internet("slurm", model, near, {}, tmp_path)) == []
+    assert list(needs_internet(["slurm"], model, near, {}, tmp_path)) == []
+    (elsewhere,) = needs_internet(["slurm", "aws", "aws"], model, near, {}, tmp_path)
+    assert "machines of aws" in str(elsewhere)

@@ -11,6 +11,7 @@ import pytest
 from planner.reap import UNKNOWN, HourPrice, Judge, end_all, price_in, sweep
 from planner.runs import Run
 from planner.store import Change, Store
+from planner.try_book import Try, TryState
 from providers.errors import LaunchError
 from providers.offers import Offer
 from providers.strays import Thing
@@ -48,6 +49,8 @@ def why(thing: Thing, *runs: Run, **options: object) -> str | None:
 
 
 OVER = run_of("cancelled")
+OFFER = Offer("aws", "r", "z1", "g6", "L4", 1, 24.0, 4.0, 16.0, "spot", 0.5, "feed", "2026-11-20")
+TRY = Try("plan-try-1", "p", OFFER, 1, 500_000, 300.0, "asked", "", START)
 TWICE = run_of(
     "running", attempt_of(started_at=START, ended_at=START), attempt_of(2, backend_id="8", started_at=START)
 )
@@ -88,6 +91,26 @@ def test_a_machine_is_not_ended_unless_it_is_known_to_be_ours() -> None:
 def test_a_tag_spells_the_run_in_its_own_way() -> None:
     run = replace(run_of("running"), run_id="Goat.7")
     assert why(replace(JOB, run="goat-7"), run) is None
+
+
+@pytest.mark.parametrize("state", ["asked", "had"])
+def test_a_try_that_may_be_under_way_is_shown_and_never_ended(state: TryState) -> None:
+    thing = replace(JOB, kind="instance", run="plan-try-1", attempt=None)
+    asked = replace(judge(), tries=[replace(TRY, state=state)])
+    (stray,) = sweep([Things("aws instances", thing)], asked).strays
+    assert (stray.is_ours, stray.owner) == (False, "a try of this ledger")
+
+
+def test_what_a_try_that_is_over_has_left_is_ours_to_end(tmp_path: Path) -> None:
+    thing = replace(JOB, kind="instance", run="plan-try-1", attempt=None)
+    things = Things("aws instances", thing)
+    over = replace(TRY, state="released", ended_at="2026-11-22T13:59:00.000Z")
+    assert sweep([things], replace(judge(settle_s=90.0), tries=[over])).strays == ()
+    (stray,) = sweep([things], replace(judge(), tries=[over])).strays
+    assert (stray.is_ours, stray.why) == (True, "try plan-try-1 is over (released)")
+    with Store(tmp_path / "plan.db") as store:
+        (row,) = end_all([things], [stray], store, lambda: NOW)
+    assert (row.error, things.things) == (None, [])
 
 
 def test_a_machine_may_take_a_while_to_go() -> None:

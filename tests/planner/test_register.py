@@ -11,8 +11,10 @@ import pytest
 from planner.errors import OverBudgetError
 from planner.register import enter, hold, other_owner, read_book, set_budget, settle
 from planner.runs import Run
+from planner.try_book import Try
 from providers.directory_store import DirectoryStore
 from providers.errors import CorruptDataError, UsageError
+from providers.offers import Offer
 from tests.planner.run_factories import attempt_of, run_of, terms_of
 
 USD = 1_000_000
@@ -107,3 +109,16 @@ def test_a_damaged_entry_of_a_run_is_one_error(store: DirectoryStore) -> None:
         store.put("runs/a.json", body)
         with pytest.raises(CorruptDataError, match="entry of a run"):
             other_owner(store, "a", "mine")
+
+
+def test_a_try_holds_what_it_may_cost_until_it_is_over(store: DirectoryStore) -> None:
+    offer = Offer("aws", "r", "z1", "g6", "L4", 1, 24.0, 4.0, 16.0, "spot", 0.5, "feed", "2026-11-20")
+    one = Try("plan-try-1", "p", offer, 1, USD, 600.0, "asked", "", AT)
+    set_budget(store, "p", 3 * USD, "month")
+    hold(store, one.try_id, "p", "ann", 2 * USD, AT[:7])
+    settle(store, [], "p", [one])  # still open
+    with pytest.raises(OverBudgetError):
+        take(store, "b", 1_500_000)
+    settle(store, [], "p", [replace(one, state="released", ended_at=AT, cost_micro_usd=USD // 4)])
+    take(store, "b", 1_500_000)
+    assert read_book(store, "p").taken_micro_usd(AT[:7]) == 1_750_000

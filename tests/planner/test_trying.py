@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from planner.candidates import Candidate
+from planner.errors import OverBudgetError
 from planner.runs import utc_text
 from planner.surroundings import Surroundings
 from planner.try_book import Try, TryBook
@@ -173,3 +174,30 @@ def test_what_may_not_be_rented_is_named_and_not_tried(tmp_path: Path) -> None:
     found, against = tryable(candidates, around, 50.0)
     assert found == [MACHINES[0]]
     assert [row.code for row in against] == ["no_price", "too_dear", "stale_price", "cloud_login", "no_offer"]
+
+
+def test_each_try_holds_its_worst_case_of_the_budget_and_then_what_it_cost(book: TryBook) -> None:
+    seller, told = Seller({A.zone: REFUSED, B.zone: HAD}), []
+
+    def hold(one: Try, micro: int) -> None:
+        assert seller.asked == [] or seller.asked[-1].try_id != one.try_id  # before anybody is asked
+        told.append((one.offer.zone, micro))
+
+    def settle(one: Try) -> None:
+        told.append((one.state, one.cost_micro_usd))
+
+    desk = TryDesk(book, seller, seller.now, lambda _: None, hold, settle)
+    try_machines(desk, MACHINES, RULES)
+    assert told == [(A.zone, 900_000), ("stock_out", 0), (B.zone, 1_800_000), ("released", 240_000)]
+
+
+def test_a_try_that_the_budget_does_not_allow_is_not_asked_for(book: TryBook) -> None:
+    seller = Seller({A.zone: HAD})
+
+    def hold(one: Try, micro: int) -> None:
+        raise OverBudgetError("the budget of project herd has $0 left")
+
+    with pytest.raises(OverBudgetError):
+        try_machines(TryDesk(book, seller, seller.now, lambda _: None, hold), MACHINES, RULES)
+    (one,) = book.all_tries()
+    assert (one.state, one.cost_micro_usd, seller.asked) == ("failed", 0, [])

@@ -72,12 +72,18 @@ def test_an_encrypted_bucket_needs_its_key() -> None:
     assert allows((f"s3://models/a?kms_key={key}",))[key] == ["kms:GenerateDataKey", "kms:Decrypt"]
 
 
+def test_a_machine_may_end_those_of_its_own_run_and_no_others() -> None:
+    (statement,) = policy((), ends="Goat.1")["Statement"]
+    assert (statement["Effect"], statement["Action"]) == ("Allow", ["ec2:TerminateInstances"])
+    assert statement["Condition"] == {"StringEquals": {"aws:ResourceTag/tuneplan-run": "goat-1"}}
+
+
 def test_a_role_is_made_once_and_removed(iam: Any) -> None:
     names = {grant_role("goat-1", STORES, propagation_s=0) for _ in range(2)}
     assert names == {"tuneplan-goat-1"}
     role = iam.get_role_policy(RoleName="tuneplan-goat-1", PolicyName="tuneplan-run")
     document = role["PolicyDocument"]
-    assert (json.loads(document) if isinstance(document, str) else document) == policy(STORES)
+    assert (json.loads(document) if isinstance(document, str) else document) == policy(STORES, ends="goat-1")
     profile = iam.get_instance_profile(InstanceProfileName="tuneplan-goat-1")["InstanceProfile"]
     assert [row["RoleName"] for row in profile["Roles"]] == ["tuneplan-goat-1"]
     for _ in range(2):

@@ -236,3 +236,28 @@ def one_of_each_kind() -> list[Offer]:
 def test_offers_of_slurm_name_the_gpu() -> None:
     row = Offer("slurm", "a", "b", None, "A100", 2, 40.0, None, None, "inhouse", None, "test", None)
     assert resources_of(row) == {"infra": "slurm/a/b", "accelerators": "A100:2", "cpus": "1+"}
+
+
+def optimizers_choice(spot_h: float, on_demand_h: float) -> tuple[str, float, float]:
+    """Market, hours and dollars of what SkyPilot's optimizer takes of one machine on spot and on demand."""
+    from sky import global_user_state, skypilot_config
+    from sky.clouds import CloudCapability
+
+    from providers.skypilot_optimizer import Timed, opinion
+
+    machine = Offer("aws", "us-east-1", None, "g6.xlarge", "L4", 1, 24, 4, 16, "spot", None, "test", None)
+    spot, on_demand = Timed(machine, spot_h), Timed(machine._replace(market="on_demand"), on_demand_h)
+    global_user_state.set_allowed_clouds(["aws"], "default")
+    global_user_state.set_enabled_clouds(["aws"], CloudCapability.COMPUTE, "default")
+    with skypilot_config.override_skypilot_config({"allowed_clouds": ["aws"]}):
+        found = opinion([spot, on_demand], nodes=2)
+    return found.chosen.offer.market, found.chosen.hours, found.cost_usd
+
+
+def test_skypilots_optimizer_goes_by_our_hours(sky: Elsewhere) -> None:
+    market, hours, alike_usd = sky.call(optimizers_choice, 2.0, 2.0)
+    assert (market, hours) == ("spot", 2.0)  # as without our hours: the cheaper hour
+    market, hours, usd = sky.call(optimizers_choice, 20.0, 1.0)
+    assert (market, hours) == ("on_demand", 1.0)  # the dearer hour, and the cheaper job
+    assert usd == pytest.approx(2 * 0.8048, rel=0.2)
+    assert sky.call(optimizers_choice, 4.0, 400.0)[2] == pytest.approx(2 * alike_usd)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
+import jobs
 import providers
 from providers.errors import LaunchError
 from providers.launcher import LaunchRequest
@@ -132,6 +133,15 @@ def test_a_large_model_gets_a_disk_that_holds_it(need_gib: float | None, asked: 
     assert (on_aws.get("disk_size"), on_lambda.get("disk_size")) == (asked, None)
 
 
+def test_an_image_goes_with_every_machine_that_can_run_one() -> None:
+    rows = offer("verda", machine="1L4"), offer(), offer("runpod", "US", None, "1x_L4", "L4")
+    candidates = task_document(request(*rows, image="lab/train:2.8"))["resources"]["ordered"]
+    assert [(row["infra"], row["image_id"]) for row in candidates] == [
+        ("aws/us-east-1", "docker:lab/train:2.8"),
+        ("runpod/US", "docker:lab/train:2.8"),
+    ]
+
+
 def test_labels_satisfy_the_narrowest_cloud_and_name_the_run() -> None:
     labels = task_document(request(run_id="Goat.7", labels={"Team": "NLP & more"}))["resources"]["labels"]
     assert labels == {"team": "nlp---more", "tuneplan-run": "goat-7", "tuneplan-attempt": "1"}
@@ -162,9 +172,10 @@ def bundle_of(tmp_path: Path) -> Path:
     """A bundle whose worker tells its arguments, its secret, and whether the other share is still in sight."""
     bundle = tmp_path / "bundle"
     (bundle / "jobs").mkdir(parents=True)
-    (bundle / "jobs/__init__.py").touch()
     (bundle / "providers").mkdir()
-    for name in ("__init__.py", "errors.py", "sealed.py"):
+    for name in ("__init__.py", "keeper.py", "lease.py", "machine.py"):
+        shutil.copy(Path(jobs.__file__).with_name(name), bundle / "jobs")
+    for name in ("__init__.py", "errors.py", "sealed.py", "self_release.py"):
         shutil.copy(Path(providers.__file__).with_name(name), bundle / "providers")
     worker = "import os, sys\nprint(sys.argv[1:], os.environ.get('TOKEN'), 'TUNEPLAN_SECRET_SHARE' in os.environ)\n"
     (bundle / "jobs/train.py").write_text(worker)
