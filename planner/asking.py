@@ -17,16 +17,19 @@ from planner.try_book import TryBook
 from providers.offers import Offer
 
 
-def avoided_now(store: Store, now: str) -> dict[Place, Avoided]:
+def avoided_now(store: Store, now: str, *, besides: str | None = None) -> dict[Place, Avoided]:
     """Every place to leave alone, by all runs and tries of the ledger.
 
     Args:
         store: The ledger.
         now: RFC 3339 UTC.
+        besides: A run whose own sightings do not count; one that moves has its own pauses.
     """
     with TryBook(store.path) as book:
         tries = book.all_tries()
-    sightings = sightings_of(store.all_runs(), tries, store.askings())
+    sightings = sightings_of(
+        (run for run in store.all_runs() if run.run_id != besides), tries, store.askings()
+    )
     return avoided_places(sightings, datetime.fromisoformat(now))
 
 

@@ -12,6 +12,7 @@ from planner.hazards import SpotHazards, hazards_of
 from planner.money import usd_text
 from planner.pricing import Priced
 from planner.quantiles import Z90, Quantiles
+from providers.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Later starts that are looked at, as shares of the time to spare.
 _DELAYS = (0.0, 0.25, 0.5, 0.75, 1.0)
+#: Longer jobs are not simulated: a tick would be longer than most spells of capacity.
+LONGEST_H = 5000.0
 #: The work's uncertainty is taken at this many equally likely values.
 _WORKS = 8
 _NORMAL = (-1.534, -0.887, -0.489, -0.157, 0.157, 0.489, 0.887, 1.534)
@@ -118,6 +121,7 @@ def simulate_estimate(estimate: Estimate, jobs: int, seed: int) -> Simulation:
 
     Raises:
         NothingFitsError: There is no spot candidate.
+        UsageError: The job is longer than `LONGEST_H`.
     """
     from planner.deadline.simulate import monte_carlo
 
@@ -125,6 +129,11 @@ def simulate_estimate(estimate: Estimate, jobs: int, seed: int) -> Simulation:
     if spot is None:
         raise NothingFitsError("no spot candidate to simulate", hint="look at `plan estimate --why`")
     drawn, hazards, on_demand = _drawn(estimate, spot)
+    if max(drawn.work_h) > LONGEST_H:
+        raise UsageError(
+            f"a job of {max(drawn.work_h):,.0f} h (p90) is too long to simulate: {LONGEST_H:,.0f} h at most",
+            hint="`plan estimate` prices it; more or faster GPUs (--gpu, --count) make it shorter",
+        )
     found = monte_carlo(drawn, hazards, jobs, seed)
     ways = tuple(Way(name, *found[name][:2]) for name in WAYS if name in found)
     return Simulation(spot, on_demand, drawn.deadline_h, ways, jobs, hazards.source)
@@ -151,7 +160,8 @@ class Mix(NamedTuple):
 def mix_by_start(estimate: Estimate, jobs: int, seed: int) -> tuple[Mix, ...]:
     """Cost and chance of the policy if it is started now, or later, up to the latest start that on-demand can keep.
 
-    Empty where there is no spot, no on-demand of the same shape, or not enough time for that even now.
+    Empty where there is no spot, no on-demand of the same shape, not enough time for that even now, or the job is
+    longer than `LONGEST_H`.
     """
     from planner.deadline.simulate import monte_carlo
 
@@ -161,7 +171,7 @@ def mix_by_start(estimate: Estimate, jobs: int, seed: int) -> tuple[Mix, ...]:
         return ()
     drawn, hazards, on_demand = _drawn(estimate, spot)
     slack_h = deadline_h - max(drawn.work_h) - drawn.restart_h
-    if on_demand is None or slack_h <= 0:
+    if on_demand is None or slack_h <= 0 or max(drawn.work_h) > LONGEST_H:
         return ()
     found = []
     for share in _DELAYS:

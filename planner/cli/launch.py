@@ -123,9 +123,9 @@ def command(
         order = _order(plan, candidate, choices, name, infra)
         if not known and capacity is None:
             order = _at_todays_price(app, order, file, price_tolerance)
-        order, moving = (
-            moving_of(app, order, refuse, _zone_names(order)) if move and not known else (order, None)
-        )
+        moving = None
+        if move and not known:
+            order, moving = moving_of(app, order, refuse, _zone_names(order), desk.store)
         found = _check(app, desk, order, show=not known, write=not dry_run)
         found += [] if known else _over_budget(app, desk, order, store_uri)
         if dry_run:

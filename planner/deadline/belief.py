@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Sequence
+from functools import lru_cache
+
 import numpy as np
 
 from planner.deadline.models import DOWN, UP, FloatArray, SpotModels
@@ -11,18 +15,43 @@ MEMORY_H = 24.0
 TEMPER = 0.5
 
 
+class _Rates:
+    """What follows from the models and the tick alone, shared by all zones of all jobs."""
+
+    def __init__(self, models: SpotModels, tick_h: float) -> None:
+        ends = np.clip(1 - np.exp(-models.hazard_per_h * tick_h), 1e-5, 1 - 1e-5)
+        self.fade = float(np.exp(-tick_h / MEMORY_H))
+        self.log_seen = TEMPER * np.stack(
+            [np.log(1 - ends), np.log(ends)]
+        )  # [stays or ends, model, state, age]
+        self.log_prior = np.log(models.weight + 1e-12)
+        self.edges: list[float] = models.age_edges_h.tolist()
+        self.per_h = models.hazard_per_h
+        grown = self.per_h[:, :, :-1] * np.diff(models.age_edges_h)
+        self.exposure = np.concatenate([np.zeros_like(grown[:, :, :1]), np.cumsum(grown, axis=2)], axis=2)
+
+    def exposed(self, state: int, ages_h: Sequence[float]) -> FloatArray:
+        """Integral of the hazard of a spell up to each age: [model, age]."""
+        at = [self.bucket(age_h) for age_h in ages_h]
+        beyond_h = np.array([age_h - self.edges[age] for age_h, age in zip(ages_h, at, strict=True)])
+        total: FloatArray = self.exposure[:, state, at] + self.per_h[:, state, at] * beyond_h
+        return total
+
+    def bucket(self, age_h: float) -> int:
+        """As `SpotModels.bucket`."""
+        return bisect_right(self.edges, age_h + 1e-9) - 1
+
+
+_rates = lru_cache(maxsize=16)(_Rates)
+
+
 class ZoneBelief:
     """Posterior over the models for one zone, updated by one observation a tick."""
 
     def __init__(self, models: SpotModels, tick_h: float) -> None:
         """Start from the prior, with nothing seen."""
-        ends = np.clip(1 - np.exp(-models.hazard_per_h * tick_h), 1e-5, 1 - 1e-5)
-        self._models = models
-        self._edges = np.append(models.age_edges_h, np.inf)
+        self._rates = _rates(models, tick_h)
         self._tick_h = tick_h
-        self._fade = float(np.exp(-tick_h / MEMORY_H))
-        self._log_end, self._log_stay = np.log(ends), np.log(1 - ends)
-        self._log_prior = np.log(models.weight + 1e-12)
         self._evidence = np.zeros(len(models.weight))
         self._weights: FloatArray | None = None
         self.up: int | None = None
@@ -34,10 +63,9 @@ class ZoneBelief:
             self.age_h += self._tick_h
             return
         if self.up is not None:
-            ended = int(up) != self.up
-            log_chance = self._log_end if ended else self._log_stay
-            seen = log_chance[:, self.up, self.bucket()]
-            self._evidence = self._fade * self._evidence + TEMPER * seen
+            rates = self._rates
+            self._evidence *= rates.fade
+            self._evidence += rates.log_seen[int(up != self.up), :, self.up, self.bucket()]
             self._weights = None
         if self.up != int(up):
             self.up, self.age_h = int(up), 0.0
@@ -46,25 +74,27 @@ class ZoneBelief:
 
     def bucket(self, later_h: float = 0.0) -> int:
         """Age bucket of the running spell, now or `later_h` from now."""
-        return self._models.bucket(self.age_h + later_h)
+        return self._rates.bucket(self.age_h + later_h)
 
     def weights(self) -> FloatArray:
         """Posterior over the models, sums to 1."""
         if self._weights is None:
-            log_weight = self._evidence + self._log_prior
+            log_weight = self._evidence + self._rates.log_prior
             weight = np.exp(log_weight - log_weight.max())
             self._weights = weight / weight.sum()
         return self._weights
 
-    def survival(self, horizon_h: float) -> float:
-        """Chance that an up spell, of the running one's age if it is up, lasts `horizon_h` more."""
-        return self._lasts(UP, self.age_h if self.up else 0.0, horizon_h)
+    def survival(self, horizons_h: Sequence[float]) -> list[float]:
+        """Chance that an up spell, of the running one's age if it is up, lasts each of these hours more."""
+        found: list[float] = self._lasts(UP, self.age_h if self.up else 0.0, horizons_h).sum(0).tolist()
+        return found
 
     def lasts(self, horizon_h: float) -> float:
         """Chance that the zone stays as it is for `horizon_h`."""
-        return self._lasts(self.up or DOWN, self.age_h, horizon_h)
+        return float(self._lasts(self.up or DOWN, self.age_h, (horizon_h,)).sum())
 
-    def _lasts(self, state: int, age_h: float, horizon_h: float) -> float:
-        edges = self._edges
-        overlap = np.clip(np.minimum(edges[1:], age_h + horizon_h) - np.maximum(edges[:-1], age_h), 0.0, None)
-        return float(self.weights() @ np.exp(-(self._models.hazard_per_h[:, state] @ overlap)))
+    def _lasts(self, state: int, age_h: float, horizons_h: Sequence[float]) -> FloatArray:
+        """Chance of each model together with that of lasting: [model, horizon]."""
+        exposed = self._rates.exposed(state, [age_h, *(age_h + horizon_h for horizon_h in horizons_h)])
+        found: FloatArray = self.weights()[:, None] * np.exp(exposed[:, :1] - exposed[:, 1:])
+        return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,8 @@ from planner.deadline.decision import Decision, Option
 from planner.deadline.models import SpotModels, shipped_models
 from planner.deadline.outlook import Outlook
 from planner.deadline.placement import Placement
-from planner.deadline.problem import Problem, posed
+from planner.deadline.problem import posed
+from planner.deadline.shelf import table_for
 from planner.deadline.tables import USUAL_BYTES, ValueTable
 
 _EPS = 1e-7
@@ -32,13 +33,8 @@ _PRICE_STEP, _LEAST_PRICE = 0.04, 0.05
 _OWN_LOSS_PER_H = 0.5
 #: Of equal costs the earlier finish wins: what an hour without progress costs besides, over the on-demand price.
 _TIME_SHARE = 0.005
-#: Hours over which a region's own spell is compared with the market's.
+#: Hours over which a region's own spell and price are compared with the market's.
 _OUTLOOK_H = 4.0
-
-
-@lru_cache(maxsize=4)
-def _table(problem: Problem, models: SpotModels, most_bytes: int) -> ValueTable:
-    return ValueTable(problem, models, most_bytes)
 
 
 def _on_grid(price: float) -> float:
@@ -51,12 +47,18 @@ def _on_grid(price: float) -> float:
     return float(_LEAST_PRICE * (1 + _PRICE_STEP) ** steps)
 
 
-class DeadlinePolicy:
-    """Decides for one job; one object a job, asked once a tick.
+class _Made(NamedTuple):
+    """A choice and what it was made from; told in full (`Decision`) only to who asks."""
 
-    Attributes:
-        last: The last decision, with what else was open; None before the first.
-    """
+    chosen: Option
+    options: list[Option]
+    left: int
+    work_h: float
+    up: list[bool | None]
+
+
+class DeadlinePolicy:
+    """Decides for one job; one object a job, asked once a tick."""
 
     def __init__(
         self,
@@ -97,7 +99,7 @@ class DeadlinePolicy:
         self._market = ZoneBelief(self._models, tick_h) if many else self._zones[0]
         self._table: ValueTable | None = None
         self._table_price, self._off_price_h = 0.0, 0.0
-        self.last: Decision | None = None
+        self._made: _Made | None = None
         for states in zip(*(history or ()), strict=True):
             self._see([None if state is None else bool(state) for state in states])
 
@@ -124,10 +126,8 @@ class DeadlinePolicy:
         Returns:
             Where to run for this tick; None is to wait.
         """
-        decision = self.weigh(
-            elapsed_h, remaining_work_h, available, spot_usd_per_h, current, overhead_left_h
-        )
-        return decision.chosen.placement
+        made = self._choose(elapsed_h, remaining_work_h, available, spot_usd_per_h, current, overhead_left_h)
+        return made.chosen.placement
 
     def weigh(
         self,
@@ -148,6 +148,18 @@ class DeadlinePolicy:
             current: Where the job runs; None if nowhere, as after a preemption.
             overhead_left_h: Start-up time left of the current machine.
         """
+        made = self._choose(elapsed_h, remaining_work_h, available, spot_usd_per_h, current, overhead_left_h)
+        return self._decision(made)
+
+    def _choose(
+        self,
+        elapsed_h: float,
+        remaining_work_h: float,
+        available: Sequence[bool | None],
+        spot_usd_per_h: Sequence[float],
+        current: Placement | None,
+        overhead_left_h: float,
+    ) -> _Made:
         current = Placement(*current) if current is not None else None
         up = [current == (region, "spot") or state for region, state in enumerate(available)]
         self._see(up)
@@ -155,23 +167,27 @@ class DeadlinePolicy:
         start_h = {current: overhead_left_h}
         options = self._options(left, remaining_work_h, up, spot_usd_per_h, current, start_h)
         chosen = min(options, key=lambda option: option.cost_usd + self._delay_usd(option.placement, start_h))
-        self.last = self._decision(chosen, options, left, remaining_work_h, up)
-        return self.last
+        self._made = _Made(chosen, options, left, remaining_work_h, up)
+        return self._made
+
+    @property
+    def last(self) -> Decision | None:
+        """The last decision, with what else was open; None before the first."""
+        return None if self._made is None else self._decision(self._made)
 
     def explain(self) -> str:
         """The last decision in plain words, with the slack and the expected cost of each option."""
-        return "No decision yet." if self.last is None else self.last.explain()
+        decision = self.last
+        return "No decision yet." if decision is None else decision.explain()
 
-    def _decision(
-        self, chosen: Option, options: list[Option], left: int, work_h: float, up: Sequence[bool | None]
-    ) -> Decision:
+    def _decision(self, made: _Made) -> Decision:
         return Decision(
-            chosen=chosen,
-            options=tuple(options),
-            time_left_h=left * self._tick_h,
-            work_left_h=work_h,
-            slack_h=(left - self._ticks_needed(work_h)) * self._tick_h,
-            spot_regions=tuple(region for region, state in enumerate(up) if state),
+            chosen=made.chosen,
+            options=tuple(made.options),
+            time_left_h=made.left * self._tick_h,
+            work_left_h=made.work_h,
+            slack_h=(made.left - self._ticks_needed(made.work_h)) * self._tick_h,
+            spot_regions=tuple(region for region, state in enumerate(made.up) if state),
             spell_h=self._market.age_h,
             next_hour=self._market.lasts(1.0),
         )
@@ -196,23 +212,29 @@ class DeadlinePolicy:
         prices = [price / base_usd for price in spot_usd_per_h]
         table = self._solved(prices, up, work_h)
         hold_h = max(table.problem.step_h, self._tick_h)
-        view = Outlook(table, self._market, hold_h, left * self._tick_h)
+        view = Outlook(table, self._market, hold_h, left * self._tick_h, work_h)
         options = []
         for place in self._on_demand_places(current, left, work_h):
             start = start_h.get(place, self._overhead_h)
             price = self._on_demand[place.region] / base_usd
-            cost = price * self._bill(work_h + start, hold_h) + view.on_demand(work_h, start)
+            cost = price * self._bill(work_h + start, hold_h) + view.on_demand(start)
             cost += (price - 1) * max(0.0, min(work_h, _OUTLOOK_H) - hold_h)
             options.append(Option(place, cost * base_usd))
         if self._in_time(work_h, left):
-            options.append(Option(None, view.wait(work_h) * base_usd))
+            options.append(Option(None, view.wait() * base_usd))
+        horizon_h = min(_OUTLOOK_H, work_h)
+        market_lasts = self._market.survival((horizon_h,))[0] * math.exp(-_OWN_LOSS_PER_H * horizon_h)
         for region, state in enumerate(up):
             place = Placement(region, "spot")
             start = start_h.get(place, self._overhead_h)
             after_h = work_h - max(0.0, self._tick_h - start)
             if state and (after_h <= _EPS or self._in_time(after_h, left)):
-                cost = prices[region] * self._bill(work_h + start, hold_h) + view.spot(work_h, start)
-                cost += self._correction(view, region, prices[region], work_h, hold_h)
+                cost = prices[region] * self._bill(work_h + start, hold_h) + view.spot(start)
+                lasts = self._zones[region].survival((horizon_h,))[0]
+                if len(up) > 1:  # its own spell against the market's average
+                    cost += (market_lasts - lasts) * view.loss()
+                premium = max(0.0, prices[region] - self._table_price - 0.02)
+                cost += premium * max(0.0, 0.5 * (1 + lasts) * horizon_h - hold_h)
                 options.append(Option(place, cost * base_usd))
         return options
 
@@ -228,17 +250,6 @@ class DeadlinePolicy:
         if current is None or current.market != "on_demand" or current == cheapest:
             return [cheapest]
         return [current, cheapest] if self._in_time(work_h, left + 1) else [current]
-
-    def _correction(self, view: Outlook, region: int, price: float, work_h: float, hold_h: float) -> float:
-        """How the cost of spot in a region differs from the market's, by its own spell and price."""
-        horizon_h = min(_OUTLOOK_H, work_h)
-        lasts = self._zones[region].survival(horizon_h)
-        cost = 0.0
-        if len(self._zones) > 1:
-            lasts_on_average = self._market.survival(horizon_h) * math.exp(-_OWN_LOSS_PER_H * horizon_h)
-            cost = (lasts_on_average - lasts) * view.loss(work_h)
-        premium = max(0.0, price - self._table_price - 0.02)
-        return cost + premium * max(0.0, 0.5 * (1 + lasts) * horizon_h - hold_h)
 
     def _bill(self, busy_h: float, hold_h: float) -> float:
         """Billed hours of the next step: whole ticks, no longer than the job."""
@@ -269,5 +280,5 @@ class DeadlinePolicy:
             problem = posed(
                 self._work_h, deadline_h, self._overhead_h, self._tick_h, self._table_price, own_loss
             )
-            self._table = _table(problem, self._models, self._most_bytes)
+            self._table = table_for(problem, self._models, self._most_bytes)
         return self._table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 #: Parts of a step that work and slack are counted in.
 PARTS = 2
@@ -41,12 +42,12 @@ class Problem:
     tick_steps: float
     own_loss_per_h: float = 0.0
 
-    @property
+    @cached_property
     def steps(self) -> int:
         """Longest time left, in steps."""
         return self.work_steps + -(-self.slack_parts // self.parts)
 
-    @property
+    @cached_property
     def levels(self) -> int:
         """Steps after which a machine started now is ready, at least 1."""
         return max(1, math.ceil(self.overhead_steps - 1e-9))

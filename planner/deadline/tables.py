@@ -20,6 +20,8 @@ Values = npt.NDArray[np.float32]
 _BIG = 1e9
 #: Layers are kept in full up to this size, else every 24th.
 USUAL_BYTES, _BLOCK = 48_000_000, 24
+#: Of the rest, so many blocks are at hand: a look ahead reaches over the edge of one.
+_MOST_BLOCKS = 3
 
 
 @dataclass(frozen=True)
@@ -54,22 +56,32 @@ class ValueTable:
             layer = self._solver.before(n, layer)
             if n % every == 0:
                 self._kept.append(layer)
-        self._first = 0
-        self._block: list[Layer] = []
+        self._blocks: dict[int, list[Layer]] = {}
 
     def at(self, n: int) -> Layer:
         """Values with `n` steps left, 0 to `steps`."""
         if self._every == 1:
             return self._kept[n]
-        first = self._first
-        if not first <= n < first + len(self._block):
-            first = self._first = min(n, self.problem.steps - 1) // _BLOCK * _BLOCK
-            layer = self._kept[first // _BLOCK]
-            self._block = [layer]
-            for m in range(first + 1, min(first + _BLOCK, self.problem.steps) + 1):
-                layer = self._solver.before(m, layer)
-                self._block.append(layer)
-        return self._block[n - first]
+        number = min(n, self.problem.steps - 1) // _BLOCK
+        block = self._blocks.pop(number, None) or self._solved(number)
+        while len(self._blocks) >= _MOST_BLOCKS:
+            del self._blocks[next(iter(self._blocks))]  # the one not looked at for longest
+        self._blocks[number] = block
+        return block[n - number * _BLOCK]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the layers take."""
+        layers = [*self._kept, *(layer for block in self._blocks.values() for layer in block[1:])]
+        return sum(layer.fixed.nbytes + layer.spot.nbytes for layer in layers)
+
+    def _solved(self, number: int) -> list[Layer]:
+        """A block's layers and the first of the next one."""
+        first = number * _BLOCK
+        block = [self._kept[number]]
+        for m in range(first + 1, min(first + _BLOCK, self.problem.steps) + 1):
+            block.append(self._solver.before(m, block[-1]))
+        return block
 
     def _size(self) -> int:
         """Bytes of all layers, from above."""
@@ -143,8 +155,10 @@ class _Step:
         self.overhead = problem.overhead_steps * problem.parts
 
     def room(self, like: Values) -> Values:
-        """Zeros for this step's values, with columns to spare for the next step."""
-        return np.zeros((*like.shape[:-1], self.full_width), np.float32)
+        """Place for this step's values, and zeros in the columns that the next step has to spare."""
+        values = np.empty((*like.shape[:-1], self.full_width), np.float32)
+        values[..., self.width :] = 0.0
+        return values
 
     def shift(self, values: Values, parts: float) -> Values:
         """Values at a slack that is `parts` lower (linear between grid points); large where there is none."""

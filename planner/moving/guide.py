@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from datetime import datetime, timedelta
 
+from planner.asking import avoided_now
 from planner.deadline.placement import Placement
 from planner.errors import CapReachedError
 from planner.launch import Desk, resume
@@ -44,7 +45,8 @@ def guide(desk: Desk, run: Run, prices: Prices, limit: PriceLimit) -> Run:
     terms = MovingTerms.from_json(run.terms.moving_json)
     _verify(desk, run, terms)
     last = next(iter(desk.store.decisions(run.run_id, newest=1)), None)
-    view = look(run, terms, prices(), limit, desk.now())
+    avoided = avoided_now(desk.store, desk.now(), besides=run.run_id)
+    view = look(run, terms, prices(), limit, desk.now(), avoided)
     if _is_between(run, terms, view, last) or not is_due(terms, view, last):
         return run if last is None else _act(desk, run, terms, view, last)
     decision = decide(run, terms, view, last)

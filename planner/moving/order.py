@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from planner.avoidance import Avoided, Place
 from planner.candidates import Candidate
 from planner.deadline.placement import Placement
 from planner.errors import Finding, PolicyError
@@ -64,7 +65,11 @@ def blockers(order: Order) -> Iterator[Finding]:
 
 
 def moving_order(
-    order: Order, now: datetime, limit: PriceLimit, zone_names: Mapping[str, str]
+    order: Order,
+    now: datetime,
+    limit: PriceLimit,
+    zone_names: Mapping[str, str],
+    avoided: Mapping[Place, Avoided],
 ) -> MovingOrder:
     """The order with its first place and all that later decisions need.
 
@@ -73,6 +78,7 @@ def moving_order(
         now: UTC.
         limit: From what age on a price says nothing.
         zone_names: The account's name of a zone by the catalog's.
+        avoided: Places to leave alone, by what other runs saw there.
 
     Raises:
         PolicyError: Even on-demand from now on would be late.
@@ -89,7 +95,7 @@ def moving_order(
     )
     _refuse_impossible(chosen, terms, now)
     run = _before_launch(order, terms, utc_text(now))
-    first = decide(run, terms, look(run, terms, {}, limit, utc_text(now)), None)
+    first = decide(run, terms, look(run, terms, {}, limit, utc_text(now), avoided), None)
     place = target(first)
     return MovingOrder(replace(order, candidate=_at(place, same, terms, order.candidate)), terms, first)
 

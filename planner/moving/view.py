@@ -2,7 +2,8 @@
 
 A zone has spot (True) where our machine runs, or where a price that is not too old says that it is sold and our own
 last try was not in vain just now; it has none (False) for a while after a machine was lost or refused there; and is
-unknown (None) where there is no such price.
+unknown (None) where there is no such price. A place that refused or lost a machine of another run is left alone for as
+long as `avoidance` says.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from datetime import datetime
 from itertools import takewhile
 
 from jobs.progress import Progress
+from planner.avoidance import Avoided, Place, place_of
 from planner.deadline.controller import Observation
 from planner.deadline.placement import Placement
 from planner.moving.terms import MovingTerms
@@ -112,7 +114,14 @@ def identity(offer: Offer) -> Identity:
     )
 
 
-def look(run: Run, terms: MovingTerms, prices: Mapping[Identity, Offer], limit: PriceLimit, now: str) -> View:
+def look(
+    run: Run,
+    terms: MovingTerms,
+    prices: Mapping[Identity, Offer],
+    limit: PriceLimit,
+    now: str,
+    avoided: Mapping[Place, Avoided] | None = None,
+) -> View:
     """What is known now.
 
     Args:
@@ -121,6 +130,7 @@ def look(run: Run, terms: MovingTerms, prices: Mapping[Identity, Offer], limit: 
         prices: Offers of today by `identity`; one that is missing has the price of the launch.
         limit: From what age on a price says nothing.
         now: RFC 3339 UTC.
+        avoided: Places to leave alone, by what the ledger's other runs and tries saw.
     """
     current = _current(run, terms, now)
     progress = None if run.progress_json is None else Progress.from_json(run.progress_json)
@@ -137,7 +147,8 @@ def look(run: Run, terms: MovingTerms, prices: Mapping[Identity, Offer], limit: 
         current=current,
         overhead_left_h=0.0 if works else _start_left_h(run, terms, now),
         sites=tuple(
-            _site(run, terms, region, current, prices, limit, now) for region in range(len(terms.sites))
+            _site(run, terms, region, current, prices, limit, now, avoided or {})
+            for region in range(len(terms.sites))
         ),
     )
 
@@ -187,13 +198,15 @@ def _site(
     prices: Mapping[Identity, Offer],
     limit: PriceLimit,
     now: str,
+    avoided: Mapping[Place, Avoided],
 ) -> SiteView:
     site, here = terms.sites[region], Placement(region, "spot")
     spot = _today(site.spot, prices)
     on_demand = _today(site.on_demand, prices)
     there = Placement(region, "on_demand")
-    refused = current != there and _shut(run, terms, there, now) is not None
-    state, why = _spot(spot, limit, now, _shut(run, terms, here, now), mine=current == here)
+    shut, full = (_shut(run, terms, place, now) or _others(terms, place, avoided) for place in (here, there))
+    refused = current != there and full is not None
+    state, why = _spot(spot, limit, now, shut, mine=current == here)
     return SiteView(
         name=site.name,
         spot=state,
@@ -232,6 +245,13 @@ def _shut(run: Run, terms: MovingTerms, place: Placement, now: str) -> str | Non
     if seconds_between(newest.ended_at, now) >= pause_s:
         return None
     return f"{'lost' if newest.started_at else 'refused'} at {newest.ended_at}, not tried again for {pause_s:.0f} s"
+
+
+def _others(terms: MovingTerms, place: Placement, avoided: Mapping[Place, Avoided]) -> str | None:
+    """Why a place is left alone after what other runs saw there."""
+    offer = terms.request_offer(place, None)
+    found = None if offer is None else avoided.get(place_of(offer))
+    return None if found is None else found.text()
 
 
 def _where(attempt: Attempt, terms: MovingTerms) -> Placement | None:

@@ -52,3 +52,14 @@ def test_half_a_request_is_a_usage_error(run_plan: RunPlan, tmp_path: Path) -> N
 def test_the_table_is_for_a_person(run_plan: RunPlan) -> None:
     result = run_plan("simulate", LLAMA, "--jobs", "20", "--gpu", "H100", "--count", "8")
     assert "deadline policy" in result.stdout and "in time" in result.stdout
+
+
+def test_a_job_of_millennia_is_refused_at_once(run_plan: RunPlan, tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "why", "completion": "because"}\n' * 100)
+    spec.write_text(
+        "name: x\nmodel: llama-3.1-405b\ndata: {train: rows.jsonl}\ntrain: {steps: 1000000000000}\n"
+    )
+    result = run_plan("simulate", spec, "--jobs", "20")
+    assert result.exit_code == 2, result.stderr
+    assert "too long to simulate" in result.stderr and "--gpu" in result.stderr

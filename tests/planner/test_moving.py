@@ -15,7 +15,7 @@ from planner.moving.terms import MovingTerms, sites_of
 from planner.moving.view import View, identity, look
 from planner.price_age import PriceLimit
 from planner.runs import Run
-from planner.store import Store
+from planner.store import Change, Store
 from providers.offers import Offer
 from providers.skypilot_jobs import NO_CAPACITY
 from tests.planner.moving_runs import (
@@ -241,3 +241,27 @@ def test_a_machine_that_was_refused_is_asked_for_again_at_the_next_tick_not_at_t
         desk = Desk(store, None, Places(tmp_path), lambda: later(0.04))  # type: ignore[arg-type]
         assert guide(desk, run, dict, LIMIT) == run
         assert len(store.decisions("run-1")) == 1
+
+
+def test_a_place_that_took_the_machine_of_another_run_is_left_alone(tmp_path: Any) -> None:
+    from planner.launch import Desk
+    from planner.places import Places
+
+    run = _run("running", attempt_at(1, "bed-b", "spot", first_step=0))
+    cheap = offer_at("bed-a", "spot")._replace(price_usd_per_hour=0.05)
+    assert target(decide(run, moving(), _look(run, 1.0, (cheap,)), None)) == A_SPOT
+    theirs = attempt_at(1, "bed-a", "spot")
+    with Store(tmp_path / "plan.db") as store:
+        store.create("run-1", run.terms, attempt_at(1, "bed-b", "spot"))
+        store.create("run-2", terms_of(run_id="run-2", infra="skypilot"), theirs)
+        other = store.get("run-2")
+        assert other is not None
+        ended = replace(theirs, ended_at=later(0.95), outcome="preempted")
+        assert store.apply(other, Change("preempted", "taken away", ended, later(0.95), kind="loss"))
+        desk = Desk(store, None, Places(tmp_path), lambda: later(1.0))  # type: ignore[arg-type]
+        guide(desk, run, lambda: {identity(cheap): cheap}, LIMIT)
+        decision = store.decisions("run-1", newest=1)[0]
+    assert target(decision) == B_SPOT
+    site = document(decision)["known"]["sites"][0]
+    assert site["spot"] is False
+    assert site["why"].startswith("avoided until") and "preempted 3 min ago" in site["why"]

@@ -1,0 +1,29 @@
+"""Value tables made lately: jobs that are alike, and the hours of one job, share them."""
+
+from __future__ import annotations
+
+from planner.deadline.models import SpotModels
+from planner.deadline.problem import Problem
+from planner.deadline.tables import ValueTable
+
+#: Kept in all, in bytes, unless a single one is larger.
+_ROOM = 200_000_000
+
+_Key = tuple[Problem, SpotModels, int]
+_shelf: dict[_Key, ValueTable] = {}
+
+
+def table_for(problem: Problem, models: SpotModels, most_bytes: int) -> ValueTable:
+    """The table, made if need be; those asked for least lately make room for it.
+
+    Args:
+        problem: What it solves.
+        models: Of the spot market.
+        most_bytes: As of `ValueTable`.
+    """
+    key = (problem, models, most_bytes)
+    table = _shelf.pop(key, None) or ValueTable(problem, models, most_bytes)
+    while _shelf and sum(kept.nbytes for kept in _shelf.values()) > _ROOM - table.nbytes:
+        del _shelf[next(iter(_shelf))]
+    _shelf[key] = table
+    return table
