@@ -104,6 +104,22 @@ def test_losses_of_ones_own_make_a_dearer_on_demand_machine_the_cheaper_one() ->
     assert other.risk.interruptions > 10
 
 
+def test_a_deadline_makes_the_dearer_machine_that_is_in_time_the_better_one() -> None:
+    """$1.16 on demand beats $0.93 on spot, by the prior alone, where spot would be late in more than one of ten cases."""
+    offers = snapshot_of(offer_of(price=1.16), offer_of(market="spot", price=0.93))
+    priced = build_estimate(question_of(data={"samples": 200_000}), offers).priced
+    on_demand, spot = (next(item for item in priced if item.offer.market == m) for m in ("on_demand", "spot"))
+    within_h = (on_demand.finish_h.p90 * spot.finish_h.p90) ** 0.5
+    goal = {"objective": "cheapest_by_deadline", "within": f"{round(within_h * 60)}m"}
+    pressed = build_estimate(question_of(data={"samples": 200_000}, goal=goal), offers)
+    best, other = pressed.candidates
+    assert (best.offer.market, other.offer.market) == ("on_demand", "spot")
+    assert best.risk is not None and other.risk is not None
+    assert best.risk.expected_cost_usd > other.risk.expected_cost_usd
+    assert other.p_finish_by_deadline is not None and best.p_finish_by_deadline is not None
+    assert other.p_finish_by_deadline < 0.9 <= best.p_finish_by_deadline
+
+
 def _recommended(estimate: Estimate) -> Candidate:
     assert estimate.recommended is not None
     return estimate.recommended
