@@ -105,7 +105,7 @@ def test_losses_of_ones_own_make_a_dearer_on_demand_machine_the_cheaper_one() ->
 
 
 def test_a_deadline_makes_the_dearer_machine_that_is_in_time_the_better_one() -> None:
-    """$1.16 on demand beats $0.93 on spot, by the prior alone, where spot would be late in more than one of ten cases."""
+    """$1.16 on demand beats $0.93 on spot, by the prior alone, where spot is late in over one of ten cases."""
     offers = snapshot_of(offer_of(price=1.16), offer_of(market="spot", price=0.93))
     priced = build_estimate(question_of(data={"samples": 200_000}), offers).priced
     on_demand, spot = (next(item for item in priced if item.offer.market == m) for m in ("on_demand", "spot"))
