@@ -183,7 +183,10 @@ def _start(desk: Desk, run: Run) -> Run:
     try:
         desk.launcher.launch(_request(desk, run, bundle.path))
     except LaunchError as error:
-        if desk.launcher.status(run.run_id).attempt < run.launches:
+        status = desk.launcher.status(run.run_id)
+        if status.state == "unknown":  # an earlier call may have been heard: asking again finds that out
+            raise
+        if status.attempt < run.launches:
             _record_failure(desk, run, error)
             raise
     run = _get(desk, run.run_id)
@@ -214,7 +217,7 @@ def _record_failure(desk: Desk, run: Run, error: TuneplanError) -> None:
 
 def _is_unconfirmed(run: Run) -> bool:
     """On record, and nobody knows whether the backend was asked."""
-    return run.state == "queued" and run.current.started_at is None
+    return run.state in ("queued", "unknown") and run.current.started_at is None
 
 
 def _job(run: Run) -> JobSpec:

@@ -83,7 +83,7 @@ def newest_start(run: Run, status: BackendStatus) -> str | None:
 def _uses(run: Run, status: BackendStatus, now: str) -> list[MachineUse]:
     """The machines of the newest attempt on record and of those after it; empty before the first."""
     if status.machines:
-        return [_fitting(use) for use in status.machines[run.current.recovery :]] or _ended_use(run, status)
+        return [_fitting(use) for use in _from_current(run, status.machines)]
     started_at = run.current.started_at or status.started_at
     if started_at is None:
         return []
@@ -101,10 +101,17 @@ def _uses(run: Run, status: BackendStatus, now: str) -> list[MachineUse]:
     return [_fitting(MachineUse(started_at, status.ended_at, status.offer))]
 
 
-def _ended_use(run: Run, status: BackendStatus) -> list[MachineUse]:
-    """The attempt on record where the backend has forgotten its machines."""
-    started_at = run.current.started_at
-    return [] if started_at is None else [MachineUse(started_at, run.current.ended_at or status.ended_at)]
+def _from_current(run: Run, machines: tuple[MachineUse, ...]) -> tuple[MachineUse, ...]:
+    """The machines of the attempt on record, which are those that began next to it, and the ones after them."""
+    began = run.current.started_at
+    if began is None:
+        return machines
+
+    def distance_s(number: int) -> float:
+        started_at = machines[number].started_at
+        return max(seconds_between(began, started_at), seconds_between(started_at, began))
+
+    return machines[min(range(len(machines)), key=distance_s) :]
 
 
 def _fitting(use: MachineUse) -> MachineUse:
@@ -147,7 +154,8 @@ def _priced(run: Run, got: Offer | None) -> tuple[str, int | None]:
 
 def _so_far(attempt: Attempt, use: MachineUse, outcome: Outcome, exit_code: int | None, now: str) -> Attempt:
     """With its times and its cost, which runs up to its end, or up to now."""
-    started_at = attempt.started_at or use.started_at
+    # the backend may tell only later that the machine was there before the worker
+    started_at = min(attempt.started_at or use.started_at, use.started_at)
     seconds = seconds_between(started_at, use.ended_at or now)
     return replace(
         attempt,

@@ -146,7 +146,8 @@ def _restart(desk: Desk, run: Run, habits: Habits, now: str) -> Run:
         reason = f"taken away {vain} times in a row before it had done a step: {run.state_reason}"
         return _written(desk, run, Change("failed", reason, run.current, now, kind="give_up"))
     if run.next_try_at is None:
-        delay = timedelta(seconds=retry_delay_s(vain, habits.retry_delay_s))
+        # what was taken out of its backend's hands to go on elsewhere has a place to go to
+        delay = timedelta(seconds=0 if run.stopping == "move" else retry_delay_s(vain, habits.retry_delay_s))
         due_at = utc_text(datetime.fromisoformat(run.current.ended_at or now) + delay)
         change = Change(run.state, run.state_reason, run.current, now, next_try_at=due_at, kind="retry")
         run = _written(desk, run, change)

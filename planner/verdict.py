@@ -16,6 +16,7 @@ _PASSING: dict[str, RunState] = {
     "queued": "queued",
     "provisioning": "provisioning",
     "recovering": "recovering",
+    "releasing": "running",
 }
 
 
@@ -36,6 +37,8 @@ def judge(run: Run, status: BackendStatus, progress: Progress | None) -> Verdict
         status: What the backend says now.
         progress: What this attempt's worker last said.
     """
+    if status.state == "unknown" and status.ended_at is None and run.state != "cancelling":
+        return Verdict("unknown", status.reason, "running")
     if status.attempt < run.launches:
         return _not_started(run)
     if status.ended_at is None:

@@ -15,6 +15,7 @@ BackendState = Literal[
     "provisioning",
     "running",
     "recovering",
+    "releasing",
     "succeeded",
     "failed",
     "cancelled",
@@ -104,7 +105,8 @@ class BackendStatus:
 
     Attributes:
         state: The backend's state in our words; absent = it never heard of the run, vanished = it was
-            started and is gone without a word (killed, machine lost).
+            started and is gone without a word (killed, machine lost), releasing = the worker has ended and its
+            machines still cost.
         backend_id: Its own id: a pid, a managed job id.
         reason: Why it is so, for a person.
         offer: The machine it really got, if known.
@@ -112,7 +114,7 @@ class BackendStatus:
         pids: Local processes, so that a tester can end them; empty elsewhere.
         recoveries: Times the backend restarted it.
         started_at: RFC 3339 UTC, None if unknown.
-        ended_at: RFC 3339 UTC, None while it runs; the last sign of life if it vanished.
+        ended_at: RFC 3339 UTC, None while it runs or has machines; the last sign of life if it vanished.
         attempt: Newest attempt that the backend knows and that all the rest is about; 0 if absent.
         stopped_by: What ended the worker or has asked it to end, None if it goes on or ended by itself.
         machines: Of this attempt, oldest first; empty from a backend that does not keep them apart, then

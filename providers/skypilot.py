@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from providers.aws_access import grant_role, revoke_role, session_keys
 from providers.errors import (
@@ -22,10 +22,12 @@ from providers.errors import (
     MissingExtraError,
     TuneplanError,
 )
-from providers.launcher import BackendStatus, LaunchRequest
+from providers.launcher import BackendStatus, LaunchRequest, MachineUse
 from providers.sealed import VARIABLE, seal
 from providers.skypilot_errors import first_line, skypilot_error
+from providers.skypilot_events import Event, events_of
 from providers.skypilot_jobs import ENDED, is_ended, is_released, status_of, worker_lines
+from providers.skypilot_slurm import is_settled, slurm_machines
 from providers.skypilot_task import (
     attempt_of,
     job_name,
@@ -45,10 +47,24 @@ _ONE_AT_A_TIME = threading.RLock()
 # A launch request that another process sent is in SkyPilot's hands for about 10 s before its job can be seen.
 _PENDING_LAUNCH_TIMEOUT_S = 180.0
 _LOG_TIMEOUT_S = 120.0
+# Nothing that we want to know of a job in one of these changes without an event.
+_STEADY = frozenset({"RUNNING", "CANCELLING"})
+
+
+class _Seen(NamedTuple):
+    """A run's jobs by attempt as they were asked for last, and the newest event of the newest of them before that."""
+
+    jobs: dict[int, Any]
+    newest_event: Event | None
 
 
 class SkyPilotLauncher:
     """One managed job an attempt; SkyPilot restarts it after a preemption under the same name."""
+
+    def __init__(self) -> None:
+        """Nothing is asked before it is needed, and nothing again while SkyPilot says that it is as it was."""
+        self._seen: dict[str, _Seen] = {}
+        self._machines: dict[int, tuple[object, tuple[MachineUse, ...]]] = {}
 
     def dry_run_yaml(self, request: LaunchRequest) -> str:
         """What would be launched, without contacting anything; secrets are named only.
@@ -73,19 +89,19 @@ class SkyPilotLauncher:
             jobs = _jobs_of(sky, request.run_id, wake=True)
             if not _started_before(jobs, request):
                 _start(sky, request, document, secrets)
-                _cancel_twins(sky, request)
-                jobs = _jobs_of(sky, request.run_id)
-            return status_of(jobs)
+                jobs = _without_twins(sky, request)
+            return self._status(sky, jobs)
 
     def status(self, run_id: str) -> BackendStatus:
         """What SkyPilot says of the run's newest attempt; unknown if it cannot be asked."""
         try:
             with sky_module() as sky:
-                jobs = _jobs_of(sky, run_id)
+                jobs = self._jobs(sky, run_id)
+                status = self._status(sky, jobs)
         except LaunchError as error:
             return BackendStatus("unknown", reason=error.message)
         _take_back_rights(run_id, jobs)
-        return status_of(jobs)
+        return status
 
     def cancel(self, run_id: str, *, grace_s: float = 60.0) -> BackendStatus:
         """End the newest attempt and release its machines; the worker gets SIGTERM first.
@@ -96,22 +112,19 @@ class SkyPilotLauncher:
             CleanupPendingError: There is no job of it, but SkyPilot is at a launch that may become one.
         """
         with sky_module() as sky:
-            status = status_of(_jobs_of(sky, run_id))
-            if (
-                status.backend_id is None or status.state in ENDED
-            ):  # whoever launched it may have been interrupted
+            jobs = _jobs_of(sky, run_id)
+            if not _is_under_way(jobs):  # whoever launched it may have been interrupted
                 _await_pending_launches(sky)
-                status = status_of(_jobs_of(sky, run_id))
-            if status.backend_id is None or status.state in ENDED:
-                return status
-            if status.stopped_by is None:
-                sky.get(sky.jobs.cancel(job_ids=[int(status.backend_id)]))
+                jobs = _jobs_of(sky, run_id)
+            newest = jobs.get(max(jobs, default=0))
+            if newest is not None and not is_ended(newest) and newest.status.value != "CANCELLING":
+                sky.get(sky.jobs.cancel(job_ids=[newest.job_id]))
             deadline = time.monotonic() + grace_s
-            while status.state not in ENDED and time.monotonic() < deadline:
+            while _is_under_way(jobs) and time.monotonic() < deadline:
                 time.sleep(_POLL_S)
-                status = status_of(_jobs_of(sky, run_id))
-            _take_back_rights(run_id, _jobs_of(sky, run_id))
-            return status
+                jobs = self._jobs(sky, run_id)
+            _take_back_rights(run_id, jobs)
+            return self._status(sky, jobs)
 
     def logs(self, run_id: str, *, follow: bool = False) -> Iterator[str]:
         """Lines that set-up and worker wrote, without SkyPilot's own; of each attempt the last machine's."""
@@ -150,6 +163,33 @@ class SkyPilotLauncher:
         return is_released(
             {n: job for n, job in jobs.items() if before_attempt is None or n < before_attempt}
         )
+
+    def _jobs(self, sky: Any, run_id: str) -> dict[int, Any]:
+        """The run's jobs by attempt; asked for only if the newest one is not as it was when it ran."""
+        seen = self._seen.get(run_id)
+        newest_event = None
+        if seen is not None and seen.jobs:
+            newest = seen.jobs[max(seen.jobs)]
+            newest_event = _newest_event(sky, newest.job_id)
+            is_steady = newest.status.value in _STEADY and newest_event is not None
+            if is_steady and newest_event == seen.newest_event:
+                return seen.jobs
+        jobs = _jobs_of(sky, run_id)
+        self._seen[run_id] = _Seen(jobs, newest_event)
+        return jobs
+
+    def _status(self, sky: Any, jobs: dict[int, Any]) -> BackendStatus:
+        """With the machines of the newest attempt, which are asked for again once something may have changed."""
+        job = jobs.get(max(jobs, default=0))
+        if job is None or (job.cloud or "").lower() != "slurm":
+            return status_of(jobs)
+        now = (job.status.value, job.schedule_state, job.recovery_count, job.details)
+        before, machines = self._machines.get(job.job_id, (None, ()))
+        if now != before:
+            machines = slurm_machines(sky, job)
+            if is_settled(job, machines):
+                self._machines[job.job_id] = (now, machines)
+        return status_of(jobs, machines)
 
 
 @contextlib.contextmanager
@@ -193,8 +233,21 @@ def _await_pending_launches(sky: Any) -> None:
 
 def _jobs_of(sky: Any, run_id: str, *, wake: bool = False) -> dict[int, Any]:
     """The run's jobs by attempt; should one attempt have twins, the first one."""
-    newest_first = reversed(_records_of(sky, run_id, wake=wake))
-    return {_attempt(record, run_id): record for record in newest_first}
+    return _by_attempt(_records_of(sky, run_id, wake=wake), run_id)
+
+
+def _by_attempt(records: list[Any], run_id: str) -> dict[int, Any]:
+    return {_attempt(record, run_id): record for record in reversed(records)}
+
+
+def _newest_event(sky: Any, job_id: int) -> Event | None:
+    """The last change of a job's state, None if that cannot be told."""
+    try:
+        return next(iter(events_of(sky, job_id, newest=1)), None)
+    except (
+        Exception
+    ):  # an older server, or one that is not there: then the job itself is asked for, which tells
+        return None
 
 
 def _records_of(sky: Any, run_id: str, *, wake: bool = False) -> list[Any]:
@@ -214,6 +267,11 @@ def _records_of(sky: Any, run_id: str, *, wake: bool = False) -> list[Any]:
     )
 
 
+def _is_under_way(jobs: dict[int, Any]) -> bool:
+    """Whether the newest attempt may still have machines."""
+    return bool(jobs) and status_of(jobs).state not in ENDED
+
+
 def _attempt(record: Any, run_id: str) -> int:
     return attempt_of(record.job_name or "", run_id) or 0
 
@@ -229,13 +287,14 @@ def _await_log(sky: Any, run_id: str) -> dict[int, Any]:
         time.sleep(_POLL_S)
 
 
-def _cancel_twins(sky: Any, request: LaunchRequest) -> None:
-    """Of two launches at the same moment, neither of which saw the other's job, the first one's job stays."""
+def _without_twins(sky: Any, request: LaunchRequest) -> dict[int, Any]:
+    """The run's jobs; of two launches at the same moment, neither of which saw the other's, the first one's stays."""
     records = _records_of(sky, request.run_id)
     _, *twins = [record for record in records if _attempt(record, request.run_id) == request.attempt]
     living = [record.job_id for record in twins if not is_ended(record)]
     if living:
         sky.get(sky.jobs.cancel(job_ids=living))
+    return _by_attempt(records, request.run_id)
 
 
 def _started_before(jobs: dict[int, Any], request: LaunchRequest) -> bool:

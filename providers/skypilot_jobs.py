@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, overload
 
 from providers.gpus import CPU, canonical_gpu
-from providers.launcher import BackendState, BackendStatus
+from providers.launcher import BackendState, BackendStatus, MachineUse
 from providers.offers import Offer
 from providers.skypilot_errors import first_line, plain
 
@@ -32,26 +34,43 @@ _OWN_LINE = re.compile(r"^\([^()]*pid=\d+[^()]*\) ?")
 NO_CAPACITY = (
     "none of the machines asked for can be had now, nothing is paid; they are tried again every minute or two"
 )
+#: Reason of a job whose worker has ended.
+RELEASING = "the worker has ended, its machines are being given back"
 
 
-def status_of(jobs: dict[int, Any]) -> BackendStatus:
-    """The run's newest attempt, of its jobs by attempt."""
+def status_of(jobs: dict[int, Any], machines: Sequence[MachineUse] = ()) -> BackendStatus:
+    """The run's newest attempt.
+
+    It has not ended before its machines are given back: until then they cost.
+
+    Args:
+        jobs: The run's jobs by attempt.
+        machines: Those of the newest one, oldest first; empty if nobody tells.
+    """
     if not jobs:
         return BackendStatus("absent")
     attempt = max(jobs)
     job = jobs[attempt]
     state = _STATES.get(job.status.value, "failed")
+    is_over = state in ENDED and job.schedule_state == "DONE"
+    # a job that was cancelled before SkyPilot had taken it up has no end of its own
+    ended_at = utc(job.end_at or time.time()) if is_over else None
+    if is_over and machines:
+        ended_at = machines[-1].ended_at or ended_at
+        machines = (*machines[:-1], replace(machines[-1], ended_at=ended_at))
+    is_releasing = state in ENDED and not is_over
     return BackendStatus(
-        state,
+        "releasing" if is_releasing else state,
         backend_id=str(job.job_id),
-        reason=_reason(job),
+        reason=RELEASING if is_releasing else _reason(job),
         offer=offer_of(job),
-        exit_code=0 if state == "succeeded" else None,
+        exit_code=0 if is_over and state == "succeeded" else None,
         recoveries=job.recovery_count or 0,
         started_at=utc(job.start_at),
-        ended_at=utc(job.end_at),
+        ended_at=ended_at,
         attempt=attempt,
         stopped_by="cancel" if job.status.value in ("CANCELLING", "CANCELLED") else None,
+        machines=tuple(machines),
     )
 
 
@@ -104,6 +123,14 @@ def worker_lines(chunks: Any) -> Iterator[str]:
         line, found = _OWN_LINE.subn("", plain(chunk).rstrip("\r\n"))
         if found:
             yield line
+
+
+@overload
+def utc(seconds: float) -> str: ...
+
+
+@overload
+def utc(seconds: None) -> None: ...
 
 
 def utc(seconds: float | None) -> str | None:

@@ -7,8 +7,10 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +92,7 @@ def living_jobs() -> list[str]:
     import sky.jobs
 
     jobs = sky.get(sky.jobs.queue_v2(refresh=False))[0]
-    return [job.job_name for job in jobs if job.status.value not in ("CANCELLED", "CANCELLING")]
+    return [job.job_name for job in jobs if not job.status.is_terminal() and job.status.value != "CANCELLING"]
 
 
 def adapter_sha256(store: Path) -> str:
@@ -124,6 +126,72 @@ def fence(store: Path) -> int:
 def running_nodes(bed: Bed) -> list[str]:
     """Slurm nodes of the jobs that run."""
     return bed.slurm.run("squeue", "-h", "-t", "R", "-o", "%N").split()
+
+
+def completed_jobs(bed: Bed, run_id: str) -> list[dict[str, Any]]:
+    """What Slurm wrote down of the run's jobs as they ended, oldest first: node, partition, seconds, and times."""
+    rows = []
+    for line in (bed.root / "log/completed.txt").read_text().splitlines():
+        words = dict(word.split("=", 1) for word in line.split() if "=" in word)
+        if words["Name"].startswith(f"plan-{run_id}-"):
+            start, end = (datetime.fromisoformat(words[key]).timestamp() for key in ("StartTime", "EndTime"))
+            rows.append(
+                {"node": words["NodeList"], "partition": words["Partition"], "start": start, "end": end}
+            )
+    return sorted(rows, key=lambda row: row["start"])
+
+
+def against_slurm(bed: Bed, person: "Person", run_id: str) -> list[dict[str, Any]]:
+    """Each attempt of the ledger beside the job that Slurm completed for it: seconds of both."""
+    attempts = person.json("status", run_id)["run"]["attempts"]
+    jobs = completed_jobs(bed, run_id)
+    assert len(attempts) == len(jobs), (attempts, jobs)
+    rows = []
+    for attempt, job in zip(attempts, jobs, strict=True):
+        start, end = (datetime.fromisoformat(attempt[key]).timestamp() for key in ("started_at", "ended_at"))
+        price = float(attempt["offer"]["price_usd_per_h"])
+        assert abs(float(attempt["cost_usd"]) - price * (end - start) / 3600) < 1e-5, attempt
+        rows.append(
+            {
+                "node": job["node"],
+                "region": attempt["offer"]["region"],
+                "ledger_s": round(end - start, 1),
+                "slurm_s": round(job["end"] - job["start"], 1),
+                "start_off_s": round(start - job["start"], 1),
+                "end_off_s": round(end - job["end"], 1),
+            }
+        )
+    return rows
+
+
+def take_away(bed: Bed) -> str:
+    """Take the machine away that a spot job runs on, as a preemption does: the node is gone until the next one."""
+    (node,) = running_nodes(bed)
+    all_nodes_back(bed)
+    bed.slurm.run("scontrol", "update", f"nodename={node}", "state=drain", "reason=preempted")
+    bed.slurm.run("scancel", "--partition=spot")
+    return node
+
+
+def all_nodes_back(bed: Bed) -> None:
+    """What was taken away may be had again."""
+    rows = bed.slurm.run("sinfo", "-h", "-N", "-o", "%N %T").splitlines()
+    for node in {row.split()[0] for row in rows if row.split()[1].startswith("drain")}:
+        bed.slurm.run("scontrol", "update", f"nodename={node}", "state=resume")
+
+
+@contextmanager
+def monitored(person: "Person", log: Path) -> Iterator[None]:
+    """With a monitor that serves the person's runs."""
+    with log.open("w") as out:
+        command = [PLAN, "monitor", "run", "--every", "2s"]
+        monitor = subprocess.Popen(command, env=person.env, stdout=out, stderr=subprocess.STDOUT)
+    try:
+        eventually(lambda: bool(person.json("monitor", "show")["lives"]))
+        yield
+    finally:
+        monitor.terminate()
+        monitor.wait(timeout=300)
 
 
 def eventually(holds: Callable[[], bool], timeout_s: float = 400) -> None:

@@ -25,6 +25,7 @@ from tests.e2e.renting import (
     Undisturbed,
     eventually,
     files_with,
+    monitored,
     order_of,
     shown_to_others,
 )
@@ -118,26 +119,31 @@ def test_nothing_is_paid_without_capacity_and_a_spot_machine_is_had_as_soon_as_t
 def test_a_machine_that_was_taken_away_is_replaced_in_another_zone(
     slurm_bed: Bed, cloud: AwsBed, user: BedUser, person: Person, shared: Path, tmp_path: Path
 ) -> None:
+    """The zone has machines again at once; it is left alone because it has just taken one away."""
     steps = 3000
-    person.plan(*order_of(person, spot_spec(slurm_bed, shared, steps=steps), "taken"), "--yes")
-    undisturbed = Undisturbed(person.home / "state/bundles/taken/1", tmp_path)
     store = store_of(cloud, "taken")
-    eventually(lambda: trains(store, 1))
-    eventually(lambda: user.status("taken").state == "running")
-    (machine,) = cloud.instances()
-    assert zone(machine) == "us-west-2a"
-    cloud.run_out_of("us-west-2a")
-    cloud.terminate(machine)
-    eventually(lambda: trains(store, 2))
-    assert [zone(again) for again in cloud.instances()] == ["us-west-2b"]
-
-    person.plan("wait", "taken")
+    order = order_of(person, spot_spec(slurm_bed, shared, steps=steps), "taken")
+    with monitored(person, tmp_path / "monitor.log"):
+        person.plan(*order, "--monitor", "service", "--yes")
+        undisturbed = Undisturbed(person.home / "state/bundles/taken/1", tmp_path)
+        eventually(lambda: trains(store, 1))
+        eventually(lambda: user.status("taken").state == "running")
+        (machine,) = cloud.instances()
+        assert zone(machine) == "us-west-2a"
+        cloud.terminate(machine)
+        eventually(lambda: trains(store, 2))
+        assert [zone(again) for again in cloud.instances()] == ["us-west-2b"]
+        person.plan("wait", "taken")
     head = read_head(store)
     assert head is not None and head.output is not None
     files = {entry.path: entry.sha256 for entry in read_manifest(store, head.output).files}
     assert files["adapter_model.safetensors"] == undisturbed.adapter_sha256()
     run = person.json("status", "taken")["run"]
     assert (run["state"], run["step"]) == ("succeeded", steps)
+    assert [(row["offer"]["zone"], row["offer"]["price_usd_per_h"]) for row in run["attempts"]] == [
+        ("us-west-2a", "0.28"),
+        ("us-west-2b", "0.29"),
+    ]
     nothing_is_left(cloud, user, "taken")
 
 

@@ -1,6 +1,6 @@
 """Long campaigns on Slurm: many preemptions of one run, and `plan` killed in the middle of many launches.
 
-`RESULT=FILE` writes down what the preemptions did; ROUNDS sets how many launches are killed (at least eight).
+`RESULTS=DIRECTORY` writes down what happened; ROUNDS sets how many launches are killed (at least eight).
 """
 
 import json
@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,21 +23,32 @@ from tests.e2e.renting import (
     Person,
     Undisturbed,
     adapter_sha256,
+    against_slurm,
+    all_nodes_back,
     eventually,
     fence,
     goat_spec,
     living_jobs,
+    monitored,
     nothing_runs,
     order_of,
     progress_of,
     running,
     running_nodes,
     step,
+    take_away,
 )
 
 pytestmark = [pytest.mark.slurm, pytest.mark.train, pytest.mark.long]
 PREEMPTIONS = 5
-STEPS = 3000
+STEPS = 2000
+
+
+def write_result(name: str, answer: dict[str, Any]) -> None:
+    """Put a campaign's answer into the directory that RESULTS names."""
+    if "RESULTS" in os.environ:
+        text = json.dumps({"seed": int(os.environ.get("SEED", "1")), **answer}, indent=1)
+        (Path(os.environ["RESULTS"]) / f"slurm-{name}.json").write_text(text + "\n")
 
 
 @pytest.fixture
@@ -49,42 +61,111 @@ def test_a_run_preempted_at_random_moments_ends_with_the_weights_of_an_undisturb
 ) -> None:
     spec = goat_spec(shared, steps=STEPS)
     store = shared / "store/often"
-    person.plan(*order_of(person, spec, "often"), "--yes")
-    undisturbed = Undisturbed(person.home / "state/bundles/often/1", tmp_path)
     moments = sorted(chance.sample(range(2 * EVERY, STEPS - 2 * EVERY), PREEMPTIONS))
     rows = []
-    for number, moment in enumerate(moments, start=1):
-        eventually(lambda moment=moment, number=number: fence(store) == number and step(store) >= moment)
-        eventually(lambda: user.status("often").state == "running")
-        (node,), before = running_nodes(slurm_bed), time.monotonic()
-        slurm_bed.slurm.run("scancel", "--partition=spot")
-        reached = step(store)
-        eventually(lambda number=number: fence(store) == number + 1 and step(store) > 0)
-        said = progress_of(store)
-        lost = max(reached - (said.resumed_from_step or 0), 0)  # it may have committed more than it had told
-        rows.append(
-            {
-                "preempted_at_step": reached,
-                "resumed_from_step": said.resumed_from_step,
-                "lost_steps": lost,
-                "from": node,
-                "to": running_nodes(slurm_bed)[0],
-                "back_after_s": round(time.monotonic() - before, 1),
-            }
-        )
-        assert lost <= EVERY + 1, rows
-    person.plan("wait", "often")
+    with monitored(person, tmp_path / "monitor.log"):
+        person.plan(*order_of(person, spec, "often"), "--monitor", "service", "--yes")
+        undisturbed = Undisturbed(person.home / "state/bundles/often/1", tmp_path)
+        for number, moment in enumerate(moments, start=1):
+            eventually(lambda moment=moment, number=number: fence(store) == number and step(store) >= moment)
+            eventually(lambda: user.status("often").state == "running")
+            before = time.monotonic()
+            node = take_away(slurm_bed)
+            reached = step(store)
+            eventually(lambda number=number: fence(store) == number + 1 and step(store) > 0)
+            said = progress_of(store)
+            lost = max(
+                reached - (said.resumed_from_step or 0), 0
+            )  # it may have committed more than it had told
+            rows.append(
+                {
+                    "preempted_at_step": reached,
+                    "resumed_from_step": said.resumed_from_step,
+                    "lost_steps": lost,
+                    "from": node,
+                    "to": running_nodes(slurm_bed)[0],
+                    "back_after_s": round(time.monotonic() - before, 1),
+                }
+            )
+            assert lost <= EVERY + 1, rows
+        person.plan("wait", "often")
+    all_nodes_back(slurm_bed)
+    nothing_runs(slurm_bed, user, "often")
     same = adapter_sha256(store) == undisturbed.adapter_sha256()
     run = person.json("status", "often")["run"]
-    if "RESULT" in os.environ:
-        answer = {
-            "steps": STEPS, "checkpoint_every_steps": EVERY, "preemptions": rows, "same_weights": same,
+    seconds = against_slurm(slurm_bed, person, "often")
+    write_result(
+        "preemptions",
+        {
+            "steps": STEPS,
+            "checkpoint_every_steps": EVERY,
+            "preemptions": rows,
+            "same_weights": same,
+            "attempts": seconds,
             "cost_usd": run["cost_usd"],
-        }  # fmt: skip
-        Path(os.environ["RESULT"]).write_text(json.dumps(answer, indent=1) + "\n")
+        },
+    )
     assert same
     assert (run["state"], run["step"]) == ("succeeded", STEPS)
-    nothing_runs(slurm_bed, user, "often")
+    assert all(row["to"] != row["from"] for row in rows), rows
+    assert all(abs(row["ledger_s"] - row["slurm_s"]) <= 2 for row in seconds), seconds
+
+
+def test_plan_and_monitor_killed_at_random_moments_are_one_job_and_a_right_ledger(
+    slurm_bed: Bed, user: BedUser, person: Person, shared: Path, chance: random.Random, tmp_path: Path
+) -> None:
+    spec = goat_spec(shared, steps=STEPS)
+    store = shared / "store/kills"
+    order = (*order_of(person, spec, "kills"), "--monitor", "service", "--yes")
+    kills = []
+
+    def killed(*words: str, within_s: float) -> None:
+        after_s = chance.uniform(0, within_s)
+        process = person.begun(*words)
+        time.sleep(after_s)
+        process.kill()
+        process.wait()
+        kills.append(
+            {"command": words[0], "after_s": round(after_s, 1), "step": step(store), "fence": fence(store)}
+        )
+
+    for _ in range(2):
+        killed(*order, within_s=20)
+    person.plan(*order)
+    assert user.call(living_jobs) == ["plan-kills-1"]
+    undisturbed = Undisturbed(person.home / "state/bundles/kills/1", tmp_path)
+    watch = ("monitor", "run", "--every", "1s")
+    for number in range(1, 4):
+        killed(*watch, within_s=20)
+        eventually(lambda number=number: fence(store) == number and step(store) > number * EVERY)
+        take_away(slurm_bed)
+        for _ in range(2):
+            killed(*watch, within_s=25)
+        living = user.call(living_jobs)
+        assert len(living) <= 1, living
+        with monitored(person, tmp_path / f"monitor-{number}.log"):
+            eventually(lambda number=number: fence(store) == number + 1)
+    with monitored(person, tmp_path / "monitor.log"):
+        person.plan("wait", "kills")
+    all_nodes_back(slurm_bed)
+    nothing_runs(slurm_bed, user, "kills")
+    same = adapter_sha256(store) == undisturbed.adapter_sha256()
+    run = person.json("status", "kills")["run"]
+    seconds = against_slurm(slurm_bed, person, "kills")
+    write_result(
+        "kills",
+        {
+            "steps": STEPS,
+            "kills": kills,
+            "preemptions": 3,
+            "same_weights": same,
+            "attempts": seconds,
+            "cost_usd": run["cost_usd"],
+        },
+    )
+    assert len(kills) >= 8 and same
+    assert (run["state"], run["step"]) == ("succeeded", STEPS)
+    assert all(abs(row["ledger_s"] - row["slurm_s"]) <= 2 for row in seconds), seconds
 
 
 #: Stands in for the trainer: all ranks add up their numbers, each writes down the sum and its place.

@@ -6,10 +6,7 @@ down what happened.
 
 import json
 import os
-import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,7 @@ import pytest
 
 from tests.bed.bed import Bed
 from tests.bed.client import BedUser
-from tests.e2e.renting import EVERY, PLAN, Person, eventually, goat_spec, nothing_runs, step
+from tests.e2e.renting import EVERY, Person, goat_spec, monitored, nothing_runs, step
 
 pytestmark = [pytest.mark.slurm, pytest.mark.train, pytest.mark.long, pytest.mark.timeout(3600)]
 PRICES = {
@@ -45,19 +42,6 @@ def mover(slurm_bed: Bed, tmp_path: Path) -> Person:
         "prices", "import", str(tmp_path / "catalog"), "--as-of", datetime.now(UTC).date().isoformat()
     )
     return someone
-
-
-@contextmanager
-def _monitored(person: Person, log: Path) -> Iterator[None]:
-    with log.open("w") as out:
-        command = [PLAN, "monitor", "run", "--every", "2s"]
-        monitor = subprocess.Popen(command, env=person.env, stdout=out, stderr=subprocess.STDOUT)
-    try:
-        eventually(lambda: bool(person.json("monitor", "show")["lives"]))
-        yield
-    finally:
-        monitor.terminate()
-        monitor.wait(timeout=300)
 
 
 def _seconds(moment: str) -> float:
@@ -91,7 +75,7 @@ def test_a_tight_deadline_is_kept_although_spot_is_taken_away_again_and_again(
     spec = goat_spec(shared, steps=STEPS)
     spec.write_text(f"{spec.read_text()}goal: {{within: {MINUTES}m, objective: cheapest_by_deadline}}\n")
     store = shared / "store/goat"
-    with _monitored(mover, tmp_path / "monitor.log"):
+    with monitored(mover, tmp_path / "monitor.log"):
         order = (
             "launch",
             str(spec),

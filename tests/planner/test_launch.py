@@ -113,6 +113,36 @@ def test_a_launch_that_ended_after_its_record_is_finished_by_the_next(desk: Desk
     assert (run.state, created) == ("running", False)
 
 
+def test_a_repeated_launch_while_the_backend_is_silent_loses_no_job(desk: Desk, orders: Path) -> None:
+    """The first call was heard, its caller killed; whoever asks again then must not write the job off."""
+
+    class Killed(BaseException):
+        pass
+
+    class Dying(LocalLauncher):
+        def launch(self, request: LaunchRequest) -> BackendStatus:
+            super().launch(request)
+            raise Killed
+
+    class Silent(LocalLauncher):
+        def launch(self, request: LaunchRequest) -> BackendStatus:
+            raise LaunchError("it cannot be reached")
+
+        def status(self, run_id: str) -> BackendStatus:
+            return BackendStatus("unknown", reason="it cannot be reached")
+
+    with pytest.raises(Killed):
+        start(replace(desk, launcher=Dying(desk.places.local)), orders)
+    silent = replace(desk, launcher=Silent(desk.places.local))
+    with pytest.raises(LaunchError, match="cannot be reached"):
+        start(silent, orders)
+    assert now_of(silent).state == "unknown"
+    run, created = start(desk, orders)
+    assert (run.state, created) == ("running", False)
+    eventually((orders / "ready").exists)
+    assert len(starts(orders)) == 1
+
+
 def test_a_launch_that_ended_after_the_start_is_found_running(desk: Desk, orders: Path) -> None:
     class Killed(BaseException):
         pass

@@ -100,6 +100,34 @@ def test_a_backend_that_keeps_machines_apart_is_believed_to_the_second(ledger: S
     assert (done.state, rows(done)[2]) == ("failed", (3, 2, "east", "failed", HOUR // 2))
 
 
+def test_a_machine_costs_before_its_worker_began_and_after_it_ended(ledger: Store) -> None:
+    look(ledger, status("provisioning", started_at=None), 1)
+    look(ledger, status(offer=EAST), 10)  # seen before its owner could be asked
+    machine = MachineUse(at(-15), None, EAST)
+    run = look(ledger, status(machines=(machine,)), 15)
+    assert (run.current.started_at, run.cost_micro_usd) == (at(-15), HOUR // 2)
+    leaving = look(ledger, status("releasing", machines=(machine,), reason="given back"), 44)
+    assert (leaving.state, leaving.final, leaving.current.ended_at) == ("running", False, None)
+    over = replace(machine, ended_at=at(45))
+    done = look(ledger, status("succeeded", machines=(over,), ended_at=at(45), exit_code=0), 50)
+    assert (done.state, rows(done)) == ("succeeded", [(1, 0, "east", "done", HOUR)])
+
+
+def test_a_backend_that_has_forgotten_the_first_machines_opens_nothing_twice(ledger: Store) -> None:
+    first = MachineUse(at(1), at(31), EAST)
+    second = MachineUse(at(40), None, WEST)
+    look(ledger, status(machines=(first, second), recoveries=1), 50)
+    run = look(ledger, status(machines=(second,), recoveries=1), 60)
+    assert [row.started_at for row in run.attempts] == [at(1), at(40)]
+    third = MachineUse(at(75), None, EAST)
+    later = look(ledger, status(machines=(replace(second, ended_at=at(70)), third), recoveries=2), 80)
+    assert [(row.started_at, row.ended_at) for row in later.attempts] == [
+        (at(1), at(31)),
+        (at(40), at(70)),
+        (at(75), None),
+    ]
+
+
 def test_recoveries_that_nobody_saw_cost_what_lay_between(ledger: Store) -> None:
     look(ledger, status(offer=EAST), 10)
     run = look(ledger, status(offer=WEST, recoveries=3), 60)

@@ -124,6 +124,12 @@ def test_a_run_that_the_backend_forgot_is_unknown_and_may_come_back() -> None:
     assert back is not None and back.state == "running"
 
 
+@pytest.mark.parametrize("before", ["queued", "running", "recovering"])
+def test_a_backend_that_cannot_be_asked_says_so_and_not_that_it_never_heard_of_the_run(before: Any) -> None:
+    silent = decide(run_of(before), BackendStatus("unknown", reason="SkyPilot cannot be reached"), None, NOW)
+    assert silent is not None and (silent.state, silent.reason) == ("unknown", "SkyPilot cannot be reached")
+
+
 @pytest.mark.parametrize("state", sorted(FINAL))
 def test_what_is_over_is_not_judged_again(state: Any) -> None:
     assert decide(run_of(state), running_status(), None, NOW) is None
@@ -132,7 +138,17 @@ def test_what_is_over_is_not_judged_again(state: Any) -> None:
 @given(
     before=st.sampled_from(sorted(set(STATES) - FINAL - {"scheduled", "waiting"})),
     state=st.sampled_from(
-        ["unknown", "queued", "provisioning", "running", "recovering", "failed", "vanished", "absent"]
+        [
+            "unknown",
+            "queued",
+            "provisioning",
+            "running",
+            "recovering",
+            "releasing",
+            "failed",
+            "vanished",
+            "absent",
+        ]
     ),
     exit_code=st.sampled_from([None, 0, 1, 75, 76, 77, 78, 137, 143]),
     ended=st.booleans(),
