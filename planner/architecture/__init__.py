@@ -5,7 +5,7 @@ from planner.architecture.counts import ParameterCounts, parameter_counts
 from planner.architecture.linears import LinearShape, linear_shapes
 from planner.architecture.model import ModelArchitecture
 from planner.architecture.publication import Publication
-from planner.architecture.registry import known_models, load_architecture, model_config
+from planner.architecture.registry import known_models, load_architecture, model_config, registered_model
 
 __all__ = [
     "Adapter",
@@ -20,4 +20,5 @@ __all__ = [
     "load_architecture",
     "model_config",
     "parameter_counts",
+    "registered_model",
 ]

@@ -36,6 +36,15 @@ def known_models() -> tuple[str, ...]:
     return tuple(sorted(_registry()["models"]))
 
 
+def registered_model(name: str) -> str | None:
+    """The registry's id for a name in any case, with or without the organisation; None if there is none.
+
+    >>> registered_model("LLAMA-3.1-8b"), registered_model("llama-9")
+    ('meta-llama/Llama-3.1-8B', None)
+    """
+    return _lower_names().get(name.lower())
+
+
 def load_architecture(
     model: str, base_dir: Path | None = None, revision: str | None = None
 ) -> ModelArchitecture:
@@ -55,7 +64,7 @@ def load_architecture(
     path = (base_dir or Path()) / Path(model).expanduser()
     if _looks_local(model) or _exists(path):
         return replace(_from_path(path, model), revision=revision)
-    name = _lower_names().get(model.lower())
+    name = registered_model(model)
     if name is None:
         raise _unknown(model)
     return replace(_known(name), revision=revision) if revision else _known(name)
@@ -91,7 +100,7 @@ def model_config(model: str, base_dir: Path | None = None) -> dict[str, Any]:
     path = (base_dir or Path()) / Path(model).expanduser()
     if _looks_local(model) or _exists(path):
         return _config_at(path, model)
-    name = _lower_names().get(model.lower())
+    name = registered_model(model)
     if name is None:
         raise _unknown(model)
     return dict(_registry()["models"][name])

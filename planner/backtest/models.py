@@ -6,9 +6,14 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
-from planner.architecture import ModelArchitecture, known_models, load_architecture, parameter_counts
+from planner.architecture import (
+    ModelArchitecture,
+    known_models,
+    load_architecture,
+    parameter_counts,
+    registered_model,
+)
 from planner.backtest.cells import Row, UnsupportedRunError, number
-from providers.errors import UsageError
 
 # What a copy's name adds to that of the model whose architecture it has.
 _ADDED = re.compile(
@@ -37,33 +42,36 @@ def architecture_of(row: Row) -> ModelArchitecture:
     name = (row.get("model") or "").strip()
     if not name:
         raise UnsupportedRunError("model is not stated")
-    stated = number(row, "params_b")
+    found = _found(name, number(row, "params_b"))
+    if found is None:
+        raise UnsupportedRunError(f"model {name!r} is not known")
+    return found
+
+
+@lru_cache(maxsize=2048)
+def _found(name: str, stated_b: float | None) -> ModelArchitecture | None:
     for candidate in _names(name):
         arch = _loaded(candidate)
-        if arch is None:
-            continue
-        if candidate == name or stated is None or _alike(arch, stated):
+        if arch is not None and (candidate == name or stated_b is None or _alike(arch, stated_b)):
             return arch
-    raise UnsupportedRunError(f"model {name!r} is not known")
+    return None
 
 
 def _alike(arch: ModelArchitecture, stated_b: float) -> bool:
     return abs(parameter_counts(arch).total / 1e9 / stated_b - 1) <= _TOLERANCE
 
 
-@lru_cache(maxsize=1024)
 def _loaded(name: str) -> ModelArchitecture | None:
-    try:
-        return load_architecture(name)
-    except UsageError:
-        return None
+    """Only models of the registry: a table never reads this machine's files."""
+    known = registered_model(name)
+    return None if known is None else load_architecture(known)
 
 
-@lru_cache(maxsize=1024)
-def _names(name: str) -> tuple[str, ...]:
-    return tuple(
-        dict.fromkeys([name, *_shortened(name), *_squashed(name), *_contained(name), *_scattered(name)])
-    )
+def _names(name: str) -> Iterator[str]:
+    """What the name may stand for, the surest first."""
+    yield name
+    for way in (_shortened, _squashed, _contained, _scattered):
+        yield from way(name)
 
 
 def _plain(name: str) -> str:
@@ -121,13 +129,18 @@ def _scattered(name: str) -> Iterator[str]:
     if _OTHER_KINDS & set(words):
         return
     found = []
-    for base, known in _bases().items():
+    for parts, known in _words_of_bases():
         rest = iter(words)
-        parts = re.split(r"[-_ ]", base)
-        if len(parts) > 1 and all(part in rest for part in parts):
-            found.append((len(base), known))
+        if all(part in rest for part in parts):
+            found.append((sum(map(len, parts)), known))
     for _, known in sorted(found, reverse=True):
         yield known
+
+
+@lru_cache(maxsize=1)
+def _words_of_bases() -> tuple[tuple[list[str], str], ...]:
+    split = ((re.split(r"[-_ ]", base), known) for base, known in _bases().items())
+    return tuple((parts, known) for parts, known in split if len(parts) > 1)
 
 
 def _contained(name: str) -> Iterator[str]:
