@@ -13,8 +13,10 @@ from planner.spec_types import Names, Seconds, Section, Usd
 from planner.units import parse_deadline, parse_discount, parse_gpu_filter, parse_usd
 from planner.validation import validate
 from planner.yaml_source import read_yaml
+from providers.errors import UsageError
 from providers.reservation_inhouse import Pool
 from providers.reservations import Machine
+from providers.web import check_address
 
 
 def _price(value: Any) -> float:
@@ -26,8 +28,17 @@ def _gpu(value: str) -> str:
     return parse_gpu_filter(value.partition(":")[0]).name
 
 
+def _https(value: str) -> str:
+    try:
+        check_address(value)
+    except UsageError as error:
+        raise ValueError(error.message) from None
+    return value
+
+
 Price = Annotated[float, BeforeValidator(_price)]
 GpuName = Annotated[str, AfterValidator(_gpu)]
+Address = Annotated[str, AfterValidator(_https)]
 Expiry = Annotated[datetime, BeforeValidator(parse_deadline)]
 Share = Annotated[float, BeforeValidator(parse_discount)]
 
@@ -79,7 +90,7 @@ class PricesSection(Section):
     """Section `prices`."""
 
     max_age: Seconds | None = Field(default=None, description="Older prices are warned about, as in 7d")
-    url: str | None = Field(default=None, description="Where `plan prices update` finds <cloud>/vms.csv")
+    url: Address | None = Field(default=None, description="Where `plan prices update` finds <cloud>/vms.csv")
     overrides: tuple[OverrideSection, ...] = Field(default=(), description="Your own prices and discounts")
 
 

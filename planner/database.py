@@ -179,5 +179,6 @@ def _hint(message: str) -> str | None:
         "locked": "another `plan` is writing for very long; try again",
         "readonly": "the directory must be writable; set PLAN_HOME to another one",
         "unable to open": "the directory must be writable; set PLAN_HOME to another one",
+        "no such": "something else has changed it: move it away and put a copy back; checkpoints do not depend on it",
     }
     return next((hint for word, hint in hints.items() if word in message), None)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from planner.price_overrides import PriceOverride, with_overrides
 from providers.catalog import EMBEDDED, load_snapshot
+from providers.errors import UsageError
 from providers.offers import PriceSnapshot
 from providers.price_table import read_header
 
@@ -30,6 +32,23 @@ class Pricebook(NamedTuple):
 def cached_prices(cache: Path) -> Path:
     """Where `plan prices update` and `plan prices import` keep the snapshot in use."""
     return cache / "prices.csv"
+
+
+@contextmanager
+def changing_prices(cache: Path) -> Iterator[None]:
+    """One process at a time changes the prices in use: what it does not fetch it takes over from them.
+
+    Raises:
+        UsageError: Another one is at it.
+        StorageError: The cache cannot be written.
+    """
+    from providers.process_lock import held
+
+    busy = UsageError(
+        "another process is changing the prices in use", hint="wait until it has ended", code="busy"
+    )
+    with held(cache / "prices.lock", busy):
+        yield
 
 
 def open_pricebook(

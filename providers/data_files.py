@@ -17,6 +17,7 @@ from providers.download import download
 from providers.errors import MissingExtraError, StorageError, UsageError
 from providers.hub import HubAccess
 from providers.hub_data import find_data
+from providers.process_lock import held
 from providers.s3 import S3Store
 from providers.web import WebRequest, ask
 
@@ -65,21 +66,24 @@ def fetch(source: Source, folder: Path, access: HubAccess) -> Fetched:
     """Bring the data into a folder as `<sha256><suffix>`; what is whole replaces nothing but its equal.
 
     Raises:
-        UsageError: There is no such data, or it is in pieces that cannot be put together.
+        UsageError: There is no such data, it is in pieces that cannot be put together, or another process is at it.
         CredentialsError: It may not be read.
         MissingExtraError: What the source needs is not installed.
         StorageError: It could not be read whole, or is too large.
     """
     folder.mkdir(parents=True, exist_ok=True)
     staging = folder / f"part-{hashlib.sha256(repr(source).encode()).hexdigest()[:16]}"
-    staging.mkdir(exist_ok=True)
-    pieces, version = _FETCHERS[source.kind](source, staging, access)
-    whole = _together(pieces, staging)
-    digest = _sha256(whole)
-    size = whole.stat().st_size
-    target = folder / f"{digest}{pieces[0].suffix.lower()}"
-    os.replace(whole, target)  # noqa: PTH105 (atomic, also over an equal file)
-    shutil.rmtree(staging, ignore_errors=True)
+    hint = "wait until it has ended: what it brings serves everybody"
+    busy = UsageError(f"another process is fetching {source.place}", hint=hint, code="busy")
+    with held(staging.with_suffix(".lock"), busy):
+        staging.mkdir(exist_ok=True)
+        pieces, version = _FETCHERS[source.kind](source, staging, access)
+        whole = _together(pieces, staging)
+        digest = _sha256(whole)
+        size = whole.stat().st_size
+        target = folder / f"{digest}{pieces[0].suffix.lower()}"
+        os.replace(whole, target)  # noqa: PTH105 (atomic, also over an equal file)
+        shutil.rmtree(staging, ignore_errors=True)
     return Fetched(target, digest, size, version)
 
 

@@ -9,11 +9,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -46,7 +44,7 @@ class CatalogServer:
 
     Attributes:
         base_url: Holds `<cloud>/vms.csv`; https, or http on this machine.
-        staging: Folder of downloads; a file that did not change is not fetched again.
+        staging: Folder of downloads, of this process alone; a file that did not change is not fetched again.
         sleep: Waits between attempts.
     """
 
@@ -65,7 +63,7 @@ class CatalogServer:
             report: Filled with rows that were left out.
 
         Raises:
-            UsageError: Not an https address, another update is running, or what came is no catalog.
+            UsageError: Not an https address, or what came is no catalog.
             StorageError: A file could not be fetched; nothing is lost, the next call goes on.
         """
         check_address(self.base_url)
@@ -73,12 +71,11 @@ class CatalogServer:
             if not _CLOUD_NAME.fullmatch(cloud):
                 raise UsageError(f"{cloud!r} is not the name of a cloud")
         self.staging.mkdir(parents=True, exist_ok=True)
-        with _only_one(self.staging / "lock"):
-            fetched = [self._fetch_one(cloud, required=bool(clouds)) for cloud in clouds or CLOUDS]
-            there = [cloud for cloud in fetched if cloud.file is not None]
-            if not there:
-                raise StorageError(f"{self.base_url} publishes no price catalog", code="download_failed")
-            return self._import(there, now, report), fetched
+        fetched = [self._fetch_one(cloud, required=bool(clouds)) for cloud in clouds or CLOUDS]
+        there = [cloud for cloud in fetched if cloud.file is not None]
+        if not there:
+            raise StorageError(f"{self.base_url} publishes no price catalog", code="download_failed")
+        return self._import(there, now, report), fetched
 
     def _fetch_one(self, cloud: str, *, required: bool) -> FetchedCloud:
         url = f"{self.base_url.rstrip('/')}/{cloud}/vms.csv"
@@ -115,19 +112,3 @@ def _facts(cloud: FetchedCloud, now: datetime) -> dict[str, object]:
         "complete": True,
         "note": "" if dated else "dated by its download",
     }
-
-
-@contextmanager
-def _only_one(lock: Path) -> Iterator[None]:
-    """Hold a lock that ends with the process; where the system has none, partial files are still checked."""
-    with lock.open("w") as file:
-        if sys.platform != "win32":
-            import fcntl
-
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise UsageError(
-                    "another `plan prices update` is running", hint="wait until it has ended"
-                ) from error
-        yield

@@ -31,6 +31,11 @@ def _lower_names() -> dict[str, str]:
     return names
 
 
+#: Organisations that publish others' models again under the same names, some of them with a quantised base.
+_MIRRORS = frozenset({"nousresearch", "unsloth"})
+_RENAMED = frozenset({"meta-llama", *_MIRRORS})  # Meta-Llama-3.1-8B became Llama-3.1-8B
+
+
 def known_models() -> tuple[str, ...]:
     """Ids of the registry, sorted."""
     return tuple(sorted(_registry()["models"]))
@@ -41,8 +46,17 @@ def registered_model(name: str) -> str | None:
 
     >>> registered_model("LLAMA-3.1-8b"), registered_model("llama-9")
     ('meta-llama/Llama-3.1-8B', None)
+    >>> registered_model("unsloth/Meta-Llama-3.1-8B-bnb-4bit")
+    'meta-llama/Llama-3.1-8B'
     """
-    return _lower_names().get(name.lower())
+    names, wanted = _lower_names(), name.lower()
+    organisation, _, bare = wanted.partition("/")
+    if organisation in _MIRRORS:
+        bare = bare.removesuffix("-bnb-4bit").removesuffix("-unsloth")
+    tried = [wanted]
+    tried += [bare] if organisation in _MIRRORS else []
+    tried += [bare.removeprefix("meta-")] if organisation in _RENAMED else []
+    return next((names[one] for one in tried if one in names), None)
 
 
 def load_architecture(

@@ -13,6 +13,18 @@ from typing import Any
 _QUANTILES = {"p10", "p50", "p90"}
 _OFFER = ("offer.cloud", "offer.region", "offer.gpu", "offer.gpus_per_node", "offer.market")
 _PRICE = ("offer.price_usd_per_h", "offer.source", "offer.as_of_at", "offer.flags")
+_COMPARED = (
+    "name",
+    "model",
+    "method",
+    *_OFFER,
+    "nodes",
+    "cost_usd",
+    "wall_clock_h",
+    "memory_reserved_gib",
+    "p_finish_by_deadline",
+    "verdict",
+)
 _RUN = (
     "run_id",
     "state",
@@ -27,6 +39,8 @@ _RUN = (
 )
 #: Document and list -> the columns that are shown, where all would be too many to read.
 _COLUMNS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("compare", "plans"): _COMPARED,
+    ("diff", "plans"): _COMPARED,
     ("estimate", "candidates"): (
         "rank", *_OFFER, "nodes", "wall_clock_h", "cost_usd", "p_finish_by_deadline", "verdict", *_PRICE,
     ),

@@ -41,7 +41,8 @@ def plot_estimate(estimate: Estimate, title: str, path: Path) -> None:
     _dominated(axes, [candidate for candidate in estimate.candidates if not candidate.pareto])
     _frontier(axes, frontier)
     _limits(axes, estimate)
-    _describe(axes, title)
+    free = min(candidate.cost_usd.p10 for candidate in estimate.candidates) <= 0
+    _describe(axes, title, free=free)
     save(figure, path)
 
 
@@ -95,7 +96,7 @@ def _name(candidate: Candidate) -> str:
     nodes = f"{candidate.nodes} x " if candidate.nodes > 1 else ""
     market = offer.market.replace("_", "-")
     cost, hours = candidate.cost_usd.p50, candidate.wall_clock_h.p50
-    return f"{nodes}{offer.gpu}:{offer.gpus_per_node} {offer.cloud} {market}  ${cost:,.2f}, {hours:.2g} h"
+    return f"{nodes}{offer.gpu}:{offer.gpus_per_node} {offer.cloud} {market}  ${cost:,.2f}, {hours:.3g} h"
 
 
 def _limits(axes: Axes, estimate: Estimate) -> None:
@@ -110,14 +111,13 @@ def _limits(axes: Axes, estimate: Estimate) -> None:
                       ha="left", va="bottom", fontsize=8, color=_LINE)  # fmt: skip
 
 
-def _describe(axes: Axes, title: str) -> None:
+def _describe(axes: Axes, title: str, *, free: bool) -> None:
+    """Axes and legend; on one's own machine everything may be free, which no logarithmic axis shows."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axes.set_xscale("log")
-    if min(axes.get_ylim()) > 0:  # on one's own machine everything costs nothing
-        axes.set_yscale("log")
-    logarithmic = [axes.xaxis] if axes.get_yscale() == "linear" else [axes.xaxis, axes.yaxis]
-    for axis in logarithmic:
+    axes.set_yscale("linear" if free else "log")
+    for axis in [axes.xaxis] if free else [axes.xaxis, axes.yaxis]:
         axis.set_major_locator(LogLocator(subs=_TICKS))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter(NullFormatter())

@@ -151,7 +151,7 @@ def _columns(
         "market": (lambda c: c.offer.market.replace("_", "-"), False),
         "$/h": (lambda c: _usd((c.offer.price_usd_per_hour or 0.0) * c.nodes), True),
         "time": (lambda c: duration(c.wall_clock_h, interval=not compact), True),
-        "total $": (lambda c: _span(c.cost_usd, 2), True),
+        "total $": (lambda c: span(c.cost_usd, 2), True),
         "you pay $": (_paid, True),
         "P(in time)": (_chance, True),
         "fits": (lambda c: "tight" if _tight(c) else c.verdict, False),
@@ -205,7 +205,7 @@ def _best(best: Candidate) -> str:
         paid = best.cost_usd.p50 - best.after_credits_usd.p50
         lines.append(
             f"credits {_usd(paid)} of your credits with {best.offer.cloud} go into it, you pay "
-            f"{_span(best.after_credits_usd, 2)}; budget and cap count the whole cost"
+            f"{span(best.after_credits_usd, 2)}; budget and cap count the whole cost"
         )
     if best.risk is not None and best.risk.interruptions:
         lines.append(f"risk    {_risk(best.risk)}")
@@ -285,7 +285,8 @@ def duration(hours: Quantiles, *, interval: bool) -> str:
     return f"{middle} ({_number(hours.p10 * size, 1)}-{_number(hours.p90 * size, 1)})" if interval else middle
 
 
-def _span(value: Quantiles, digits: int) -> str:
+def span(value: Quantiles, digits: int) -> str:
+    """p50 (p10-p90)."""
     return f"{_number(value.p50, digits)} ({_number(value.p10, digits)}-{_number(value.p90, digits)})"
 
 

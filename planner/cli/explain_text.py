@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 from planner.explain import Explanation, Section, Term
 
-_NAME, _VALUE = 26, 16
-_INDENT = " " * (_NAME + _VALUE + 4)
+_NAME, _LEAST_VALUE = 26, 16
 _LEAST_WIDTH, _MOST_WIDTH = 80, 140
 
 
@@ -34,22 +33,23 @@ def render_explanation(explanation: Explanation, width: int) -> str:
 
 def _section(section: Section, width: int) -> str:
     lines = [f"{section.title}  [{section.source}]"]
-    for term in section.terms:
-        lines += _term(term, section, width)
-    if section.total is not None:
-        lines += _term(section.total, section, width, mark="= ")
-    for term in section.notes:
-        lines += _term(term, section, width)
+    total = () if section.total is None else (section.total,)
+    every = (*section.terms, *total, *section.notes)
+    values = max([_LEAST_VALUE, *(len(_value(term)) for term in every)])
+    for term in every:
+        mark = "= " if term is section.total else "  "
+        first = f"{mark}{term.name:<{_NAME - 2}}  {_value(term):>{values}}  "
+        lines += _term(first, term.formula, "; ".join(_remarks(term, section)), width)
     return "\n".join(lines)
 
 
-def _term(term: Term, section: Section, width: int, mark: str = "  ") -> Iterator[str]:
-    first = f"{mark}{term.name:<{_NAME - 2}}  {_value(term):>{_VALUE}}  "
+def _term(first: str, formula: str, said: str, width: int) -> Iterator[str]:
+    """The formula beside the value, remarks below the formula."""
+    indent = " " * len(first)
     yield from textwrap.wrap(
-        term.formula, width, initial_indent=first, subsequent_indent=_INDENT, break_long_words=False
+        formula, width, initial_indent=first, subsequent_indent=indent, break_long_words=False
     ) or [first.rstrip()]
-    said = "; ".join(_remarks(term, section))
-    yield from textwrap.wrap(said, width, initial_indent=_INDENT, subsequent_indent=_INDENT)
+    yield from textwrap.wrap(said, width, initial_indent=indent, subsequent_indent=indent)
 
 
 def _remarks(term: Term, section: Section) -> Iterator[str]:

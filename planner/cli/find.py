@@ -12,6 +12,7 @@ from planner.cli.context import App, pass_app
 from planner.cli.desk import store_option
 from planner.cli.find_try import end_cut_off, try_them
 from planner.cli.output import echo_err, emit_json, output_option
+from planner.cli.plan_of import plan_of
 from providers.errors import LaunchError, UsageError
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def command(
         return
     if file is None:
         raise UsageError("name a spec or a plan", hint="plan find spec.yaml")
-    plan = _plan(app, file)
+    plan = plan_of(app, file)
     chosen = _named(_chosen(plan, clouds, limit), offline and not trying)
     done = try_them(app, plan.spec, chosen, **rules) if trying else []
     now = app.now() if trying else now
@@ -110,28 +111,6 @@ def command(
         echo_err(f"warning: something of {one.try_id} may cost money: `plan find --end-tries` ends it")
     if done and not any(one.state == "released" for one in done):
         raise LaunchError(f"none of the {len(done)} machines tried could be had", hint="see why above")
-
-
-def _plan(app: App, file: Path) -> Plan:
-    from planner.answer import estimate_spec
-    from planner.placing import placed_in
-    from planner.plan import load_plan
-    from planner.specfile import load_spec
-
-    if file.suffix == ".json":
-        return load_plan(file)
-    loaded = load_spec(file)
-    with placed_in(loaded):
-        spec = app.data_cache().localised(loaded.spec, loaded.base_dir)
-        return estimate_spec(
-            spec,
-            loaded.base_dir,
-            app.snapshot("skypilot"),
-            app.now(),
-            calibration=app.calibration(),
-            price_limit=app.price_limit(),
-            models=app.models(),
-        ).plan()
 
 
 def _chosen(plan: Plan, clouds: tuple[str, ...], limit: int) -> tuple[Candidate, ...]:

@@ -31,7 +31,7 @@ def imported_spec(source: str, models: ModelSource, *, name: str, task: str | No
     train = conversion.sections.get("data", {}).get("train")
     if train is not None and not Path(train).is_file():
         conversion.notes.append(
-            f"{train} is no file here: an estimate needs data.samples and data.tokens_per_sample"
+            f"{train} is no file here: fetch it (`plan data fetch`), or give data.samples and data.tokens_per_sample"
         )
     for note in conversion.notes:
         echo_err(f"note: {note}")

@@ -22,6 +22,8 @@ from providers.errors import UsageError
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("planner.cli.init", "Write a commented spec.yaml"),
     "estimate": ("planner.cli.estimate", "Memory, time and cost of a spec on every offer, ranked"),
+    "compare": ("planner.cli.compare", "Several specs or plans side by side"),
+    "diff": ("planner.cli.diff", "What a change of a spec does to cost, time and memory"),
     "deadline": (
         "planner.cli.deadline",
         "From a release date backwards: latest start, cost, what to cut",
@@ -59,6 +61,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "planner.cli.export",
         "Hand a finished model over, with its card",
     ),
+    "config": ("planner.cli.config", "Which settings are in force, and where each comes from"),
     "doctor": ("planner.cli.doctor", "Check this installation: what is missing and how to get it"),
     "reap": ("planner.cli.reap", "Find and end machines and leftovers that no run needs"),
     "purge": ("planner.cli.purge", "Give back disk space of runs that are over"),

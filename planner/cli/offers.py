@@ -180,7 +180,9 @@ def _table(answer: _Answer) -> str:
         "doubts",
     )
     rows = [tuple(_cells(offer, answer.now)) for offer in answer.offers]
-    return table_text(columns, rows, ("GiB", "$/h", "$/GPU-h", "age"))
+    return table_text(
+        columns, rows, ("GiB", "$/h", "$/GPU-h", "age"), ("region or zone", "machine", "doubts")
+    )
 
 
 def _cells(offer: Offer, now: datetime) -> Iterator[str]:
@@ -210,7 +212,7 @@ def _group_table(groups: list[OfferGroup], now: datetime) -> str:
         "doubts",
     )
     rows = [tuple(_group_cells(group, now)) for group in groups]
-    return table_text(columns, rows, columns[1:7])
+    return table_text(columns, rows, columns[1:7], ("lowest is", "doubts"))
 
 
 def _group_cells(group: OfferGroup, now: datetime) -> Iterator[str]:

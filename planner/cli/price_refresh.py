@@ -10,7 +10,7 @@ import click
 
 from planner.cli.context import App, pass_app
 from planner.cli.output import echo_err, emit_json, output_option
-from planner.pricebook import cached_prices, open_pricebook
+from planner.pricebook import cached_prices, changing_prices, open_pricebook
 from providers.catalog import EMBEDDED
 from providers.errors import CorruptDataError, StorageError, TuneplanError, UsageError
 from providers.price_table import PriceTable, read_table, write_table
@@ -70,15 +70,15 @@ def command(
         raise UsageError(
             "--url is the address of one source", hint="name it: plan prices refresh azure --url URL"
         )
-    table = table_in_use(app.directories.cache)
-    before = table
-    outcomes = []
-    for source in _sources(names):
-        table, outcome = _asked(app, table, source, frozenset(regions) or None, url)
-        outcomes.append(outcome)
     path = cached_prices(app.directories.cache)
-    if table is not before:
-        write_table(path, table)
+    outcomes = []
+    with changing_prices(app.directories.cache):
+        before = table = table_in_use(app.directories.cache)
+        for source in _sources(names):
+            table, outcome = _asked(app, table, source, frozenset(regions) or None, url)
+            outcomes.append(outcome)
+        if table is not before:
+            write_table(path, table)
     _answer(app, path, outcomes, output)
     failed = [outcome.error for outcome in outcomes if outcome.error is not None]
     if failed:

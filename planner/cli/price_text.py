@@ -4,30 +4,51 @@ from __future__ import annotations
 
 import io
 import shutil
+import sys
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from planner.price_age import PriceAge, age_text
 from planner.pricebook import Pricebook
 from providers.offers import Coverage
 
+#: A column that folds is not made narrower than this.
+_LEAST_FOLDED = 12
 
-def table_text(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[str]) -> str:
-    """A table without lines, so that it can be copied; columns named in `numbers` are set flush right."""
+
+def table_text(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    numbers: Sequence[str],
+    folds: Sequence[str] = (),
+) -> str:
+    """A table without lines, so that it can be copied.
+
+    Args:
+        columns: Their names.
+        rows: Cells of each row.
+        numbers: Columns that are set flush right.
+        folds: Columns whose text goes on below itself where a terminal is too narrow; in a file nothing folds.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in columns:
-        table.add_column(name, justify="right" if name in numbers else "left", no_wrap=True)
+        justify: Literal["right", "left"] = "right" if name in numbers else "left"
+        table.add_column(name, justify=justify, no_wrap=name not in folds, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    # Never narrower than the table: a terminal wraps a long line, a cut price is lost.
-    needed = sum(max(len(str(row[i])) for row in [columns, *rows]) + 2 for i in range(len(columns)))
+    widths = {name: max(len(str(row[i])) for row in [columns, *rows]) + 2 for i, name in enumerate(columns)}
+    if sys.stdout.isatty():
+        # Never narrower than what cannot fold: a terminal wraps a long line, a cut price is lost.
+        least = {name: min(size, _LEAST_FOLDED) if name in folds else size for name, size in widths.items()}
+        width = max(sum(least.values()), shutil.get_terminal_size().columns)
+    else:
+        width = sum(widths.values())
     buffer = io.StringIO()
-    width = max(needed, shutil.get_terminal_size().columns)
     Console(file=buffer, width=width, force_terminal=False, color_system=None).print(table)
     return "\n".join(line.rstrip() for line in buffer.getvalue().rstrip("\n").split("\n"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import nullcontext
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from planner.cli.price_refresh import command as refresh_command
 from planner.cli.price_refresh import table_in_use
 from planner.cli.price_text import age_span, prices_document, table_text
 from planner.price_age import age_text, price_age
-from planner.pricebook import Pricebook, cached_prices, open_pricebook
+from planner.pricebook import Pricebook, cached_prices, changing_prices, open_pricebook
 from providers.errors import UsageError
 from providers.price_table import write_table
 from providers.skypilot_catalog import ImportReport, import_catalogs
@@ -61,7 +62,8 @@ def import_(app: App, directory: Path, out: Path | None, as_of: str | None, outp
     report = ImportReport()
     table = import_catalogs(directory, as_of=_date(as_of), report=report)
     path = out or cached_prices(app.directories.cache)
-    snapshot_id = write_table(path, table)
+    with nullcontext() if out else changing_prices(app.directories.cache):
+        snapshot_id = write_table(path, table)
     _show_problems(report)
     if output == "json":
         payload = {"snapshot_id": snapshot_id, "path": str(path), "machines": len(table.rows)}
@@ -92,9 +94,10 @@ def update(app: App, /, url: str | None, clouds: tuple[str, ...], output: str) -
     cache = app.directories.cache
     report = ImportReport()
     server = CatalogServer(url or app.config.prices.url, cache / "downloads")
-    table, fetched = server.fetch(tuple(cloud.lower() for cloud in clouds), app.now(), report)
-    table = merged(table, table_in_use(cache))
-    snapshot_id = write_table(cached_prices(cache), table)
+    with changing_prices(cache):
+        table, fetched = server.fetch(tuple(cloud.lower() for cloud in clouds), app.now(), report)
+        table = merged(table, table_in_use(cache))
+        snapshot_id = write_table(cached_prices(cache), table)
     _show_problems(report)
     files = [_fetched_json(cloud) for cloud in fetched]
     if output == "json":
@@ -178,7 +181,7 @@ def _table(book: Pricebook, app: App) -> str:
         f"snapshot  {snapshot.snapshot_id}",
         f"offers    {len(snapshot.offers):,}, {age_span(age, now)}",
         "",
-        table_text(("cloud", "offers", "complete", "oldest", "note"), rows, ("offers", "oldest")),
+        table_text(("cloud", "offers", "complete", "oldest", "note"), rows, ("offers", "oldest"), ("note",)),
         "",
         "a cloud that is not complete may have lower prices than those known",
     ]

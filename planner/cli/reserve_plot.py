@@ -36,7 +36,9 @@ def plot_calendar(found: Sequence[Found], path: Path) -> None:
     mpl.rcParams["svg.hashsalt"] = "tuneplan"
     days = sorted({day for day, _ in cells})[:_MOST_DAYS]
     regions = sorted({region for _, region in cells})
-    figure = Figure(figsize=(2.4 + 1.5 * len(regions), 1.4 + 0.42 * len(days)), layout="constrained")
+    figure = Figure(
+        figsize=(2.6 + 1.5 * len(regions), max(1.4 + 0.42 * len(days), 2.6)), layout="constrained"
+    )
     _draw(figure.subplots(), cells, days, regions)
     with whole_file(path) as beside:
         figure.savefig(beside, metadata={"Date": None} if path.suffix == ".svg" else None)
@@ -66,7 +68,7 @@ def _draw(axes: Any, cells: dict[tuple[str, str], Found], days: list[str], regio
             if row is not None and row.cost_usd is not None:
                 colour = "white" if values[y][x] > middle else "black"
                 axes.text(x, y, f"${row.cost_usd:,.0f}", ha="center", va="center", color=colour)
-    axes.figure.colorbar(image, ax=axes, label="US dollars per useful GPU-hour of this job")
+    axes.figure.colorbar(image, ax=axes, label="$ per useful GPU-hour")
 
 
 def _per_gpu_h(row: Found | None) -> float:

@@ -242,6 +242,12 @@ def a_reservation(world: World) -> None:
     )
 
 
+def a_longer_spec(world: World) -> None:
+    """The spec with more epochs and a larger adapter."""
+    longer = SPEC.replace("epochs: 3", "epochs: 5").replace("rank: 16", "rank: 64")
+    (world.folder / "longer.yaml").write_text(longer)
+
+
 def a_standing_order(world: World) -> None:
     """Nothing is bought yet."""
     words = ("--cap", "900", "--confirm-usd", "900", "--name", "later", "--no-launch")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from click.testing import Result
 
+from planner.store import Store
 from providers.catalog import EMBEDDED
 
 Run = Callable[..., Result]
@@ -38,6 +42,18 @@ CONFIGS = {
     "unknown GPU": ("prices: {overrides: [{gpu: H1OO, usd_per_hour: 1}]}", "H1OO"),
     "unknown market": ("prices: {overrides: [{market: cheap, usd_per_hour: 1}]}", "market"),
     "negative price": ("local: {usd_per_hour: -1}", "-1"),
+    "an address that others can read": ("prices: {url: http://prices.example/v8}", "https"),
+    "no address": ("prices: {url: 5}", "https"),
+    "a credit that is with nobody": ("prices: {overrides: [{credit: 5usd}]}", "needs cloud"),
+    "an end of no credit": (
+        "prices: {overrides: [{cloud: aws, discount: 5%, expires: 2027-01-01}]}",
+        "credit",
+    ),
+    "no machine": (
+        "inhouse: [{name: x, gpu: H100, machines: 0, capex: 1usd, watts: 1, usd_per_kwh: 1, utilisation: 60%}]",
+        "at least 1",
+    ),
+    "an address instead of its variable": ("notify: [https://chat.example/x]", "environment variable"),
     "key twice": ("local: {}\nlocal: {}", "local"),
     "not text": (b"\xff\xfe\x00\x01", "UTF-16"),
 }
@@ -109,6 +125,32 @@ def test_catalogs(run_plan: Run, plan_home: Path, tmp_path: Path, name: str):
     assert not (plan_home / "cache" / "prices.csv").exists()
 
 
+def changed_plan(run_plan: Run, folder: Path, before: str, after: str) -> bytes:
+    """A real plan with something changed."""
+    path = folder / "made.json"
+    assert run_plan("estimate", SPEC, "--limit", "1", "--out", path).exit_code == 0
+    text = path.read_text()
+    assert before in text
+    return text.replace(before, after, 1).encode()
+
+
+CHANGED_PLANS = {
+    "another price": ('"price_usd_per_h": "', '"price_usd_per_h": "1', "was changed after it was made"),
+    "another objective": ('"objective": "cheapest', '"objective": "fastest', "was changed after it was made"),
+    "a price that is none": ('"price_usd_per_h": "', '"price_usd_per_h": "x', "not a complete plan"),
+    "an unknown key of the spec": ('"spec": {', '"spec": {"sepc": 1,', "not a complete plan"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGED_PLANS)
+def test_plans_that_were_changed(run_plan: Run, tmp_path: Path, name: str):
+    before, after, said = CHANGED_PLANS[name]
+    path = tmp_path / "plan.json"
+    path.write_bytes(changed_plan(run_plan, tmp_path, before, after))
+    words = ("launch", path, "--infra", "skypilot", "--no-cap", "--yes", "-o", "json")
+    assert said in error_of(run_plan(*words), 2)
+
+
 PLANS = {
     "empty": (b"", "not JSON"),
     "another document": (b'{"schema": "tuneplan/estimate"}', "is not a plan"),
@@ -128,16 +170,42 @@ def test_plans(run_plan: Run, tmp_path: Path, name: str):
     )
 
 
+def sqlite(*statements: str) -> bytes:
+    """A database after some statements."""
+    with closing(sqlite3.connect(":memory:")) as db:
+        for statement in statements:
+            db.execute(statement)
+        db.commit()
+        return db.serialize()
+
+
+def ledger(*statements: str) -> bytes:
+    """A ledger of this version without runs, after some statements."""
+    with TemporaryDirectory() as folder:
+        with Store(Path(folder) / "plan.db"):
+            pass
+        with closing(sqlite3.connect(Path(folder) / "plan.db")) as db:
+            for statement in statements:
+                db.execute(statement)
+            db.commit()
+            return db.serialize()
+
+
 LEDGERS = {
-    "words": (b"this is no database, only words " * 200, 1, "plan.db"),
-    "zeros": (b"\0" * 8192, 1, "plan.db"),
-    "half a header": (b"SQLite format 3\0" + b"\xff" * 4096, 1, "plan.db"),
+    "words": (lambda: b"this is no database, only words " * 200, 1, "plan.db"),
+    "zeros": (lambda: b"\0" * 8192, 1, "plan.db"),
+    "half a header": (lambda: b"SQLite format 3\0" + b"\xff" * 4096, 1, "plan.db"),
+    "another program's": (lambda: sqlite("CREATE TABLE x (y)"), 1, "another program's database"),
+    "cut in half": (lambda: ledger()[: len(ledger()) // 2], 1, "damaged"),
+    "a table less": (lambda: ledger("DROP TABLE runs"), 1, "no such table: runs"),
+    "a newer one": (lambda: ledger("PRAGMA user_version = 999"), 2, "newer tuneplan"),
 }
 
 
 @pytest.mark.parametrize("name", LEDGERS)
 def test_ledgers(run_plan: Run, plan_home: Path, name: str):
-    raw, code, said = LEDGERS[name]
+    make, code, said = LEDGERS[name]
+    raw = make()
     path = plan_home / "state" / "plan.db"
     path.parent.mkdir(parents=True)
     path.write_bytes(raw)

@@ -7,6 +7,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jsonschema
@@ -18,11 +19,11 @@ from click.testing import Result
 from planner.cli.schema import schema_text
 from planner.data_cache import DataCache, DataPin, Wanted, changed_sources
 from providers import data_files
-from providers.data_files import Source, fetch, version_of
+from providers.data_files import Fetched, Source, fetch, version_of
 from providers.errors import StorageError, UsageError
 from providers.hub import HubAccess
 from providers.hub_data import split_files
-from tests.file_host import file_host
+from tests.file_host import FileHost, file_host
 from tests.hub_host import COMMIT, HostedModel, HubHost, hub_host
 from tests.planner.factories import NOW
 from tests.seaweed import Seaweed
@@ -81,6 +82,28 @@ def test_a_data_set_is_fetched_counted_and_taken_by_its_content(hub: HubHost, ru
         "is not on this machine"
         not in run_plan("launch", spec, "--infra", "local", "--no-cap", "--dry-run").stderr
     )
+
+
+def test_the_same_data_is_fetched_by_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("providers.download._WAITS_S", (0.0,))
+    with file_host() as host, ThreadPoolExecutor(1) as other:
+        host.files |= {"/a.jsonl": TRAIN, "/b.jsonl": TRAIN}
+        source = Source("https", f"{host.url}/a.jsonl")
+        first = other.submit(once_asked_stalling, host, source, tmp_path)
+        assert host.stalled.wait(60)
+        with pytest.raises(UsageError, match="another process is fetching"):
+            fetch(source, tmp_path, HubAccess())
+        assert fetch(Source("https", f"{host.url}/b.jsonl"), tmp_path, HubAccess()).sha256 == SHA
+        host.release.set()
+        assert first.result(60).sha256 == SHA
+        assert fetch(source, tmp_path, HubAccess()).path.read_bytes() == TRAIN
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".jsonl", ".lock", ".lock"]
+
+
+def once_asked_stalling(host: FileHost, source: Source, folder: Path) -> Fetched:
+    """Fetches from a host whose answer stops in the middle."""
+    host.trouble("/a.jsonl").stall_after = 100
+    return fetch(source, folder, HubAccess())
 
 
 def test_content_is_pinned_by_its_hash(hub: HubHost, run_plan: Run, spec: Path, plan_home: Path):

@@ -108,6 +108,9 @@ STORE = ("{store}",)
 SCENES: dict[str, Scene] = {
     "init": Scene(("new.yaml", "--yes")),
     "estimate": Scene(("spec.yaml", "--limit", "1"), masks=ESTIMATED),
+    "compare": Scene(("spec.yaml", "goat/spec.yaml"), masks=ESTIMATED),
+    "diff": Scene(("spec.yaml", "longer.yaml"), world_of.a_longer_spec, masks=ESTIMATED),
+    "config show": Scene(("--origin",), masks=((r" {2,}(?=\S)", "  "), (r"localhost:\d+", "localhost:<port>"))),
     "simulate": Scene(("spec.yaml", "--jobs", "20"), masks=ESTIMATED),
     "launch": Scene((*LOCAL, "--cap", "3usd"), masks=(*ESTIMATED, TIMES,)),
     "resume": Scene(

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -151,3 +155,19 @@ def test_other_commands_know_it_too(hub: HubHost, run_plan: Run, tmp_path: Path)
     assert COMMIT in path.read_text()
     (tmp_path / "d.jsonl").write_text('{"text": "hello"}\n')
     assert run_plan("data", "inspect", tmp_path / "d.jsonl", "--model", "lab/new-1b").exit_code == 0
+
+
+def test_two_processes_at_once_share_cache_and_plan_file(hub: HubHost, spec: Path, plan_home: Path):
+    hub.meet = threading.Barrier(2)
+    out = spec.with_name("plan.json")
+    words = ("estimate", str(spec), "--limit", "1", "--out", str(out))
+    command = [sys.executable, "-c", "from planner.cli.main import main; main()", *words]
+    both = [
+        subprocess.Popen(command, env={**os.environ, "PLAN_HOME": str(plan_home)}, stdout=subprocess.DEVNULL)
+        for _ in range(2)
+    ]
+    assert [process.wait(120) for process in both] == [0, 0]
+    assert load_plan(out).spec.model.revision == COMMIT
+    assert {path.name for path in spec.parent.iterdir()} == {"spec.yaml", "plan.json"}
+    remembered = sorted((plan_home / "cache/models").iterdir())
+    assert len(remembered) == 2 and all(json.loads(path.read_text())["format"] for path in remembered)

@@ -171,15 +171,39 @@ def test_killed_in_the_middle_the_old_prices_stay_and_the_next_run_goes_on(host:
     assert sum(offer.cloud == "aws" for offer in offers) == 19_999
 
 
-def test_two_updates_at_once_do_not_mix(host: FileHost, plan_home: Path):
-    fcntl = pytest.importorskip("fcntl")
-    folder = plan_home / "cache" / "downloads"
-    folder.mkdir(parents=True)
-    with (folder / "lock").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        result = update(host)
-    assert result.exit_code == 2
-    assert "another `plan prices update` is running" in result.stderr
+def test_while_one_process_changes_prices_no_other_does_and_no_change_is_lost(
+    host: FileHost, plan_home: Path, tmp_path: Path
+):
+    host.trouble("/v8/aws/vms.csv").stall_after = 40
+    words = ("prices", "update", "--cloud", "aws", "--url", f"{host.url}/v8")
+    with subprocess.Popen(
+        [sys.executable, "-c", "from planner.cli.main import main; main()", *words],
+        env={**os.environ, "PLAN_HOME": str(plan_home)},
+    ) as first:
+        assert host.stalled.wait(60)
+        for other in (
+            ("update", "--cloud", "lambda", "--url", f"{host.url}/v8"),
+            ("refresh", "vast", "--url", host.url),
+            ("import", write_catalog(tmp_path)),
+        ):
+            refused = CliRunner(mix_stderr=False).invoke(cli, ["prices", *map(str, other)])
+            assert refused.exit_code == 2 and "another process is changing the prices" in refused.stderr
+        elsewhere = ["prices", "import", str(tmp_path), "--out", str(tmp_path / "own.csv")]
+        assert CliRunner(mix_stderr=False).invoke(cli, elsewhere).exit_code == 0
+        host.release.set()
+        assert first.wait(60) == 0
+    assert update(host, "--cloud", "lambda").exit_code == 0
+    offers = load_snapshot(in_use(plan_home)).offers
+    prices = {
+        cloud: [o.price_usd_per_hour for o in offers if o.cloud == cloud] for cloud in ("aws", "lambda")
+    }
+    assert prices == {"aws": [50, 51, 52], "lambda": [20]}
+
+
+def write_catalog(folder: Path) -> Path:
+    (folder / "gcp").mkdir()
+    (folder / "gcp/vms.csv").write_bytes(catalog(9))
+    return folder
 
 
 @pytest.mark.parametrize("damage", ["changed", "cut", "binary"])

@@ -83,3 +83,22 @@ def test_short_target_names_mean_the_familys_own():
 def test_adapters_never_sit_on_routers_or_fused_experts():
     moe = load_architecture("Qwen/Qwen3-30B-A3B")
     assert {s.role for s in adapter_targets(moe, Adapter("lora", 8, ("all-linear",)))} == {"attention"}
+
+
+@pytest.mark.parametrize(
+    ("mirror", "known"),
+    [
+        ("unsloth/Meta-Llama-3.1-8B-Instruct-bnb-4bit", "meta-llama/Llama-3.1-8B"),
+        ("unsloth/Qwen3-8B-unsloth-bnb-4bit", "Qwen/Qwen3-8B"),
+        ("NousResearch/Llama-3.2-1B", "meta-llama/Llama-3.2-1B"),
+        ("meta-llama/Meta-Llama-3.1-70B", "meta-llama/Llama-3.1-70B"),
+    ],
+)
+def test_what_others_publish_again_is_known(mirror: str, known: str) -> None:
+    assert load_architecture(mirror).id == known
+
+
+@pytest.mark.parametrize("own", ["NousResearch/Hermes-9", "somebody/Llama-3.2-1B", "unsloth/", "unsloth"])
+def test_a_name_alone_is_not_taken_for_a_model(own: str) -> None:
+    with pytest.raises(UsageError, match="not known"):
+        load_architecture(own)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import boto3
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
+from click.testing import Result
 from moto import mock_aws
 
+from planner.cli.context import App
 from providers import aws_spot_zones
 from providers.errors import CredentialsError, StorageError
 from providers.live_prices import Asked, halves
@@ -50,6 +53,19 @@ def test_every_zone_has_a_price_of_its_own_under_its_id(aws: None):
     assert all(row.spot_usd_per_hour and row.on_demand_usd_per_hour is None for row in fresh)
     on_demand = [row for row in reading.rows if row.on_demand_usd_per_hour]
     assert {row.as_of for row in on_demand} == {"2026-05-20"}  # those prices were not asked for
+
+
+def test_the_command_puts_them_among_the_offers(aws: None, run_plan: Callable[..., Result], plan_home: Path):
+    words = ("prices", "refresh", "aws-zones", "--region", "us-east-1", "-o", "json")
+    result = run_plan(*words, obj=App(now=lambda: NOW))
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert document["sources"][0]["status"] == "ok" and document["fresh"] > 10
+    words = ("offers", "--cloud", "aws", "--region", "us-east-1", "--spot", "--limit", "0", "-o", "json")
+    offers = json.loads(run_plan(*words, obj=App(now=lambda: NOW)).stdout)["offers"]
+    today = [offer for offer in offers if offer["as_of_at"] == "2026-11-25T00:00:00Z"]
+    assert len(today) == document["fresh"] and {offer["source"] for offer in today} == {aws_spot_zones.SOURCE}
+    assert all(offer["zone"].startswith("use1-az") and offer["age_s"] == 12 * 3600 for offer in today)
 
 
 def test_only_the_regions_named_are_asked(aws: None):

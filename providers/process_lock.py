@@ -1,0 +1,37 @@
+"""A lock that one process holds at a time, and that goes with it, however it ends."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from providers.errors import StorageError, TuneplanError
+
+
+@contextmanager
+def held(path: Path, busy: TuneplanError) -> Iterator[None]:
+    """Hold the lock of a file, which is made and stays; where the system has no such locks nobody is kept out.
+
+    Args:
+        path: The file.
+        busy: Raised if another process has it.
+
+    Raises:
+        StorageError: The file cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror}", path=str(path)) from error
+    with file:
+        if sys.platform != "win32":
+            import fcntl
+
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise busy from None
+        yield
