@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import settings
 
 from planner.cli.main import cli
 from tests.capacity.server import Capacity, capacity_server
@@ -16,6 +17,9 @@ from tests.jobs.zygote import Zygote
 from tests.seaweed import Seaweed, seaweed
 
 GOLDEN = Path(__file__).parent / "golden"
+
+settings.register_profile("tuneplan", deadline=None)  # how long an example takes says how busy the machine is
+settings.load_profile("tuneplan")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
