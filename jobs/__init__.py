@@ -8,6 +8,7 @@ BUNDLE_MODULES = (
     "providers/errors.py",
     "providers/object_store.py",
     "providers/directory_store.py",
+    "providers/renewed_keys.py",
     "providers/s3.py",
     "providers/s3_errors.py",
     "providers/s3_location.py",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from planner import rented
 from planner.avoidance import Avoided, Place, avoided_places, place_of, preferred
 from planner.runs import Run
 from planner.sightings import sightings_of
@@ -54,6 +55,8 @@ def reason_to_move(store: Store, run: Run, now: str) -> str | None:
     """
     if run.state != "recovering" or run.terms.infra == "local" or run.stopping is not None:
         return None
+    if rented.keys_ended(run, now):
+        return "the session keys of its launch have ended; it is launched anew with new ones"
     asked = store.askings().get((run.run_id, run.launches), ())
     if len(asked) < 2:
         return None

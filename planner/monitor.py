@@ -7,20 +7,22 @@ meanwhile. It may run any number of times, in any number of processes.
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime, timedelta
 
 from jobs.progress import Progress, read_progress
 from planner import lease
 from planner.limits import cap_warning, limit_reached
 from planner.machines import attempts_now, newest_start
 from planner.record import OtherLedgerError, keep, ledger_token
-from planner.runs import Run
+from planner.runs import Run, utc_text
 from planner.store import Change, Store
-from planner.verdict import judge
+from planner.verdict import Verdict, judge
 from providers.errors import StorageError, TuneplanError
 from providers.launcher import BackendStatus, Launcher
 from providers.stores import open_store
 
 _ROUNDS = 8
+_WAITING = frozenset({"queued", "provisioning", "recovering"})
 
 
 def observe(store: Store, launcher: Launcher, run: Run, now: str) -> Run:
@@ -125,8 +127,24 @@ def decide(run: Run, status: BackendStatus, progress: Progress | None, now: str)
     attempt, *opened = attempts_now(run, status, own, verdict.outcome, now)
     progress_json = None if progress is None else progress.to_json()
     return Change(
-        verdict.state, verdict.reason, attempt, now, progress_json=progress_json, opened=tuple(opened)
+        verdict.state,
+        verdict.reason,
+        attempt,
+        now,
+        progress_json=progress_json,
+        next_try_at=_next_try(run, verdict, status, now),
+        opened=tuple(opened),
     )
+
+
+def _next_try(run: Run, verdict: Verdict, status: BackendStatus, now: str) -> str | None:
+    """When something is tried next at the latest: as it was told, until that has passed or something has changed."""
+    told = run.next_try_at
+    if told is not None and told > now and (run.state, run.state_reason) == (verdict.state, verdict.reason):
+        return told
+    if status.retry_within_s is None or verdict.state not in _WAITING:
+        return None
+    return utc_text(datetime.fromisoformat(now) + timedelta(seconds=status.retry_within_s))
 
 
 def _is_since(progress: Progress, started_at: str | None) -> bool:

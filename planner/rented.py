@@ -16,6 +16,7 @@ from jobs.spec import JobSpec
 from planner.errors import Finding
 from planner.inputs import reads
 from planner.offer_document import offer_document, offer_from_document
+from planner.runs import Run, seconds_between
 from providers.aws_access import LONGEST_SESSION_S
 from providers.launcher import Access, LaunchRequest
 from providers.offers import Offer
@@ -100,6 +101,12 @@ def sources(candidate_json: str) -> dict[str, str]:
     return kept
 
 
+def keys_ended(run: Run, now: str) -> bool:
+    """Whether the session keys that a machine of the newest launch starts with would be of no use any more."""
+    terms = json.loads(run.terms.candidate_json).get("rented", {})
+    return terms.get("access") == "session" and seconds_between(run.launched_at, now) >= LONGEST_SESSION_S
+
+
 def machine_got(candidate: Mapping[str, Any], got: Offer | None) -> Offer | None:
     """The priced offer that the backend's machine is, None if it is none of those that were asked for."""
     rented = candidate.get("rented")
@@ -133,12 +140,12 @@ def access(spec: FineTuneSpec, offers: Iterable[Offer]) -> Access:
     return "role" if {offer.cloud for offer in offers} == {"aws"} else "session"
 
 
-def blockers(plan: Plan, chosen: Candidate, job: JobSpec) -> Iterator[Finding]:
-    """What makes a rented machine useless for this job."""
+def blockers(plan: Plan, chosen: Candidate, job: JobSpec, *, renewed: bool = False) -> Iterator[Finding]:
+    """What makes a rented machine useless for this job; `renewed` if a monitor renews its session keys."""
     yield from _unreachable(plan.spec, chosen, job)
     yield from _outside_regions(plan.spec, job)
     how = access(plan.spec, (chosen.offer, *alternatives(plan, chosen)))
-    yield from _without_rights(plan.spec, chosen, how)
+    yield from _without_rights(plan.spec, chosen, how, renewed=renewed)
     if plan.spec.environment.image is not None and chosen.offer.cloud in NO_IMAGES:
         message = f"machines of {chosen.offer.cloud} run no container image through SkyPilot"
         hint = "leave it out and name packages, or exclude the cloud in where.clouds"
@@ -188,7 +195,9 @@ def _outside_regions(spec: FineTuneSpec, job: JobSpec) -> Iterator[Finding]:
         yield Finding(message, path="checkpoints.uri", code="data_region", hint=hint)
 
 
-def _without_rights(spec: FineTuneSpec, chosen: Candidate, how: Access) -> Iterator[Finding]:
+def _without_rights(
+    spec: FineTuneSpec, chosen: Candidate, how: Access, *, renewed: bool
+) -> Iterator[Finding]:
     """Buckets that the machine would get no rights on."""
     names = "name AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of the bucket under environment.secrets"
     if how == "secrets":
@@ -198,11 +207,16 @@ def _without_rights(spec: FineTuneSpec, chosen: Candidate, how: Access) -> Itera
             message = "rights on a server that is not AWS cannot be made for one run"
             yield Finding(message, path=f"{key}.uri", code="no_bucket_rights", hint=names)
     hours = chosen.wall_clock_h.p90
-    if how == "session" and hours * 3600 > LONGEST_SESSION_S:
+    if how == "session" and hours * 3600 > LONGEST_SESSION_S and not renewed:
         message = (
             f"keys made for one run end after {LONGEST_SESSION_S / 3600:.0f} h, it may take {hours:.0f} h"
         )
-        yield Finding(message, path="checkpoints.uri", code="session_too_short", hint=names)
+        yield Finding(
+            message,
+            path="checkpoints.uri",
+            code="session_too_short",
+            hint=f"`--monitor service` renews them; or {names}",
+        )
 
 
 def _buckets(spec: FineTuneSpec) -> dict[str, str]:

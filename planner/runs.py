@@ -239,6 +239,11 @@ class Run:
         return sum(attempt.recovery == 0 for attempt in self.attempts)
 
     @property
+    def launched_at(self) -> str:
+        """When we decided on the newest launch; the backend may have replaced its machines since."""
+        return next(attempt.intent_at for attempt in reversed(self.attempts) if attempt.recovery == 0)
+
+    @property
     def resting(self) -> bool:
         """Preempted, with no backend that restarts it: it waits for a resume."""
         return self.state == "preempted" and self.current.ended_at is not None

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import takewhile
 
+from planner import lease
 from planner.asking import reason_to_move
+from planner.key_renewal import renew_keys
 from planner.launch import Desk, resume
 from planner.monitor import tend
 from planner.price_age import USUAL_LIMIT, PriceLimit
-from planner.runs import Attempt, Run, seconds_between, utc_text
+from planner.runs import Attempt, Run, utc_text
 from planner.store import Change
 from providers.errors import TuneplanError
 from providers.offers import Offer
@@ -93,15 +95,26 @@ def look_at(desk: Desk, run: Run, habits: Habits) -> Run:
         TuneplanError: The backend or the ledger refused; the next round tries again.
     """
     now = desk.now()
+    looked_at = run
     run = tend(desk.store, desk.launcher, run, now)
+    if lease.is_due(looked_at, now):
+        _keep_keys(desk, run, now)
     if run.terms.monitor != "service" and run.terms.moving_json is None:
         return run
-    if _is_forgotten(run, habits, now):
-        return resume(desk, run)
+    if _is_unconfirmed(run) and (run.terms.moving_json is None or _ask_again_at(run, habits) <= now):
+        return _asked_again(desk, run, habits, now)
     if run.terms.moving_json is not None:
         return _guided(desk, run, habits)
     run = _moved(desk, run, now)
     return _restart(desk, run, habits, now) if run.resting else run
+
+
+def _keep_keys(desk: Desk, run: Run, now: str) -> None:
+    """Renew the keys of the run's machines; that it cannot be done keeps nothing else from being done."""
+    try:
+        renew_keys(desk, run, now)
+    except TuneplanError as error:
+        desk.store.note(run, "keys", f"session keys not renewed: {error.message}", now)
 
 
 def _guided(desk: Desk, run: Run, habits: Habits) -> Run:
@@ -155,10 +168,25 @@ def _restart(desk: Desk, run: Run, habits: Habits, now: str) -> Run:
     return resume(desk, run) if due else run
 
 
-def _is_forgotten(run: Run, habits: Habits, now: str) -> bool:
-    """On record for a while, and whoever recorded it never came back to say that the backend has it."""
-    waited_s = seconds_between(run.current.intent_at, now)
-    return run.state == "queued" and run.current.backend_id is None and waited_s >= habits.settle_s
+def _is_unconfirmed(run: Run) -> bool:
+    """On record, and whoever recorded it never came back to say that the backend has it."""
+    return run.state == "queued" and run.current.backend_id is None
+
+
+def _ask_again_at(run: Run, habits: Habits) -> str:
+    return utc_text(datetime.fromisoformat(run.current.intent_at) + timedelta(seconds=habits.settle_s))
+
+
+def _asked_again(desk: Desk, run: Run, habits: Habits, now: str) -> Run:
+    """Ask the backend for a launch that nobody has confirmed for a while; until then say when that will be."""
+    due_at = _ask_again_at(run, habits)
+    if due_at <= now:
+        return resume(desk, run)
+    if run.next_try_at == due_at:
+        return run
+    return _written(
+        desk, run, Change(run.state, run.state_reason, run.current, now, next_try_at=due_at, kind="retry")
+    )
 
 
 def _written(desk: Desk, run: Run, change: Change) -> Run:

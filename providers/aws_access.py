@@ -10,10 +10,12 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from datetime import UTC
 from typing import Any
 
 from providers.errors import CredentialsError, LaunchError, MissingExtraError, TuneplanError
 from providers.s3_location import S3Location, s3_location
+from providers.sealed import UNTIL
 from providers.tags import tag_value
 
 #: Session keys of an IAM user live this long at most.
@@ -129,7 +131,7 @@ def revoke_role(run_id: str) -> None:
 
 
 def session_keys(run_id: str, stores: tuple[str, ...], reads: tuple[str, ...] = ()) -> dict[str, str]:
-    """Keys that are good for the run's prefixes alone and for 36 hours, as environment variables.
+    """Keys that are good for the run's prefixes alone and for 36 hours, as environment variables, and when they end.
 
     Raises:
         CredentialsError: There are no credentials, or they cannot make such keys: only an IAM user's own keys can.
@@ -144,6 +146,7 @@ def session_keys(run_id: str, stores: tuple[str, ...], reads: tuple[str, ...] = 
         "AWS_ACCESS_KEY_ID": made["AccessKeyId"],
         "AWS_SECRET_ACCESS_KEY": made["SecretAccessKey"],
         "AWS_SESSION_TOKEN": made["SessionToken"],
+        UNTIL: made["Expiration"].astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
     }
 
 

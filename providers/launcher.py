@@ -117,6 +117,7 @@ class BackendStatus:
         ended_at: RFC 3339 UTC, None while it runs or has machines; the last sign of life if it vanished.
         attempt: Newest attempt that the backend knows and that all the rest is about; 0 if absent.
         stopped_by: What ended the worker or has asked it to end, None if it goes on or ended by itself.
+        retry_within_s: It tries again by itself before so many seconds have passed, None if it does not wait to.
         machines: Of this attempt, oldest first; empty from a backend that does not keep them apart, then
             `offer`, `recoveries`, `started_at` and `ended_at` are all there is.
     """
@@ -133,6 +134,7 @@ class BackendStatus:
     attempt: int = 0
     stopped_by: StoppedBy | None = None
     machines: tuple[MachineUse, ...] = ()
+    retry_within_s: float | None = None
 
 
 class Launcher(Protocol):

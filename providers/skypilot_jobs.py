@@ -30,9 +30,11 @@ ENDED = frozenset({"succeeded", "failed", "cancelled"})
 # "2x(gpus=A100:1, ...)" is what a job has; "2x[A100:1, H100:1]" is what it asks for.
 _REAL_MACHINE = re.compile(r"\d+x(\[spot\])?\(", re.IGNORECASE)
 _OWN_LINE = re.compile(r"^\([^()]*pid=\d+[^()]*\) ?")
+#: Longest pause between two tries of SkyPilot's: five times its first one of a minute, and 40 % more by chance.
+RETRY_WITHIN_S = 420.0
 #: Reason of a job that waits for machines.
 NO_CAPACITY = (
-    "none of the machines asked for can be had now, nothing is paid; they are tried again every minute or two"
+    "none of the machines asked for can be had now, nothing is paid; SkyPilot tries them again and again"
 )
 #: Reason of a job whose worker has ended.
 RELEASING = "the worker has ended, its machines are being given back"
@@ -59,10 +61,11 @@ def status_of(jobs: dict[int, Any], machines: Sequence[MachineUse] = ()) -> Back
         ended_at = machines[-1].ended_at or ended_at
         machines = (*machines[:-1], replace(machines[-1], ended_at=ended_at))
     is_releasing = state in ENDED and not is_over
+    reason = RELEASING if is_releasing else _reason(job)
     return BackendStatus(
         "releasing" if is_releasing else state,
         backend_id=str(job.job_id),
-        reason=RELEASING if is_releasing else _reason(job),
+        reason=reason,
         offer=offer_of(job),
         exit_code=0 if is_over and state == "succeeded" else None,
         recoveries=job.recovery_count or 0,
@@ -71,6 +74,7 @@ def status_of(jobs: dict[int, Any], machines: Sequence[MachineUse] = ()) -> Back
         attempt=attempt,
         stopped_by="cancel" if job.status.value in ("CANCELLING", "CANCELLED") else None,
         machines=tuple(machines),
+        retry_within_s=RETRY_WITHIN_S if reason == NO_CAPACITY else None,
     )
 
 

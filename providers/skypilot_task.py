@@ -17,7 +17,7 @@ from providers.errors import LaunchError
 from providers.gpus import CPU
 from providers.launcher import LaunchRequest
 from providers.offers import Offer
-from providers.sealed import VARIABLE
+from providers.sealed import UNTIL, VARIABLE
 from providers.tags import tag_value
 
 # Clouds that SkyPilot 0.14 can rent from and that our catalogs know; the others it only has prices of.
@@ -57,7 +57,7 @@ _SENT_CREDENTIALS = (
 )
 
 #: Keys of a session with a bucket.
-SESSION_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+SESSION_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", UNTIL)
 # botocore asks a machine for its role's keys once and for one second, then says that there are none.
 _PATIENT = {"AWS_METADATA_SERVICE_TIMEOUT": "5", "AWS_METADATA_SERVICE_NUM_ATTEMPTS": "5"}
 # The worker's own exit codes for "preempted, start me again" (see the table in README).

@@ -22,18 +22,21 @@ if TYPE_CHECKING:
 
 @click.command("status", epilog="\b\nExample:\n  plan status goat-1 -o json\n  plan status")
 @click.argument("run", required=False, shell_complete=complete_run)
+@click.option("--refresh", "ask", is_flag=True, help="Ask its backend now, unless a monitor is at work.")
 @output_option("table", "json")
 @pass_app
-def command(app: App, run: str | None, output: str) -> None:
+def command(app: App, run: str | None, ask: bool, output: str) -> None:
     """Show how RUN is; the beginning of its id is enough. Without RUN: all that are not over, from the ledger.
 
-    While a monitor is at work the ledger alone is read; `observed_at` says how old that is.
+    Of a run that was given to a monitor, and of any while a monitor is at work, the ledger alone is read; `observed_at`
+    says how old that is. Others are watched by the commands that ask for them, as this one.
     """
     if run is None:
         _all(app, output)
         return
     with open_ledger(app) as store:
-        found, pids = refresh(app, store, store.find(run), ask=True)
+        known, beat = store.find(run), store.monitor()
+        found, pids = refresh(app, store, known, ask=ask or known.terms.monitor == "local")
         avoided = late_places(store, found, clock(app)())
     untold = _undelivered(app, found.run_id)
     if output == "json":
@@ -42,6 +45,10 @@ def command(app: App, run: str | None, output: str) -> None:
         emit_json("status", {"run": document}, now=app.now())
         return
     click.echo(render_status(found, pids, app.now(), avoided))
+    if found.terms.monitor != "local" and not found.final and (beat is None or not beat.lives(clock(app)())):
+        from planner.cli.monitor import monitor_text
+
+        echo_err(f"{monitor_text(beat, clock(app)())}; `plan status {found.run_id} --refresh` asks now")
     for row in untold:
         echo_err(delivery_text(row))
 

@@ -260,3 +260,19 @@ def test_eta_follows_the_last_heartbeat() -> None:
     assert eta_at(run, said) == "2026-11-22T13:02:00.000Z"
     assert eta_at(replace(run, state="preempted"), said) is None
     assert json.loads(json.dumps(run_document(run)))["eta_at"] == "2026-11-22T13:02:00.000Z"
+
+
+def test_a_run_that_waits_for_machines_says_when_the_next_try_comes_at_the_latest() -> None:
+    waiting = replace(run_of("provisioning"), state_reason="none to be had")
+    status = BackendStatus(
+        "provisioning", backend_id="77", reason="none to be had", attempt=1, retry_within_s=60.0
+    )
+    first = decide(waiting, status, None, NOW)
+    assert first is not None and first.next_try_at == "2026-11-22T13:01:00.000Z"
+    told = replace(waiting, next_try_at=first.next_try_at)
+    again = decide(told, status, None, "2026-11-22T13:00:30.000Z")
+    assert again is not None and again.next_try_at == first.next_try_at  # no news at each look
+    later = decide(told, status, None, "2026-11-22T13:02:00.000Z")
+    assert later is not None and later.next_try_at == "2026-11-22T13:03:00.000Z"
+    had = decide(told, replace(status, reason="starting", retry_within_s=None), None, NOW)
+    assert had is not None and had.next_try_at is None

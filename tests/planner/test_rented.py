@@ -190,6 +190,7 @@ def test_a_run_longer_than_its_keys_is_refused() -> None:
     weeks = best._replace(offer=offer, wall_clock_h=replace(best.wall_clock_h, p90=100.0))
     (finding,) = rented.blockers(plan, weeks, job("org/rows", uri=BUCKET))
     assert finding.code == "session_too_short"
+    assert list(rented.blockers(plan, weeks, job("org/rows", uri=BUCKET), renewed=True)) == []
 
 
 @pytest.mark.parametrize(

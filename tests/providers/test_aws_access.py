@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from moto.server import ThreadedMotoServer
 
 from providers.aws_access import grant_role, policy, revoke_role, role_name, session_keys
 from providers.errors import CredentialsError, LaunchError
+from providers.sealed import UNTIL
 
 STORES = ("s3://models/runs/goat-1",)
 
@@ -100,8 +102,10 @@ def test_a_long_run_id_makes_a_name_that_iam_takes() -> None:
 
 def test_session_keys_are_other_keys(iam: Any) -> None:
     keys = session_keys("goat-1", STORES)
-    assert set(keys) == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}
+    assert set(keys) == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", UNTIL}
     assert "testing" not in keys.values()
+    left = datetime.fromisoformat(keys[UNTIL]) - datetime.now(UTC)
+    assert timedelta(hours=35) < left <= timedelta(hours=36)
 
 
 def test_nobody_who_is_not_logged_in_makes_keys(iam: Any, monkeypatch: pytest.MonkeyPatch) -> None:
