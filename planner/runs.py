@@ -28,7 +28,7 @@ RunState = Literal[
 ]
 #: Who asked it to end: the user, the controller at cap or maximum duration, the policy to go on elsewhere.
 Stopping = Literal["user", "limit", "move"]
-MonitorHome = Literal["local", "service"]
+MonitorHome = Literal["local", "service", "remote"]
 Outcome = Literal["running", "done", "preempted", "stock_out", "failed", "capped", "cancelled"]
 
 STATES: tuple[RunState, ...] = get_args(RunState)

@@ -13,6 +13,7 @@ from planner.cli.context import App, pass_app
 from planner.cli.desk import offline_option, open_desk, open_register, register_token, store_option
 from planner.cli.launch_answers import answer, answer_dry_run
 from planner.cli.launch_moving import moving_of, tell_moving
+from planner.cli.launch_text import monitor_cost
 from planner.cli.output import confirm, echo_err, output_option
 from planner.cli.waiting import raise_for, wait_for_end
 from planner.errors import OverBudgetError
@@ -62,10 +63,11 @@ Examples:
 @click.option("--max-duration", metavar="DURATION", help="End each attempt after this long, as in 90m.")
 @click.option(
     "--monitor",
-    type=click.Choice(["local", "service"]),
+    type=click.Choice(["local", "service", "remote"]),
     default="local",
     show_default=True,
-    help="service: a `plan monitor run` watches it and starts it again; local: only commands that ask.",
+    help="service: a `plan monitor run` watches it and starts it again; local: only commands that ask; "
+    "remote: says what a machine for a monitor costs, and how to launch from there.",
 )
 @click.option(
     "--move",
@@ -227,6 +229,12 @@ def _check_monitor(desk: Desk, order: Order) -> str:
         UsageError: It is not.
     """
     goal = order.plan.spec.goal
+    if order.choices.monitor == "remote":
+        raise UsageError(
+            f"a remote monitor is a machine to launch from: {monitor_cost(order)}",
+            hint="`plan monitor machine > monitor.yaml` is its SkyPilot task; launch there with --monitor service",
+            code="monitor_elsewhere",
+        )
     beat = desk.store.monitor()
     if order.choices.monitor == "service" and (beat is None or not beat.lives(desk.now())):
         hint = "start one: `plan monitor run &`, or see `plan monitor unit`"

@@ -6,6 +6,7 @@ from jobs.lease import LEASE_S
 from planner.candidates import Candidate
 from planner.cli.estimate_table import duration
 from planner.money import usd_text_of_micro
+from planner.monitor_machine import MACHINES
 from planner.places import Places
 from planner.proposal import Order, bytes_from_here
 from planner.quantiles import Quantiles
@@ -30,6 +31,7 @@ def render_order(order: Order, places: Places) -> str:
         ("cost", _cost(chosen)),
         ("cap", _cap(order)),
         *_left_alone(order),
+        *([("monitor", monitor_cost(order))] if order.choices.monitor == "remote" else []),
     ]
     return "\n".join(f"{name:<7} {text}" for name, text in rows)
 
@@ -92,6 +94,14 @@ def _cap(order: Order) -> str:
         f"${usd_text_of_micro(cap)} for the whole run{limit}: the worker checkpoints and stops at price x time;"
         " it cannot stop a machine that hangs, or count storage and network"
     )
+
+
+def monitor_cost(order: Order) -> str:
+    """A machine for the monitor and what it costs while the run lasts, which the run's cap does not count."""
+    cloud = order.candidate.offer.cloud
+    machine = MACHINES.get(cloud) or MACHINES["aws"]
+    usd = _span(order.candidate.wall_clock_h.scaled(machine.usd_per_hour), 2)
+    return f"{machine.text()}; ${usd} while this run lasts, beside its cap"
 
 
 def _left_alone(order: Order) -> list[tuple[str, str]]:

@@ -134,6 +134,18 @@ def container_command() -> None:
     click.echo(_CONTAINERFILE, nl=False)
 
 
+@command.command("machine", epilog="\b\nExample:\n  plan monitor machine --cloud aws > monitor.yaml")
+@click.option("--cloud", default="aws", show_default=True, help="aws, azure or gcp.")
+def machine_command(cloud: str) -> None:
+    """Print the SkyPilot task of a small always-on machine for the monitor, with its price.
+
+    It is a machine to launch from: what is launched there with `--monitor service` is watched while your own is off.
+    """
+    from planner.monitor_machine import monitor_machine, task_yaml
+
+    click.echo(task_yaml(monitor_machine(cloud)), nl=False)
+
+
 class _Looks:
     """Threads that look at runs, each with a ledger of its own, and one that tells people."""
 

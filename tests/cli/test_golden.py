@@ -126,6 +126,7 @@ SCENES: dict[str, Scene] = {
     "logs": Scene(("goat-1",), _over),
     "watch": Scene(("over-1",), RUNS),
     "monitor container": Scene(),
+    "monitor machine": Scene(),
     "monitor run": Scene(("--once",)),
     "monitor show": Scene((), _beat, masks=((r"monitor \d+", "monitor <pid>"), (r'"pid": \d+', '"pid": <pid>'),
                                            (r"host/\d+", "host/<pid>"))),

@@ -89,6 +89,18 @@ def test_a_launch_is_refused_before_anything_is_contacted(
     assert run_plan("status", "goat-1").exit_code != 0
 
 
+def test_a_remote_monitor_is_priced_and_says_how_to_launch_from_there(
+    dry_run: DryRun, run_plan: RunPlan
+) -> None:
+    result = dry_run("", "--cap", "5", "--monitor", "remote")
+    assert result.exit_code == 0
+    assert "r6a.large in aws/us-east-1: $0.1134/h" in result.stderr and "beside its cap" in result.stderr
+    task = YAML(typ="safe").load(run_plan("monitor", "machine").stdout)
+    assert (task["resources"]["instance_type"], "monitor run" in task["run"]) == ("r6a.large", True)
+    unknown = run_plan("monitor", "machine", "--cloud", "vast")
+    assert unknown.exit_code == 2 and "known are aws, azure, gcp" in unknown.stderr
+
+
 def test_a_run_that_moves_begins_where_the_policy_says(dry_run: DryRun) -> None:
     result = dry_run("goal: {within: 48h}\n", "--cap", "5", "--move")
     assert result.exit_code == 0, result.stderr
