@@ -173,11 +173,19 @@ def _owner(directory: Path) -> int | None:
 
 
 def _signal_worker(directory: Path, number: signal.Signals) -> None:
-    """SIGTERM goes to the worker, which passes it on; SIGKILL to all of its group."""
-    with contextlib.suppress(OSError, ValueError, KeyError):
+    """SIGTERM goes to the worker, which passes it on; SIGKILL to all of its group.
+
+    Around a worker with a limit is coreutils' `timeout`. Its own alarm makes it ask the worker just so, and end with
+    124 instead of the worker's code, which a backend would take for a lost machine and start it again.
+    """
+    with contextlib.suppress(OSError, ValueError, KeyError, IndexError):
         pid = int(json.loads((directory / "at-work").read_text())["pid"])
         if number == signal.SIGKILL:
             os.killpg(os.getpgid(pid), number)
+            return
+        parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        if Path(f"/proc/{parent}/comm").read_text().strip() == "timeout":
+            os.kill(parent, signal.SIGALRM)
         else:
             os.kill(pid, number)
 

@@ -1,7 +1,7 @@
 """Renews the sign of life that a rented machine waits for: as long as somebody watches its run, it does not end itself.
 
-The machine's side is `jobs.keeper`. A worker that has said its last word is over for us too: should the backend forget
-its machine then, nobody's watching shall keep it there.
+The machine's side is `jobs.keeper`. A worker that has said its last word, or has been silent for as long as a lease
+lasts, is over for us too: should the backend forget its machine then, nobody's watching shall keep it there.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import json
 import socket
 from datetime import datetime
 
-from jobs.lease import KEY, RENEW_S
+from jobs.lease import KEY, LEASE_S, RENEW_S
 from jobs.progress import Progress
-from planner.runs import Run
+from planner.runs import Run, seconds_between
 from providers.errors import TuneplanError
 from providers.stores import open_store
 
@@ -26,9 +26,15 @@ def is_due(run: Run, now: str) -> bool:
     """
     if run.terms.infra == "local" or run.final:
         return False
-    if run.progress_json is not None and Progress.from_json(run.progress_json).state in _LAST_WORDS:
+    if run.progress_json is not None and _is_over(Progress.from_json(run.progress_json), now):
         return False
     return _span(run.observed_at) != _span(now)
+
+
+def _is_over(progress: Progress, now: str) -> bool:
+    beat = progress.heartbeat_at
+    silent = beat is not None and seconds_between(beat, now) > LEASE_S
+    return progress.state in _LAST_WORDS or silent
 
 
 def renew(run: Run, now: str) -> None:

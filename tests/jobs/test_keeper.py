@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -117,12 +118,20 @@ class Machine:
         self.leases = 0
         offer = Offer("vast", "x", None, "m", "A10G", 1, 24.0, 4.0, 16.0, "on_demand", 0.4, "test", None)
         request = LaunchRequest(
-            "goat", self.bundle, (offer,), python=sys.executable, setup=("true",), max_duration_s=limit_s
+            "goat",
+            self.bundle,
+            (offer,),
+            python=sys.executable,
+            setup=("true",),
+            max_duration_s=limit_s,
+            stop_grace_s=1.0,
         )
         document = task_document(request)
         quick = f"start --lease-s {LEASE_S} --poll-s 0.05 --lease-every-s 0.2"
         self.setup = document["setup"].replace("-m jobs.keeper start", f"-m jobs.keeper {quick}")
         self.run = document["run"].replace("-m jobs.train job.json", f"-c {worker!r}")
+        if limit_s is not None:  # as if it were hung or killed: the keeper is alone
+            self.run = re.sub(r"timeout --signal=TERM --kill-after=1 \d+ ", "timeout 100 ", self.run)
         self.environ = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.home),
@@ -180,14 +189,21 @@ def test_a_machine_whose_job_is_over_and_that_nobody_watches_gives_itself_back(
 
 def test_a_machine_ends_its_worker_at_its_limit_and_goes_whoever_watches(tmp_path: Path, vast: Vast) -> None:
     deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(100)"
-    machine = Machine(tmp_path, vast, deaf, limit_s=4.0)
-    machine.run = machine.run.replace(
-        "timeout --signal=TERM --kill-after=60 1 ", "timeout 100 "
-    )  # it was killed
+    machine = Machine(tmp_path, vast, deaf, limit_s=8.0)
     worker = machine.begin()
     try:
         assert worker.wait(timeout=30) in (-9, 137)
-        assert (started_s(keeper_directory(machine.home)) or 0) + 4 <= time.monotonic()
+        assert (started_s(keeper_directory(machine.home)) or 0) + 8 <= time.monotonic()
+    finally:
+        machine.forget()
+        worker.kill()
+
+
+def test_a_worker_that_heeds_its_limit_is_not_taken_for_a_lost_one(tmp_path: Path, vast: Vast) -> None:
+    machine = Machine(tmp_path, vast, "import time; time.sleep(100)", limit_s=4.0)
+    worker = machine.begin()
+    try:
+        assert worker.wait(timeout=60) == 124  # of `timeout`, not the worker's own
     finally:
         machine.forget()
         worker.kill()
