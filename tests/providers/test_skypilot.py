@@ -240,17 +240,16 @@ def test_offers_of_slurm_name_the_gpu() -> None:
 
 def optimizers_choice(spot_h: float, on_demand_h: float) -> tuple[str, float, float]:
     """Market, hours and dollars of what SkyPilot's optimizer takes of one machine on spot and on demand."""
-    from sky import global_user_state, skypilot_config
+    from sky import global_user_state
     from sky.clouds import CloudCapability
 
     from providers.skypilot_optimizer import Timed, opinion
 
     machine = Offer("aws", "us-east-1", None, "g6.xlarge", "L4", 1, 24, 4, 16, "spot", None, "test", None)
     spot, on_demand = Timed(machine, spot_h), Timed(machine._replace(market="on_demand"), on_demand_h)
-    global_user_state.set_allowed_clouds(["aws"], "default")
+    global_user_state.set_allowed_clouds(["slurm"], "default")  # as configured: nothing is checked anew
     global_user_state.set_enabled_clouds(["aws"], CloudCapability.COMPUTE, "default")
-    with skypilot_config.override_skypilot_config({"allowed_clouds": ["aws"]}):
-        found = opinion([spot, on_demand], nodes=2)
+    found = opinion([spot, on_demand], nodes=2)
     return found.chosen.offer.market, found.chosen.hours, found.cost_usd
 
 
