@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from jobs.committed import read_head, read_manifest
@@ -52,12 +52,23 @@ def run_worker(module: str, words: list[str], told: Callable[[str], None]) -> in
         words: Its arguments.
         told: Called with each line of its log.
     """
+    return run_told([sys.executable, "-P", "-m", module, *words], {"PYTHONPATH": _code_root()}, told)
+
+
+def run_told(words: list[str], variables: Mapping[str, str], told: Callable[[str], None]) -> int:
+    """Run a program on this machine to its end; its exit code.
+
+    Args:
+        words: Program and arguments.
+        variables: Added to this process's environment.
+        told: Called with each line of what it writes.
+    """
     with subprocess.Popen(  # noqa: S603 - argv is ours, no shell
-        [sys.executable, "-P", "-m", module, *words],
+        words,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env={**os.environ, "PYTHONPATH": _code_root()},
+        env={**os.environ, **variables},
         text=True,
         errors="replace",
     ) as process:

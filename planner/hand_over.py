@@ -20,16 +20,19 @@ from jobs.spec import CheckpointsJob, InputsJob, JobSpec
 from jobs.train import BAD_JOB
 from planner.errors import QualityError, RunFailedError
 from planner.finished_model import finished_pointer, run_worker
+from planner.gguf import write_gguf
 from planner.model_card import Facts, model_card
 from planner.places import Places
 from planner.runs import Run
 from providers.errors import CorruptDataError, StorageError, UsageError
 from providers.hub import HubAccess
 from providers.object_store import ObjectStore
+from providers.s3_location import is_bucket
 from providers.stores import open_store
 
 HUB = "hf://"
 _ADAPTER = "adapter_model.safetensors"
+_HEADS = ("classification", "reward")
 _NOT_HANDED_OVER = ("trainer_state.json", "history.json")
 
 
@@ -40,6 +43,7 @@ class Order:
     Attributes:
         run: Whose model.
         merge: Work the adapter into the base model.
+        converter: Turns the merged model into a GGUF file, None to leave it as it is.
         license: Of the base model, None if nobody knows.
         even_if_regressed: Also a model that is worse on the general hold-out than its guard allows.
     """
@@ -47,6 +51,7 @@ class Order:
     run: Run
     merge: bool
     license: str | None = None
+    converter: Path | None = None
     even_if_regressed: bool = False
 
 
@@ -84,6 +89,8 @@ def made(order: Order, places: Places, told: Callable[[str], None]) -> Iterator[
             fetched = merged
         for unwanted in _NOT_HANDED_OVER:
             (fetched / unwanted).unlink(missing_ok=True)
+        if order.converter is not None:
+            fetched = _as_gguf(order, job, fetched, Path(name, "gguf"), told)
         (fetched / "README.md").write_text(model_card(facts), encoding="utf-8")
         yield fetched
 
@@ -93,7 +100,7 @@ def deliver(model: Path, target: str, access: HubAccess, *, public: bool, messag
 
     Args:
         model: As `made` gives it.
-        target: A new directory, `s3://bucket/prefix` or `hf://owner/name`.
+        target: A new directory, the prefix of a bucket or `hf://owner/name`.
         access: To the Hub.
         public: Let everybody read it on the Hub.
         message: Of the commit on the Hub.
@@ -117,19 +124,19 @@ def check_target(target: str, *, public: bool) -> None:
 
     Raises:
         UsageError: It is taken, or cannot be understood.
+        StorageError: The bucket cannot be reached.
     """
     scheme = target.partition("://")[0] if "://" in target else "file"
-    if scheme not in ("file", "s3", "hf"):
-        raise UsageError(
-            f"cannot hand over to {target}", hint="name a directory, s3://bucket/prefix or hf://owner/name"
-        )
+    if scheme not in ("file", "hf") and not is_bucket(target):
+        hint = "name a directory, a bucket as in s3://bucket/prefix, or hf://owner/name"
+        raise UsageError(f"cannot hand over to {target}", hint=hint)
     if public and scheme != "hf":
         raise UsageError("--public is for hf:// alone", hint="leave it out")
     if scheme == "hf":
         from providers.hub_upload import check_repository
 
         check_repository(target.removeprefix(HUB))
-    if scheme == "s3":
+    if is_bucket(target):
         _empty(open_store(target))
     if scheme == "file":
         _free(Path(target.removeprefix("file://")).expanduser())
@@ -158,6 +165,17 @@ def _merge(
         raise RunFailedError(f"merging ended with exit code {code}", hint="the reason is above")
 
 
+def _as_gguf(order: Order, job: JobSpec, model: Path, out: Path, told: Callable[[str], None]) -> Path:
+    """A directory with the model as one file."""
+    if job.task in _HEADS:
+        hint = "export with --merge, and use it with transformers"
+        raise UsageError(f"a model of task {job.task} has no form in GGUF", hint=hint)
+    out.mkdir()
+    write_gguf(model, out / f"{job.name}.gguf", order.converter or Path(), told)
+    shutil.copyfile(model / "result.json", out / "result.json")
+    return out
+
+
 def _facts(order: Order, job: JobSpec, places: Places, result: dict[str, Any]) -> Facts:
     run = order.run
     try:
@@ -171,6 +189,7 @@ def _facts(order: Order, job: JobSpec, places: Places, result: dict[str, Any]) -
     return Facts(
         job=job,
         merged=order.merge,
+        gguf=order.converter is not None,
         step=step,
         metrics=metrics,
         guard=guard,

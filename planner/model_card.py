@@ -20,6 +20,7 @@ class Facts:
 
     Attributes:
         job: As it was trained.
+        gguf: Whether it is one GGUF file.
         merged: Whether the adapter is worked into the base, or there never was one.
         step: Whose weights they are.
         metrics: Of base and tuned.
@@ -33,6 +34,7 @@ class Facts:
 
     job: JobSpec
     merged: bool
+    gguf: bool
     step: int
     metrics: Sequence[MetricResult]
     guard: GuardResult | None
@@ -67,7 +69,7 @@ def _front_matter(facts: Facts) -> str:
     lines = [
         f"base_model: {json.dumps(job.model.id)}",
         f"base_model_relation: {'finetune' if merged else 'adapter'}",
-        f"library_name: {'transformers' if merged else 'peft'}",
+        f"library_name: {'gguf' if facts.gguf else 'transformers' if merged else 'peft'}",
         *license_lines,
         f"pipeline_tag: {pipeline}",
         f"tags: {json.dumps(tags)}",
@@ -129,6 +131,8 @@ def _quality(facts: Facts) -> str:
 
 def _use(facts: Facts) -> str:
     job = facts.job
+    if facts.gguf:
+        return f"## Use\n\n```sh\nllama-cli --model {job.name}.gguf --prompt TEXT\n```"
     kind = "SequenceClassification" if job.task in ("classification", "reward") else "CausalLM"
     package, prefix = ("transformers", "AutoModelFor") if facts.merged else ("peft", "AutoPeftModelFor")
     code = f'from {package} import {prefix}{kind}\n\nmodel = {prefix}{kind}.from_pretrained("PATH_OR_REPOSITORY")'

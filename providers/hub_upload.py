@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 
 from providers.errors import CredentialsError, MissingExtraError, StorageError, TuneplanError, UsageError
 from providers.hub import REPOSITORY_ID, HubAccess
 
 _NOT_ALLOWED = (401, 403)
+_WEIGHTS = (".safetensors", ".safetensors.index.json", ".gguf", "adapter_config.json")
 
 
 def check_repository(name: str) -> str:
@@ -24,8 +26,9 @@ def check_repository(name: str) -> str:
 def upload_folder(directory: Path, repository: str, access: HubAccess, *, public: bool, message: str) -> str:
     """Put every file of a directory into a repository in one commit; the commit's address.
 
-    A repository that does not exist is made, private unless `public`. One that everybody can read is never written to
-    unless `public`, even if it was there before.
+    Weights that an earlier commit left there under other names are taken out by the same commit: what loads a model
+    would take them for a part of it. A repository that does not exist is made, private unless `public`. One that
+    everybody can read is never written to unless `public`, even if it was there before.
 
     Args:
         directory: The model.
@@ -41,7 +44,7 @@ def upload_folder(directory: Path, repository: str, access: HubAccess, *, public
         StorageError: The Hub cannot be reached or refused.
     """
     try:
-        from huggingface_hub import HfApi
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
         from huggingface_hub.errors import HfHubHTTPError
     except ImportError:
         raise MissingExtraError("hub", "writing to the Hugging Face Hub") from None
@@ -56,15 +59,26 @@ def upload_folder(directory: Path, repository: str, access: HubAccess, *, public
     api = HfApi(endpoint=access.endpoint, token=access.token)
     try:
         api.create_repo(repository, private=not public, exist_ok=True)
-        if not public and not api.repo_info(repository).private:
+        there = api.repo_info(repository)
+        if not public and not there.private:
             hint = "make it private on the Hub, name another one, or pass --public on purpose"
             raise UsageError(f"everybody can read {repository}", hint=hint, code="public_repository")
-        commit = api.upload_folder(repo_id=repository, folder_path=str(directory), commit_message=message)
+        files = {
+            path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()
+        }
+        stale = [one.rfilename for one in there.siblings or () if _is_stale(one.rfilename, files)]
+        added = [CommitOperationAdd(name, str(path)) for name, path in sorted(files.items())]
+        operations = [*added, *(CommitOperationDelete(name) for name in stale)]
+        commit = api.create_commit(repository, operations, commit_message=message)
     except HfHubHTTPError as error:
         raise _told(error, repository) from error
     except (httpx.HTTPError, OSError) as error:
         raise StorageError(f"the Hub at {access.endpoint} cannot be reached: {error}") from error
     return str(commit.commit_url)
+
+
+def _is_stale(name: str, files: Container[str]) -> bool:
+    return name not in files and "/" not in name and name.endswith(_WEIGHTS)
 
 
 def _told(error: Exception, repository: str) -> TuneplanError:

@@ -142,6 +142,8 @@ class _Handler(BaseHTTPRequestHandler):
         for line in lines:
             if line["key"] == "file":
                 self.host.models[name].files[line["value"]["path"]] = b64decode(line["value"]["content"])
+            if line["key"] == "deletedFile":
+                del self.host.models[name].files[line["value"]["path"]]
         url = f"{self.host.url}/{name}/commit/{COMMIT}"
         told = {"commitUrl": url, "commitOid": COMMIT, "pullRequestUrl": None, "success": True}
         self._send(200, json.dumps(told).encode())

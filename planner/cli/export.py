@@ -16,10 +16,10 @@ _EXAMPLES = """\b
 Examples:
   plan export my-run --adapter --to ./my-adapter
   plan export my-run --merge --to hf://me/my-model
+  LLAMA_CPP=./llama.cpp plan export my-run --gguf --to ./my-gguf
   plan export --to axolotl spec.yaml > axolotl.yml
 """
 _TOOLS = ("axolotl",)
-_GGUF = "export with --merge, then `python convert_hf_to_gguf.py DIR` of llama.cpp, which no package index carries"
 _Kind = Literal["adapter", "merge", "gguf"]
 
 
@@ -27,10 +27,13 @@ _Kind = Literal["adapter", "merge", "gguf"]
 @click.argument("source", metavar="RUN|SPEC", shell_complete=complete_run)
 @click.option("--adapter", "kind", flag_value="adapter", help="RUN's adapter as it is, for peft.")
 @click.option("--merge", "kind", flag_value="merge", help="One model: the adapter worked into the base.")
-@click.option("--gguf", "kind", flag_value="gguf", hidden=True)
+@click.option(
+    "--gguf", "kind", flag_value="gguf",
+    help="One GGUF file, by the converter in the directory LLAMA_CPP of llama.cpp.",
+)  # fmt: skip
 @click.option(
     "--to", "target", required=True, metavar="TARGET",
-    help="New directory, s3://bucket/prefix or hf://owner/name; of a SPEC: axolotl.",
+    help="New directory, prefix of a bucket as in s3://bucket/prefix, or hf://owner/name; of a SPEC: axolotl.",
 )  # fmt: skip
 @click.option("--public", is_flag=True, help="Let everybody read it on the Hub. Default: private.")
 @click.option("--license", "license_name", help="Licence of the base model, for the card.")
@@ -61,9 +64,7 @@ def command(
         _convert(Path(source), target, gpus)
         return
     if kind is None:
-        raise UsageError("what to export?", hint="--adapter or --merge; for a spec `--to axolotl`")
-    if kind == "gguf":
-        raise UsageError("GGUF files are not written here", hint=_GGUF, code="not_yet_supported")
+        raise UsageError("what to export?", hint="--adapter, --merge or --gguf; for a spec `--to axolotl`")
     document = _hand_over(app, source, kind, target, license_name, public=public, anyway=even_if_regressed)
     if output == "json":
         emit_json("export", document, now=app.now())
@@ -77,14 +78,18 @@ def _hand_over(
     import os
 
     from planner.cli.desk import open_ledger
+    from planner.gguf import find_converter
     from planner.hand_over import Order, check_target, deliver, made
     from planner.places import Places
     from providers.hub import HubAccess
 
+    converter = find_converter(os.environ) if kind == "gguf" else None
     check_target(target, public=public)
     with open_ledger(app) as ledger:
         run = ledger.find(name)
-    order = Order(run, kind == "merge", license_name or _license(app, run.terms.job_json), anyway)
+    order = Order(
+        run, kind != "adapter", license_name or _license(app, run.terms.job_json), converter, anyway
+    )
     with made(order, Places(app.directories.state), echo_err) as model:
         files = sorted(path for path in model.rglob("*") if path.is_file())
         size = sum(path.stat().st_size for path in files)

@@ -13,15 +13,18 @@ import pytest
 from click.testing import Result
 
 from jobs.codec import encode
+from jobs.committed import hash_file
 from jobs.progress import GuardResult, MetricResult
 from jobs.spec import DataJob, JobSpec
 from planner.cli.schema import schema_text
 from planner.model_card import Facts, model_card
 from planner.store import Store
+from providers.stores import open_store
 from tests.hub_host import HostedModel, HubHost, hub_host
 from tests.jobs.runs import Runs
 from tests.jobs.zygote import Zygote
 from tests.planner.run_factories import attempt_of, terms_of
+from tests.seaweed import BUCKET, Seaweed
 
 RunPlan = Callable[..., Result]
 
@@ -93,6 +96,61 @@ def test_adapter_and_merged_model_load_and_agree(
     zygote.call("tests.cli.test_export:compare_logits", str(adapter), str(merged), base, log=tmp_path / "log")
 
 
+def test_a_bucket_gets_the_model_and_nothing_stale_stays_beside_it(
+    run_plan: RunPlan, run: str, trained: Tuned, s3_server: Seaweed, tmp_path: Path
+) -> None:
+    target = f"s3://{BUCKET}/exported/{tmp_path.name}"
+    store = open_store(target)
+    result = run_plan("export", run, "--adapter", "--to", target)
+    assert result.exit_code == 0, result.stderr
+    weights = "adapter_model.safetensors"
+    assert store.get_file(weights, tmp_path / weights) == hash_file(trained.output / weights)
+    card = store.get("README.md")
+    assert card is not None and b"library_name: peft" in card[0]
+    taken = run_plan("export", run, "--merge", "--to", target)
+    assert taken.exit_code == 2 and "already" in taken.stderr and "merged into" not in taken.stderr
+    assert "not there" in run_plan("export", run, "--adapter", "--to", "s3://no-such-bucket-at-all/x").stderr
+
+
+#: Does what our side of llama.cpp's converter needs; the real one comes in no package.
+CONVERTER = """
+import argparse, json, pathlib
+parser = argparse.ArgumentParser()
+parser.add_argument("model", type=pathlib.Path)
+parser.add_argument("--outfile", type=pathlib.Path)
+parser.add_argument("--outtype")
+words = parser.parse_args()
+assert json.loads((words.model / "config.json").read_text())["model_type"] == "llama", words
+assert (words.model / "tokenizer.json").exists() and (words.model / "model.safetensors").exists()
+print("converting", words.outtype)
+words.outfile.write_bytes(MAGIC)
+"""
+
+
+@pytest.mark.train
+def test_the_converter_of_llama_cpp_is_given_the_merged_model(
+    run_plan: RunPlan, run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLAMA_CPP", str(tmp_path))
+    missing = run_plan("export", run, "--gguf", "--to", tmp_path / "out")
+    assert missing.exit_code == 2 and f"in {tmp_path}" in missing.stderr and "git clone" in missing.stderr
+    converter = tmp_path / "convert_hf_to_gguf.py"
+    converter.write_text(CONVERTER.replace("MAGIC", "b'GGUF and so on'"))
+    made = run_plan("export", run, "--gguf", "--to", tmp_path / "out")
+    assert made.exit_code == 0, made.stderr
+    assert "converting auto" in made.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "README.md",
+        "result.json",
+        "tuned.gguf",
+    ]
+    assert "library_name: gguf" in (tmp_path / "out" / "README.md").read_text()
+    converter.write_text(CONVERTER.replace("MAGIC", "b'no such thing'"))
+    wrong = run_plan("export", run, "--gguf", "--to", tmp_path / "other")
+    assert wrong.exit_code == 10 and "convert_hf_to_gguf.py ended with" in wrong.stderr
+    assert not (tmp_path / "other").exists()
+
+
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Any:
     with hub_host() as host:
@@ -114,7 +172,9 @@ def test_a_repository_of_the_hub_is_private_unless_told_otherwise(
     weights = "adapter_model.safetensors"
     assert uploaded.files[weights] == (trained.output / weights).read_bytes()
     assert b"base_model:" in uploaded.files["README.md"]
+    uploaded.files |= {"model-00002-of-00002.safetensors": b"of another model", "notes.md": b"mine"}
     assert run_plan("export", run, "--adapter", "--to", "hf://me/tuned").exit_code == 0
+    assert "notes.md" in uploaded.files and "model-00002-of-00002.safetensors" not in uploaded.files
     assert run_plan("export", run, "--adapter", "--to", "hf://me/open", "--public").exit_code == 0
     assert not hub.models["me/open"].private
 
@@ -142,8 +202,8 @@ def test_a_token_that_may_not_write_is_told_and_not_shown(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--to", "somewhere"), "--adapter or --merge"),
-        (("--gguf", "--to", "somewhere"), "convert_hf_to_gguf.py"),
+        (("--to", "somewhere"), "--adapter, --merge or --gguf"),
+        (("--gguf", "--to", "somewhere"), "there is no convert_hf_to_gguf.py of llama.cpp on this machine"),
         (("--adapter", "--to", "ftp://host/x"), "cannot hand over"),
         (("--adapter", "--to", "hf://no-owner"), "owner/name"),
         (("--adapter", "--to", "."), "exists already"),
@@ -170,7 +230,6 @@ def test_a_model_that_regressed_is_handed_over_only_on_purpose(
     run_plan: RunPlan, run: str, trained: Tuned, tmp_path: Path
 ) -> None:
     from jobs.checkpoint import CheckpointStore
-    from providers.stores import open_store
 
     store = CheckpointStore(open_store(trained.job.checkpoints.uri), "tuned")
     before = store.take_over()
@@ -195,7 +254,7 @@ def test_a_model_that_regressed_is_handed_over_only_on_purpose(
 def test_the_card_says_unknown_where_nobody_knows() -> None:
     job = replace(JobSpec.from_json(terms_of().job_json), data=DataJob("a|b.jsonl"))
     metric = MetricResult("loss", "guard", 3, None, 0.5, higher_is_better=False)
-    card = model_card(Facts(job, True, 7, [metric], None, {}, None, None, None, "1.0"))
+    card = model_card(Facts(job, True, False, 7, [metric], None, {}, None, None, None, "1.0"))
     assert "license_name: unknown" in card and "| cost | unknown |" in card
     assert "| loss (general hold-out) | 3 | unknown | 0.5 | lower |" in card
     assert "revision not pinned" in card and "weights of step 7" in card
