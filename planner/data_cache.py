@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from planner.errors import Finding
-from planner.spec import DataSection, FineTuneSpec
+from planner.spec import FineTuneSpec
 from planner.specfile import data_ref
 from providers.errors import CorruptDataError, TuneplanError
 from providers.price_table import replace_file
@@ -21,11 +21,16 @@ if TYPE_CHECKING:
     from providers.hub import HubAccess
 
 
+#: By use of the data, the keys of the spec that name it and that pin its content.
+WHERE = {"train": "data.train", "eval": "data.eval", "guard": "evaluate.guard.data"}
+_PINS = {"train": "data.sha256", "eval": "data.eval_sha256", "guard": "evaluate.guard.sha256"}
+
+
 class Kept(NamedTuple):
     """Data that was fetched.
 
     Attributes:
-        key: train or eval.
+        key: train, eval or guard.
         source: As the spec names it.
         path: Where it is: `<sha256><suffix>`.
         sha256: Of its content.
@@ -44,14 +49,19 @@ class Kept(NamedTuple):
 
     def pin(self) -> str:
         """The line of the spec that allows this content alone."""
-        return f"data.{'' if self.key == 'train' else 'eval_'}sha256: {self.sha256}"
+        return f"{_PINS[self.key]}: {self.sha256}"
+
+    @property
+    def where(self) -> str:
+        """Key of the spec that names the data."""
+        return WHERE[self.key]
 
 
 class DataPin(NamedTuple):
     """Data that a plan was made for, and what its source called it then.
 
     Attributes:
-        key: train or eval.
+        key: train, eval or guard.
         kind: s3, gs or https.
         place: The whole URI.
         version: A version id, a generation, an ETag or the time of the last change.
@@ -94,7 +104,7 @@ class DataCache:
             raise CorruptDataError(
                 f"{wanted.text} has other content than pinned: sha256 {found.sha256}",
                 hint="if that is right, correct the pin in the spec",
-                path=f"data.{wanted.key}",
+                path=WHERE[wanted.key],
             )
         at = now.strftime("%Y-%m-%dT%H:%M:%SZ")
         kept = Kept(wanted.key, wanted.text, found.path, found.sha256, found.bytes, found.version, at)
@@ -124,6 +134,10 @@ class DataCache:
     def localised(self, spec: FineTuneSpec, base_dir: Path) -> FineTuneSpec:
         """The spec with what was fetched named by its path, whose name is its content's hash."""
         changes = {key: str(kept.path) for key, kept in self._kept(spec, base_dir).items()}
+        guard = changes.pop("guard", None)
+        if guard is not None and spec.evaluate.guard is not None:
+            local = spec.evaluate.guard.model_copy(update={"data": guard})
+            spec = spec.model_copy(update={"evaluate": spec.evaluate.model_copy(update={"guard": local})})
         return spec.model_copy(update={"data": spec.data.model_copy(update=changes)}) if changes else spec
 
     def pins(self, spec: FineTuneSpec, base_dir: Path) -> tuple[DataPin, ...]:
@@ -153,11 +167,10 @@ def remote_data(spec: FineTuneSpec, base_dir: Path) -> Iterator[Wanted]:
     Raises:
         SpecError: A scheme is not understood.
     """
-    data = spec.data
-    for key, text in (("train", data.train), ("eval", data.eval)):
-        reference = None if text is None else data_ref(base_dir, text)
-        if text is not None and reference is not None and reference.kind != "path":
-            yield Wanted(key, text, _source(data, key, reference.kind, reference.value), _pinned(data, key))
+    for key, text in _named(spec):
+        reference = data_ref(base_dir, text)
+        if reference.kind != "path":
+            yield Wanted(key, text, _source(spec, key, reference.kind, reference.value), _pinned(spec, key))
 
 
 def changed_sources(pins: Iterable[DataPin], told: Callable[[str], None]) -> Iterator[Finding]:
@@ -181,8 +194,8 @@ def changed_sources(pins: Iterable[DataPin], told: Callable[[str], None]) -> Ite
                 f"{bare} has changed since it was fetched: it was {pin.version}, now it is {now or 'unknown'}"
             )
             hint = "`plan data fetch SPEC` and plan again; or pin what was fetched: "
-            hint += f"data.{'' if pin.key == 'train' else 'eval_'}sha256: {pin.sha256}"
-            yield Finding(message, path=f"data.{pin.key}", code="data_changed", hint=hint)
+            hint += f"{_PINS[pin.key]}: {pin.sha256}"
+            yield Finding(message, path=WHERE[pin.key], code="data_changed", hint=hint)
 
 
 def check_local(spec: FineTuneSpec, base_dir: Path) -> None:
@@ -191,17 +204,17 @@ def check_local(spec: FineTuneSpec, base_dir: Path) -> None:
     Raises:
         CorruptDataError: Its hash is another.
     """
-    for key, text in (("train", spec.data.train), ("eval", spec.data.eval)):
-        pinned = _pinned(spec.data, key)
-        reference = None if text is None else data_ref(base_dir, text)
-        if pinned is None or reference is None or not Path(reference.value).exists():
+    for key, text in _named(spec):
+        pinned = _pinned(spec, key)
+        reference = data_ref(base_dir, text)
+        if pinned is None or not Path(reference.value).exists():
             continue
         found = content_sha256(Path(reference.value))
         if found != pinned:
             raise CorruptDataError(
                 f"{text} has other content than pinned: sha256 {found}",
                 hint="restore it, or correct the pin in the spec",
-                path=f"data.{key}",
+                path=WHERE[key],
             )
 
 
@@ -224,13 +237,31 @@ def _file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _source(data: DataSection, key: str, kind: str, place: str) -> Source:
+def _named(spec: FineTuneSpec) -> Iterator[tuple[str, str]]:
+    """What the spec names as data, by use."""
+    guard = spec.evaluate.guard
+    uses = {
+        "train": spec.data.train,
+        "eval": spec.data.eval,
+        "guard": None if guard is None else guard.data,
+    }
+    return ((key, text) for key, text in uses.items() if text is not None)
+
+
+def _source(spec: FineTuneSpec, key: str, kind: str, place: str) -> Source:
     from providers.data_files import Source
 
+    data, guard = spec.data, spec.evaluate.guard
+    revision, split = data.revision, data.split if key == "train" else data.eval_split
+    if key == "guard" and guard is not None:
+        revision, split = guard.revision, guard.split
     if kind != "hub":
-        return Source(kind, place, data.revision if kind == "s3" and key == "train" else None)
-    return Source(kind, place, data.revision, data.split if key == "train" else data.eval_split)
+        return Source(kind, place, revision if kind == "s3" and key != "eval" else None)
+    return Source(kind, place, revision, split)
 
 
-def _pinned(data: DataSection, key: str) -> str | None:
-    return data.sha256 if key == "train" else data.eval_sha256
+def _pinned(spec: FineTuneSpec, key: str) -> str | None:
+    guard = spec.evaluate.guard
+    if key == "guard":
+        return None if guard is None else guard.sha256
+    return spec.data.sha256 if key == "train" else spec.data.eval_sha256

@@ -26,7 +26,7 @@ def command(app: App, spec_file: Path, output: str) -> None:
     It is kept by its content: estimates count it, a launch takes exactly it, and what is sent to a rented machine is
     sent from here. Give data.sha256 (told here) and data.revision to allow no other content.
     """
-    from planner.data_cache import remote_data
+    from planner.data_cache import WHERE, remote_data
     from planner.placing import placed_in
     from planner.specfile import load_spec
     from providers.hub import HubAccess
@@ -38,9 +38,9 @@ def command(app: App, spec_file: Path, output: str) -> None:
         for wanted in remote_data(loaded.spec, loaded.base_dir):
             if access.offline and wanted.source.kind == "hub":
                 raise UsageError(
-                    "the Hub is not asked, because HF_HUB_OFFLINE is set", path=f"data.{wanted.key}"
+                    "the Hub is not asked, because HF_HUB_OFFLINE is set", path=WHERE[wanted.key]
                 )
-            echo_err(f"fetching data.{wanted.key}: {wanted.text}")
+            echo_err(f"fetching {WHERE[wanted.key]}: {wanted.text}")
             kept.append(app.data_cache().fetch(wanted, access, app.now()))
     if output == "json":
         emit_json("data_fetch", {"files": [_document(one) for one in kept]}, now=app.now())
@@ -54,7 +54,7 @@ def command(app: App, spec_file: Path, output: str) -> None:
 
 def _document(kept: Kept) -> dict[str, object]:
     return {
-        "key": f"data.{kept.key}",
+        "key": kept.where,
         "source": kept.source,
         "path": str(kept.path),
         "sha256": kept.sha256,

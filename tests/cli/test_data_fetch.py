@@ -106,6 +106,25 @@ def once_asked_stalling(host: FileHost, source: Source, folder: Path) -> Fetched
     return fetch(source, folder, HubAccess())
 
 
+def test_a_general_hold_out_may_be_somewhere_else_too(hub: HubHost, run_plan: Run, spec: Path):
+    guard = "evaluate: {guard: {data: lab/sums, split: dev, at_most_worse: 0.1}}\n"
+    spec.write_text(spec.read_text().replace("eval: lab/sums", "samples: 50, tokens_per_sample: 9") + guard)
+    refused = run_plan("launch", spec, "--infra", "local", "--no-cap", "--dry-run")
+    assert "evaluate.guard.data" in refused.stderr and "plan data fetch" in refused.stderr
+    fetched = run_plan("data", "fetch", spec, "-o", "json")
+    assert fetched.exit_code == 0, fetched.stderr
+    document = json.loads(fetched.stdout)
+    jsonschema.Draft7Validator(json.loads(schema_text("data_fetch"))).validate(document)
+    assert [row["key"] for row in document["files"]] == ["data.train", "evaluate.guard.data"]
+    assert f"evaluate.guard.sha256: {SHA}" in run_plan("data", "fetch", spec).stdout
+    launched = run_plan("launch", spec, "--infra", "local", "--no-cap", "--dry-run")
+    assert "is not on this machine" not in launched.stderr
+    pinned = spec.read_text().replace("split: dev,", f"split: dev, sha256: {'0' * 64},")
+    spec.write_text(pinned)
+    changed = run_plan("data", "fetch", spec)
+    assert changed.exit_code == 1 and "has other content than pinned" in changed.stderr
+
+
 def test_content_is_pinned_by_its_hash(hub: HubHost, run_plan: Run, spec: Path, plan_home: Path):
     spec.write_text(spec.read_text().replace("eval: lab/sums", f"split: dev, sha256: {SHA}"))
     assert f"data.sha256: {SHA}" in run_plan("data", "fetch", spec).stdout
