@@ -71,6 +71,9 @@ def fine_tune(attempt: Attempt) -> str | None:
         TuneplanError: It cannot go on.
     """
     job = attempt.job
+    installed_s = _installed_s(attempt.base)
+    if installed_s is not None:
+        attempt.clock.add("environment", installed_s)
     with attempt.stage("download", "loading"):
         if attempt.group.leads_machine:
             bring_inputs(job.inputs, attempt.base)
@@ -124,6 +127,14 @@ def _tracked(attempt: Attempt, scoring: Scoring) -> Iterator[Tracking | None]:
     result = attempt.progress.document
     kept = result.guard is None or result.guard.passed
     tracking.close("done" if kept else "regressed", scoring.history, result.metrics)
+
+
+def _installed_s(base: Path) -> float | None:
+    """What `jobs/install.sh` took on this machine, None where it did not run."""
+    try:
+        return float((base / "env" / "seconds").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
 
 
 def _restore(attempt: Attempt) -> Restored | None:

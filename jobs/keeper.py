@@ -107,7 +107,7 @@ def keep(directory: Path, cloud: str, rules: Rules, *, poll_s: float, lease_ever
         now_s, at_work = time.monotonic(), is_held(directory)
         if not at_work and now_s >= next_lease_s:
             next_lease_s = now_s + lease_every_s
-            lease = _ask([sys.executable, "-m", "jobs.lease"], dict(os.environ))
+            lease = _ask([_python(), "-m", "jobs.lease"], dict(os.environ))
             if lease is not None:
                 watch.see(lease, now_s)
         act = watch.act(now_s, at_work=at_work)
@@ -116,7 +116,7 @@ def keep(directory: Path, cloud: str, rules: Rules, *, poll_s: float, lease_ever
         if act == "release" and now_s >= next_release_s:
             next_release_s = now_s + max(_RETRY_S, lease_every_s)
             _say("nobody watches and nothing runs, or the limit is passed: this machine gives itself back")
-            _ask([sys.executable, "-m", "providers.self_release", cloud], bare_environment(os.environ))
+            _ask([_python(), "-m", "providers.self_release", cloud], bare_environment(os.environ))
         time.sleep(poll_s)
 
 
@@ -188,6 +188,12 @@ def _signal_worker(directory: Path, number: signal.Signals) -> None:
             os.kill(parent, signal.SIGALRM)
         else:
             os.kill(pid, number)
+
+
+def _python() -> str:
+    """The interpreter that has the packages, once `jobs/install.sh` has made it in the directory of the bundle."""
+    installed = Path("env/bin/python").absolute()
+    return str(installed) if installed.exists() else sys.executable
 
 
 def _ask(command: Sequence[str], environ: dict[str, str]) -> str | None:

@@ -16,12 +16,19 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import jobs
+import planner
 from jobs.spec import JobSpec
+from planner.spec import FineTuneSpec
 from providers.errors import StorageError
+from providers.s3_location import is_bucket, s3_location
 
 _DISTRIBUTION = "tuneplan"
 #: Where a distribution's module has another name.
 _MODULES = {"mlflow-skinny": "mlflow"}
+#: Below `jobs`: brings the requirements onto the machine, into ENVIRONMENT.
+INSTALL_SCRIPT = "install.sh"
+ENVIRONMENT_PYTHON = "env/bin/python"
+_LOCK = "requirements.lock"
 _DIGEST_FILE = "bundle.sha256"
 _JOB_FILE = "job.json"
 
@@ -68,8 +75,23 @@ def worker_extras(
     uris: Iterable[str], quantization: str = "none", track: str | None = None
 ) -> tuple[str, ...]:
     """Our extras that a worker needs which writes to these URIs, trains on a base quantised so and is tracked so."""
-    s3 = ("s3",) if any(uri.startswith("s3://") for uri in uris) else ()
-    return ("train", *s3, *(("quantised",) if quantization != "none" else ()), *((track,) if track else ()))
+    buckets = [uri for uri in uris if is_bucket(uri)]
+    s3 = ("s3",) if any(uri.startswith("s3://") for uri in buckets) else ()
+    others = [uri for uri in buckets if not uri.startswith("s3://") or s3_location(uri).client == "obstore"]
+    stores = (*s3, *(("objectstore",) if others else ()))
+    return (
+        "train",
+        *stores,
+        *(("quantised",) if quantization != "none" else ()),
+        *((track,) if track else ()),
+    )
+
+
+def spec_extras(spec: FineTuneSpec) -> tuple[str, ...]:
+    """`worker_extras` of what a spec describes."""
+    uris = (uri for uri in (spec.checkpoints.uri, spec.output.uri) if uri)
+    track = None if spec.track == "none" else spec.track
+    return worker_extras(uris, spec.effective_quantization(), track)
 
 
 def worker_requirements(extras: Iterable[str] = ("train",)) -> list[str]:
@@ -84,6 +106,24 @@ def worker_requirements(extras: Iterable[str] = ("train",)) -> list[str]:
     ]
 
 
+def pinned_versions() -> str:
+    """The lock that this version was tested with, as constraints of what a worker installs: `name==version` lines.
+
+    Raises:
+        StorageError: The installation lacks it.
+    """
+    package = Path(str(planner.__file__)).parent  # in a wheel it lies there, in a checkout beside it
+    for path in (package / _LOCK, package.parent / _LOCK):
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+    raise StorageError(f"this installation of tuneplan has no {_LOCK}", hint="install it again")
+
+
+def install_script() -> str:
+    """The script of the bundle that installs the requirements."""
+    return Path(str(jobs.__file__)).with_name(INSTALL_SCRIPT).read_text(encoding="utf-8")
+
+
 def missing_requirements(extras: Iterable[str] = ("train",)) -> list[str]:
     """Worker requirements that this Python cannot import; nothing is imported to find out."""
     names = [line.split(">")[0].split("=")[0].split("<")[0].strip() for line in worker_requirements(extras)]
@@ -93,7 +133,8 @@ def missing_requirements(extras: Iterable[str] = ("train",)) -> list[str]:
 def _sources() -> dict[str, bytes]:
     """Relative name -> content, sorted by name."""
     code = Path(str(jobs.__file__)).parent
-    files = {f"jobs/{path.relative_to(code).as_posix()}": path for path in code.rglob("*.py")}
+    paths = (*code.rglob("*.py"), code / INSTALL_SCRIPT)
+    files = {f"jobs/{path.relative_to(code).as_posix()}": path for path in paths}
     providers = find_spec("providers")
     root = Path(str(providers and providers.origin)).parent.parent
     files |= {name: root / name for name in jobs.BUNDLE_MODULES}
@@ -124,6 +165,7 @@ def _write(directory: Path, files: dict[str, bytes], digest: str, job: JobSpec) 
     uris = (job.checkpoints.uri, job.output.uri or "")
     requirements = worker_requirements(worker_extras(uris, job.quantization, job.track))
     (directory / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
+    (directory / "constraints.txt").write_text(pinned_versions(), encoding="utf-8")
     (directory / _DIGEST_FILE).write_text(digest + "\n", encoding="ascii")
     (directory / _JOB_FILE).write_text(job.to_json(), encoding="utf-8")
 

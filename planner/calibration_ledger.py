@@ -102,7 +102,7 @@ def _overheads(run: Run, stages: Mapping[str, float]) -> dict[str, float | None]
     rest_s = wall_s - prepare_s - finish_s - evaluate_s - of("train")
     return {
         # what no stage names is the machine's start and the worker's own
-        "start": max(rest_s, of("setup", "download", "load")),
+        "start": max(rest_s, of("environment", "setup", "download", "load")),
         "prepare": prepare_s,
         "evaluate": evaluate_s,
         "finish": finish_s,

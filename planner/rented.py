@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.spec import JobSpec
+from planner.bundle import ENVIRONMENT_PYTHON, INSTALL_SCRIPT
 from planner.errors import Finding
 from planner.inputs import reads
 from planner.offer_document import offer_document, offer_from_document
@@ -20,7 +21,7 @@ from planner.runs import Run, seconds_between
 from providers.aws_access import LONGEST_SESSION_S
 from providers.launcher import Access, LaunchRequest
 from providers.offers import Offer
-from providers.s3_location import s3_location
+from providers.s3_location import is_bucket, s3_location, stated_region
 from providers.skypilot_task import NO_IMAGES
 
 if TYPE_CHECKING:  # the monitor imports this module, and needs neither spec nor estimate
@@ -29,9 +30,16 @@ if TYPE_CHECKING:  # the monitor imports this module, and needs neither spec nor
     from planner.spec import FineTuneSpec
 
 _MOST_ALTERNATIVES = 30
+#: Of Python, where the spec names none.
+LEAST_PYTHON = "3.11"
 #: Clouds whose machines may share a disk with this one.
 _SHARED_DISK = frozenset({"slurm"})
 _NAMED_KEYS = frozenset({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"})
+#: By scheme, the variables of which one lets obstore into a bucket; key files are left out, a machine has none.
+_LOGINS = {
+    "gs": ("GOOGLE_SERVICE_ACCOUNT_KEY", "GOOGLE_BEARER_TOKEN"),
+    "az": ("AZURE_STORAGE_SAS_KEY", "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_CLIENT_SECRET"),
+}
 
 
 def alternatives(plan: Plan, chosen: Candidate) -> list[Offer]:
@@ -63,7 +71,7 @@ def terms_document(
     return {
         "alternatives": [offer_document(offer) for offer in others],
         "max_usd_per_hour": spec.where.max_usd_per_hour,
-        "python": spec.environment.python,
+        "python": spec.environment.python if _has_everything(spec) else ENVIRONMENT_PYTHON,
         "setup": _setup(spec),
         "stores": [uri for uri in (job.checkpoints.uri, job.output.uri) if uri and uri.startswith("s3://")],
         "reads": [uri for uri in reads(job.inputs) if uri.startswith("s3://")],
@@ -86,6 +94,9 @@ def complete(request: LaunchRequest, terms: Mapping[str, Any]) -> LaunchRequest:
         offers=(*request.offers, *(offer_from_document(offer) for offer in terms["alternatives"])),
         max_usd_per_hour=terms["max_usd_per_hour"],
         python=terms["python"] or request.python,
+        setup_python=terms["python"]
+        if terms["python"] not in (None, ENVIRONMENT_PYTHON)
+        else request.setup_python,
         setup=tuple(terms["setup"]),
         stores=tuple(terms.get("stores", ())),  # absent in what an earlier version kept
         reads=tuple(terms.get("reads", ())),
@@ -169,25 +180,20 @@ def _unreachable(spec: FineTuneSpec, chosen: Candidate, job: JobSpec) -> Iterato
     shares = shares_disk(chosen.offer)
     for key, uri in (("checkpoints", job.checkpoints.uri), ("output", job.output.uri)):
         given = getattr(spec, key).uri is not None
-        if uri is None or uri.startswith("s3://") or (shares and given):
+        if uri is None or is_bucket(uri) or (shares and given):
             continue
         message = f"a machine of {chosen.offer.cloud} cannot write to {uri}"
         also = ", or a path that this machine and the cluster share" if shares else ""
-        hint = f"give {key}.uri an s3://bucket/prefix{also}"
+        hint = f"give {key}.uri a bucket, as in s3://bucket/prefix{also}"
         yield Finding(message, path=f"{key}.uri", code="store_unreachable", hint=hint)
 
 
 def _outside_regions(spec: FineTuneSpec, job: JobSpec) -> Iterator[Finding]:
     """Local data that would be sent to a bucket where it must not be."""
     allowed, uri = spec.data.regions, spec.checkpoints.uri
-    if (
-        allowed is None
-        or uri is None
-        or not uri.startswith("s3://")
-        or not Path(job.data.train).is_absolute()
-    ):
+    if allowed is None or uri is None or not is_bucket(uri) or not Path(job.data.train).is_absolute():
         return
-    region = s3_location(uri).region
+    region = stated_region(uri)
     if region not in allowed:
         where = "whose region is not stated" if region is None else f"in {region}"
         message = f"the data would be sent to a bucket {where}, and data.regions allows {', '.join(allowed)}"
@@ -200,6 +206,7 @@ def _without_rights(
 ) -> Iterator[Finding]:
     """Buckets that the machine would get no rights on."""
     names = "name AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of the bucket under environment.secrets"
+    yield from _without_login(spec)
     if how == "secrets":
         return
     for key, uri in _buckets(spec).items():
@@ -217,6 +224,19 @@ def _without_rights(
             code="session_too_short",
             hint=f"`--monitor service` renews them; or {names}",
         )
+
+
+def _without_login(spec: FineTuneSpec) -> Iterator[Finding]:
+    """Buckets of Google and Azure: rights for one run alone are not made there, so a key must be named."""
+    for key in ("checkpoints", "output"):
+        scheme = str(getattr(spec, key).uri).partition("://")[0]
+        names = _LOGINS.get(scheme, ())
+        if names and not {*spec.environment.secrets} & {*names}:
+            message = f"the machine would get no rights on {getattr(spec, key).uri}"
+            hint = (
+                f"name {' or '.join(names)} under environment.secrets, one that is good for this prefix alone"
+            )
+            yield Finding(message, path=f"{key}.uri", code="no_bucket_rights", hint=hint)
 
 
 def _buckets(spec: FineTuneSpec) -> dict[str, str]:
@@ -242,10 +262,22 @@ def _place(offer: Offer) -> tuple[object, ...]:
 
 
 def _setup(spec: FineTuneSpec) -> list[str]:
-    """Shell lines; a Python that the user names has everything already."""
+    """Shell lines; a Python that the user names by its path has everything already but further packages."""
     given = spec.environment
-    python = given.python or "python3"
-    lines = [] if given.python else [f"{python} -m pip install --quiet -r requirements.txt"]
-    if given.packages:
-        lines.append(f"{python} -m pip install --quiet {shlex.join(given.packages)}")
+    if _has_everything(spec):
+        words = [str(given.python), "-m", "pip", "install", "--quiet", *given.packages]
+        lines = [shlex.join(words)] if given.packages else []
+    else:
+        lines = [shlex.join(("sh", f"jobs/{INSTALL_SCRIPT}", *install_words(spec)))]
     return lines + ([given.setup] if given.setup else [])
+
+
+def install_words(spec: FineTuneSpec) -> tuple[str, ...]:
+    """Arguments of the script that installs what a worker needs: the version of Python, and further packages."""
+    given = spec.environment
+    return (LEAST_PYTHON if _has_everything(spec) else given.python or LEAST_PYTHON, *given.packages)
+
+
+def _has_everything(spec: FineTuneSpec) -> bool:
+    """Whether the spec names an interpreter, not a version."""
+    return spec.environment.python is not None and not spec.environment.python[0].isdigit()

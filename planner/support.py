@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from planner.errors import Finding
 from planner.spec import FineTuneSpec
+from providers.s3_location import is_bucket
 
 _ON_QUANTISED = ("lora", "qlora", "rslora", "dora", "qdora")
 _OPTIMIZERS = ("adamw", "adamw_fused", "adafactor", "sgd")
@@ -75,6 +76,8 @@ def _places(spec: FineTuneSpec) -> Iterator[Finding]:
     for key in ("checkpoints", "output"):
         uri = getattr(spec, key).uri
         scheme = uri.partition("://")[0] if uri is not None and "://" in uri else "file"
-        if scheme not in ("file", "s3"):
-            hint = "use s3://bucket/prefix, a file:// URI or a path"
+        if scheme != "file" and not is_bucket(uri or ""):
+            hint = (
+                "use s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, a file:// URI or a path"
+            )
             yield _not_yet(f"{key}.uri", f"{scheme}:// for {key}", hint)

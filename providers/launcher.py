@@ -46,6 +46,7 @@ class LaunchRequest:
         setup: Shell lines that install the worker's requirements, written by us.
         attempt: 1 for the first start; each resume is the next one.
         python: Interpreter on the machine; it has the worker's requirements, or `setup` installs them.
+        setup_python: Interpreter that is there before `setup` has run; the standard library is enough.
         processes_per_node: Workers on each machine, one for each GPU.
         disk_gib: Disk that each machine needs, None if unknown.
         stores: URIs of the prefixes that the worker writes to.
@@ -68,6 +69,7 @@ class LaunchRequest:
     setup: tuple[str, ...] = ()
     attempt: int = 1
     python: str = "python3"
+    setup_python: str = "python3"
     processes_per_node: int = 1
     disk_gib: float | None = None
     stores: tuple[str, ...] = ()

@@ -259,16 +259,16 @@ def secret_names(request: LaunchRequest) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*request.secrets, *made)))
 
 
-def _with_secrets(request: LaunchRequest, command: str) -> str:
+def _with_secrets(request: LaunchRequest, command: str, python: str) -> str:
     """The command line with the secrets in its environment, which SkyPilot has only one share of."""
     if not secret_names(request):
         return command
-    return f"{shlex.quote(request.python)} -m providers.sealed {command}"
+    return f"{shlex.quote(python)} -m providers.sealed {command}"
 
 
-def _at_work(request: LaunchRequest, command: str) -> str:
+def _at_work(request: LaunchRequest, command: str, python: str) -> str:
     """The command line with its secrets, so that the machine's keeper sees that it runs."""
-    return f"{shlex.quote(request.python)} -m jobs.keeper hold {_with_secrets(request, command)}"
+    return f"{shlex.quote(python)} -m jobs.keeper hold {_with_secrets(request, command, python)}"
 
 
 def _limit_of_machine(request: LaunchRequest) -> str:
@@ -282,14 +282,15 @@ def _setup_script(request: LaunchRequest) -> str:
     """
     ours = 'PYTHONPATH="$PWD" PYTHONSAFEPATH=1 '
     limit = "" if request.max_duration_s is None else _limit_of_machine(request)
-    keeper = f"{shlex.quote(request.python)} -m jobs.keeper start{limit}"
+    keeper = f"{shlex.quote(request.setup_python)} -m jobs.keeper start{limit}"
     lines = [
         f"rm -rf {' '.join(f'~/{path}' for path in _SENT_CREDENTIALS)}",
-        ours + _with_secrets(request, keeper),
+        ours + _with_secrets(request, keeper, request.setup_python),
     ]
     if request.setup:
         script = "\n".join(("unset PYTHONPATH PYTHONSAFEPATH", *request.setup))
-        lines.append(ours + _at_work(request, f"bash -e -c {shlex.quote(script)}"))
+        install = _at_work(request, f"bash -e -c {shlex.quote(script)}", request.setup_python)
+        lines.append(ours + install)
     return "\n".join(lines) + "\n"
 
 
@@ -300,5 +301,5 @@ def _run_script(request: LaunchRequest) -> str:
         grace_s = max(1.0, request.stop_grace_s)
         ask_s = max(1.0, request.max_duration_s - grace_s)
         limit = f"timeout --signal=TERM --kill-after={grace_s:.0f} {ask_s:.0f} "
-    worker = _at_work(request, shlex.join((request.python, *request.worker, "job.json")))
+    worker = _at_work(request, shlex.join((request.python, *request.worker, "job.json")), request.python)
     return f'export PYTHONPATH="$PWD" PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1\nexec {limit}{worker}\n'

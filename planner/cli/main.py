@@ -54,6 +54,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "scheduler": ("planner.cli.scheduler", "Buy and start what is due: as a service, or one turn"),
     "costs": ("planner.cli.costs", "What runs have cost, by run, project, owner or month"),
     "budget": ("planner.cli.budget", "What a project may spend, over everybody's runs"),
+    "worker": ("planner.cli.worker", "An image with all that a job's workers need"),
     "offers": ("planner.cli.offers", "List machines with GPUs and their prices"),
     "prices": ("planner.cli.prices", "Show the prices in use, fetch newer ones, import your own"),
     "backtest": ("planner.cli.backtest", "Predict published runs, to see how good the estimates are"),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from planner.runs import Run
 
 #: Stages of the worker before its first step: what every restart pays again.
-_START_UP = ("download", "data", "setup", "load", "tokenise")
+_START_UP = ("environment", "download", "data", "setup", "load", "tokenise")
 _WORDS = {
     "step_time_s": "seconds a step",
     "tokens_per_s_total": "tokens a second",

@@ -46,6 +46,7 @@ ESTIMATED = (
 )
 CANCELLING = (r"! goat-1: ■ cancelling[^\n]*\n", "")  # told only if it takes a moment
 SECONDS = (r"\b\d+ s\b", "<seconds>")
+PINS = (r"([A-Za-z0-9._-]+(\[[a-z0-9,-]+\])?==[^\n]+\n)+", "<pins>\n")
 PAID = (r'("cost_usd": )"[0-9.]+"', r'\1"<cost>"')
 
 
@@ -178,6 +179,7 @@ SCENES: dict[str, Scene] = {
     "scheduler status": Scene((), world_of.a_schedule, code=9),
     "scheduler tick": Scene((), world_of.a_schedule),
     "scheduler unit": Scene(),
+    "worker containerfile": Scene(("spec.yaml",), masks=(PINS,)),
     "costs": Scene((), RUNS),
     "costs reconcile": Scene(("bill.csv",), _bill, code=1),
     "budget set": Scene(("default", "10usd")),

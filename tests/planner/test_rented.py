@@ -76,11 +76,8 @@ def test_what_the_ledger_keeps_completes_the_request() -> None:
     request = rented.complete(LaunchRequest("run", Path("/b"), (best.offer,)), kept)
     assert [offer.region for offer in request.offers] == ["cheap", "near"]
     assert request.max_usd_per_hour == 3
-    assert request.python == "python3"
-    install, packages, own = request.setup
-    assert install.endswith("pip install --quiet -r requirements.txt")
-    assert packages.endswith("pip install --quiet 'a b' c")
-    assert own == "echo hi"
+    assert (request.setup_python, request.python) == ("python3", "env/bin/python")
+    assert request.setup == ("sh jobs/install.sh 3.11 'a b' c", "echo hi")
 
 
 def test_the_request_names_what_the_machine_reads() -> None:
@@ -100,6 +97,7 @@ def test_an_interpreter_of_the_users_has_everything() -> None:
     kept = rented.terms_document(plan, chosen(plan), job("org/rows"))
     request = rented.complete(LaunchRequest("run", Path("/b"), (chosen(plan).offer,)), kept)
     assert (request.python, request.setup) == ("/opt/train/bin/python", ())
+    assert request.setup_python == request.python
 
 
 def test_the_machine_that_was_got_is_found_among_those_that_were_asked_for() -> None:
@@ -208,6 +206,38 @@ def test_the_machine_gets_no_more_rights_than_it_needs(
 ) -> None:
     spec = spec_of(checkpoints={"uri": uri}, environment={"secrets": secrets})
     assert rented.access(spec, [offer_of(cloud=cloud) for cloud in clouds]) == access
+
+
+@pytest.mark.parametrize(
+    ("uri", "secret", "codes"),
+    [
+        ("gs://models/runs", "GOOGLE_SERVICE_ACCOUNT_KEY", []),
+        ("az://models/runs?account=me", "AZURE_STORAGE_SAS_KEY", []),
+        ("gs://models/runs", "HF_TOKEN", ["no_bucket_rights"]),
+        ("az://models/runs", "GOOGLE_SERVICE_ACCOUNT_KEY", ["no_bucket_rights"]),
+    ],
+)
+def test_buckets_of_other_clouds_need_a_key_that_the_spec_names(
+    uri: str, secret: str, codes: list[str]
+) -> None:
+    plan = plan_of(checkpoints={"uri": uri}, environment={"secrets": [secret]})
+    found = list(rented.blockers(plan, chosen(plan), job("org/rows", uri=uri)))
+    assert [row.code for row in found] == codes
+    assert rented.access(plan.spec, [offer_of(cloud="aws")]) == "secrets"
+
+
+@pytest.mark.parametrize(
+    ("python", "command", "interpreter"),
+    [
+        (None, "sh jobs/install.sh 3.11", "env/bin/python"),
+        ("3.12", "sh jobs/install.sh 3.12", "env/bin/python"),
+    ],
+)
+def test_a_version_of_python_is_one_to_install(python: str | None, command: str, interpreter: str) -> None:
+    plan = plan_of(environment={} if python is None else {"python": python})
+    kept = rented.terms_document(plan, chosen(plan), job("org/rows"))
+    request = rented.complete(LaunchRequest("run", Path("/b"), (chosen(plan).offer,)), kept)
+    assert (request.setup, request.python, request.setup_python) == ((command,), interpreter, "python3")
 
 
 _NOT_YET = [("where.gpus", "not_yet_supported")]
