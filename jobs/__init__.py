@@ -5,9 +5,13 @@ At module level it needs the standard library only; `providers` gives it errors 
 
 BUNDLE_MODULES = (
     "providers/__init__.py",
+    "providers/conditions.py",
     "providers/errors.py",
     "providers/object_store.py",
     "providers/directory_store.py",
+    "providers/obstore_store.py",
+    "providers/pace.py",
+    "providers/ranges.py",
     "providers/renewed_keys.py",
     "providers/s3.py",
     "providers/s3_errors.py",

@@ -35,8 +35,10 @@ from jobs.manifest import (
     sha256_of,
 )
 from jobs.progress import CheckpointRef, utc_now
+from providers.conditions import check_conditions
 from providers.errors import CorruptDataError, StorageError
 from providers.object_store import ObjectStore
+from providers.s3_location import is_bucket
 
 _SWAP_TRIES = 10
 
@@ -87,10 +89,12 @@ class CheckpointStore:
 
         Raises:
             CorruptDataError: HEAD is damaged.
-            StorageError: The store failed, or HEAD kept moving.
+            StorageError: The store failed, HEAD kept moving, or (`no_conditional_writes`) it is none to rely on.
         """
         for _ in range(_SWAP_TRIES):
             head, tag = read_tagged_head(self.store) or (Head(), None)
+            if tag is None and is_bucket(self.store.uri):
+                check_conditions(self.store)
             if self._swap(replace(head, fence=head.fence + 1, owner=self.owner), tag):
                 return self.head
         raise StorageError(f"HEAD of {self.store.uri} keeps moving: several attempts are taking over")

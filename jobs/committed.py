@@ -99,13 +99,13 @@ def fetch_file(store: ObjectStore, entry: FileEntry, target: Path) -> None:
 
     def fetch() -> None:
         try:
-            store.get_file(BLOBS + entry.sha256, target)
+            sha256 = store.get_file(BLOBS + entry.sha256, target)
         except StorageError as error:
             if error.code != "not_found":
                 raise
             raise CorruptDataError(f"{entry.path} is missing", path=entry.path) from error
         size = target.stat().st_size
-        if size != entry.bytes or hash_file(target) != entry.sha256:
+        if size != entry.bytes or sha256 != entry.sha256:
             target.unlink()
             problem = f"{size} of {entry.bytes} bytes" if size != entry.bytes else "its hash is wrong"
             raise CorruptDataError(f"{entry.path} is damaged: {problem}", path=entry.path)

@@ -214,6 +214,7 @@ class CheckpointsJob:
     Attributes:
         hazard_per_h: The planner's prior of losing the machine, None if nobody takes it away. With it the worker
             heeds the cloud's notices, and chooses the interval itself where neither `every` is set.
+        upload_limit_bytes_per_s: What uploads to a bucket may take of the line, None for all of it.
     """
 
     uri: str
@@ -221,6 +222,7 @@ class CheckpointsJob:
     every_s: float | None = None
     keep: int = 2
     hazard_per_h: float | None = None
+    upload_limit_bytes_per_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,8 @@ def run(job: JobSpec, base: Path, work: Path, stop: StopSignal, log: RunLog | No
     Raises:
         TuneplanError: Before the run was taken over; later ones become exit codes.
     """
-    store = open_store(job.checkpoints.uri)
+    limit = job.checkpoints.upload_limit_bytes_per_s
+    store = open_store(job.checkpoints.uri, upload_limit_bytes_per_s=limit)
     group = Group.join(os.environ)
     attempt = Attempt.begin(job, base, work, store, stop, group)
     if log is not None and group.leads:

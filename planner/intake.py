@@ -22,6 +22,7 @@ from planner.tokenizer_files import FILE_NAME, is_installed
 from planner.units import GpuFilter, parse_gpu_filter
 from planner.workload import flops_per_token
 from providers.errors import UsageError
+from providers.s3_location import is_bucket, s3_location, stated_region
 
 _UNKNOWN = DataFacts(None, None, "unknown")
 #: Whose object stores are at hosts that end so.
@@ -111,10 +112,10 @@ def _facts(reference: str | None, base_dir: Path, arch: ModelArchitecture) -> Da
 
 def _bucket(uri: str | None) -> Place | None:
     """Where a store is, as far as its URI tells."""
-    if uri is None or not uri.startswith("s3://"):
+    if uri is None or not is_bucket(uri):
         return None
-    from providers.s3_location import s3_location
-
+    if not uri.startswith("s3://"):
+        return Place({"gs": "gcp", "az": "azure"}[uri.partition("://")[0]], stated_region(uri))
     location = s3_location(uri)
     host = urlsplit(location.endpoint or "https://s3.amazonaws.com").hostname or ""
     cloud = next((name for suffix, name in _STORE_HOSTS.items() if host.endswith(suffix)), None)

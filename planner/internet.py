@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from planner.errors import Finding
 from planner.specfile import DataRef
-from providers.s3_location import s3_location
+from providers.s3_location import cloud_location, is_bucket, s3_location
 
 #: Backends that may be in the same building.
 _NEAR = frozenset({"local", "slurm", "ssh", "kubernetes", "vsphere"})
@@ -48,14 +48,19 @@ def needs_internet(
 
 def _stores(uris: Iterable[tuple[str, str | None]], environ: Mapping[str, str]) -> Iterator[Finding]:
     for key, uri in uris:
-        if uri is None or not uri.startswith("s3://"):
+        if uri is None or not is_bucket(uri):
             continue
-        server = (
-            s3_location(uri).endpoint or environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
-        )
+        server = _server(uri, environ)
         if server is None or urlsplit(server).hostname not in _LOCAL_HOSTS:
             hint = "keep it in a directory, or in a server of this machine: s3://bucket/prefix?endpoint=http://127.0.0.1:..."
             yield Finding(f"{key} is kept elsewhere", path=key, code="needs_internet", hint=hint)
+
+
+def _server(uri: str, environ: Mapping[str, str]) -> str | None:
+    """URL that a bucket is reached at, None if it is the cloud's own."""
+    if not uri.startswith("s3://"):
+        return cloud_location(uri).endpoint
+    return s3_location(uri).endpoint or environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
 
 
 def _lies_here(model_id: str, environ: Mapping[str, str], home: Path) -> bool:

@@ -183,7 +183,9 @@ def _checkpoints(spec: FineTuneSpec, candidate: Candidate, uri: str) -> Checkpoi
     hazard_per_h = hazard_of(candidate)
     auto_s = _LOCAL_EVERY_S if hazard_per_h is None else None
     seconds = auto_s if every.is_auto else every.seconds
-    return CheckpointsJob(uri, every.steps, seconds, spec.checkpoints.keep, hazard_per_h)
+    limit = spec.checkpoints.upload_limit_mib_per_s
+    limit_bytes_per_s = None if limit is None else limit * 2**20
+    return CheckpointsJob(uri, every.steps, seconds, spec.checkpoints.keep, hazard_per_h, limit_bytes_per_s)
 
 
 def hazard_of(candidate: Candidate) -> float | None:

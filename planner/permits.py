@@ -106,7 +106,7 @@ def unavailable_image(image: str | None) -> Iterator[Finding]:
 
 def misplaced_bucket(uri: str, path: str) -> Iterator[Finding]:
     """A bucket that is in another region than its URI says: machines and keys would be chosen for the wrong one."""
-    stated = s3_location(uri).region
+    stated = s3_location(uri).region if uri.startswith("s3://") else None  # the others' are not asked
     if stated is None:
         return
     try:

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from jobs.spec import JobSpec
 from planner import rented
-from planner.bundle import missing_requirements, worker_extras
+from planner.bundle import missing_requirements, spec_extras
 from planner.candidate_document import candidate_document
 from planner.candidates import Candidate
 from planner.data_cache import check_local
@@ -41,6 +41,7 @@ from planner.surroundings import (
 from providers.errors import TuneplanError
 from providers.hub import HubAccess
 from providers.notifier import can_send
+from providers.s3_location import is_bucket
 from providers.skypilot_task import task_yaml
 from providers.stores import below
 
@@ -217,7 +218,7 @@ def _asked_elsewhere(order: Order, around: Surroundings, *, write: bool) -> Iter
     spec, candidate = order.plan.spec, order.candidate
     for key in ("checkpoints", "output"):
         uri = getattr(spec, key).uri
-        if uri is not None and uri.startswith("s3://"):
+        if uri is not None and is_bucket(uri):
             found = list(unreachable_store(below(uri, order.run_id), f"{key}.uri", write=write))
             yield from found or misplaced_bucket(uri, f"{key}.uri")
     model = model_ref(order.plan.base_dir, spec.model.id)
@@ -334,8 +335,7 @@ def _directory(path: Path, key: str) -> Iterator[Finding]:
 
 
 def _software(spec: FineTuneSpec) -> Iterator[Finding]:
-    uris = (uri for uri in (spec.checkpoints.uri, spec.output.uri) if uri)
-    extras = worker_extras(uris, spec.effective_quantization(), None if spec.track == "none" else spec.track)
+    extras = spec_extras(spec)
     missing = missing_requirements(extras)
     if missing:
         message = f"training on this machine needs {', '.join(missing)}"

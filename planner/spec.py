@@ -193,7 +193,10 @@ class RolloutSection(Section):
 class GuardSection(Section):
     """What the tuned model must not forget; a single text is `data`."""
 
-    data: Text = Field(description="File of general examples, same format as data.train")
+    data: Text = Field(description="General examples, same places and format as data.train")
+    revision: WrittenText | None = Field(default=None, description="As of data.train")
+    split: Text = Field(default="test", description="Of a hub data set")
+    sha256: Sha256 | None = Field(default=None, description="Of data; other content is refused")
     metric: Literal["auto"] | Metric = Field(default="auto", description="auto is the job's own")
     at_most_worse: float = Field(
         default=0.0, ge=0, le=10**6, description="Worse than the base by at most this, in the metric's unit"
@@ -312,10 +315,13 @@ class CheckpointsSection(Section):
     """Where and how often training state is committed; a single text is `uri`."""
 
     uri: Text | None = Field(
-        default=None, description="file:// or s3:// prefix; default: below the state directory"
+        default=None, description="file://, s3://, gs:// or az:// prefix; default: below the state directory"
     )
     every: EveryText = Field(default="auto", description="auto, `100 steps` or `15m`")
     keep: int = Field(default=2, ge=1, le=1000, description="Newest checkpoints that stay")
+    upload_limit_mib_per_s: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="What uploads to a bucket may take of the line"
+    )
 
     def every_parsed(self) -> units.Every:
         """How often."""

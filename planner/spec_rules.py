@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from planner.errors import Finding
 from planner.spec import FineTuneSpec
 from providers.errors import UsageError
-from providers.s3_location import s3_location
+from providers.s3_location import is_bucket, stated_region
 
 Rule = Callable[[FineTuneSpec], Iterator[Finding]]
 
@@ -171,10 +171,10 @@ def _object_stores(spec: FineTuneSpec) -> Iterator[Finding]:
     """Refused before anything is written or shown: an option that there is none of may be a secret."""
     for key in ("checkpoints", "output"):
         uri = getattr(spec, key).uri
-        if uri is None or not uri.startswith("s3://"):
+        if uri is None or not is_bucket(uri):
             continue
         try:
-            s3_location(uri)
+            stated_region(uri)
         except UsageError as error:
             yield Finding(error.message, f"{key}.uri", code="bad_uri", hint=error.hint)
 

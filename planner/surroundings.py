@@ -14,13 +14,13 @@ from jobs.manifest import HEAD_KEY
 from planner.credentials import CLOUDS, found_credentials
 from planner.errors import Finding
 from planner.price_age import SECONDS_PER_DAY, age_text, is_stale
+from providers.conditions import check_conditions
 from providers.errors import TuneplanError
 from providers.offers import Offer
 from providers.stores import open_store
 
 #: SkyPilot's server elsewhere: the clouds' logins are there, not here.
 _REMOTE_SERVER = "SKYPILOT_API_SERVER_ENDPOINT"
-_PROBE_KEY = "writable"
 _CODES = frozenset(
     {
         "cloud_login", "stale_price", "secret_missing", "store_unreachable", "no_bucket_rights",
@@ -94,13 +94,12 @@ def unreachable_store(uri: str, path: str = "checkpoints.uri", *, write: bool = 
     Args:
         uri: The run's own prefix.
         path: Key of the spec that names it.
-        write: Also write an object and delete it, as the worker will.
+        write: Also write an object as the worker will, and see that the store heeds the conditions of such writes.
     """
     try:
         store = open_store(uri)
         store.get(HEAD_KEY)
         if write:
-            store.put_if_absent(_PROBE_KEY, b"")
-            store.delete(_PROBE_KEY)
+            check_conditions(store)
     except TuneplanError as error:
         yield Finding(error.message, path=path, code=error.code, hint=error.hint)

@@ -17,6 +17,7 @@ from providers.errors import StorageError, UsageError
 from providers.object_store import ObjectInfo, Sent, check_key, ignore
 
 _PRIVATE = ".store"  # lock and half-written files; never a key
+_PIECE_BYTES = 1 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -87,15 +88,20 @@ class DirectoryStore:
                 return None
         return body, hashlib.sha256(body).hexdigest()
 
-    def get_file(self, key: str, target: Path) -> None:
-        """Copy an object to a file.
+    def get_file(self, key: str, target: Path) -> str:
+        """Copy an object to a file; the sha256 (hexadecimal) of what was written.
 
         Raises:
             StorageError: With code `not_found` if the key is absent.
         """
         source = self._path(key)
         with _storage_errors("read", key):
-            shutil.copyfile(source, target)
+            digest = hashlib.sha256()
+            with source.open("rb") as read, target.open("wb") as written:
+                while piece := read.read(_PIECE_BYTES):
+                    digest.update(piece)
+                    written.write(piece)
+            return digest.hexdigest()
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Objects whose key starts with the prefix, in key order."""

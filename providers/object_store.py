@@ -54,8 +54,8 @@ class ObjectStore(Protocol):
         """Body and tag, None if absent."""
         ...
 
-    def get_file(self, key: str, target: Path) -> None:
-        """Download to a file.
+    def get_file(self, key: str, target: Path) -> str:
+        """Download to a file; the sha256 (hexadecimal) of what was written.
 
         Raises:
             StorageError: With code `not_found` if the key is absent.

@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 
 from providers.errors import MissingExtraError, StorageError, UsageError
 from providers.object_store import ObjectInfo, Sent, check_key, ignore
+from providers.pace import PIECE_BYTES, Pace
+from providers.ranges import fetch_ranges
 from providers.s3_errors import code_of, is_absent, s3_errors, status_of
 from providers.s3_location import s3_location
 from providers.s3_upload import PART_BYTES, MultipartUpload
@@ -45,9 +47,10 @@ class S3Store:
 
     Args:
         uri: As `providers.s3_location.s3_location` reads it.
+        pace: Bandwidth that files keep to, None for all there is.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, pace: Pace | None = None) -> None:
         """Make the client; nothing is read or written yet.
 
         Raises:
@@ -57,6 +60,7 @@ class S3Store:
         """
         self.uri = uri
         self._location = s3_location(uri)
+        self._pace = pace
         try:
             import boto3
             from botocore.config import Config
@@ -66,6 +70,9 @@ class S3Store:
             connect_timeout=CONNECT_TIMEOUT_S,
             read_timeout=READ_TIMEOUT_S,
             retries={"mode": "standard", "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS", "5"))},
+            # the CRC that goes along with each body is checked by the server; a second hash of every byte, which
+            # botocore adds where there is no TLS, would cost more CPU than all the rest of an upload
+            s3={"payload_signing_enabled": False},
         )
         with s3_errors("open", uri):
             try:
@@ -89,7 +96,9 @@ class S3Store:
             size = source.stat().st_size
             if self._size(target) == size:
                 return False
-            if size <= PART_BYTES:
+            if size <= self._part_bytes():
+                if self._pace is not None:
+                    self._pace.take(size)
                 self._client.put_object(**target, Body=source.read_bytes(), **self._encryption())
                 sent(size)
             else:
@@ -119,19 +128,23 @@ class S3Store:
                     return None
                 raise
 
-    def get_file(self, key: str, target: Path) -> None:
-        """Download to a file, which appears when it is complete; bytes that stop coming are asked for again.
+    def get_file(self, key: str, target: Path) -> str:
+        """Download to a file, which appears when it is complete; the sha256 (hexadecimal) of what was written.
+
+        Bytes that stop coming are asked for again.
 
         Raises:
             StorageError: With code `not_found` if the key is absent.
         """
         source = self._target(key)
         with s3_errors("read", key):
-            from boto3.s3.transfer import TransferConfig
+            size = int(self._client.head_object(**source)["ContentLength"])
 
-            # the other client, chosen by itself on some machines, does not heed a custom endpoint
-            config = TransferConfig(preferred_transfer_client="classic", multipart_chunksize=PART_BYTES)
-            self._insist(lambda: self._client.download_file(**source, Filename=str(target), Config=config))
+            def read(start: int, length: int) -> bytes:
+                part = {} if length == size else {"Range": f"bytes={start}-{start + length - 1}"}
+                return self._insist(lambda: bytes(self._client.get_object(**source, **part)["Body"].read()))
+
+            return fetch_ranges(read, size, target)
 
     def look(self, key: str, version: str | None = None) -> S3Version:
         """What the object is now, or was at a version id.
@@ -252,6 +265,9 @@ class S3Store:
                 continue
         return read()
 
+    def _part_bytes(self) -> int:
+        return PART_BYTES if self._pace is None else PIECE_BYTES
+
     def _size(self, target: dict[str, str]) -> int | None:
         found = self._head(target)
         return None if found is None else int(found["ContentLength"])
@@ -261,7 +277,8 @@ class S3Store:
 
         for attempt in range(_UPLOAD_TRIES):
             try:
-                MultipartUpload(self._client, target, self._encryption(), source, PART_BYTES, sent).send()
+                options, part_bytes = self._encryption(), self._part_bytes()
+                MultipartUpload(self._client, target, options, source, part_bytes, sent, self._pace).send()
                 return
             except ClientError as error:
                 if code_of(error) != "NoSuchUpload":

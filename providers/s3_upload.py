@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from providers.object_store import Sent, ignore
+from providers.pace import Pace
 
 PART_BYTES = 32 << 20
 _MOST_PARTS = 10_000  # of one upload, S3's limit
@@ -34,6 +35,7 @@ class MultipartUpload:
         source: The file.
         part_bytes: Size of every part but the last.
         sent: Told of each part that has arrived, also of those that had before.
+        pace: Bandwidth to keep to, None for all there is.
     """
 
     client: Any
@@ -42,6 +44,7 @@ class MultipartUpload:
     source: Path
     part_bytes: int
     sent: Sent = ignore
+    pace: Pace | None = None
 
     def send(self) -> None:
         """Send what is missing and complete the object.
@@ -59,6 +62,8 @@ class MultipartUpload:
             body = os.pread(descriptor, part_bytes, (number - 1) * part_bytes)
             known = arrived.get(number)
             if known is None or not _is_same(known, body):
+                if self.pace is not None:
+                    self.pace.take(len(body))
                 known = self.client.upload_part(**upload, PartNumber=number, Body=body)
             self.sent(len(body))
             checksum = {_CHECKSUM: known[_CHECKSUM]} if _CHECKSUM in known else {}

@@ -41,7 +41,7 @@ class FaultyStore:
     def get(self, key: str) -> tuple[bytes, str] | None:
         return self._do("get", key, lambda: self.inner.get(key))
 
-    def get_file(self, key: str, target: Path) -> None:
+    def get_file(self, key: str, target: Path) -> str:
         return self._do("get_file", key, lambda: self.inner.get_file(key, target))
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jobs.checkpoint import CheckpointStore, FencedError, Restored
-from jobs.committed import read_head, read_manifest, verify_files
+from jobs.committed import hash_file, read_head, read_manifest, verify_files
 from jobs.manifest import BLOBS, HEAD_KEY, Head, parse_head, sha256_of
 from providers.directory_store import DirectoryStore
 from providers.errors import CorruptDataError, StorageError
@@ -194,10 +194,12 @@ def test_a_bad_transfer_is_repeated(tmp_path: Path) -> None:
     with_steps(tmp_path, 10, 20)
 
     class BadFirst(FaultyStore):
-        def get_file(self, key: str, target: Path) -> None:
-            super().get_file(key, target)
-            if self.count("get_file", key) == 1:
-                target.write_bytes(b"garbage on the way")
+        def get_file(self, key: str, target: Path) -> str:
+            right = super().get_file(key, target)
+            if self.count("get_file", key) > 1:
+                return right
+            target.write_bytes(b"garbage on the way")
+            return hash_file(target)
 
     restored = owner(BadFirst(tmp_path / "store", no_fault)).restore(tmp_path / "restored")
     assert restored is not None

@@ -191,8 +191,8 @@ def test_contradictions_are_found_all_at_once(keys: dict[str, Any], broken: list
     [
         ({"method": "ia3", "quantization": "8bit"}, "method.kind"),
         ({"quantization": "fp8"}, "quantization"),
-        ({"output": "gs://bucket/x"}, "output.uri"),
-        ({"checkpoints": "az://container/x"}, "checkpoints.uri"),
+        ({"output": "ftp://host/x"}, "output.uri"),
+        ({"checkpoints": "hdfs://host/x"}, "checkpoints.uri"),
         ({"environment": {"image": "x"}}, "environment.image"),
         ({"environment": {"setup": "x"}}, "environment.setup"),
         ({"environment": {"packages": "x"}}, "environment.packages"),

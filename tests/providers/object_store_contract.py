@@ -92,7 +92,7 @@ class ObjectStoreContract:
         key = "blobs/" + hashlib.sha256(source.read_bytes()).hexdigest()
         assert store.put_file(key, source) is True
         assert store.put_file(key, source) is False
-        store.get_file(key, target)
+        assert "blobs/" + store.get_file(key, target) == key
         assert target.read_bytes() == source.read_bytes()
 
     def test_a_blob_cut_short_is_sent_again(self, store: ObjectStore, tmp_path: Path) -> None:
@@ -109,6 +109,8 @@ class ObjectStoreContract:
         found = store.get("blobs/empty")
         assert found is not None
         assert found[0] == b""
+        assert store.get_file("blobs/empty", tmp_path / "back") == hashlib.sha256(b"").hexdigest()
+        assert (tmp_path / "back").read_bytes() == b""
 
     def test_a_missing_file_is_said_to_be_missing(self, store: ObjectStore, tmp_path: Path) -> None:
         with pytest.raises(StorageError) as caught:

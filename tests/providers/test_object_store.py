@@ -101,10 +101,3 @@ def test_uris_with_spaces_lead_back_to_their_directory(tmp_path: Path) -> None:
 def test_other_uris_are_refused(uri: str) -> None:
     with pytest.raises(UsageError):
         open_store(uri)
-
-
-@pytest.mark.parametrize("uri", ["gs://bucket/prefix", "az://container/prefix"])
-def test_a_store_to_come_is_named(uri: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        open_store(uri)
-    assert caught.value.code == "not_yet_supported"

@@ -18,6 +18,7 @@ import pytest
 
 from providers import s3
 from providers.errors import CredentialsError, StorageError, StoreAccessError, UsageError
+from providers.pace import PIECE_BYTES, Pace
 from providers.s3 import S3Store
 from providers.s3_location import s3_location
 from providers.stores import below, open_store
@@ -221,7 +222,9 @@ class TestErrors:
         assert list(tmp_path.iterdir()) == []
 
 
-def test_encryption_with_a_key_of_the_users_is_asked_for(uri: str, tmp_path: Path) -> None:
+def test_encryption_with_a_key_of_the_users_is_asked_for(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = S3Store(f"{uri}?kms_key=alias/runs")
     asked: list[tuple[Any, Any]] = []
 
@@ -231,12 +234,53 @@ def test_encryption_with_a_key_of_the_users_is_asked_for(uri: str, tmp_path: Pat
         headers = {"ETag": '"x"'}
         return SimpleNamespace(status_code=200, headers=headers, content=b"", raw=None, text="")
 
+    def begin(request: Any, **_: Any) -> Any:
+        answer(request)
+        return SimpleNamespace(status_code=403, headers={}, content=b"", raw=None, text="")
+
     store._client.meta.events.register("before-send.s3.PutObject", answer)
+    store._client.meta.events.register("before-send.s3.CreateMultipartUpload", begin)
     (tmp_path / "file").write_bytes(b"x")
     store.put("a", b"x")
     store.put_if_absent("b", b"x")
     store.put_file("c", tmp_path / "file")
-    assert [tuple(map(text, pair)) for pair in asked] == [("aws:kms", "alias/runs")] * 3
+    (tmp_path / "file").write_bytes(bytes(PART + 1))
+    monkeypatch.setattr(s3, "PART_BYTES", PART)
+    with pytest.raises(StorageError):
+        store.put_file("d", tmp_path / "file")
+    assert [tuple(map(text, pair)) for pair in asked] == [("aws:kms", "alias/runs")] * 4
+
+
+def test_uploads_keep_to_a_bandwidth(uri: str, tmp_path: Path) -> None:
+    """Of 11 MB in three pieces the third waits for the time of the first two, whatever the number of threads."""
+    now_s, waits = [0.0], []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    (tmp_path / "file").write_bytes(os.urandom(2 * PIECE_BYTES + 7))
+    store, sent = S3Store(uri, Pace(PIECE_BYTES / 10, lambda: now_s[0], sleep)), []
+    assert store.put_file("blobs/x", tmp_path / "file", sent.append) is True
+    assert len(waits) == 2 and max(waits) >= 10  # 20 if the short piece is the last one
+    assert sum(sent) == 2 * PIECE_BYTES + 7
+    store.get_file("blobs/x", tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == (tmp_path / "file").read_bytes()
+
+
+def test_bodies_are_hashed_once(uri: str, tmp_path: Path) -> None:
+    """botocore's own hash for the signature is left out; the server still checks a CRC of what arrived."""
+    store, headers = S3Store(uri), []
+
+    def note(request: Any, **_: Any) -> None:
+        names = ("X-Amz-Content-SHA256", "x-amz-checksum-crc32")
+        headers.append(tuple(text(request.headers.get(name)) for name in names))
+
+    store._client.meta.events.register("before-send.s3.PutObject", note)
+    (tmp_path / "file").write_bytes(b"some bytes")
+    store.put_file("blobs/x", tmp_path / "file")
+    ((sha256, crc),) = headers
+    assert sha256 == "UNSIGNED-PAYLOAD"
+    assert crc not in ("None", "")
 
 
 @pytest.mark.parametrize(
