@@ -99,9 +99,9 @@ def test_a_worker_that_writes_to_s3_gets_what_it_needs_for_it(tmp_path: Path) ->
     assert set(lines) > set(worker_requirements())
     assert [line for line in lines if line.startswith("boto3")]
     assert worker_extras(["file:///x"]) == ("train",)
-    assert worker_extras(["gs://b/x"]) == worker_extras(["az://b/x"]) == ("train", "objectstore")
-    assert worker_extras(["s3://b/x?client=obstore"]) == ("train", "s3", "objectstore")
-    assert worker_extras(["s3://b/x"], "4bit") == ("train", "s3", "quantised")
+    assert worker_extras(["gs://bucket/x"]) == worker_extras(["az://bucket/x"]) == ("train", "objectstore")
+    assert worker_extras(["s3://bucket/x?client=obstore"]) == ("train", "s3", "objectstore")
+    assert worker_extras(["s3://bucket/x"], "4bit") == ("train", "s3", "quantised")
     assert missing_requirements(("train", "s3")) == []
 
 
