@@ -167,7 +167,12 @@ def offload_of(row: Row) -> str:
     stated = cell(row, "offload")
     if denied(stated):
         return "none"
-    if "unsloth" in cell(row, "grad_checkpointing"):
+    recomputed = cell(row, "grad_checkpointing")
+    # Its notebooks send what recomputation starts from to the host since April 2024.
+    usual = "unsloth" in cell(row, "framework") and not (
+        stated or denied(recomputed) or dated_before(row, "2024-04")
+    )
+    if usual or "unsloth" in recomputed:
         return "activations"
     text = re.sub(r"\b(?:no|without)[\w\s-]*offload", "", stated + " " + cell(row, "parallelism"))
     if "activation" in text and "cpu" not in text:

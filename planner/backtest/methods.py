@@ -26,6 +26,10 @@ _LORA = re.compile(
 )
 _FOUR_BITS = re.compile(r"\b(?:4 ?bits?|int4|nf4|fp4|gptq|awq|loftq)\b")
 _EIGHT_BITS = re.compile(r"\b(?:8 ?bits?|int8)\b")
+# Modules and rank that a stack's own defaults or recipes put adapters on; PEFT's are queries and values.
+_EVERY = ("all-linear",)
+_USUAL = {"unsloth": (_EVERY, 16), "factory": (_EVERY, 8), "swift": (_EVERY, 8), "axolotl": (_EVERY, 16),
+          "torchtune": (("q", "v", "o", "gate", "up", "down"), 8), "lit": (("q", "v"), 8)}  # fmt: skip
 _LARGEST_RANK = 1024
 
 
@@ -51,8 +55,11 @@ def method_of(row: Row, arch: ModelArchitecture, framework: str) -> tuple[Adapte
         raise UnsupportedRunError(f"method {cell(row, 'method')!r} is not expressed")
     fp32 = framework == "hf" and "true" not in cell(row, "precision").replace("autocast=true", "")
     kind = method if method in ("loha", "lokr") else "dora" if "dora" in method else "lora"
-    targets = _targets(row, arch)
-    rank = _rank(row, arch, targets, 16 if lora else 8)
+    usual = next(
+        (found for name, found in _USUAL.items() if name in cell(row, "framework")), (("q", "v"), 16)
+    )
+    targets = _targets(row, arch, usual[0])
+    rank = _rank(row, arch, targets, usual[1] if lora else 8)
     return Adapter(kind, rank, targets, fp32, stack_of(framework).adapter_dropout), bits
 
 
@@ -68,7 +75,7 @@ def _rank(row: Row, arch: ModelArchitecture, targets: tuple[str, ...], default: 
     return default
 
 
-def _targets(row: Row, arch: ModelArchitecture) -> tuple[str, ...]:
+def _targets(row: Row, arch: ModelArchitecture, usual: tuple[str, ...]) -> tuple[str, ...]:
     text = cell(row, "lora_targets").split("(")[0]
     if "all" in text:
         return ("all-linear",)
@@ -76,4 +83,4 @@ def _targets(row: Row, arch: ModelArchitecture) -> tuple[str, ...]:
         return ("attention",)
     names = tuple(part.strip() for part in re.split(r"[,;+/|]", text) if part.strip())
     found = adapter_targets(arch, Adapter("lora", 1, names)) if names else ()
-    return names if found else ("q", "v")
+    return names if found else usual

@@ -21,8 +21,9 @@ _SMALLEST_RECOMPUTED = 1024  # hidden width from which recipes recompute activat
 
 
 def leaves_recomputation_open(row: Row, setup: TrainingSetup) -> bool:
-    """Whether activations may be kept or recomputed, for all that the row says."""
-    return not cell(row, "grad_checkpointing") and setup.arch.hidden >= _SMALLEST_RECOMPUTED
+    """Whether activations may be kept or recomputed, for all that the row says; unsloth recomputes unasked."""
+    told = cell(row, "grad_checkpointing") or setup.framework == "unsloth"
+    return not told and setup.arch.hidden >= _SMALLEST_RECOMPUTED
 
 
 def also_allowed(row: Row, setup: TrainingSetup) -> Iterator[TrainingSetup]:

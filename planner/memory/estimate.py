@@ -121,7 +121,7 @@ def _constants(setup: TrainingSetup) -> _Parts:
         block=block,
         stack=stack,
         rows=_PAIRED.get(setup.task, 1),
-        loss_per_token=_loss_bytes(setup, stack) * arch.vocab / parallel.tensor,
+        loss_per_token=_loss_bytes(setup, stack, width) * arch.vocab / parallel.tensor,
         tail_per_token=tail,
         blocks=(arch.layers + arch.decoder_layers) / parallel.pipeline,
         split=1.0 / parallel.tensor,
@@ -144,11 +144,17 @@ def _adapter_products(setup: TrainingSetup) -> tuple[float, float]:
     return total / (arch.layers + arch.decoder_layers), largest
 
 
-def _loss_bytes(setup: TrainingSetup, stack: Stack) -> float:
+def _loss_bytes(setup: TrainingSetup, stack: Stack, width: Widths) -> float:
+    """Bytes per vocabulary entry and token while the loss is computed.
+
+    T5 takes the cross-entropy in the model's own precision: logits, their log-probabilities and one gradient.
+    """
     if setup.task in ("classification", "reward", "ner", "qa", "embedding"):
         return 0.0
     if setup.fused_loss:
         return CONSTANTS["fused_loss"]
+    if setup.arch.kind == "encoder-decoder" and not setup.precision.startswith("amp_"):
+        return 3 * width.activation
     bytes_each = stack.loss_bytes if setup.loss_bytes is None else setup.loss_bytes
     return bytes_each + (2.0 if setup.arch.logit_softcap else 0.0)
 

@@ -174,6 +174,15 @@ def test_the_rank_that_trainable_parameters_imply():
     assert stated.adapter.rank == 8
 
 
+@pytest.mark.parametrize(
+    ("framework", "targets"),
+    [("unsloth", ("all-linear",)), ("LLaMA-Factory", ("all-linear",)), ("HF PEFT", ("q", "v")), ("litgpt", ("q", "v"))],
+)  # fmt: skip
+def test_modules_that_a_stack_adapts_where_a_row_does_not_say(framework, targets):
+    assert setup(framework=framework, lora_targets="").adapter.targets == targets
+    assert setup(framework=framework, lora_targets="k_proj").adapter.targets == ("k_proj",)
+
+
 def test_a_global_batch_and_its_accumulation_imply_the_micro_batch():
     row = {
         "micro_batch": "",
