@@ -39,6 +39,7 @@ _POLL_S = 5.0
 _LEASE_EVERY_S = 60.0
 _CHILD_TIMEOUT_S = 120.0
 _RETRY_S = 60.0
+_MOST_DESCRIPTORS = 1024
 #: What a machine that has reached its limit may still need to send its last words.
 _AFTER_LIMIT_S = 120.0
 
@@ -137,6 +138,8 @@ def start(directory: Path, arguments: argparse.Namespace) -> int:
     nothing = os.open(os.devnull, os.O_RDONLY)
     for target, source in ((0, nothing), (1, log), (2, log)):
         os.dup2(source, target)
+    os.closerange(3, _MOST_DESCRIPTORS)  # whoever waits for the set-up's pipes shall not wait for us
+    os.chdir("/")
     (directory / "keeper").write_text(str(os.getpid()))
     keep(directory, cloud, rules, poll_s=arguments.poll_s, lease_every_s=arguments.lease_every_s)
     os._exit(0)

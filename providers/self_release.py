@@ -7,7 +7,8 @@
 | RunPod, Vast | with the key that the seller puts on it for itself alone | nothing |
 | elsewhere | it cannot: powered off is billed all the same, or it is a part of a cluster that others use | all of it |
 
-Only a machine whose own firmware says that it is of the cloud is ever powered off.
+Only a machine whose own firmware says that it is of the cloud is ever powered off, and none that was told of another
+metadata server than its cloud's.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _VENDORS = {"aws": "Amazon EC2", "gcp": "Google"}
 _FIRST_PROCESS = Path("/proc/1/environ")
 _TIMEOUT_S = 30.0
 _VAST = "https://console.vast.ai"
-_METADATA = "http://169.254.169.254"
+_METADATA, _OTHER_METADATA = "http://169.254.169.254", "AWS_EC2_METADATA_SERVICE_ENDPOINT"
 #: What the worker was given and the machine itself must not use: it ends itself with its own rights.
 _GIVEN = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_CONFIG_FILE")
 
@@ -67,6 +68,8 @@ def release(cloud: str, environ: Mapping[str, str], power_off: Callable[[str], N
             _terminate(environ)
         except Exception as error:  # no boto3 yet, no role, no such right: what else is there
             sys.stderr.write(f"cannot terminate itself: {error}\n")
+            if environ.get(_OTHER_METADATA):
+                raise ValueError("its metadata server is not AWS's: it is not powered off") from error
             power_off(cloud)
     elif cloud == "gcp":
         power_off(cloud)
@@ -97,7 +100,7 @@ def power_off(cloud: str) -> None:
 def _terminate(environ: Mapping[str, str]) -> None:
     import boto3
 
-    endpoint = environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or _METADATA
+    endpoint = environ.get(_OTHER_METADATA) or _METADATA
     ttl = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
     token = {"X-aws-ec2-metadata-token": _ask(f"{endpoint}/latest/api/token", ttl, "PUT")}
     instance, region = (

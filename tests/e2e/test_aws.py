@@ -103,7 +103,8 @@ def test_nothing_is_paid_without_capacity_and_a_spot_machine_is_had_as_soon_as_t
     assert machine["IamInstanceProfile"]["Arn"].endswith("/tuneplan-spot")
     role = cloud.client("iam").get_role_policy(RoleName="tuneplan-spot", PolicyName="tuneplan-run")
     resources = {row["Resource"] for row in role["PolicyDocument"]["Statement"]}
-    assert resources == {f"arn:aws:s3:::{BUCKET}", f"arn:aws:s3:::{BUCKET}/herd/spot/*"}
+    machines = "arn:aws:ec2:*:*:instance/*"  # of this run alone, by their tag
+    assert resources == {f"arn:aws:s3:::{BUCKET}", f"arn:aws:s3:::{BUCKET}/herd/spot/*", machines}
     disk = slurm_bed.root / "ec2" / machine["InstanceId"] / "home"
     assert shown_to_others(slurm_bed, CANARY_SECRET) == []
     assert files_with(CANARY_SECRET, disk, shared, person.home, slurm_bed.sky.path) == []

@@ -40,11 +40,14 @@ def test_a_machine_of_aws_terminates_itself(monkeypatch: pytest.MonkeyPatch) -> 
     assert states == {mine: "terminated", other: "running"}
 
 
-def test_a_machine_of_aws_that_may_not_is_powered_off() -> None:
+def test_a_machine_of_aws_that_may_not_is_powered_off(monkeypatch: pytest.MonkeyPatch) -> None:
     off: list[str] = []
     with metadata_server("aws") as server:  # which knows nothing of an instance
-        release("aws", {"AWS_EC2_METADATA_SERVICE_ENDPOINT": server.endpoint}, off.append)
-    assert off == ["aws"]
+        monkeypatch.setattr(self_release, "_METADATA", server.endpoint)
+        release("aws", {}, off.append)
+        assert off == ["aws"]
+        with pytest.raises(ValueError, match="not powered off"):
+            release("aws", {"AWS_EC2_METADATA_SERVICE_ENDPOINT": server.endpoint}, fail)
 
 
 def test_a_machine_that_is_not_of_the_cloud_is_never_powered_off(
