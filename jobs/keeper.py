@@ -2,8 +2,9 @@
 
 Two commands, both of the standard library alone, since the first one runs before anything is installed:
 
-- `python -m jobs.keeper start --lease-s 900 [--limit-s S --grace-s S]` leaves a process behind that outlives set-up
-  and worker. It does nothing where a machine cannot give itself back (`providers.self_release`).
+- `python -m jobs.keeper start [--lease-s S] [--limit-s S --grace-s S]` leaves a process behind that outlives set-up
+  and worker; `TUNEPLAN_LEASE_S` under environment.env is another lease than the usual one. It does nothing where a
+  machine cannot give itself back (`providers.self_release`).
 - `python -m jobs.keeper hold COMMAND...` becomes the command; while it or a child of it lives, the machine is at work.
 
 Whoever watches the run rewrites `lease.json` in the run's prefix every few minutes, as long as the worker has not
@@ -35,6 +36,7 @@ from providers.self_release import bare_environment, can_release
 
 Act = Literal["wait", "ask", "kill", "release"]
 
+_LEASE_VARIABLE = "TUNEPLAN_LEASE_S"
 _POLL_S = 5.0
 _LEASE_EVERY_S = 60.0
 _CHILD_TIMEOUT_S = 120.0
@@ -228,7 +230,7 @@ def main(arguments: Sequence[str]) -> int:
         hold(directory, arguments[1:])
     parser = argparse.ArgumentParser(prog="python -m jobs.keeper", description="Keep a rented machine.")
     parser.add_argument("command", choices=["start", "hold"])
-    parser.add_argument("--lease-s", type=float, default=LEASE_S)
+    parser.add_argument("--lease-s", type=float, default=os.environ.get(_LEASE_VARIABLE) or LEASE_S)
     parser.add_argument("--limit-s", type=float)
     parser.add_argument("--grace-s", type=float, default=60.0)
     parser.add_argument("--poll-s", type=float, default=_POLL_S)

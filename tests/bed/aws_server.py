@@ -123,14 +123,17 @@ def hook(machines: Machines) -> None:
 
 
 class Metadata(BaseHTTPRequestHandler):
-    """What botocore asks on an instance: a token, the name of its role, keys of that role."""
+    """What is asked on an instance: a token, its id and region, the name of its role, keys of that role."""
 
     def do_PUT(self) -> None:
         """A token; nobody checks it."""
         self._answer("token")
 
     def do_GET(self) -> None:
-        """The role of the one instance that runs, or its keys."""
+        """Of the one instance that runs."""
+        if self.path in ("/latest/meta-data/instance-id", "/latest/meta-data/placement/region"):
+            self._answer(self._instance()[self.path.rpartition("/")[2]])
+            return
         role = self._role()
         if role is None:
             self.send_error(404)
@@ -138,6 +141,17 @@ class Metadata(BaseHTTPRequestHandler):
             self._answer(role)
         else:
             self._answer(json.dumps(self._keys(role)))
+
+    def _instance(self) -> dict[str, str]:
+        for ec2 in CLIENTS:
+            filters = [{"Name": "instance-state-name", "Values": ["running"]}]
+            for reservation in ec2.describe_instances(Filters=filters)["Reservations"]:
+                found = reservation["Instances"][0]
+                return {
+                    "instance-id": found["InstanceId"],
+                    "region": found["Placement"]["AvailabilityZone"][:-1],
+                }
+        return {"instance-id": "", "region": ""}
 
     def _role(self) -> str | None:
         for ec2 in CLIENTS:
