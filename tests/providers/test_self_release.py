@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs
 
-import boto3
 import pytest
-from moto import mock_aws
 
 from providers import self_release
 from providers.self_release import LEFT, bare_environment, can_release, power_off, release
@@ -18,26 +21,67 @@ def fail(cloud: str) -> None:
     raise AssertionError(f"{cloud}: powered off")
 
 
-@mock_aws
-def test_a_machine_of_aws_terminates_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+class Ec2:
+    """The one request of EC2 that a machine needs, on loopback; it remembers who asked for what."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                outer.asked.append((body, self.headers["Authorization"]))
+                answer = b"<TerminateInstancesResponse><instancesSet/></TerminateInstancesResponse>"
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, format: str, *_: object) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
+        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+
+@pytest.fixture
+def ec2() -> Iterator[Ec2]:
+    server = Ec2()
+    yield server
+    server.http.shutdown()
+    server.http.server_close()
+
+
+def test_a_machine_of_aws_terminates_itself_with_the_keys_of_its_role(
+    ec2: Ec2, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    ec2 = boto3.client("ec2", region_name="eu-west-1")
-    image = ec2.describe_images()["Images"][0]["ImageId"]
-    machines = ec2.run_instances(ImageId=image, MinCount=2, MaxCount=2)["Instances"]
-    mine, other = (machine["InstanceId"] for machine in machines)
-    with metadata_server("aws") as server:
-        server.says = {
-            "/latest/meta-data/instance-id": mine,
-            "/latest/meta-data/placement/region": "eu-west-1",
-        }
-        release("aws", {"AWS_EC2_METADATA_SERVICE_ENDPOINT": server.endpoint}, fail)
-    states = {
-        machine["InstanceId"]: machine["State"]["Name"]
-        for reservation in ec2.describe_instances()["Reservations"]
-        for machine in reservation["Instances"]
+        monkeypatch.delenv(name, raising=False)  # as `bare_environment` leaves it
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_EC2", ec2.url)
+    keys = {
+        "Code": "Success",
+        "AccessKeyId": "AKIAROLE",
+        "SecretAccessKey": "s",
+        "Token": "t",
+        "Expiration": "2099-01-01T00:00:00Z",
     }
-    assert states == {mine: "terminated", other: "running"}
+    with metadata_server("aws") as server:
+        roles = "/latest/meta-data/iam/security-credentials/"
+        server.says = {
+            "/latest/meta-data/instance-id": "i-0123",
+            "/latest/meta-data/placement/region": "eu-west-1",
+            roles: "tuneplan-goat",
+            f"{roles}tuneplan-goat": json.dumps(keys),
+        }
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", server.endpoint)
+        release("aws", os.environ, fail)
+    ((body, signed),) = ec2.asked
+    assert parse_qs(body)["Action"] == ["TerminateInstances"]
+    assert parse_qs(body)["InstanceId.1"] == ["i-0123"]
+    assert "Credential=AKIAROLE/" in signed and "/eu-west-1/ec2/" in signed
 
 
 def test_a_machine_of_aws_that_may_not_is_powered_off(monkeypatch: pytest.MonkeyPatch) -> None:
