@@ -84,17 +84,56 @@ class ZoneBelief:
             self._weights = weight / weight.sum()
         return self._weights
 
-    def survival(self, horizons_h: Sequence[float]) -> list[float]:
-        """Chance that an up spell, of the running one's age if it is up, lasts each of these hours more."""
-        found: list[float] = self._lasts(UP, self.age_h if self.up else 0.0, horizons_h).sum(0).tolist()
-        return found
+    def survival(self, horizon_h: float) -> float:
+        """Chance that an up spell, of the running one's age if it is up, lasts `horizon_h` more."""
+        return self._lasts(UP, self.age_h if self.up else 0.0, horizon_h)
 
     def lasts(self, horizon_h: float) -> float:
         """Chance that the zone stays as it is for `horizon_h`."""
-        return float(self._lasts(self.up or DOWN, self.age_h, (horizon_h,)).sum())
+        return self._lasts(self.up or DOWN, self.age_h, horizon_h)
 
-    def _lasts(self, state: int, age_h: float, horizons_h: Sequence[float]) -> FloatArray:
-        """Chance of each model together with that of lasting: [model, horizon]."""
-        exposed = self._rates.exposed(state, [age_h, *(age_h + horizon_h for horizon_h in horizons_h)])
-        found: FloatArray = self.weights()[:, None] * np.exp(exposed[:, :1] - exposed[:, 1:])
+    def _lasts(self, state: int, age_h: float, horizon_h: float) -> float:
+        exposed = self._rates.exposed(state, (age_h, age_h + horizon_h))
+        return float(self.weights() @ np.exp(exposed[:, 0] - exposed[:, 1]))
+
+
+class ZoneBeliefs:
+    """What is believed of several zones, of each as `ZoneBelief` would; one pass over all of them."""
+
+    def __init__(self, models: SpotModels, tick_h: float, zones: int) -> None:
+        """Start from the prior, with nothing seen."""
+        self._rates = _rates(models, tick_h)
+        self._tick_h = tick_h
+        self._evidence = np.zeros((zones, len(models.weight)))
+        self._up: list[int | None] = [None] * zones
+        self._age_h = [0.0] * zones
+
+    def see(self, up: Sequence[bool | None]) -> None:
+        """Take in this tick's states, as `ZoneBelief.see` of each."""
+        rates = self._rates
+        seen, ended, before, ages = [], [], [], []
+        for zone, (state, was) in enumerate(zip(up, self._up, strict=True)):
+            if state is not None and was is not None:
+                seen.append(zone)
+                ended.append(int(state != was))
+                before.append(was)
+                ages.append(rates.bucket(self._age_h[zone]))
+            if state is None or state == was:
+                self._age_h[zone] += self._tick_h
+            else:
+                self._up[zone], self._age_h[zone] = int(state), 0.0
+        if seen:
+            self._evidence[seen] *= rates.fade
+            self._evidence[seen] += rates.log_seen[ended, :, before, ages]
+
+    def survival(self, horizon_h: float) -> list[float]:
+        """Chance of each zone that an up spell, of the running one's age if it is up, lasts `horizon_h` more."""
+        rates = self._rates
+        ages_h = [age_h if up else 0.0 for age_h, up in zip(self._age_h, self._up, strict=True)]
+        exposed = rates.exposed(UP, [*ages_h, *(age_h + horizon_h for age_h in ages_h)])
+        log_weight = self._evidence + rates.log_prior
+        weight = np.exp(log_weight - log_weight.max(1, keepdims=True))
+        count = len(ages_h)
+        lasts = np.exp(exposed[:, :count] - exposed[:, count:]).T
+        found: list[float] = ((weight * lasts).sum(1) / weight.sum(1)).tolist()
         return found

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from planner.deadline.belief import ZoneBelief
+from planner.deadline.belief import ZoneBelief, ZoneBeliefs
 from planner.deadline.decision import Decision, Option
 from planner.deadline.models import SpotModels, shipped_models
 from planner.deadline.outlook import Outlook
@@ -94,9 +94,9 @@ class DeadlinePolicy:
         self._ticks = int(deadline_h / tick_h + 1e-9)
         self._on_demand = [float(price) for price in on_demand_usd_per_h]
         self._cheapest = int(np.argmin(self._on_demand))
-        self._zones = [ZoneBelief(self._models, tick_h) for _ in self._on_demand]
-        many = len(self._on_demand) > 1
-        self._market = ZoneBelief(self._models, tick_h) if many else self._zones[0]
+        self._market = ZoneBelief(self._models, tick_h)
+        regions = len(self._on_demand)
+        self._zones = ZoneBeliefs(self._models, tick_h, regions) if regions > 1 else None
         self._table: ValueTable | None = None
         self._table_price, self._off_price_h = 0.0, 0.0
         self._made: _Made | None = None
@@ -193,10 +193,9 @@ class DeadlinePolicy:
         )
 
     def _see(self, up: Sequence[bool | None]) -> None:
-        for zone, state in zip(self._zones, up, strict=True):
-            zone.see(state)
-        if self._market is not self._zones[0]:
-            self._market.see(any(up) if any(up) or None not in up else None)
+        self._market.see(any(up) if any(up) or None not in up else None)
+        if self._zones is not None:
+            self._zones.see(up)
 
     def _options(
         self,
@@ -222,21 +221,39 @@ class DeadlinePolicy:
             options.append(Option(place, cost * base_usd))
         if self._in_time(work_h, left):
             options.append(Option(None, view.wait() * base_usd))
-        horizon_h = min(_OUTLOOK_H, work_h)
-        market_lasts = self._market.survival((horizon_h,))[0] * math.exp(-_OWN_LOSS_PER_H * horizon_h)
+        corrections = self._corrections(view, prices, up, min(_OUTLOOK_H, work_h), hold_h)
         for region, state in enumerate(up):
             place = Placement(region, "spot")
             start = start_h.get(place, self._overhead_h)
             after_h = work_h - max(0.0, self._tick_h - start)
             if state and (after_h <= _EPS or self._in_time(after_h, left)):
                 cost = prices[region] * self._bill(work_h + start, hold_h) + view.spot(start)
-                lasts = self._zones[region].survival((horizon_h,))[0]
-                if len(up) > 1:  # its own spell against the market's average
-                    cost += (market_lasts - lasts) * view.loss()
-                premium = max(0.0, prices[region] - self._table_price - 0.02)
-                cost += premium * max(0.0, 0.5 * (1 + lasts) * horizon_h - hold_h)
-                options.append(Option(place, cost * base_usd))
+                options.append(Option(place, (cost + corrections[region]) * base_usd))
         return options
+
+    def _corrections(
+        self,
+        view: Outlook,
+        prices: Sequence[float],
+        up: Sequence[bool | None],
+        horizon_h: float,
+        hold_h: float,
+    ) -> list[float]:
+        """How the cost of spot in each region differs from the market's, by its own spell and price."""
+        premiums = [max(0.0, price - self._table_price - 0.02) for price in prices]
+        if not any(up) or (self._zones is None and premiums[0] == 0):
+            return [0.0] * len(up)
+        market_lasts = self._market.survival(horizon_h)
+        if self._zones is None:
+            lasts, gains = [market_lasts], [0.0]
+        else:
+            lasts = self._zones.survival(horizon_h)
+            lasts_on_average = market_lasts * math.exp(-_OWN_LOSS_PER_H * horizon_h)
+            gains = [(lasts_on_average - one) * view.loss() for one in lasts]
+        return [
+            gain + premium * max(0.0, 0.5 * (1 + one) * horizon_h - hold_h)
+            for gain, premium, one in zip(gains, premiums, lasts, strict=True)
+        ]
 
     def _delay_usd(self, place: Placement | None, start_h: dict[Placement | None, float]) -> float:
         """Price of the time until there is progress: of a start, and of a step without a machine before it."""

@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from planner.deadline.belief import ZoneBelief
+from planner.deadline.belief import ZoneBelief, ZoneBeliefs
 from planner.deadline.models import DOWN, UP, SpotModels, shipped_models
 from planner.deadline.problem import Problem, posed
 from planner.deadline.tables import ValueTable
@@ -174,5 +174,18 @@ def test_older_spells_last_longer() -> None:
     young.see(True)
     for _ in range(60):
         old.see(True)
-    assert old.survival((2.0,)) > young.survival((2.0,))
-    assert young.survival((4.0,)) < young.survival((2.0,))
+    assert old.survival(2.0) > young.survival(2.0)
+    assert young.survival(4.0) < young.survival(2.0)
+
+
+def test_several_zones_at_once_are_believed_as_each_alone() -> None:
+    rng, tick_h = np.random.default_rng(8), 1 / 12
+    alone = [ZoneBelief(shipped_models(), tick_h) for _ in range(5)]
+    together = ZoneBeliefs(shipped_models(), tick_h, 5)
+    for _ in range(300):
+        states = [None if draw < 0.1 else bool(draw < 0.7) for draw in rng.random(5)]
+        together.see(states)
+        for belief, state in zip(alone, states, strict=True):
+            belief.see(state)
+        found = [belief.survival(4.0) for belief in alone]
+        assert together.survival(4.0) == pytest.approx(found, rel=1e-12)
