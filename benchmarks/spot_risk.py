@@ -4,8 +4,9 @@
 
 Each job is predicted (`planner/preemption.py`) with hazards fitted without its campaign, at any time of the zone and
 without a look at it, then run on the record. Told is how many jobs came out at or below the predicted p50 and p90, over
-all jobs and by overhead; 0.5 and 0.9 would be perfect. Starts leave four times the work to the record's end; a job that
-is not done by then counts as above every prediction.
+all jobs and by overhead; 0.5 and 0.9 would be perfect. Starts leave four times the work to the record's end. Of a job
+that is not done by then only a lower bound is known, what it has billed and how long it has taken: it is above a
+prediction that this exceeds, and open otherwise. Shares are told with the open ones as above, and in brackets as below.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ def hazards_without(traces: list[Trace], fold: str) -> SpotHazards:
     return from_record({name: getattr(models, name).tolist() for name in names})
 
 
-def run(trace: Trace, start: int, work_h: float, overhead_h: float) -> tuple[float, float]:
-    """Billed hours and hours to the result; infinite if the record ends before."""
+def run(trace: Trace, start: int, work_h: float, overhead_h: float) -> tuple[float, float, bool]:
+    """Billed hours, hours to the result, and whether it was done; until the record's end if it was not."""
     left = len(trace.up) - start
     job = DeadlineJob(round(work_h * 3600), round(overhead_h * 3600), left * trace.tick_s)
     up = trace.up[start:, None]
@@ -43,7 +44,7 @@ def run(trace: Trace, start: int, work_h: float, overhead_h: float) -> tuple[flo
     # the deadline is the record's end and never presses before: spot, else wait
     outcome = replay(job, market, RulePolicy("greedy", job, trace.tick_s))
     done = not outcome.late and outcome.on_demand_s == 0
-    return (outcome.cost_usd, outcome.finish_s / 3600) if done else (np.inf, np.inf)
+    return outcome.spot_s / 3600, outcome.finish_s / 3600, done
 
 
 def main() -> None:
@@ -68,13 +69,14 @@ def main() -> None:
                     if key not in solved:
                         solved[key] = Preemptions(hazards[key[0]], overhead_h, 0.0, "any", args.doubt)
                     waste = solved[key].waste(work_h)
-                    billed, finish = run(trace, int(start), work_h, overhead_h)
+                    billed, finish, done = run(trace, int(start), work_h, overhead_h)
                     least, tick_h = work_h + overhead_h, trace.tick_s / 3600
-                    hits = tuple(
+                    reached = [
                         actual <= least + extra + tick_h  # whole ticks are billed
                         for actual, told in ((billed, waste.billed_h), (finish, waste.delay_h))
                         for extra in (told.p50, told.p90)
-                    )
+                    ]
+                    hits = (*(done and hit for hit in reached), *reached)
                     for name in (
                         "all",
                         f"restart {overhead_h * 60:.0f} min",
@@ -86,8 +88,9 @@ def main() -> None:
         "| jobs | n | cost <= p50 | cost <= p90 | finish <= p50 | finish <= p90 |\n|---|---|---|---|---|---|"
     )
     for name, hits in inside.items():
-        shares = " | ".join(f"{share:.2f}" for share in np.mean(hits, axis=0))
-        print(f"| {name} | {len(hits)} | {shares} |")
+        shares = np.mean(hits, axis=0)
+        told = " | ".join(f"{low:.2f} ({high:.2f})" for low, high in zip(shares[:4], shares[4:], strict=True))
+        print(f"| {name} | {len(hits)} | {told} |")
 
 
 if __name__ == "__main__":

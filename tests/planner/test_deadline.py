@@ -79,10 +79,10 @@ def test_no_invented_market_makes_it_late_or_dear(
 
 
 class _Adversary:
-    """Takes the machine away as soon as spot runs, gives spot back as soon as it does not."""
+    """Takes the machine away as soon as spot runs, gives spot back there as soon as it does not."""
 
-    def __init__(self, policy: DeadlinePolicy, ticks: int) -> None:
-        self.policy, self.left = policy, ticks
+    def __init__(self, policy: DeadlinePolicy, ticks: int, regions: int) -> None:
+        self.policy, self.left, self.regions = policy, ticks, regions
 
     def run(self, work_h: float, overhead_h: float, tick_h: float) -> tuple[float, float]:
         """Cost at spot 0.3 and on-demand 1, and work left at the deadline."""
@@ -90,10 +90,10 @@ class _Adversary:
         for k in range(self.left):
             if work_h <= 1e-9:
                 break
-            up = current is None or current.market != "spot"
-            if not up:
+            up = [current != (region, "spot") for region in range(self.regions)]
+            if not all(up):
                 current, start_h = None, 0.0
-            choice = self.policy.decide(k * tick_h, work_h, [up], [0.3], current, start_h)
+            choice = self.policy.decide(k * tick_h, work_h, up, [0.3] * self.regions, current, start_h)
             if choice is not None:
                 start_h = overhead_h if choice != current else start_h
                 work_h -= max(0.0, tick_h - start_h)
@@ -103,13 +103,14 @@ class _Adversary:
         return cost, max(work_h, 0.0)
 
 
+@pytest.mark.parametrize("regions", [1, 3])
 @pytest.mark.parametrize("overhead_h", [0.05, 0.2, 0.5])
 @pytest.mark.parametrize("deadline_h", [8.75, 10, 16])
-def test_preempted_right_after_every_launch(deadline_h: float, overhead_h: float) -> None:
+def test_preempted_right_after_every_launch(deadline_h: float, overhead_h: float, regions: int) -> None:
     tick_h = 1 / 6
     ticks = int(deadline_h / tick_h + 1e-9)
-    policy = DeadlinePolicy(8, deadline_h, overhead_h, tick_h, [1.0])
-    cost, left = _Adversary(policy, ticks).run(8.0, overhead_h, tick_h)
+    policy = DeadlinePolicy(8, deadline_h, overhead_h, tick_h, [1.0] * regions)
+    cost, left = _Adversary(policy, ticks, regions).run(8.0, overhead_h, tick_h)
     assert left < 1e-6
     assert cost <= 8 + overhead_h + tick_h + 0.3 * (deadline_h - 8)
 
