@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 #: Parts of a step that work and slack are counted in.
@@ -51,6 +51,17 @@ class Problem:
     def levels(self) -> int:
         """Steps after which a machine started now is ready, at least 1."""
         return max(1, math.ceil(self.overhead_steps - 1e-9))
+
+    def slacks(self, n: int) -> tuple[int, int]:
+        """First slack that can be met with `n` steps left, and the one after the last."""
+        most_steps = self.work_steps + self.levels  # on-demand counts its start-up as work
+        return max(0, (n - most_steps) * self.parts), min(self.slack_parts, (n + 1) * self.parts) + 1
+
+    def covers(self, other: Problem) -> bool:
+        """Whether its values are those of the other one too: they do not depend on where a job begins."""
+        extents = {"work_steps": self.work_steps, "slack_parts": self.slack_parts}
+        larger = self.work_steps >= other.work_steps and self.slack_parts >= other.slack_parts
+        return larger and replace(other, **extents) == self
 
 
 def posed(

@@ -40,13 +40,13 @@ class Simulated:
 
 
 def alike_first(jobs: Sequence[TracedJob]) -> list[int]:
-    """Indices of the jobs in an order in which those that share a value table follow each other."""
+    """Indices of the jobs in an order in which those that share a value table follow each other, the largest first."""
 
     def key(index: int) -> tuple[object, ...]:
         one = jobs[index]
         spot = one.market.spot_usd_per_h[0].min() / one.market.on_demand_usd_per_h.min()
-        shape = (one.market.up.shape[1] > 1, one.job.work_s, one.job.deadline_s, one.job.overhead_s)
-        return (*shape, one.market.tick_s, float(spot), index)
+        kind = (one.market.up.shape[1] > 1, one.job.overhead_s, one.market.tick_s, float(spot))
+        return (*kind, -one.job.work_s, -one.job.deadline_s, index)
 
     return sorted(range(len(jobs)), key=key)
 

@@ -84,10 +84,10 @@ class ValueTable:
         return block
 
     def _size(self) -> int:
-        """Bytes of all layers, from above."""
+        """Bytes of all layers."""
         p, ages = self.problem, len(self.models.age_edges_h)
         rows = len(self.models.weight) * ages * (4 + p.levels)
-        return 4 * rows * (p.slack_parts + 1) * (p.steps + 1)
+        return 4 * rows * sum(end - first for first, end in map(p.slacks, range(p.steps + 1)))
 
 
 class _Solver:
@@ -146,12 +146,11 @@ class _Step:
 
     def __init__(self, problem: Problem, n: int, first_after: int, width_after: int) -> None:
         self.p, self.n = problem, n
-        most_steps = problem.work_steps + problem.levels  # on-demand counts its start-up as work
-        self.first = max(0, (n - most_steps) * problem.parts)
+        self.first, end = problem.slacks(n)
         self.width = first_after + width_after - self.first
         self.drop = self.first - first_after
         self.slack = np.arange(self.first, self.first + self.width, dtype=np.float32)
-        self.full_width = min(problem.slack_parts, (n + 1) * problem.parts) + 1 - self.first
+        self.full_width = end - self.first
         self.overhead = problem.overhead_steps * problem.parts
 
     def room(self, like: Values) -> Values:

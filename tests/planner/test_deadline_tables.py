@@ -119,6 +119,23 @@ def test_layers_are_the_same_in_any_order() -> None:
     assert down == up
 
 
+def test_a_larger_problem_has_the_values_of_a_smaller_one() -> None:
+    large, small = (posed(*hours, 0.2, 1 / 6, 0.3, 0.5) for hours in ((10, 18), (8, 12)))
+    assert large.covers(small) and small.covers(small) and not small.covers(large)
+    assert not large.covers(posed(8, 12, 0.2, 1 / 6, 0.4, 0.5))
+    much, little = ValueTable(large, shipped_models()), ValueTable(small, shipped_models())
+    for n in range(small.steps):
+        more, less = much.at(n), little.at(n)
+        first = max(
+            less.first, (n - small.work_steps) * small.parts
+        )  # below it lies only the room for a start
+        end = less.first + less.fixed.shape[-1]
+        for name in ("fixed", "spot"):
+            values, own = getattr(more, name), getattr(less, name)
+            here = values[..., first - more.first : end - more.first]
+            assert here == pytest.approx(own[..., first - less.first :], rel=1e-5, abs=1e-5)
+
+
 def test_slack_never_hurts_and_time_already_paid_never_hurts() -> None:
     problem = posed(8, 14, 0.2, 1 / 6, 0.3, 0.0)
     table = ValueTable(problem, shipped_models())
