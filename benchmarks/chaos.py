@@ -1,23 +1,26 @@
 """The chaos campaign at full length, with its result as a table.
 
-    python benchmarks/chaos.py [--rounds 20] [--seed 1] [--out benchmarks/results/chaos.md]
+    python benchmarks/chaos.py [--rounds 20] [--seed 1] [--parts DIR] [--out benchmarks/results/chaos.md]
 
 Nine times `rounds` kills of a payload without torch, `rounds` kills of the real trainer, five times `rounds` pairs of
-replicas. Needs the extras s3, train, dev and test. `make test-long` runs the same as tests.
+replicas, in pieces with a seed each. With `--parts` a campaign that was cut off goes on after the last whole piece.
+Needs the extras s3, train, dev and test. `make test-long` runs the same as tests.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -30,7 +33,13 @@ from tests.chaos.payload_run import PayloadRun  # noqa: E402
 from tests.chaos.trainer_run import TrainerRun  # noqa: E402
 from tests.jobs.runs import Runs  # noqa: E402
 from tests.jobs.zygote import TRAINING, Zygote  # noqa: E402
-from tests.seaweed import seaweed  # noqa: E402
+from tests.seaweed import Seaweed, seaweed  # noqa: E402
+
+T = TypeVar("T", Tally, Fencing)
+
+
+_PIECE = {"payload": 30, "twins": 25, "trainer": 4}
+_MODULES = {"payload": STORE_MODULES, "twins": STORE_MODULES, "trainer": TRAINING}
 
 
 def main() -> int:
@@ -39,41 +48,67 @@ def main() -> int:
     )
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--parts", type=Path, help="directory that keeps the pieces that are done")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     rounds, seed = options.rounds, options.seed
+    counts = {"trainer": rounds, "payload": 9 * rounds, "twins": 5 * rounds}
+    found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in counts}
     with tempfile.TemporaryDirectory(prefix="chaos-") as scratch, seaweed(Path(scratch) / "server") as server:
         os.environ.update(server.environment)
-
-        def act(name: str, modules: tuple[str, ...], play: Callable[[Scene], object]) -> object:
-            root = Path(scratch) / name
-            root.mkdir()
-            zygote = Zygote(modules)
-            try:
-                with fault_proxy(server.endpoint) as proxy:
-                    found = play(Scene(zygote, server, proxy, root))
-            finally:
-                zygote.close()
-            print(found, flush=True)
-            return found
-
-        payload = act("payload", STORE_MODULES, lambda scene: campaign(PayloadRun, scene, 9 * rounds, seed))
-        twins = act("twins", STORE_MODULES, lambda scene: fencing(scene, 5 * rounds, seed))
-        trainer = act("trainer", TRAINING, lambda scene: _trainer(scene, rounds, seed))
-    assert isinstance(payload, Tally) and isinstance(trainer, Tally) and isinstance(twins, Fencing)
-    text = report(payload, trainer, twins, seed)
+        parts = options.parts or Path(scratch) / "parts"
+        parts.mkdir(parents=True, exist_ok=True)
+        for kind, count in counts.items():
+            for number, size in enumerate(_pieces(count, _PIECE[kind])):
+                name = f"{kind}-{seed}-{number}-of-{size}"
+                kept = parts / f"{name}.json"
+                if not kept.exists():
+                    tally = _piece(kind, size, 1000 * seed + number, Path(scratch) / name, server)
+                    kept.write_text(json.dumps(asdict(tally)))
+                    print(name, tally, flush=True)
+                found[kind].append(json.loads(kept.read_text()))
+    payload, trainer = (_sum(Tally, found[kind]) for kind in ("payload", "trainer"))
+    twins = _sum(Fencing, found["twins"])
+    text = report(payload, trainer, twins, rounds, seed)
     print(text)
     if options.out:
         options.out.write_text(text)
     return 1 if payload.problems or trainer.problems or twins.problems else 0
 
 
-def _trainer(scene: Scene, kills: int, seed: int) -> Tally:
-    undisturbed = TrainerRun.undisturbed(Runs(scene.zygote, scene.root))
-    return campaign(partial(TrainerRun, undisturbed=undisturbed), scene, kills, seed)
+def _pieces(count: int, size: int) -> list[int]:
+    return [min(size, count - start) for start in range(0, count, size)]
 
 
-def report(payload: Tally, trainer: Tally, twins: Fencing, seed: int) -> str:
+def _piece(kind: str, size: int, seed: int, root: Path, server: Seaweed) -> Tally | Fencing:
+    root.mkdir()
+    zygote = Zygote(_MODULES[kind])
+    try:
+        with fault_proxy(server.endpoint) as proxy:
+            scene = Scene(zygote, server, proxy, root)
+            if kind == "twins":
+                return fencing(scene, size, seed)
+            make = PayloadRun
+            if kind == "trainer":
+                undisturbed = TrainerRun.undisturbed(Runs(scene.zygote, scene.root))
+                make = partial(TrainerRun, undisturbed=undisturbed)
+            return campaign(make, scene, size, seed)
+    finally:
+        zygote.close()
+
+
+def _sum(cls: type[T], pieces: list[dict[str, Any]]) -> T:
+    """All pieces as one: numbers, counters and lists are added."""
+    total: dict[str, Any] = {}
+    for name, value in asdict(cls()).items():
+        values = [piece[name] for piece in pieces]
+        total[name] = (
+            sum(map(Counter, values), Counter()) if isinstance(value, dict) else sum(values, type(value)())
+        )
+    return cls(**total)
+
+
+def report(payload: Tally, trainer: Tally, twins: Fencing, rounds: int, seed: int) -> str:
     commit = subprocess.run(
         ["git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD"],
         capture_output=True,
@@ -109,7 +144,7 @@ def report(payload: Tally, trainer: Tally, twins: Fencing, seed: int) -> str:
 
 {datetime.now(UTC):%Y-%m-%d}, commit {commit}, seed {seed}. Reproduce, here or as tests with `make test-long`:
 
-    python benchmarks/chaos.py --rounds {sum(trainer.kills.values())} --seed {seed}
+    python benchmarks/chaos.py --rounds {rounds} --seed {seed}
 
 Workers are killed at random moments of training, saving, uploading, committing, restoring and taking over, with a
 real S3 server (SeaweedFS) behind a proxy that refuses (503), says nothing, loses answers, cuts and corrupts what is
