@@ -64,6 +64,24 @@ def missing_login(offer: Offer, around: Surroundings) -> Iterator[Finding]:
             yield Finding(f"there is no login for {cloud.name} here", code="cloud_login", hint=cloud.login)
 
 
+def rents_controller(around: Surroundings) -> bool:
+    """Whether SkyPilot rents a machine for its jobs controller, as it does unless its settings say otherwise.
+
+    A server elsewhere has settings of its own.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    if around.environ.get(_REMOTE_SERVER):
+        return False
+    path = Path(around.environ.get("SKYPILOT_GLOBAL_CONFIG") or around.home / ".sky/config.yaml")
+    try:
+        settings = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        return settings["jobs"]["controller"]["consolidation_mode"] is not True
+    except (OSError, UnicodeDecodeError, YAMLError, KeyError, TypeError):
+        return True
+
+
 def stale_price(offer: Offer, around: Surroundings) -> Iterator[Finding]:
     """A price that is too old to spend money on, or undated."""
     if not is_stale(offer.as_of_at, around.now, around.max_price_age_s):

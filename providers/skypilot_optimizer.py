@@ -69,13 +69,12 @@ def _timed(machines: Sequence[Timed], resources: Any) -> Timed:
 
 
 def _is_of(offer: Offer, resources: Any) -> bool:
-    gpus = {} if resources.accelerators is None else resources.accelerators
     asked = resources_of(offer)
-    same_machine = (
-        resources.instance_type == offer.instance_type
-        if "instance_type" in asked
-        else gpus == {asked["accelerators"].rpartition(":")[0]: offer.gpus_per_node}
-    )
+    if "instance_type" in asked:
+        same_machine = resources.instance_type == offer.instance_type
+    else:  # told by its GPUs, if it has any
+        name = asked.get("accelerators", "").rpartition(":")[0]
+        same_machine = (resources.accelerators or {}) == ({name: offer.gpus_per_node} if name else {})
     return (
         str(resources.cloud).lower() == offer.cloud
         and resources.region in (None, offer.region)

@@ -306,7 +306,7 @@ def _check(app: App, desk: Desk, order: Order, *, show: bool, write: bool) -> li
     from planner.proposal import blockers
 
     if show:
-        echo_err(render_order(order, desk.places))
+        echo_err(render_order(order, desk.places, app.surroundings()))
     found = blockers(order, desk.places, app.surroundings(), write=write)
     return found + list(changed_sources(order.plan.data, echo_err)) if show else found
 

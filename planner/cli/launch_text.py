@@ -11,11 +11,12 @@ from planner.places import Places
 from planner.proposal import Order, bytes_from_here
 from planner.quantiles import Quantiles
 from planner.rented import alternatives, shares_disk
+from planner.surroundings import Surroundings, rents_controller
 from providers.self_release import LEFT, can_release
 from providers.skypilot_task import SIZED_DISKS
 
 
-def render_order(order: Order, places: Places) -> str:
+def render_order(order: Order, places: Places, around: Surroundings) -> str:
     """What, where, how long, how much, and what protects the money."""
     spec, chosen = order.plan.spec, order.candidate
     rows = [
@@ -31,6 +32,7 @@ def render_order(order: Order, places: Places) -> str:
         ("cost", _cost(chosen)),
         ("cap", _cap(order)),
         *_left_alone(order),
+        *_controller(order, around),
         *([("monitor", monitor_cost(order))] if order.choices.monitor == "remote" else []),
     ]
     return "\n".join(f"{name:<7} {text}" for name, text in rows)
@@ -94,6 +96,17 @@ def _cap(order: Order) -> str:
         f"${usd_text_of_micro(cap)} for the whole run{limit}: the worker checkpoints and stops at price x time;"
         " it cannot stop a machine that hangs, or count storage and network"
     )
+
+
+def _controller(order: Order, around: Surroundings) -> list[tuple[str, str]]:
+    """The machine that SkyPilot rents besides, if it does."""
+    if order.infra == "local" or not rents_controller(around):
+        return []
+    text = (
+        "SkyPilot also rents a machine of 4 processors for its jobs controller, about $0.2/h while jobs run and 10 min"
+        " after, beside the cap; `jobs.controller.consolidation_mode: true` in ~/.sky/config.yaml runs it here"
+    )
+    return [("besides", text)]
 
 
 def monitor_cost(order: Order) -> str:

@@ -152,7 +152,7 @@ def _run(app: App, loaded: LoadedSpec, order: Order, store_uri: str | None, *, y
     steps, rented = order.plan.spec.train.steps, order.infra != "local"
     with open_desk(app, order.infra) as desk:
         places = desk.places
-        echo_err(render_order(order, places))
+        echo_err(render_order(order, places, app.surroundings()))
         loaded.refuse(blockers(order, places, app.surroundings(), write=rented))
         where = "a rented" if rented else "this"
         confirm(f"Run {steps} steps of {loaded.spec.name} on {where} machine?", yes=yes)

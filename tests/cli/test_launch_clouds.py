@@ -11,6 +11,8 @@ import pytest
 from click.testing import Result
 from ruamel.yaml import YAML
 
+from providers.errors import LaunchError
+
 RunPlan = Callable[..., Result]
 GOAT = Path(__file__).parents[2] / "examples" / "tiny-goat"
 SPEC = f"""\
@@ -87,6 +89,41 @@ def test_a_launch_is_refused_before_anything_is_contacted(
     assert result.exit_code == 2
     assert "no login for aws" in result.stderr
     assert run_plan("status", "goat-1").exit_code != 0
+
+
+def test_what_skypilot_rents_besides_is_said_unless_it_is_set_not_to(dry_run: DryRun, home: Path) -> None:
+    said = "also rents a machine of 4 processors for its jobs controller"
+    assert said in dry_run("", "--cap", "5").stderr
+    (home / ".sky").mkdir()
+    (home / ".sky/config.yaml").write_text("jobs: {controller: {consolidation_mode: true}}\n")
+    assert said not in dry_run("", "--cap", "5").stderr
+
+
+def test_skypilots_own_choice_is_shown_beside_ours(dry_run: DryRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    from providers import skypilot_optimizer
+    from providers.skypilot_optimizer import Opinion, Timed
+
+    words = ("--cap", "5", "--optimizer")
+    asked: list[Timed] = []
+
+    def first(machines: list[Timed], nodes: int = 1) -> Opinion:
+        asked[:] = machines
+        return Opinion(machines[0], 1.25)
+
+    monkeypatch.setattr(skypilot_optimizer, "opinion", first)
+    assert "takes the same machine: $1.25 for" in dry_run("", *words).stderr
+    assert len(asked) > 1 and all(row.hours > 0 for row in asked)
+    monkeypatch.setattr(skypilot_optimizer, "opinion", lambda rows, nodes: Opinion(rows[-1], 1.0))
+    assert "; the plan takes " in dry_run("", *words).stderr
+
+    def nobody(rows: list[Timed], nodes: int = 1) -> Opinion:
+        raise LaunchError("no cloud is enabled")
+
+    monkeypatch.setattr(skypilot_optimizer, "opinion", nobody)
+    answer = json.loads(dry_run("", *words, "-o", "json").stdout)
+    assert [row["message"] for row in answer["warnings"]] == [
+        "SkyPilot's optimizer has no opinion: no cloud is enabled"
+    ]
 
 
 def test_a_remote_monitor_is_priced_and_says_how_to_launch_from_there(
