@@ -36,6 +36,8 @@ from providers.self_release import bare_environment, can_release
 
 Act = Literal["wait", "ask", "kill", "release"]
 
+#: Names the keeper at work by its pid; one that is not named ends.
+_OWNER = "keeper"
 _LEASE_VARIABLE = "TUNEPLAN_LEASE_S"
 _POLL_S = 5.0
 _LEASE_EVERY_S = 60.0
@@ -142,7 +144,7 @@ def start(directory: Path, arguments: argparse.Namespace) -> int:
         os.dup2(source, target)
     os.closerange(3, _MOST_DESCRIPTORS)  # whoever waits for the set-up's pipes shall not wait for us
     os.chdir("/")
-    (directory / "keeper").write_text(str(os.getpid()))
+    (directory / _OWNER).write_text(str(os.getpid()))
     keep(directory, cloud, rules, poll_s=arguments.poll_s, lease_every_s=arguments.lease_every_s)
     os._exit(0)
 
@@ -150,12 +152,20 @@ def start(directory: Path, arguments: argparse.Namespace) -> int:
 def hold(directory: Path, command: Sequence[str]) -> None:
     """Become the command; its processes hold a lock that says so, until the last one ends."""
     if directory.is_dir():
-        descriptor = os.open(directory / "at-work", os.O_RDWR | os.O_CREAT, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        os.set_inheritable(descriptor, True)
-        os.truncate(descriptor, 0)
-        os.write(descriptor, json.dumps({"pid": os.getpid()}).encode())
+        try:
+            _lock(directory)
+        except OSError as error:  # what cannot be seen to work must not be taken for idle
+            _say(f"no lock, so no keeper: {error}")
+            (directory / _OWNER).unlink(missing_ok=True)
     os.execvp(command[0], list(command))  # noqa: S606 - that is what it is for; no shell
+
+
+def _lock(directory: Path) -> None:
+    descriptor = os.open(directory / "at-work", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    os.set_inheritable(descriptor, True)
+    os.truncate(descriptor, 0)
+    os.write(descriptor, json.dumps({"pid": os.getpid()}).encode())
 
 
 def is_held(directory: Path) -> bool:
@@ -172,7 +182,7 @@ def is_held(directory: Path) -> bool:
 
 def _owner(directory: Path) -> int | None:
     try:
-        return int((directory / "keeper").read_text())
+        return int((directory / _OWNER).read_text())
     except (OSError, ValueError):
         return None
 

@@ -76,6 +76,21 @@ def test_since_when_a_machine_is_set_up(tmp_path: Path) -> None:
     assert started_s(tmp_path) is None
 
 
+def test_what_cannot_be_seen_to_work_is_never_taken_for_idle(tmp_path: Path) -> None:
+    directory = keeper_directory(tmp_path)
+    (directory / "at-work").mkdir(parents=True)  # so that it cannot be locked
+    (directory / "keeper").write_text("1")
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs.keeper", "hold", "echo", "trained"],
+        env={**os.environ, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (0, "trained\n")
+    assert not (directory / "keeper").exists()
+
+
 class Vast:
     """The seller's API, which hears that a machine wants to go."""
 
