@@ -13,14 +13,13 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from providers.errors import MissingExtraError, StorageError, StoreAccessError
 from providers.object_store import ObjectInfo, Sent, check_key, ignore
 from providers.pace import PIECE_BYTES, Pace, pieces
-from providers.ranges import fetch_ranges
+from providers.ranges import CHUNK_BYTES, fetch_ranges
 from providers.s3_location import CloudLocation, S3Location, cloud_location, s3_location
 
 _MARK = "tuneplanwrite"  # metadata: which write made the object; Azure takes letters and digits only
@@ -128,10 +127,14 @@ class ObstoreStore:
         source = self._target(key)
         with self._errors("read", key):
             size = int(self._api.head(self._store, source)["size"])
-            get = partial(self._api.get_range, self._store, source)
-            return fetch_ranges(
-                lambda start, length: _insist(partial(get, start=start, length=length)), size, target
-            )
+
+            def read(start: int, length: int) -> list[Any]:
+                part = {"range": (start, start + length)}
+                return _insist(
+                    lambda: list(self._api.get(self._store, source, options=part).stream(CHUNK_BYTES))
+                )
+
+            return fetch_ranges(read, size, target)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Objects whose key starts with the prefix, in key order."""
@@ -201,7 +204,7 @@ class ObstoreStore:
             raise StorageError(
                 f"cannot {action} {what}: {error.strerror or error}", hint=hint, path=what
             ) from error
-        except (BaseError, EOFError, ValueError) as error:
+        except (BaseError, ValueError) as error:
             raise self._refusal(error, action, what) from error
 
     def _refusal(self, error: Exception, action: str, what: str) -> StorageError:
@@ -284,7 +287,7 @@ def _missing(error: FileNotFoundError, action: str, what: str) -> StorageError:
     return StorageError(f"cannot {action} {what}: it is not there", code="not_found", path=what)
 
 
-def _insist(read: Callable[[], Any]) -> Any:
+def _insist(read: Callable[[], list[Any]]) -> list[Any]:
     """Read again what stopped coming: obstore repeats only what got no answer."""
     from obstore.exceptions import GenericError
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from providers.errors import MissingExtraError, StorageError, UsageError
 from providers.object_store import ObjectInfo, Sent, check_key, ignore
 from providers.pace import PIECE_BYTES, Pace
-from providers.ranges import fetch_ranges
+from providers.ranges import CHUNK_BYTES, fetch_ranges
 from providers.s3_errors import code_of, is_absent, s3_errors, status_of
 from providers.s3_location import s3_location
 from providers.s3_upload import PART_BYTES, MultipartUpload
@@ -140,9 +140,11 @@ class S3Store:
         with s3_errors("read", key):
             size = int(self._client.head_object(**source)["ContentLength"])
 
-            def read(start: int, length: int) -> bytes:
+            def read(start: int, length: int) -> list[bytes]:
                 part = {} if length == size else {"Range": f"bytes={start}-{start + length - 1}"}
-                return self._insist(lambda: bytes(self._client.get_object(**source, **part)["Body"].read()))
+                return self._insist(
+                    lambda: list(self._client.get_object(**source, **part)["Body"].iter_chunks(CHUNK_BYTES))
+                )
 
             return fetch_ranges(read, size, target)
 
