@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -17,9 +17,11 @@ from planner.candidate_document import candidate_from_document, quantiles_docume
 from planner.candidates import Candidate
 from planner.money import usd_text
 from planner.monitor import lost_steps
+from planner.on_demand import on_demand_cost_usd
 from planner.quantiles import Quantiles
 from planner.run_document import micro_text, progress_of
 from planner.runs import Run, seconds_between
+from providers.offers import Offer
 from providers.stores import open_store
 
 _MEMORY = ("allocated", "reserved", "nvml")
@@ -41,15 +43,29 @@ def read_history(run: Run) -> History | None:
     return None if body is None else History.parse(body[0])
 
 
-def report_document(run: Run, history: History | None = None) -> dict[str, Any]:
+def report_document(
+    run: Run,
+    history: History | None = None,
+    *,
+    offers: Iterable[Offer] = (),
+    paid_ahead_usd: str | None = None,
+) -> dict[str, Any]:
     """The `tuneplan/report` document below its common first keys.
 
     Actual hours, GPU-hours and cost are known once the run has succeeded; speed and memory are of its last attempt.
+
+    Args:
+        run: The run.
+        history: Its losses and evaluations.
+        offers: Prices by which to say what it would have cost on demand.
+        paid_ahead_usd: What was paid for capacity that was reserved for it.
     """
     progress = progress_of(run) or Progress(run.run_id, 0)
     candidate = candidate_from_document(json.loads(run.terms.candidate_json))
     output_uri = JobSpec.from_json(run.terms.job_json).output.uri
     actual = _actual(run, candidate, progress)
+    lost = lost_steps(run)
+    on_demand = on_demand_cost_usd(run, lost, progress, offers)
     return {
         "run_id": run.run_id,
         "state": run.state,
@@ -59,10 +75,11 @@ def report_document(run: Run, history: History | None = None) -> dict[str, Any]:
         "history": None if history is None else _curves(history),
         "output_step": progress.output_step,
         "stage_seconds": dict(progress.stage_seconds),
-        "lost_steps": lost_steps(run),
+        "lost_steps": lost,
         "recoveries": len(run.attempts) - 1,
         "cost_usd": micro_text(run.cost_micro_usd),
-        "on_demand_cost_usd": None,
+        "paid_ahead_usd": paid_ahead_usd,
+        "on_demand_cost_usd": None if on_demand is None else usd_text(on_demand),
         "artifact_uri": output_uri or run.terms.checkpoint_uri,
         "artifact_manifest_sha256": progress.output_manifest_sha256,
     }

@@ -11,14 +11,13 @@ from planner.cli.completing import complete_run
 from planner.cli.context import App, pass_app
 from planner.cli.desk import open_ledger, refresh
 from planner.cli.output import echo_err, emit_json, output_option
+from planner.on_demand import START_UP
 from providers.errors import StorageError
 
 if TYPE_CHECKING:
     from jobs.history import History
     from planner.runs import Run
 
-#: Stages of the worker before its first step: what every restart pays again.
-_START_UP = ("environment", "download", "data", "setup", "load", "tokenise")
 _WORDS = {
     "step_time_s": "seconds a step",
     "tokens_per_s_total": "tokens a second",
@@ -46,7 +45,8 @@ def command(app: App, run: str, plot: Path | None, output: str) -> None:
 
     with open_ledger(app) as store:
         found, _ = refresh(app, store, store.find(run))
-    document = report_document(found, _history(found))
+    offers = () if found.terms.infra == "local" else app.snapshot(found.terms.infra).offers
+    document = report_document(found, _history(found), offers=offers, paid_ahead_usd=_paid_ahead(app, found))
     if plot is not None:
         from planner.cli.report_plot import plot_report
 
@@ -67,6 +67,16 @@ def _history(run: Run) -> History | None:
         return None
 
 
+def _paid_ahead(app: App, run: Run) -> str | None:
+    """What the capacity cost that was reserved for the run, None if none was."""
+    from planner.cli.reserve_desk import open_book
+    from planner.money import usd_text_of_micro
+
+    with open_book(app) as book:
+        paid = [row.paid_micro_usd for row in book.all() if row.run_id == run.run_id]
+    return usd_text_of_micro(paid[0]) if paid and paid[0] is not None else None
+
+
 def render_report(document: dict[str, Any]) -> str:
     """The report as text."""
     lines = [f"{document['run_id']}: {document['state']}", ""]
@@ -81,10 +91,22 @@ def render_report(document: dict[str, Any]) -> str:
     lines += _guard(document["guard"]) + _stages(document["stage_seconds"])
     lines.append(f"recoveries  {document['recoveries']}, steps computed twice {document['lost_steps']}")
     cost = document["cost_usd"]
-    lines.append(f"cost        {'unknown' if cost is None else f'${cost}'}")
+    lines.append(f"cost        {'unknown' if cost is None else f'${cost}'}{_against_on_demand(document)}")
     lines.append(f"model       {document['artifact_uri']}")
     lines.append(f"manifest    {document['artifact_manifest_sha256'] or 'not committed yet'}")
     return "\n".join(lines)
+
+
+def _against_on_demand(document: dict[str, Any]) -> str:
+    """What else it would have cost, and what that makes the difference to what was really paid."""
+    ahead, on_demand = document["paid_ahead_usd"], document["on_demand_cost_usd"]
+    paid = ahead or document["cost_usd"]
+    text = "" if ahead is None else f", of ${ahead} paid ahead for reserved capacity"
+    if on_demand is None or paid is None:
+        return text
+    saved = float(on_demand) - float(paid)
+    word = f"${saved:.2f} saved" if saved >= 0 else f"${-saved:.2f} more than that"
+    return f"{text}; on demand about ${on_demand} at today's prices: {word}"
 
 
 def _guard(guard: dict[str, Any] | None) -> list[str]:
@@ -99,7 +121,7 @@ def _stages(seconds: dict[str, float]) -> list[str]:
     """Where the time of the last attempt went: before the first step, training, and the rest."""
     if not seconds:
         return []
-    start_up = [name for name in _START_UP if name in seconds]
+    start_up = [name for name in START_UP if name in seconds]
     rest = [name for name in seconds if name not in start_up]
     lines = []
     for title, names in (("start-up", start_up), ("then", rest)):

@@ -129,9 +129,10 @@ def test_plan_and_monitor_killed_at_random_moments_are_one_job_and_a_right_ledge
             {"command": words[0], "after_s": round(after_s, 1), "step": step(store), "fence": fence(store)}
         )
 
-    for _ in range(2):
-        killed(*order, within_s=20)
-    person.plan(*order)
+    with monitored(person, tmp_path / "monitor-0.log"):
+        for _ in range(2):
+            killed(*order, within_s=40)
+        person.plan(*order)
     assert user.call(living_jobs) == ["plan-kills-1"]
     undisturbed = Undisturbed(person.home / "state/bundles/kills/1", tmp_path)
     watch = ("monitor", "run", "--every", "1s")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from jobs.progress import MetricResult, PeakMemory, Progress, StepTimes
 from planner.cli.report import render_report
+from planner.offer_document import offer_document
 from planner.report import report_document, wall_clock_s
+from providers.offers import Offer
 from tests.planner.run_factories import attempt_of, run_of
 
 
@@ -97,3 +101,40 @@ def test_the_text_names_what_was_not_measured() -> None:
     assert "exact_match" in text and "0.985" in text
     assert "steps computed twice 10" in text
     assert "metrics yet" in render_report(report_document(run_of("queued", attempt_of())))
+
+
+def spot(price: float, market: Any = "spot") -> Offer:
+    return Offer("aws", "r-1", "z", "g5", "A10G", 1, 24.0, 8.0, 32.0, market, price, "test", None)
+
+
+def on_spot(run: Any) -> Any:
+    offer_json = json.dumps(offer_document(spot(1.0)))
+    return replace(run, attempts=tuple(replace(row, offer_json=offer_json) for row in run.attempts))
+
+
+def test_the_same_machine_on_demand_costs_the_hours_without_what_was_done_twice() -> None:
+    elsewhere = spot(0.1, "on_demand")._replace(region="r-2")
+    offers = (spot(2.0), elsewhere, spot(4.0, "on_demand"), spot(3.6, "on_demand")._replace(zone=None))
+    document = report_document(on_spot(finished()), offers=offers)
+    undisturbed_s = 5400 - 10 * 1.25  # ten steps twice; its start-up was not measured
+    assert float(document["on_demand_cost_usd"]) == pytest.approx(3.6 * undisturbed_s / 3600)
+    assert document["paid_ahead_usd"] is None
+    text = render_report(document)
+    assert (
+        f"cost        $1.5; on demand about ${document['on_demand_cost_usd']} at today's prices: $3.89 saved"
+        in text
+    )
+
+
+def test_what_was_paid_ahead_is_what_the_savings_are_reckoned_from() -> None:
+    offers = (spot(3.6, "on_demand"),)
+    text = render_report(report_document(on_spot(finished()), offers=offers, paid_ahead_usd="6"))
+    assert (
+        "cost        $1.5, of $6 paid ahead for reserved capacity" in text and "$0.61 more than that" in text
+    )
+
+
+def test_without_a_price_nothing_is_said_of_on_demand() -> None:
+    document = report_document(on_spot(finished()), offers=(spot(2.0),))
+    assert document["on_demand_cost_usd"] is None
+    assert "cost        $1.5\n" in render_report(document)
