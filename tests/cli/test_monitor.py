@@ -121,6 +121,16 @@ def test_a_monitor_killed_at_many_lines_makes_one_job(tmp_path: Path) -> None:
     try_kills(tmp_path, int(os.environ["ROUNDS"]), int(os.environ.get("SEED", "1")))
 
 
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif("ROUNDS" not in os.environ, reason="run by `make test-long`")
+def test_a_monitor_killed_before_and_after_every_change_of_the_ledger_makes_one_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KILL_AT", "writes")
+    try_kills(tmp_path, 1000, 1)
+
+
 def test_one_monitor_at_a_time_and_a_signal_ends_it_in_good_order(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "home")
     command = [str(Path(sys.executable).with_name("plan")), "monitor", "run", "--every", "0.2s"]

@@ -1,4 +1,7 @@
-"""Runs `plan` in a process that kills itself with SIGKILL at a chosen line of the code that moves a run."""
+"""Runs `plan` in a process that kills itself with SIGKILL at a chosen line of the code that moves a run.
+
+With KILL_AT=writes the chosen point is before or after a change of the ledger instead, or a call of the backend.
+"""
 
 import os
 import signal
@@ -18,15 +21,38 @@ WATCHED = (
 )
 
 
+#: What changes a run, in the ledger and at the backend.
+WRITES = {
+    "planner/store.py": {
+        "create",
+        "add_attempt",
+        "apply",
+        "ask_stop",
+        "note",
+        "record_asking",
+        "record_decision",
+    },
+    "providers/local.py": {"launch", "cancel"},
+}
+
+
+def is_write(frame) -> bool:
+    return any(
+        frame.f_code.co_filename.endswith(path) and frame.f_code.co_name in names
+        for path, names in WRITES.items()
+    )
+
+
 def arm(target: int) -> None:
-    """Die before the line of this number is run, counted over the watched files; 0 only counts."""
+    """Die at the point of this number; 0 only counts."""
     seen = 0
+    writes = os.environ.get("KILL_AT") == "writes"
 
     def trace(frame, event, _):
         nonlocal seen
-        if not frame.f_code.co_filename.endswith(WATCHED):
+        if not (is_write(frame) if writes else frame.f_code.co_filename.endswith(WATCHED)):
             return None
-        if event == "line":
+        if event in ("call", "return") if writes else event == "line":
             seen += 1
             if seen == target:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -58,6 +58,12 @@ class Bench:
             os.kill(pid, signal.SIGKILL)
         eventually(lambda: self.run()["state"] == "preempted")
 
+    def end_well(self) -> None:
+        """The worker ends, and nobody looks."""
+        eventually((self.orders / "ready").exists)
+        order_exit(self.orders, 0)
+        eventually(lambda: not any(map(lives, starts(self.orders))))
+
     def finish(self, attempts: int) -> None:
         """Let the worker end well: one run, as many workers as attempts, no process left, a legal history."""
         eventually(lambda: len(starts(self.orders)) == attempts)
@@ -74,7 +80,9 @@ class Bench:
 
 
 def points(total: int, number: int, seed: int) -> list[int]:
-    """Lines to die at: one in each of so many equal stretches."""
+    """Lines to die at: one in each of so many equal stretches; all of them if they are no more than that."""
+    if number >= total:
+        return list(range(1, total + 1))
     chance = random.Random(seed)
     return [chance.randrange(total * n // number, total * (n + 1) // number) + 1 for n in range(number)]
 
@@ -83,7 +91,7 @@ def try_launch(tmp_path: Path, number: int, seed: int) -> None:
     counted = Bench(tmp_path / "counted")
     total = counted.lines(*LAUNCH)
     counted.finish(1)
-    assert total > 200
+    assert total > 4
     for line in points(total, number, seed):
         bench = Bench(tmp_path / f"home-{line}")
         assert bench.plan(*LAUNCH, kill_at=line).returncode == -signal.SIGKILL, line
@@ -127,6 +135,20 @@ def try_cancel(tmp_path: Path, number: int, seed: int) -> None:
         assert not any(map(lives, starts(bench.orders)))
 
 
+def try_end(tmp_path: Path, number: int, seed: int) -> None:
+    """Of whoever watches the run's end and writes it down."""
+    counted = Bench(tmp_path / "counted")
+    counted.plan(*LAUNCH)
+    counted.end_well()
+    total = counted.lines("wait", "goat-1")
+    for line in points(total, number, seed):
+        bench = Bench(tmp_path / f"home-{line}")
+        assert bench.plan(*LAUNCH).returncode == 0
+        bench.end_well()
+        assert bench.plan("wait", "goat-1", kill_at=line).returncode == -signal.SIGKILL, line
+        bench.finish(1)
+
+
 @pytest.mark.parametrize("campaign", [try_launch, try_resume, try_cancel])
 def test_the_same_command_again_makes_it_right(campaign: Campaign, tmp_path: Path) -> None:
     campaign(tmp_path, 4, 1)
@@ -154,3 +176,15 @@ def test_launches_of_one_id_at_once_make_one_job(tmp_path: Path) -> None:
 @pytest.mark.parametrize("campaign", [try_launch, try_resume, try_cancel])
 def test_at_many_lines(campaign: Campaign, tmp_path: Path) -> None:
     campaign(tmp_path, int(os.environ["ROUNDS"]), int(os.environ.get("SEED", "1")))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif("ROUNDS" not in os.environ, reason="run by `make test-long`")
+@pytest.mark.parametrize("campaign", [try_launch, try_resume, try_cancel, try_end])
+def test_before_and_after_every_change_of_the_ledger(
+    campaign: Campaign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KILL_AT", "writes")
+    campaign(tmp_path, 1000, 1)
+    assert len(list(tmp_path.iterdir())) > 2
