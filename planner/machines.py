@@ -36,6 +36,9 @@ def attempts_now(
     uses = _uses(run, status, now)
     if not uses:
         return [_never_started(run, status, outcome)]
+    if _is_ending(status) and not (len(uses) == 1 and _was_lost(run, 0)):
+        # told to end, its machines go before their backend is done with them: that is no loss
+        uses[-1] = replace(uses[-1], ended_at=None)
     attempts = [_begun(run, number, use, status) for number, use in enumerate(uses)]
     over = status.ended_at is not None
     for number, use in enumerate(uses):
@@ -61,6 +64,11 @@ def _never_started(run: Run, status: BackendStatus, outcome: Outcome) -> Attempt
         outcome=outcome,
         exit_code=status.exit_code,
     )
+
+
+def _is_ending(status: BackendStatus) -> bool:
+    """The worker has ended or was told to, and the backend has not said yet that it is over."""
+    return status.ended_at is None and (status.state == "releasing" or status.stopped_by is not None)
 
 
 def _was_lost(run: Run, number: int) -> bool:

@@ -129,15 +129,14 @@ def running_nodes(bed: Bed) -> list[str]:
 
 
 def completed_jobs(bed: Bed, run_id: str) -> list[dict[str, Any]]:
-    """What Slurm wrote down of the run's jobs as they ended, oldest first: node, partition, seconds, and times."""
+    """What Slurm wrote down of the run's jobs as they ended, oldest first: where, and times."""
     rows = []
     for line in (bed.root / "log/completed.txt").read_text().splitlines():
         words = dict(word.split("=", 1) for word in line.split() if "=" in word)
         if words["Name"].startswith(f"plan-{run_id}-"):
             start, end = (datetime.fromisoformat(words[key]).timestamp() for key in ("StartTime", "EndTime"))
-            rows.append(
-                {"node": words["NodeList"], "partition": words["Partition"], "start": start, "end": end}
-            )
+            place = {"node": words["NodeList"], "partition": words["Partition"]}
+            rows.append({**place, "reservation": words["ReservationName"], "start": start, "end": end})
     return sorted(rows, key=lambda row: row["start"])
 
 

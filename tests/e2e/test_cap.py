@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -31,7 +32,7 @@ def capped(machine: Machine, cap_s: int) -> None:
     (machine.home / "plan").mkdir()
     (machine.home / "plan" / "config.yaml").write_text("local: {usd_per_hour: 3600}\n")
     words = ("--infra", "local", "--run-id", "goat", "--cap", f"{cap_s}usd", "--yes", "--wait")
-    machine.plan("launch", str(spec), *words, code=8)
+    machine.plan("launch", str(spec), *words, code=8, within_s=300 + cap_s)
     run = machine.run()
     assert (run["state"], run["cost_is_final"]) == ("capped", True)
     assert run["worker_exit_code"] in (
@@ -61,4 +62,14 @@ def test_a_run_ends_at_its_cap_and_goes_on_with_a_higher_one(tmp_path: Path) -> 
 @pytest.mark.timeout(3600)
 @pytest.mark.skipif("ROUNDS" not in os.environ, reason="run by `make test-long`")
 def test_a_cap_after_five_minutes(tmp_path: Path) -> None:
-    capped(Machine(tmp_path / "capped"), 330)
+    machine = Machine(tmp_path / "capped")
+    capped(machine, 330)
+    if "RESULTS" in os.environ:
+        run = machine.run()
+        (attempt,) = run["attempts"]
+        kept = {
+            "cap_usd": run["cap_usd"], "cost_usd": run["cost_usd"], "step": run["step"],
+            "checkpoint_step": run["last_checkpoint"]["step"], "worker_exit_code": run["worker_exit_code"],
+            "started_at": attempt["started_at"], "ended_at": attempt["ended_at"],
+        }  # fmt: skip
+        (Path(os.environ["RESULTS"]) / "cap.json").write_text(json.dumps(kept, indent=1) + "\n")

@@ -39,10 +39,10 @@ class Machine:
         )
         (home / "spec.yaml").write_text(text)
 
-    def plan(self, *words: str, code: int = 0) -> str:
+    def plan(self, *words: str, code: int = 0, within_s: float = 300) -> str:
         environment = {**os.environ, "PLAN_HOME": str(self.home / "plan"), "OMP_NUM_THREADS": "1"}
         command = [str(Path(sys.executable).with_name("plan")), *words]
-        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=within_s)
         assert result.returncode == code, (words, result.stdout, result.stderr)
         return result.stdout
 

@@ -114,7 +114,6 @@ def test_a_tight_deadline_is_kept_although_spot_is_taken_away_again_and_again(
     assert spare_s > 0, answer
     assert len(taken) >= 2, answer
     assert _place(run["attempts"][-1]).endswith("on_demand"), answer
-    assert len({row["place"] for row in taken}) == 2, answer
     moved = [event for event in why["events"] if event["kind"] == "moved"]
     assert moved and not any(event["kind"] == "moved_badly" for event in why["events"]), answer
     nothing_runs(slurm_bed, user, "goat")

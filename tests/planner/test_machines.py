@@ -113,6 +113,22 @@ def test_a_machine_costs_before_its_worker_began_and_after_it_ended(ledger: Stor
     assert (done.state, rows(done)) == ("succeeded", [(1, 0, "east", "done", HOUR)])
 
 
+@pytest.mark.parametrize(
+    ("leaving", "outcome"),
+    [({"state": "releasing"}, "done"), ({"stopped_by": "cancel"}, "cancelled")],
+)
+def test_a_machine_that_goes_before_its_backend_is_done_was_not_lost(
+    ledger: Store, leaving: dict[str, Any], outcome: str
+) -> None:
+    gone = MachineUse(START, at(30), EAST)
+    look(ledger, status(machines=(replace(gone, ended_at=None),)), 10)
+    run = look(ledger, status(**leaving, machines=(gone,)), 31)
+    assert (run.state, run.current.outcome, run.current.ended_at) == ("running", "running", None)
+    end = {"state": "succeeded", "exit_code": 0} if outcome == "done" else {"state": "cancelled", **leaving}
+    done = look(ledger, status(**end, machines=(gone,), ended_at=at(30)), 32)
+    assert rows(done) == [(1, 0, "east", outcome, HOUR // 2)]
+
+
 def test_a_backend_that_has_forgotten_the_first_machines_opens_nothing_twice(ledger: Store) -> None:
     first = MachineUse(at(1), at(31), EAST)
     second = MachineUse(at(40), None, WEST)
