@@ -233,7 +233,10 @@ def nothing_runs(bed: Bed, user: BedUser, run_id: str) -> None:
     """Every machine is given back, and no worker lives."""
     eventually(lambda: user.released(run_id))
     assert bed.slurm.run("squeue", "-h") == ""
-    assert [pid for pid in bed.pids() if "jobs.train" in command_of(pid)] == []
+    living = {pid: command_of(pid) for pid in bed.pids()}
+    workers = {pid: command for pid, command in living.items() if "jobs.train" in command}
+    states = [Path(f"/proc/{pid}/status").read_text() for pid in workers if Path(f"/proc/{pid}").exists()]
+    assert workers == {}, (workers, states)
 
 
 class Undisturbed:
