@@ -108,14 +108,16 @@ def once_asked_stalling(host: FileHost, source: Source, folder: Path) -> Fetched
 
 def test_a_general_hold_out_may_be_somewhere_else_too(hub: HubHost, run_plan: Run, spec: Path):
     guard = "evaluate: {guard: {data: lab/sums, split: dev, at_most_worse: 0.1}}\n"
-    spec.write_text(spec.read_text().replace("eval: lab/sums", "samples: 50, tokens_per_sample: 9") + guard)
+    spec.write_text(
+        spec.read_text().replace("eval: lab", "samples: 50, tokens_per_sample: 9, eval: lab") + guard
+    )
     refused = run_plan("launch", spec, "--infra", "local", "--no-cap", "--dry-run")
     assert "evaluate.guard.data" in refused.stderr and "plan data fetch" in refused.stderr
     fetched = run_plan("data", "fetch", spec, "-o", "json")
     assert fetched.exit_code == 0, fetched.stderr
     document = json.loads(fetched.stdout)
     jsonschema.Draft7Validator(json.loads(schema_text("data_fetch"))).validate(document)
-    assert [row["key"] for row in document["files"]] == ["data.train", "evaluate.guard.data"]
+    assert [row["key"] for row in document["files"]] == ["data.train", "data.eval", "evaluate.guard.data"]
     assert f"evaluate.guard.sha256: {SHA}" in run_plan("data", "fetch", spec).stdout
     launched = run_plan("launch", spec, "--infra", "local", "--no-cap", "--dry-run")
     assert "is not on this machine" not in launched.stderr
