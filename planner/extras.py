@@ -33,6 +33,7 @@ EXTRAS: tuple[Extra, ...] = (
     ),
     Extra("launch", {"skypilot": "sky"}, "launching on clouds and Slurm"),
     Extra("s3", {"boto3": "boto3"}, "checkpoints in s3://"),
+    Extra("objectstore", {"obstore": "obstore"}, "checkpoints in gs:// and az://, and data in gs://"),
     Extra("report", {"matplotlib": "matplotlib", "jinja2": "jinja2"}, "pictures and HTML reports"),
     Extra("data", {"pyarrow": "pyarrow", "tokenizers": "tokenizers"}, "parquet files and exact token counts"),
     Extra("hub", {"huggingface-hub": "huggingface_hub"}, "handing models over to the Hugging Face Hub"),

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs import keeper
 from jobs.keeper import Rules, Watch
 from jobs.lease import KEY
 from jobs.machine import keeper_directory, mark_start, started_s
@@ -229,3 +230,13 @@ def test_where_a_machine_cannot_give_itself_back_nothing_is_left_behind(tmp_path
     machine.environ["SKYPILOT_CLUSTER_INFO"] = json.dumps({"cloud": "Slurm", "region": "x"})
     assert machine.begin().wait() == 0
     assert list(machine.home.iterdir()) == []
+
+
+def test_what_needs_packages_runs_where_they_were_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert keeper._python() == sys.executable
+    (tmp_path / "env/bin").mkdir(parents=True)
+    (tmp_path / "env/bin/python").touch()
+    assert keeper._python() == str(tmp_path / "env/bin/python")
