@@ -77,7 +77,8 @@ class TrainingSetup(NamedTuple):
         parallelism: Sharding.
         upcast_frozen: Norms, embeddings and head of a quantised base are held in fp32, and with them the
             residual stream (peft's prepare_model_for_kbit_training).
-        keeps_quantised_inputs: Inputs of 4-bit products are kept for the backward pass (bitsandbytes up to 0.41).
+        keeps_quantised_inputs: Quantised products keep more for the backward pass than they need: inputs of 4-bit ones
+            (bitsandbytes up to 0.43.1; its pull request 1270), integer copies of 8-bit ones' (up to 0.44).
         experts_quantised: Quantisation covers experts too (separate modules in transformers 4, fused in 5).
         loss_bytes: Bytes per vocabulary entry and token at the loss's peak, None for the framework's own.
         row_tokens: Mean length of a row as it is computed, padding included; None for sequence_tokens.

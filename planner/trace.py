@@ -77,7 +77,7 @@ def trace_step(
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = _optimizer(setup, trained)
     tracker = _Tracker(progress)
-    tracker.live = int(_towers(setup) * widths(setup).frozen)
+    tracker.live = int(towers(setup) * widths(setup).frozen)
     for tensor in (*model.parameters(), *model.buffers()):
         tracker.count(tensor)
     static = tracker.live
@@ -146,7 +146,7 @@ class _Tracker:
 
 def _check_size(model: Any, setup: TrainingSetup) -> None:
     """Refuse a model that transformers read differently from what the estimate counted."""
-    counted = parameter_counts(setup.arch, setup.task, setup.labels).total - _towers(setup)
+    counted = parameter_counts(setup.arch, setup.task, setup.labels).total - towers(setup)
     size = sum(parameter.numel() for parameter in model.parameters())
     if abs(size - counted) > _SIZE_TOLERANCE * counted:
         raise UsageError(
@@ -156,7 +156,7 @@ def _check_size(model: Any, setup: TrainingSetup) -> None:
         )
 
 
-def _towers(setup: TrainingSetup) -> int:
+def towers(setup: TrainingSetup) -> int:
     """Parameters of other towers than the language model, which is all that is traced; they only lie there."""
     extra = setup.arch.extra_parameters
     return extra if extra > _TOWER_SHARE * parameter_counts(setup.arch).total else 0
@@ -193,8 +193,8 @@ def _prepared(setup: TrainingSetup, model: Any) -> Any:
     """Quantise, add adapters, switch checkpointing on: in the order of a training script."""
     import torch
 
-    if setup.quantization == "4bit":
-        _quantise(model)
+    if setup.quantization in ("4bit", "8bit"):
+        _quantise(model, _packed if setup.quantization == "4bit" else _rounded)
     if setup.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if setup.adapter is None:
@@ -274,24 +274,30 @@ def _register_fused_attention() -> str:
     return "tuneplan_fused"
 
 
-def _quantise(model: Any) -> None:
-    """Linear modules become half a byte a weight and a scale for each 64, dequantised for every product."""
+def _quantise(model: Any, packed: Callable[[Any], Any]) -> None:
+    """Linear modules become quantised ones."""
     import torch
 
-    kind = _quantised_linear()
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if type(child) is torch.nn.Linear and name not in _KEPT_WHOLE:
-                setattr(module, name, _packed(kind, child))
+                setattr(module, name, packed(child))
 
 
-def _quantised_linear() -> Any:
-    """A linear module whose product dequantises its weight, forward and backward."""
+def _quantised_linear(eight: bool) -> Any:
+    """A linear module whose product dequantises its weight, forward and backward; in 8 bits it multiplies integers and
+    keeps its input.
+    """
     import torch
 
     def forward(context: Any, values: Any, shape: Any) -> Any:
         context.shape = shape
-        return torch.nn.functional.linear(values, values.new_empty(shape))
+        if not eight:
+            return torch.nn.functional.linear(values, values.new_empty(shape))
+        context.save_for_backward(values)
+        integers = torch.empty(values.shape, dtype=torch.int8, device="meta")
+        sums = integers.new_empty((*values.shape[:-1], shape[0]), dtype=torch.int32)
+        return sums.to(values.dtype)
 
     def backward(context: Any, gradient: Any) -> Any:
         return gradient @ gradient.new_empty(context.shape), None
@@ -302,15 +308,35 @@ def _quantised_linear() -> Any:
         out = product.apply(values, (self.out_features, self.in_features))
         return out if self.bias is None else out + self.bias
 
-    return type("Linear4bit", (torch.nn.Linear,), {"forward": call})
+    return type("QuantisedLinear", (torch.nn.Linear,), {"forward": call})
 
 
-def _packed(kind: Any, plain: Any) -> Any:
+def _without_weight(plain: Any, *, eight: bool) -> Any:
     import torch
 
-    packed = kind.__new__(kind)
-    torch.nn.Module.__init__(packed)
-    packed.in_features, packed.out_features, packed.bias = plain.in_features, plain.out_features, plain.bias
+    kind = _quantised_linear(eight)
+    made = kind.__new__(kind)
+    torch.nn.Module.__init__(made)
+    made.in_features, made.out_features, made.bias = plain.in_features, plain.out_features, plain.bias
+    return made
+
+
+def _rounded(plain: Any) -> Any:
+    """One byte a weight and a scale for each output."""
+    import torch
+
+    made = _without_weight(plain, eight=True)
+    shape = (plain.out_features, plain.in_features)
+    made.weight = torch.nn.Parameter(torch.empty(shape, dtype=torch.int8, device="meta"), requires_grad=False)
+    made.register_buffer("scales", torch.empty(plain.out_features, dtype=torch.float32, device="meta"))
+    return made
+
+
+def _packed(plain: Any) -> Any:
+    """Half a byte a weight, and a scale for each 64."""
+    import torch
+
+    packed = _without_weight(plain, eight=False)
     count = plain.in_features * plain.out_features
     halves = torch.empty((count // 2, 1), dtype=torch.uint8, device="meta")
     packed.weight = torch.nn.Parameter(halves, requires_grad=False)

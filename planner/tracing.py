@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,13 @@ from planner.architecture import model_config
 from planner.hardware import GpuFacts, gpu_facts
 from planner.memory import estimate_memory
 from planner.setup import Cluster, Parallelism, TrainingSetup
-from planner.trace import TracedPeak, trace_step
+from planner.trace import TracedPeak, towers, trace_step
 from providers.errors import UsageError
 
 GIB = 2.0**30
 _TASKS = frozenset({"sft", "pretrain", "classification"})
 _OPTIMIZERS = frozenset({"adamw", "adamw_fused", "sgd"})
+_KINDS = frozenset({"lora", "dora", "loha", "ia3"})
 _PRECISIONS = frozenset({"bf16", "fp16", "fp32"})
 
 
@@ -113,27 +114,10 @@ def traceable(setup: TrainingSetup) -> tuple[TrainingSetup, tuple[str, ...]]:
     Raises:
         UsageError: If what is left would say nothing about the job.
     """
-    if setup.task not in _TASKS:
-        raise UsageError(
-            f"--trace cannot run a step of {setup.task}", hint="it traces sft and classification"
-        )
-    if setup.quantization not in ("none", "4bit"):
-        raise UsageError(f"--trace cannot run a base in {setup.quantization}", hint="it traces 4bit and none")
-    if setup.precision not in _PRECISIONS:
-        raise UsageError(f"--trace cannot run {setup.precision}", hint="it traces bf16, fp16 and fp32")
-    changed = []
-    if setup.parallelism.gpus_total > 1:
-        changed.append(f"{setup.parallelism.kind} over {setup.parallelism.gpus_total} GPUs")
-    if setup.grad_accum > 1:
-        changed.append("gradients held between micro-batches")
-    if setup.framework != "hf" or setup.fused_loss:
-        changed.append("the chunked loss (the trace holds all logits)")
-    if setup.optimizer not in _OPTIMIZERS:
-        changed.append(f"{setup.optimizer} (traced as AdamW)")
-    if setup.offload != "none":
-        changed.append(f"offload of {setup.offload}")
-    if setup.adapter is not None and (setup.adapter.kind != "lora" or setup.adapter.dropout):
-        changed.append(f"{setup.adapter.kind}, dropout (traced as LoRA without)")
+    _check(setup)
+    adapter = setup.adapter
+    if adapter is not None:
+        adapter = adapter._replace(kind=adapter.kind if adapter.kind in _KINDS else "lora", dropout=False)
     plain = setup._replace(
         parallelism=Parallelism(),
         grad_accum=1,
@@ -146,6 +130,37 @@ def traceable(setup: TrainingSetup) -> tuple[TrainingSetup, tuple[str, ...]]:
         keeps_quantised_inputs=False,
         compiled=False,
         attention="eager" if setup.attention == "eager" else "flash",
-        adapter=None if setup.adapter is None else setup.adapter._replace(kind="lora", dropout=False),
+        adapter=adapter,
     )
-    return plain, tuple(changed)
+    return plain, tuple(_left_out(setup))
+
+
+def _check(setup: TrainingSetup) -> None:
+    if setup.task not in _TASKS:
+        raise UsageError(
+            f"--trace cannot run a step of {setup.task}", hint="it traces sft and classification"
+        )
+    if setup.quantization not in ("none", "4bit", "8bit"):
+        hint = "it traces 4bit, 8bit and none"
+        raise UsageError(f"--trace cannot run a base in {setup.quantization}", hint=hint)
+    if setup.precision not in _PRECISIONS:
+        raise UsageError(f"--trace cannot run {setup.precision}", hint="it traces bf16, fp16 and fp32")
+
+
+def _left_out(setup: TrainingSetup) -> Iterator[str]:
+    if setup.parallelism.gpus_total > 1:
+        yield f"{setup.parallelism.kind} over {setup.parallelism.gpus_total} GPUs"
+    if setup.grad_accum > 1:
+        yield "gradients held between micro-batches"
+    if setup.framework != "hf" or setup.fused_loss:
+        yield "the chunked loss (the trace holds all logits)"
+    if setup.optimizer not in _OPTIMIZERS:
+        yield f"{setup.optimizer} (traced as AdamW)"
+    if setup.offload != "none":
+        yield f"offload of {setup.offload}"
+    if setup.adapter is None and towers(setup):
+        yield "gradients and optimizer of the towers beside the language model"
+    if setup.adapter is not None and setup.adapter.kind not in _KINDS:
+        yield f"{setup.adapter.kind} (traced as LoRA)"
+    if setup.adapter is not None and setup.adapter.dropout:
+        yield "the adapters' dropout"

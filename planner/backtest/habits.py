@@ -162,6 +162,14 @@ def upcasts_frozen(row: Row, quantization: str, framework: str, parallelism: Par
     return quantization in ("4bit", "8bit") and prepared and not sharded and dated_before(row, "2025-10")
 
 
+def keeps_quantised_inputs(row: Row, framework: str, quantization: str) -> bool:
+    """bitsandbytes kept the input of each 4-bit product until 0.43.2 (July 2024), and integer copies of an 8-bit one's
+    until 0.45 (December 2024); litgpt stayed at 0.42 until the end of that year, unsloth has products of its own.
+    """
+    last = "2025-01" if framework == "litgpt" or quantization == "8bit" else "2024-08"
+    return quantization in ("4bit", "8bit") and framework != "unsloth" and dated_before(row, last)
+
+
 def offload_of(row: Row) -> str:
     """none, optimizer, parameters or activations."""
     stated = cell(row, "offload")

@@ -77,7 +77,7 @@ def read_run(row: Row) -> Run:
         offload=habits.offload_of(row),
         parallelism=parallelism,
         upcast_frozen=habits.upcasts_frozen(row, quantization, framework, parallelism),
-        keeps_quantised_inputs=quantization == "4bit" and dated_before(row, "2024-01"),
+        keeps_quantised_inputs=habits.keeps_quantised_inputs(row, framework, quantization),
         experts_quantised=dated_before(row, "2025-12"),
         loss_bytes=habits.loss_bytes_of(row, framework),
         row_tokens=row_tokens,

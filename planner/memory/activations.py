@@ -36,6 +36,7 @@ def block_activations(
     fused_norm: bool,
     fused_mlp: bool,
     quantised_input: float = 0.0,
+    quantised_copy: float = 0.0,
 ) -> BlockActivations:
     """Sum over the operations of a block.
 
@@ -47,20 +48,30 @@ def block_activations(
         attention: flash, sdpa or eager.
         fused_norm: Norms keep only their input.
         fused_mlp: The MLP's product is recomputed.
-        quantised_input: Bytes kept of each value that enters a quantised product.
+        quantised_input: Bytes kept of each value that enters quantised products, once for those that share it.
+        quantised_copy: Bytes kept of it by each of these products.
     """
     full = adapter is None
-    saved = _norms(arch, width, residual, full, fused_norm) + _attention(arch, width, full)
+    # A decoder block of an encoder-decoder attends twice, the second time with a norm of its own.
+    twice = arch.decoder_layers / (arch.layers + arch.decoder_layers)
+    saved = _norms(arch, width, residual, full, fused_norm, arch.norms_per_layer + twice)
+    saved += _attention(arch, width, full) * (1 + twice)
     mlp, mlp_backward = _mlp(arch, width, full, fused_mlp)
     saved += mlp + (_adapters(arch, adapter, width) if adapter is not None else 0.0)
-    saved += _dropout(arch, width)
+    saved += _dropout(arch, twice)
     saved += quantised_input * (2 * arch.hidden + arch.attention_width + arch.intermediate)
+    if quantised_copy:
+        modules = adapter_targets(arch, Adapter("lora", 1, ("all-linear",)))
+        inputs = sum(shape.count * shape.inputs for shape in modules)
+        saved += quantised_copy * inputs / (arch.layers + arch.decoder_layers)
     return BlockActivations(saved, mlp_backward, _scores(arch, width, attention))
 
 
-def _norms(arch: ModelArchitecture, width: float, residual: float, full: bool, fused: bool) -> float:
+def _norms(
+    arch: ModelArchitecture, width: float, residual: float, full: bool, fused: bool, count: float
+) -> float:
     """RMS norms of transformers keep an fp32 copy of their input, and the normed value for the weight."""
-    count, h = arch.norms_per_layer, arch.hidden
+    h = arch.hidden
     output = width * h if full else 0.0  # input of the trainable linear modules
     copied = arch.norm == "rms" and not fused
     held = 4.0 * h + (width * h if full else 0.0) if copied else residual * h
@@ -148,9 +159,12 @@ def _adapters(arch: ModelArchitecture, adapter: Adapter, width: float) -> float:
 _OUTPUTS = frozenset({"o_proj", "out_proj", "dense", "c_proj", "Wo", "o", "wo", "down_proj", "fc2", "lin2"})
 
 
-def _dropout(arch: ModelArchitecture, width: float) -> float:
-    """Masks of one byte, and the scaled outputs that the residual sum does not need."""
-    return 2.0 * arch.hidden if arch.dropout else 0.0
+def _dropout(arch: ModelArchitecture, twice: float) -> float:
+    """Masks of one byte for what each part adds to the residual stream; T5 also drops out inside the MLP."""
+    if not arch.dropout:
+        return 0.0
+    inside = arch.intermediate if arch.kind == "encoder-decoder" else 0.0
+    return (2.0 + twice) * arch.hidden + inside
 
 
 def _scores(arch: ModelArchitecture, width: float, attention: str) -> float:

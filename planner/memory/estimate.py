@@ -102,7 +102,7 @@ class _Parts(NamedTuple):
 @by_shape
 def _constants(setup: TrainingSetup) -> _Parts:
     width, stack, parallel = widths(setup), stack_of(setup.framework), setup.parallelism
-    arch = setup.arch
+    arch, eight = setup.arch, setup.quantization == "8bit"
     block = block_activations(
         arch,
         setup.adapter,
@@ -111,7 +111,9 @@ def _constants(setup: TrainingSetup) -> _Parts:
         setup.attention,
         stack.fused_norm,
         stack.fused_mlp,
-        width.activation if setup.keeps_quantised_inputs else 0.0,
+        # an 8-bit product keeps its input in every version of bitsandbytes, older ones its transposed integers too
+        width.activation if setup.keeps_quantised_inputs or eight else 0.0,
+        1.0 if setup.keeps_quantised_inputs and eight else 0.0,
     )
     product, largest = _adapter_products(setup)
     tail = (4.0 + (4.0 if setup.adapter is None else 0.0)) * arch.hidden
@@ -126,13 +128,13 @@ def _constants(setup: TrainingSetup) -> _Parts:
         blocks=(arch.layers + arch.decoder_layers) / parallel.pipeline,
         split=1.0 / parallel.tensor,
         product=product,
-        product_backward=2.0 * largest,
+        product_backward=largest,
     )
 
 
 def _adapter_products(setup: TrainingSetup) -> tuple[float, float]:
-    """Bytes of the weights' changes that LoHa and LoKr multiply out, as large as the weights: of one block, and of the
-    largest module. They are kept until the backward pass, which makes two more of each.
+    """Bytes of the weights' changes that LoHa and LoKr multiply out: those of one block, kept until the backward pass,
+    and what that pass makes of the largest one (its gradient, the same scaled; for LoHa two products of factors more).
     """
     adapter = setup.adapter
     if adapter is None or adapter.kind not in ("loha", "lokr"):
@@ -141,7 +143,7 @@ def _adapter_products(setup: TrainingSetup) -> tuple[float, float]:
     targets = adapter_targets(arch, adapter)
     total = sum(width * s.count * s.inputs * s.outputs for s in targets)
     largest = max((width * s.inputs * s.outputs for s in targets), default=0.0)
-    return total / (arch.layers + arch.decoder_layers), largest
+    return total / (arch.layers + arch.decoder_layers), largest * (4 if adapter.kind == "loha" else 2)
 
 
 def _loss_bytes(setup: TrainingSetup, stack: Stack, width: Widths) -> float:
@@ -174,6 +176,7 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float) -> tuple[str, dict
         if setup.adapter is not None:  # nothing before the first adapter needs a gradient
             unused = 4.0 * setup.arch.hidden * tokens * parts.split
     kept = per_block * parts.blocks * min(setup.parallelism.pipeline, setup.grad_accum) - unused
+    kept += _position_bias(setup, parts) * tokens * parts.split
     # Under FSDP with adapters the gradients of the blocks' inputs stay until the backward pass ends.
     wrapped = setup.adapter is not None and setup.parallelism.kind == "fsdp"
     lasting = kept if setup.gradient_checkpointing and wrapped else 0.0
@@ -213,6 +216,15 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float) -> tuple[str, dict
         "reference_models": state.references,
         "kv_cache": cache,
     }
+
+
+def _position_bias(setup: TrainingSetup, parts: _Parts) -> float:
+    """Bytes per token of T5's relative positions: one matrix of scores for each head and stack, which its blocks share,
+    and half another while it is put together.
+    """
+    if setup.arch.kind != "encoder-decoder" or not setup.arch.relative_positions:
+        return 0.0
+    return setup.arch.heads * setup.sequence_tokens * (2 * parts.width.activation + 1.5)
 
 
 def _dora_norm_bytes(setup: TrainingSetup) -> float:

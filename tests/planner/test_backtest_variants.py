@@ -183,6 +183,20 @@ def test_modules_that_a_stack_adapts_where_a_row_does_not_say(framework, targets
     assert setup(framework=framework, lora_targets="k_proj").adapter.targets == ("k_proj",)
 
 
+@pytest.mark.parametrize(
+    ("framework", "date", "kept"),
+    [
+        ("trl", "2024-05", True),
+        ("trl", "2024-09", False),
+        ("litgpt", "2024-10", True),
+        ("unsloth", "2024-05", False),
+    ],
+)
+def test_inputs_of_four_bit_products_were_kept_until_the_library_stopped(framework, date, kept):
+    assert setup(method="qlora", framework=framework, date=date).keeps_quantised_inputs is kept
+    assert not setup(method="lora", framework=framework, date=date).keeps_quantised_inputs
+
+
 def test_a_global_batch_and_its_accumulation_imply_the_micro_batch():
     row = {
         "micro_batch": "",

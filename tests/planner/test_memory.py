@@ -35,7 +35,7 @@ def test_loha_multiplies_its_factors_out():
         for kind in ("lora", "loha")
     )
     more = product - plain
-    assert more == pytest.approx(4.0 * 32 * (4096 * 4096 + 4096 * 1024), rel=0.1)
+    assert more == pytest.approx(4.0 * 32 * (4096 * 4096 + 4096 * 1024), rel=0.15)
 
 
 @given(setups, st.sampled_from([2, 3, 8]))
@@ -52,8 +52,17 @@ def test_higher_rank_needs_more(some, factor):
 
 @given(setups)
 def test_quantised_base_needs_less(some):
-    plain, eight, four = (some._replace(adapter=lora(), quantization=q) for q in ("none", "8bit", "4bit"))
+    few = some._replace(adapter=lora(), gradient_checkpointing=True, micro_batch=1, sequence_tokens=512)
+    plain, eight, four = (few._replace(quantization=q) for q in ("none", "8bit", "4bit"))
     assert allocated(four) < allocated(eight) < allocated(plain)
+
+
+def test_eight_bit_products_keep_their_inputs():
+    """With many tokens and nothing recomputed an 8-bit base may need more than a 16-bit one: read in bitsandbytes."""
+    many = setup(adapter=lora(), gradient_checkpointing=False, micro_batch=8, sequence_tokens=4096)
+    eight = many._replace(quantization="8bit")
+    assert allocated(eight) > allocated(many)
+    assert allocated(eight._replace(keeps_quantised_inputs=True)) > allocated(eight)
 
 
 @given(setups)
