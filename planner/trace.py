@@ -15,6 +15,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -284,6 +285,7 @@ def _quantise(model: Any, packed: Callable[[Any], Any]) -> None:
                 setattr(module, name, packed(child))
 
 
+@cache
 def _quantised_linear(eight: bool) -> Any:
     """A linear module whose product dequantises its weight, forward and backward; in 8 bits it multiplies integers and
     keeps its input.

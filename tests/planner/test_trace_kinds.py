@@ -1,4 +1,6 @@
-"""Closed form and tracer on what `test_trace` leaves out: encoders, latent attention, DoRA, scores, SGD, heads."""
+"""Closed form and tracer on what `test_trace` leaves out: encoders, encoder-decoders, latent attention, DoRA, LoHa,
+8-bit bases, scores, SGD, heads.
+"""
 
 import json
 import os
@@ -31,23 +33,18 @@ KINDS = [
     (QWEN, {"optimizer": "sgd"}, None, 0.06),
     (LATENT, {}, ALL, 0.07),
     ("bigscience/bloom-7b1", {}, ALL, 0.03),
+    (LLAMA, {"quantization": "8bit"}, ALL, 0.03),
+    (LLAMA, {}, {**ALL, "kind": "loha"}, 0.03),
+    ("t5-base", {}, {**ALL, "targets": ["q", "v"]}, 0.08),
 ]
 CASES = [(*kind, recomputed) for kind in KINDS for recomputed in (True, False)]
 
 
 def facts_of(name):
     """Three blocks; of a mixture of experts with latent attention the dense ones, which run without a GPU."""
-    facts = {
-        **FACTS[name],
-        "num_hidden_layers": 3,
-        "n_layer": 3,
-        "pad_token_id": 0,
-        "first_k_dense_replace": 3,
-    }
-    facts.pop("sliding_window", None)
-    return {
-        key: facts[key] for key in facts if key in FACTS[name] or key in ("num_hidden_layers", "pad_token_id")
-    }
+    fewer = {"num_hidden_layers": 3, "n_layer": 3, "num_layers": 3, "first_k_dense_replace": 3}
+    facts = {key: fewer.get(key, value) for key, value in FACTS[name].items() if key != "sliding_window"}
+    return facts | {"pad_token_id": 0}
 
 
 def fields_of(case):
