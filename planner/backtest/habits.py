@@ -10,7 +10,7 @@ import re
 from planner.architecture import ModelArchitecture
 from planner.backtest.cells import Row, UnsupportedRunError, cell, dated_before, denied, number
 from planner.hardware import GpuFacts
-from planner.setup import Parallelism, ParallelKind
+from planner.setup import Parallelism
 
 _FRAMEWORKS = {
     "unsloth": "unsloth",
@@ -32,7 +32,7 @@ _FRAMEWORKS = {
     "deepspeed-chat": "openrlhf",
 }
 _PRECISIONS = (("bfloat16", "bf16"), ("bfp16", "bf16"), ("brain float 16", "bf16"), ("float", "fp"), ("half", "fp16"),
-               ("apex", "amp fp16"))  # fmt: skip
+               ("apex o1", "amp fp16"), ("apex", "fp16"), ("amp o2", "fp16"))  # fmt: skip
 _HUGGING_FACE = (
     "hf", "trl", "peft", "transformers", "accelerate", "axolotl", "factory", "hugging", "optimum", "fastchat", "lmflow",
     "tuner", "swift", "llama-recipes", "llama-cookbook", "autotrain", "ludwig", "oumi", "verl", "alpaca", "vicuna",
@@ -58,10 +58,16 @@ def names_unknown_stack(row: Row) -> bool:
     return bool(text) and not any(part in text for part in known)
 
 
-def precision_of(row: Row, gpu: GpuFacts, full: bool, kind: ParallelKind) -> str:
+def precision_of(row: Row, gpu: GpuFacts, autocasts: bool) -> str:
     """One of TrainingSetup's precisions; what the GPU is best at where a row does not say.
 
     From 1.7 (October 2020) to 1.11 torch ran fp32 products in TF32 on chips that have it, unasked.
+
+    Args:
+        row: The run.
+        gpu: What it ran on.
+        autocasts: The stack trains all weights in fp32 under autocast where it is told "fp16": gradients in fp16 cannot
+            be unscaled. Apex and DeepSpeed cast the model and keep masters beside it.
     """
     text = cell(row, "precision")
     for spelling, plain in _PRECISIONS:
@@ -76,9 +82,7 @@ def precision_of(row: Row, gpu: GpuFacts, full: bool, kind: ParallelKind) -> str
     if "tf32" in text:
         return "tf32"
     if ("fp16" in text and "fp32" not in text) or "int8" in text or text.startswith("16"):
-        # Gradients in fp16 cannot be unscaled: who trains all weights keeps them in fp32 beside the fp16 products.
-        needed = full and "true" not in text and kind in ("single", "ddp", "fsdp")
-        return ("amp_" if needed else mixed) + "fp16"
+        return ("amp_" if autocasts and "true" not in text else mixed) + "fp16"
     if "32" in text or text in ("float", "full precision", "single"):
         old = not dated_before(row, "2020-10") and dated_before(row, "2022-07")
         return "tf32" if gpu.tf32_flops_per_s and old else "fp32"

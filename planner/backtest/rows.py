@@ -59,13 +59,17 @@ def read_run(row: Row) -> Run:
     adapter, quantization = method_of(row, arch, framework)
     parallelism = parallelism_of(row, gpus, arch, adapter is None)
     micro_batch, sequence = _micro_batch(row, parallelism.data), required(row, "seq_len")
+    plainly_spread = parallelism.kind in ("single", "ddp", "fsdp")
+    autocasts = (
+        adapter is None and framework == "hf" and plainly_spread and not habits.names_unknown_stack(row)
+    )
     row_tokens, real_share = habits.padding_of(row, sequence, micro_batch)
     setup = TrainingSetup(
         arch=arch,
         task=_task(cell(row, "task")),
         adapter=adapter,
         quantization=quantization,
-        precision=habits.precision_of(row, cluster.gpu, adapter is None, parallelism.kind),
+        precision=habits.precision_of(row, cluster.gpu, autocasts),
         optimizer=habits.optimizer_of(row),
         sequence_tokens=sequence,
         micro_batch=micro_batch,

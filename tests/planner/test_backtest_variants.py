@@ -339,21 +339,21 @@ def test_spellings_of_four_bits(change):
 
 @pytest.mark.parametrize(
     ("text", "precision"),
-    [("bfloat16", "bf16"), ("bf16-mixed", "amp_bf16"), ("torch.float16", "fp16"), ("apex O2", "amp_fp16"),
-     ("mixed", "amp_bf16"), ("float32", "fp32"), ("FP8 (E4M3)", "fp8")],
+    [("bfloat16", "bf16"), ("bf16-mixed", "amp_bf16"), ("torch.float16", "fp16"), ("apex O2", "fp16"),
+     ("apex O1", "amp_fp16"), ("mixed", "amp_bf16"), ("float32", "fp32"), ("FP8 (E4M3)", "fp8")],
 )  # fmt: skip
 def test_spellings_of_precisions(text, precision):
     assert setup(precision=text).precision == precision
 
 
-def test_all_weights_in_fp16_are_trained_over_fp32():
-    assert (
-        setup(method="full", precision="fp16", framework="HF Trainer", parallelism="DDP").precision
-        == "amp_fp16"
-    )
-    assert (
-        setup(method="full", precision="16-true", framework="litgpt", parallelism="DDP").precision == "fp16"
-    )
+@pytest.mark.parametrize(
+    ("framework", "text", "precision"),
+    [("HF Trainer", "fp16", "amp_fp16"), ("litgpt", "16-true", "fp16"),
+     ("NVIDIA DeepLearningExamples", "fp16", "fp16")],
+)  # fmt: skip
+def test_who_trains_all_weights_in_fp16_under_autocast(framework, text, precision):
+    told = setup(method="full", precision=text, framework=framework, parallelism="DDP")
+    assert told.precision == precision
 
 
 def test_bf16_may_mean_weights_in_fp32():
