@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,7 +16,7 @@ from planner.validation import validate
 from planner.yaml_source import read_yaml
 from providers.errors import UsageError
 from providers.reservation_inhouse import Pool
-from providers.reservations import Machine
+from providers.reservations import Machine, SlurmPlace
 from providers.web import check_address
 
 
@@ -41,6 +42,8 @@ GpuName = Annotated[str, AfterValidator(_gpu)]
 Address = Annotated[str, AfterValidator(_https)]
 Expiry = Annotated[datetime, BeforeValidator(parse_deadline)]
 Share = Annotated[float, BeforeValidator(parse_discount)]
+#: A name that becomes a word of a command.
+SlurmName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 class OverrideSection(Section):
@@ -102,6 +105,14 @@ class LocalSection(Section):
     )
 
 
+class SlurmSection(Section):
+    """The Slurm cluster that keeps a pool's calendar; the pool has its name, as in `~/.slurm/config`."""
+
+    partition: SlurmName
+    user: SlurmName = Field(description="Whom reservations are for; making them takes Slurm's operator level")
+    here: bool = Field(default=False, description="Slurm's commands run on this machine, not over ssh")
+
+
 class PoolSection(Section):
     """One kind of machine that the company owns; see `planner.reserve`."""
 
@@ -115,12 +126,21 @@ class PoolSection(Section):
     watts: float = Field(gt=0, description="Of one machine under load, cooling included")
     usd_per_kwh: float = Field(ge=0, description="Price of power")
     utilisation: Share = Field(description="Share of the hours in which a machine is used, as in 70%")
+    slurm: SlurmSection | None = Field(default=None, description="Its calendar is this cluster's, not a file")
+
+    @model_validator(mode="after")
+    def _cluster_name(self) -> PoolSection:
+        if self.slurm is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
+            raise ValueError("name is that of the Slurm cluster: letters, digits, dots, dashes, underscores")
+        return self
 
     def pool(self) -> Pool:
         """As the adapter takes it."""
         machine = Machine(f"{self.gpu}:{self.gpus}", self.gpu, self.gpus, self.gpu_memory_gib)
         rest = (self.capex, self.years, self.watts, self.usd_per_kwh, self.utilisation)
-        return Pool(self.name, machine, self.machines, *rest)
+        slurm = self.slurm
+        place = None if slurm is None else SlurmPlace(self.name, slurm.partition, slurm.user, slurm.here)
+        return Pool(self.name, machine, self.machines, *rest, place)
 
 
 class ConfigFile(Section):

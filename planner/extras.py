@@ -39,6 +39,16 @@ EXTRAS: tuple[Extra, ...] = (
     Extra("hub", {"huggingface-hub": "huggingface_hub"}, "handing models over to the Hugging Face Hub"),
     Extra("mlflow", {"mlflow-skinny": "mlflow"}, "tracking runs with MLflow"),
     Extra("wandb", {"wandb": "wandb"}, "tracking runs with Weights & Biases"),
+    Extra(
+        "reserve-gcp",
+        {"google-cloud-compute": "google.cloud.compute_v1"},
+        "future reservations of Google Cloud",
+    ),
+    Extra(
+        "reserve-azure",
+        {"azure-mgmt-compute": "azure.mgmt.compute", "azure-identity": "azure.identity"},
+        "capacity reservations of Azure",
+    ),
     Extra("tensorboard", {"tensorboard": "tensorboard"}, "tracking runs with TensorBoard"),
 )
 
@@ -51,5 +61,5 @@ def installed_versions(extra: Extra) -> dict[str, str | None]:
 def _version(distribution: str, module: str) -> str | None:
     try:
         return version(distribution) if find_spec(module) is not None else None
-    except PackageNotFoundError:
+    except (PackageNotFoundError, ModuleNotFoundError):  # the latter where a package above it is missing
         return None

@@ -1,4 +1,4 @@
-"""The company's own GPUs as reservable capacity: a calendar in a file of its own, at what an hour really costs.
+"""The company's own GPUs as reservable capacity, at what an hour really costs, in a file or a Slurm cluster.
 
 The file is JSON; it is written under a lock and replaced as a whole, and a booking carries its token, so that a
 booking that was interrupted is found again and made once.
@@ -10,13 +10,14 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from providers.reservations import (
+    Booking,
     CapacityNeed,
     CapacityOffer,
     Clock,
@@ -26,6 +27,7 @@ from providers.reservations import (
     ProviderName,
     PurchaseOrder,
     PurchaseRefusedError,
+    SlurmPlace,
     this_hour,
     utc_now,
     whole_hours,
@@ -47,6 +49,7 @@ class Pool:
         watts: What one draws under load, cooling included.
         usd_per_kwh: Price of power.
         utilisation: Share of the hours in which it is used, which all its cost falls on.
+        slurm: The cluster that keeps their calendar, None for a file of ours.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Pool:
     watts: float
     usd_per_kwh: float
     utilisation: float
+    slurm: SlurmPlace | None = None
 
     @property
     def usd_per_hour(self) -> float:
@@ -72,11 +76,43 @@ class Pool:
         )
 
 
+class Calendar(Protocol):
+    """Who holds machines of a pool, and when."""
+
+    def machines(self, most: int) -> int:
+        """Machines that can be booked at all."""
+        ...
+
+    def bookings(self) -> list[Booking]:
+        """Everything that is held."""
+        ...
+
+    def find(self, token: str) -> Booking | None:
+        """The booking of a reservation."""
+        ...
+
+    def book(self, order: PurchaseOrder, now: datetime) -> Booking:
+        """Make one, once.
+
+        Raises:
+            PurchaseRefusedError, PurchaseUnclearError: As `ReservationApi.purchase`.
+        """
+        ...
+
+    def used(self, token: str) -> int | None:
+        """Machines of a booking that are at work, None if nobody knows."""
+        ...
+
+    def cancel(self, token: str) -> None:
+        """Free the machines."""
+        ...
+
+
 class OwnMachines:
-    """Books pools in a calendar file.
+    """Books pools, each in its own calendar.
 
     Args:
-        calendar: The file; made when something is booked first.
+        calendar: The file for pools without a cluster; made when something is booked first.
         pools: What there is.
         now: UTC.
     """
@@ -85,26 +121,29 @@ class OwnMachines:
 
     def __init__(self, calendar: Path, pools: Sequence[Pool], now: Clock = utc_now) -> None:
         """Nothing is read yet."""
-        self._calendar, self._pools, self._now = calendar, {pool.name: pool for pool in pools}, now
+        self._pools, self._now = {pool.name: pool for pool in pools}, now
+        self._calendars: dict[str, Calendar] = {
+            pool.name: FileCalendar(calendar, pool) if pool.slurm is None else _cluster(pool.slurm)
+            for pool in pools
+        }
 
     def offers(self, need: CapacityNeed, region: str) -> Sequence[CapacityOffer]:
         """The earliest time at which enough machines of a pool are free for as long."""
         pool = self._pools.get(region)
-        if (
-            pool is None
-            or pool.machine.instance_type != need.machine.instance_type
-            or pool.machines < need.nodes
-        ):
+        if pool is None or pool.machine.instance_type != need.machine.instance_type:
+            return ()
+        machines = self._calendars[region].machines(pool.machines)
+        if machines < need.nodes:
             return ()
         span = whole_hours(need.hours) + timedelta(hours=1)
-        bookings = self._bookings(pool.name)
-        ends = [datetime.fromisoformat(row["end_at"]) for row in bookings]
+        bookings = self._calendars[region].bookings()
         begin = this_hour(max(need.start_from, self._now()))
+        ends = [row.end_at for row in bookings if not row.cancelled]
         starts = sorted({begin, *(end for end in ends if end > begin)})
         for start in starts:
             if (
                 start + whole_hours(need.hours) <= need.end_by
-                and _free(pool, bookings, start, start + span) >= need.nodes
+                and free(machines, bookings, start, start + span) >= need.nodes
             ):
                 return [self._offer(pool, need.nodes, start, start + span)]
         return ()
@@ -112,39 +151,43 @@ class OwnMachines:
     def requote(self, offer: CapacityOffer) -> CapacityOffer | None:
         """The same while it is free."""
         pool = self._pools.get(offer.region)
-        if pool is None or _free(pool, self._bookings(pool.name), offer.start_at, offer.end_at) < offer.nodes:
+        if pool is None:
+            return None
+        calendar = self._calendars[pool.name]
+        machines = calendar.machines(pool.machines)
+        if free(machines, calendar.bookings(), offer.start_at, offer.end_at) < offer.nodes:
             return None
         return self._offer(pool, offer.nodes, offer.start_at, offer.end_at)
 
     def rehearse(self, order: PurchaseOrder) -> None:
-        """Nobody has to permit it."""
+        """Nobody has to permit it, or the cluster says so when it is asked."""
 
     def purchase(self, order: PurchaseOrder) -> Holding:
         """Book it.
 
         Raises:
-            PurchaseRefusedError: Somebody else was faster.
+            PurchaseRefusedError: Somebody else was faster, or the cluster says no.
+            PurchaseUnclearError: The connection to the cluster broke.
         """
-        with self._locked() as rows:
-            known = [row for row in rows if row["token"] == order.token]
-            if not known:
-                offer = order.offer
-                pool = self._pools[offer.region]
-                own = [row for row in rows if row["pool"] == pool.name]
-                if _free(pool, own, offer.start_at, offer.end_at) < offer.nodes:
-                    raise PurchaseRefusedError(f"pool {pool.name} has not {offer.nodes} machines free then")
-                known = [_booking(order, len(rows))]
-                self._write([*rows, *known])
-        return self._holding(known[0])
+        pool = self._pools[order.offer.region]
+        return self._holding(pool, self._calendars[pool.name].book(order, self._now()))
 
     def find(self, token: str, region: str) -> Sequence[Holding]:
         """Bookings with our token."""
-        return [self._holding(row) for row in self._read() if row["token"] == token and row["pool"] == region]
+        if region not in self._calendars:
+            return ()
+        row = self._calendars[region].find(token)
+        return () if row is None else (self._holding(self._pools[region], row),)
 
     def look(self, provider_ref: str, region: str) -> Holding | None:
         """One booking."""
-        rows = [row for row in self._read() if row["ref"] == provider_ref and row["pool"] == region]
-        return self._holding(rows[0]) if rows else None
+        if region not in self._calendars:
+            return None
+        pool = self._pools[region]
+        if pool.slurm is not None:
+            return next(iter(self.find(provider_ref.rpartition("/")[2], region)), None)
+        rows = [row for row in self._calendars[region].bookings() if row.ref == provider_ref]
+        return self._holding(pool, rows[0]) if rows else None
 
     def cancel(self, provider_ref: str, region: str) -> Holding:
         """Free the machines.
@@ -152,13 +195,11 @@ class OwnMachines:
         Raises:
             PurchaseRefusedError: There is no such booking.
         """
-        with self._locked() as rows:
-            row = next((row for row in rows if row["ref"] == provider_ref), None)
-            if row is None:
-                raise PurchaseRefusedError(f"there is no booking {provider_ref}")
-            row["cancelled"] = True
-            self._write(rows)
-        return self._holding(row)
+        held = self.look(provider_ref, region)
+        if held is None:
+            raise PurchaseRefusedError(f"there is no booking {provider_ref}")
+        self._calendars[region].cancel(provider_ref.rpartition("/")[2])
+        return replace(held, state="cancelled", reason="given back")
 
     def _offer(self, pool: Pool, nodes: int, start: datetime, end: datetime) -> CapacityOffer:
         per_hour = Decimal(str(round(pool.usd_per_hour * nodes, 6)))
@@ -169,7 +210,7 @@ class OwnMachines:
             machine=pool.machine,
             nodes=nodes,
             region=pool.name,
-            zone=None,
+            zone=None if pool.slurm is None else pool.slurm.partition,
             start_at=start,
             end_at=end,
             usable_until=end,
@@ -180,23 +221,87 @@ class OwnMachines:
             as_of_at=self._now().isoformat(timespec="seconds").replace("+00:00", "Z"),
         )
 
-    def _holding(self, row: dict[str, Any]) -> Holding:
-        pool, now = self._pools[row["pool"]], self._now()
-        start, end = datetime.fromisoformat(row["start_at"]), datetime.fromisoformat(row["end_at"])
-        state: HoldingState = "scheduled" if now < start else "active" if now < end else "ended"
-        if row.get("cancelled"):
-            state = "cancelled"
+    def _holding(self, pool: Pool, row: Booking) -> Holding:
+        now, place = self._now(), pool.slurm
+        state: HoldingState = "scheduled" if now < row.start_at else "active" if now < row.end_at else "ended"
+        used = self._calendars[pool.name].used(row.token) if state == "active" and not row.cancelled else None
         return Holding(
-            *(row["ref"], state, f"booked in pool {pool.name}", pool.name, None),
-            *(pool.machine.instance_type, row["nodes"], start, end),
+            provider_ref=row.ref if place is None else f"slurm/{place.cluster}/{row.ref}",
+            state="cancelled" if row.cancelled else state,
+            reason=f"booked in pool {pool.name}",
+            region=pool.name,
+            zone=None if place is None else place.partition,
+            instance_type=pool.machine.instance_type,
+            nodes=row.nodes,
+            start_at=row.start_at,
+            end_at=row.end_at,
+            free_nodes=None if used is None else row.nodes - used,
         )
 
-    def _bookings(self, pool: str) -> list[dict[str, Any]]:
-        return [row for row in self._read() if row["pool"] == pool]
+
+class FileCalendar:
+    """Bookings of one pool in a file that all pools share.
+
+    Args:
+        path: The file.
+        pool: Whose bookings.
+    """
+
+    def __init__(self, path: Path, pool: Pool) -> None:
+        """Nothing is read yet."""
+        self._path, self._pool = path, pool
+
+    def machines(self, most: int) -> int:
+        """All of them."""
+        return most
+
+    def bookings(self) -> list[Booking]:
+        """The pool's, those that were given back too."""
+        return [_booking(row) for row in self._read() if row["pool"] == self._pool.name]
+
+    def find(self, token: str) -> Booking | None:
+        """The booking of a reservation."""
+        return next((row for row in self.bookings() if row.token == token), None)
+
+    def book(self, order: PurchaseOrder, now: datetime) -> Booking:
+        """Write it down, once.
+
+        Raises:
+            PurchaseRefusedError: Somebody else was faster.
+        """
+        with self._locked() as rows:
+            known = self.find(order.token)
+            if known is not None:
+                return known
+            offer, pool = order.offer, self._pool
+            if free(pool.machines, self.bookings(), offer.start_at, offer.end_at) < offer.nodes:
+                raise PurchaseRefusedError(f"pool {pool.name} has not {offer.nodes} machines free then")
+            row = {
+                "ref": f"{offer.region}-{len(rows) + 1}",
+                "token": order.token,
+                "pool": offer.region,
+                "nodes": offer.nodes,
+                "start_at": offer.start_at.isoformat(),
+                "end_at": offer.end_at.isoformat(),
+            }
+            self._write([*rows, row])
+        return _booking(row)
+
+    def used(self, token: str) -> int | None:
+        """A file does not know."""
+        return None
+
+    def cancel(self, token: str) -> None:
+        """Free the machines of a booking, by its reference."""
+        with self._locked() as rows:
+            for row in rows:
+                if row["ref"] == token and row["pool"] == self._pool.name:
+                    row["cancelled"] = True
+            self._write(rows)
 
     def _read(self) -> list[dict[str, Any]]:
         try:
-            rows: list[dict[str, Any]] = json.loads(self._calendar.read_text(encoding="utf-8"))
+            rows: list[dict[str, Any]] = json.loads(self._path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return []
         return rows
@@ -205,40 +310,35 @@ class OwnMachines:
     def _locked(self) -> Iterator[list[dict[str, Any]]]:
         import fcntl
 
-        self._calendar.parent.mkdir(parents=True, exist_ok=True)
-        with self._calendar.with_suffix(".lock").open("a") as lock:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.with_suffix(".lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield self._read()
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
-        new = self._calendar.with_suffix(".new")
+        new = self._path.with_suffix(".new")
         with new.open("w", encoding="utf-8") as file:
             json.dump(rows, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
-        new.replace(self._calendar)
+        new.replace(self._path)
 
 
-def _free(pool: Pool, bookings: Sequence[dict[str, Any]], start: datetime, end: datetime) -> int:
-    """Machines that nobody has booked during all of a span."""
-    busy = [row for row in bookings if not row.get("cancelled")]
-    spans = [
-        (datetime.fromisoformat(row["start_at"]), datetime.fromisoformat(row["end_at"]), int(row["nodes"]))
-        for row in busy
-    ]
-    moments = [start, *(first for first, _, _ in spans if start < first < end)]
-    return pool.machines - max(
-        sum(nodes for first, last, nodes in spans if first <= moment < last) for moment in moments
+def _cluster(place: SlurmPlace) -> Calendar:
+    from providers.reservation_slurm import SlurmCalendar
+
+    return SlurmCalendar(place)
+
+
+def free(machines: int, bookings: Sequence[Booking], start: datetime, end: datetime) -> int:
+    """Machines that nobody holds at any time of a span."""
+    held = [row for row in bookings if not row.cancelled]
+    moments = [start, *(row.start_at for row in held if start < row.start_at < end)]
+    return machines - max(
+        sum(row.nodes for row in held if row.start_at <= moment < row.end_at) for moment in moments
     )
 
 
-def _booking(order: PurchaseOrder, number: int) -> dict[str, Any]:
-    offer = order.offer
-    return {
-        "ref": f"{offer.region}-{number + 1}",
-        "token": order.token,
-        "pool": offer.region,
-        "nodes": offer.nodes,
-        "start_at": offer.start_at.isoformat(),
-        "end_at": offer.end_at.isoformat(),
-    }
+def _booking(row: dict[str, Any]) -> Booking:
+    start, end = datetime.fromisoformat(row["start_at"]), datetime.fromisoformat(row["end_at"])
+    return Booking(row["ref"], row["token"], int(row["nodes"]), start, end, bool(row.get("cancelled")))

@@ -242,6 +242,44 @@ class Holding:
     free_nodes: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """Machines of our own that somebody holds for a time.
+
+    Attributes:
+        ref: Its name in the calendar.
+        token: Of the reservation it is for, empty if it is nobody's that we know.
+        nodes: Machines.
+        start_at: From then.
+        end_at: Until then.
+        cancelled: It was given back.
+    """
+
+    ref: str
+    token: str
+    nodes: int
+    start_at: datetime
+    end_at: datetime
+    cancelled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SlurmPlace:
+    """Where a pool's machines are.
+
+    Attributes:
+        cluster: As in `~/.slurm/config`.
+        partition: Of the cluster.
+        user: Whom the reservation is for.
+        here: Slurm's commands run on this machine, not over ssh.
+    """
+
+    cluster: str
+    partition: str
+    user: str
+    here: bool = False
+
+
 class ReservationApi(Protocol):
     """One way to reserve capacity; only `purchase` spends.
 

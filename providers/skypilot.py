@@ -27,6 +27,7 @@ from providers.sealed import VARIABLE, seal
 from providers.skypilot_errors import first_line, skypilot_error
 from providers.skypilot_events import Event, events_of
 from providers.skypilot_jobs import ENDED, is_ended, is_released, status_of, worker_lines
+from providers.skypilot_reservations import config
 from providers.skypilot_slurm import is_settled, slurm_machines
 from providers.skypilot_task import (
     attempt_of,
@@ -326,8 +327,8 @@ def _start(sky: Any, request: LaunchRequest, document: dict[str, Any], secrets: 
         if skypilot_config.get_nested((cloud, "remote_identity"), None)
         is None  # a role that the user chose wins
     }
-    if request.reservations:
-        kept["aws"] = kept.get("aws", {}) | {"specific_reservations": list(request.reservations)}
+    for cloud, section in config(request.reservations).items():
+        kept[cloud] = kept.get(cloud, {}) | section
     with skypilot_config.override_skypilot_config(kept):
         accepted = sky.jobs.launch(task, name=name)
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable, Iterator
 from difflib import unified_diff
 from pathlib import Path
@@ -109,6 +111,54 @@ def capacity(capacity_process: Capacity, monkeypatch: pytest.MonkeyPatch) -> Cap
         monkeypatch.setenv(name, value)
     capacity_process.order()
     return capacity_process
+
+
+@pytest.fixture(scope="session")
+def google_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Capacity]:
+    """One Google Cloud that sells capacity, for all tests; use `google`."""
+    with capacity_server(tmp_path_factory.mktemp("google"), "google") as server:
+        yield server
+
+
+@pytest.fixture
+def google(google_process: Capacity, monkeypatch: pytest.MonkeyPatch) -> Iterator[Capacity]:
+    """A Google Cloud that sells capacity; what it was asked and said must be what the client library knows."""
+    yield from _official(google_process, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def azure_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Capacity]:
+    """One Azure that sells capacity, for all tests; use `azure`."""
+    with capacity_server(tmp_path_factory.mktemp("azure"), "azure") as server:
+        yield server
+
+
+@pytest.fixture
+def azure(azure_process: Capacity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Capacity]:
+    """An Azure that sells capacity, checked as `google`, and a stand-in for `az` that is logged in."""
+    for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "IDENTITY_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    stand_in = tmp_path / "bin" / "az"
+    stand_in.parent.mkdir()
+    token = {"accessToken": "test", "expiresOn": "2099-01-01 00:00:00.000000", "tokenType": "Bearer"}
+    stand_in.write_text(f"#!/bin/sh\necho '{json.dumps(token)}'\n")
+    stand_in.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{stand_in.parent}:{os.environ['PATH']}")
+    yield from _official(azure_process, monkeypatch)
+
+
+def _official(server: Capacity, monkeypatch: pytest.MonkeyPatch) -> Iterator[Capacity]:
+    """An environment that leads to a server, and a look at everything that was said in the end."""
+    from tests.capacity import official
+
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    server.order()
+    before = len(server.exchanges())
+    yield server
+    {"google": official.check_google, "azure": official.check_azure}[server.seller](
+        server.exchanges()[before:]
+    )
 
 
 @pytest.fixture(scope="session")

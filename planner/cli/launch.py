@@ -118,7 +118,7 @@ def command(
     capacity = _capacity(app, reservation)
     if capacity is not None:
         limit_s = min(capacity.left_s, choices.max_duration_s or capacity.left_s)
-        choices = replace(choices, max_duration_s=limit_s, reservation_ref=capacity.provider_ref)
+        choices = replace(choices, max_duration_s=limit_s, reservation_ref=capacity.reference)
     plan, refuse = _plan(app, file, infra, capacity, limit=None if move else _CANDIDATES)
     with open_desk(app, infra) as desk:
         name, known = _run_id(desk, plan, run_id)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from planner.reserve.purchase import Buyer
     from planner.reserve.reservations import LaunchPlan, Reservation
     from planner.reserve.search import Found
+    from providers.reservations import ProviderName
 
 #: How often a purchase whose answer was lost is looked for before a person is told.
 _LOOKS = 6
@@ -81,6 +82,7 @@ def buy(
 
     job = job_of(app, spec, window)
     row = _chosen(app, job, offer_id, window)
+    _check_launch(row.offer.provider, no_launch)
     with open_book(app) as book:
         known = bought_before(book, row.offer)
         if known is not None and name in (None, known.reservation_id):
@@ -133,6 +135,7 @@ def schedule(
     job = job_of(app, spec, window)
     cap_usd = parsed("--cap", parse_usd, cap)
     wish = _wish(app, job, cap_usd, decide_by)
+    _check_launch(wish.provider, no_launch)
     reservation_id = _name(job, name)
     kinds = ", ".join(machine.instance_type for machine in wish.want.machines)
     echo_err(
@@ -192,6 +195,18 @@ def _chosen(app: App, job: Job, offer_id: str, window: dict[str, Any]) -> Found:
         f"the offer {offer_id} is not for sale any more, or not for this job",
         hint="`plan reserve offers` with the same options lists what is",
     )
+
+
+def _check_launch(provider: ProviderName, no_launch: bool) -> None:
+    """Capacity that no run of ours can use is bought on purpose only.
+
+    Raises:
+        UsageError: A run was to be started in it.
+    """
+    from planner.reserve.sold import no_runs
+
+    if not no_launch and (why := no_runs(provider)) is not None:
+        raise UsageError(f"{provider}: {why}", hint="pass --no-launch to buy it all the same")
 
 
 def _name(job: Job, name: str | None) -> str:

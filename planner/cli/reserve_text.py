@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from planner.cli.price_text import table_text
 from planner.money import usd_text_of_micro
 from planner.reserve.plan_purchase import amount_due
+from planner.reserve.sold import note
 
 if TYPE_CHECKING:
     from planner.cli.reserve_desk import Job
@@ -102,6 +103,9 @@ def _notes(found: Sequence[Found], shown: Sequence[Found]) -> Iterable[str]:
         )
     if any(not row.offer.refundable for row in shown):
         yield "what is paid up front is not refunded, used or not"
+    for provider in dict.fromkeys(row.offer.provider for row in shown):
+        if (text := note(provider)) is not None:
+            yield f"{provider}: {text}"
 
 
 def _sources(sources: Sequence[Source]) -> Iterable[str]:
@@ -129,6 +133,7 @@ def render_purchase(row: Found, job: Job) -> str:
         ("instead", _compare(job)),
         ("refund", "possible" if offer.refundable else "none, used or not"),
     ]
+    lines += [("note", text)] if (text := note(offer.provider)) is not None else []
     return "\n".join(f"{name:<8} {text}" for name, text in lines)
 
 

@@ -21,6 +21,8 @@ from providers.errors import CleanupPendingError, TuneplanError
 
 if TYPE_CHECKING:
     from planner.reserve.agenda import Done
+    from planner.reserve.reservations import Reservation
+    from providers.offers import Offer
 
 _EXAMPLE = """\b
 Examples:
@@ -175,7 +177,18 @@ def _tick(app: App) -> Done:
     with ReservationBook(ledger) as reservations, ScheduleBook(ledger) as schedules:
         buyer = Buyer(reservations, lambda name: open_api(name, around), app.now)
         firer = Firer(schedules, PlanStarter(ledger), app.now)
-        return do_all(Office(ledger, buyer, firer, app.directories.config / "notify", start_in))
+        hook = app.directories.config / "notify"
+        return do_all(Office(ledger, buyer, firer, hook, start_in, lambda row: _machine(app, row)))
+
+
+def _machine(app: App, row: Reservation) -> Offer | None:
+    """What the backend gave the run of a reservation; this machine is what it is."""
+    from planner.cli.desk import open_desk_of
+
+    if row.run_id is None or row.launch is None or row.launch.infra == "local":
+        return None
+    with open_desk_of(app, row.run_id) as (desk, run):
+        return desk.launcher.status(run.run_id).offer
 
 
 def _tick_document(done: Done) -> dict[str, Any]:

@@ -13,12 +13,14 @@ from planner.reserve.book import Notice, ReservationBook
 from planner.reserve.children import launch, notify
 from planner.reserve.firing import Firer, Started, tick
 from planner.reserve.lock import buying
+from planner.reserve.provisioned import other_machine
 from planner.reserve.purchase import Buyer, advance
 from planner.reserve.reservations import Reservation
 from planner.reserve.schedules import Firing
 from planner.runs import utc_text
 from planner.schema_sql import MIGRATIONS
 from providers.errors import TuneplanError
+from providers.offers import Offer
 
 _OPEN_RESERVATIONS = (
     "SELECT count(*) FROM reservations WHERE state NOT IN ('ended','missed','failed','cancelled')"
@@ -33,6 +35,10 @@ _TIMES = (
     "SELECT count(*) FROM reservations WHERE state NOT IN ('ended','missed','failed','cancelled')"
     " AND (decide_by_at BETWEEN ? AND ? OR not_before_at BETWEEN ? AND ?)"
 )
+
+
+#: Until the run's machine was looked at.
+_STARTED = "its run was started"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,7 @@ class Office:
         firer: Starts what schedules say; holds them.
         hook: The user's program that passes notices on.
         start: Launches the run of a reservation: spec, infra, run id, cap, reservation id.
+        machine: What the backend gave the run of a reservation, None while that is not known.
     """
 
     ledger: Path
@@ -69,6 +76,7 @@ class Office:
     firer: Firer
     hook: Path
     start: Callable[[Reservation], Started]
+    machine: Callable[[Reservation], Offer | None] = lambda _: None
 
 
 def is_due(ledger: Path, now: datetime, looked_at: datetime | None, every_s: float) -> bool:
@@ -126,7 +134,7 @@ def _one(office: Office, row: Reservation, errors: list[str]) -> Reservation:
     """Buy or look, and start the run if it is time."""
     try:
         row = advance(office.buyer, row.reservation_id)
-        return _started(office, row, errors)
+        return _verified(office, _started(office, row, errors))
     except TuneplanError as error:
         errors.append(f"reservation {row.reservation_id}: {error.message}")
         return office.buyer.book.get(row.reservation_id)
@@ -143,8 +151,23 @@ def _started(office: Office, row: Reservation, errors: list[str]) -> Reservation
         moved = office.buyer.book.move(row, row.state, row.state_reason, office.buyer.at, warning=text)
     else:
         moved = office.buyer.book.move(
-            row, row.state, "its run was started", office.buyer.at, run_id=row.launch.run_id, warning=None
+            row, row.state, _STARTED, office.buyer.at, run_id=row.launch.run_id, warning=None
         )
+    return moved or office.buyer.book.get(row.reservation_id)
+
+
+def _verified(office: Office, row: Reservation) -> Reservation:
+    """Once the run has its machine: is it what was bought?"""
+    if row.state_reason != _STARTED or row.state != "active" or row.offer is None:
+        return row
+    got = office.machine(row)
+    if got is None:
+        return row
+    wrong = other_machine(row.offer, got)
+    reason = f"its run has a {got.instance_type or got.gpu} in {got.zone or got.region}" + (
+        ", as bought" if wrong is None else ""
+    )
+    moved = office.buyer.book.move(row, row.state, reason, office.buyer.at, warning=wrong)
     return moved or office.buyer.book.get(row.reservation_id)
 
 

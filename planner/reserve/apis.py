@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -47,7 +47,13 @@ def own_machines(config: Config) -> list[Offer]:
     """The company's own pools as rows that a job can be sized on."""
     return [
         Offer(
-            *("inhouse", pool.name, None, pool.machine.instance_type, pool.machine.gpu),
+            *(
+                "slurm" if pool.slurm else "inhouse",
+                pool.name,
+                None,
+                pool.machine.instance_type,
+                pool.machine.gpu,
+            ),
             *(pool.machine.gpus_per_node, pool.machine.gpu_mem_gib, None, None, "on_demand"),
             *(pool.usd_per_hour, "own machines: purchase, power, utilisation", None),
         )
@@ -66,21 +72,64 @@ def open_api(provider: ProviderName, around: Surroundings) -> ReservationApi:
         MissingExtraError: Its SDK is not installed.
         CredentialsError, UsageError: It is not set up.
     """
-    if provider == "aws_capacity_block":
-        from providers.reservation_aws_block import CapacityBlocks
+    return _ADAPTERS[provider](around)
 
-        return CapacityBlocks(around.now)
-    if provider == "aws_odcr":
-        from providers.reservation_aws_odcr import OnDemandReservations
 
-        return OnDemandReservations(
-            lambda machine, region: around.on_demand_usd_per_hour("aws", machine, region), around.now
-        )
-    if provider == "inhouse":
-        from providers.reservation_inhouse import OwnMachines
+def _prices(cloud: str, around: Surroundings) -> Callable[[Machine, str], float | None]:
+    return lambda machine, region: around.on_demand_usd_per_hour(cloud, machine, region)
 
-        return OwnMachines(around.state / "inhouse.json", around.config.pools, around.now)
-    raise UsageError(f"{provider} is not yet supported", code="not_yet_supported")
+
+def _aws_capacity_block(around: Surroundings) -> ReservationApi:
+    from providers.reservation_aws_block import CapacityBlocks
+
+    return CapacityBlocks(around.now)
+
+
+def _aws_odcr(around: Surroundings) -> ReservationApi:
+    from providers.reservation_aws_odcr import OnDemandReservations
+
+    return OnDemandReservations(_prices("aws", around), around.now)
+
+
+def _sagemaker_training_plan(around: Surroundings) -> ReservationApi:
+    from providers.reservation_sagemaker import TrainingPlans
+
+    return TrainingPlans(around.now)
+
+
+def _gcp_calendar(around: Surroundings) -> ReservationApi:
+    from providers.reservation_gcp_calendar import CalendarReservations
+
+    return CalendarReservations(_prices("gcp", around), around.now)
+
+
+def _gcp_flex_start(around: Surroundings) -> ReservationApi:
+    from providers.reservation_gcp_flex import FlexStart
+
+    return FlexStart(_prices("gcp", around), around.now)
+
+
+def _azure_crg(around: Surroundings) -> ReservationApi:
+    from providers.reservation_azure import CapacityReservationGroups
+
+    return CapacityReservationGroups(_prices("azure", around), around.now)
+
+
+def _inhouse(around: Surroundings) -> ReservationApi:
+    from providers.reservation_inhouse import OwnMachines
+
+    return OwnMachines(around.state / "inhouse.json", around.config.pools, around.now)
+
+
+_ADAPTERS: Mapping[ProviderName, Callable[[Surroundings], ReservationApi]] = {
+    "aws_capacity_block": _aws_capacity_block,
+    "aws_odcr": _aws_odcr,
+    "sagemaker_training_plan": _sagemaker_training_plan,
+    "gcp_calendar": _gcp_calendar,
+    "gcp_flex_start": _gcp_flex_start,
+    "azure_crg": _azure_crg,
+    "inhouse": _inhouse,
+}
 
 
 def check_provider(name: str) -> ProviderName:

@@ -102,8 +102,11 @@ class ReservationBook(Book):
             if is_new:
                 self._log(reservation.reservation_id, at, state, reason)
             warning = row.get("warning")
-            if (reservation.state != state and state in _WORTH_TELLING) or (
-                warning and warning != reservation.warning
+            bought = state == "active" and reservation.state not in ("bought", "active")  # it began at once
+            if (
+                bought
+                or (reservation.state != state and state in _WORTH_TELLING)
+                or (warning and warning != reservation.warning)
             ):
                 self._tell(reservation.reservation_id, at, f"{state}: {reason}", warning)
         return self.get(reservation.reservation_id)

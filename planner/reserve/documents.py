@@ -78,12 +78,15 @@ def as_offer(capacity: CapacityOffer) -> Offer:
     """Reserved machines as an offer like any other."""
     machine = capacity.machine
     inhouse = capacity.provider == "inhouse"
+    slurm = (
+        inhouse and capacity.zone is not None
+    )  # its partition; Slurm shares machines out by GPU, not by type
     per_hour = None if capacity.usd_per_hour is None else float(capacity.usd_per_hour) / capacity.nodes
     return Offer(
-        cloud=CLOUD_OF.get(capacity.provider, "inhouse"),
+        cloud="slurm" if slurm else CLOUD_OF[capacity.provider],
         region=capacity.region,
         zone=capacity.zone,
-        instance_type=machine.instance_type,
+        instance_type=None if slurm else machine.instance_type,
         gpu=machine.gpu,
         gpus_per_node=machine.gpus_per_node,
         gpu_mem_gib=machine.gpu_mem_gib,

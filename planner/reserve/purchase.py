@@ -259,8 +259,11 @@ def _look(buyer: Buyer, reservation: Reservation) -> Reservation | None:
     offer = reservation.offer
     if offer is None or reservation.provider_ref is None:
         return reservation
-    holding = buyer.api(reservation.provider).look(reservation.provider_ref, offer.region)
+    api = buyer.api(reservation.provider)
+    holding = api.look(reservation.provider_ref, offer.region)
     now = buyer.now().astimezone(UTC)
+    if holding is not None and holding.state == "active" and offer.refundable and now >= offer.end_at:
+        return _give_back(buyer, api, reservation, offer)
     if holding is None:
         if now < offer.end_at:
             return _note(buyer, reservation, f"the provider does not know {reservation.provider_ref}")
@@ -280,11 +283,25 @@ def _look(buyer: Buyer, reservation: Reservation) -> Reservation | None:
     return buyer.book.move(reservation, state, reason, buyer.at, **changes)
 
 
+def _give_back(
+    buyer: Buyer, api: ReservationApi, reservation: Reservation, offer: CapacityOffer
+) -> Reservation | None:
+    """Its time is over and the provider still bills it."""
+    buyer.step("give back what is over")
+    try:
+        api.cancel(str(reservation.provider_ref), offer.region)
+    except TuneplanError as error:
+        text = f"its time is over, it is billed on and cannot be given back: {error.message}"
+        return _note(buyer, reservation, text)
+    return buyer.book.move(reservation, "ended", "its time is over, it was given back", buyer.at)
+
+
 def _idle(reservation: Reservation, holding: Holding) -> str | None:
     """A paid machine that nobody uses."""
     if not holding.free_nodes:
         return None
-    return f"{holding.free_nodes} of {holding.nodes} paid machines are idle"
+    text = f"{holding.free_nodes} of {holding.nodes} paid machines are idle"
+    return text if reservation.run_id is None else f"{text}: run {reservation.run_id} does not use them"
 
 
 def _note(buyer: Buyer, reservation: Reservation, warning: str | None) -> Reservation | None:

@@ -31,6 +31,8 @@ CLOUD_OF: Mapping[ProviderName, str] = {
 def sells(provider: ProviderName, offer: Offer) -> bool:
     """Whether a machine of the price snapshot can be reserved there."""
     kind = offer.instance_type
+    if provider == "inhouse":
+        return kind is not None and offer.cloud in ("inhouse", "slurm")
     if kind is None or offer.gpu == "CPU" or offer.cloud != CLOUD_OF.get(provider):
         return False
     if provider in ("aws_capacity_block", "sagemaker_training_plan"):
@@ -38,3 +40,27 @@ def sells(provider: ProviderName, offer: Offer) -> bool:
     if provider in ("gcp_calendar", "gcp_flex_start"):
         return kind.startswith(_GCP_TYPES)
     return True
+
+
+#: Why tuneplan starts no run in capacity of these; buying it takes `--no-launch`.
+_NO_RUNS: Mapping[ProviderName, str] = {
+    "sagemaker_training_plan": "only SageMaker's own jobs run in a training plan, and tuneplan starts none",
+    "azure_crg": "SkyPilot cannot start machines in a capacity reservation group of Azure's",
+}
+#: What a person has to know before buying there.
+_NOTES: Mapping[ProviderName, str] = {
+    "azure_crg": "Azure bills it until it is given back: keep `plan scheduler` at work, or cancel it yourself",
+    "gcp_flex_start": "a place in a queue: no machines are promised, and nothing is paid before they start",
+    "gcp_calendar": "the amount is the on-demand list price; Google's own is not published and said to be lower",
+    "sagemaker_training_plan": _NO_RUNS["sagemaker_training_plan"],
+}
+
+
+def no_runs(provider: ProviderName) -> str | None:
+    """Why no run can be started in a provider's capacity, None if one can."""
+    return _NO_RUNS.get(provider)
+
+
+def note(provider: ProviderName) -> str | None:
+    """What is peculiar to a provider and costs money if it is not known."""
+    return _NOTES.get(provider)

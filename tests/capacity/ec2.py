@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import socket
-import threading
 import time
 import traceback
 import uuid
@@ -23,6 +22,7 @@ from moto.ec2.responses import EC2Response
 from moto.servicequotas.exceptions import NoSuchResource
 from moto.servicequotas.models import ServiceQuotasBackend
 
+from tests.capacity import market
 from tests.capacity.shapes import check
 
 ZONES = ("a", "b")
@@ -30,44 +30,21 @@ USD_PER_GPU_HOUR = {"p5.48xlarge": 31.464, "p4d.24xlarge": 11.8, "p5.4xlarge": 3
 START_DAYS = (1, 3, 8, 20, 45)
 
 
-class Market:
+class Blocks(market.Market):
     """What is for sale and what was sold."""
 
     def __init__(self, control: Path) -> None:
-        self.control = control
-        self.journal = control.with_suffix(".journal")
-        self.lock = threading.Lock()
+        super().__init__(control)
         self.offers: dict[str, dict[str, Any]] = {}
         self.sold: dict[str, dict[str, Any]] = {}
         self.client_tokens: dict[str, tuple[str, str]] = {}
-        self.calls: dict[str, int] = {}
-
-    def orders(self) -> dict[str, Any]:
-        """The control file: `faults` by token, `price_factor`, `shift_s` of the clock, `none` for sale."""
-        try:
-            read: dict[str, Any] = json.loads(self.control.read_text())
-        except FileNotFoundError:
-            return {}
-        return read
-
-    def now(self) -> dt.datetime:
-        shift = dt.timedelta(seconds=self.orders().get("shift_s", 0))
-        return dt.datetime.now(dt.UTC).replace(microsecond=0) + shift
-
-    def fault(self, token: str) -> str:
-        """What happens at this call for a token; the first call takes the first of its faults."""
-        with self.lock:
-            number = self.calls.get(token, 0)
-            self.calls[token] = number + 1
-        faults = self.orders().get("faults", {}).get(token, [])
-        return str(faults[number]) if number < len(faults) else "ok"
 
     def sell(self, **row: Any) -> dict[str, Any]:
         ref = "cr-0" + uuid.uuid4().hex[:16]
         row = {"CapacityReservationId": ref, "OwnerId": "123456789012", "CreateDate": self.now(), **row}
         self.sold[ref] = row
-        with self.journal.open("a") as journal:
-            journal.write(json.dumps({"ref": ref, "tags": row["Tags"], "fee": row.get("_fee")}) + "\n")
+        token = next((tag["Value"] for tag in row["Tags"] if tag["Key"] == "tuneplan-reservation"), "")
+        self.note(ref, token, row.get("_fee"))
         return row
 
     def shown(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -86,7 +63,7 @@ class Market:
         return {name: value for name, value in row.items() if not name.startswith("_")}
 
 
-MARKET: Market
+MARKET: Blocks
 
 
 def checked(operation: str, answer: dict[str, Any]) -> ActionResult:
@@ -123,6 +100,14 @@ def moment(value: Any) -> dt.datetime:
     return found if found.tzinfo else found.replace(tzinfo=dt.UTC)
 
 
+def starts(now: dt.datetime) -> list[dt.datetime]:
+    """When what is for sale begins."""
+    orders = MARKET.orders()
+    morning = now.replace(hour=11, minute=30, second=0)
+    found = [morning + dt.timedelta(days=days) for days in orders.get("start_days", START_DAYS)]
+    return found + [moment(text) for text in orders.get("starts", ())]
+
+
 def describe_capacity_block_offerings(self: EC2Response) -> ActionResult:
     params = self._get_params()
     hours, count = int(params["CapacityDurationHours"]), int(params.get("InstanceCount", 1))
@@ -134,11 +119,8 @@ def describe_capacity_block_offerings(self: EC2Response) -> ActionResult:
         raise EC2ClientError("InvalidParameterValue", "StartDateRange is in the past")
     if kind not in USD_PER_GPU_HOUR or orders.get("none"):
         return checked("DescribeCapacityBlockOfferings", {"CapacityBlockOfferings": []})
-    midnight = now.replace(hour=11, minute=30, second=0)
-    starts = [midnight + dt.timedelta(days=days) for days in orders.get("start_days", START_DAYS)]
-    starts += [moment(text) for text in orders.get("starts", ())]
     found = []
-    for number, start in enumerate(starts):
+    for number, start in enumerate(starts(now)):
         if not moment(params["StartDateRange"]) <= start or start + dt.timedelta(hours=hours) > moment(
             params["EndDateRange"]
         ):
@@ -322,10 +304,10 @@ def get_service_quota(self: Any, service_code: str, quota_code: str) -> dict[str
     return quota
 
 
-def install(control: Path) -> Market:
+def install(control: Path) -> Blocks:
     """Teach moto; the same file of orders and journal for all tests of a server."""
     global MARKET
-    MARKET = Market(control)
+    MARKET = Blocks(control)
     for function in (
         describe_capacity_block_offerings,
         purchase_capacity_block,

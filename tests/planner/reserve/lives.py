@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from planner import database
 from planner.reserve.book import ReservationBook
@@ -19,8 +19,11 @@ from planner.reserve.purchase import Buyer, advance
 from providers.aws import Aws
 from providers.errors import TuneplanError
 from providers.reservation_aws_block import CapacityBlocks
+from providers.reservation_sagemaker import TrainingPlans
+from tests.capacity.server import Capacity
 
 OK, REFUSED = 0, 3
+Seller = Literal["block", "plan", "google", "azure"]
 #: Made before the fork, without a connection: a client takes longer to make than a purchase.
 AWS = Aws()
 #: Clients of the process that forks.
@@ -32,7 +35,27 @@ def warm(region: str) -> None:
     for aws in (AWS, OURS):
         aws._clients.clear()
     for spends in (False, True):
-        AWS.client("ec2", region, spends=spends)
+        for service in ("ec2", "sagemaker"):
+            AWS.client(service, region, spends=spends)
+
+
+def adapter(seller: Seller, server: Capacity, clock: Callable[[], datetime], aws: Aws) -> Any:
+    """The adapter of a seller; the clients of Google and Azure are made anew in each process."""
+    if seller == "block":
+        return CapacityBlocks(clock, aws)
+    if seller == "plan":
+        return TrainingPlans(clock, aws)
+
+    def price(usd: float) -> Callable[[Any, str], float]:
+        return lambda machine, region: usd * float(server.orders().get("price_factor", 1.0))
+
+    if seller == "google":
+        from providers.reservation_gcp_calendar import CalendarReservations
+
+        return CalendarReservations(price(31.464), clock)
+    from providers.reservation_azure import CapacityReservationGroups
+
+    return CapacityReservationGroups(price(36.0), clock)
 
 
 @dataclass(frozen=True)
@@ -90,7 +113,15 @@ class Watched:
         return call
 
 
-def live(ledger: Path, reservation_id: str, life: Life, points: Points | None = None) -> int:
+def live(
+    ledger: Path,
+    reservation_id: str,
+    life: Life,
+    points: Points | None = None,
+    *,
+    seller: Seller,
+    server: Capacity,
+) -> int:
     """What a process does, in this process: bring one reservation forward."""
     point = points or Points(life.dies_at)
     connect = sqlite3.connect
@@ -106,7 +137,7 @@ def live(ledger: Path, reservation_id: str, life: Life, points: Points | None = 
     sqlite3.connect = traced  # type: ignore[assignment]
     try:
         with ReservationBook(ledger) as book:
-            api = Watched(CapacityBlocks(clock, AWS), point)
+            api = Watched(adapter(seller, server, clock, AWS), point)
             advance(Buyer(book, lambda _: api, clock, point, life.looks, lambda _: None), reservation_id)
     except TuneplanError:
         return REFUSED
@@ -115,7 +146,7 @@ def live(ledger: Path, reservation_id: str, life: Life, points: Points | None = 
     return OK
 
 
-def fork(ledger: Path, reservation_id: str, life: Life) -> int:
+def fork(ledger: Path, reservation_id: str, life: Life, seller: Seller, server: Capacity) -> int:
     """Start a life in a process of its own; returns its pid."""
     pid = os.fork()
     if pid:
@@ -129,7 +160,7 @@ def fork(ledger: Path, reservation_id: str, life: Life) -> int:
         if life.dies_after_s is not None:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.setitimer(signal.ITIMER_REAL, life.dies_after_s)
-        status = live(ledger, reservation_id, life)
+        status = live(ledger, reservation_id, life, seller=seller, server=server)
     finally:
         os._exit(status)
 
@@ -142,12 +173,12 @@ def _limit_files(ledger: Path, left: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size + left, resource.RLIM_INFINITY))
 
 
-def run(ledger: Path, reservation_id: str, *lives: Life) -> list[int]:
+def run(ledger: Path, reservation_id: str, *lives: Life, seller: Seller, server: Capacity) -> list[int]:
     """Lives at the same time; returns how each ended, negative for a signal."""
     holder = sqlite3.connect(ledger, isolation_level=None) if any(life.busy_s for life in lives) else None
     if holder is not None:
         holder.execute("BEGIN IMMEDIATE")
-    pids = [fork(ledger, reservation_id, life) for life in lives]
+    pids = [fork(ledger, reservation_id, life, seller, server) for life in lives]
     if holder is not None:
         time.sleep(max(life.busy_s for life in lives))
         holder.execute("ROLLBACK")

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.capacity.server import Capacity
-from tests.planner.reserve.lives import Life, Points, live, run, warm
+from tests.planner.reserve.kills import at_every_point
+from tests.planner.reserve.lives import Life, Seller, warm
+from tests.planner.reserve.lives import run as run_lives
 from tests.planner.reserve.rounds import Outcome, audit, play, record
 
 
@@ -28,58 +30,54 @@ def memory_path(tmp_path: Path) -> Iterator[Path]:
         yield Path(name)
 
 
-def points_of(folder: Path) -> list[str]:
-    """All points of a purchase in which nothing goes wrong."""
-    record(folder / "whole.db", "whole", agreed=None, cap_usd=800)
-    points = Points(None)
-    assert live(folder / "whole.db", "whole", Life(), points) == 0
-    warm("us-east-1")  # its connections are this process's own
-    return points.passed
+@pytest.mark.parametrize("seller", ["block", pytest.param("plan", marks=pytest.mark.long)])
+def test_a_kill_at_some_points(capacity: Capacity, memory_path: Path, seller: Seller) -> None:
+    at_every_point(memory_path, seller, capacity, every=7)
 
 
-@pytest.mark.parametrize("long", [False, pytest.param(True, marks=pytest.mark.long)])
-def test_a_kill_at_every_point(capacity: Capacity, memory_path: Path, long: bool) -> None:
-    points = points_of(memory_path)
-    assert len(points) > 40
-    assert {"before purchase", "after purchase", "intent recorded"} <= set(points)
-    outcome = Outcome()
-    for number in range(1, len(points) + 1, 1 if long else 7):
-        ledger = memory_path / f"{number}.db"
-        reservation = record(ledger, f"kill-{number}", agreed=None, cap_usd=800)
-        assert run(ledger, reservation.reservation_id, Life(dies_at=number)) == [-9], points[number - 1]
-        for _ in range(2):
-            run(ledger, reservation.reservation_id, Life())
-        run(ledger, reservation.reservation_id, Life(clock_s=7200.0))
-        audit(ledger, capacity, reservation, outcome)
-    assert set(outcome.ends) <= {"bought", "unknown"}
-    # between "it is sent" and the request itself nobody can know
-    assert outcome.ends["unknown"] <= 3
+@pytest.mark.long
+@pytest.mark.parametrize("seller", ["block", "plan", "google", "azure"])
+def test_a_kill_at_every_point(
+    request: pytest.FixtureRequest, capacity: Capacity, memory_path: Path, seller: Seller
+) -> None:
+    server = request.getfixturevalue(seller) if seller in ("google", "azure") else capacity
+    at_every_point(memory_path, seller, server, every=1)
 
 
 @pytest.mark.parametrize("fault", ["ok", "lose_after", "lose_before", "error_after", "refuse"])
 def test_two_daemons_at_once(capacity: Capacity, memory_path: Path, fault: str) -> None:
-    reservation = record(memory_path / "plan.db", f"two-{fault}", agreed=None, cap_usd=800)
+    reservation = record(memory_path / "plan.db", f"two-{fault}")
     capacity.order(faults={reservation.token: [fault]})
-    run(memory_path / "plan.db", reservation.reservation_id, Life(), Life())
-    run(memory_path / "plan.db", reservation.reservation_id, Life())
+    for lives in ((Life(), Life()), (Life(),)):
+        run_lives(
+            memory_path / "plan.db", reservation.reservation_id, *lives, seller="block", server=capacity
+        )
     audit(memory_path / "plan.db", capacity, reservation, Outcome())
 
 
 def test_random_rounds(capacity: Capacity, memory_path: Path) -> None:
     outcome = Outcome()
     for seed in range(6):
-        play(memory_path, capacity, seed, outcome)
+        play(memory_path, {"block": capacity, "plan": capacity}, seed, outcome)
     assert outcome.ends.total() == 6
 
 
 @pytest.mark.long
-def test_campaign(capacity: Capacity, memory_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_campaign(
+    capacity: Capacity,
+    google: Capacity,
+    azure: Capacity,
+    memory_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     rounds, first = int(os.environ.get("ROUNDS", "12")), int(os.environ.get("SEED", "1")) * 1_000_000
+    servers: dict[Seller, Capacity] = {"block": capacity, "plan": capacity, "google": google, "azure": azure}
     outcome = Outcome()
     for seed in range(first, first + rounds):
-        play(memory_path, capacity, seed, outcome)
+        play(memory_path, servers, seed, outcome)
         for file in memory_path.glob(f"{seed}.db*"):
             file.unlink()
     with capsys.disabled():
-        print(f"\n{rounds} rounds from seed {first}: ends {dict(outcome.ends)}, lives {dict(outcome.faults)}")
+        ends = dict(sorted(outcome.ends.items()))
+        print(f"\n{rounds} rounds from seed {first}: ends {ends}, lives {dict(outcome.faults)}")
     assert outcome.ends.total() == rounds
