@@ -25,6 +25,7 @@ from providers.reservations import (
     ProviderName,
     PurchaseOrder,
     PurchaseRefusedError,
+    after_acceptance,
     this_hour,
     utc_now,
     whole_hours,
@@ -113,6 +114,7 @@ class CapacityReservationGroups:
             poller = client.capacity_reservations.begin_create_or_update(
                 azure.group, order.token, order.token, wanted, **azure.options
             )
+        with after_acceptance("make the capacity reservation"):  # as where it is not to be found at first
             poller.wait(timeout=120)
             row = poller.result() if poller.done() else None
         return self._pending(order) if row is None else self._holding(row)

@@ -27,6 +27,7 @@ from providers.reservations import (
     PurchaseOrder,
     PurchaseRefusedError,
     PurchaseUnclearError,
+    after_acceptance,
     utc_now,
 )
 
@@ -122,6 +123,7 @@ class CalendarReservations:
                 "request_id": request_id(order.client_token),
             }
             operation = client.insert_unary(request=request, **once())
+        with after_acceptance("make the future reservation"):
             finished(gcp, operation, str(zone))
             row = self._row(str(zone), order.token)
         if row is None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -54,6 +55,22 @@ class PurchaseUnclearError(CleanupPendingError):
     """The answer of a purchase was lost: look for its token before anything else is bought."""
 
     code = "purchase_unclear"
+
+
+@contextlib.contextmanager
+def after_acceptance(action: str) -> Iterator[None]:
+    """Once the provider took the request, an error that is not its final word leaves open what was bought.
+
+    Raises:
+        PurchaseRefusedError: The provider's final word, as raised within.
+        PurchaseUnclearError: Everything else.
+    """
+    try:
+        yield
+    except (PurchaseRefusedError, PurchaseUnclearError):
+        raise
+    except Exception as error:
+        raise PurchaseUnclearError(f"the provider took the request to {action}, then: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)

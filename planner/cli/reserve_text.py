@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from planner.pricing import Priced
     from planner.reserve.reservations import Reservation, ReservationEvent
     from planner.reserve.search import Found, Source
+    from providers.reservations import CapacityOffer
 
 _SYMBOLS = {
     "planned": "…",
@@ -62,7 +63,7 @@ def _cells(row: Found, job: Job) -> tuple[str, ...]:
         f"{offer.nodes} x {offer.machine.instance_type} ({offer.machine.gpus_per_node} x {offer.machine.gpu})",
         _moment(offer.start_at),
         f"{offer.usable_h:,.1f}",
-        "by use" if offer.upfront_usd is None else f"{amount_due(offer):,.2f}",
+        _amount(offer) or f"{amount_due(offer):,.2f}",
         "?" if per_gpu is None else f"{per_gpu:,.2f}",
         "-" if chance is None else f"{chance:.0%}",
     )
@@ -129,12 +130,20 @@ def render_purchase(row: Found, job: Job) -> str:
             f"{_moment(offer.start_at)} to {_moment(offer.end_at)} UTC, {offer.usable_h:,.1f} usable hours",
         ),
         ("job", f"{job.loaded.spec.name} takes {sized.hours.p50:,.1f} h (p90 {sized.hours.p90:,.1f})"),
-        ("price", f"${amount_due(offer):,.2f} up front" if offer.upfront_usd is not None else "by use"),
+        ("price", _price(offer)),
         ("instead", _compare(job)),
         ("refund", "possible" if offer.refundable else "none, used or not"),
     ]
     lines += [("note", text)] if (text := note(offer.provider)) is not None else []
     return "\n".join(f"{name:<8} {text}" for name, text in lines)
+
+
+def _price(offer: CapacityOffer) -> str:
+    """What is agreed to: paid at once, or the most that the hours cost."""
+    if offer.upfront_usd is None:
+        return _amount(offer) or ""
+    due = f"${amount_due(offer):,.2f}"
+    return f"{due} if it is held to its end, paid by the hour" if offer.refundable else f"{due} up front"
 
 
 def render_calendar(found: Sequence[Found]) -> str:
@@ -143,7 +152,7 @@ def render_calendar(found: Sequence[Found]) -> str:
     cheapest: dict[tuple[str, str], Found] = {}
     for row in found:
         key = (f"{row.offer.start_at:%Y-%m-%d %a}", row.offer.region)
-        if key not in cheapest or (row.cost_usd or 0) < (cheapest[key].cost_usd or 0):
+        if key not in cheapest or _price_order(row) < _price_order(cheapest[key]):
             cheapest[key] = row
     days = sorted({day for day, _ in cheapest})
     rows = [(day, *(_day(cheapest.get((day, region))) for region in regions)) for day in days]
@@ -151,10 +160,22 @@ def render_calendar(found: Sequence[Found]) -> str:
     return f"{table_text(('start', *regions), rows, regions)}\n\n{legend}"
 
 
+def _price_order(row: Found) -> tuple[bool, float]:
+    """What has no known price comes last."""
+    return row.cost_usd is None, row.cost_usd or 0.0
+
+
+def _amount(offer: CapacityOffer) -> str | None:
+    """The price of the whole; None where it has one."""
+    if offer.upfront_usd is not None:
+        return None
+    return "?" if offer.usd_per_hour is None else "by use"
+
+
 def _day(row: Found | None) -> str:
     if row is None:
         return "."
-    upfront = "by use" if row.offer.upfront_usd is None else f"{row.offer.upfront_usd:,.0f}"
+    upfront = _amount(row.offer) or f"{row.offer.upfront_usd:,.0f}"
     per_gpu = row.usd_per_useful_gpu_h
     return f"{upfront} ({'?' if per_gpu is None else f'{per_gpu:,.2f}'})"
 
@@ -186,7 +207,8 @@ def render_reservations(rows: Sequence[Reservation]) -> str:
 def render_reservation(row: Reservation, history: Sequence[ReservationEvent]) -> str:
     """Everything about one, with its history."""
     offer = row.offer or row.want.offer
-    unpaid = "nothing yet" if row.provider_ref is None else "not confirmed yet"
+    by_hour = row.offer is not None and row.offer.refundable
+    unpaid = "nothing yet" if row.provider_ref is None else "by the hour" if by_hour else "not confirmed yet"
     paid = unpaid if row.paid_micro_usd is None else f"${usd_text_of_micro(row.paid_micro_usd)}"
     lines = [
         f"reservation {row.reservation_id}: {row.state} since {row.state_since_at}: {row.state_reason}",

@@ -164,8 +164,8 @@ def _verified(office: Office, row: Reservation) -> Reservation:
     if got is None:
         return row
     wrong = other_machine(row.offer, got)
-    reason = f"its run has a {got.instance_type or got.gpu} in {got.zone or got.region}" + (
-        ", as bought" if wrong is None else ""
+    reason = (
+        wrong or f"its run has what was bought: {got.instance_type or got.gpu} in {got.zone or got.region}"
     )
     moved = office.buyer.book.move(row, row.state, reason, office.buyer.at, warning=wrong)
     return moved or office.buyer.book.get(row.reservation_id)

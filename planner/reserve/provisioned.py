@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from planner.reserve.documents import as_offer
+from planner.reserve.reservations import ELSEWHERE
 from providers.offers import Offer
 from providers.reservations import CapacityOffer
 
@@ -23,4 +24,4 @@ def other_machine(bought: CapacityOffer, got: Offer) -> str | None:
     }
     known = {name: pair for name, pair in pairs.items() if None not in pair}
     other = [f"{name} {have} instead of {want}" for name, (want, have) in known.items() if want != have]
-    return f"its run is not on what was bought: {', '.join(other)}" if other else None
+    return f"{ELSEWHERE}: {', '.join(other)}" if other else None

@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from planner.money import micro_usd, usd_text_of_micro
 from planner.reserve.book import ReservationBook
 from planner.reserve.choice import best_offer
-from planner.reserve.reservations import Reservation, ReservationState, state_of
+from planner.reserve.reservations import ELSEWHERE, Reservation, ReservationState, state_of
 from planner.runs import utc_text
 from providers.errors import CredentialsError, TuneplanError
 from providers.reservations import (
@@ -34,6 +34,9 @@ from providers.reservations import (
 _ROUNDS = 8
 #: How long what was bought may take to be found by its token; until then the state says that it is being looked for.
 _CONSISTENT_AFTER = timedelta(minutes=15)
+
+#: Machines of a run are not called idle earlier than that after the capacity has begun.
+_STARTS_WITHIN = timedelta(minutes=15)
 
 
 def _nothing(_: str) -> None:
@@ -270,9 +273,8 @@ def _look(buyer: Buyer, reservation: Reservation) -> Reservation | None:
         return buyer.book.move(reservation, "ended", "its time is over", buyer.at)
     state, reason = state_of(holding)
     if state == reservation.state == "active":
-        return _note(
-            buyer, reservation, _warning(reservation, holding, [holding]) or _idle(reservation, holding)
-        )
+        warning = _warning(reservation, holding, [holding]) or _elsewhere(reservation)
+        return _note(buyer, reservation, warning or _idle(reservation, holding, now))
     if (state, reason) == (reservation.state, reservation.state_reason):
         return reservation
     changes: dict[str, object] = {}
@@ -296,9 +298,16 @@ def _give_back(
     return buyer.book.move(reservation, "ended", "its time is over, it was given back", buyer.at)
 
 
-def _idle(reservation: Reservation, holding: Holding) -> str | None:
-    """A paid machine that nobody uses."""
-    if not holding.free_nodes:
+def _elsewhere(reservation: Reservation) -> str | None:
+    """What was found when the run had its machines."""
+    reason = reservation.state_reason
+    return reason if reason.startswith(ELSEWHERE) else None
+
+
+def _idle(reservation: Reservation, holding: Holding, now: datetime) -> str | None:
+    """A paid machine that nobody uses, once a run has had the time to start."""
+    since = datetime.fromisoformat(reservation.state_since_at)
+    if not holding.free_nodes or now - since < _STARTS_WITHIN:
         return None
     text = f"{holding.free_nodes} of {holding.nodes} paid machines are idle"
     return text if reservation.run_id is None else f"{text}: run {reservation.run_id} does not use them"

@@ -27,6 +27,9 @@ MOVES: dict[ReservationState, frozenset[ReservationState]] = {
 }
 """Legal next states; a state may always stay as it is."""
 
+#: How the reason begins where a run was given another machine than was bought.
+ELSEWHERE = "its run is not on what was bought"
+
 
 def check_move(before: ReservationState, after: ReservationState) -> None:
     """Refuse a move that the table does not know.

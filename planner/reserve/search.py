@@ -96,12 +96,15 @@ def search(
 
     if not sized:
         return [], [source(None, "skipped", "the job fits on none of its machines that the spec allows")]
+    regions = _regions(sized, window)
+    if not regions:
+        return [], [source(None, "skipped", "it has none of these machines in the regions that were named")]
     try:
         api = open_api(provider)
     except (UsageError, CredentialsError) as error:
         return [], [source(None, "skipped", error.message)]
     found, sources = [], []
-    for region in _regions(sized, window):
+    for region in regions:
         told(f"asking {provider} in {region}")
         try:
             found += _ask(api, region, sized, window)
@@ -116,8 +119,9 @@ def search(
 
 
 def _regions(sized: Sequence[Sized], window: Window) -> list[str]:
+    """The regions that were asked for as far as they are this provider's, in their order; else all of its own."""
     known = sorted({region for one in sized for region in one.regions})
-    return list(window.regions) or known
+    return [region for region in window.regions if region in known] if window.regions else known
 
 
 def _ask(api: ReservationApi, region: str, sized: Sequence[Sized], window: Window) -> list[Found]:

@@ -18,6 +18,7 @@ import pytest
 from click.testing import Result
 
 from planner.cli.schema import schema_text
+from planner.reserve.book import ReservationBook
 from providers import azure_compute, gcp_compute
 from providers.azure_compute import Azure
 from providers.errors import CredentialsError, LaunchError, MissingExtraError, UsageError
@@ -35,7 +36,9 @@ from providers.reservations import (
 )
 from tests.capacity.server import Capacity
 from tests.planner.reserve.kills import at_every_point
+from tests.planner.reserve.lives import Life, live
 from tests.planner.reserve.lives import Seller as Seller_
+from tests.planner.reserve.rounds import record
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 A3 = Machine("a3-highgpu-8g", "H100", 8, 80.0)
@@ -203,6 +206,22 @@ def test_azure_is_given_back_with_its_group(azure: Capacity) -> None:
         row["path"] for row in azure.exchanges() if row["method"] == "DELETE" and "tp-back" in row["path"]
     ]
     assert len(deleted) == 2
+
+
+def test_azure_is_not_billed_after_its_end(azure: Capacity, tmp_path: Path) -> None:
+    ledger = tmp_path / "plan.db"
+    reservation = record(ledger, "over", seller="azure")
+    run = {"seller": "azure", "server": azure}
+    for clock_s in (0.0, 0.0, 1000.0):
+        live(ledger, "over", Life(clock_s=clock_s), **run)
+    with ReservationBook(ledger) as book:
+        held = book.get("over")
+    assert (held.state, held.warning) == ("active", "1 of 1 paid machines are idle")
+    live(ledger, "over", Life(clock_s=2 * 86400.0), **run)
+    with ReservationBook(ledger) as book:
+        over = book.get("over")
+    assert (over.state, over.state_reason) == ("ended", "its time is over, it was given back")
+    assert not azure_api().find(reservation.token, "eastus")
 
 
 def test_azure_needs_its_resource_group(azure: Capacity, monkeypatch: pytest.MonkeyPatch) -> None:

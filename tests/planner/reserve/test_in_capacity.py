@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -12,12 +14,18 @@ from planner import rented
 from planner.cli.context import App
 from planner.cli.reserve_launch import CHECKPOINT_S, reserved
 from planner.places import Places
+from planner.reserve.agenda import Office, do_all
 from planner.reserve.book import ReservationBook, Terms
-from planner.reserve.reservations import Want
+from planner.reserve.children import PlanStarter
+from planner.reserve.firing import Firer, Started
+from planner.reserve.purchase import Buyer
+from planner.reserve.reservations import LaunchPlan, Want
+from planner.reserve.schedule_book import ScheduleBook
 from planner.runs import utc_text
 from providers.errors import UsageError
 from providers.launcher import LaunchRequest
-from providers.reservations import CapacityOffer, Machine
+from providers.offers import Offer
+from providers.reservations import CapacityOffer, Holding, Machine
 
 NOW = datetime(2026, 12, 1, 12, 0, tzinfo=UTC)
 P5 = Machine("p5.48xlarge", "H100", 8, 80.0)
@@ -58,6 +66,46 @@ def test_outside_its_time_nothing_is_launched(app: App, hours: int, said: str) -
     app.now = lambda: NOW + timedelta(hours=hours)
     with pytest.raises(UsageError, match=said):
         reserved(app, "r")
+
+
+@pytest.mark.parametrize(
+    ("zone", "gpus", "said"),
+    [
+        ("us-east-1a", 8, None),
+        (None, 8, None),
+        ("us-east-1b", 8, "zone us-east-1b instead of us-east-1a"),
+        ("us-east-1a", 4, "GPUs 4 instead of 8"),
+    ],
+)
+def test_a_run_elsewhere_is_said(app: App, zone: str | None, gpus: int, said: str | None) -> None:
+    ledger = Places(app.directories.state).ledger
+    got = Offer(
+        *("aws", "us-east-1", zone, None, "H100", gpus, None, None, None, "on_demand", None, "skypilot", None)
+    )
+    launch = LaunchPlan("spec.yaml", "skypilot", "r")
+    with ReservationBook(ledger) as book, ScheduleBook(ledger) as schedules:
+        row = book.move(book.get("r"), "active", "the capacity is there", utc_text(NOW))
+        buyer = Buyer(book, lambda name: Held(), lambda: NOW)
+        firer = Firer(schedules, PlanStarter(ledger), lambda: NOW)
+        office = Office(ledger, buyer, firer, Path("no-hook"), lambda row: Started(0), lambda row: got)
+        assert row is not None
+        changed = do_all(office).reservations
+        assert changed == ()  # no run was ordered for it
+        book._db.execute("UPDATE reservations SET launch_json = ?", (json.dumps(asdict(launch)),))
+        (first,) = do_all(office).reservations
+        assert first.run_id == "r"
+        assert (first.warning or "").endswith(said or "")
+        assert (first.warning is None) == (said is None)
+        assert ("what was bought: H100" in first.state_reason) == (said is None)
+        assert do_all(office).reservations == ()  # and it stays said
+
+
+class Held:
+    """What EC2 says of a block that is at work."""
+
+    def look(self, provider_ref: str, region: str) -> Holding:
+        place = (region, "us-east-1a", "p5.48xlarge", 1)
+        return Holding(provider_ref, "active", "the capacity is there", *place, NOW, NOW, free_nodes=0)
 
 
 def test_the_request_names_the_reservation() -> None:
