@@ -111,7 +111,7 @@ class SlurmCalendar:
         self._ask("scontrol", "delete", f"ReservationName={token}")
 
     def _reservations(self, name: str | None = None) -> list[Booking]:
-        words = ["scontrol", "show", "reservation", "-o", *([] if name is None else [name])]
+        words = ["scontrol", "-o", "show", "reservation", *([] if name is None else [name])]
         text = self._ask(*words, missing="not found")
         rows = [_fields(line) for line in text.splitlines() if line.startswith("ReservationName=")]
         here = (self._place.partition, "(null)", "")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from planner.reserve.schedule_book import ScheduleBook
+from planner.reserve.schedule_book import Due, ScheduleBook
 from planner.reserve.schedules import Firing, Schedule, firing_run_id
 from planner.runs import utc_text
 from providers.errors import UsageError
@@ -65,8 +65,9 @@ class Firer:
 
 def tick(firer: Firer) -> list[Firing]:
     """Deal with everything that is due; returns the firings that changed."""
-    for schedule in firer.book.due(firer.at):
-        record_due(firer, schedule)
+    dues = [due_times(firer, schedule) for schedule in firer.book.due(firer.at)]
+    if dues:
+        firer.book.fire(dues, firer.at)
     return [done for firing in firer.book.open_firings() if (done := _deal(firer, firing)) is not None]
 
 
@@ -90,7 +91,7 @@ def extra(firer: Firer, schedule: Schedule) -> Firing:
     return done or firing
 
 
-def record_due(firer: Firer, schedule: Schedule) -> None:
+def due_times(firer: Firer, schedule: Schedule) -> Due:
     """Turn the times that have come into firings: the last may still start, earlier ones were missed."""
     now = firer.now()
     times = _times(schedule, now)
@@ -101,7 +102,7 @@ def record_due(firer: Firer, schedule: Schedule) -> None:
     late = now - last > timedelta(seconds=schedule.late_s)
     firings.append(_firing(schedule, last, "missed" if late else "due", why if late else "due", now))
     ended = None if following is not None else "its last time has come"
-    firer.book.fire(schedule, firings, None if following is None else utc_text(following), ended, firer.at)
+    return Due(schedule, firings, None if following is None else utc_text(following), ended)
 
 
 def _times(schedule: Schedule, now: datetime) -> list[datetime]:

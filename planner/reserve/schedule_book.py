@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -27,6 +28,23 @@ class Heartbeat:
     beat_at: str
     every_s: float
     ended_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Times of a schedule that have come.
+
+    Attributes:
+        schedule: As it was read.
+        firings: What was due since.
+        next_at: The next due time, None after the last.
+        ended: Why the schedule is over, None if it goes on.
+    """
+
+    schedule: Schedule
+    firings: list[Firing]
+    next_at: str | None
+    ended: str | None
 
 
 class ScheduleBook(Book):
@@ -57,25 +75,20 @@ class ScheduleBook(Book):
         with self._db.writing():
             return self._change(schedule, state, reason, at, next_at)
 
-    def fire(
-        self, schedule: Schedule, firings: list[Firing], next_at: str | None, ended: str | None, at: str
-    ) -> bool:
-        """Record due times and move on to the next, in one step; False if somebody else has done it.
+    def fire(self, dues: Iterable[Due], at: str) -> None:
+        """Record due times and move their schedules on, all in one step; what somebody else has done stays.
 
         Args:
-            schedule: As it was read.
-            firings: What was due since.
-            next_at: The next due time.
-            ended: Why the schedule is over, None if it goes on.
+            dues: A schedule at most once.
             at: RFC 3339 UTC.
         """
         with self._db.writing():
-            state: ScheduleState = "ended" if ended else schedule.state
-            if not self._change(schedule, state, ended or schedule.state_reason, at, next_at):
-                return False
-            for firing in firings:
-                self._insert(firing)
-        return True
+            for due in dues:
+                schedule, ended = due.schedule, due.ended
+                state: ScheduleState = "ended" if ended else schedule.state
+                if self._change(schedule, state, ended or schedule.state_reason, at, due.next_at):
+                    for firing in due.firings:
+                        self._insert(firing)
 
     def insert(self, firing: Firing) -> bool:
         """Record one firing that a person asked for; False if there is one at that time."""

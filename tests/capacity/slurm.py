@@ -41,6 +41,7 @@ def main(command: str, file: Path, words: list[str]) -> int:
         return 0
     if command == "squeue":
         return _squeue(cluster, words)
+    words = [word for word in words if word != "-o"]
     done = {"create": _create, "show": _show, "delete": _delete}[words[0]](cluster, words)
     file.write_text(json.dumps(cluster))
     return done
@@ -97,10 +98,10 @@ def _create(cluster: dict[str, Any], words: list[str]) -> int:
 
 
 def _show(cluster: dict[str, Any], words: list[str]) -> int:
-    name = words[3] if len(words) > 3 else None
+    name = words[2] if len(words) > 2 else None
     rows = [row for row in cluster["reservations"] if name in (None, row["ReservationName"])]
     if name is not None and not rows:
-        print(f"Reservation {name} not found", file=sys.stderr)
+        print(f"Reservation {name} not found")
         return 1
     for row in rows:
         print(" ".join(f"{key}={value}" for key, value in row.items()))
