@@ -176,7 +176,7 @@ def _prices(cache: Path, now: datetime, max_age_s: float) -> Iterator[Check]:
 
 def _extras() -> Iterator[Check]:
     for index, extra in enumerate(EXTRAS):
-        code, subject = f"P05{index}", f"[{extra.name}]"
+        code, subject = f"P{index // 10}5{index % 10}", f"[{extra.name}]"
         versions = installed_versions(extra)
         missing = [name for name, version in versions.items() if version is None]
         there = ", ".join(f"{name} {version}" for name, version in versions.items() if version is not None)

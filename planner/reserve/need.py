@@ -30,7 +30,8 @@ class Sized:
         nodes: Machines.
         hours: Billed hours from machine start to release, without interruptions.
         margin_h: Added to the p90.
-        regions: Where the price snapshot knows the kind.
+        regions: Where the price snapshot knows the kind and the spec allows it.
+        sold_in: Where it is known at all.
         on_demand_usd: What the job costs there on demand, None if no price is known.
     """
 
@@ -39,6 +40,7 @@ class Sized:
     hours: Quantiles
     margin_h: float
     regions: tuple[str, ...]
+    sold_in: tuple[str, ...]
     on_demand_usd: Quantiles | None
 
     @property
@@ -112,7 +114,8 @@ def sizes(
             continue
         usable = [row for row in rows if allowed.refuses(_priced(row)) is None]
         for nodes in question.nodes:
-            sized = _size(solver, usable, nodes, wanted_margin_h)
+            sold_in = tuple(sorted({row.region for row in rows}))
+            sized = _size(solver, usable, nodes, wanted_margin_h, sold_in)
             if sized is not None:
                 found.append(sized)
     return sorted(found, key=_order)[:most]
@@ -142,7 +145,9 @@ def _priced(row: Offer) -> Offer:
     return row if row.price_usd_per_hour is not None else row._replace(price_usd_per_hour=0.0)
 
 
-def _size(solver: Solver, rows: list[Offer], nodes: int, wanted_margin_h: float | None) -> Sized | None:
+def _size(
+    solver: Solver, rows: list[Offer], nodes: int, wanted_margin_h: float | None, sold_in: tuple[str, ...]
+) -> Sized | None:
     on_demand = [row for row in rows if row.market == "on_demand"]
     listed = [row for row in on_demand if row.price_usd_per_hour is not None]
     cheapest = min(listed, key=lambda row: row.price_usd_per_hour or 0.0, default=None)
@@ -157,6 +162,7 @@ def _size(solver: Solver, rows: list[Offer], nodes: int, wanted_margin_h: float 
         hours=hours,
         margin_h=margin_h(hours, wanted_margin_h),
         regions=tuple(sorted({one.region for one in rows})),
+        sold_in=sold_in,
         on_demand_usd=None if cheapest is None else priced.cost_usd,
     )
 

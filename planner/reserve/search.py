@@ -119,9 +119,11 @@ def search(
 
 
 def _regions(sized: Sequence[Sized], window: Window) -> list[str]:
-    """The regions that were asked for as far as they are this provider's, in their order; else all of its own."""
-    known = sorted({region for one in sized for region in one.regions})
-    return [region for region in window.regions if region in known] if window.regions else known
+    """The regions that were named as far as they are this provider's, in their order; else all that will do."""
+    if not window.regions:
+        return sorted({region for one in sized for region in one.regions})
+    known = {region for one in sized for region in one.sold_in}
+    return [region for region in window.regions if region in known]
 
 
 def _ask(api: ReservationApi, region: str, sized: Sequence[Sized], window: Window) -> list[Found]:
