@@ -123,6 +123,14 @@ def test_the_client_sends_a_purchase_once(
     assert len(seller.server.sold(token)) == sold == len(seller.api.find(token, seller.region))
 
 
+def test_what_was_taken_and_does_not_show_yet_is_not_refused(seller: Seller) -> None:
+    order = seller.order("tp-hidden")
+    seller.server.order(hidden_looks=1)
+    with pytest.raises(PurchaseUnclearError):
+        seller.api.purchase(order)
+    assert len(seller.server.sold("tp-hidden")) == 1 == len(seller.api.find("tp-hidden", seller.region))
+
+
 def test_the_same_purchase_again_is_the_same(seller: Seller) -> None:
     order = seller.order("tp-again")
     first = seller.api.purchase(order)
