@@ -215,7 +215,8 @@ def main() -> None:
     lines = [
         "# The same question to each tool",
         "",
-        f"`python benchmarks/same_question.py`, {date}. {head}",
+        f"`python benchmarks/same_question.py --rounds {options.rounds}`, {date}, load average of the machine "
+        f"{os.getloadavg()[0]:.0f} on {os.cpu_count()} cores. {head}",
         "",
     ]
     lines += ["| tool | CPU s | ratio | answer |", "|---|---|---|---|", *rows]

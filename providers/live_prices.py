@@ -194,11 +194,11 @@ def _with_price(
     lasting = [flag for flag in f"{row.on_demand_flags}|{row.spot_flags}".split("|") if flag in _LASTING]
     common = [*lasting, *extra]
     if market == "on_demand":
-        flags, _ = price_flags(row.cloud, price, None, common)
+        flags, _ = price_flags(row.cloud, price, None, common, gpus=row.gpus)
         return row._replace(
             on_demand_usd_per_hour=price, spot_usd_per_hour=None, on_demand_flags=flags, spot_flags=""
         )
-    _, flags = price_flags(row.cloud, on_demand, price, common)
+    _, flags = price_flags(row.cloud, on_demand, price, common, gpus=row.gpus)
     return row._replace(
         on_demand_usd_per_hour=None, spot_usd_per_hour=price, on_demand_flags=SPOT_ONLY, spot_flags=flags
     )

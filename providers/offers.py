@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 Market = Literal["spot", "on_demand", "reserved", "inhouse", "local"]
 
 FLAGS: dict[str, str] = {
-    "suspect_price": "the posted price contradicts the list price or the spot price: not used",
+    "suspect_price": "the posted price contradicts the list price or the spot price, or is next to nothing: not used",
     "auction_floor": "the lowest bid of an auction, not a price: not used",
     "no_price": "the source names no price for this market",
     "host_price_missing": "the price of the host machine is unknown, so the whole is unknown",

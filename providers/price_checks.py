@@ -17,6 +17,9 @@ _FLOOR_WIDTH = 0.0005
 # Posted with 4 to 6 decimals: two equal prices may differ in the last one.
 _ROUNDING = 1e-4
 _SCARCE_SHARE = 0.99
+#: Below that a price is a placeholder: the cheapest GPUs known cost twenty times as much.
+_LEAST_USD_PER_GPU_HOUR = 0.001
+_LEAST_SPOT_SHARE = 0.01
 
 
 def checked(machine: GpuMachine, file: CatalogFile) -> PriceRow:
@@ -25,7 +28,12 @@ def checked(machine: GpuMachine, file: CatalogFile) -> PriceRow:
     spot = machine.spot_usd_per_hour or None
     common = [*machine.flags, *_source_flags(machine.cloud, file)]
     on_demand_flags, spot_flags = price_flags(
-        machine.cloud, on_demand, spot, common, on_demand_flags=machine.on_demand_flags
+        machine.cloud,
+        on_demand,
+        spot,
+        common,
+        gpus=int(machine.gpus),
+        on_demand_flags=machine.on_demand_flags,
     )
     return PriceRow(
         machine.cloud, machine.region, machine.zone, machine.instance_type,
@@ -41,6 +49,7 @@ def price_flags(
     spot: float | None,
     common: Sequence[str],
     *,
+    gpus: int,
     on_demand_flags: Sequence[str] = (),
 ) -> tuple[str, str]:
     """Doubts about the two prices of a machine, as the table holds them.
@@ -50,9 +59,11 @@ def price_flags(
         on_demand: USD per hour, None if there is none.
         spot: Likewise.
         common: Doubts that both have.
+        gpus: In the machine.
         on_demand_flags: Doubts about the on-demand price found before.
     """
-    of_on_demand, of_spot = [*common, *on_demand_flags], [*common]
+    of_on_demand = [*common, *on_demand_flags, *_price_flags(on_demand, gpus)]
+    of_spot = [*common, *_price_flags(spot, gpus)]
     if on_demand is None:
         of_on_demand.append("no_price")
     elif UNTRUSTED_FLAGS.isdisjoint(of_on_demand) and spot is not None:
@@ -71,8 +82,12 @@ def _source_flags(cloud: str, file: CatalogFile) -> list[str]:
     return flags
 
 
+def _price_flags(price: float | None, gpus: int) -> list[str]:
+    return ["suspect_price"] if price is not None and price < gpus * _LEAST_USD_PER_GPU_HOUR else []
+
+
 def _spot_flags(cloud: str, share: float) -> list[str]:
-    if share > 1 + _ROUNDING:
+    if share > 1 + _ROUNDING or share < _LEAST_SPOT_SHARE:
         return ["suspect_price"]
     if share >= _SCARCE_SHARE:
         return ["scarce"]

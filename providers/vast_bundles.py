@@ -67,7 +67,7 @@ def _row(offer: dict[str, Any], today: str) -> PriceRow | None:
     ram_gib = _share_of_ram_gib(offer)
     kind = f"{gpus}x-{name}-{round(vcpus or 0)}-{_step(ram_gib)}"
     spot = _positive(offer.get("min_bid"))
-    on_demand_flags, spot_flags = price_flags("vast", price, spot, ())
+    on_demand_flags, spot_flags = price_flags("vast", price, spot, (), gpus=gpus)
     if spot is not None:
         spot_flags = "|".join(filter(None, ("lowest_bid", spot_flags)))
     region = str(offer.get("geolocation") or "unknown").strip(" ,") or "unknown"

@@ -66,6 +66,9 @@ def test_the_command_puts_them_among_the_offers(aws: None, run_plan: Callable[..
     today = [offer for offer in offers if offer["as_of_at"] == "2026-11-25T00:00:00Z"]
     assert len(today) == document["fresh"] and {offer["source"] for offer in today} == {aws_spot_zones.SOURCE}
     assert all(offer["zone"].startswith("use1-az") and offer["age_s"] == 12 * 3600 for offer in today)
+    # moto's AWS asks a thousandth of a cent for everything, which nobody shall take for a price
+    assert {(offer["price_usd_per_h"], offer["posted_usd_per_h"]) for offer in today} == {(None, "0.00001")}
+    assert all("suspect_price" in offer["flags"] for offer in today)
 
 
 def test_only_the_regions_named_are_asked(aws: None):

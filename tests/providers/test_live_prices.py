@@ -196,7 +196,8 @@ def test_another_feed_is_refused(host: FileHost, body: bytes):
 
 
 def test_scarce_and_floor_prices_are_flagged_against_the_on_demand_price(host: FileHost):
-    for price, flag in ((55.04, "scarce"), (5.504, "spot_floor"), (60.0, "suspect_price")):
+    doubts = ((55.04, "scarce"), (5.504, "spot_floor"), (60.0, "suspect_price"), (0.5, "suspect_price"))
+    for price, flag in doubts:
         host.files["/"] = feed(("us-east", "p5.48xlarge", str(price)))
         rows = aws_spot_feed.read(asked(host, P5, url=host.url + "/")).rows
         assert {row.spot_flags for row in rows if row.zone is None} == {
