@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from providers.errors import StorageError, TuneplanError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
@@ -27,9 +31,7 @@ def held(path: Path, busy: TuneplanError) -> Iterator[None]:
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror}", path=str(path)) from error
     with file:
-        if sys.platform != "win32":
-            import fcntl
-
+        if fcntl is not None:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "llama-3.1-8b-lora.yaml"
+CATALOG = """\
+InstanceType,AcceleratorName,AcceleratorCount,vCPUs,MemoryGiB,GpuInfo,Price,SpotPrice,Region
+p5.48xlarge,H100,8,192,2048,,55.04,21.5,us-east-1
+"""
 #: Modules that only POSIX has, as the standard library's index marks them.
 HIDDEN = ("fcntl", "grp", "posix_spawn", "pty", "pwd", "readline", "resource", "syslog", "termios", "tty")
 SCRIPT = """
@@ -40,13 +44,18 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
         ("estimate", str(EXAMPLE), "-o", "json"),
         ("offers", "--gpu", "H100:8"),
         ("prices", "show"),
+        ("prices", "import", "{catalogs}"),
+        ("diff", str(EXAMPLE), str(EXAMPLE)),
+        ("config", "show"),
         ("schema", "spec"),
         ("--help",),
     ],
     ids=lambda words: " ".join(words[:1]),
 )
-def test_it_runs_without_posix(words: tuple[str, ...]):
-    done = run(*words)
+def test_it_runs_without_posix(words: tuple[str, ...], tmp_path: Path):
+    (tmp_path / "aws").mkdir()
+    (tmp_path / "aws/vms.csv").write_text(CATALOG)
+    done = run(*(word.replace("{catalogs}", str(tmp_path)) for word in words))
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout
 
