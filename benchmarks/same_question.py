@@ -10,8 +10,8 @@ a process of its own, told as much of it as it has options for; user and system 
 `--venv` holds ftuneai, canifinetune, vramcalc, hf-vram-calc, gpuhunt and skypilot; no network is needed, and a tool
 that wants one says so in the table. `--catalogs` is a directory of SkyPilot's price catalogs (`aws/vms.csv`, ...),
 without which SkyPilot fetches its own. It is asked for each cloud by itself: `list_accelerators` expects the column
-GpuInfo to have keys in capitals (`Gpus`), DigitalOcean's catalog of that copy has small letters, and the KeyError of
-one cloud would be the only answer for all.
+GpuInfo to have keys in capitals (`Gpus`), DigitalOcean's catalog of that copy has small letters, other clouds are not
+known to this version of it, and the error of one cloud would be the only answer for all.
 """
 
 from __future__ import annotations
@@ -64,13 +64,13 @@ found, unread = [], []
 for cloud in sys.argv[1:] or [None]:
     try:
         rows = catalog.list_accelerators(name_filter='^A100-80GB$', quantity_filter=1, clouds=cloud)
-    except KeyError as error:
-        unread.append(f'{cloud} (KeyError {error})')
+    except (KeyError, ValueError) as error:
+        unread.append(f'{cloud} ({type(error).__name__})')
     else:
         found += [row for some in rows.values() for row in some]
 row = min(found, key=lambda row: row.price)
 print('no memory, no time; cheapest', row.cloud, row.instance_type, row.price, 'USD/h')
-print('catalogs it could not read:', ', '.join(unread) or 'none')
+print('catalogs that it could not read:', ', '.join(unread) or 'none')
 """
 PACKAGES = {
     "ftuneai": "ftuneai",
