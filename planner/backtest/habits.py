@@ -11,6 +11,7 @@ from planner.architecture import ModelArchitecture
 from planner.backtest.cells import Row, UnsupportedRunError, cell, dated_before, denied, number
 from planner.hardware import GpuFacts
 from planner.setup import Parallelism
+from planner.stacks import STACKS
 
 _FRAMEWORKS = {
     "unsloth": "unsloth",
@@ -115,12 +116,18 @@ def checkpointing_of(row: Row, arch: ModelArchitecture, framework: str, gpus: in
     text = cell(row, "grad_checkpointing")
     if text:  # "selective" keeps nearly everything where attention is fused
         return not denied(text) and "selective" not in text
-    if framework in ("unsloth", "torchtune", "openrlhf"):
+    if framework in ("unsloth", "torchtune", "openrlhf") or recomputes_unasked(row):
         return True
     if framework == "litgpt":
         return gpus > 1
     recipes = framework in ("hf", "deepspeed", "llm-foundry")
     return recipes and arch.kind != "encoder" and arch.hidden >= 2048
+
+
+def recomputes_unasked(row: Row) -> bool:
+    """Unsloth always did; TRL's trainers do since 0.22 (August 2025)."""
+    stack = cell(row, "framework")
+    return "unsloth" in stack or ("trl" in stack and cell(row, "date") >= "2025-09")
 
 
 def attention_of(row: Row, framework: str, arch: ModelArchitecture) -> str:
@@ -152,7 +159,11 @@ def fuses_loss(row: Row) -> bool:
 
 
 def loss_bytes_of(row: Row, framework: str) -> float | None:
-    """Until v4.46 transformers shifted a copy of the fp32 logits; fused cross-entropies keep two fp32 copies."""
+    """Until v4.46 transformers shifted a copy of the fp32 logits; fused cross-entropies keep two fp32 copies; TRL
+    computes the loss in chunks since 1.7 (June 2026).
+    """
+    if "trl" in cell(row, "framework") and cell(row, "date") >= "2026-07":
+        return STACKS["trl"].loss_bytes
     if "foak" in cell(row, "liger_fused"):
         return 8.0
     return 14.0 if framework == "hf" and dated_before(row, "2024-11") else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from planner.backtest.cells import Row, cell
-from planner.backtest.habits import is_unpacked, names_unknown_stack
+from planner.backtest.habits import is_unpacked, names_unknown_stack, recomputes_unasked
 from planner.setup import TrainingSetup
 from planner.throughput import Doubt
 
@@ -21,8 +21,8 @@ _SMALLEST_RECOMPUTED = 1024  # hidden width from which recipes recompute activat
 
 
 def leaves_recomputation_open(row: Row, setup: TrainingSetup) -> bool:
-    """Whether activations may be kept or recomputed, for all that the row says; unsloth recomputes unasked."""
-    told = cell(row, "grad_checkpointing") or setup.framework == "unsloth"
+    """Whether activations may be kept or recomputed, for all that the row says."""
+    told = cell(row, "grad_checkpointing") or recomputes_unasked(row)
     return not told and setup.arch.hidden >= _SMALLEST_RECOMPUTED
 
 

@@ -220,6 +220,13 @@ def test_fp32_was_tf32_for_a_while():
     assert setup(**kept | {"gpu": "V100-16GB"}, date="2021-06").precision == "fp32"
 
 
+@pytest.mark.parametrize(
+    ("date", "size"), [("2024-06", 14.0), ("2025-06", None), ("2026-08", 0.5), ("", None)]
+)
+def test_losses_of_trl(date, size):
+    assert setup(framework="trl SFTTrainer", date=date).loss_bytes == size
+
+
 def test_accelerated_is_not_a_fused_loss():
     assert not setup(liger_fused="accelerated-peft-bnb").fused_loss
     assert setup(liger_fused="axolotl cce").fused_loss
@@ -425,3 +432,9 @@ def test_stages_of_zero():
         setup(parallelism=text, method="full").parallelism.kind for text in ("ZeRO-1", "zero_stage_2", "z3")
     ]
     assert kinds == ["zero1", "zero2", "zero3"]
+
+
+def test_trl_recomputes_unasked_since_august_2025():
+    row = {"framework": "trl", "model": "Qwen/Qwen2.5-0.5B", "grad_checkpointing": ""}
+    assert [setup(**row, date=day).gradient_checkpointing for day in ("2025-06", "2025-10")] == [False, True]
+    assert not setup(**row | {"grad_checkpointing": "false"}, date="2025-10").gradient_checkpointing
