@@ -67,6 +67,9 @@ def made(order: Order, places: Places, told: Callable[[str], None]) -> Iterator[
     """
     store = open_store(order.run.terms.checkpoint_uri)
     job = JobSpec.from_json(order.run.terms.job_json)
+    if order.converter is not None and job.task in _HEADS:
+        hint = "export with --merge, and use it with transformers"
+        raise UsageError(f"a model of task {job.task} has no form in GGUF", hint=hint)
     with tempfile.TemporaryDirectory(prefix="plan-export-") as name:
         fetched, merged = Path(name, "model"), Path(name, "merged")
         fetch_files(store, read_manifest(store, finished_pointer(store)), fetched)
@@ -90,7 +93,7 @@ def made(order: Order, places: Places, told: Callable[[str], None]) -> Iterator[
         for unwanted in _NOT_HANDED_OVER:
             (fetched / unwanted).unlink(missing_ok=True)
         if order.converter is not None:
-            fetched = _as_gguf(order, job, fetched, Path(name, "gguf"), told)
+            fetched = _as_gguf(order.converter, job, fetched, Path(name, "gguf"), told)
         (fetched / "README.md").write_text(model_card(facts), encoding="utf-8")
         yield fetched
 
@@ -165,13 +168,10 @@ def _merge(
         raise RunFailedError(f"merging ended with exit code {code}", hint="the reason is above")
 
 
-def _as_gguf(order: Order, job: JobSpec, model: Path, out: Path, told: Callable[[str], None]) -> Path:
+def _as_gguf(converter: Path, job: JobSpec, model: Path, out: Path, told: Callable[[str], None]) -> Path:
     """A directory with the model as one file."""
-    if job.task in _HEADS:
-        hint = "export with --merge, and use it with transformers"
-        raise UsageError(f"a model of task {job.task} has no form in GGUF", hint=hint)
     out.mkdir()
-    write_gguf(model, out / f"{job.name}.gguf", order.converter or Path(), told)
+    write_gguf(model, out / f"{job.name}.gguf", converter, told)
     shutil.copyfile(model / "result.json", out / "result.json")
     return out
 
