@@ -38,7 +38,7 @@ from tests.seaweed import Seaweed, seaweed  # noqa: E402
 T = TypeVar("T", Tally, Fencing)
 
 
-_PIECE = {"payload": 30, "twins": 25, "trainer": 4}
+_PIECE = {"payload": 15, "twins": 10, "trainer": 2}
 _MODULES = {"payload": STORE_MODULES, "twins": STORE_MODULES, "trainer": TRAINING}
 
 
@@ -52,7 +52,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     rounds, seed = options.rounds, options.seed
-    counts = {"trainer": rounds, "payload": 9 * rounds, "twins": 5 * rounds}
+    counts = {"payload": 9 * rounds, "twins": 5 * rounds, "trainer": rounds}
     found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in counts}
     with tempfile.TemporaryDirectory(prefix="chaos-") as scratch, seaweed(Path(scratch) / "server") as server:
         os.environ.update(server.environment)
