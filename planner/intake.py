@@ -132,11 +132,18 @@ def _base_setup(spec: FineTuneSpec, arch: ModelArchitecture, job: Job) -> Traini
         precision=_precision(spec),
         optimizer=train.optimizer,
         sequence_tokens=job.sequence_tokens,
-        attention="sdpa" if train.attention == "auto" else train.attention,
+        attention=_attention(arch, train.attention),
         fused_loss=train.fused_loss,
         labels=spec.data.labels,
         generated_tokens=spec.rollout.completion_tokens,
     )
+
+
+def _attention(arch: ModelArchitecture, asked: str) -> str:
+    """What transformers takes unasked: fused attention, where it has it for the family."""
+    if asked != "auto":
+        return asked
+    return "sdpa" if arch.fused_attention else "eager"
 
 
 def _precision(spec: FineTuneSpec) -> str:

@@ -39,6 +39,10 @@ _HUGGING_FACE = (
     "tuner", "swift", "llama-recipes", "llama-cookbook", "autotrain", "ludwig", "oumi", "verl", "alpaca", "vicuna",
     "qlora", "run_", "sfttrainer", "sentence-t", "setfit", "open-instruct", "llava", "fms", "fsdp_qlora",
 )  # fmt: skip
+# When transformers got fused attention for a family, where that was later than for Llama.
+_FUSED_SINCE = {"bert": "2024-05", "roberta": "2024-09", "xlm-roberta": "2024-09", "camembert": "2024-09",
+                "distilbert": "2024-10", "electra": "2025-09", "gpt2": "2024-07", "gpt_neox": "2024-07",
+                "opt": "2024-11"}  # fmt: skip
 _LOW_RANK_OPTIMIZERS = ("galore", "apollo", "lomo", "badam", "lisa", "mezo", "shampoo")
 _FUSING = frozenset({"liger", "foak", "compile", "compiled", "thunder", "fused", "true"})
 
@@ -91,12 +95,15 @@ def precision_of(row: Row, gpu: GpuFacts, autocasts: bool) -> str:
 
 
 def optimizer_of(row: Row) -> str:
-    """One of TrainingSetup's optimizers, torch's AdamW where a row does not say.
+    """One of TrainingSetup's optimizers, torch's AdamW where a row does not say; transformers takes the fused one where
+    torch is 2.8 (August 2025) or newer.
 
     Raises:
         UnsupportedRunError: If it keeps what no formula here counts.
     """
     text = cell(row, "optimizer")
+    if not text and framework_of(row) == "hf" and cell(row, "date") >= "2025-10":
+        return "adamw_fused"
     unknown = next((name for name in _LOW_RANK_OPTIMIZERS if name in text), None)
     if unknown:
         raise UnsupportedRunError(f"optimizer {unknown!r} is not expressed")
@@ -131,17 +138,19 @@ def recomputes_unasked(row: Row) -> bool:
 
 
 def attention_of(row: Row, framework: str, arch: ModelArchitecture) -> str:
-    """Fused attention became transformers' default in December 2023, for T5's relative positions two years later."""
+    """Fused attention became transformers' default in December 2023, for some families later, for a few never."""
     text = cell(row, "flash_attn")
     if framework == "hf" and arch.kind == "encoder-decoder" and dated_before(row, "2026-01"):
         return "eager"
+    since = _FUSED_SINCE.get(arch.model_type, "2023-12")
+    written_out = framework == "hf" and (not arch.fused_attention or dated_before(row, since))
     if text.startswith(
         ("true", "yes", "flash", "fa2", "fa3", "fa-", "xformers", "1", "on", "cudnn", "te", "flex")
     ):
         return "flash"
     if framework in ("megatron", "unsloth"):
         return "flash"
-    if text == "eager" or ((not text or denied(text)) and framework == "hf" and dated_before(row, "2023-12")):
+    if text == "eager" or (written_out and (not text or denied(text))):
         return "eager"
     return "sdpa"
 

@@ -438,3 +438,23 @@ def test_trl_recomputes_unasked_since_august_2025():
     row = {"framework": "trl", "model": "Qwen/Qwen2.5-0.5B", "grad_checkpointing": ""}
     assert [setup(**row, date=day).gradient_checkpointing for day in ("2025-06", "2025-10")] == [False, True]
     assert not setup(**row | {"grad_checkpointing": "false"}, date="2025-10").gradient_checkpointing
+
+
+def test_the_optimizer_that_transformers_takes_unasked():
+    row = {"framework": "HF Trainer", "optimizer": ""}
+    assert [setup(**row, date=day).optimizer for day in ("2025-03", "2025-11", "")] == [
+        "adamw",
+        "adamw_fused",
+        "adamw",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("model", "day", "attention"),
+    [("bert-base-uncased", "2024-03", "eager"), ("bert-base-uncased", "2024-06", "sdpa"),
+     ("meta-llama/Llama-2-7b-hf", "2024-03", "sdpa"), ("microsoft/deberta-v3-base", "2026-03", "eager")],
+)  # fmt: skip
+def test_when_transformers_got_fused_attention(model, day, attention):
+    row = {"model": model, "framework": "HF Trainer", "flash_attn": "", "date": day}
+    assert setup(**row).attention == attention
+    assert setup(**row | {"flash_attn": "flash_attention_2"}).attention == "flash"
