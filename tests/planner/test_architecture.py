@@ -105,7 +105,10 @@ def test_a_name_alone_is_not_taken_for_a_model(own: str) -> None:
 
 
 def test_families_whose_scores_are_written_out():
-    fused = {name: load_architecture(name).fused_attention for name in ("gpt2", "bert-base-uncased", "roberta-base")}
+    fused = {
+        name: load_architecture(name).fused_attention
+        for name in ("gpt2", "bert-base-uncased", "roberta-base")
+    }
     unfused = {
         name: load_architecture(name).fused_attention
         for name in ("microsoft/deberta-v3-base", "bigscience/bloom-7b1", "EleutherAI/gpt-j-6b")
