@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from planner.cli.price_text import table_text
 from planner.money import usd_text_of_micro
 from planner.reserve.plan_purchase import amount_due
-from planner.reserve.sold import note
+from planner.reserve.sold import PAID_UP_FRONT, note
 
 if TYPE_CHECKING:
     from planner.cli.reserve_desk import Job
@@ -143,7 +143,9 @@ def _price(offer: CapacityOffer) -> str:
     if offer.upfront_usd is None:
         return _amount(offer) or ""
     due = f"${amount_due(offer):,.2f}"
-    return f"{due} if it is held to its end, paid by the hour" if offer.refundable else f"{due} up front"
+    if offer.provider in PAID_UP_FRONT:
+        return f"{due} up front"
+    return f"{due} if it is held to its end, billed by the hour{'' if offer.refundable else ', used or not'}"
 
 
 def render_calendar(found: Sequence[Found]) -> str:
@@ -207,8 +209,8 @@ def render_reservations(rows: Sequence[Reservation]) -> str:
 def render_reservation(row: Reservation, history: Sequence[ReservationEvent]) -> str:
     """Everything about one, with its history."""
     offer = row.offer or row.want.offer
-    by_hour = row.offer is not None and row.offer.refundable
-    unpaid = "nothing yet" if row.provider_ref is None else "by the hour" if by_hour else "not confirmed yet"
+    late = "not confirmed yet" if row.provider in PAID_UP_FRONT else "by the hour"
+    unpaid = "nothing yet" if row.provider_ref is None else late
     paid = unpaid if row.paid_micro_usd is None else f"${usd_text_of_micro(row.paid_micro_usd)}"
     lines = [
         f"reservation {row.reservation_id}: {row.state} since {row.state_since_at}: {row.state_reason}",

@@ -19,6 +19,7 @@ from planner.money import micro_usd, usd_text_of_micro
 from planner.reserve.book import ReservationBook
 from planner.reserve.choice import best_offer
 from planner.reserve.reservations import ELSEWHERE, Reservation, ReservationState, state_of
+from planner.reserve.sold import PAID_UP_FRONT
 from planner.runs import utc_text
 from providers.errors import CredentialsError, TuneplanError
 from providers.reservations import (
@@ -238,9 +239,8 @@ def adopt(buyer: Buyer, reservation: Reservation, found: Sequence[Holding]) -> R
 
 
 def _prepaid(reservation: Reservation) -> int | None:
-    """What is gone with the purchase; capacity that can be given back is paid by use."""
-    offer = reservation.offer
-    return None if offer is not None and offer.refundable else reservation.upfront_micro_usd
+    """What is gone with the purchase; None where the time is billed as it goes by."""
+    return reservation.upfront_micro_usd if reservation.provider in PAID_UP_FRONT else None
 
 
 def _warning(reservation: Reservation, holding: Holding, found: Sequence[Holding]) -> str | None:

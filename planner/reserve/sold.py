@@ -42,6 +42,8 @@ def sells(provider: ProviderName, offer: Offer) -> bool:
     return True
 
 
+#: Who takes the whole amount at the purchase; the others bill the time as it goes by.
+PAID_UP_FRONT: frozenset[ProviderName] = frozenset({"aws_capacity_block", "sagemaker_training_plan"})
 #: Why tuneplan starts no run in capacity of these; buying it takes `--no-launch`.
 _NO_RUNS: Mapping[ProviderName, str] = {
     "sagemaker_training_plan": "only SageMaker's own jobs run in a training plan, and tuneplan starts none",

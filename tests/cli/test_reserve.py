@@ -15,6 +15,7 @@ from click.testing import Result
 from planner.cli.schema import schema_text
 from planner.places import Places
 from planner.reserve.book import ReservationBook
+from tests.capacity import slurm
 from tests.capacity.server import Capacity
 
 RunPlan = Callable[..., Result]
@@ -188,3 +189,29 @@ def test_own_machines_are_booked_and_given_back(run_plan: RunPlan, spec: Path, p
     row = only(refused)
     assert (row["state"], row["paid_usd"]) == ("active", None)
     assert only(run_plan("reserve", "cancel", "own", "--yes", "-o", "json"))["state"] == "cancelled"
+
+
+def test_a_slurm_cluster_is_booked_like_own_machines(
+    run_plan: RunPlan, spec: Path, plan_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = slurm.install(tmp_path / "bin", nodes={"n1": "idle", "n2": "mixed"})
+    monkeypatch.setenv("PATH", str(file.parent), prepend=":")
+    config = (
+        "inhouse: [{name: lab, gpu: H100, gpus: 1, gpu_memory_gib: 80, machines: 2, capex: 35000usd,"
+        " watts: 1400, usd_per_kwh: 0.15, utilisation: 70%, slurm: {partition: gpu, user: USER, here: true}}]\n"
+    )
+    spec.write_text(SPEC.replace("where: {clouds: aws, regions: us-east-1}\n", ""))
+    words = ("--by", FAR, "--provider", "inhouse")
+    (plan_home / "config.yaml").write_text(config.replace("USER", "'a; b'"))
+    assert run_plan("reserve", "offers", spec, *words).exit_code == 2
+    (plan_home / "config.yaml").write_text(config.replace("USER", "alice"))
+    (offer,) = answer(run_plan("reserve", "offers", spec, *words, "-o", "json"))["offers"]
+    place = ("slurm", "lab", "gpu", "inhouse")
+    assert tuple(offer["offer"][name] for name in ("cloud", "region", "zone", "market")) == place
+    buy = ("reserve", "buy", spec, *words, "--offer", offer["offer_id"], "--name", "own", "-o", "json")
+    row = only(run_plan(*buy, "--confirm-usd", offer["upfront_usd"]))
+    assert row["state"] == "active" and row["provider_ref"].startswith("slurm/lab/tp-")
+    (made,) = json.loads(file.read_text())["reservations"]
+    assert (made["Users"], made["NodeCnt"]) == ("alice", "1")
+    assert only(run_plan("reserve", "cancel", "own", "--yes", "-o", "json"))["state"] == "cancelled"
+    assert json.loads(file.read_text())["reservations"] == []
