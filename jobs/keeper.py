@@ -104,7 +104,9 @@ class Watch:
         return "release" if quiet_s >= self.rules.lease_s else "wait"
 
 
-def keep(directory: Path, cloud: str, rules: Rules, *, poll_s: float, lease_every_s: float) -> None:
+def keep(
+    directory: Path, bundle: Path, cloud: str, rules: Rules, *, poll_s: float, lease_every_s: float
+) -> None:
     """Watch this machine until it is gone, or another keeper has taken over."""
     watch = Watch(rules, time.monotonic())
     me, next_lease_s, next_release_s = os.getpid(), 0.0, 0.0
@@ -112,7 +114,7 @@ def keep(directory: Path, cloud: str, rules: Rules, *, poll_s: float, lease_ever
         now_s, at_work = time.monotonic(), is_held(directory)
         if not at_work and now_s >= next_lease_s:
             next_lease_s = now_s + lease_every_s
-            lease = _ask([_python(), "-m", "jobs.lease"], dict(os.environ))
+            lease = _ask([_python(bundle), "-m", "jobs.lease"], dict(os.environ))
             if lease is not None:
                 watch.see(lease, now_s)
         act = watch.act(now_s, at_work=at_work)
@@ -121,7 +123,7 @@ def keep(directory: Path, cloud: str, rules: Rules, *, poll_s: float, lease_ever
         if act == "release" and now_s >= next_release_s:
             next_release_s = now_s + max(_RETRY_S, lease_every_s)
             _say("nobody watches and nothing runs, or the limit is passed: this machine gives itself back")
-            _ask([_python(), "-m", "providers.self_release", cloud], bare_environment(os.environ))
+            _ask([_python(bundle), "-m", "providers.self_release", cloud], bare_environment(os.environ))
         time.sleep(poll_s)
 
 
@@ -130,6 +132,7 @@ def start(directory: Path, arguments: argparse.Namespace) -> int:
     cloud = (place(os.environ) or "").partition("/")[0]
     if not can_release(cloud):
         return 0
+    bundle = Path.cwd()
     directory.mkdir(mode=0o700, exist_ok=True)
     mark_start(directory)
     rules = Rules(arguments.lease_s, arguments.limit_s or math.inf, arguments.grace_s)
@@ -145,7 +148,7 @@ def start(directory: Path, arguments: argparse.Namespace) -> int:
     os.closerange(3, _MOST_DESCRIPTORS)  # whoever waits for the set-up's pipes shall not wait for us
     os.chdir("/")
     (directory / _OWNER).write_text(str(os.getpid()))
-    keep(directory, cloud, rules, poll_s=arguments.poll_s, lease_every_s=arguments.lease_every_s)
+    keep(directory, bundle, cloud, rules, poll_s=arguments.poll_s, lease_every_s=arguments.lease_every_s)
     os._exit(0)
 
 
@@ -205,9 +208,9 @@ def _signal_worker(directory: Path, number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
-def _python() -> str:
+def _python(bundle: Path) -> str:
     """The interpreter that has the packages, once `jobs/install.sh` has made it in the directory of the bundle."""
-    installed = Path("env/bin/python").absolute()
+    installed = bundle / "env/bin/python"
     return str(installed) if installed.exists() else sys.executable
 
 

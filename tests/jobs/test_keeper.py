@@ -130,6 +130,9 @@ class Machine:
         self.bundle = build_bundle(root / "bundle", job).path
         self.home = root / "home"
         self.home.mkdir()
+        self.used = root / "used"
+        (root / "python").write_text(f'#!/bin/sh\necho "$@" >> {self.used}\nexec {sys.executable} "$@"\n')
+        (root / "python").chmod(0o755)  # what the set-up installs, and has the packages
         self.store = DirectoryStore(root / "run")
         self.leases = 0
         offer = Offer("vast", "x", None, "m", "A10G", 1, 24.0, 4.0, 16.0, "on_demand", 0.4, "test", None)
@@ -138,7 +141,7 @@ class Machine:
             self.bundle,
             (offer,),
             python=sys.executable,
-            setup=("true",),
+            setup=("mkdir -p env/bin", "cp ../python env/bin/python"),
             max_duration_s=limit_s,
             stop_grace_s=1.0,
         )
@@ -197,6 +200,9 @@ def test_a_machine_whose_job_is_over_and_that_nobody_watches_gives_itself_back(
         watching.set()
         wait_until(lambda: bool(vast.deleted), 60.0)
         assert vast.deleted[0] == ("/api/v0/instances/7/", "Bearer of this machine")
+        assert {"-m jobs.lease", "-m providers.self_release vast"} <= set(
+            machine.used.read_text().splitlines()
+        )
     finally:
         watching.set()
         watcher.join()
