@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -64,7 +63,7 @@ def main() -> int:
                 kept = parts / f"{name}.json"
                 if not kept.exists():
                     tally = _piece(kind, size, 1000 * seed + number, Path(scratch) / name, server)
-                    kept.write_text(json.dumps(asdict(tally)))
+                    kept.write_text(json.dumps(vars(tally)))
                     print(name, tally, flush=True)
                 found[kind].append(json.loads(kept.read_text()))
     payload, trainer = (_sum(Tally, found[kind]) for kind in ("payload", "trainer"))
@@ -100,7 +99,7 @@ def _piece(kind: str, size: int, seed: int, root: Path, server: Seaweed) -> Tall
 def _sum(cls: type[T], pieces: list[dict[str, Any]]) -> T:
     """All pieces as one: numbers, counters and lists are added."""
     total: dict[str, Any] = {}
-    for name, value in asdict(cls()).items():
+    for name, value in vars(cls()).items():
         values = [piece[name] for piece in pieces]
         total[name] = (
             sum(map(Counter, values), Counter()) if isinstance(value, dict) else sum(values, type(value)())
