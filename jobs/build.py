@@ -11,6 +11,7 @@ from typing import Any
 from jobs.console import say
 from jobs.data import Examples
 from jobs.model import load_model, load_tokenizer
+from jobs.sharded import loaded_once
 from jobs.spec import JobSpec
 from jobs.trainer import build_training
 from jobs.training import Training
@@ -49,7 +50,8 @@ def built(
         set_seed(job.train.seed)
         tokenizer = load_tokenizer(job, base)
         _need_chat_template(tokenizer, examples)
-        model = load_model(job, base, tokenizer, examples.label_names)
+        with loaded_once(job, processes):
+            model = load_model(job, base, tokenizer, examples.label_names)
         _choose_threads(sum(weight.numel() for weight in model.parameters()))
     with stage("tokenise"):
         training = build_training(job, model, tokenizer, examples, output, processes)

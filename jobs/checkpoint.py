@@ -15,9 +15,11 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from jobs import codec
 from jobs.committed import fetch_files, hash_file, read_head, read_manifest, read_tagged_head
@@ -43,6 +45,28 @@ from providers.s3_location import is_bucket
 _SWAP_TRIES = 10
 
 Check = Callable[[Path], None]
+
+
+class Part(Protocol):
+    """What another process has sent of a checkpoint that it is a part of."""
+
+    @property
+    def entries(self) -> tuple[FileEntry, ...]:
+        """Its files."""
+        ...
+
+    @property
+    def new_bytes(self) -> int:
+        """Those of them that the store did not have."""
+        ...
+
+
+class Others(Protocol):
+    """The other processes, where each sends its own part."""
+
+    def of(self, step: int, suspects: frozenset[str]) -> AbstractContextManager[Sequence[Part]]:
+        """Ask for their parts of a step, which are there when the block ends; a StorageError if one is not."""
+        ...
 
 
 class FencedError(StorageError):
@@ -125,20 +149,23 @@ class CheckpointStore:
             raise CorruptDataError(f"no checkpoint in {self.store.uri} is intact: {'; '.join(damaged)}")
         return None
 
-    def publish(self, directory: Path, step: int, *, best: bool = False) -> CheckpointRef:
+    def publish(
+        self, directory: Path, step: int, *, best: bool = False, others: Others | None = None
+    ) -> CheckpointRef:
         """Upload the known files of a directory and commit them as the newest checkpoint.
 
         Args:
             directory: As the trainer saved it.
             step: Optimizer steps done.
             best: It is also the best so far, and stays until there is a better one.
+            others: Send what they have saved of it; it is committed whole or not at all.
 
         Raises:
             FencedError: A newer attempt owns the run.
             StorageError: The store or the disk failed; nothing was committed, or it may be tried again.
         """
         key = f"{MANIFESTS}{step:012d}-{self.head.fence:06d}.json"
-        manifest, pointer = self._upload(directory, step, key)
+        manifest, pointer = self._upload(directory, step, key, others)
         older = tuple(old for old in self.head.checkpoints if old.step < step)
         kept = (pointer, *older)[: self.keep]
         before = self.head.pointers
@@ -203,19 +230,17 @@ class CheckpointStore:
             raise
         return manifest
 
-    def _upload(self, directory: Path, step: int, key: str) -> tuple[Manifest, Pointer]:
+    def _upload(
+        self, directory: Path, step: int, key: str, others: Others | None = None
+    ) -> tuple[Manifest, Pointer]:
         """Send what is new, then write the manifest under its key."""
-        known = self._known_blobs()
-        entries, new_bytes = [], 0
-        for path in sorted(directory.iterdir()):
-            if not path.is_file() or not is_known_file(path.name):
-                continue
-            entry = FileEntry(path.name, path.stat().st_size, hash_file(path))
-            entries.append(entry)
-            if entry.sha256 not in known or entry.sha256 in self._suspects:
-                new_bytes += entry.bytes
-                self._send(path, entry.sha256)
-        manifest = Manifest(self.run_id, step, self.head.fence, utc_now(), tuple(entries), new_bytes)
+        parts: Sequence[Part] = ()
+        with nullcontext(parts) if others is None else others.of(step, frozenset(self._suspects)) as parts:
+            entries, new_bytes = send_files(self.store, directory, self._known_blobs(), self._suspects)
+        for part in parts:
+            entries, new_bytes = entries + part.entries, new_bytes + part.new_bytes
+        self._suspects.difference_update(entry.sha256 for entry in entries)
+        manifest = Manifest(self.run_id, step, self.head.fence, utc_now(), entries, new_bytes)
         return manifest, self._write_manifest(manifest, key)
 
     def _known_blobs(self) -> set[str]:
@@ -225,12 +250,6 @@ class CheckpointStore:
             with contextlib.suppress(CorruptDataError):
                 known.update(file.sha256 for file in self._manifest(pointer).files)
         return known
-
-    def _send(self, path: Path, sha256: str) -> None:
-        if sha256 in self._suspects:
-            self.store.delete(BLOBS + sha256)
-        self.store.put_file(BLOBS + sha256, path)
-        self._suspects.discard(sha256)
 
     def _write_manifest(self, manifest: Manifest, key: str) -> Pointer:
         body = codec.encode(manifest).encode()
@@ -291,6 +310,37 @@ class CheckpointStore:
         return CheckpointRef(
             manifest.step, manifest.committed_at, self.store.uri, manifest.total_bytes, pointer.sha256
         )
+
+
+def send_files(
+    store: ObjectStore, directory: Path, known: Container[str] = (), suspects: Container[str] = ()
+) -> tuple[tuple[FileEntry, ...], int]:
+    """Send the known files of a directory that the store lacks.
+
+    Args:
+        store: The run's prefix.
+        directory: As the trainer saved it.
+        known: Hashes of what is there and will stay.
+        suspects: Hashes whose stored bytes are damaged.
+
+    Returns:
+        The files, and the bytes that were new.
+
+    Raises:
+        StorageError: The store or the disk failed.
+    """
+    entries, new_bytes = [], 0
+    for path in sorted(directory.iterdir()):
+        if not path.is_file() or not is_known_file(path.name):
+            continue
+        entry = FileEntry(path.name, path.stat().st_size, hash_file(path))
+        entries.append(entry)
+        if entry.sha256 in suspects:
+            store.delete(BLOBS + entry.sha256)
+        if entry.sha256 not in known or entry.sha256 in suspects:
+            new_bytes += entry.bytes
+            store.put_file(BLOBS + entry.sha256, path)
+    return tuple(entries), new_bytes
 
 
 def _since(head: Head, index: int, step: int) -> Head:

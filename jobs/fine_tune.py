@@ -22,16 +22,18 @@ from jobs.frameworks import import_frameworks
 from jobs.history import History
 from jobs.inputs import bring_inputs
 from jobs.manifest import is_known_file
+from jobs.parts import Parts, PartSender
 from jobs.preemption import Stopped
 from jobs.progress import CheckpointRef, MetricResult
 from jobs.pulse import Pulse
 from jobs.resume import check_resumable
 from jobs.scoring import Scoring
+from jobs.sharded import Sharding
 from jobs.trackers import open_tracker
 from jobs.tracking import Tracking
 from jobs.trainer import attach
 from jobs.training import Training
-from jobs.uploader import Uploader
+from jobs.uploader import OnCommit, Uploader
 from providers.errors import CorruptDataError, StorageError
 from providers.stores import open_store
 
@@ -94,6 +96,8 @@ def fine_tune(attempt: Attempt) -> str | None:
     with attempt.stage("download"):
         restored = _restore(attempt)
     training = _build(attempt, examples)
+    if job.train.sharding == "fsdp":
+        Sharding(training.trainer, attempt.group)
     scoring = Scoring(attempt, training, metric)
     scoring.score_base()
     enough = scoring.base_meets_goal()
@@ -159,6 +163,11 @@ def _restore(attempt: Attempt) -> Restored | None:
         step=step, resumed_from_step=step, lost_steps=attempt.progress.document.lost_steps + lost
     )
     say(f"resuming from step {step}, {lost} steps to do again")
+    before = sum(entry.path.startswith("rng_state") for entry in restored.manifest.files)
+    if before != group.size:
+        say(
+            f"{before} processes saved it, {group.size} go on: from the same rows, but not bit by bit as it would have"
+        )
     return restored
 
 
@@ -175,16 +184,17 @@ def _train(
     tracking: Tracking | None,
 ) -> int:
     """Train to the end; the number of steps done."""
-    group, uploader = attempt.group, None
-    if group.leads:
+    group = attempt.group
 
-        def committed(reference: CheckpointRef, seconds: float) -> None:
-            _committed(attempt, reference, seconds)
-            if tracking is not None:
-                tracking.committed(scoring.history, reference.step)
+    def committed(reference: CheckpointRef, seconds: float) -> None:
+        _committed(attempt, reference, seconds)
+        if tracking is not None:
+            tracking.committed(scoring.history, reference.step)
 
-        uploader = Uploader(attempt.checkpoints, committed, _not_committed)
-    pulse = Pulse(attempt.job.checkpoints, attempt.stop, attempt.progress, uploader, training.tokens, group)
+    uploader, sender = _uploads(attempt, committed)
+    pulse = Pulse(
+        attempt.job.checkpoints, attempt.stop, attempt.progress, uploader or sender, training.tokens, group
+    )
     attach(training.trainer, pulse, scoring)
     try:
         with attempt.stage("train"):
@@ -197,12 +207,25 @@ def _train(
         attempt.clock.move("train", "save", pulse.save_seconds)
         if uploader:
             uploader.close()
+    if sender:  # only now: after an error nobody would let it end
+        sender.close()
     if uploader and uploader.fenced:
         raise uploader.fenced
     if pulse.stopped:
         done = uploader is not None and uploader.committed_step == step
         raise Stopped(*pulse.stopped, committed=group.share(done))
     return step
+
+
+def _uploads(attempt: Attempt, committed: OnCommit) -> tuple[Uploader | None, PartSender | None]:
+    """What commits, in the leading process; what sends this process's shards, in the others of a sharded training."""
+    group = attempt.group
+    sharded = attempt.job.train.sharding == "fsdp" and group.size > 1
+    between = group.sibling() if sharded else group
+    if group.leads:
+        others = Parts(between) if sharded else None
+        return Uploader(attempt.checkpoints, committed, _not_committed, others), None
+    return None, PartSender(attempt.store, between) if sharded else None
 
 
 def _no_room(attempt: Attempt) -> StorageError:

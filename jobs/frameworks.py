@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from jobs.console import say
 from jobs.spec import JobSpec
+from jobs.spec_rules import BITSANDBYTES
 
 #: transformers, peft and trl import these because they are installed, a second or two of CPU each; no job of ours needs
 #: them through those. What a person's own code imports afterwards is there.
@@ -42,4 +43,4 @@ def lean_imports(job: JobSpec) -> Iterator[None]:
 
 def _needs_bitsandbytes(job: JobSpec) -> bool:
     """Its package is half of the imports where it is installed, and most jobs have nothing to do with it."""
-    return job.quantization != "none" or any(kind in job.train.optimizer for kind in ("8bit", "paged"))
+    return job.quantization != "none" or job.train.optimizer in BITSANDBYTES

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -51,6 +51,14 @@ class Group:
         distributed.init_process_group(backend)
         control = distributed.new_group(backend="gloo", timeout=_PATIENCE)
         return cls(distributed.get_rank(), size, local_rank, control)
+
+    def sibling(self) -> Group:
+        """The same processes over connections of their own, for another thread; every process must call this."""
+        if self.size == 1:
+            return self
+        from torch import distributed
+
+        return replace(self, control=distributed.new_group(backend="gloo", timeout=_PATIENCE))
 
     @property
     def leads(self) -> bool:

@@ -49,7 +49,7 @@ def merge(job: JobSpec, base: Path, adapter: Path, out: Path) -> None:
         CorruptDataError: The adapter does not go with the base model.
         TuneplanError: The base model cannot be loaded.
     """
-    if job.method.kind == "prompt_tuning":
+    if job.method.kind in ("prompt_tuning", "prefix_tuning"):
         hint = "export it with --adapter"
         raise UsageError("learned tokens cannot be merged into the weights of a model", hint=hint)
     bring_inputs(job.inputs, base)

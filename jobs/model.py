@@ -83,16 +83,24 @@ def adapter_config(job: JobSpec, model: Any) -> Any:
     if method.kind == "full":
         return None
     task = "SEQ_CLS" if job.task in ("classification", "reward") else "CAUSAL_LM"
-    if method.kind == "prompt_tuning":
-        return peft.PromptTuningConfig(task_type=task, num_virtual_tokens=method.virtual_tokens)
+    if method.kind in ("prompt_tuning", "prefix_tuning"):
+        learned = peft.PromptTuningConfig if method.kind == "prompt_tuning" else peft.PrefixTuningConfig
+        return learned(task_type=task, num_virtual_tokens=method.virtual_tokens)
+    if method.kind == "ln_tuning":
+        return peft.LNTuningConfig(task_type=task, target_modules=_norms(model))
     common = {"task_type": task, "target_modules": _targets(job, model)}
     alpha = method.alpha if method.alpha is not None else 2 * method.rank
     if method.kind == "ia3":
         return _ia3(common, model)
     if method.kind == "vera":
         return peft.VeraConfig(r=method.rank, vera_dropout=method.dropout, **common)
-    if method.kind == "loha":
-        return peft.LoHaConfig(r=method.rank, alpha=alpha, module_dropout=method.dropout, **common)
+    if method.kind in ("loha", "lokr"):
+        products = peft.LoHaConfig if method.kind == "loha" else peft.LoKrConfig
+        return products(r=method.rank, alpha=alpha, module_dropout=method.dropout, **common)
+    if method.kind == "oft":
+        return peft.OFTConfig(oft_block_size=method.rank, module_dropout=method.dropout, **common)
+    if method.kind == "boft":
+        return peft.BOFTConfig(boft_block_size=method.rank, boft_dropout=method.dropout, **common)
     return peft.LoraConfig(
         r=method.rank,
         lora_alpha=alpha,
@@ -114,6 +122,17 @@ def _ia3(common: dict[str, Any], model: Any) -> Any:
         common = {**common, "target_modules": _linear_names(model)}
     second = sorted(_SECOND_LINEAR & set(common["target_modules"]))
     return peft.IA3Config(**common, feedforward_modules=second)
+
+
+def _norms(model: Any) -> list[str]:
+    """Last parts of the names of the norms of the hidden width, not of single heads."""
+    width = model.config.get_text_config().hidden_size
+    found = {
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if "Norm" in type(module).__name__ and module.weight.numel() == width
+    }
+    return sorted(found)
 
 
 def _linear_names(model: Any) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any
 from jobs.console import duration, say
 from jobs.group import ALONE, Group
 from jobs.interval import hazard_now_per_s, interval_s
+from jobs.parts import PartSender
 from jobs.preemption import StopKind, StopSignal
 from jobs.progress import PeakMemory, ProgressWriter, SilentProgress, StepTimes
 from jobs.spec import CheckpointsJob
@@ -28,6 +29,7 @@ _SAY_EVERY_S = 5.0
 _ETA_STEPS = 50
 _LAST_STEPS = 8
 _GIB = 1 << 30
+_NOT_FINITE_HINT = "lower the learning rate, or check the data for empty answers"
 
 
 class Pulse:
@@ -37,7 +39,7 @@ class Pulse:
         every: When to save.
         stop: Asked at each step.
         progress: Told of each step.
-        uploader: Receives each saved directory; None in a process that does not lead.
+        uploader: Receives each saved directory; None in a process that has no part in it.
         tokens: Counts what was trained on by this process.
         group: All processes; they agree at each step.
     """
@@ -47,7 +49,7 @@ class Pulse:
         every: CheckpointsJob,
         stop: StopSignal,
         progress: ProgressWriter | SilentProgress,
-        uploader: Uploader | None,
+        uploader: Uploader | PartSender | None,
         tokens: Counter,
         group: Group = ALONE,
     ) -> None:
@@ -90,6 +92,18 @@ class Pulse:
         self._mark_s = time.monotonic()
         return save, self.stopped is not None
 
+    def insist_on_numbers(self, step: int, finite: bool) -> None:
+        """Before a save: every process tells whether its weights are finite.
+
+        Raises:
+            TuneplanError: They are not, in one of them: what would be saved is worth nothing.
+        """
+        if not all(self._group.gather(finite)):
+            message = (
+                f"the weights are no numbers any more at step {step}: the last committed checkpoint stands"
+            )
+            raise TuneplanError(message, hint=_NOT_FINITE_HINT, code="loss_not_finite")
+
     def saved(self, directory: Path, step: int, *, best: bool = False) -> None:
         """The trainer has written a checkpoint directory, perhaps of the best step so far."""
         self._saved_s = self._mark_s = time.monotonic()
@@ -98,10 +112,12 @@ class Pulse:
             self.save_seconds += took_s
             self._stop.save_s = max(self._stop.save_s, took_s)
             self._save_started_s = None
+        if self._uploader and not self._group.leads:
+            self._uploader.submit(directory, step)  # before the leader can ask for it
         self._collect_random_states(directory)
-        if self._uploader:
+        if self._uploader and self._group.leads:
             self._uploader.submit(directory, step, best=best)
-        elif self._group.leads_machine:
+        elif not self._uploader and self._group.leads_machine:
             shutil.rmtree(directory, ignore_errors=True)  # another machine commits it
 
     @property
@@ -121,8 +137,8 @@ class Pulse:
             TuneplanError: The loss is no number: going on would only cost money.
         """
         if not math.isfinite(loss):
-            hint = "lower the learning rate, or check the data for empty answers"
-            raise TuneplanError(f"the loss is {loss} at step {step}", hint=hint, code="loss_not_finite")
+            message = f"the loss is {loss} at step {step}"
+            raise TuneplanError(message, hint=_NOT_FINITE_HINT, code="loss_not_finite")
         rate = self._tokens_per_s()
         self._progress.update(loss=loss, tokens_per_s_total=rate)
         recent_s = sorted(list(self._times)[-_ETA_STEPS:]) or [0.0]

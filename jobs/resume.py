@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from providers.errors import CorruptDataError
 
 # The trainer goes on silently, with another result, where one of these is missing.
+_OPTIMIZER = "optimizer.pt"
 _REQUIRED = (
-    ("optimizer.pt",),
     ("scheduler.pt",),
     ("rng_state.pth", "rng_state_0.pth"),  # of one process, of the first of several
     ("trainer_state.json",),
 )
+SHARDS = "shards.json"
+"""Says which shards make a checkpoint whole, where several processes saved one each."""
 _WEIGHTS = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
 
 
@@ -24,12 +27,13 @@ def check_resumable(directory: Path) -> None:
     Raises:
         CorruptDataError: A part is missing, cannot be read, or holds more than plain data.
     """
-    for names in _REQUIRED:
+    sharded = (directory / SHARDS).is_file()
+    for names in (*_REQUIRED, *(() if sharded else ((_OPTIMIZER,), _WEIGHTS))):
         if not any((directory / name).is_file() for name in names):
             raise CorruptDataError(f"{names[0]} is not part of the checkpoint", path=names[0])
-    if not any((directory / name).is_file() for name in _WEIGHTS):
-        raise CorruptDataError("no weights are part of the checkpoint", path=_WEIGHTS[0])
     step_of(directory)
+    if sharded:
+        _check_shards(directory)
     for path in sorted(directory.glob("*.safetensors")):
         _check_weights(path)
     for path in sorted([*directory.glob("*.pt"), *directory.glob("*.pth")]):
@@ -73,3 +77,26 @@ def _check_tensors(path: Path) -> None:
         raise CorruptDataError(f"{path.name} is refused: {first_line}", path=path.name) from error
     if not isinstance(loaded, dict):
         raise CorruptDataError(f"{path.name} holds no state", path=path.name)
+
+
+def _check_shards(directory: Path) -> None:
+    """Every value of every tensor must be in one of the shards; read from their headers."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        whole = json.loads((directory / SHARDS).read_text(encoding="utf-8"))
+        files, shapes = list(whole["files"]), dict(whole["shapes"])
+        missing = {name: math.prod(shape) for name, shape in shapes.items()}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CorruptDataError(f"{SHARDS} cannot be read: {error}", path=SHARDS) from error
+    for name in files:
+        path = directory / Path(str(name)).name
+        try:
+            with safe_open(path, framework="pt") as file:
+                for key in file.keys():  # noqa: SIM118 - no dictionary
+                    missing[key] = missing.get(key, 0) - math.prod(file.get_slice(key).get_shape())
+        except (SafetensorError, OSError) as error:
+            raise CorruptDataError(f"{path.name} cannot be read: {error}", path=path.name) from error
+    gap = next((name for name, values in missing.items() if values), None)
+    if gap is not None:
+        raise CorruptDataError(f"the shards do not hold {gap} exactly once", path=SHARDS)

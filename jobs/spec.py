@@ -16,7 +16,21 @@ SCHEMA = "tuneplan/job"
 SCHEMA_VERSION = 1
 _MAX_DOCUMENT_BYTES = 1 << 22
 
-MethodKind = Literal["full", "lora", "dora", "rslora", "ia3", "loha", "vera", "prompt_tuning"]
+MethodKind = Literal[
+    "full",
+    "lora",
+    "dora",
+    "rslora",
+    "ia3",
+    "loha",
+    "lokr",
+    "vera",
+    "oft",
+    "boft",
+    "ln_tuning",
+    "prompt_tuning",
+    "prefix_tuning",
+]
 Task = Literal["sft", "classification", "dpo", "reward", "kto", "grpo"]
 DataFormat = Literal[
     "auto", "prompt_completion", "messages", "text", "label", "preference", "unpaired", "prompt"
@@ -56,9 +70,10 @@ class MethodJob:
     """How the weights are changed.
 
     Attributes:
+        rank: Of oft and boft the size of a block.
         alpha: Scale of the adapter, None for 2 x rank.
         targets: As in PEFT, or one keyword.
-        virtual_tokens: Learned tokens before each row, for prompt_tuning.
+        virtual_tokens: Learned tokens before each row, for prompt_tuning and prefix_tuning.
     """
 
     kind: MethodKind = "lora"
@@ -107,6 +122,8 @@ class TrainJob:
         grad_accum: Micro-batches between optimizer steps.
         processes: That the two above were chosen for; on another number they are chosen anew, so that the rows
             of a step stay the same.
+        sharding: fsdp spreads weights, gradients and optimizer over the processes, and checkpoints are saved in
+            shards; with none each process holds all of them.
         warmup: Share of the steps.
         fused_loss: The logits of a batch are never held whole (sft; preference tasks never hold them).
     """
@@ -128,6 +145,7 @@ class TrainJob:
     attention: Literal["auto", "flash", "sdpa", "eager"] = "auto"
     fused_loss: bool = False
     processes: int = 1
+    sharding: Literal["none", "fsdp"] = "none"
     seed: int = 0
 
 

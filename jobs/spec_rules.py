@@ -12,6 +12,13 @@ _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _INPUTS = "inputs"
 
+#: Optimizers that need bitsandbytes.
+BITSANDBYTES = frozenset({"adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit", "lion"})
+#: What a model spread over processes (`train.sharding: fsdp`) can be trained with.
+SHARDED_METHODS = ("full", "lora", "rslora")
+SHARDED_OPTIMIZERS = ("adamw", "adamw_fused", "sgd")
+SHARDED_TASKS = ("sft", "classification", "dpo", "reward", "kto")
+
 
 def broken_rules(job: JobSpec) -> list[tuple[str, bool]]:
     """Each rule of a document, and whether it is broken."""
@@ -52,6 +59,7 @@ def broken_rules(job: JobSpec) -> list[tuple[str, bool]]:
         *_input_rules(job.inputs),
         ("quantization: a full fine-tuning needs none", method.kind == "full" and job.quantization != "none"),
         *_task_rules(job),
+        *_sharding_rules(job),
     ]
 
 
@@ -81,6 +89,19 @@ def _task_rules(job: JobSpec) -> list[tuple[str, bool]]:
         (f"preference.loss: {job.preference.loss} is no loss of task {job.task}", not _loss_fits(job)),
         ("rollout.generations: at least 2 answers are compared", job.task == "grpo" and generations < 2),
         ("rollout.rewards: at least one", job.task == "grpo" and not job.rollout.rewards),
+    ]
+
+
+def _sharding_rules(job: JobSpec) -> list[tuple[str, bool]]:
+    sharded = job.train.sharding == "fsdp"
+    return [
+        (f"train.sharding: fsdp goes with {name} {', '.join(allowed)}", sharded and value not in allowed)
+        for name, value, allowed in (
+            ("quantization", job.quantization, ("none",)),
+            ("method.kind", job.method.kind, SHARDED_METHODS),
+            ("train.optimizer", job.train.optimizer, SHARDED_OPTIMIZERS),
+            ("task", job.task, SHARDED_TASKS),
+        )
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from jobs.preference import build_dpo, build_kto, build_reward
 from jobs.pulse import Pulse
 from jobs.rollout import build_grpo
 from jobs.scoring import Scoring
+from jobs.sharded import sharding_settings, shared_out
 from jobs.spec import JobSpec, Task, TrainJob
 from jobs.supervised import build_classification, build_sft
 from jobs.training import Training
@@ -71,7 +73,8 @@ def build_training(
 
 def _built(parts: Ingredients) -> Training:
     try:
-        return _BUILDERS[parts.job.task](parts)
+        with shared_out() if "fsdp" in parts.settings else nullcontext():
+            return _BUILDERS[parts.job.task](parts)
     except ValueError as error:
         if "arget" in str(error) and "modules" in str(error):  # PEFT has no error of its own for these
             raise UsageError(f"method.targets: {error}", code="bad_targets", path="method.targets") from error
@@ -114,6 +117,7 @@ def _common(job: JobSpec, output: Path, processes: int) -> dict[str, Any]:
         "use_cpu": cpu,
         "dataloader_pin_memory": not cpu,
         "ddp_find_unused_parameters": False,
+        **sharding_settings(job, processes),
         "logging_steps": 10,
         "logging_nan_inf_filter": False,  # a loss that is no number must end the run, not be hidden
         "save_strategy": "no",
@@ -160,6 +164,8 @@ def attach(trainer: Any, pulse: Pulse, scoring: Scoring) -> None:
             control.should_training_stop = control.should_training_stop or ended
             if ended or scoring.is_best(state.global_step):
                 control.should_save = True
+            if control.should_save:
+                pulse.insist_on_numbers(state.global_step, _is_finite(trainer.model))
             pulse.resume_clock(saving=control.should_save)
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -174,6 +180,15 @@ def attach(trainer: Any, pulse: Pulse, scoring: Scoring) -> None:
                 scoring.logged(state.global_step, float(logs["loss"]))
 
     trainer.add_callback(Callback())
+
+
+def _is_finite(model: Any) -> bool:
+    """Whether all trained weights of this process are numbers."""
+    import torch
+
+    trained = (weight for weight in model.parameters() if weight.requires_grad)
+    mine = (weight.to_local() if hasattr(weight, "to_local") else weight for weight in trained)
+    return bool(torch.stack([weight.isfinite().all() for weight in mine]).all())
 
 
 def _remove_printers(trainer: Any) -> None:

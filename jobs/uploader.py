@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jobs.checkpoint import CheckpointStore, FencedError
+from jobs.parts import Parts
 from jobs.progress import CheckpointRef
 from providers.errors import StorageError
 
@@ -31,12 +32,17 @@ class Uploader:
 
     Args:
         checkpoints: Where to commit; used from the thread only, until `close`.
+        others: The other processes, where each has saved a part.
         on_commit: Called in the thread with the committed checkpoint and the seconds it took.
         on_error: Called in the thread when a commit failed; the next one is tried all the same.
     """
 
     def __init__(
-        self, checkpoints: CheckpointStore, on_commit: OnCommit, on_error: Callable[[StorageError], None]
+        self,
+        checkpoints: CheckpointStore,
+        on_commit: OnCommit,
+        on_error: Callable[[StorageError], None],
+        others: Parts | None = None,
     ) -> None:
         """Start the thread."""
         self.committed_step: int | None = None
@@ -44,6 +50,7 @@ class Uploader:
         self._checkpoints = checkpoints
         self._on_commit = on_commit
         self._on_error = on_error
+        self._others = others
         self._changed = threading.Condition()
         self._waiting: list[_Item] = []
         self._busy = False
@@ -78,6 +85,8 @@ class Uploader:
             self._closed = True
             self._changed.notify_all()
         self._thread.join()
+        if self._others is not None:
+            self._others.close()
 
     def _run(self) -> None:
         while (item := self._next()) is not None:
@@ -101,7 +110,9 @@ class Uploader:
             return
         start = time.monotonic()
         try:
-            reference = self._checkpoints.publish(item.directory, item.step, best=item.best)
+            reference = self._checkpoints.publish(
+                item.directory, item.step, best=item.best, others=self._others
+            )
         except FencedError as error:
             self.fenced = error
         except StorageError as error:

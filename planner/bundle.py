@@ -18,6 +18,7 @@ from pathlib import Path
 import jobs
 import planner
 from jobs.spec import JobSpec
+from jobs.spec_rules import BITSANDBYTES
 from planner.spec import FineTuneSpec
 from providers.errors import StorageError
 from providers.s3_location import is_bucket, s3_location
@@ -72,9 +73,16 @@ def build_bundle(target: Path, job: JobSpec) -> Bundle:
 
 
 def worker_extras(
-    uris: Iterable[str], quantization: str = "none", track: str | None = None
+    uris: Iterable[str], quantization: str = "none", track: str | None = None, optimizer: str = "adamw"
 ) -> tuple[str, ...]:
-    """Our extras that a worker needs which writes to these URIs, trains on a base quantised so and is tracked so."""
+    """Our extras that a worker needs.
+
+    Args:
+        uris: What it writes to.
+        quantization: Of its base model.
+        track: Its tracker.
+        optimizer: Some are of the same package as quantised weights.
+    """
     buckets = [uri for uri in uris if is_bucket(uri)]
     s3 = ("s3",) if any(uri.startswith("s3://") for uri in buckets) else ()
     others = [uri for uri in buckets if not uri.startswith("s3://") or s3_location(uri).client == "obstore"]
@@ -82,7 +90,7 @@ def worker_extras(
     return (
         "train",
         *stores,
-        *(("quantised",) if quantization != "none" else ()),
+        *(("quantised",) if quantization != "none" or optimizer in BITSANDBYTES else ()),
         *((track,) if track else ()),
     )
 
@@ -91,7 +99,7 @@ def spec_extras(spec: FineTuneSpec) -> tuple[str, ...]:
     """`worker_extras` of what a spec describes."""
     uris = (uri for uri in (spec.checkpoints.uri, spec.output.uri) if uri)
     track = None if spec.track == "none" else spec.track
-    return worker_extras(uris, spec.effective_quantization(), track)
+    return worker_extras(uris, spec.effective_quantization(), track, spec.train.optimizer)
 
 
 def worker_requirements(extras: Iterable[str] = ("train",)) -> list[str]:
@@ -163,7 +171,7 @@ def _write(directory: Path, files: dict[str, bytes], digest: str, job: JobSpec) 
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_bytes(body)
     uris = (job.checkpoints.uri, job.output.uri or "")
-    requirements = worker_requirements(worker_extras(uris, job.quantization, job.track))
+    requirements = worker_requirements(worker_extras(uris, job.quantization, job.track, job.train.optimizer))
     (directory / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
     (directory / "constraints.txt").write_text(pinned_versions(), encoding="utf-8")
     (directory / _DIGEST_FILE).write_text(digest + "\n", encoding="ascii")

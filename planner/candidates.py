@@ -86,3 +86,8 @@ class Candidate(NamedTuple):
     def gpus_total(self) -> int:
         """GPUs over all machines."""
         return self.nodes * self.offer.gpus_per_node
+
+    @property
+    def processes(self) -> int:
+        """That train together: one for each GPU, or as many as a CPU is split between."""
+        return self.parallelism.gpus_total

@@ -52,7 +52,8 @@ def job_document(
         micro_batch=candidate.micro_batch,
         grad_accum=candidate.grad_accum,
         gradient_checkpointing=candidate.gradient_checkpointing,
-        processes=candidate.gpus_total,
+        processes=candidate.processes,
+        sharding="fsdp" if candidate.parallelism.kind == "fsdp" else "none",
     )
     return replace(
         document_without_machine(spec, base_dir),

@@ -25,7 +25,6 @@ from planner.places import Places
 from planner.runs import RESUMABLE, Attempt, PolicyDecision, Run, RunTerms
 from planner.store import Change, Store
 from providers.errors import LaunchError, TuneplanError, UsageError
-from providers.gpus import CPU
 from providers.launcher import Launcher, LaunchRequest
 from providers.offers import Offer
 
@@ -264,7 +263,7 @@ def request_of(run_id: str, terms: RunTerms, bundle: Path) -> LaunchRequest:
         bundle=bundle,
         offers=(candidate.offer,),
         nodes=candidate.nodes,
-        processes_per_node=1 if candidate.offer.gpu == CPU else candidate.offer.gpus_per_node,
+        processes_per_node=candidate.processes // candidate.nodes,
         disk_gib=candidate.disk_gib,
         max_duration_s=terms.max_duration_s,
         env={**terms.env, STORE_VARIABLE: terms.checkpoint_uri},

@@ -95,7 +95,7 @@ def _origin(facts: Facts) -> str:
     )
     base = f"{job.model.id} at revision {job.model.revision or 'not pinned'}"
     method: str = job.method.kind
-    if method not in ("full", "ia3", "prompt_tuning"):
+    if method not in ("full", "ia3", "ln_tuning", "prompt_tuning", "prefix_tuning"):
         method += f", rank {job.method.rank}"
     if job.quantization != "none":
         method += f", trained on a {job.quantization} base" + (

@@ -29,7 +29,7 @@ from planner.plan import Plan
 from planner.runs import MonitorHome, RunTerms
 from planner.spec import FineTuneSpec
 from planner.specfile import data_ref, model_ref
-from planner.support import unsupported
+from planner.support import unsupported, unsupported_spread
 from planner.surroundings import (
     Surroundings,
     is_about_surroundings,
@@ -161,6 +161,7 @@ def blockers(order: Order, places: Places, around: Surroundings, *, write: bool 
     """
     spec, base_dir = order.plan.spec, order.plan.base_dir
     found = spec_blockers(spec, base_dir, around.environ, infra=order.infra)
+    found += unsupported_spread(spec, order.candidate.parallelism.kind, order.candidate.processes)
     found += _untold(spec, around.environ)
     if around.offline:
         found += _internet(order, around)

@@ -161,13 +161,9 @@ def blockers(plan: Plan, chosen: Candidate, job: JobSpec, *, renewed: bool = Fal
         message = f"machines of {chosen.offer.cloud} run no container image through SkyPilot"
         hint = "leave it out and name packages, or exclude the cloud in where.clouds"
         yield Finding(message, path="environment.image", code="no_images", hint=hint)
-    spread = chosen.parallelism.gpus_total != chosen.gpus_total  # some of them would be paid for and idle
-    if spread or chosen.parallelism.kind not in ("single", "ddp"):  # a model that no GPU holds alone
-        message = (
-            f"a model spread over {chosen.gpus_total} GPUs ({chosen.parallelism.kind}) is not yet supported"
-        )
-        hint = "choose a candidate whose model fits one GPU, as in where.gpu_memory: 80GB.. or with method: qlora"
-        yield Finding(message, path="where.gpus", code="not_yet_supported", hint=hint)
+    if chosen.processes != chosen.gpus_total:
+        message = f"{chosen.gpus_total - chosen.processes} of the {chosen.gpus_total} GPUs would be paid for and idle"
+        yield Finding(message, path="where.gpus", code="idle_gpus", hint="choose another candidate")
 
 
 def shares_disk(offer: Offer) -> bool:

@@ -43,7 +43,23 @@ from planner.spec_types import (
 )
 
 AdapterKind = Literal[
-    "full", "lora", "qlora", "dora", "qdora", "rslora", "ia3", "loha", "vera", "prompt_tuning"
+    "full",
+    "lora",
+    "qlora",
+    "dora",
+    "qdora",
+    "rslora",
+    "adalora",
+    "ia3",
+    "loha",
+    "lokr",
+    "vera",
+    "oft",
+    "boft",
+    "ln_tuning",
+    "prompt_tuning",
+    "prefix_tuning",
+    "p_tuning",
 ]
 TaskKind = Literal["sft", "classification", "dpo", "reward", "kto", "grpo"]
 Quantization = Literal["none", "8bit", "4bit", "fp8"]
@@ -68,7 +84,9 @@ class MethodSection(Section):
     kind: AdapterKind = Field(
         default="lora", description="full, or an adapter kind; qlora = lora on a 4-bit base"
     )
-    rank: int = Field(default=16, ge=1, le=4096, description="Adapter rank r")
+    rank: int = Field(
+        default=16, ge=1, le=4096, description="Adapter rank r; of oft and boft the size of a block"
+    )
     alpha: float | None = Field(default=None, gt=0, le=10**6, description="Adapter scale; default 2 x rank")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="Adapter dropout")
     targets: tuple[Text, ...] | Literal["all-linear", "attention"] = Field(
@@ -76,7 +94,10 @@ class MethodSection(Section):
     )
 
     virtual_tokens: int = Field(
-        default=20, ge=1, le=10**4, description="Learned tokens before each row, for prompt_tuning"
+        default=20,
+        ge=1,
+        le=10**4,
+        description="Learned tokens before each row, for prompt_tuning, prefix_tuning and p_tuning",
     )
 
     def effective_alpha(self) -> float:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from jobs.spec_rules import SHARDED_METHODS, SHARDED_OPTIMIZERS, SHARDED_TASKS
 from planner.errors import Finding
 from planner.spec import FineTuneSpec
 from providers.s3_location import is_bucket
 
 _ON_QUANTISED = ("lora", "qlora", "rslora", "dora", "qdora")
-_OPTIMIZERS = ("adamw", "adamw_fused", "adafactor", "sgd")
+#: Kinds whose state peft does not save, so that a run could not go on after a loss.
+_NOT_RESUMABLE = {
+    "adalora": "how it shares out ranks is in no checkpoint",
+    "p_tuning": "the network that makes its tokens is in no checkpoint",
+}
 
 
 def unsupported(spec: FineTuneSpec, *, for_launch: bool = False, infra: str = "local") -> list[Finding]:
@@ -44,11 +49,31 @@ def _training(spec: FineTuneSpec) -> Iterator[Finding]:
     if quantization != "none" and spec.method.kind not in _ON_QUANTISED:
         hint = f"methods that run on a quantised base are {', '.join(_ON_QUANTISED)}"
         yield _not_yet("method.kind", f"launching {spec.method.kind} on a quantised base", hint)
-    if spec.train.optimizer not in _OPTIMIZERS:
-        hint = f"optimizers that run are {', '.join(_OPTIMIZERS)}"
-        yield _not_yet("train.optimizer", f"launching with {spec.train.optimizer}", hint)
+    if spec.method.kind in _NOT_RESUMABLE:
+        message = f"launching {spec.method.kind} ({_NOT_RESUMABLE[spec.method.kind]})"
+        yield _not_yet("method.kind", message, "use lora or prompt_tuning")
     if spec.train.precision == "fp8":
         yield _not_yet("train.precision", "launching with fp8", "use bf16")
+
+
+def unsupported_spread(spec: FineTuneSpec, kind: str, processes: int) -> Iterator[Finding]:
+    """What cannot be trained yet the way a candidate spreads the model: its kind of parallelism, its processes."""
+    if kind in ("single", "ddp"):
+        return
+    spread = f"a model spread over {processes} GPUs ({kind})"
+    if kind != "fsdp":
+        yield _not_yet("where.gpus", spread, "fsdp shards the same; make the plan anew to have it chosen")
+        return
+    hint = "choose a candidate whose model fits one GPU, as in where.gpu_memory: 80GB.."
+    for path, value, allowed in (
+        ("quantization", spec.effective_quantization(), ("none",)),
+        ("method.kind", spec.method.kind, SHARDED_METHODS),
+        ("train.optimizer", spec.train.optimizer, SHARDED_OPTIMIZERS),
+        ("task", spec.task, SHARDED_TASKS),
+    ):
+        if value not in allowed:
+            what = f"{spread} with {path} {value}"
+            yield _not_yet(path, what, f"{hint}, or use {', '.join(allowed)}")
 
 
 def _surroundings(spec: FineTuneSpec, infra: str) -> Iterator[Finding]:

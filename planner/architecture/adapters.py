@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
+from planner.architecture.counts import norm_count, norm_parameters
 from planner.architecture.linears import LAYOUTS, LinearShape, linear_shapes
 from planner.architecture.model import ModelArchitecture
 
@@ -16,11 +19,11 @@ class Adapter(NamedTuple):
 
     Attributes:
         kind: PEFT's name of the method: lora, dora, rslora ...
-        rank: Adapter rank r.
+        rank: Adapter rank r; of oft and boft the size of a block.
         targets: Module names as in PEFT, or ("all-linear",) or ("attention",).
         fp32: Whether PEFT keeps the adapter's weights in fp32 (its default under mixed precision).
         dropout: Whether the adapter's input is dropped out, which keeps a copy and a mask for each module.
-        virtual_tokens: Learned embeddings before each row, for prompt_tuning.
+        virtual_tokens: Learned embeddings before each row, for prompt_tuning and its kin.
     """
 
     kind: str
@@ -51,15 +54,16 @@ def _targets(arch: ModelArchitecture, targets: tuple[str, ...]) -> tuple[LinearS
 def adapter_parameters(arch: ModelArchitecture, adapter: Adapter) -> int:
     """Trainable parameters, as PEFT has them: the sum of `_of_module` over the targets.
 
-    Short names (q, k, v, o, gate, up, down) mean the family's own modules. Prompt tuning learns a vector of the
-    hidden width for each virtual token, whatever the targets.
+    Short names (q, k, v, o, gate, up, down) mean the family's own modules. Whatever the targets: prompt tuning
+    learns a vector of the hidden width for each virtual token, p-tuning three square maps more that make them,
+    prefix tuning a key and a value for each token and block, LN tuning every norm of the hidden width.
 
     >>> from planner.architecture import load_architecture
     >>> adapter_parameters(load_architecture("llama-7b"), Adapter("lora", 8, ("q_proj", "v_proj")))
     4194304
     """
-    if adapter.kind == "prompt_tuning":
-        return adapter.virtual_tokens * arch.hidden
+    if adapter.kind in _WITHOUT_TARGETS:
+        return _WITHOUT_TARGETS[adapter.kind](arch, adapter.virtual_tokens)
     return sum(
         shape.count * _of_module(adapter, shape, LAYOUTS[arch.layout].down)
         for shape in adapter_targets(arch, adapter)
@@ -69,14 +73,50 @@ def adapter_parameters(arch: ModelArchitecture, adapter: Adapter) -> int:
 def _of_module(adapter: Adapter, shape: LinearShape, down: str) -> int:
     """Parameters on one module: r (inputs + outputs) for LoRA, and a magnitude of each output more for DoRA.
 
-    LoHa multiplies two such products. VeRA learns only a scale of each rank and each output. IA3 scales the
-    outputs, and the inputs of the feed-forward block's second map.
+    LoHa multiplies two such products; AdaLoRA has a scale of each rank more. VeRA learns only a scale of each rank
+    and each output. IA3 scales the outputs, and the inputs of the feed-forward block's second map. OFT turns the
+    inputs in blocks of b, by b (b - 1) / 2 angles each; BOFT has a matrix for each block and a scale of each output.
     """
     plain = adapter.rank * (shape.inputs + shape.outputs)
     if adapter.kind == "loha":
         return 2 * plain
+    if adapter.kind == "adalora":
+        return plain + adapter.rank
+    if adapter.kind == "lokr":
+        return _kronecker(adapter.rank, shape)
+    if adapter.kind in ("oft", "boft"):
+        whole = adapter.kind == "boft"
+        return (
+            shape.inputs * adapter.rank + shape.outputs if whole else shape.inputs * (adapter.rank - 1) // 2
+        )
     if adapter.kind == "vera":
         return adapter.rank + shape.outputs
     if adapter.kind == "ia3":
         return shape.inputs if shape.role != "attention" and shape.name == down else shape.outputs
     return plain + shape.outputs if "dora" in adapter.kind else plain
+
+
+def _kronecker(rank: int, shape: LinearShape) -> int:
+    """Two factors of a weight's Kronecker product; the larger is itself a product of that rank, where that is less."""
+    (few_out, many_out), (few_in, many_in) = _factors(shape.outputs), _factors(shape.inputs)
+    larger = rank * (many_out + many_in) if rank < max(many_out, many_in) / 2 else many_out * many_in
+    return few_out * few_in + larger
+
+
+@lru_cache(maxsize=512)
+def _factors(number: int) -> tuple[int, int]:
+    """The two factors nearest to each other, the smaller first.
+
+    >>> _factors(128), _factors(4096), _factors(127)
+    ((8, 16), (64, 64), (1, 127))
+    """
+    few = next(n for n in range(math.isqrt(number), 0, -1) if number % n == 0)
+    return few, number // few
+
+
+_WITHOUT_TARGETS: dict[str, Callable[[ModelArchitecture, int], int]] = {
+    "prompt_tuning": lambda arch, tokens: tokens * arch.hidden,
+    "p_tuning": lambda arch, tokens: tokens * arch.hidden + 3 * (arch.hidden + 1) * arch.hidden,
+    "prefix_tuning": lambda arch, tokens: 2 * tokens * arch.layers * arch.kv_size,
+    "ln_tuning": lambda arch, _: norm_count(arch) * norm_parameters(arch),
+}

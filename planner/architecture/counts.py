@@ -73,6 +73,15 @@ def norm_parameters(arch: ModelArchitecture) -> int:
     return arch.hidden * (2 if arch.norm == "layer" else 1)
 
 
+def norm_count(arch: ModelArchitecture) -> int:
+    """Norms of the hidden width.
+
+    A decoder block that attends to the encoder has one norm more; each stack ends in its own norm.
+    """
+    norms = (arch.layers + arch.decoder_layers) * arch.norms_per_layer + arch.decoder_layers
+    return norms + (2 if arch.decoder_layers else 1) * arch.final_norm + arch.embedding_norm
+
+
 def _embedding(arch: ModelArchitecture) -> int:
     width = arch.embedding_width or arch.hidden
     projections = 2 * arch.embedding_width * arch.hidden
@@ -107,13 +116,10 @@ def _classification_head(arch: ModelArchitecture, task: str, labels: int) -> tup
 
 
 def _other(arch: ModelArchitecture, task: str) -> int:
-    norm = norm_parameters(arch)
     blocks = arch.layers + arch.decoder_layers
-    # A decoder block that attends to the encoder has one norm more; each stack ends in its own norm.
-    norms = blocks * arch.norms_per_layer + arch.decoder_layers
-    norms += (2 if arch.decoder_layers else 1) * arch.final_norm + arch.embedding_norm
+    norms = norm_count(arch) * norm_parameters(arch)
     per_block = (blocks - arch.linear_layers) * _qk_norm(arch) + blocks * arch.extra_per_layer
-    return norms * norm + per_block + arch.linear_layers * _linear_attention(arch) + arch.relative_positions
+    return norms + per_block + arch.linear_layers * _linear_attention(arch) + arch.relative_positions
 
 
 def _linear_attention(arch: ModelArchitecture) -> int:

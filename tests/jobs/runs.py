@@ -97,13 +97,19 @@ class Runs:
         assert code == 0, self.log(job.run_id)
         return self.progress(job.run_id)
 
-    def interrupt(self, job: JobSpec, when: Callable[[], bool], how: signal.Signals = signal.SIGKILL) -> int:
+    def interrupt(
+        self,
+        job: JobSpec,
+        when: Callable[[], bool],
+        how: signal.Signals = signal.SIGKILL,
+        function: str = "jobs.train:main",
+    ) -> int:
         """Start an attempt and send it a signal at the first moment the condition holds, unless it ends first.
 
         Returns:
             The exit code.
         """
-        pid = self.start(job)
+        pid = self.start(job, function)
         while not when() and "State:\tZ" not in Path(f"/proc/{pid}/status").read_text():
             time.sleep(0.002)
         os.kill(pid, how)
@@ -193,6 +199,35 @@ def train_on_a_small_disk(arguments: list[str]) -> int:
         return train(*words)
 
     fine_tune._run_trainer = on_a_small_disk
+    return main(arguments)
+
+
+def train_until_the_loss_is_nan(arguments: list[str]) -> int:
+    """Train; the loss of the seventh step is no number."""
+    from trl import SFTTrainer
+
+    compute = SFTTrainer.compute_loss
+
+    def spoiled(self: Any, *words: Any, **named: Any) -> Any:
+        loss = compute(self, *words, **named)
+        return loss * float("nan") if self.state.global_step == 6 else loss
+
+    SFTTrainer.compute_loss = spoiled
+    return main(arguments)
+
+
+def train_with_a_scaler(arguments: list[str]) -> int:
+    """Train as on a GPU in fp16, which scales the loss; the scale grows every third step."""
+    import torch
+    from accelerate import Accelerator
+
+    begin = Accelerator.__init__
+
+    def scaled(self: Any, *words: Any, **named: Any) -> None:
+        begin(self, *words, **named)
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=3)
+
+    Accelerator.__init__ = scaled
     return main(arguments)
 
 

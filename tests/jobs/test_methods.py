@@ -199,10 +199,18 @@ def test_a_rollout_that_cannot_work_is_told_before_training(
     assert said in runs.log("grpo")
 
 
-KINDS = {"ia3": 3e-2, "loha": 3e-3, "vera": 3e-2, "prompt_tuning": 3e-2}
+KINDS = {
+    **{"ia3": 3e-2, "loha": 3e-3, "lokr": 3e-3, "vera": 3e-2, "oft": 1e-2, "boft": 1e-2},
+    **{"ln_tuning": 3e-2, "prompt_tuning": 3e-2, "prefix_tuning": 3e-2},
+}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+_SOME = ("lokr", "oft", "ln_tuning", "prompt_tuning")
+
+
+@pytest.mark.parametrize(
+    "kind", [k if k in _SOME else pytest.param(k, marks=pytest.mark.long) for k in KINDS]
+)
 def test_every_kind_of_adapter_trains_and_loads(runs: Runs, kind: str) -> None:
     job = runs.sft("run", steps=8, every=8)
     method = MethodJob(kind, 4, virtual_tokens=4)  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from jobs.codec import encode
+from jobs.committed import read_manifest
 from jobs.manifest import BLOBS, HEAD_KEY, sha256_of
 from jobs.spec import JobSpec
 from tests.jobs.metadata_server import SPOT, metadata_server
@@ -331,6 +332,25 @@ def test_a_torn_progress_document_is_no_obstacle(runs: Runs, interrupted: JobSpe
     runs.store("run").put("progress.json", b'{"schema": "tuneplan/prog')
     assert runs.complete(interrupted).state == "done"
     assert "what the attempt before said is lost" in runs.log("run")
+
+
+def test_the_scaler_of_a_loss_goes_on(runs: Runs) -> None:
+    scaled = "tests.jobs.runs:train_with_a_scaler"
+    job = runs.sft("scaled", steps=12)
+    assert runs.zygote.wait(runs.start(job, scaled)) == 0, runs.log("scaled")
+    twin = renamed(runs, job, "twin")
+    runs.interrupt(twin, lambda: runs.newest_step("twin") >= 4, function=scaled)
+    assert runs.zygote.wait(runs.start(twin, scaled)) == 0, runs.log("twin")
+    assert (runs.progress("twin").resumed_from_step or 0) >= 4
+    last = [
+        {
+            entry.path: entry.sha256
+            for entry in read_manifest(runs.store(name), runs.head(name).checkpoints[0]).files
+        }
+        for name in ("scaled", "twin")
+    ]
+    assert last[0]["scaler.pt"] == last[1]["scaler.pt"]
+    assert runs.weights("twin") == runs.weights("scaled")
 
 
 def test_lost_steps_are_counted(runs: Runs) -> None:

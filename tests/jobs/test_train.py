@@ -97,9 +97,9 @@ def check_adapter(arguments: list[str]) -> None:
 
 SETTINGS = {
     "defaults": ({"precision": "bf16", "gradient_checkpointing": True, "optimizer": "adamw_fused"}, {}),
-    "full in bf16": ({"precision": "bf16"}, {"method": MethodJob("full")}),
+    "full in bf16": ({"precision": "bf16", "packing": True}, {"method": MethodJob("full")}),
     "qlora": ({"precision": "bf16", "gradient_checkpointing": True}, {"quantization": "4bit"}),
-    "8bit": ({"precision": "bf16"}, {"quantization": "8bit"}),
+    "8bit": ({"precision": "bf16", "optimizer": "adamw_8bit"}, {"quantization": "8bit"}),
     "attention modules": (
         {"attention": "eager", "optimizer": "adafactor", "scheduler": "constant"},
         {"method": MethodJob("lora", 4, targets=("attention",))},
@@ -268,11 +268,21 @@ def test_a_spent_cap_stops_before_training(runs: Runs) -> None:
 
 
 def test_a_loss_that_is_no_number_ends_the_run(runs: Runs) -> None:
+    """And the last good checkpoint stands: the next would have held no numbers."""
     job = runs.sft("run", steps=40)
-    job = replace(job, train=replace(job.train, learning_rate=1e30, max_grad_norm=0.0))
-    assert runs.finish(job) == 1
-    assert "the loss is nan" in runs.log("run")
+    assert runs.zygote.wait(runs.start(job, "tests.jobs.runs:train_until_the_loss_is_nan")) == 1
+    assert "the weights are no numbers any more at step 8: the last committed checkpoint stands" in runs.log(
+        "run"
+    )
+    assert "hint: lower the learning rate" in runs.log("run")
     assert runs.progress("run").state == "failed"
+    assert [pointer.step for pointer in runs.head("run").checkpoints] == [4]
+
+
+def test_a_loss_that_is_no_number_is_seen_between_checkpoints(runs: Runs) -> None:
+    job = runs.sft("run", steps=40, every=1000)
+    assert runs.zygote.wait(runs.start(job, "tests.jobs.runs:train_until_the_loss_is_nan")) == 1
+    assert "the loss is nan at step 10" in runs.log("run")
 
 
 @pytest.mark.parametrize(

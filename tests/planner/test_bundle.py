@@ -102,6 +102,7 @@ def test_a_worker_that_writes_to_s3_gets_what_it_needs_for_it(tmp_path: Path) ->
     assert worker_extras(["gs://bucket/x"]) == worker_extras(["az://bucket/x"]) == ("train", "objectstore")
     assert worker_extras(["s3://bucket/x?client=obstore"]) == ("train", "s3", "objectstore")
     assert worker_extras(["s3://bucket/x"], "4bit") == ("train", "s3", "quantised")
+    assert worker_extras(["file:///x"], optimizer="lion") == ("train", "quantised")
     assert missing_requirements(("train", "s3")) == []
 
 

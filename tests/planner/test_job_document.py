@@ -9,6 +9,7 @@ import pytest
 
 from jobs.spec import JobSpec
 from planner.job_document import job_document
+from planner.setup import Parallelism
 from planner.spec import FineTuneSpec
 from tests.planner.run_factories import candidate_of
 
@@ -20,6 +21,15 @@ def document(tmp_path: Path, **keys: Any) -> JobSpec:
         {"name": "x", "model": "org/model", "data": {"train": "train.jsonl", "format": "text"}, **keys}
     )
     return job_document(spec, tmp_path, candidate_of(), "run-1", URI)
+
+
+def test_a_model_spread_over_processes_is_spread_in_the_job_too(tmp_path: Path) -> None:
+    spec = FineTuneSpec.model_validate({"name": "x", "model": "org/model", "data": "train.jsonl"})
+    spread = candidate_of()._replace(parallelism=Parallelism("fsdp", data=8))
+    job = job_document(spec, tmp_path, spread, "run-1", URI)
+    assert (job.train.sharding, job.train.processes) == ("fsdp", 8)
+    assert document(tmp_path).train.sharding == "none"
+    assert JobSpec.from_json(job.to_json()) == job
 
 
 @pytest.mark.parametrize(

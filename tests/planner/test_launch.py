@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -11,18 +12,20 @@ from pathlib import Path
 import pytest
 
 from jobs.spec import JobSpec
+from planner.candidate_document import candidate_document
 from planner.errors import CapReachedError
-from planner.launch import Desk, cancel, launch, resume
+from planner.launch import Desk, cancel, launch, request_of, resume
 from planner.limits import time_limit_s
 from planner.monitor import observe
 from planner.places import Places
 from planner.runs import Run, utc_text
+from planner.setup import Parallelism
 from planner.store import Store
 from providers.errors import LaunchError, UsageError
 from providers.launcher import BackendStatus, LaunchRequest
 from providers.local import LocalLauncher
 from providers.supervisor import utc_now
-from tests.planner.run_factories import START, attempt_of, run_of, terms_of
+from tests.planner.run_factories import START, attempt_of, candidate_of, run_of, terms_of
 from tests.workers import eventually, make_python, order_exit, starts
 
 PRICE = 3_600_000_000  # 3600 US dollars an hour: one a second
@@ -283,3 +286,17 @@ def test_the_clock_of_the_ledger_is_utc(desk: Desk, orders: Path) -> None:
     run, _ = start(desk, orders)
     assert abs(datetime.fromisoformat(run.created_at) - datetime.now(UTC)).total_seconds() < 60
     assert run.created_at == utc_text(datetime.fromisoformat(run.created_at))
+
+
+@pytest.mark.parametrize(
+    ("parallelism", "worker"),
+    [
+        (Parallelism(), ("-m", "jobs.train")),
+        (Parallelism("ddp", data=4), ("-m", "jobs.ranks", "4")),
+        (Parallelism("fsdp", data=4), ("-m", "jobs.ranks", "4")),
+    ],
+)
+def test_each_process_of_the_plan_is_started(parallelism: Parallelism, worker: tuple[str, ...]) -> None:
+    chosen = candidate_of()._replace(parallelism=parallelism)
+    terms = terms_of(candidate_json=json.dumps(candidate_document(chosen)))
+    assert request_of("run-1", terms, Path("/bundle")).worker == worker

@@ -240,14 +240,12 @@ def test_a_version_of_python_is_one_to_install(python: str | None, command: str,
     assert (request.setup, request.python, request.setup_python) == ((command,), interpreter, "python3")
 
 
-_NOT_YET = [("where.gpus", "not_yet_supported")]
-
-
 def test_nobody_pays_for_gpus_that_would_stand_idle() -> None:
     plan = plan_of(checkpoints={"uri": "file:///shared"})
     two = next(c for c in plan.candidates if c.offer.gpus_per_node == 2)
     sharded = two._replace(parallelism=two.parallelism._replace(kind="fsdp"))
-    for candidate, codes in ((two, []), (sharded, _NOT_YET), (chosen(plan)._replace(nodes=2), _NOT_YET)):
+    idle = [("where.gpus", "idle_gpus")]
+    for candidate, codes in ((two, []), (sharded, []), (chosen(plan)._replace(nodes=2), idle)):
         on_slurm = candidate._replace(offer=candidate.offer._replace(cloud="slurm"))
         found = list(rented.blockers(plan, on_slurm, job("org/rows")))
         assert [(row.path, row.code) for row in found] == codes

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from planner.errors import Finding
 from planner.spec import FineTuneSpec
 from planner.spec_rules import broken_rules
-from planner.support import unsupported
+from planner.support import unsupported, unsupported_spread
 from planner.units import Every, GpuFilter
 
 
@@ -196,7 +196,8 @@ def test_contradictions_are_found_all_at_once(keys: dict[str, Any], broken: list
         ({"environment": {"image": "x"}}, "environment.image"),
         ({"environment": {"setup": "x"}}, "environment.setup"),
         ({"environment": {"packages": "x"}}, "environment.packages"),
-        ({"train": {"optimizer": "lion"}}, "train.optimizer"),
+        ({"method": "adalora"}, "method.kind"),
+        ({"method": "p_tuning"}, "method.kind"),
         ({"train": {"precision": "fp8"}}, "train.precision"),
     ],
 )
@@ -208,6 +209,30 @@ def test_what_cannot_be_launched_yet_can_be_estimated(keys: dict[str, Any], path
     assert finding.code == "not_yet_supported"
     assert "not yet supported" in finding.message
     assert finding.hint
+
+
+@pytest.mark.parametrize(
+    ("keys", "kind", "path"),
+    [
+        ({"method": "qlora"}, "fsdp", "quantization"),
+        ({"method": "ia3"}, "fsdp", "method.kind"),
+        ({"train": {"optimizer": "adamw_8bit"}}, "fsdp", "train.optimizer"),
+        ({"task": "grpo"}, "fsdp", "task"),
+        ({}, "zero3", "where.gpus"),
+        ({}, "tp", "where.gpus"),
+    ],
+)
+def test_what_cannot_be_spread_over_gpus_yet(keys: dict[str, Any], kind: str, path: str) -> None:
+    findings = list(unsupported_spread(spec(**keys), kind, 8))
+    assert path in paths(findings)
+    assert all(one.code == "not_yet_supported" and one.hint for one in findings)
+    assert f"a model spread over 8 GPUs ({kind})" in findings[0].message
+
+
+def test_what_can_be_spread_over_gpus() -> None:
+    for keys in ({}, {"method": "full"}, {"method": "lora", "train": {"optimizer": "sgd"}}):
+        assert list(unsupported_spread(spec(**keys), "fsdp", 8)) == []
+    assert list(unsupported_spread(spec(method="qlora"), "ddp", 8)) == []
 
 
 def test_what_runs_today_has_nothing_against_it() -> None:

@@ -1,0 +1,198 @@
+"""A model spread over processes (FSDP2): each saves its shard, any number of processes loads them, the end is whole.
+
+A shard is a safetensors file as torch.distributed.checkpoint writes it, each tensor with its offsets, so that nothing
+is unpickled. `shards.json` says which files and shapes make a checkpoint whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from jobs.group import Group
+from jobs.parts import part_directory
+from jobs.resume import SHARDS
+from jobs.spec import JobSpec
+
+_WEIGHTS, _STATE = "model.", "optimizer."
+
+
+def sharding_settings(job: JobSpec, processes: int) -> dict[str, Any]:
+    """What a trainer's configuration says of the spreading, nothing if each process holds all.
+
+    Activations are recomputed by the model itself, as the job says: accelerate's way would draw other dropouts then.
+    """
+    if job.train.sharding == "none" or processes == 1:
+        return {}
+    config = {"state_dict_type": "SHARDED_STATE_DICT", "cpu_ram_efficient_loading": _is_loaded_once(job)}
+    return {"fsdp": True, "fsdp_config": config}
+
+
+def _is_loaded_once(job: JobSpec) -> bool:
+    """Whether one process of each machine reads the base's weights for all; a reference of its own is read by each."""
+    return job.method.kind != "full" or job.task not in ("dpo", "kto")
+
+
+@contextmanager
+def loaded_once(job: JobSpec, processes: int) -> Iterator[None]:
+    """While the base model is loaded: the other processes of a machine get its weights when it is spread."""
+    names = {"ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING"}
+    if job.train.sharding == "none" or processes == 1 or not _is_loaded_once(job):
+        yield
+        return
+    os.environ.update(dict.fromkeys(names, "true"))
+    try:
+        yield
+    finally:
+        for name in names:
+            os.environ.pop(name, None)
+
+
+@contextmanager
+def shared_out() -> Iterator[None]:
+    """While a trainer is built: accelerate shards over CPUs too, which torch can and it leaves out."""
+    from accelerate.state import AcceleratorState, PartialState
+    from accelerate.utils import DistributedType
+
+    begin = AcceleratorState.__init__
+
+    def with_cpus(self: Any, *words: Any, **named: Any) -> None:
+        shared = PartialState._shared_state
+        if shared.get("distributed_type") == DistributedType.MULTI_CPU:
+            shared["distributed_type"] = DistributedType.MULTI_GPU
+        begin(self, *words, **named)
+
+    AcceleratorState.__init__ = with_cpus
+    try:
+        yield
+    finally:
+        AcceleratorState.__init__ = begin
+
+
+class Sharding:
+    """How one trainer's weights and optimizer are spread over the processes of a group.
+
+    Takes the places of the trainer's own methods that save or load whole files; every process must call each.
+    """
+
+    def __init__(self, trainer: Any, group: Group) -> None:
+        """Spread the model, before anything is computed with it; one process alone holds it whole."""
+        self._trainer, self._group = trainer, group
+        trainer.create_optimizer()
+        model, trainer.optimizer = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
+        trainer.model = trainer.model_wrapped = model
+        trainer._prepare_for_training = self._begin
+        trainer._save_optimizer_and_scheduler = self._save
+        trainer._load_from_checkpoint = self._load_weights
+        trainer.save_model = self._save_whole
+
+    def _begin(self, max_steps: int, rows: Any, resume_from_checkpoint: str | None) -> tuple[Any, Any]:
+        """What the trainer does before its first step, with model and optimizer in place already."""
+        import torch
+
+        trainer = self._trainer
+        trainer.accelerator.prepare_model(trainer.model)  # the trainer has made it forget both
+        trainer.accelerator.prepare_optimizer(trainer.optimizer)
+        trainer.create_scheduler(num_training_steps=max_steps)
+        if resume_from_checkpoint is not None:
+            directory = Path(resume_from_checkpoint)
+            self._load(directory)
+            trainer.lr_scheduler.load_state_dict(torch.load(directory / "scheduler.pt", weights_only=True))
+            trainer._load_scaler(resume_from_checkpoint)
+        for name in ("model", "optimizer", "lr_scheduler"):
+            setattr(trainer.callback_handler, name, getattr(trainer, name))
+        trainer.callback_handler.train_dataloader = rows
+        return trainer.model, rows
+
+    def _save(self, output_dir: str) -> None:
+        """This process's shard, and what is the same for all."""
+        import torch
+        from torch.distributed import checkpoint
+
+        own = part_directory(Path(output_dir), self._group)
+        tensors, plain = self._state()
+        writer = checkpoint.HuggingFaceStorageWriter(str(own), save_distributed=True)
+        checkpoint.save(tensors, storage_writer=writer, **self._together())
+        files = self._group.gather([path.name for path in own.glob("shard-*.safetensors")])
+        if self._group.leads:
+            whole = {
+                "files": sorted(name for names in files for name in names),
+                "shapes": {name: list(tensor.shape) for name, tensor in tensors.items()},
+                **plain,
+            }
+            Path(output_dir, SHARDS).write_text(json.dumps(whole) + "\n", encoding="utf-8")
+            torch.save(self._trainer.lr_scheduler.state_dict(), Path(output_dir, "scheduler.pt"))
+
+    def _load(self, directory: Path) -> None:
+        """Weights and optimizer."""
+        from torch.distributed import checkpoint
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
+
+        tensors, _ = self._state()
+        reader = checkpoint.HuggingFaceStorageReader(str(directory))
+        checkpoint.load(tensors, storage_reader=reader, **self._together())
+        plain = json.loads((directory / SHARDS).read_text(encoding="utf-8"))
+        state: dict[str, dict[str, Any]] = plain["state"]
+        for name, tensor in tensors.items():
+            if name.startswith(_STATE):
+                parameter, _, key = name.removeprefix(_STATE).rpartition(".")
+                state.setdefault(parameter, {})[key] = tensor
+        set_optimizer_state_dict(
+            self._trainer.model,
+            self._optimizer,
+            {"state": state, "param_groups": plain["param_groups"]},
+            options=StateDictOptions(ignore_frozen_params=True),
+        )
+
+    def _load_weights(self, directory: str, model: Any = None) -> None:
+        from torch.distributed import checkpoint
+
+        reader = checkpoint.HuggingFaceStorageReader(directory)
+        checkpoint.load(self._weights(), storage_reader=reader, **self._together())
+
+    def _save_whole(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """The finished model, gathered in the leading process; a checkpoint has its shards instead."""
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+        if _internal_call:
+            return
+        trainer = self._trainer
+        options = StateDictOptions(
+            full_state_dict=True, cpu_offload=True, ignore_frozen_params=hasattr(trainer.model, "peft_config")
+        )
+        state = get_model_state_dict(trainer.model, options=options)
+        if self._group.leads:
+            trainer._save(output_dir, state_dict=state)
+
+    @property
+    def _optimizer(self) -> Any:
+        return self._trainer.optimizer.optimizer  # below accelerate's wrapper
+
+    def _weights(self) -> dict[str, Any]:
+        """Trained weights by name; they share the memory of the model's."""
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+        options = StateDictOptions(ignore_frozen_params=True)
+        found = get_model_state_dict(self._trainer.model, options=options)
+        return {_WEIGHTS + name: tensor for name, tensor in found.items()}
+
+    def _state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Tensors of weights and optimizer by name, and the optimizer's plain values."""
+        import torch
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
+
+        options = StateDictOptions(ignore_frozen_params=True)
+        found = get_optimizer_state_dict(self._trainer.model, self._optimizer, options=options)
+        tensors, values = self._weights(), {}
+        for parameter, state in found["state"].items():
+            tensors |= {f"{_STATE}{parameter}.{key}": v for key, v in state.items() if torch.is_tensor(v)}
+            values[parameter] = {key: value for key, value in state.items() if not torch.is_tensor(value)}
+        in_order = dict(sorted(tensors.items()))  # equal states are equal files
+        return in_order, {"state": values, "param_groups": found["param_groups"]}
+
+    def _together(self) -> dict[str, Any]:
+        return {"process_group": self._group.control, "no_dist": self._group.size == 1}

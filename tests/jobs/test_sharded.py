@@ -1,0 +1,168 @@
+"""A model spread over two processes: it learns, is saved in shards and goes on with any number of processes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from jobs.committed import read_manifest
+from jobs.manifest import BLOBS
+from jobs.spec import JobSpec
+from tests.jobs.runs import Runs, renamed
+from tests.jobs.test_together import interrupted, losses, together
+from tests.jobs.zygote import Zygote
+
+pytestmark = pytest.mark.train
+
+
+def spread(runs: Runs, name: str, kind: str) -> JobSpec:
+    """A short training on two processes; adapters have dropout."""
+    job = runs.sft(name, kind=kind, steps=12)
+    return replace(job, train=replace(job.train, micro_batch=2, processes=2, sharding="fsdp"))
+
+
+@pytest.fixture(scope="module")
+def runs(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return Runs(zygote, tmp_path_factory.mktemp("sharded"))
+
+
+@pytest.fixture(scope="module", params=["full", pytest.param("lora", marks=pytest.mark.long)])
+def done(runs: Runs, request: pytest.FixtureRequest) -> JobSpec:
+    job = spread(runs, request.param, request.param)
+    assert together(runs, job) == [0, 0], runs.log(job.run_id)
+    return job
+
+
+def files(runs: Runs, name: str) -> dict[str, str]:
+    """Hashes of the newest checkpoint's files."""
+    newest = runs.head(name).newest
+    assert newest is not None
+    return {entry.path: entry.sha256 for entry in read_manifest(runs.store(name), newest).files}
+
+
+def test_it_learns_and_gives_a_whole_model(runs: Runs, done: JobSpec) -> None:
+    name = done.run_id
+    base, tuned = losses(runs, name)
+    assert tuned < base - 1
+    shards = {path for path in files(runs, name) if path.startswith("shard-")}
+    assert shards == {f"shard-0000{rank}-model-00001-of-00001.safetensors" for rank in (1, 2)}
+    assert not {"model.safetensors", "adapter_model.safetensors", "optimizer.pt"} & set(files(runs, name))
+    weights = "model.safetensors" if name == "full" else "adapter_model.safetensors"
+    assert weights in {path.name for path in runs.output(name).iterdir()}
+
+
+def test_killed_and_resumed_exactly(runs: Runs, done: JobSpec) -> None:
+    job = renamed(runs, done, f"{done.run_id}-killed")
+    codes = interrupted(runs, job, lambda: runs.newest_step(job.run_id) >= 4, signal.SIGKILL, slice(2))
+    assert codes == [-signal.SIGKILL] * 2
+    assert together(runs, job) == [0, 0], runs.log(job.run_id)
+    assert (runs.progress(job.run_id).resumed_from_step or 0) >= 4
+    assert runs.weights(job.run_id) == runs.weights(done.run_id)
+    shards = [
+        {path: sha for path, sha in files(runs, name).items() if "shard" in path}
+        for name in (job.run_id, done.run_id)
+    ]
+    assert shards[0] == shards[1]  # the optimizer's state is the same too
+
+
+def test_a_damaged_shard_is_found_and_passed_over(runs: Runs, done: JobSpec) -> None:
+    name = f"{done.run_id}-damaged"
+    job = renamed(runs, done, name)
+    shutil.copytree(runs.root / done.run_id / "store", runs.root / name / "store")
+    shard = (
+        runs.root / name / "store" / BLOBS / files(runs, name)["shard-00002-model-00001-of-00001.safetensors"]
+    )
+    shard.chmod(0o600)
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    answer = runs.root / name / "answer"
+    runs.zygote.call(
+        "tests.jobs.test_sharded:restore", job.checkpoints.uri, str(answer), log=runs.log_path(name)
+    )
+    step, problem = json.loads(answer.read_text())
+    assert (step, problem) == (
+        8,
+        "step 12: shard-00002-model-00001-of-00001.safetensors is damaged: its hash is wrong",
+    )
+    shard.unlink()
+    runs.zygote.call(
+        "tests.jobs.test_sharded:restore", job.checkpoints.uri, str(answer), log=runs.log_path(name)
+    )
+    step, problem = json.loads(answer.read_text())
+    assert (step, problem) == (8, "step 12: shard-00002-model-00001-of-00001.safetensors is missing")
+
+
+def restore(arguments: list[str]) -> None:
+    """The step that an attempt would go on from, and what it passed over; then every way not to be whole is refused."""
+    from jobs.checkpoint import CheckpointStore
+    from jobs.resume import check_resumable
+    from providers.errors import CorruptDataError
+    from providers.stores import open_store
+
+    uri, answer = arguments
+    target = Path(answer).with_name("restored")
+    checkpoints = CheckpointStore(open_store(uri), "run")
+    checkpoints.take_over()
+    restored = checkpoints.restore(target, check_resumable)
+    assert restored is not None
+    Path(answer).write_text(json.dumps([restored.manifest.step, *restored.damaged]))
+    first, second = sorted(path.name for path in target.glob("shard-*"))
+    whole = json.loads((target / "shards.json").read_text())
+
+    def refused(said: str) -> None:
+        with pytest.raises(CorruptDataError, match=said):
+            check_resumable(target)
+
+    (target / "shards.json").write_text(json.dumps({**whole, "files": [first]}))
+    refused("the shards do not hold")
+    (target / "shards.json").write_text(json.dumps({**whole, "files": [first, first, second]}))
+    refused("the shards do not hold")
+    (target / "shards.json").write_text("[]")
+    refused("shards.json cannot be read")
+    (target / "shards.json").write_text(json.dumps(whole))
+    (target / second).write_bytes((target / second).read_bytes()[:100])
+    refused(f"{second} cannot be read")
+
+
+@pytest.mark.long
+def test_one_process_and_two_take_turns(runs: Runs, done: JobSpec) -> None:
+    """From the same rows; dropouts differ, so not bit by bit."""
+    name = f"{done.run_id}-turns"
+    job = renamed(runs, done, name)
+    runs.interrupt(job, lambda: runs.newest_step(name) >= 4)
+    interrupted(runs, job, lambda: runs.newest_step(name) >= 8, signal.SIGKILL, slice(2))
+    progress = runs.complete(job)
+    assert progress.state == "done"
+    assert losses(runs, name) == pytest.approx(losses(runs, done.run_id), rel=1e-3 if name[0] == "f" else 0.1)
+    assert "1 processes saved it, 2 go on" in runs.log(name)
+    assert "2 processes saved it, 1 go on" in runs.log(name)
+
+
+@pytest.mark.long
+def test_a_signal_to_one_saves_all_shards_of_the_step(runs: Runs, done: JobSpec) -> None:
+    name = f"{done.run_id}-told"
+    job = renamed(runs, done, name)
+    job = replace(job, checkpoints=replace(job.checkpoints, every_steps=1000))
+    started = lambda: "training from step 0" in runs.log(name)  # noqa: E731
+    assert interrupted(runs, job, started, signal.SIGTERM, slice(1, 2)) == [75, 75]
+    assert 1 <= runs.newest_step(name) == runs.progress(name).step < 12
+    assert runs.progress(name).state == "preempted"
+    assert together(runs, job) == [0, 0]
+    assert runs.weights(name) == runs.weights(done.run_id)
+
+
+@pytest.mark.long
+def test_it_learns_what_one_process_learns(runs: Runs, done: JobSpec) -> None:
+    method = replace(done.method, dropout=0.0)
+    pair = renamed(runs, replace(done, method=method), f"{done.run_id}-pair")
+    alone = renamed(runs, replace(pair, train=replace(done.train, sharding="none")), f"{done.run_id}-alone")
+    assert together(runs, pair) == [0, 0]
+    runs.complete(alone)
+    assert losses(runs, pair.run_id) == pytest.approx(losses(runs, alone.run_id), rel=1e-3)
+    assert {path.name for path in runs.output(pair.run_id).iterdir()} == {
+        path.name for path in runs.output(alone.run_id).iterdir()
+    }
