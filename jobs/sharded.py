@@ -191,8 +191,7 @@ class Sharding:
         for parameter, state in found["state"].items():
             tensors |= {f"{_STATE}{parameter}.{key}": v for key, v in state.items() if torch.is_tensor(v)}
             values[parameter] = {key: value for key, value in state.items() if not torch.is_tensor(value)}
-        in_order = dict(sorted(tensors.items()))  # equal states are equal files
-        return in_order, {"state": values, "param_groups": found["param_groups"]}
+        return tensors, {"state": values, "param_groups": found["param_groups"]}
 
     def _together(self) -> dict[str, Any]:
         return {"process_group": self._group.control, "no_dist": self._group.size == 1}

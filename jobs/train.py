@@ -97,9 +97,11 @@ def run(job: JobSpec, base: Path, work: Path, stop: StopSignal, log: RunLog | No
     Raises:
         TuneplanError: Before the run was taken over; later ones become exit codes.
     """
-    limit = job.checkpoints.upload_limit_bytes_per_s
-    store = open_store(job.checkpoints.uri, upload_limit_bytes_per_s=limit)
     group = Group.join(os.environ)
+    limit = job.checkpoints.upload_limit_bytes_per_s
+    if limit is not None and job.train.sharding != "none":
+        limit /= group.size  # each process sends its shards
+    store = open_store(job.checkpoints.uri, upload_limit_bytes_per_s=limit)
     attempt = Attempt.begin(job, base, work, store, stop, group)
     if log is not None and group.leads:
         log.attach(store, attempt.checkpoints.head.fence, every_s=_LOG_EVERY_S)

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 import pytest
 
 from jobs.frameworks import lean_imports
-from jobs.spec import CheckpointsJob, DataJob, JobSpec, ModelJob
+from jobs.spec import CheckpointsJob, DataJob, JobSpec, ModelJob, TrainJob
 
 JOB = JobSpec("run", "job", ModelJob("m"), DataJob("rows.jsonl"), CheckpointsJob("file:///x"))
 
@@ -32,6 +32,8 @@ def test_what_no_job_needs_is_hidden_while_frameworks_are_imported_and_there_aga
     [
         pytest.param(replace(JOB, quantization="4bit"), id="quantised base"),
         pytest.param(replace(JOB, quantization="8bit"), id="8-bit base"),
+        pytest.param(replace(JOB, train=TrainJob(steps=1, optimizer="lion")), id="lion"),
+        pytest.param(replace(JOB, train=TrainJob(steps=1, optimizer="paged_adamw_8bit")), id="paged"),
     ],
 )
 def test_bitsandbytes_is_there_for_a_job_that_needs_it(job: JobSpec) -> None:
