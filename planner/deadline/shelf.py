@@ -27,9 +27,12 @@ def table_for(problem: Problem, models: SpotModels, most_bytes: int) -> ValueTab
     key = (
         _covering(problem, models, most_bytes) if most_bytes > USUAL_BYTES else (problem, models, most_bytes)
     )
-    table = _shelf.pop(key, None) or ValueTable(problem, models, most_bytes)
-    while _shelf and sum(kept.nbytes for kept in _shelf.values()) > _ROOM - table.nbytes:
-        del _shelf[next(iter(_shelf))]
+    table = _shelf.pop(key, None)
+    if table is None:
+        table = ValueTable(problem, models, most_bytes)
+        room = _ROOM - table.nbytes
+        while _shelf and sum(kept.nbytes for kept in _shelf.values()) > room:
+            del _shelf[next(iter(_shelf))]
     _shelf[key] = table
     return table
 
