@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Lock
+
 from planner.deadline.models import SpotModels
 from planner.deadline.problem import Problem
 from planner.deadline.tables import USUAL_BYTES, ValueTable
@@ -11,6 +13,7 @@ _ROOM = 250_000_000
 
 _Key = tuple[Problem, SpotModels, int]
 _shelf: dict[_Key, ValueTable] = {}
+_lock = Lock()
 
 
 def table_for(problem: Problem, models: SpotModels, most_bytes: int) -> ValueTable:
@@ -24,17 +27,17 @@ def table_for(problem: Problem, models: SpotModels, most_bytes: int) -> ValueTab
         models: Of the spot market.
         most_bytes: As of `ValueTable`.
     """
-    key = (
-        _covering(problem, models, most_bytes) if most_bytes > USUAL_BYTES else (problem, models, most_bytes)
-    )
-    table = _shelf.pop(key, None)
-    if table is None:
-        table = ValueTable(problem, models, most_bytes)
-        room = _ROOM - table.nbytes
-        while _shelf and sum(kept.nbytes for kept in _shelf.values()) > room:
-            del _shelf[next(iter(_shelf))]
-    _shelf[key] = table
-    return table
+    with _lock:  # a monitor looks at several runs at once
+        shares = most_bytes > USUAL_BYTES
+        key = _covering(problem, models, most_bytes) if shares else (problem, models, most_bytes)
+        table = _shelf.pop(key, None)
+        if table is None:
+            table = ValueTable(problem, models, most_bytes)
+            room = _ROOM - table.nbytes
+            while _shelf and sum(kept.nbytes for kept in _shelf.values()) > room:
+                del _shelf[next(iter(_shelf))]
+        _shelf[key] = table
+        return table
 
 
 def _covering(problem: Problem, models: SpotModels, most_bytes: int) -> _Key:

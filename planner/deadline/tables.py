@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -57,16 +58,18 @@ class ValueTable:
             if n % every == 0:
                 self._kept.append(layer)
         self._blocks: dict[int, list[Layer]] = {}
+        self._lock = Lock()
 
     def at(self, n: int) -> Layer:
         """Values with `n` steps left, 0 to `steps`."""
         if self._every == 1:
             return self._kept[n]
         number = min(n, self.problem.steps - 1) // _BLOCK
-        block = self._blocks.pop(number, None) or self._solved(number)
-        while len(self._blocks) >= _MOST_BLOCKS:
-            del self._blocks[next(iter(self._blocks))]  # the one not looked at for longest
-        self._blocks[number] = block
+        with self._lock:  # runs that are alike share a table, and are looked at side by side
+            block = self._blocks.pop(number, None) or self._solved(number)
+            while len(self._blocks) >= _MOST_BLOCKS:
+                del self._blocks[next(iter(self._blocks))]  # the one not looked at for longest
+            self._blocks[number] = block
         return block[n - number * _BLOCK]
 
     @property

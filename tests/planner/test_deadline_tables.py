@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from planner.deadline.belief import ZoneBelief, ZoneBeliefs
 from planner.deadline.models import DOWN, UP, SpotModels, shipped_models
 from planner.deadline.problem import Problem, posed
-from planner.deadline.tables import ValueTable
+from planner.deadline.tables import USUAL_BYTES, ValueTable
 
 _MODELS = SpotModels(
     hazard_per_h=np.array([[[2.0, 0.5], [1.5, 0.3]], [[0.4, 0.1], [4.0, 2.0]]]),
@@ -117,6 +118,15 @@ def test_layers_are_the_same_in_any_order() -> None:
     down = {n: table.at(n).fixed.sum(dtype=float) for n in order}
     up = {n: table.at(n).fixed.sum(dtype=float) for n in reversed(order)}
     assert down == up
+
+
+def test_threads_that_share_a_table_in_blocks_see_the_same_values() -> None:
+    problem = posed(8, 14, 0.2, 1 / 6, 0.3, 0.0)
+    whole, blocks = (ValueTable(problem, shipped_models(), most) for most in (USUAL_BYTES, 1))
+    steps = [n * 37 % problem.steps for n in range(200)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda n: float(blocks.at(n).fixed.sum()), steps))
+    assert found == [float(whole.at(n).fixed.sum()) for n in steps]
 
 
 def test_a_larger_problem_has_the_values_of_a_smaller_one() -> None:
