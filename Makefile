@@ -45,12 +45,13 @@ test-long: venv
 wheel-check: venv
 	$(BIN)/python -m pytest -m long -o timeout=0 tests/e2e/test_wheel.py
 
-# Branch coverage of planner/, child processes included; without the tests that need a Slurm cluster.
+# Branch coverage of planner/, child processes included, by its own tests and those of the commands.
 coverage: venv
 	rm -rf .coverage-data && mkdir .coverage-data
-	$(BIN)/python -m coverage run -m pytest -m "not long and not slurm" -n $(JOBS) --dist loadfile --randomly-seed=$(ORDER)
-	$(BIN)/python -m coverage combine --quiet
-	$(BIN)/python -m coverage report --skip-covered --skip-empty --include 'planner/*' --fail-under=90
+	$(BIN)/python -m coverage run -m pytest tests/planner tests/cli -m "not long" -n $(JOBS) --dist loadfile \
+	  --randomly-seed=$(ORDER); tested=$$?; \
+	$(BIN)/python -m coverage combine --quiet && \
+	$(BIN)/python -m coverage report --skip-covered --skip-empty --fail-under=90 && exit $$tested
 
 # After a change of what commands print that is meant: write tests/golden anew, then look at `git diff`.
 golden: venv

@@ -80,7 +80,10 @@ def loaded_modules(*args: str) -> set[str]:
             assert end.code == 0, end.code
         print("LOADED", *sorted({{name.partition(".")[0] for name in sys.modules}}))
     """)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    # without what measures coverage, which loads modules of its own
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return set(done.stdout.splitlines()[-1].removeprefix("LOADED ").split())
 
 
