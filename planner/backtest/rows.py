@@ -98,7 +98,7 @@ def read_run(row: Row) -> Run:
 def _task(text: str) -> str:
     """One of the tasks, plain fine-tuning where a table has another word.
 
-    >>> _task("classification-as-LM"), _task("rlhf (ppo)"), _task("summarization")
+    >>> _task("classification-as-lm"), _task("rlhf (ppo)"), _task("summarization")
     ('sft', 'ppo', 'sft')
     """
     if text in _TASKS:
