@@ -90,7 +90,7 @@ class SkyPilotLauncher:
             jobs = _jobs_of(sky, request.run_id, wake=True)
             if not _started_before(jobs, request):
                 _start(sky, request, document, secrets)
-                jobs = _without_twins(sky, request)
+                jobs = _jobs_of(sky, request.run_id)
             return self._status(sky, jobs)
 
     def status(self, run_id: str) -> BackendStatus:
@@ -160,9 +160,11 @@ class SkyPilotLauncher:
             LaunchError: SkyPilot cannot be asked.
         """
         with sky_module() as sky:
-            jobs = _jobs_of(sky, run_id)
+            records = _records_of(sky, run_id)
         return is_released(
-            {n: job for n, job in jobs.items() if before_attempt is None or n < before_attempt}
+            record
+            for record in records
+            if before_attempt is None or _attempt(record, run_id) < before_attempt
         )
 
     def _jobs(self, sky: Any, run_id: str) -> dict[int, Any]:
@@ -233,12 +235,20 @@ def _await_pending_launches(sky: Any) -> None:
 
 
 def _jobs_of(sky: Any, run_id: str, *, wake: bool = False) -> dict[int, Any]:
-    """The run's jobs by attempt; should one attempt have twins, the first one."""
-    return _by_attempt(_records_of(sky, run_id, wake=wake), run_id)
+    """The run's jobs by attempt; where one attempt has several, the first one stays.
 
-
-def _by_attempt(records: list[Any], run_id: str) -> dict[int, Any]:
-    return {_attempt(record, run_id): record for record in reversed(records)}
+    Two launches at the same moment do not see each other's job. The later one of the two is cancelled by whoever sees
+    it, since the launch that made it may have been killed.
+    """
+    jobs: dict[int, Any] = {}
+    twins = []
+    for record in _records_of(sky, run_id, wake=wake):
+        first = jobs.setdefault(_attempt(record, run_id), record)
+        if first is not record and not is_ended(record) and record.status.value != "CANCELLING":
+            twins.append(record.job_id)
+    if twins:
+        sky.get(sky.jobs.cancel(job_ids=twins))
+    return jobs
 
 
 def _newest_event(sky: Any, job_id: int) -> Event | None:
@@ -288,16 +298,6 @@ def _await_log(sky: Any, run_id: str) -> dict[int, Any]:
         time.sleep(_POLL_S)
 
 
-def _without_twins(sky: Any, request: LaunchRequest) -> dict[int, Any]:
-    """The run's jobs; of two launches at the same moment, neither of which saw the other's, the first one's stays."""
-    records = _records_of(sky, request.run_id)
-    _, *twins = [record for record in records if _attempt(record, request.run_id) == request.attempt]
-    living = [record.job_id for record in twins if not is_ended(record)]
-    if living:
-        sky.get(sky.jobs.cancel(job_ids=living))
-    return _by_attempt(records, request.run_id)
-
-
 def _started_before(jobs: dict[int, Any], request: LaunchRequest) -> bool:
     status = status_of(jobs)
     if status.attempt > request.attempt:
@@ -342,7 +342,7 @@ def _start(sky: Any, request: LaunchRequest, document: dict[str, Any], secrets: 
 
 def _take_back_rights(run_id: str, jobs: dict[int, Any]) -> None:
     """Once nothing of the run is left in AWS, its instance role goes too; a role costs nothing if it stays."""
-    if any(job.cloud == "AWS" for job in jobs.values()) and is_released(jobs):
+    if any(job.cloud == "AWS" for job in jobs.values()) and is_released(jobs.values()):
         with contextlib.suppress(CredentialsError, LaunchError, MissingExtraError):
             revoke_role(run_id)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, overload
@@ -114,9 +114,9 @@ def is_ended(job: Any) -> bool:
     return _STATES.get(job.status.value, "failed") in ENDED
 
 
-def is_released(jobs: dict[int, Any]) -> bool:
+def is_released(jobs: Iterable[Any]) -> bool:
     """Whether every machine of these jobs is given back."""
-    return all(job.schedule_state == "DONE" for job in jobs.values())
+    return all(job.schedule_state == "DONE" for job in jobs)
 
 
 def worker_lines(chunks: Any) -> Iterator[str]:

@@ -59,7 +59,7 @@ def test_a_preempted_run_ends_with_the_weights_of_an_undisturbed_one(
     with ThreadPoolExecutor() as two:
         answers = list(two.map(lambda _: person.json(*order, "--yes"), range(2)))
     assert [(answer["created"], answer["infra"]) for answer in answers] == [(False, "skypilot")] * 2
-    assert user.call(living_jobs) == ["plan-goat-1"]
+    eventually(lambda: user.call(living_jobs) == ["plan-goat-1"])  # a twin takes a moment to be cancelled
     undisturbed = train_undisturbed(bundle)
 
     status = running(user, "goat", store)

@@ -154,6 +154,34 @@ def test_what_was_interrupted_while_it_was_launched_is_cancelled_once_it_is_a_jo
     assert cancelled == [7]
 
 
+def test_whoever_looks_cancels_the_later_one_of_two_jobs_of_one_attempt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The launch that made it may have been killed before it could see the other one's job."""
+    usual = dict.fromkeys(
+        ("recovery_count", "start_at", "end_at", "details", "failure_reason", "cloud", "region", "zone")
+    )
+    usual |= {"cluster_resources_full": None, "accelerators": None, "job_name": job_name("r", 1)}
+    running, pending = SimpleNamespace(value="RUNNING"), SimpleNamespace(value="PENDING")
+    jobs = [
+        SimpleNamespace(**usual, job_id=9, status=pending, schedule_state="ALIVE"),
+        SimpleNamespace(**usual, job_id=7, status=running, schedule_state="ALIVE"),
+    ]
+    cancelled: list[int] = []
+    client = SimpleNamespace(
+        get=lambda answer: answer,
+        jobs=SimpleNamespace(
+            queue_v2=lambda **_: (list(jobs),), cancel=lambda *, job_ids: cancelled.extend(job_ids)
+        ),
+        exceptions=SimpleNamespace(ClusterNotUpError=LookupError),
+    )
+    monkeypatch.setattr("providers.skypilot.sky_module", lambda: nullcontext(client))
+    status = SkyPilotLauncher().status("r")
+    assert (status.backend_id, cancelled) == ("7", [9])
+    jobs[1].schedule_state = "DONE"
+    assert not SkyPilotLauncher().released("r")
+
+
 def places_of_printing() -> list[tuple[str, bool]]:
     """Lines of a log, each with whether its reader's stdout is the real one."""
     from providers import skypilot
