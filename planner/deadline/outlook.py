@@ -90,7 +90,11 @@ class Outlook:
             parts = 1.0
         steps = min(self._steps, (parts + p.slack_parts) / p.parts, p.steps)
         slack = max(0.0, steps * p.parts - parts)
-        n, z = min(int(steps), p.steps - 1), min(int(slack), p.slack_parts - 1)
+        z = min(int(slack), p.slack_parts - 1)
+        whole = round(steps)
+        if abs(steps - whole) < 1e-9:  # as where ticks are steps: one layer will do
+            return whole, z, 0.0, slack - z
+        n = min(int(steps), p.steps - 1)
         return n, z, steps - n, slack - z
 
     def _mean(
@@ -99,6 +103,8 @@ class Outlook:
         """Weighted sum over the models, linear in time and slack, time along lines of constant slack."""
         n, z, share_n, share_z = at
         low = self._row(weights, n, state, bucket, market, z)
+        if share_n == 0:
+            return low[0] + share_z * (low[1] - low[0])
         high = self._row(weights, n + 1, state, bucket, market, z)
         here = low[0] + share_n * (high[0] - low[0])
         more = low[1] + share_n * (high[1] - low[1])
