@@ -199,24 +199,30 @@ def offload_of(row: Row) -> str:
     stated = cell(row, "offload")
     if denied(stated):
         return "none"
-    recomputed = cell(row, "grad_checkpointing")
-    # Its notebooks send what recomputation starts from to the host since April 2024.
-    usual = "unsloth" in cell(row, "framework") and not (
-        stated or denied(recomputed) or dated_before(row, "2024-04")
-    )
-    if usual or "unsloth" in recomputed:
+    if _offloads_activations(row, stated):
         return "activations"
-    text = re.sub(r"\b(?:no|without)[\w\s-]*offload", "", stated + " " + cell(row, "parallelism"))
+    spread = re.sub(r"\b(?:no|without)[\w\s-]*offload", "", cell(row, "parallelism"))
+    text = f"{stated} {spread}" if re.search("offload|cpu|nvme|infinity", spread) else stated
     if "activation" in text and "cpu" not in text:
         return "activations"
-    lesser = re.search(r"zero[- ]?[12]\b.*offload|zero[- ]?offload", text) or "cpuadam" in cell(
-        row, "optimizer"
-    )
-    if "adam" in text or ("opt" in text and "param" not in text) or lesser:
+    lesser = re.search(r"zero[- ]?[12]\b.*offload|zero[- ]?offload", text)
+    if (
+        "adam" in text
+        or ("opt" in text and "param" not in text)
+        or lesser
+        or "cpuadam" in cell(row, "optimizer")
+    ):
         return "optimizer"
     everything = ("cpu", "offload", "nvme", "infinity", "disk", "param")
     stated_plainly = stated in ("true", "yes", "1", "on")
     return "parameters" if stated_plainly or any(word in text for word in everything) else "none"
+
+
+def _offloads_activations(row: Row, stated: str) -> bool:
+    """unsloth's notebooks send what recomputation starts from to the host since April 2024."""
+    recomputed = cell(row, "grad_checkpointing")
+    left_open = not (stated or denied(recomputed) or dated_before(row, "2024-04"))
+    return "unsloth" in recomputed or ("unsloth" in cell(row, "framework") and left_open)
 
 
 def is_unpacked(row: Row) -> bool:

@@ -221,4 +221,8 @@ def _span(promise: dict[str, Any] | None, key: str) -> str:
     if promise is None:
         return "does not fit"
     low, middle, high = (float(promise[key][name]) for name in ("p10", "p50", "p90"))
-    return f"{middle:.4g} ({low:.3g}-{high:.3g})"
+    return f"{_number(middle)} ({_number(low)}-{_number(high)})"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

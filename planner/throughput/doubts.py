@@ -28,7 +28,7 @@ _UNMEASURED_RATE = 0.15  # of a GPU whose attainable rate is estimated
 _OTHER_VENDOR = 0.20  # kernels of a vendor for which few runs are published
 _LAUNCHES, _DEQUANTISE, _PADDING, _PCIE = 0.25, 0.20, 0.10, 0.30
 _EXPERTS, _SAMPLING, _OFFLOAD, _NETWORK, _CPU = 0.45, 0.65, 0.40, 0.22, 0.50
-_FOUR_BIT, _LINEAR = 0.20, 0.25
+_FOUR_BIT, _LINEAR, _ROTATIONS = 0.20, 0.25, 0.60
 
 
 class Doubt(NamedTuple):
@@ -91,6 +91,8 @@ def _rare(setup: TrainingSetup, cluster: Cluster) -> list[Doubt]:
         found.append(Doubt(_SAMPLING, "sampling answers inside the step"))
     if setup.arch.is_moe:
         found.append(Doubt(_EXPERTS, "experts: kernels differ widely between stacks"))
+    if setup.adapter is not None and setup.adapter.kind in ("oft", "boft"):
+        found.append(Doubt(_ROTATIONS, f"{setup.adapter.kind} builds rotations, which are not counted"))
     if setup.arch.linear_layers:
         found.append(Doubt(_LINEAR, "linear attention, of which few runs are published"))
     if setup.offload in ("optimizer", "parameters"):

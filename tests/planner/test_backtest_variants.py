@@ -391,7 +391,8 @@ def test_spellings_of_parallel_ranks(text, parts):
     ("change", "offload"),
     [({"offload": "param+optimizer"}, "parameters"), ({"parallelism": "ZeRO-Infinity NVMe"}, "parameters"),
      ({"parallelism": "ZeRO-Offload"}, "optimizer"), ({"optimizer": "DeepSpeedCPUAdam"}, "optimizer"),
-     ({"grad_checkpointing": "unsloth"}, "activations"), ({"offload": "off"}, "none")],
+     ({"grad_checkpointing": "unsloth"}, "activations"), ({"offload": "off"}, "none"),
+     ({"parallelism": "FSDP (parameter and optimizer sharding)"}, "none")],
 )  # fmt: skip
 def test_spellings_of_offload(change, offload):
     assert setup(**change).offload == offload
