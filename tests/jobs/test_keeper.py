@@ -238,11 +238,8 @@ def test_where_a_machine_cannot_give_itself_back_nothing_is_left_behind(tmp_path
     assert list(machine.home.iterdir()) == []
 
 
-def test_what_needs_packages_runs_where_they_were_installed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert keeper._python() == sys.executable
+def test_what_needs_packages_runs_where_they_were_installed(tmp_path: Path) -> None:
+    assert keeper._python(tmp_path) == sys.executable
     (tmp_path / "env/bin").mkdir(parents=True)
     (tmp_path / "env/bin/python").touch()
-    assert keeper._python() == str(tmp_path / "env/bin/python")
+    assert keeper._python(tmp_path) == str(tmp_path / "env/bin/python")

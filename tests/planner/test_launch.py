@@ -116,7 +116,9 @@ def test_a_launch_that_ended_after_its_record_is_finished_by_the_next(desk: Desk
     assert (run.state, created) == ("running", False)
 
 
-def test_a_repeated_launch_while_the_backend_is_silent_loses_no_job(desk: Desk, orders: Path) -> None:
+def test_a_repeated_launch_while_the_backend_is_silent_loses_no_job(
+    desk: Desk, orders: Path, tmp_path: Path
+) -> None:
     """The first call was heard, its caller killed; whoever asks again then must not write the job off."""
 
     class Killed(BaseException):
@@ -134,8 +136,9 @@ def test_a_repeated_launch_while_the_backend_is_silent_loses_no_job(desk: Desk, 
         def status(self, run_id: str) -> BackendStatus:
             return BackendStatus("unknown", reason="it cannot be reached")
 
+    dying = Dying(desk.places.local, python=str(make_python(tmp_path / "bin")))
     with pytest.raises(Killed):
-        start(replace(desk, launcher=Dying(desk.places.local)), orders)
+        start(replace(desk, launcher=dying), orders)
     silent = replace(desk, launcher=Silent(desk.places.local))
     with pytest.raises(LaunchError, match="cannot be reached"):
         start(silent, orders)
