@@ -18,6 +18,7 @@ from pydantic import BeforeValidator, Field
 from planner import units
 from planner.spec_types import (
     MAX_NODES,
+    AdapterKind,
     EveryText,
     GpuText,
     MemoryRangeText,
@@ -42,25 +43,6 @@ from planner.spec_types import (
     version,
 )
 
-AdapterKind = Literal[
-    "full",
-    "lora",
-    "qlora",
-    "dora",
-    "qdora",
-    "rslora",
-    "adalora",
-    "ia3",
-    "loha",
-    "lokr",
-    "vera",
-    "oft",
-    "boft",
-    "ln_tuning",
-    "prompt_tuning",
-    "prefix_tuning",
-    "p_tuning",
-]
 TaskKind = Literal["sft", "classification", "dpo", "reward", "kto", "grpo"]
 Quantization = Literal["none", "8bit", "4bit", "fp8"]
 MarketChoice = Literal["spot", "on_demand", "reserved"]

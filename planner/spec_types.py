@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -23,6 +23,25 @@ from pydantic import (
 from planner import units
 
 MAX_NODES = 1024
+AdapterKind = Literal[
+    "full",
+    "lora",
+    "qlora",
+    "dora",
+    "qdora",
+    "rslora",
+    "adalora",
+    "ia3",
+    "loha",
+    "lokr",
+    "vera",
+    "oft",
+    "boft",
+    "ln_tuning",
+    "prompt_tuning",
+    "prefix_tuning",
+    "p_tuning",
+]
 RUN_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
 ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,254}$"
 PYTHON_VERSION = r"^(3\.[0-9]{1,2}|/[^\s]+)$"
