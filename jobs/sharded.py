@@ -28,20 +28,17 @@ def sharding_settings(job: JobSpec, processes: int) -> dict[str, Any]:
     """
     if job.train.sharding == "none" or processes == 1:
         return {}
-    config = {"state_dict_type": "SHARDED_STATE_DICT", "cpu_ram_efficient_loading": _is_loaded_once(job)}
-    return {"fsdp": True, "fsdp_config": config}
-
-
-def _is_loaded_once(job: JobSpec) -> bool:
-    """Whether one process of each machine reads the base's weights for all; a reference of its own is read by each."""
-    return job.method.kind != "full" or job.task not in ("dpo", "kto")
+    return {
+        "fsdp": True,
+        "fsdp_config": {"state_dict_type": "SHARDED_STATE_DICT", "cpu_ram_efficient_loading": True},
+    }
 
 
 @contextmanager
 def loaded_once(job: JobSpec, processes: int) -> Iterator[None]:
     """While the base model is loaded: the other processes of a machine get its weights when it is spread."""
     names = {"ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING"}
-    if job.train.sharding == "none" or processes == 1 or not _is_loaded_once(job):
+    if job.train.sharding == "none" or processes == 1:
         yield
         return
     os.environ.update(dict.fromkeys(names, "true"))
