@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from planner.reserve.purchase import Buyer
     from planner.reserve.reservations import LaunchPlan, Reservation
     from planner.reserve.search import Found
-    from providers.reservations import ProviderName
+    from providers.reservations import CapacityOffer, ProviderName
 
 #: How often a purchase whose answer was lost is looked for before a person is told.
 _LOOKS = 6
@@ -83,6 +83,7 @@ def buy(
     job = job_of(app, spec, window)
     row = _chosen(app, job, offer_id, window)
     _check_launch(row.offer.provider, no_launch)
+    _check_reach(row.offer, infra, no_launch)
     with open_book(app) as book:
         known = bought_before(book, row.offer)
         if known is not None and name in (None, known.reservation_id):
@@ -207,6 +208,20 @@ def _check_launch(provider: ProviderName, no_launch: bool) -> None:
 
     if not no_launch and (why := no_runs(provider)) is not None:
         raise UsageError(f"{provider}: {why}", hint="pass --no-launch to buy it all the same")
+
+
+def _check_reach(offer: CapacityOffer, infra: str, no_launch: bool) -> None:
+    """SkyPilot reaches own machines through their cluster.
+
+    Raises:
+        UsageError: They have none.
+    """
+    alone = offer.provider == "inhouse" and offer.zone is None
+    if alone and infra == "skypilot" and not no_launch:
+        raise UsageError(
+            f"pool {offer.region} names no Slurm cluster, so that SkyPilot could start no run there",
+            hint="--infra local on the machine itself, or --no-launch",
+        )
 
 
 def _name(job: Job, name: str | None) -> str:

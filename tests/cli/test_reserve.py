@@ -186,7 +186,8 @@ def test_own_machines_are_booked_and_given_back(run_plan: RunPlan, spec: Path, p
     assert offer["refundable"] and offer["offer"]["market"] == "inhouse"
     buy = ("reserve", "buy", spec, *words, "--offer", offer["offer_id"], "--name", "own", "-o", "json")
     refused = run_plan(*buy, "--confirm-usd", offer["upfront_usd"])
-    row = only(refused)
+    assert refused.exit_code == 2 and "--infra local" in refused.stderr
+    row = only(run_plan(*buy, "--infra", "local", "--confirm-usd", offer["upfront_usd"]))
     assert (row["state"], row["paid_usd"]) == ("active", None)
     assert only(run_plan("reserve", "cancel", "own", "--yes", "-o", "json"))["state"] == "cancelled"
 
