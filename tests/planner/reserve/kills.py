@@ -36,5 +36,5 @@ def at_every_point(folder: Path, seller: Seller, server: Capacity, *, every: int
             run(ledger, name, life, seller=seller, server=server)
         audit(ledger, server, reservation, outcome, seller)
     assert {end.partition(" ")[2] for end in outcome.ends} <= {"bought", "unknown"}
-    # between "it is sent" and the request itself nobody can know
-    assert outcome.ends[f"{seller} unknown"] <= 3
+    # between the commit that says "sent" and the request itself nobody can know: a read of three statements, two steps
+    assert outcome.ends[f"{seller} unknown"] <= 5
