@@ -157,7 +157,7 @@ def test_the_scheduler_launches_a_due_run_once(run_plan: RunPlan, plan_home: Pat
             os.kill(daemon.pid, signal.SIGTERM)
             daemon.wait(30)
             (run,) = answer(run_plan("runs", "-o", "json"))["runs"]
-            run_plan("cancel", run["run_id"], "--yes")
+            run_plan("cancel", run["run_id"])
     assert memory < 60 << 20
     assert run["run_id"] == _history(run_plan)[0]["run_id"]
     assert answer(run_plan("scheduler", "status", "-o", "json"))["scheduler"]["ended_at"] is not None
