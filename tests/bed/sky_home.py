@@ -91,6 +91,7 @@ def _ssh_host(name: str, bed: SlurmBed) -> str:
     return (
         f"Host {name}\n    HostName 127.0.0.1\n    Port {bed.ssh_port}\n    User {bed.user}\n"
         f"    IdentityFile {bed.root}/etc/key\n    IdentitiesOnly yes\n"
+        f"    StrictHostKeyChecking accept-new\n    UserKnownHostsFile {bed.root}/etc/known_hosts\n"
     )
 
 

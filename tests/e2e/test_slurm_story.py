@@ -59,7 +59,7 @@ def full(slurm_bed: Bed) -> Iterator[Callable[[], None]]:
 
 
 def answer(result: Result) -> Any:
-    assert result.exit_code == 0, (result.stdout, result.stderr)
+    assert result.exit_code == 0, result.stdout + result.stderr
     return json.loads(result.stdout)
 
 
@@ -88,7 +88,7 @@ def test_the_whole_story_on_slurm(
     full()  # weeks later the cluster has room
     states = []
     for _ in range(4):
-        (row,) = answer(run_plan("scheduler", "tick", "-o", "json"))["reservations"]
+        (row,) = company.json("scheduler", "tick")["reservations"]
         states.append(row["state"])
         if row["run_id"] is not None and row["state"] == "active":
             break
