@@ -15,7 +15,7 @@ from planner.reserve.firing import Firer, Started, tick
 from planner.reserve.lock import buying
 from planner.reserve.provisioned import other_machine
 from planner.reserve.purchase import Buyer, advance
-from planner.reserve.reservations import Reservation
+from planner.reserve.reservations import NOT_STARTED, Reservation
 from planner.reserve.schedules import Firing
 from planner.runs import utc_text
 from planner.schema_sql import MIGRATIONS
@@ -146,7 +146,7 @@ def _started(office: Office, row: Reservation, errors: list[str]) -> Reservation
         return row
     done = office.start(row)
     if done.exit_code != 0:
-        text = f"its run could not be started: exit {done.exit_code}: {done.message}"
+        text = f"{NOT_STARTED}: exit {done.exit_code}: {done.message}"
         errors.append(f"reservation {row.reservation_id}: {text}")
         moved = office.buyer.book.move(row, row.state, row.state_reason, office.buyer.at, warning=text)
     else:

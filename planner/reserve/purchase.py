@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from planner.money import micro_usd, usd_text_of_micro
 from planner.reserve.book import ReservationBook
 from planner.reserve.choice import best_offer
-from planner.reserve.reservations import ELSEWHERE, Reservation, ReservationState, state_of
+from planner.reserve.reservations import ELSEWHERE, NOT_STARTED, Reservation, ReservationState, state_of
 from planner.reserve.sold import PAID_UP_FRONT
 from planner.runs import utc_text
 from providers.errors import CredentialsError, TuneplanError
@@ -265,16 +265,17 @@ def _look(buyer: Buyer, reservation: Reservation) -> Reservation | None:
     api = buyer.api(reservation.provider)
     holding = api.look(reservation.provider_ref, offer.region)
     now = buyer.now().astimezone(UTC)
-    if holding is not None and holding.state == "active" and offer.refundable and now >= offer.end_at:
-        return _give_back(buyer, api, reservation, offer)
     if holding is None:
         if now < offer.end_at:
             return _note(buyer, reservation, f"the provider does not know {reservation.provider_ref}")
         return buyer.book.move(reservation, "ended", "its time is over", buyer.at)
     state, reason = state_of(holding)
-    if state == reservation.state == "active":
-        warning = _warning(reservation, holding, [holding]) or _elsewhere(reservation)
-        return _note(buyer, reservation, warning or _idle(reservation, holding, now))
+    if state in ("bought", "active") and offer.refundable and now >= offer.end_at:
+        return _give_back(buyer, api, reservation, offer)
+    if reservation.state == "active" and state in ("bought", "active"):
+        warning = _warning(reservation, holding, [holding]) or _of_its_run(reservation)
+        at_work = None if state == "active" else reason  # the provider changes something; that is no way back
+        return _note(buyer, reservation, warning or at_work or _idle(reservation, holding, now))
     if (state, reason) == (reservation.state, reservation.state_reason):
         return reservation
     changes: dict[str, object] = {}
@@ -298,10 +299,12 @@ def _give_back(
     return buyer.book.move(reservation, "ended", "its time is over, it was given back", buyer.at)
 
 
-def _elsewhere(reservation: Reservation) -> str | None:
-    """What was found when the run had its machines."""
-    reason = reservation.state_reason
-    return reason if reason.startswith(ELSEWHERE) else None
+def _of_its_run(reservation: Reservation) -> str | None:
+    """What is wrong with its run, as long as that is so: told once, not at every look."""
+    reason, warning = reservation.state_reason, reservation.warning or ""
+    if reason.startswith(ELSEWHERE):
+        return reason
+    return warning if reservation.run_id is None and warning.startswith(NOT_STARTED) else None
 
 
 def _idle(reservation: Reservation, holding: Holding, now: datetime) -> str | None:

@@ -29,6 +29,8 @@ MOVES: dict[ReservationState, frozenset[ReservationState]] = {
 
 #: How the reason begins where a run was given another machine than was bought.
 ELSEWHERE = "its run is not on what was bought"
+#: How the warning begins while its run cannot be started.
+NOT_STARTED = "its run could not be started"
 
 
 def check_move(before: ReservationState, after: ReservationState) -> None:

@@ -93,11 +93,7 @@ class ScheduleBook(Book):
     def insert(self, firing: Firing) -> bool:
         """Record one firing that a person asked for; False if there is one at that time."""
         with self._db.writing():
-            key = (firing.schedule_id, firing.due_at)
-            if self._db.execute("SELECT 1 FROM firings WHERE schedule_id = ? AND due_at = ?", key).fetchone():
-                return False
-            self._insert(firing)
-        return True
+            return self._insert(firing)
 
     def move(self, firing: Firing, state: FiringState, reason: str, at: str) -> Firing | None:
         """Write what became of a firing; None if somebody else did since it was read."""
@@ -175,10 +171,15 @@ class ScheduleBook(Book):
         )
         return updated.rowcount > 0
 
-    def _insert(self, firing: Firing) -> None:
+    def _insert(self, firing: Firing) -> bool:
+        """Whether there was none of that time yet: a person may have asked for one in this very second."""
+        key = (firing.schedule_id, firing.due_at)
+        if self._db.execute("SELECT 1 FROM firings WHERE schedule_id = ? AND due_at = ?", key).fetchone():
+            return False
         self._db.insert("firings", asdict(firing))
         if firing.state in _WORTH_TELLING:
             self._tell(firing, firing.state, firing.reason, firing.at)
+        return True
 
     def _tell(self, firing: Firing, state: str, reason: str, at: str) -> None:
         text = f"{state}: due at {firing.due_at}: {reason}"

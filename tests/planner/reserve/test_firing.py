@@ -108,6 +108,16 @@ def test_a_time_starts_one_run_however_often_it_is_ticked(firer: Firer) -> None:
     assert at(firer, START + timedelta(hours=26))[-1] == ("2026-12-02T02:00", "started")
 
 
+def test_a_run_asked_for_in_the_second_that_is_due_holds_up_nothing(firer: Firer) -> None:
+    firer.book.add(schedule_of())
+    assert isinstance(firer.now, Clock)
+    firer.now.at = START + timedelta(hours=1)
+    extra(firer, firer.book.get("daily"))
+    assert at(firer, START + timedelta(hours=1)) == [("2026-12-01T02:00", "started")]
+    assert at(firer, START + timedelta(hours=26))[-1] == ("2026-12-02T02:00", "started")
+    assert len(runs_of(firer).started) == 2
+
+
 def test_a_model_that_still_meets_its_goal_is_not_trained_again(firer: Firer) -> None:
     firer.book.add(schedule_of(skip_if_met=True))
     runs = runs_of(firer)

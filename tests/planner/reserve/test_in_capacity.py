@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -18,14 +18,14 @@ from planner.reserve.agenda import Office, do_all
 from planner.reserve.book import ReservationBook, Terms
 from planner.reserve.children import PlanStarter
 from planner.reserve.firing import Firer, Started
-from planner.reserve.purchase import Buyer
+from planner.reserve.purchase import Buyer, advance
 from planner.reserve.reservations import LaunchPlan, Want
 from planner.reserve.schedule_book import ScheduleBook
 from planner.runs import utc_text
 from providers.errors import UsageError
 from providers.launcher import LaunchRequest
 from providers.offers import Offer
-from providers.reservations import CapacityOffer, Holding, Machine
+from providers.reservations import CapacityOffer, Holding, HoldingState, Machine
 
 NOW = datetime(2026, 12, 1, 12, 0, tzinfo=UTC)
 P5 = Machine("p5.48xlarge", "H100", 8, 80.0)
@@ -103,9 +103,54 @@ def test_a_run_elsewhere_is_said(app: App, zone: str | None, gpus: int, said: st
 class Held:
     """What EC2 says of a block that is at work."""
 
+    state: HoldingState = "active"
+    gone = False
+
     def look(self, provider_ref: str, region: str) -> Holding:
         place = (region, "us-east-1a", "p5.48xlarge", 1)
-        return Holding(provider_ref, "active", "the capacity is there", *place, NOW, NOW, free_nodes=0)
+        return Holding(provider_ref, self.state, "the provider's word", *place, NOW, NOW, free_nodes=0)
+
+    def cancel(self, provider_ref: str, region: str) -> Holding:
+        self.gone = True
+        return self.look(provider_ref, region)
+
+
+def test_a_run_that_cannot_be_started_is_told_once(app: App) -> None:
+    ledger = Places(app.directories.state).ledger
+    with ReservationBook(ledger) as book, ScheduleBook(ledger) as schedules:
+        book.move(book.get("r"), "active", "the capacity is there", utc_text(NOW))
+        book._db.execute(
+            "UPDATE reservations SET launch_json = ?", (json.dumps(asdict(LaunchPlan("s", "skypilot", "r"))),)
+        )
+        buyer = Buyer(book, lambda name: Held(), lambda: NOW)
+        firer = Firer(schedules, PlanStarter(ledger), lambda: NOW)
+        office = Office(ledger, buyer, firer, Path("no-hook"), lambda row: Started(2, "no spec"))
+        told = [done.told for _ in range(3) if (done := do_all(office)).errors]
+        assert [len(notices) for notices in told] == [2, 0, 0]  # it began, and the run did not
+        assert (book.get("r").warning or "").endswith("exit 2: no spec")
+
+
+def test_a_provider_that_changes_something_is_no_way_back(app: App) -> None:
+    held = Held()
+    with ReservationBook(Places(app.directories.state).ledger) as book:
+        book.move(book.get("r"), "active", "the capacity is there", utc_text(NOW))
+        buyer = Buyer(book, lambda name: held, lambda: NOW)
+        held.state = "pending"
+        row = advance(buyer, "r")
+        assert (row.state, row.warning) == ("active", "the provider's word")
+        held.state = "active"
+        assert advance(buyer, "r").warning is None
+
+
+@pytest.mark.parametrize("state", ["active", "pending"])
+def test_what_is_billed_until_it_is_given_back_ends_in_time(app: App, state: HoldingState) -> None:
+    held = Held()
+    held.state = state
+    with ReservationBook(Places(app.directories.state).ledger) as book:
+        refundable = replace(offer(), refundable=True)
+        book.move(book.get("r"), "active", "the capacity is there", utc_text(NOW), offer=refundable)
+        row = advance(Buyer(book, lambda name: held, lambda: offer().end_at), "r")
+    assert (row.state, held.gone) == ("ended", True)
 
 
 def test_the_request_names_the_reservation() -> None:
