@@ -179,8 +179,10 @@ def _column(header: Iterable[str], names: tuple[str, ...]) -> str | None:
 
 
 def _micro(text: str | None, place: str) -> int:
+    if text is None:
+        raise UsageError(f"{place}: the line ends before its cost", hint="was the file fetched to its end?")
     try:
-        return micro_usd(Decimal((text or "0").strip() or "0"))
+        return micro_usd(Decimal(text.strip() or "0"))
     except (InvalidOperation, ValueError, OverflowError):
         raise UsageError(f"{place}: {text!r} is not an amount") from None
 

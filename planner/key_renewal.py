@@ -52,12 +52,11 @@ def renew_keys(desk: Desk, run: Run, now: str) -> None:
 def _is_due(run: Run, store: ObjectStore, now: str) -> bool:
     """Whether the newest keys of this launch have only two thirds of their time left."""
     found = store.get(KEY)
+    first_ends = datetime.fromisoformat(run.launched_at) + _LONGEST
     try:
         told = {} if found is None else json.loads(found[0])
-        until = told.get("until_at") if told.get("launch") == run.launches else None
-    except (ValueError, AttributeError) as error:
+        is_newest = told.get("launch") == run.launches
+        ends = datetime.fromisoformat(told["until_at"]) if is_newest else first_ends
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CorruptDataError(f"{KEY} in {store.uri} is damaged: {error}", path=store.uri) from error
-    ends = (
-        datetime.fromisoformat(run.launched_at) + _LONGEST if until is None else datetime.fromisoformat(until)
-    )
     return ends - datetime.fromisoformat(now) < _LEFT

@@ -131,6 +131,8 @@ def purchase_errors(action: str) -> Iterator[None]:
 
     try:
         yield
+    except (PurchaseRefusedError, PurchaseUnclearError):
+        raise
     except ClientError as error:
         if _is_unsure(error):
             raise PurchaseUnclearError(f"cannot {action}: {error}") from error

@@ -21,6 +21,7 @@ from providers.reservations import (
     PurchaseRefusedError,
     PurchaseUnclearError,
     SlurmPlace,
+    after_acceptance,
 )
 
 _TIMEOUT_S = 60.0
@@ -92,7 +93,8 @@ class SlurmCalendar:
             ) from error
         if done.returncode == _LOST and not place.here:
             raise PurchaseUnclearError(f"the connection to {place.cluster} broke: {_said(done)}")
-        row = self.find(order.token)  # also when Slurm says that the name is taken
+        with after_acceptance("make the reservation"):
+            row = self.find(order.token)  # also when Slurm says that the name is taken
         if row is None:
             raise PurchaseRefusedError(f"Slurm refused the reservation: {_said(done) or 'it is not there'}")
         return row

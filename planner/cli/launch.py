@@ -114,6 +114,8 @@ def command(
     output: str,
 ) -> None:
     """Launch FILE, a plan or a spec."""
+    if optimizer and not dry_run:
+        raise UsageError("--optimizer only asks, it launches nothing", hint="add --dry-run")
     choices = replace(_choices(cap, no_cap, max_duration), monitor=monitor, move=move)
     capacity = _capacity(app, reservation)
     if capacity is not None:

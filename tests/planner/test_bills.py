@@ -100,6 +100,7 @@ def test_both_reports_of_aws_are_read(header: str, tags: str) -> None:
         (["a,b", "1,2"], "no bill that is known"),
         ([], "no bill that is known"),
         (["BilledCost,ChargePeriodStart", "many,2026-11-05"], "b.csv:2: 'many' is not an amount"),
+        (["ChargePeriodStart,BilledCost", "2026-11-05"], "b.csv:2: the line ends before its cost"),
         (["BilledCost,ChargePeriodStart,BillingCurrency", "1,2026-11-05,EUR"], "b.csv:2: the bill is in EUR"),
         (["BilledCost,ChargePeriodStart,Tags", "1,2026-11-05,{"], "b.csv:2: the tags are no JSON"),
     ],
