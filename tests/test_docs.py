@@ -70,7 +70,7 @@ def asked_for() -> list[str]:
 
 
 AGREEING = {
-    "reserve buy": lambda world: agreed(world),
+    "reserve buy": lambda world: ("--infra", "local", *agreed(world)),
     "reserve schedule": lambda world: ("--confirm-usd", "900", "--name", "later"),
     "schedule add": lambda world: ("--infra", "local", "--yes"),
 }
