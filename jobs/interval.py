@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 LEAST_S = 10.0
-MOST_S = 1800.0
+MOST_S, MOST_SAVING = 1800.0, 0.05
 _FIRST_S = 60.0
 
 
@@ -27,7 +27,8 @@ def interval_s(hazard_per_s: float, save_s: float, upload_s: float) -> float:
     Daly's optimum sqrt(2 C M) - C for C < 2 M, else M (Future Gener. Comput. Syst. 22 (2006) 303), where C is the
     time that a save stops the training and M the mean time between losses. An upload runs beside the training: it
     adds to what a loss costs whatever the interval, but no save is worth it that an upload still under way makes
-    useless. Before the first save, when C is not known, a minute.
+    useless. Machines that stay crash too: it is half an hour at most, or what keeps saving below a twentieth of the
+    time. Before the first save, when C is not known, a minute.
 
     >>> round(interval_s(0.5 / 3600, 0.4, 3.0)), round(interval_s(0.5 / 3600, 6.0, 200.0)), interval_s(1e-3, 0, 0)
     (75, 288, 60.0)
@@ -36,4 +37,4 @@ def interval_s(hazard_per_s: float, save_s: float, upload_s: float) -> float:
         return _FIRST_S
     mean_s = 1 / hazard_per_s
     best_s = math.sqrt(2 * save_s * mean_s) - save_s if save_s < 2 * mean_s else mean_s
-    return min(max(best_s, upload_s, LEAST_S), max(MOST_S, upload_s))
+    return min(max(best_s, upload_s, LEAST_S), max(MOST_S, save_s / MOST_SAVING, upload_s))

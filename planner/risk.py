@@ -17,7 +17,9 @@ from planner.quantiles import Quantiles
 _TYPICAL_AGE_H = 4.0
 #: Factor that a place's losses may be off by, beyond the kinds of zones: makes the p90 hold on campaigns left out.
 PLACE_DOUBT = 4.0
-_LONGEST_INTERVAL_S = 1800.0
+#: A machine that stays still crashes now and then: a checkpoint at least so often, unless saving took more than this
+#: share of the time. The worker's own limits are the same (`jobs.interval`).
+_LONGEST_INTERVAL_S, _MOST_SAVING = 1800.0, 0.05
 _NONE = Quantiles(0.0, 0.0, 0.0)
 
 
@@ -52,14 +54,15 @@ def checkpoint_interval_s(save_s: float, hazard_per_h: float, *, least_s: float 
     """Young's first-order optimum sqrt(2 x save time x mean time between failures), Comm. ACM 17 (1974) 530.
 
     Neglects the time to restart, which does not move the optimum at first order. A job that cannot be interrupted
-    still saves every 30 minutes, against crashes.
+    still saves every 30 minutes against crashes, or as seldom as keeps saving below a twentieth of the time.
 
-    >>> round(checkpoint_interval_s(15, 0.2) / 60)
-    12
+    >>> round(checkpoint_interval_s(15, 0.2) / 60), checkpoint_interval_s(15, 0), checkpoint_interval_s(1200, 0) / 3600
+    (12, 1800.0, 6.666666666666667)
     """
+    longest_s = max(_LONGEST_INTERVAL_S, save_s / _MOST_SAVING)
     if hazard_per_h <= 0:
-        return _LONGEST_INTERVAL_S
-    return min(max(math.sqrt(2 * save_s * 3600 / hazard_per_h), least_s), _LONGEST_INTERVAL_S)
+        return longest_s
+    return min(max(math.sqrt(2 * save_s * 3600 / hazard_per_h), least_s), longest_s)
 
 
 def interruptions(

@@ -267,13 +267,18 @@ def _dropped(rejected: Sequence[Rejection], most: int = 5) -> Iterator[str]:
     small = [row for row in rejected if row.reason_code == "oom"]
     rest = [row for row in rejected if row.reason_code != "oom"]
     for row in rest[:most]:
-        yield f"dropped {row.count:,} offers: {row.reason}"
+        yield f"dropped {_offers(row.count)}: {row.reason}"
     if len(rest) > most:
-        yield f"dropped {sum(row.count for row in rest[most:]):,} offers for {len(rest) - most} more reasons"
+        reasons = "one more reason" if len(rest) == most + 1 else f"{len(rest) - most} more reasons"
+        yield f"dropped {_offers(sum(row.count for row in rest[most:]))} for {reasons}"
     if small:
         names = [row.reason.partition(":")[0] for row in small]
         more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-        yield f"dropped {sum(row.count for row in small):,} offers: too little memory ({', '.join(names[:4])}{more})"
+        yield f"dropped {_offers(sum(row.count for row in small))}: too little memory ({', '.join(names[:4])}{more})"
+
+
+def _offers(count: int) -> str:
+    return f"{count:,} offer{'' if count == 1 else 's'}"
 
 
 def duration(hours: Quantiles, *, interval: bool) -> str:
