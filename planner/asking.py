@@ -11,7 +11,7 @@ from datetime import datetime
 
 from planner import rented
 from planner.avoidance import Avoided, Place, avoided_places, place_of, preferred
-from planner.runs import Run
+from planner.runs import WAITING, Run
 from planner.sightings import sightings_of
 from planner.store import Store
 from planner.try_book import TryBook
@@ -49,14 +49,17 @@ def offers_to_ask(store: Store, run: Run, offers: Sequence[Offer], now: str) -> 
 
 
 def reason_to_move(store: Store, run: Run, now: str) -> str | None:
-    """Why a run that its backend is recovering should rather be asked for anew, None if it should not.
+    """Why a run that its backend has no machines for should rather be asked for anew, None if it should not.
 
-    The backend begins again with the first place of the same order, which is often the one that took the machine.
+    After a loss the backend begins again with the first place of the same order, which is often the one that took the
+    machine.
     """
-    if run.state != "recovering" or run.terms.infra == "local" or run.stopping is not None:
+    if run.state not in WAITING or run.terms.infra == "local" or run.stopping is not None:
         return None
     if rented.keys_ended(run, now):
         return "the session keys of its launch have ended; it is launched anew with new ones"
+    if run.state != "recovering":
+        return None
     asked = store.askings().get((run.run_id, run.launches), ())
     if len(asked) < 2:
         return None

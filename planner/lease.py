@@ -26,8 +26,10 @@ def is_due(run: Run, now: str) -> bool:
     """
     if run.terms.infra == "local" or run.final:
         return False
-    if run.progress_json is not None and _is_over(Progress.from_json(run.progress_json), now):
-        return False
+    if run.progress_json is not None:
+        progress = Progress.from_json(run.progress_json)
+        if _is_over(progress, now) and not _has_newer_machines(run, progress):
+            return False
     return _span(run.observed_at) != _span(now)
 
 
@@ -35,6 +37,14 @@ def _is_over(progress: Progress, now: str) -> bool:
     beat = progress.heartbeat_at
     silent = beat is not None and seconds_between(beat, now) > LEASE_S
     return progress.state in _LAST_WORDS or silent
+
+
+def _has_newer_machines(run: Run, progress: Progress) -> bool:
+    """Whether machines are there or on their way whose worker has not spoken yet: one may wait idle for the others."""
+    if run.resting:
+        return False
+    began = run.current.started_at
+    return run.state == "recovering" or began is None or (progress.started_at or began) < began
 
 
 def renew(run: Run, now: str) -> None:

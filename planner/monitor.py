@@ -14,7 +14,7 @@ from planner import lease
 from planner.limits import cap_warning, limit_reached
 from planner.machines import attempts_now, newest_start
 from planner.record import OtherLedgerError, keep, ledger_token
-from planner.runs import Run, utc_text
+from planner.runs import WAITING, Run, utc_text
 from planner.store import Change, Store
 from planner.verdict import Verdict, judge
 from providers.errors import StorageError, TuneplanError
@@ -22,7 +22,6 @@ from providers.launcher import BackendStatus, Launcher
 from providers.stores import open_store
 
 _ROUNDS = 8
-_WAITING = frozenset({"queued", "provisioning", "recovering"})
 
 
 def observe(store: Store, launcher: Launcher, run: Run, now: str) -> Run:
@@ -142,7 +141,7 @@ def _next_try(run: Run, verdict: Verdict, status: BackendStatus, now: str) -> st
     told = run.next_try_at
     if told is not None and told > now and (run.state, run.state_reason) == (verdict.state, verdict.reason):
         return told
-    if status.retry_within_s is None or verdict.state not in _WAITING:
+    if status.retry_within_s is None or verdict.state not in WAITING:
         return None
     return utc_text(datetime.fromisoformat(now) + timedelta(seconds=status.retry_within_s))
 

@@ -33,6 +33,8 @@ Outcome = Literal["running", "done", "preempted", "stock_out", "failed", "capped
 
 STATES: tuple[RunState, ...] = get_args(RunState)
 FINAL: frozenset[RunState] = frozenset({"succeeded", "failed", "capped", "cancelled"})
+#: Its backend has no machines for it, and goes on asking.
+WAITING: frozenset[RunState] = frozenset({"queued", "provisioning", "recovering"})
 RESUMABLE: frozenset[RunState] = frozenset({"preempted", "failed", "capped", "cancelled"})
 
 _BUSY: frozenset[RunState] = frozenset(

@@ -57,7 +57,8 @@ class Backend:
 
     def cancel(self, run_id: str, *, grace_s: float = 60.0) -> BackendStatus:
         self.cancelled += 1
-        end = self.now.machines[-1].ended_at or self.now.machines[-1].started_at
+        newest = next(reversed(self.now.machines), None)
+        end = utc_text(START) if newest is None else newest.ended_at or newest.started_at
         self.now = replace(self.now, state="cancelled", ended_at=end, stopped_by="cancel")
         return self.now
 
@@ -88,11 +89,11 @@ def desk(tmp_path: Path, clock: Clock, backend: Backend) -> Iterator[Desk]:
         yield Desk(store, backend, places, clock)
 
 
-def start(desk: Desk, run_id: str, *, monitor: str = "service") -> Run:
+def start(desk: Desk, run_id: str, *, monitor: str = "service", access: str = "secrets") -> Run:
     document = candidate_document(candidate_of(0.28)._replace(offer=A))
     rented = {
         "alternatives": [offer_document(B), offer_document(C)],
-        "max_usd_per_hour": None, "python": "python3", "setup": [], "stores": [], "access": "secrets",
+        "max_usd_per_hour": None, "python": "python3", "setup": [], "stores": [], "access": access,
     }  # fmt: skip
     uri = (desk.places.state / "checkpoints" / run_id).as_uri()
     terms = terms_of(
@@ -158,6 +159,21 @@ def test_a_monitor_takes_a_run_elsewhere_that_would_go_back_to_where_it_was_lost
     backend.has(B, since=clock())
     assert look_at(desk, run, Habits()).state == "running"
     look_at(desk, desk.store.find("one"), Habits())
+    assert backend.cancelled == 1
+
+
+def test_a_run_that_waits_longer_than_its_keys_hold_is_launched_anew(
+    desk: Desk, backend: Backend, clock: Clock
+) -> None:
+    start(desk, "one", access="session")
+    clock.minutes += 35 * 60
+    assert look_at(desk, desk.store.find("one"), Habits()).state == "provisioning"
+    clock.minutes += 60
+    run = look_at(desk, desk.store.find("one"), Habits())
+    assert (backend.cancelled, run.state, run.launches) == (1, "provisioning", 2)
+    assert run.cost_micro_usd == 0
+    clock.minutes += 1
+    look_at(desk, run, Habits())
     assert backend.cancelled == 1
 
 

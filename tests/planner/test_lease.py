@@ -46,6 +46,17 @@ def test_nor_does_one_that_is_silent_for_long(tmp_path: Path) -> None:
     assert not is_due(rented(tmp_path, "training", "2026-11-22T11:49:00.000Z"), LATER)
 
 
+def test_the_last_word_of_earlier_machines_is_none_of_the_newer_ones(tmp_path: Path) -> None:
+    run = rented(tmp_path, "preempted")
+    asked_anew = replace(run, state="provisioning", attempts=(*run.attempts, attempt_of(2)))
+    there = replace(asked_anew, state="running", attempts=(*run.attempts, attempt_of(2, started_at=SOON)))
+    said = Progress("run-1", 1, "preempted", heartbeat_at=LATER, started_at=START).to_json()
+    for newer in (asked_anew, replace(run, state="recovering"), replace(there, progress_json=said)):
+        assert is_due(newer, LATER)
+    ended = replace(run, state="preempted", attempts=(attempt_of(started_at=START, ended_at=SOON),))
+    assert not is_due(ended, LATER)  # no machine comes, and none must stay
+
+
 def test_what_is_here_or_over_has_no_lease(tmp_path: Path) -> None:
     run = rented(tmp_path)
     assert not is_due(replace(run, terms=terms_of()), LATER)
