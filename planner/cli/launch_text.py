@@ -121,16 +121,23 @@ def _left_alone(order: Order) -> list[tuple[str, str]]:
     """What becomes of the machine should everybody who watches it vanish."""
     if order.infra == "local":
         return []
-    cloud = order.candidate.offer.cloud
-    contained = cloud == "gcp" and order.plan.spec.environment.image is not None
-    if contained or not can_release(cloud):
-        text = f"a machine of {cloud} cannot end itself: should SkyPilot forget it, it is there until `plan reap`"
-    else:
-        left = LEFT[cloud] and f"; {LEFT[cloud]}"
+    offers = (order.candidate.offer, *alternatives(order.plan, order.candidate))
+    contained = order.plan.spec.environment.image is not None
+    able = {
+        offer.cloud: can_release(offer.cloud) and not (contained and offer.cloud == "gcp") for offer in offers
+    }
+    rows = []
+    if any(able.values()):
+        left = "".join(f"; on {cloud} {LEFT[cloud]}" for cloud in able if able[cloud] and LEFT[cloud])
         text = (
             f"idle for {LEASE_S / 60:.0f} min with nobody watching, or past its limit, it ends itself{left}"
         )
-    return [("alone", text)]
+        rows.append(("alone", text))
+    stays = ", ".join(cloud for cloud in able if not able[cloud])
+    if stays:
+        text = f"a machine of {stays} cannot end itself: should SkyPilot forget it, it is there until `plan reap`"
+        rows.append(("alone", text))
+    return rows
 
 
 def _span(value: Quantiles, digits: int) -> str:

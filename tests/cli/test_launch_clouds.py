@@ -91,6 +91,23 @@ def test_a_launch_is_refused_before_anything_is_contacted(
     assert run_plan("status", "goat-1").exit_code != 0
 
 
+def test_every_cloud_that_may_be_tried_says_what_becomes_of_its_machine(
+    home: Path, run_plan: RunPlan
+) -> None:
+    asked = SPEC.replace("[aws], gpus: [L4], max_usd_per_hour: 3", "[gcp, lambda, runpod], gpus: [H100]")
+    (home / "spec.yaml").write_text(asked)
+    said = run_plan("launch", home / "spec.yaml", "--run-id", "goat-1", "--dry-run", "--cap", "5").stderr
+    assert "it ends itself; on gcp its disk stays" in said
+    assert "a machine of lambda cannot end itself" in said
+
+
+def test_an_opinion_launches_nothing(home: Path, run_plan: RunPlan) -> None:
+    (home / "spec.yaml").write_text(SPEC)
+    result = run_plan("launch", home / "spec.yaml", "--optimizer", "--cap", "5", "--yes")
+    assert result.exit_code == 2
+    assert "add --dry-run" in result.stderr
+
+
 def test_what_skypilot_rents_besides_is_said_unless_it_is_set_not_to(dry_run: DryRun, home: Path) -> None:
     said = "also rents a machine of 4 processors for its jobs controller"
     assert said in dry_run("", "--cap", "5").stderr
