@@ -46,7 +46,7 @@ def opinion(machines: Sequence[Timed], nodes: int = 1) -> Opinion:
         nodes: How many of each at a time.
 
     Raises:
-        LaunchError: SkyPilot can rent none of them, or no cloud of theirs is enabled.
+        LaunchError: SkyPilot can rent none of them, no cloud of theirs is enabled, or it takes another machine.
         MissingExtraError: SkyPilot is not installed.
     """
     known = [row for row in machines if row.offer.cloud in CLOUDS]
@@ -64,8 +64,15 @@ def opinion(machines: Sequence[Timed], nodes: int = 1) -> Opinion:
 
 
 def _timed(machines: Sequence[Timed], resources: Any) -> Timed:
-    """The machine that these resources of SkyPilot's are."""
-    return next((row for row in machines if _is_of(row.offer, resources)), machines[0])
+    """The machine that these resources of SkyPilot's are.
+
+    Raises:
+        LaunchError: None of them.
+    """
+    found = next((row for row in machines if _is_of(row.offer, resources)), None)
+    if found is None:
+        raise LaunchError(f"it speaks of {resources}, which is none of the machines that were asked for")
+    return found
 
 
 def _is_of(offer: Offer, resources: Any) -> bool:
