@@ -13,6 +13,7 @@ metadata server than its cloud's.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -119,11 +120,14 @@ def _delete_on_vast(environ: Mapping[str, str]) -> None:
 
 
 def _own(environ: Mapping[str, str], *names: str) -> dict[str, str]:
-    """What the seller put into the first process of the machine, which a login does not always get."""
+    """What the seller put into the first process of the machine, which a login does not always get.
+
+    It goes before the environment, where a worker may have been given another key of the same name.
+    """
     found = {name: environ[name] for name in names if environ.get(name)}
-    if len(found) < len(names):
-        pairs = (pair.partition("=") for pair in _FIRST_PROCESS.read_text().split("\0"))
-        found = {name: value for name, _, value in pairs if name in names} | found
+    with contextlib.suppress(OSError):
+        pairs = (pair.partition("=") for pair in _FIRST_PROCESS.read_text(errors="replace").split("\0"))
+        found |= {name: value for name, _, value in pairs if name in names and value}
     missing = [name for name in names if name not in found]
     if missing:
         raise ValueError(f"there is no {', '.join(missing)} on this machine")

@@ -135,7 +135,10 @@ def _left_alone(order: Order) -> list[tuple[str, str]]:
         rows.append(("alone", text))
     stays = ", ".join(cloud for cloud in able if not able[cloud])
     if stays:
-        text = f"a machine of {stays} cannot end itself: should SkyPilot forget it, it is there until `plan reap`"
+        text = (
+            f"a machine of {stays} cannot end itself: should SkyPilot forget it, it is there, and paid for, until"
+            " somebody ends it in the seller's console"
+        )
         rows.append(("alone", text))
     return rows
 

@@ -122,6 +122,11 @@ def test_a_pod_removes_itself_with_the_seller_s_own_program(
     environ = {"RUNPOD_POD_ID": "p1", "RUNPOD_API_KEY": "k", "PATH": os.environ["PATH"]}
     release("runpod", environ, fail)
     assert told.read_text() == "remove pod p1 k\n"
+    first = tmp_path / "environ"  # the seller's own, where a worker was given another of the same name
+    first.write_text("A=b\0RUNPOD_API_KEY=own\0")
+    monkeypatch.setattr(self_release, "_FIRST_PROCESS", first)
+    release("runpod", environ, fail)
+    assert told.read_text() == "remove pod p1 own\n"
 
 
 @pytest.mark.parametrize("cloud", ["slurm", "azure", "lambda", "", "kubernetes"])
