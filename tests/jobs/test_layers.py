@@ -13,7 +13,7 @@ ROOT = Path(jobs.__file__).parents[1]
 CHECK = """
 import pkgutil, sys
 import jobs, jobs.train
-import providers.sealed  # opens the secrets before the worker starts
+import providers.sealed, providers.renewed_keys  # open the secrets before the worker starts, and fetch newer ones
 for module in pkgutil.iter_modules(jobs.__path__):
     __import__(f"jobs.{module.name}")
 foreign = {name.partition(".")[0] for name in sys.modules} - set(sys.stdlib_module_names)

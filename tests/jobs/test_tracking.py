@@ -125,7 +125,7 @@ def tracked_twice(runs: Runs, kind: str, environment: dict[str, str]) -> JobSpec
     (runs.root / "tracked").mkdir(exist_ok=True)
     (runs.root / "tracked" / "environment.json").write_text(json.dumps(environment))
     start = runs.start
-    runs.start = lambda job: start(job, "tests.jobs.test_tracking:train_tracked")  # type: ignore[method-assign,assignment,misc]
+    runs.start = lambda job, *_: start(job, "tests.jobs.test_tracking:train_tracked")  # type: ignore[method-assign,assignment,misc]
     runs.interrupt(job, lambda: runs.newest_step("tracked") >= 4)
     progress = runs.complete(job)
     assert progress.fence == 2 and (progress.resumed_from_step or 0) >= 4

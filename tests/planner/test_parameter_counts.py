@@ -39,6 +39,7 @@ NO_CLASSIFIER = {
     "stabilityai/stablelm-2-12b", "camembert-base", "CohereForAI/c4ai-command-r-plus", "Qwen/Qwen3.5-9B",
     "Qwen/Qwen3-Next-80B-A3B-Instruct", "Qwen/Qwen3.5-35B-A3B", "zai-org/GLM-4.5", "zai-org/GLM-4.7-Flash",
     "MiniMaxAI/MiniMax-M2", "baidu/ERNIE-4.5-21B-A3B-PT", "openbmb/MiniCPM3-4B", "meta-llama/Llama-4-Maverick-17B-128E",
+    "LGAI-EXAONE/EXAONE-4.0-32B", "arcee-ai/AFM-4.5B", "baidu/ERNIE-4.5-0.3B-PT", "tencent/Hunyuan-7B-Instruct",
 }  # fmt: skip
 ONLY_LM = sorted(NO_CLASSIFIER | {"deepseek-ai/DeepSeek-V3", "t5-base", "facebook/opt-350m"})
 CASES = [(name, task) for name in MODELS for task in ("sft", "classification")] + [

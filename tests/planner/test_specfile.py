@@ -53,8 +53,8 @@ zzz: 1
     assert said(path) == [
         "spec.yaml:1:7: name: use up to 63 lower-case letters, digits and dashes",
         "spec.yaml:2:8: model: expected keys and values, got 5",
-        "spec.yaml:4:9: method.kind: expected full, lora, qlora, dora, qdora, rslora, ia3, "
-        "loha, vera or prompt_tuning, got the text 'lorra', did you mean lora?",
+        "spec.yaml:4:9: method.kind: expected full, lora, qlora, dora, qdora, rslora, adalora, ia3, "
+        "loha, lokr, vera, oft, boft, ln_tuning, prompt_tuning, prefix_tuning or p_tuning, got the text 'lorra', did you mean lora?",
         "spec.yaml:5:3: method.alpa: unknown key, did you mean alpha?",
         "spec.yaml:6:9: method.rank: expected a whole number, got true",
         "spec.yaml:8:16: train.micro_batch: expected a whole number or auto, got the text 'fuor'",
@@ -142,14 +142,14 @@ def test_many_findings_are_cut(tmp_path: Path) -> None:
 
 
 def test_what_is_not_supported_yet_is_placed_in_the_file(tmp_path: Path) -> None:
-    path = write(tmp_path, "name: x\nmodel: a/b\nenvironment: {image: x}\noutput:\n  uri: gs://b/x\n")
+    path = write(tmp_path, "name: x\nmodel: a/b\nenvironment: {image: x}\noutput:\n  uri: hdfs://b/x\n")
     loaded = load_spec(path)
     loaded.refuse(unsupported(loaded.spec))
     with pytest.raises(SpecError) as caught:
         loaded.refuse(unsupported(loaded.spec, for_launch=True))
     assert [str(finding).removeprefix(str(path)) for finding in caught.value.findings] == [
         ":3:22: environment.image: environment.image on this machine is not yet supported",
-        ":5:8: output.uri: gs:// for output is not yet supported",
+        ":5:8: output.uri: hdfs:// for output is not yet supported",
     ]
 
 
