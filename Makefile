@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 ROUNDS ?= 20
 SEED ?= 1
 ORDER ?= 1647953407
-JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
+JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 .PHONY: venv demo test test-long check golden wheel-check coverage lock clean
 
@@ -33,8 +33,9 @@ check: venv
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The order is random, but the same every time unless ORDER says otherwise. All cores are used unless JOBS says
-# otherwise (0: one process), with whole files in one process each, so that a server or a test bed is started once.
+# The order is random, but the same every time unless ORDER says otherwise. There is one process more than cores, since
+# some tests wait, unless JOBS says otherwise (0: one process), with whole files in one process each, so that a server or
+# a test bed is started once.
 test: venv check
 	$(BIN)/python -m pytest --randomly-seed=$(ORDER) -n $(JOBS) --dist loadfile --no-loadscope-reorder
 

@@ -130,6 +130,7 @@ words.outfile.write_bytes(MAGIC)
 
 
 @pytest.mark.train
+@pytest.mark.long
 def test_the_converter_of_llama_cpp_is_given_the_merged_model(
     run_plan: RunPlan, run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.test_chain import STEPS, Machine
 
 #: What a worker imports before it can train; on a busy machine that takes many times as long as on a quiet one.
-IMPORTS = "import torch, transformers, peft, trl, datasets"
+IMPORTS = "import sys; sys.modules.update(sklearn=None, wandb=None, bitsandbytes=None); import trl.trainer.sft_trainer"
 
 
 def enough_s() -> int:

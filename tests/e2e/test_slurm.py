@@ -91,6 +91,7 @@ def test_a_preempted_run_ends_with_the_weights_of_an_undisturbed_one(
     assert CANARY_SECRET not in person.plan(*order, "--dry-run") + log + stored
 
 
+@pytest.mark.long
 def test_a_cancelled_run_releases_its_machine_and_keeps_its_checkpoint(
     slurm_bed: Bed, user: BedUser, person: Person, spec: Path
 ) -> None:

@@ -54,7 +54,8 @@ zzz: 1
         "spec.yaml:1:7: name: use up to 63 lower-case letters, digits and dashes",
         "spec.yaml:2:8: model: expected keys and values, got 5",
         "spec.yaml:4:9: method.kind: expected full, lora, qlora, dora, qdora, rslora, adalora, ia3, "
-        "loha, lokr, vera, oft, boft, ln_tuning, prompt_tuning, prefix_tuning or p_tuning, got the text 'lorra', did you mean lora?",
+        "loha, lokr, vera, oft, boft, ln_tuning, prompt_tuning, prefix_tuning or p_tuning, "
+        "got the text 'lorra', did you mean lora?",
         "spec.yaml:5:3: method.alpa: unknown key, did you mean alpha?",
         "spec.yaml:6:9: method.rank: expected a whole number, got true",
         "spec.yaml:8:16: train.micro_batch: expected a whole number or auto, got the text 'fuor'",
