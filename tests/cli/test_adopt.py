@@ -50,7 +50,7 @@ class Owner(Bench):
         return json.loads(done.stdout)["run"]
 
 
-@pytest.fixture(params=["file", "s3"])
+@pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.long)])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "file":
         return (tmp_path / "store").as_uri()

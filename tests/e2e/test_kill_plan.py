@@ -149,7 +149,9 @@ def try_end(tmp_path: Path, number: int, seed: int) -> None:
         bench.finish(1)
 
 
-@pytest.mark.parametrize("campaign", [try_launch, try_resume, try_cancel])
+@pytest.mark.parametrize(
+    "campaign", [try_launch, *(pytest.param(one, marks=pytest.mark.long) for one in (try_resume, try_cancel))]
+)
 def test_the_same_command_again_makes_it_right(campaign: Campaign, tmp_path: Path) -> None:
     campaign(tmp_path, 4, 1)
 

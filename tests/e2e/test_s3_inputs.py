@@ -66,6 +66,7 @@ environment: {{secrets: [AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY]}}
     return Order(plan, plan.candidates[0], Choices(no_cap=True), run_id)
 
 
+@pytest.mark.long
 @pytest.mark.train
 def test_the_worker_trains_on_what_the_bucket_holds(tmp_path: Path, counts: Any) -> None:
     places = Places(tmp_path / "state")

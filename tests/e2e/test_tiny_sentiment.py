@@ -57,6 +57,7 @@ def test_no_held_out_word_begins_like_one_that_is_learned() -> None:
     assert stems("train.jsonl").isdisjoint(stems("eval.jsonl"))
 
 
+@pytest.mark.long
 def test_the_real_encoder_trains_here(home: Path) -> None:
     spec = (home / "spec.yaml").read_text()
     assert "steps: 200" in spec

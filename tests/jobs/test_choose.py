@@ -66,6 +66,7 @@ def test_the_best_weights_are_handed_over_whoever_kills_the_run(runs: Runs) -> N
     assert runs.weights("last") != runs.weights("best")
 
 
+@pytest.mark.long
 def test_patience_ends_the_training_also_after_a_kill(runs: Runs) -> None:
     job = jumpy(runs, "patient", patience=2, choose="best")
     progress = runs.complete(job)

@@ -298,7 +298,13 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+#: One of each way that a checkpoint can be no good; the other damages are tried in the long suite.
+FIRST = ("flipped weights", "no optimizer", "no trainer state", "scheduler of another kind")
+
+
+@pytest.mark.parametrize(
+    "damage", [name if name in FIRST else pytest.param(name, marks=pytest.mark.long) for name in DAMAGES]
+)
 def test_a_damaged_checkpoint_is_passed_over(
     runs: Runs, interrupted: JobSpec, undisturbed: dict[str, str], damage: str
 ) -> None:

@@ -26,6 +26,7 @@ from tests.jobs.tiny_models import GOAT, write_reviews
 pytestmark = pytest.mark.train
 
 
+@pytest.mark.long
 def test_the_tiny_goat_learns_to_subtract(runs: Runs) -> None:
     job = replace(
         runs.sft("goat", every=200),
@@ -111,7 +112,13 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(one, marks=[pytest.mark.long] * (one in ("attention modules", "8bit")))
+        for one in SETTINGS
+    ],
+)
 def test_settings_train_and_resume_exactly(runs: Runs, name: str) -> None:
     runs.zygote.call(
         "tests.jobs.tiny_models:make_decoder", str(runs.root / "llama"), log=runs.root / "make.log"

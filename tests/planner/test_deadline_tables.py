@@ -129,6 +129,7 @@ def test_threads_that_share_a_table_in_blocks_see_the_same_values() -> None:
     assert found == [float(whole.at(n).fixed.sum()) for n in steps]
 
 
+@pytest.mark.long
 def test_a_larger_problem_has_the_values_of_a_smaller_one() -> None:
     large, small = (posed(*hours, 0.2, 1 / 6, 0.3, 0.5) for hours in ((10, 18), (8, 12)))
     assert large.covers(small) and small.covers(small) and not small.covers(large)
