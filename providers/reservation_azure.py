@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
 from providers.azure_compute import Azure, azure_errors, purchase_errors
@@ -26,6 +25,7 @@ from providers.reservations import (
     PurchaseOrder,
     PurchaseRefusedError,
     after_acceptance,
+    at_list_price,
     this_hour,
     utc_now,
     whole_hours,
@@ -194,9 +194,7 @@ class CapacityReservationGroups:
     def _offer(
         self, machine: Machine, nodes: int, region: str, span: tuple[datetime, datetime]
     ) -> CapacityOffer:
-        price = self._price_of(machine, region)
-        per_hour = None if price is None else Decimal(str(price)) * nodes
-        hours = Decimal(str((span[1] - span[0]).total_seconds())) / 3600
+        upfront, per_hour = at_list_price(self._price_of(machine, region), nodes, span[1] - span[0])
         return CapacityOffer(
             provider="azure_crg",
             provider_offer_id=None,
@@ -207,7 +205,7 @@ class CapacityReservationGroups:
             start_at=span[0],
             end_at=span[1],
             usable_until=span[1],
-            upfront_usd=None if per_hour is None else round(per_hour * hours, 6),
+            upfront_usd=upfront,
             usd_per_hour=per_hour,
             refundable=True,
             source=_SOURCE,

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
 from providers.gcp_compute import Gcp, finished, gcp_errors, once, purchase_errors, reading, request_id
@@ -28,6 +27,7 @@ from providers.reservations import (
     PurchaseRefusedError,
     PurchaseUnclearError,
     after_acceptance,
+    at_list_price,
     utc_now,
 )
 
@@ -246,9 +246,7 @@ class CalendarReservations:
     def _offer(
         self, machine: Machine, nodes: int, place: tuple[str, str], span: tuple[datetime, datetime]
     ) -> CapacityOffer:
-        price = self._price_of(machine, place[0])
-        per_hour = None if price is None else Decimal(str(price)) * nodes
-        hours = Decimal(str((span[1] - span[0]).total_seconds())) / 3600
+        upfront, per_hour = at_list_price(self._price_of(machine, place[0]), nodes, span[1] - span[0])
         return CapacityOffer(
             provider="gcp_calendar",
             provider_offer_id=None,
@@ -259,7 +257,7 @@ class CalendarReservations:
             start_at=span[0],
             end_at=span[1],
             usable_until=span[1],
-            upfront_usd=None if per_hour is None else round(per_hour * hours, 6),
+            upfront_usd=upfront,
             usd_per_hour=per_hour,
             refundable=False,
             source=_SOURCE,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from decimal import Decimal
 
 from providers.reservations import (
     CapacityNeed,
@@ -21,6 +20,7 @@ from providers.reservations import (
     ProviderName,
     PurchaseOrder,
     PurchaseRefusedError,
+    at_list_price,
     this_hour,
     utc_now,
     whole_hours,
@@ -108,9 +108,9 @@ class FlexStart:
         )
 
     def _offer(self, need: CapacityNeed, region: str, span: tuple[datetime, datetime]) -> CapacityOffer:
-        price = self._price_of(need.machine, region)
-        per_hour = None if price is None else Decimal(str(price)) * need.nodes
-        hours = Decimal(str(whole_hours(need.hours).total_seconds())) / 3600
+        upfront, per_hour = at_list_price(
+            self._price_of(need.machine, region), need.nodes, whole_hours(need.hours)
+        )
         return CapacityOffer(
             provider="gcp_flex_start",
             provider_offer_id=None,
@@ -121,7 +121,7 @@ class FlexStart:
             start_at=span[0],
             end_at=span[1],
             usable_until=span[1],
-            upfront_usd=None if per_hour is None else round(per_hour * hours, 6),
+            upfront_usd=upfront,
             usd_per_hour=per_hour,
             refundable=True,
             source=_SOURCE,

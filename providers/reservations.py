@@ -297,6 +297,17 @@ class SlurmPlace:
     here: bool = False
 
 
+def at_list_price(
+    machine_usd_per_hour: float | None, nodes: int, paid_for: timedelta
+) -> tuple[Decimal | None, Decimal | None]:
+    """US dollars of all machines for the time that is paid, and for an hour; None if the price is unknown."""
+    if machine_usd_per_hour is None:
+        return None, None
+    per_hour = Decimal(str(machine_usd_per_hour)) * nodes
+    hours = Decimal(str(paid_for.total_seconds())) / 3600
+    return round(per_hour * hours, 6), per_hour
+
+
 class ReservationApi(Protocol):
     """One way to reserve capacity; only `purchase` spends.
 
