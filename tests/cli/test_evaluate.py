@@ -20,7 +20,7 @@ SPEC = """
 name: goat
 model: {base}
 task: sft
-data: {{train: {data}/train.jsonl, eval: {here}/eval.jsonl, format: prompt_completion}}
+data: {{train: {here}/train.jsonl, eval: {here}/eval.jsonl, format: prompt_completion}}
 train: {{steps: 12, sequence_length: 32, global_batch: 16, micro_batch: 16, precision: fp32, learning_rate: 1e-3}}
 evaluate: {{every: 4 steps, choose: best, guard: {{data: {here}/new.jsonl, metric: loss, at_most_worse: 9}}}}
 goal: {{metric: {{name: exact_match, at_least: 0.99}}}}
@@ -38,10 +38,12 @@ def answer(run_plan: RunPlan, *words: object, schema: str, code: int = 0) -> dic
 @pytest.fixture
 def spec(tmp_path: Path) -> Path:
     lines = (GOAT / "eval.jsonl").read_text().splitlines(keepends=True)
+    rows = (GOAT / "train.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "train.jsonl").write_text("".join(rows[:400]))
     (tmp_path / "eval.jsonl").write_text("".join(lines[:40]))
     (tmp_path / "new.jsonl").write_text("".join(lines[40:60]))
     path = tmp_path / "spec.yaml"
-    path.write_text(SPEC.format(base=GOAT / "base", data=GOAT, here=tmp_path))
+    path.write_text(SPEC.format(base=GOAT / "base", here=tmp_path))
     return path
 
 

@@ -15,7 +15,12 @@ import pytest
 from tests.e2e.test_chain import STEPS, Machine
 
 #: What a worker imports before it can train; on a busy machine that takes many times as long as on a quiet one.
-IMPORTS = "import sys; sys.modules.update(sklearn=None, wandb=None, bitsandbytes=None); import trl.trainer.sft_trainer"
+IMPORTS = """
+import gc, sys
+gc.disable()
+sys.modules.update(sklearn=None, scipy=None, wandb=None, bitsandbytes=None)
+import trl.trainer.sft_trainer
+"""
 
 
 def enough_s() -> int:
@@ -47,7 +52,7 @@ def capped(machine: Machine, cap_s: int) -> None:
 
 @pytest.mark.train
 def test_a_run_ends_at_its_cap_and_goes_on_with_a_higher_one(tmp_path: Path) -> None:
-    machine, cap_s = Machine(tmp_path / "capped"), enough_s()
+    machine, cap_s = Machine(tmp_path / "capped", rows=500), enough_s()
     capped(machine, cap_s)
     step = machine.run()["step"]
     machine.plan("resume", "goat", "--yes", code=8)
@@ -62,7 +67,7 @@ def test_a_run_ends_at_its_cap_and_goes_on_with_a_higher_one(tmp_path: Path) -> 
 @pytest.mark.timeout(3600)
 @pytest.mark.skipif("ROUNDS" not in os.environ, reason="run by `make test-long`")
 def test_a_cap_after_five_minutes(tmp_path: Path) -> None:
-    machine = Machine(tmp_path / "capped")
+    machine = Machine(tmp_path / "capped", rows=500)
     capped(machine, 330)
     if "RESULTS" in os.environ:
         run = machine.run()

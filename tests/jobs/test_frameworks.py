@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -46,3 +48,27 @@ def test_what_is_imported_already_stays(monkeypatch: pytest.MonkeyPatch) -> None
     with lean_imports(JOB):
         assert sys.modules["wandb"] is sys
     assert sys.modules["wandb"] is sys
+
+
+ADAPTED = """
+import json, sys
+from pathlib import Path
+from jobs.frameworks import import_frameworks
+from jobs.spec import JobSpec
+
+import_frameworks(JobSpec.load(Path(sys.argv[1])))
+from peft import LoraConfig, get_peft_model
+from torch import nn
+
+get_peft_model(nn.Sequential(nn.Linear(2, 2)), LoraConfig(target_modules=["0"]))
+print(json.dumps([name for name in ("bitsandbytes", "scipy", "sklearn", "wandb") if name in sys.modules]))
+"""
+
+
+@pytest.mark.long
+def test_an_adapter_is_made_without_them_too(tmp_path: Path) -> None:
+    document = tmp_path / "job.json"
+    document.write_text(JOB.to_json())
+    command = [sys.executable, "-c", ADAPTED, str(document)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -5,6 +5,7 @@ Reads one JSON request a line on stdin and answers each with one line on stdout.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -75,6 +76,7 @@ def _serve() -> None:
         importlib.import_module(name)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+    gc.freeze()  # as workers do after their imports
     print("{}", flush=True)
     for line in sys.stdin:
         request = json.loads(line)
