@@ -162,21 +162,22 @@ def hold(
     _change(store, project, held)
 
 
-def settle(store: ObjectStore, runs: Iterable[Run], project: str, tries: Iterable[Try] = ()) -> None:
-    """Put what runs and tries of this ledger have really cost in place of their caps, once they are over."""
+def settled(book: ProjectBook, project: str, runs: Iterable[Run], tries: Iterable[Try] = ()) -> ProjectBook:
+    """With what runs and tries of this ledger have really cost in place of their caps, once they are over."""
     over = {run.run_id: run.cost_micro_usd for run in runs if run.final and run.terms.project == project}
     over |= {one.try_id: one.cost_micro_usd for one in tries if one.project == project and not one.is_open}
+    shares = {
+        name: replace(share, micro_usd=share.micro_usd if over[name] is None else over[name], over=True)
+        for name, share in book.runs.items()
+        if name in over
+    }
+    return replace(book, runs=book.runs | shares)
 
-    def settled(book: ProjectBook) -> ProjectBook:
-        shares = {
-            name: replace(share, micro_usd=share.micro_usd if over[name] is None else over[name], over=True)
-            for name, share in book.runs.items()
-            if name in over
-        }
-        return replace(book, runs=book.runs | shares)
 
-    if over:
-        _change(store, project, settled)
+def settle(store: ObjectStore, project: str, runs: Iterable[Run], tries: Iterable[Try] = ()) -> None:
+    """Write down what `settled` says, if that is anything new."""
+    mine, tried = list(runs), list(tries)
+    _change(store, project, lambda book: settled(book, project, mine, tried))
 
 
 def take(store: ObjectStore, run_id: str, project: str, owner: str | None, token: str, at: str) -> None:

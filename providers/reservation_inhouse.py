@@ -16,6 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol
 
+from providers.errors import CorruptDataError
 from providers.reservations import (
     Booking,
     CapacityNeed,
@@ -300,10 +301,21 @@ class FileCalendar:
             self._write(rows)
 
     def _read(self) -> list[dict[str, Any]]:
+        """Every row of the file.
+
+        Raises:
+            CorruptDataError: It is not a calendar; nothing is booked or given back.
+        """
         try:
             rows: list[dict[str, Any]] = json.loads(self._path.read_text(encoding="utf-8"))
+            for row in rows:
+                _booking(row), row["pool"]
         except FileNotFoundError:
             return []
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            hint = "put its latest good copy back; until then nothing of these pools is offered, booked or given back"
+            what = f"{self._path} is no calendar of bookings: {error}"
+            raise CorruptDataError(what, hint=hint, path=str(self._path)) from None
         return rows
 
     @contextlib.contextmanager

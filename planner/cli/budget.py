@@ -47,7 +47,7 @@ def show_command(app: App, project: str, store_uri: str | None, output: str) -> 
     register, uri = open_register(app, store_uri)
     with open_ledger(app) as ledger, TryBook(ledger.path) as book_of_tries:
         mine = [run for run in ledger.all_runs() if run.terms.register_uri == uri]
-        settle(register, mine, project, book_of_tries.all_tries())
+        settle(register, project, mine, book_of_tries.all_tries())
     book, month = read_book(register, project), clock(app)()[:7]
     if output == "json":
         emit_json("budget", _document(book, month), now=app.now())

@@ -111,7 +111,7 @@ class _Budget:
         from planner.register import settle
 
         with suppress(StorageError):
-            settle(self._register, (), one.project, [one])
+            settle(self._register, one.project, (), [one])
 
 
 @contextmanager

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from planner.proposal import Choices, Order
     from planner.runs import MonitorHome, Run
     from planner.spec import FineTuneSpec
-    from providers.object_store import ObjectStore
+    from planner.try_book import Try
 
     Refuse = Callable[[Iterable[Finding]], None]
 
@@ -316,26 +316,24 @@ def _check(app: App, desk: Desk, order: Order, *, show: bool, write: bool) -> li
 def _over_budget(app: App, desk: Desk, order: Order, store_uri: str | None) -> list[Finding]:
     """The project's budget, which is looked at again when the run is entered."""
     from planner.errors import Finding
-    from planner.register import read_book, refusal
+    from planner.register import read_book, refusal, settled
 
     cap = 0 if order.micro_usd_per_hour == 0 else order.cap_micro_usd
     project = order.plan.spec.project
-    book = read_book(_settled(app, desk, project, store_uri)[0], project)
+    register, uri = open_register(app, store_uri)
+    book = settled(read_book(register, project), project, *_mine(desk, uri))
     why = refusal(book, order.run_id, cap, desk.now()[:7])
     hint = "lower the cap, wait until a run is over, or raise it: `plan budget set`"
     return [] if why is None else [Finding(why, code="project_budget", hint=hint)]
 
 
-def _settled(app: App, desk: Desk, project: str, store_uri: str | None) -> tuple[ObjectStore, str]:
-    """The register and its URI, once it knows what is over and what that has cost."""
-    from planner.register import settle
+def _mine(desk: Desk, register_uri: str) -> tuple[list[Run], list[Try]]:
+    """Runs and tries of this ledger, which may be over and the register not know it."""
     from planner.try_book import TryBook
 
-    register, uri = open_register(app, store_uri)
-    mine = [run for run in desk.store.all_runs() if run.terms.register_uri == uri]
     with TryBook(desk.store.path) as tries:
-        settle(register, mine, project, tries.all_tries())
-    return register, uri
+        runs = [run for run in desk.store.all_runs() if run.terms.register_uri == register_uri]
+        return runs, tries.all_tries()
 
 
 def registered(app: App, desk: Desk, order: Order, store_uri: str | None) -> str:
@@ -345,10 +343,11 @@ def registered(app: App, desk: Desk, order: Order, store_uri: str | None) -> str
         UsageError: Somebody else has the id.
         OverBudgetError: The project's budget does not allow it.
     """
-    from planner.register import enter
+    from planner.register import enter, settle
 
     spec = order.plan.spec
-    register, uri = _settled(app, desk, spec.project, store_uri)
+    register, uri = open_register(app, store_uri)
+    settle(register, spec.project, *_mine(desk, uri))
     known = desk.store.get(order.run_id)
     if known is None or not known.final:
         cap = 0 if order.micro_usd_per_hour == 0 else order.cap_micro_usd

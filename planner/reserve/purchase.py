@@ -38,6 +38,7 @@ _CONSISTENT_AFTER = timedelta(minutes=15)
 
 #: Machines of a run are not called idle earlier than that after the capacity has begun.
 _STARTS_WITHIN = timedelta(minutes=15)
+_TWICE = "purchases carry this reservation's token"
 
 
 def _nothing(_: str) -> None:
@@ -209,15 +210,25 @@ def _reconcile(buyer: Buyer, reservation: Reservation, said: str = "") -> Reserv
 
 
 def _found(api: ReservationApi, reservation: Reservation) -> Sequence[Holding]:
-    """All that carries the token, wherever it may have been bought."""
+    """All that carries the token, wherever it may have been bought; two pools may be one cluster's."""
     offer = reservation.offer or reservation.want.offer
     regions = dict.fromkeys(([] if offer is None else [offer.region]) + list(reservation.want.regions))
-    return [holding for region in regions for holding in api.find(reservation.token, region)]
+    found: dict[str, Holding] = {}
+    for region in regions:
+        for holding in api.find(reservation.token, region):
+            found.setdefault(holding.provider_ref, holding)
+    return list(found.values())
 
 
 def adopt(buyer: Buyer, reservation: Reservation, found: Sequence[Holding]) -> Reservation | None:
     """Record what was bought; it must get into the ledger whoever else is writing."""
-    holding = min(found, key=lambda one: (one.state in ("failed", "cancelled"), one.provider_ref))
+    offered = (
+        None if reservation.offer is None else reservation.offer.region
+    )  # where it is looked at from now on
+    holding = min(
+        found,
+        key=lambda one: (one.state in ("failed", "cancelled"), one.region != offered, one.provider_ref),
+    )
     state, reason = state_of(holding)
     paid = _prepaid(reservation) if holding.paid_usd is None else micro_usd(holding.paid_usd)
     changes = {
@@ -247,7 +258,7 @@ def _warning(reservation: Reservation, holding: Holding, found: Sequence[Holding
     """What is not as it was agreed."""
     if len(found) > 1:
         refs = ", ".join(sorted(one.provider_ref for one in found))
-        return f"{len(found)} purchases carry this reservation's token: {refs}"
+        return f"{len(found)} {_TWICE}: {refs}"
     offer = reservation.offer
     if offer is None:
         return None
@@ -273,7 +284,8 @@ def _look(buyer: Buyer, reservation: Reservation) -> Reservation | None:
     if state in ("bought", "active") and offer.refundable and now >= offer.end_at:
         return _give_back(buyer, api, reservation, offer)
     if reservation.state == "active" and state in ("bought", "active"):
-        warning = _warning(reservation, holding, [holding]) or _of_its_run(reservation)
+        warning = _bought_twice(reservation) or _warning(reservation, holding, [holding])
+        warning = warning or _of_its_run(reservation)
         at_work = None if state == "active" else reason  # the provider changes something; that is no way back
         return _note(buyer, reservation, warning or at_work or _idle(reservation, holding, now))
     if (state, reason) == (reservation.state, reservation.state_reason):
@@ -297,6 +309,12 @@ def _give_back(
         text = f"its time is over, it is billed on and cannot be given back: {error.message}"
         return _note(buyer, reservation, text)
     return buyer.book.move(reservation, "ended", "its time is over, it was given back", buyer.at)
+
+
+def _bought_twice(reservation: Reservation) -> str | None:
+    """More than one purchase was found; a look at one of them says nothing of the others, so that stands."""
+    warning = reservation.warning or ""
+    return warning if _TWICE in warning else None
 
 
 def _of_its_run(reservation: Reservation) -> str | None:

@@ -50,7 +50,6 @@ class SkyHome:
             "SKYPILOT_DISABLE_USAGE_COLLECTION": "1",
             "SKYPILOT_API_SERVER_LOCAL_PORT": str(self.port),
             "TMPDIR": str(self.root / "tmp"),
-            "SKYPILOT_POD_MEMORY_GB_LIMIT": "6",  # few workers: the imports of each take seconds
         }
 
     def write(self, bed: SlurmBed | None = None, cloud: AwsBed | None = None) -> None:

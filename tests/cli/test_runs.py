@@ -301,5 +301,13 @@ def test_a_project_s_budget_counts_everybody_s_runs(
     monkeypatch.setenv("PLAN_HOME", str(plan_home))
     order_exit(orders, 0)
     plan("wait", "goat-1")
+    before = files(tmp_path / "shared")
+    plan("launch", *other, "--dry-run", "--cap", "9")  # the run that is over has not spent its cap
+    assert files(tmp_path / "shared") == before
     assert float(answer("budget", "show", "default", schema="budget")["taken_usd"]) < 1
     assert "spent or held" in plan("budget", "show").stdout
+
+
+def files(place: Path) -> dict[Path, bytes]:
+    """What lies below a directory."""
+    return {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}

@@ -48,7 +48,7 @@ def test_a_run_holds_its_cap_until_it_is_over(store: DirectoryStore) -> None:
     with pytest.raises(OverBudgetError, match=r"has \$1 left, and this run may cost \$1.5") as refused:
         take(store, "b", 1_500_000, token="bob")
     assert refused.value.exit_code == 5
-    settle(store, [ended("a", 500_000), ended("another", 9)], "p")
+    settle(store, "p", [ended("a", 500_000), ended("another", 9)])
     take(store, "b", 1_500_000, token="carl")  # the id was given back when it was refused
     assert read_book(store, "p").taken_micro_usd("2026-11") == 2 * USD
     with pytest.raises(OverBudgetError):
@@ -60,7 +60,7 @@ def test_a_new_month_begins_anew_but_not_for_what_is_under_way(store: DirectoryS
     set_budget(store, "p", 3 * USD, "month")
     take(store, "old", 2 * USD)
     take(store, "open", USD)
-    settle(store, [ended("old", 2 * USD)], "p")
+    settle(store, "p", [ended("old", 2 * USD)])
     assert read_book(store, "p").taken_micro_usd("2026-12") == USD
     set_budget(store, "p", 3 * USD, "total")
     assert read_book(store, "p").taken_micro_usd("2026-12") == 3 * USD
@@ -79,7 +79,7 @@ def test_a_run_without_a_cap_makes_a_budget_worthless(store: DirectoryStore) -> 
 
 def test_an_unknown_cost_counts_as_the_whole_cap(store: DirectoryStore) -> None:
     take(store, "a", 2 * USD)
-    settle(store, [ended("a", None)], "p")
+    settle(store, "p", [ended("a", None)])
     assert read_book(store, "p").taken_micro_usd("2026-11") == 2 * USD
 
 
@@ -116,9 +116,9 @@ def test_a_try_holds_what_it_may_cost_until_it_is_over(store: DirectoryStore) ->
     one = Try("plan-try-1", "p", offer, 1, USD, 600.0, "asked", "", AT)
     set_budget(store, "p", 3 * USD, "month")
     hold(store, one.try_id, "p", "ann", 2 * USD, AT[:7])
-    settle(store, [], "p", [one])  # still open
+    settle(store, "p", [], [one])  # still open
     with pytest.raises(OverBudgetError):
         take(store, "b", 1_500_000)
-    settle(store, [], "p", [replace(one, state="released", ended_at=AT, cost_micro_usd=USD // 4)])
+    settle(store, "p", [], [replace(one, state="released", ended_at=AT, cost_micro_usd=USD // 4)])
     take(store, "b", 1_500_000)
     assert read_book(store, "p").taken_micro_usd(AT[:7]) == 1_750_000

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from providers.errors import CredentialsError
+from providers.errors import CorruptDataError, CredentialsError
 from providers.reservation_aws_block import CapacityBlocks
 from providers.reservation_aws_odcr import OnDemandReservations
 from providers.reservation_inhouse import OwnMachines, Pool
@@ -157,3 +157,33 @@ def test_own_machines_are_booked_where_they_are_free(own: OwnMachines) -> None:
     assert own.cancel(booked.provider_ref, "basement").state == "cancelled"
     assert first(own, ours(5, 3), "basement").start_at == HOUR
     assert not own.offers(ours(5, 4), "basement")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[1]",
+        '[{"pool": "basement"}]',
+        '{"pool": 1}',
+        '[{"ref": "a", "token": "b", "nodes": "x"}]',
+        "null",
+    ],
+)
+def test_what_is_no_calendar_is_neither_read_past_nor_written_over(
+    own: OwnMachines, tmp_path: Path, text: str
+) -> None:
+    order = PurchaseOrder("tp-a", 1, first(own, ours(10, 2), "basement"))
+    calendar = tmp_path / "calendar.json"
+    calendar.write_text(text)
+    asks = (
+        lambda: own.offers(ours(10, 2), "basement"),
+        lambda: own.purchase(order),
+        lambda: own.find("tp-a", "basement"),
+        lambda: own.cancel("basement-1", "basement"),
+    )
+    for ask in asks:
+        with pytest.raises(CorruptDataError, match=r"calendar\.json is no calendar of bookings") as refused:
+            ask()
+        assert refused.value.hint is not None
+    assert calendar.read_text() == text
