@@ -25,6 +25,7 @@ _SPELL_H = [0.0, *(0.06 * 1.42**i for i in range(26))]
 _LEAST_WEIGHT = 0.02
 #: Share of the places whose losses are off the mixture's by the factor of doubt, on each side.
 _DOUBTED = 0.3
+_LEAST_H = 1e-3
 
 #: Sums of a grid point: losses, then wasted billed hours and its square, then wasted and waited hours and its square.
 _Sums = list[float]
@@ -269,17 +270,30 @@ def _quantiles(parts: Sequence[tuple[float, float, float, float, float]], doubt:
                 total += half * (1 + math.erf((math.log(beyond) - mu) * slope))
         return total
 
-    return Quantiles(*(_inverse(below, chance) for chance in (0.1, 0.5, 0.9)))
+    tenth = _inverse(below, 0.1, _LEAST_H)
+    median = _inverse(below, 0.5, tenth)
+    return Quantiles(tenth, median, _inverse(below, 0.9, median))
 
 
-def _inverse(below: Callable[[float], float], chance: float) -> float:
-    """Where a distribution function of hours reaches a chance, to a percent."""
+def _inverse(below: Callable[[float], float], chance: float, least: float) -> float:
+    """Where a distribution function of hours reaches a chance, to about a thousandth; `least` reaches no more.
+
+    It is bracketed and halved to a fiftieth, and the rest is taken for straight over the logarithm.
+    """
     if below(0.0) >= chance:
         return 0.0
-    low, high = 1e-3, 1e-3
-    while below(high) < chance and high < 1e5:
-        low, high = high, high * 4
-    while high > 1.01 * low:
+    low = high = max(least, _LEAST_H)
+    under, over = 0.0, below(high)
+    step = 1.5
+    while over < chance and high < 1e5:
+        low, under = high, over
+        high *= step
+        over, step = below(high), step * step
+    while high > 1.02 * low:
         middle = math.sqrt(low * high)
-        low, high = (middle, high) if below(middle) < chance else (low, middle)
-    return math.sqrt(low * high)
+        at = below(middle)
+        if at < chance:
+            low, under = middle, at
+        else:
+            high, over = middle, at
+    return low * (high / low) ** ((chance - under) / (over - under)) if over > under else high

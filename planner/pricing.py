@@ -73,21 +73,26 @@ class Priced(NamedTuple):
         offer: The offer.
         nodes: Machines.
         solved: How it runs there.
-        egress_usd: Bytes between its bucket and the machines, which the bill holds too if known; None is unknown.
-        cost_usd: The bill.
-        expected_usd: Its mean; lost machines make it more than the p50.
+        expected_usd: Mean of the bill; lost machines make it more than the p50.
         paid_usd: The same after your credits, which pay machines and nothing else: never less than the rest.
         credit_usd: What your credits with this cloud hold; 0 where none lasts until the job is done.
+        egress_usd: Bytes between its bucket and the machines, which the bill holds too if known; None is unknown.
     """
 
     offer: Offer
     nodes: int
     solved: Solved
-    cost_usd: Quantiles
     expected_usd: float
     paid_usd: float
     credit_usd: float = 0.0
     egress_usd: float | None = None
+
+    @property
+    def cost_usd(self) -> Quantiles:
+        """The bill; of a hundred thousand offers few are asked for theirs."""
+        per_hour_usd = (self.offer.price_usd_per_hour or 0.0) * self.nodes
+        fixed_usd = self.solved.fixed_total_usd + (self.egress_usd or 0.0)
+        return self.solved.line.wall_clock_h.billed(per_hour_usd, fixed_usd)
 
     @property
     def finish_h(self) -> Quantiles:
@@ -112,6 +117,7 @@ class Solver:
         """Start with nothing solved."""
         self._question = question
         self._credits = credits
+        self._learned = bool(question.calibration.observations or question.calibration.spells)
         self._setups = SetUps(question.job, question.base)
         self._fits: dict[tuple[object, ...], Fit | Refusal] = {}
         self._solved: dict[tuple[object, ...], Solved | Refusal] = {}
@@ -124,15 +130,12 @@ class Solver:
             return solved
         per_hour_usd = (offer.price_usd_per_hour or 0.0) * nodes
         egress_usd = self._egress_usd(solved, offer)
-        fixed_usd = solved.fixed_total_usd + (egress_usd or 0.0)
-        line = solved.line
-        cost = line.wall_clock_h.billed(per_hour_usd, fixed_usd)
-        machines_usd = line.billed_mean_h * per_hour_usd
-        expected_usd = machines_usd + fixed_usd
+        machines_usd = solved.line.billed_mean_h * per_hour_usd
+        expected_usd = machines_usd + solved.fixed_total_usd + (egress_usd or 0.0)
         credit_usd = self._credit_usd(solved, offer) if self._credits else 0.0
         # To the cent: a fraction of one for storage is no reason to spend dollars of credits.
         paid_usd = round(expected_usd - min(credit_usd, machines_usd), 2) if credit_usd else expected_usd
-        return Priced(offer, nodes, solved, cost, expected_usd, paid_usd, credit_usd, egress_usd)
+        return Priced(offer, nodes, solved, expected_usd, paid_usd, credit_usd, egress_usd)
 
     def _credit_usd(self, solved: Solved, offer: Offer) -> float:
         """What is left on credits that last until the job is done, at its p90: one that ends before counts nothing."""
@@ -157,20 +160,22 @@ class Solver:
 
     def solve(self, offer: Offer, nodes: int) -> Solved | Refusal:
         """Fit and hours of a shape in a market."""
-        key: tuple[object, ...] = (
-            offer.gpu,
-            offer.gpus_per_node,
-            offer.gpu_mem_gib,
-            nodes,
-            offer.market,
-            offer.cloud if self._question.calibration.observations else None,
-            hazards_of(self._question.calibration.spells, offer.cloud, _place(offer), offer.gpu, nodes)
-            if self._question.calibration.spells and offer.market == "spot"
-            else None,
+        key: tuple[object, ...] = (offer.gpu, offer.gpus_per_node, offer.gpu_mem_gib, nodes, offer.market)
+        if self._learned:
+            key = (*key, *self._where(offer, nodes))
+        solved = self._solved.get(key)
+        if solved is None:
+            solved = self._solved[key] = self._solve(offer, nodes)
+        return solved
+
+    def _where(self, offer: Offer, nodes: int) -> tuple[object, ...]:
+        """What your own runs say of places: without any a shape is the same everywhere."""
+        calibration = self._question.calibration
+        lost = calibration.spells and offer.market == "spot"
+        return (
+            offer.cloud if calibration.observations else None,
+            hazards_of(calibration.spells, offer.cloud, _place(offer), offer.gpu, nodes) if lost else None,
         )
-        if key not in self._solved:
-            self._solved[key] = self._solve(offer, nodes)
-        return self._solved[key]
 
     def _solve(self, offer: Offer, nodes: int) -> Solved | Refusal:
         key = (offer.gpu, offer.gpus_per_node, offer.gpu_mem_gib, nodes)
