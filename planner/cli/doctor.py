@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
+import textwrap
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
+from shutil import get_terminal_size
 
 import click
 
@@ -38,7 +41,7 @@ def command(ctx: click.Context, app: App, output: str) -> None:
     if output == "json":
         emit_json("doctor", {"worst": level, "checks": [asdict(check) for check in checks]}, now=app.now())
     else:
-        click.echo(render_checks(checks))
+        click.echo(render_checks(checks, get_terminal_size().columns if sys.stdout.isatty() else None))
     if level == "blocking":
         ctx.exit(BLOCKED)
 
@@ -56,11 +59,21 @@ def _config(app: App) -> tuple[Check, float]:
     ), max_age_s
 
 
-def render_checks(checks: Iterable[Check]) -> str:
-    """One line a check, and its fix below it."""
+def render_checks(checks: Iterable[Check], width: int | None = None) -> str:
+    """One line a check, and its fix below it; wrapped to a terminal's width if there is one."""
     lines = []
     for check in checks:
-        lines.append(f"{check.code}  {_SIGNS[check.level]:<8}  {check.subject:<15}  {check.message}")
+        lines += _wrapped(
+            f"{check.code}  {_SIGNS[check.level]:<8}  {check.subject:<15}  ", check.message, width
+        )
         if check.fix is not None:
-            lines.append(f"{'':>33}fix: {check.fix}")
+            lines += _wrapped(f"{'':>33}fix: ", check.fix, width)
     return "\n".join(lines)
+
+
+def _wrapped(head: str, text: str, width: int | None) -> list[str]:
+    """A text behind its head, with what does not fit below its beginning; no command is cut in two at a hyphen."""
+    if width is None:
+        return [head + text]
+    lines = textwrap.wrap(text, max(width - len(head), 20), break_long_words=False, break_on_hyphens=False)
+    return [(" " * len(head) if number else head) + line for number, line in enumerate(lines)]

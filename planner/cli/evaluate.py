@@ -10,7 +10,7 @@ import click
 from planner.cli.completing import complete_run
 from planner.cli.context import App, pass_app
 from planner.cli.output import echo_err, emit_json, output_option
-from planner.cli.report import metrics_table
+from planner.cli.report_text import metrics_table
 from providers.errors import UsageError
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,20 @@ def save(figure: Any, path: Path) -> None:
     Raises:
         UsageError: It cannot be written.
     """
+    with whole_file(path) as beside:
+        _write(figure, beside, path.suffix.lower().removeprefix("."))
+
+
+def svg_of(figure: Any) -> str:
+    """The figure as an element that stands in a page of HTML."""
+    text = StringIO()
+    _write(figure, text, "svg")
+    return text.getvalue()[text.getvalue().index("<svg") :]
+
+
+def _write(figure: Any, to: Path | StringIO, form: str) -> None:
     from matplotlib import rc_context
 
-    svg = path.suffix.lower() == ".svg"
-    with (
-        whole_file(path) as beside,
-        rc_context({"svg.fonttype": "none"}),
-    ):  # text stays text: searchable, and small
-        figure.savefig(beside, dpi=150, bbox_inches="tight", metadata={"Date": None} if svg else None)
+    with rc_context({"svg.fonttype": "none"}):  # text stays text: searchable, and small
+        metadata = {"Date": None} if form == "svg" else None
+        figure.savefig(to, format=form, dpi=150, bbox_inches="tight", metadata=metadata)

@@ -10,6 +10,7 @@ from providers.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _DIM, _STRONG, _LINE = "#8a94a3", "#1f5fa8", "#c0392b"
 
@@ -26,9 +27,24 @@ def plot_report(document: dict[str, Any], path: Path) -> None:
         UsageError: Another ending, nothing measured yet, or the file cannot be written.
     """
     check_ending(path)
-    history = document["history"]
-    if history is None or not (history["losses"] or history["evaluations"]):
+    if not has_curves(document):
         raise UsageError("nothing was measured yet", hint="a run is drawn from its first checkpoint on")
+    save(draw_report(document), path)
+
+
+def has_curves(document: dict[str, Any]) -> bool:
+    """Whether there is anything to draw: from a run's first checkpoint on there is."""
+    history = document["history"]
+    return history is not None and bool(history["losses"] or history["evaluations"])
+
+
+def draw_report(document: dict[str, Any]) -> Figure:
+    """The figure of a run that has curves.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    history = document["history"]
     metric = document["metrics"][0]["name"] if document["metrics"] else None
     if metric is None and history["evaluations"]:
         metric = next(iter(history["evaluations"][0]["values"]))
@@ -37,7 +53,8 @@ def plot_report(document: dict[str, Any], path: Path) -> None:
     _metric(lower, document, metric)
     upper.set_title(f"{document['run_id']}: {document['state']}", fontsize=11)
     lower.set_xlabel("optimizer steps")
-    save(figure, path)
+    drawn: Figure = figure
+    return drawn
 
 
 def _losses(axes: Axes, losses: list[dict[str, Any]]) -> None:

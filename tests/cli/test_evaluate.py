@@ -60,13 +60,15 @@ def test_a_model_is_measured_before_training_in_it_and_on_new_data(
     )
     assert launched.exit_code == 0, launched.stderr
     picture = spec.with_name("goat.svg")
-    report = answer(run_plan, "report", "goat-1", "--plot", picture, schema="report")
+    page = spec.with_name("goat.html")
+    report = answer(run_plan, "report", "goat-1", "--plot", picture, "--html", page, schema="report")
     history = report["history"]
     assert [one["step"] for one in history["evaluations"]] == [4, 8, 12]
     assert [one["step"] for one in history["losses"]][-1] == 12
     assert report["guard"]["passed"] is True
     assert report["output_step"] in (4, 8, 12)
     assert "handed over" in picture.read_text() and "training loss" in picture.read_text()
+    assert "(guard)" in page.read_text() and "training loss" in page.read_text()
     text = run_plan("report", "goat-1").stdout
     assert "start-up" in text and "loss (guard)" in text and ": kept" in text
 

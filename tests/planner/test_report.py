@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from jobs.history import Evaluation, History, Loss
 from jobs.progress import MetricResult, PeakMemory, Progress, StepTimes
-from planner.cli.report import render_report
+from planner.cli.report_page import render_page
+from planner.cli.report_text import render_report
 from planner.offer_document import offer_document
 from planner.report import report_document, wall_clock_s
 from providers.offers import Offer
@@ -138,3 +141,27 @@ def test_without_a_price_nothing_is_said_of_on_demand() -> None:
     document = report_document(on_spot(finished()), offers=(spot(2.0),))
     assert document["on_demand_cost_usd"] is None
     assert "cost        $1.5\n" in render_report(document)
+
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+def test_a_page_holds_it_all_and_fetches_nothing() -> None:
+    losses = tuple(Loss(step, 2.0 / step) for step in (10, 20, 30))
+    history = History(losses, (Evaluation(30, 200, {"exact_match": 0.985}),))
+    run = replace(finished(), state_reason=HOSTILE)
+    page = render_page(report_document(run, history), run, made_at="2026-01-01T00:00:00Z")
+    for text in ("exact_match", "0.985", "1.25", "estimate p50", "preempted", "$0.5", "$1.5", "ab" * 32):
+        assert text in page
+    assert HOSTILE not in page and "&lt;script&gt;" in page
+    assert "<svg" in page and "training loss" in page
+    assert not re.search(r"(src|href)=[\"'](?!#)", page)
+    assert "<script" not in page and "@import" not in page
+
+
+def test_a_page_of_a_run_that_has_said_nothing_yet() -> None:
+    run = run_of("provisioning")
+    page = render_page(report_document(run), run, made_at="2026-01-01T00:00:00Z")
+    for text in ("No metrics yet", "Nothing was timed yet", "not committed yet", "?-?"):
+        assert text in page
+    assert "<svg" not in page and "None" not in page
