@@ -12,16 +12,17 @@ from planner.cli.output import confirm, echo_err, emit_json, output_option
 from planner.places import Places
 from planner.run_document import micro_text
 from planner.units import parse_duration_s
-from providers.errors import CleanupPendingError, UsageError
+from providers.errors import CleanupPendingError, TuneplanError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
-    from planner.reap import Ended, Judge, Stray, Swept
+    from planner.reap import Ended, HourPrice, Judge, Stray, Swept
     from planner.runs import Run
     from planner.store import Store
     from planner.try_book import Try
     from providers.object_store import ObjectStore
+    from providers.offers import Offer
     from providers.strays import Sweeper, Thing
 
 _SOURCES = ("local", "skypilot", "aws")
@@ -121,7 +122,7 @@ def _sweepers(
 
 
 def _judge(app: App, store: Store, older_than: str, register: ObjectStore) -> Judge:
-    from planner.reap import Judge, price_in
+    from planner.reap import Judge
 
     try:
         settle_s = parse_duration_s(older_than)
@@ -130,13 +131,32 @@ def _judge(app: App, store: Store, older_than: str, register: ObjectStore) -> Ju
     owner = _owner_of(register, register_token(app))
     return Judge(
         store.all_runs(),
-        lambda thing: price_in(app.snapshot(thing.cloud or "skypilot").offers, thing),
+        _prices(app),
         owner,
         _adopter_of(register_token(app)),
         clock(app)(),
         settle_s,
         _tries(store),
     )
+
+
+def _prices(app: App) -> Callable[[Thing], HourPrice]:
+    """What things cost by the price book, which is read once; one that cannot be read keeps nothing running."""
+    from planner.reap import price_in
+
+    known: dict[str, Sequence[Offer]] = {}
+
+    def price_of(thing: Thing) -> HourPrice:
+        infra = "local" if thing.cloud == "local" else "skypilot"
+        if infra not in known:
+            try:
+                known[infra] = app.snapshot(infra).offers
+            except TuneplanError as error:
+                echo_err(f"what things cost is unknown here: {error.message}")
+                known[infra] = ()
+        return price_in(known[infra], thing)
+
+    return price_of
 
 
 def _tries(store: Store) -> list[Try]:

@@ -140,7 +140,7 @@ def test_a_worker_of_a_run_that_another_ledger_adopted_goes_on(
 
 
 def test_machines_and_roles_in_aws_are_found_by_tag(
-    places: Places, run_plan: RunPlan, capacity: Capacity, monkeypatch: pytest.MonkeyPatch
+    places: Places, run_plan: RunPlan, capacity: Capacity, plan_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import boto3
 
@@ -175,8 +175,11 @@ def test_machines_and_roles_in_aws_are_found_by_tag(
         for row in held["Instances"]
     }
     assert (states[ours], states[lost]) == ("terminated", "running")
+    prices = plan_home / "cache" / "prices.csv"
+    prices.parent.mkdir(parents=True, exist_ok=True)
+    prices.write_text("damaged")
     again = reap(run_plan, *AWS, "--unknown", "--yes")["strays"]
-    assert [(row["name"], row["ended"]) for row in again] == [(lost, True)]
+    assert [(row["name"], row["ended"], row["usd_per_h"]) for row in again] == [(lost, True, None)]
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     unseen = reap(run_plan, *AWS, "--dry-run")["not_examined"]
