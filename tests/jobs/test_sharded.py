@@ -48,7 +48,11 @@ def files(runs: Runs, name: str) -> dict[str, str]:
 def test_it_learns_and_gives_a_whole_model(runs: Runs, done: JobSpec) -> None:
     name = done.run_id
     base, tuned = losses(runs, name)
-    assert tuned < base - 1
+    whole = renamed(runs, done, f"{name}-whole")
+    runs.complete(replace(whole, train=replace(whole.train, micro_batch=4, processes=1, sharding="none")))
+    # dropout draws other numbers on other processes
+    assert (base, tuned) == pytest.approx(losses(runs, whole.run_id), rel=1e-3 if name == "full" else 5e-3)
+    assert tuned < base - (1 if name == "full" else 0.3)
     shards = {path for path in files(runs, name) if path.startswith("shard-")}
     assert shards == {f"shard-0000{rank}-model-00001-of-00001.safetensors" for rank in (1, 2)}
     assert not {"model.safetensors", "adapter_model.safetensors", "optimizer.pt"} & set(files(runs, name))
