@@ -5,6 +5,7 @@ Asked with the person's own logins and only where they are there; what cannot be
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
@@ -15,12 +16,14 @@ from providers.availability import Inquiry, Wanted
 from providers.availability_sources import QUOTAS, ask_all
 from providers.container_image import why_not_pulled
 from providers.errors import CredentialsError, StorageError, TuneplanError, UsageError
-from providers.hub import HubAccess, HubRepository
+from providers.hub import HubAccess, HubRepository, license_of
 from providers.offers import Offer
 from providers.s3_location import s3_location
 from providers.s3_region import bucket_region
 
 _TOKEN = "HF_TOKEN"  # noqa: S105 (a variable's name)
+#: In the names of licences that keep a model from paid use; others may too: only their text counts.
+_NOT_COMMERCIAL = re.compile(r"(^|[-_])nc($|[-_])|non-?commercial|research", re.IGNORECASE)
 
 
 def too_small_quotas(
@@ -86,6 +89,27 @@ def closed_model(
         return
     except TuneplanError as error:
         yield Finding(error.message, path=error.path or "model.id", code=error.code, hint=error.hint)
+
+
+def licence_of_model(model_id: str, revision: str | None, access: HubAccess) -> str:
+    """What the Hub says of a model's licence, for a person to read before paying; it stands against nothing.
+
+    Args:
+        model_id: Of the Hub.
+        revision: Commit, tag or branch.
+        access: Where the Hub is; an offline one is not asked.
+    """
+    page = f"{access.endpoint}/{model_id}"
+    if access.offline:
+        return f"unknown, the Hub is not asked offline: {page}"
+    try:
+        name = license_of(HubRepository(access, model_id, revision or "main").info())
+    except TuneplanError as error:
+        return f"unknown, {error.message}"
+    if name is None:
+        return f"unknown, its page does not say: {page}"
+    warning = ", which by its name does not allow commercial use" if _NOT_COMMERCIAL.search(name) else ""
+    return f"{name}{warning}: {page}"
 
 
 def unavailable_image(image: str | None) -> Iterator[Finding]:

@@ -23,7 +23,13 @@ from planner.internet import needs_internet
 from planner.job_document import as_uri, job_document
 from planner.launch import request_of
 from planner.money import micro_usd, usd_text_of_micro
-from planner.permits import closed_model, misplaced_bucket, too_small_quotas, unavailable_image
+from planner.permits import (
+    closed_model,
+    licence_of_model,
+    misplaced_bucket,
+    too_small_quotas,
+    unavailable_image,
+)
 from planner.places import Places
 from planner.plan import Plan
 from planner.runs import MonitorHome, RunTerms
@@ -230,6 +236,16 @@ def _asked_elsewhere(order: Order, around: Surroundings, *, write: bool) -> Iter
     yield from unavailable_image(spec.environment.image)
     offers = (candidate.offer, *rented.alternatives(order.plan, candidate))
     yield from too_small_quotas(offers, candidate.nodes, around)
+
+
+def licence(order: Order, around: Surroundings) -> str | None:
+    """What is known of the licence of a model of the Hub, None for one that lies here."""
+    model = model_ref(order.plan.base_dir, order.plan.spec.model.id)
+    if model.kind != "hub":
+        return None
+    access = HubAccess.of(around.environ, around.home)
+    access = replace(access, offline=access.offline or around.offline)
+    return licence_of_model(model.value, order.plan.spec.model.revision, access)
 
 
 def _internet(order: Order, around: Surroundings) -> Iterator[Finding]:

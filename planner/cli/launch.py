@@ -305,10 +305,12 @@ def _check(app: App, desk: Desk, order: Order, *, show: bool, write: bool) -> li
     """What stands against it; the person sees the order first."""
     from planner.cli.launch_text import render_order
     from planner.data_cache import changed_sources
-    from planner.proposal import blockers
+    from planner.proposal import blockers, licence
 
     if show:
         echo_err(render_order(order, desk.places, app.surroundings()))
+        if (told := licence(order, app.surroundings())) is not None:
+            echo_err(f"licence {told}")
     found = blockers(order, desk.places, app.surroundings(), write=write)
     return found + list(changed_sources(order.plan.data, echo_err)) if show else found
 

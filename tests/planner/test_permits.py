@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
 
 from planner.errors import Finding
 from planner.internet import needs_internet
-from planner.permits import closed_model, misplaced_bucket, too_small_quotas
+from planner.permits import closed_model, licence_of_model, misplaced_bucket, too_small_quotas
 from planner.specfile import DataRef
 from planner.surroundings import Surroundings, is_about_surroundings
 from providers.hub import HubAccess
@@ -79,6 +80,34 @@ def test_a_gated_model_needs_a_token_on_the_machine_that_opens_it(hub: HubHost) 
 def test_who_cannot_be_asked_stands_against_nothing(hub: HubHost) -> None:
     assert codes(closed_model("lab/closed", None, (), {}, HubAccess(hub.url, offline=True))) == []
     assert hub.requests == []
+
+
+@pytest.mark.parametrize(
+    ("info", "said"),
+    [
+        ({"cardData": {"license": "apache-2.0"}}, "apache-2.0: "),
+        ({"cardData": {"license": "other", "license_name": "llama3.1"}}, "llama3.1: "),
+        (
+            {"tags": ["license:cc-by-nc-4.0"]},
+            "cc-by-nc-4.0, which by its name does not allow commercial use: ",
+        ),
+        (
+            {"cardData": {"license": "other", "license_name": "mrl-research"}},
+            "mrl-research, which by its name",
+        ),
+        ({}, "unknown, its page does not say: "),
+    ],
+)
+def test_the_licence_is_told(hub: HubHost, info: dict[str, Any], said: str) -> None:
+    hub.models["lab/open"].info.update(info)
+    told = licence_of_model("lab/open", None, HubAccess(hub.url))
+    assert told.startswith(said)
+
+
+def test_a_licence_that_cannot_be_asked_for_is_unknown(hub: HubHost) -> None:
+    assert licence_of_model("lab/open", None, HubAccess(hub.url, offline=True)).startswith("unknown, ")
+    assert licence_of_model("lab/none", None, HubAccess(hub.url)).startswith("unknown, ")
+    assert licence_of_model("lab/open", None, HubAccess("http://127.0.0.1:9")).startswith("unknown, ")
 
 
 def test_a_bucket_that_is_elsewhere_than_it_says(capacity: Capacity) -> None:
