@@ -5,6 +5,7 @@ Nothing here makes a plan wrong, so a dry run shows these findings and goes on.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -62,6 +63,17 @@ def missing_login(offer: Offer, around: Surroundings) -> Iterator[Finding]:
     for cloud in CLOUDS:
         if cloud.name == offer.cloud and not found_credentials(cloud, around.environ, around.home):
             yield Finding(f"there is no login for {cloud.name} here", code="cloud_login", hint=cloud.login)
+
+
+def clouds_without_login(offers: Iterable[Offer], around: Surroundings) -> dict[str, int]:
+    """Clouds of these offers that have no login here, and how many of the offers that are.
+
+    A SkyPilot server elsewhere has logins of its own, which nobody can see from here.
+    """
+    if around.environ.get(_REMOTE_SERVER):
+        return {}
+    closed = {cloud.name for cloud in CLOUDS if not found_credentials(cloud, around.environ, around.home)}
+    return dict(sorted(Counter(offer.cloud for offer in offers if offer.cloud in closed).items()))
 
 
 def rents_controller(around: Surroundings) -> bool:

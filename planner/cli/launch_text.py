@@ -11,7 +11,7 @@ from planner.places import Places
 from planner.proposal import Order, bytes_from_here
 from planner.quantiles import Quantiles
 from planner.rented import alternatives, shares_disk
-from planner.surroundings import Surroundings, rents_controller
+from planner.surroundings import Surroundings, clouds_without_login, rents_controller
 from providers.self_release import LEFT, can_release
 from providers.skypilot_task import SIZED_DISKS
 
@@ -22,6 +22,7 @@ def render_order(order: Order, places: Places, around: Surroundings) -> str:
     rows = [
         ("run", f"{order.run_id}: {spec.task}, {spec.method.kind} on {spec.model.id}"),
         ("where", _where(order)),
+        *_no_login(order, around),
         (
             "memory",
             f"{chosen.memory.reserved_gib:.1f} GiB of {chosen.memory.limit_gib:.1f}: {chosen.verdict}",
@@ -50,6 +51,19 @@ def _where(order: Order) -> str:
     others = len(alternatives(order.plan, chosen))
     then = f"; if it cannot be had, {others} others in the plan's order" if others else ""
     return f"{machine} in {place}, {offer.market.replace('_', '-')}, through SkyPilot{then}"
+
+
+def _no_login(order: Order, around: Surroundings) -> list[tuple[str, str]]:
+    """Machines behind the first choice that will not be tried."""
+    if order.infra == "local":
+        return []
+    closed = clouds_without_login(alternatives(order.plan, order.candidate), around)
+    if not closed:
+        return []
+    clouds, number = ", ".join(closed), sum(closed.values())
+    return [
+        ("", f"{number} of the others cannot be tried: there is no login for {clouds} here (`plan doctor`)")
+    ]
 
 
 def _inputs(order: Order, places: Places) -> list[tuple[str, str]]:

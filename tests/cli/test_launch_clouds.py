@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,11 @@ def test_every_cloud_that_may_be_tried_says_what_becomes_of_its_machine(
     said = run_plan("launch", home / "spec.yaml", "--run-id", "goat-1", "--dry-run", "--cap", "5").stderr
     assert "it ends itself; on gcp its disk stays" in said
     assert "a machine of lambda cannot end itself" in said
+    assert re.search(r"\d+ of the others cannot be tried: there is no login for gcp, lambda here", said)
+    (home / ".lambda_cloud").mkdir()
+    (home / ".lambda_cloud/lambda_keys").write_text("api_key = k")
+    said = run_plan("launch", home / "spec.yaml", "--run-id", "goat-1", "--dry-run", "--cap", "5").stderr
+    assert "there is no login for gcp here (" in said
 
 
 def test_an_opinion_launches_nothing(home: Path, run_plan: RunPlan) -> None:

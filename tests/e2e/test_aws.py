@@ -102,7 +102,13 @@ def test_nothing_is_paid_without_capacity_and_a_spot_machine_is_had_as_soon_as_t
     assert {"project": "herd", "tuneplan-run": "spot", "tuneplan-attempt": "1"}.items() <= tags.items()
     assert machine["IamInstanceProfile"]["Arn"].endswith("/tuneplan-spot")
     role = cloud.client("iam").get_role_policy(RoleName="tuneplan-spot", PolicyName="tuneplan-run")
-    resources = {row["Resource"] for row in role["PolicyDocument"]["Statement"]}
+    statements = role["PolicyDocument"]["Statement"]
+    inputs = [
+        row for row in statements if isinstance(row["Resource"], list)
+    ]  # local data and model, to be read
+    assert [row["Action"] for row in inputs] == [["s3:GetObject"]]
+    assert all(one.startswith(f"arn:aws:s3:::{BUCKET}/herd/_inputs/blobs/") for one in inputs[0]["Resource"])
+    resources = {row["Resource"] for row in statements if row not in inputs}
     machines = "arn:aws:ec2:*:*:instance/*"  # of this run alone, by their tag
     assert resources == {f"arn:aws:s3:::{BUCKET}", f"arn:aws:s3:::{BUCKET}/herd/spot/*", machines}
     disk = slurm_bed.root / "ec2" / machine["InstanceId"] / "home"
