@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -182,4 +183,8 @@ def _moment(text: str | None, option: str) -> datetime | None:
 
 
 def _hours(text: str | None) -> float | None:
-    return None if text is None else parsed("--margin", parse_duration_s, text) / 3600
+    """Hours of a margin, which may be none at all."""
+    if text is None:
+        return None
+    nothing = re.fullmatch(r"0+(\.0+)?\s*[a-z]*", text.strip())
+    return 0.0 if nothing else parsed("--margin", parse_duration_s, text) / 3600

@@ -70,6 +70,8 @@ def test_offers_are_for_this_job(capacity: Capacity, run_plan: RunPlan, spec: Pa
     assert first["offer"]["market"] == "reserved" and first["refundable"] is False
     assert float(first["compare"]["on_demand_cost_usd"]) > float(first["compare"]["spot_cost_usd"]) > 0
     assert {row["status"] for row in document["sources"]} >= {"ok"}
+    bare = answer(run_plan("reserve", "offers", spec, "--by", FAR, *BLOCKS, "--margin", "0", "-o", "json"))
+    assert bare["need"]["margin_h"] == 0 < need["margin_h"]
 
 
 def test_the_calendar_has_dates_and_regions(
