@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -240,18 +240,21 @@ def nothing_runs(bed: Bed, user: BedUser, run_id: str) -> None:
 
 
 class Undisturbed:
-    """The same job, trained here beside the run by nobody disturbed."""
+    """The same job, trained here beside the run by nobody disturbed; `env` leads to its inputs in a bucket."""
 
-    def __init__(self, bundle: Path, work: Path) -> None:
+    def __init__(self, bundle: Path, work: Path, env: Mapping[str, str] | None = None) -> None:
         shutil.copytree(bundle, work / "bundle")
         self._store = work / "undisturbed"
         document = work / "bundle/job.json"
         checkpoints = CheckpointsJob(self._store.as_uri(), every_steps=EVERY)
         document.write_text(replace(JobSpec.load(document), checkpoints=checkpoints).to_json())
-        env = {"PYTHONPATH": str(work / "bundle"), "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
+        ours = {"PYTHONPATH": str(work / "bundle"), "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "jobs.train", str(document)]
         self.worker = subprocess.Popen(
-            command, env=env | {"PATH": os.environ["PATH"]}, stdout=subprocess.DEVNULL, cwd=work
+            command,
+            env={**(env or {}), **ours, "PATH": os.environ["PATH"]},
+            stdout=subprocess.DEVNULL,
+            cwd=work,
         )
 
     def adapter_sha256(self) -> str:
