@@ -40,10 +40,9 @@ def capped(machine: Machine, cap_s: int) -> None:
     machine.plan("launch", str(spec), *words, code=8, within_s=300 + cap_s)
     run = machine.run()
     assert (run["state"], run["cost_is_final"]) == ("capped", True)
-    assert run["worker_exit_code"] in (
-        77,
-        137,
-    )  # the machine does not wait for an interpreter that is slow to end
+    # On a busy machine it is asked to end before it sees to it itself (75), and nobody waits for an interpreter that is
+    # slow to end (137).
+    assert run["worker_exit_code"] in (77, 75, 137)
     assert "cap of" in run["state_reason"]
     assert run["last_checkpoint"]["step"] == run["step"] > 0
     assert Decimal("0.9") * Decimal(cap_s) <= Decimal(run["cost_usd"]) <= Decimal(cap_s)
