@@ -8,7 +8,7 @@ two launches at the same moment cannot both take the last dollar.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 from urllib.parse import quote
@@ -164,20 +164,31 @@ def hold(
 
 def settled(book: ProjectBook, project: str, runs: Iterable[Run], tries: Iterable[Try] = ()) -> ProjectBook:
     """With what runs and tries of this ledger have really cost in place of their caps, once they are over."""
-    over = {run.run_id: run.cost_micro_usd for run in runs if run.final and run.terms.project == project}
-    over |= {one.try_id: one.cost_micro_usd for one in tries if one.project == project and not one.is_open}
-    shares = {
-        name: replace(share, micro_usd=share.micro_usd if over[name] is None else over[name], over=True)
-        for name, share in book.runs.items()
-        if name in over
-    }
-    return replace(book, runs=book.runs | shares)
+    return _with_costs(book, _over(project, runs, tries))
 
 
 def settle(store: ObjectStore, project: str, runs: Iterable[Run], tries: Iterable[Try] = ()) -> None:
-    """Write down what `settled` says, if that is anything new."""
-    mine, tried = list(runs), list(tries)
-    _change(store, project, lambda book: settled(book, project, mine, tried))
+    """Write down what `settled` says; the register is not asked where nothing is over."""
+    over = _over(project, runs, tries)
+    if over:
+        _change(store, project, lambda book: _with_costs(book, over))
+
+
+def _over(project: str, runs: Iterable[Run], tries: Iterable[Try]) -> dict[str, int | None]:
+    """Micro-dollars by id of what is over, None where nobody knows."""
+    over = {run.run_id: run.cost_micro_usd for run in runs if run.final and run.terms.project == project}
+    return over | {
+        one.try_id: one.cost_micro_usd for one in tries if one.project == project and not one.is_open
+    }
+
+
+def _with_costs(book: ProjectBook, over: Mapping[str, int | None]) -> ProjectBook:
+    shares = {}
+    for name, share in book.runs.items():
+        if name in over:
+            cost = over[name]
+            shares[name] = replace(share, micro_usd=share.micro_usd if cost is None else cost, over=True)
+    return replace(book, runs=book.runs | shares)
 
 
 def take(store: ObjectStore, run_id: str, project: str, owner: str | None, token: str, at: str) -> None:

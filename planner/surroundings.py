@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from jobs.manifest import HEAD_KEY
-from planner.credentials import CLOUDS, found_credentials
+from planner.credentials import CLOUDS, CloudLogin, found_credentials
 from planner.errors import Finding
 from planner.price_age import SECONDS_PER_DAY, age_text, is_stale
 from providers.conditions import check_conditions
@@ -58,22 +58,24 @@ def is_about_surroundings(finding: Finding) -> bool:
 
 def missing_login(offer: Offer, around: Surroundings) -> Iterator[Finding]:
     """The cloud of the first choice has no login here."""
-    if around.environ.get(_REMOTE_SERVER):
-        return
-    for cloud in CLOUDS:
-        if cloud.name == offer.cloud and not found_credentials(cloud, around.environ, around.home):
-            yield Finding(f"there is no login for {cloud.name} here", code="cloud_login", hint=cloud.login)
+    cloud = _closed(around).get(offer.cloud)
+    if cloud is not None:
+        yield Finding(f"there is no login for {cloud.name} here", code="cloud_login", hint=cloud.login)
 
 
 def clouds_without_login(offers: Iterable[Offer], around: Surroundings) -> dict[str, int]:
-    """Clouds of these offers that have no login here, and how many of the offers that are.
+    """Clouds of these offers that have no login here, and how many of the offers that are."""
+    closed = _closed(around)
+    return dict(sorted(Counter(offer.cloud for offer in offers if offer.cloud in closed).items()))
 
-    A SkyPilot server elsewhere has logins of its own, which nobody can see from here.
-    """
+
+def _closed(around: Surroundings) -> dict[str, CloudLogin]:
+    """Clouds that have no login here; a SkyPilot server elsewhere has logins of its own, not seen from here."""
     if around.environ.get(_REMOTE_SERVER):
         return {}
-    closed = {cloud.name for cloud in CLOUDS if not found_credentials(cloud, around.environ, around.home)}
-    return dict(sorted(Counter(offer.cloud for offer in offers if offer.cloud in closed).items()))
+    return {
+        cloud.name: cloud for cloud in CLOUDS if not found_credentials(cloud, around.environ, around.home)
+    }
 
 
 def rents_controller(around: Surroundings) -> bool:

@@ -7,12 +7,11 @@ from typing import Any
 import click
 
 from planner.cli.context import App, pass_app
-from planner.cli.desk import clock, open_ledger, open_register, store_option
+from planner.cli.desk import clock, entered_here, open_ledger, open_register, store_option
 from planner.cli.output import emit_json, output_option
 from planner.money import micro_usd
 from planner.register import Per, ProjectBook, read_book, set_budget, settle
 from planner.run_document import micro_text
-from planner.try_book import TryBook
 from planner.units import parse_usd
 from providers.errors import UsageError
 
@@ -45,9 +44,8 @@ def set_command(app: App, project: str, amount: str, per: Per, store_uri: str | 
 def show_command(app: App, project: str, store_uri: str | None, output: str) -> None:
     """Show PROJECT's budget, and what of it is spent or held by runs under way."""
     register, uri = open_register(app, store_uri)
-    with open_ledger(app) as ledger, TryBook(ledger.path) as book_of_tries:
-        mine = [run for run in ledger.all_runs() if run.terms.register_uri == uri]
-        settle(register, project, mine, book_of_tries.all_tries())
+    with open_ledger(app) as ledger:
+        settle(register, project, *entered_here(ledger, uri))
     book, month = read_book(register, project), clock(app)()[:7]
     if output == "json":
         emit_json("budget", _document(book, month), now=app.now())

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from planner.cli.context import App
     from planner.inputs import Sending
     from planner.launch import Desk
+    from planner.try_book import Try
 
 _TELL_EVERY_S = 5.0
 
@@ -103,6 +104,15 @@ def open_register(app: App, uri: str | None) -> tuple[ObjectStore, str]:
     """The register of run ids and budgets, and its URI; without a shared one, a directory of this machine."""
     chosen = uri or app.config.store or Places(app.directories.state).register
     return open_store(chosen), chosen
+
+
+def entered_here(ledger: Store, register_uri: str) -> tuple[list[Run], list[Try]]:
+    """Runs of this ledger in that register, and its tries, which may be over and the register not know it."""
+    from planner.try_book import TryBook
+
+    with TryBook(ledger.path) as tries:
+        runs = [run for run in ledger.all_runs() if run.terms.register_uri == register_uri]
+        return runs, tries.all_tries()
 
 
 def register_token(app: App) -> str:

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from planner.cli.context import App, pass_app
-from planner.cli.desk import offline_option, open_desk, open_register, register_token, store_option
+from planner.cli.desk import (
+    entered_here,
+    offline_option,
+    open_desk,
+    open_register,
+    register_token,
+    store_option,
+)
 from planner.cli.launch_answers import answer, answer_dry_run
 from planner.cli.launch_moving import moving_of, tell_moving
 from planner.cli.launch_text import monitor_cost
@@ -31,7 +38,6 @@ if TYPE_CHECKING:
     from planner.proposal import Choices, Order
     from planner.runs import MonitorHome, Run
     from planner.spec import FineTuneSpec
-    from planner.try_book import Try
 
     Refuse = Callable[[Iterable[Finding]], None]
 
@@ -323,19 +329,10 @@ def _over_budget(app: App, desk: Desk, order: Order, store_uri: str | None) -> l
     cap = 0 if order.micro_usd_per_hour == 0 else order.cap_micro_usd
     project = order.plan.spec.project
     register, uri = open_register(app, store_uri)
-    book = settled(read_book(register, project), project, *_mine(desk, uri))
+    book = settled(read_book(register, project), project, *entered_here(desk.store, uri))
     why = refusal(book, order.run_id, cap, desk.now()[:7])
     hint = "lower the cap, wait until a run is over, or raise it: `plan budget set`"
     return [] if why is None else [Finding(why, code="project_budget", hint=hint)]
-
-
-def _mine(desk: Desk, register_uri: str) -> tuple[list[Run], list[Try]]:
-    """Runs and tries of this ledger, which may be over and the register not know it."""
-    from planner.try_book import TryBook
-
-    with TryBook(desk.store.path) as tries:
-        runs = [run for run in desk.store.all_runs() if run.terms.register_uri == register_uri]
-        return runs, tries.all_tries()
 
 
 def registered(app: App, desk: Desk, order: Order, store_uri: str | None) -> str:
@@ -349,7 +346,7 @@ def registered(app: App, desk: Desk, order: Order, store_uri: str | None) -> str
 
     spec = order.plan.spec
     register, uri = open_register(app, store_uri)
-    settle(register, spec.project, *_mine(desk, uri))
+    settle(register, spec.project, *entered_here(desk.store, uri))
     known = desk.store.get(order.run_id)
     if known is None or not known.final:
         cap = 0 if order.micro_usd_per_hour == 0 else order.cap_micro_usd

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from planner.whole_file import whole_file
 from providers.errors import MissingExtraError
 
 
-def write_page(document: dict[str, Any], run: Run, path: Path, *, now: Any) -> None:
+def write_page(document: dict[str, Any], run: Run, path: Path, *, now: datetime) -> None:
     """Write the page whole, or not at all.
 
     Args:
