@@ -79,6 +79,12 @@ def launch(
     run = _get(desk, run_id)
     if created and first is not None:
         desk.store.record_decision(run_id, first)
+    if terms.infra != run.terms.infra:
+        raise UsageError(
+            f"run {run_id} exists already and was launched with --infra {run.terms.infra}",
+            hint="launch it as before, or choose another --run-id",
+            code="run_exists",
+        )
     # a plan of the same spec changes as runs finish and prices move; the job is what must be the same
     if not created and terms.plan_hash != run.terms.plan_hash and terms.job_json != run.terms.job_json:
         raise UsageError(

@@ -32,7 +32,7 @@ from planner.permits import (
 )
 from planner.places import Places
 from planner.plan import Plan
-from planner.runs import MonitorHome, RunTerms
+from planner.runs import Infra, MonitorHome, RunTerms
 from planner.spec import FineTuneSpec
 from planner.specfile import data_ref, model_ref
 from planner.support import unsupported, unsupported_spread
@@ -67,6 +67,7 @@ class Choices:
         monitor: Who watches the run.
         reservation_ref: The provider's id of paid capacity to run in.
         move: The monitor moves it between spot and on-demand.
+        own_cluster: It gets a cluster of its own instead of a managed job.
     """
 
     cap_usd: float | None = None
@@ -75,6 +76,7 @@ class Choices:
     monitor: MonitorHome = "local"
     reservation_ref: str | None = None
     move: bool = False
+    own_cluster: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +95,11 @@ class Order:
         return None if self.choices.no_cap or cap is None else micro_usd(cap)
 
     @property
-    def infra(self) -> str:
-        """Who runs it: local or skypilot."""
-        return "local" if self.candidate.offer.market == "local" else "skypilot"
+    def infra(self) -> Infra:
+        """Who runs it."""
+        if self.candidate.offer.market == "local":
+            return "local"
+        return "cluster" if self.choices.own_cluster else "skypilot"
 
     @property
     def micro_usd_per_hour(self) -> int | None:
@@ -309,7 +313,7 @@ def backend_document(order: Order, places: Places) -> str | None:
     request = request_of(order.run_id, run_terms(order, places), places.bundle(order.run_id, 1))
     if order.choices.move:  # one place at a time
         request = replace(request, offers=request.offers[:1])
-    return task_yaml(request)
+    return task_yaml(request, managed=order.infra == "skypilot")
 
 
 def _files(spec: FineTuneSpec, base_dir: Path) -> Iterator[Finding]:

@@ -29,6 +29,7 @@ RunState = Literal[
 #: Who asked it to end: the user, the controller at cap or maximum duration, the policy to go on elsewhere.
 Stopping = Literal["user", "limit", "move"]
 MonitorHome = Literal["local", "service", "remote"]
+Infra = Literal["local", "skypilot", "cluster"]
 Outcome = Literal["running", "done", "preempted", "stock_out", "failed", "capped", "cancelled"]
 
 STATES: tuple[RunState, ...] = get_args(RunState)
@@ -147,7 +148,7 @@ class RunTerms:
     """What a run was launched with; never changes but for cap and duration at a resume.
 
     Attributes:
-        infra: local or skypilot.
+        infra: This machine, a managed job of SkyPilot, or a cluster of its own, started by SkyPilot.
         plan_hash: "sha256:..." of the plan.
         candidate_json: The chosen candidate with its predictions.
         job_json: The worker's job document, without the limits of an attempt.
@@ -166,7 +167,7 @@ class RunTerms:
     project: str
     owner: str | None
     labels: dict[str, str]
-    infra: str
+    infra: Infra
     plan_hash: str
     candidate_id: str
     candidate_json: str

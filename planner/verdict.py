@@ -11,6 +11,7 @@ from providers.launcher import BackendStatus
 _DONE, _PREEMPTED, _PREEMPTED_UNSAVED, _CAPPED, _REGRESSED = 0, 75, 76, 77, 79
 _KILLED = {129: "SIGHUP", 130: "SIGINT", 137: "SIGKILL (by hand, or out of memory)", 143: "SIGTERM"}
 _CODES = {"capped": _CAPPED, "preempted": _PREEMPTED, "regressed": _REGRESSED}
+_LAST_WORDS = {"done": _DONE, "capped": _CAPPED, "regressed": _REGRESSED}
 _SYNCING = ("saving", "syncing")
 _PASSING: dict[str, RunState] = {
     "queued": "queued",
@@ -45,13 +46,18 @@ def judge(run: Run, status: BackendStatus, progress: Progress | None) -> Verdict
         return _under_way(run, status, progress)
     if (status.stopped_by == "cancel" or run.state == "cancelling") and status.exit_code != _DONE:
         return _stopped(run, _saved(status, progress))
-    if status.state == "vanished":
+    if status.state == "vanished" and not _had_finished(progress):
         return Verdict("preempted", status.reason, "preempted")
     if status.stopped_by == "max_duration" and status.exit_code != _DONE:
         told = progress is not None and progress.state == "capped"  # it was only slow to leave
         said = progress.exit_reason if progress is not None and told else None
         return Verdict("capped", said or "the machine reached its maximum duration or cap", "capped")
     return _ended(status, progress)
+
+
+def _had_finished(progress: Progress | None) -> bool:
+    """Whether the worker had said how it ended before its machine was gone, with nothing left to go on with."""
+    return progress is not None and progress.state in _LAST_WORDS
 
 
 def _not_started(run: Run) -> Verdict:
@@ -76,7 +82,7 @@ def _ended(status: BackendStatus, progress: Progress | None) -> Verdict:
     said = progress.exit_reason if progress is not None and progress.exit_reason else ""
     code = status.exit_code
     if code is None and progress is not None:  # a backend that does not tell
-        code = _CODES.get(progress.state)
+        code = (_CODES | _LAST_WORDS if status.state == "vanished" else _CODES).get(progress.state)
     if code == _DONE:
         return Verdict("succeeded", said, "done")
     if code == _REGRESSED:

@@ -97,6 +97,14 @@ class SlurmCalendar:
             row = self.find(order.token)  # also when Slurm says that the name is taken
         if row is None:
             raise PurchaseRefusedError(f"Slurm refused the reservation: {_said(done) or 'it is not there'}")
+        if (
+            row.nodes < offer.nodes
+        ):  # it reserves the nodes that a partition has, and says nothing of the others
+            with after_acceptance("give back a reservation that is too small"):
+                self.cancel(order.token)
+            raise PurchaseRefusedError(
+                f"Slurm reserved {row.nodes} of {offer.nodes} nodes of {place.partition}: given back"
+            )
         return row
 
     def used(self, token: str) -> int:

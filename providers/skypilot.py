@@ -7,14 +7,13 @@ the name of its job, so a launch that was cut off at any line can simply be repe
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from providers.aws_access import grant_role, revoke_role, session_keys
+from providers.aws_access import revoke_role
 from providers.errors import (
     CleanupPendingError,
     CredentialsError,
@@ -23,20 +22,12 @@ from providers.errors import (
     TuneplanError,
 )
 from providers.launcher import BackendStatus, LaunchRequest, MachineUse
-from providers.sealed import VARIABLE, seal
 from providers.skypilot_errors import first_line, skypilot_error
 from providers.skypilot_events import Event, events_of
 from providers.skypilot_jobs import ENDED, is_ended, is_released, status_of, worker_lines
-from providers.skypilot_reservations import config
 from providers.skypilot_slurm import is_settled, slurm_machines
-from providers.skypilot_task import (
-    attempt_of,
-    job_name,
-    no_credential_upload,
-    task_document,
-    task_yaml,
-    variable_in,
-)
+from providers.skypilot_start import ready_task, secret_values
+from providers.skypilot_task import attempt_of, job_name, task_document, task_yaml, variable_in
 
 _FIELDS = (
     "job_id", "job_name", "status", "schedule_state", "recovery_count", "start_at", "end_at", "details",
@@ -84,7 +75,7 @@ class SkyPilotLauncher:
             CleanupPendingError: It is not known whether something was started.
         """
         document = task_document(request)
-        secrets = _secret_values(request.secrets)
+        secrets = secret_values(request.secrets)
         with sky_module() as sky:
             _await_pending_launches(sky)
             jobs = _jobs_of(sky, request.run_id, wake=True)
@@ -212,16 +203,6 @@ def sky_module() -> Iterator[Any]:
             raise skypilot_error(error) from error
 
 
-def _secret_values(names: tuple[str, ...]) -> dict[str, str]:
-    missing = [name for name in names if not os.environ.get(name)]
-    if missing:
-        raise CredentialsError(
-            f"secrets not set in this environment: {', '.join(missing)}",
-            hint="export them, then launch again",
-        )
-    return {name: os.environ[name] for name in names}
-
-
 def _await_pending_launches(sky: Any) -> None:
     """Wait until every launch that SkyPilot has accepted is a job: a lost one of ours may be among them."""
     deadline = time.monotonic() + _PENDING_LAUNCH_TIMEOUT_S
@@ -308,28 +289,8 @@ def _started_before(jobs: dict[int, Any], request: LaunchRequest) -> bool:
 
 
 def _start(sky: Any, request: LaunchRequest, document: dict[str, Any], secrets: dict[str, str]) -> None:
-    from sky import skypilot_config
-
     name = document["name"]
-    identities = no_credential_upload()
-    if request.access == "session":
-        secrets |= session_keys(request.run_id, request.stores, request.reads)
-    chosen = skypilot_config.get_nested(("aws", "remote_identity"), None)
-    if chosen is None and {offer.cloud for offer in request.offers} == {"aws"}:
-        # without one of ours SkyPilot gives each machine a role that may do everything in EC2 and S3
-        rights = (request.stores, request.reads) if request.access == "role" else ((), ())
-        identities["aws"] = {"remote_identity": [{f"{name}*": grant_role(request.run_id, *rights)}]}
-    share = [(VARIABLE, seal(secrets, request.bundle))] if secrets else None
-    task = sky.Task.from_yaml_config(document, secrets_overrides=share)
-    kept = {
-        cloud: section
-        for cloud, section in identities.items()
-        if skypilot_config.get_nested((cloud, "remote_identity"), None)
-        is None  # a role that the user chose wins
-    }
-    for cloud, section in config(request.reservations).items():
-        kept[cloud] = kept.get(cloud, {}) | section
-    with skypilot_config.override_skypilot_config(kept):
+    with ready_task(sky, request, document, secrets) as task:
         accepted = sky.jobs.launch(task, name=name)
     try:
         sky.get(accepted)

@@ -54,6 +54,12 @@ _OURS: tuple[tuple[type[TuneplanError], str, frozenset[str]], ...] = (
 )  # fmt: skip
 
 
+def last_refusal(error: BaseException) -> str:
+    """What the seller that was asked last said, without SkyPilot's advice."""
+    history = [first_line(str(one)) for one in getattr(error, "failover_history", ())]
+    return next((line for line in reversed(history) if line), first_line(str(error)) or "refused")
+
+
 def first_line(text: str) -> str:
     """The first line that says something, without colours."""
     return next((line.strip()[:300] for line in plain(text).splitlines() if line.strip()), "")

@@ -62,12 +62,15 @@ SESSION_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_
 _PATIENT = {"AWS_METADATA_SERVICE_TIMEOUT": "5", "AWS_METADATA_SERVICE_NUM_ATTEMPTS": "5"}
 # The worker's own exit codes for "preempted, start me again" (see the table in README).
 RETRY_EXIT_CODES = (75, 76)
+_RECOVERY = {"strategy": "EAGER_NEXT_REGION", "recover_on_exit_codes": list(RETRY_EXIT_CODES)}
 # Clouds on which SkyPilot runs nothing in a container of ours.
 NO_IMAGES = frozenset(
     {"cudo", "hyperbolic", "ibm", "oci", "primeintellect", "scp", "shadeform", "verda", "vsphere"}
 )
 #: Clouds whose machines get the disk that is asked for; elsewhere it is what the machine has.
 SIZED_DISKS = frozenset({"aws", "azure", "gcp", "nebius", "oci", "runpod", "vast"})
+#: Clouds on which SkyPilot lets an idle machine end itself: the net below what nobody looks after any more.
+END_THEMSELVES = frozenset({"aws", "azure", "gcp", "lambda", "nebius", "oci"})
 _USUAL_DISK_GIB = 256  # what SkyPilot asks for if nobody says
 _SYSTEM_DISK_GIB = 60.0  # image, drivers and the worker's packages
 # A machine without a GPU still needs one processor to be found.
@@ -102,8 +105,12 @@ def attempt_of(name: str, run_id: str) -> int | None:
     return found[1] if found is not None and found[0] == run_id else None
 
 
-def task_document(request: LaunchRequest) -> dict[str, Any]:
+def task_document(request: LaunchRequest, *, managed: bool = True) -> dict[str, Any]:
     """The task as SkyPilot's YAML would parse; secrets are named, their values are null.
+
+    Args:
+        request: What to run.
+        managed: SkyPilot starts it again after a preemption; else it is a cluster's only job.
 
     Raises:
         LaunchError: SkyPilot can rent none of the offers.
@@ -115,10 +122,7 @@ def task_document(request: LaunchRequest) -> dict[str, Any]:
         "resources": {
             "ordered": list(_candidates(request)),
             "labels": _labels(request),
-            "job_recovery": {
-                "strategy": "EAGER_NEXT_REGION",
-                "recover_on_exit_codes": list(RETRY_EXIT_CODES),
-            },
+            **({"job_recovery": _RECOVERY} if managed else {}),
         },
         "envs": _environment(request),
         "secrets": {VARIABLE: None} if secret_names(request) else {},
@@ -128,8 +132,8 @@ def task_document(request: LaunchRequest) -> dict[str, Any]:
     return {key: value for key, value in document.items() if value not in ("", {})}
 
 
-def task_yaml(request: LaunchRequest) -> str:
-    """The task document as YAML.
+def task_yaml(request: LaunchRequest, *, managed: bool = True) -> str:
+    """The task document as YAML; see `task_document`.
 
     Raises:
         LaunchError: SkyPilot can rent none of the offers.
@@ -137,7 +141,7 @@ def task_yaml(request: LaunchRequest) -> str:
     from ruamel.yaml import YAML  # a tenth of a second that only a launch needs to pay
     from ruamel.yaml.scalarstring import LiteralScalarString
 
-    document = task_document(request)
+    document = task_document(request, managed=managed)
     for key in ("setup", "run"):
         if key in document:
             document[key] = LiteralScalarString(document[key])

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from providers.aws_access import grant_role, revoke_role
 from providers.errors import CleanupPendingError, CredentialsError, LaunchError, MissingExtraError
 from providers.skypilot import sky_module
-from providers.skypilot_errors import first_line
-from providers.skypilot_task import no_credential_upload, resources_of
+from providers.skypilot_errors import last_refusal
+from providers.skypilot_launches import end_launches
+from providers.skypilot_task import END_THEMSELVES, no_credential_upload, resources_of
 from providers.tags import tag_value
 from providers.trying import TryAnswer, TryRequest
 
-#: Clouds whose machines can end themselves: the net below a try whose `plan` was killed.
-_END_THEMSELVES = frozenset({"aws", "azure", "gcp", "lambda", "nebius", "oci"})
 _IDLE_MIN = 5
-_POLL_S = 1.0
-_CANCEL_TIMEOUT_S = 120.0
 
 
 class SkyPilotTrier:
@@ -37,7 +33,7 @@ class SkyPilotTrier:
             try:
                 _wait(sky, asked, request.limit_s)
             except sky.exceptions.ResourcesUnavailableError as error:
-                return TryAnswer(False, _why(error))
+                return TryAnswer(False, last_refusal(error))
             except TimeoutError:
                 return TryAnswer(False, f"not there after {request.limit_s:.0f} s", unsure=True)
             return TryAnswer(True, "")
@@ -50,7 +46,7 @@ class SkyPilotTrier:
             LaunchError: SkyPilot cannot be asked.
         """
         with sky_module() as sky:
-            _end_requests(sky, try_id)
+            end_launches(sky, try_id)
             with contextlib.suppress(sky.exceptions.ClusterDoesNotExist):
                 sky.get(sky.down(try_id))
             if sky.get(sky.status([try_id])):
@@ -80,7 +76,7 @@ def _ask(sky: Any, request: TryRequest) -> Any:
         return sky.launch(
             sky.Task.from_yaml_config(document),
             cluster_name=request.try_id,
-            **(ends if request.offer.cloud in _END_THEMSELVES else {}),
+            **(ends if request.offer.cloud in END_THEMSELVES else {}),
         )
 
 
@@ -95,25 +91,3 @@ def _wait(sky: Any, asked: Any, limit_s: float) -> None:
         pool.submit(sky.get, asked).result(timeout=limit_s)
     finally:
         pool.shutdown(wait=False)
-
-
-def _end_requests(sky: Any, try_id: str) -> None:
-    """Stop every launch of the cluster that SkyPilot has accepted and not finished."""
-    deadline = time.monotonic() + _CANCEL_TIMEOUT_S
-    while living := _living(sky, try_id):
-        if time.monotonic() > deadline:
-            hint = f"look at `sky api status`, then `sky down {try_id}`"
-            raise CleanupPendingError(f"SkyPilot does not stop asking for {try_id}", hint=hint)
-        sky.get(sky.api_cancel(living, silent=True))
-        time.sleep(_POLL_S)
-
-
-def _living(sky: Any, try_id: str) -> list[str]:
-    """Requests about this cluster alone: an old server answers with everybody's."""
-    return [row.request_id for row in sky.api_status(cluster_name=try_id) if row.cluster_name == try_id]
-
-
-def _why(error: Any) -> str:
-    """What the seller said last, without SkyPilot's advice."""
-    history = [first_line(str(one)) for one in getattr(error, "failover_history", ())]
-    return next((line for line in reversed(history) if line), first_line(str(error)) or "refused")

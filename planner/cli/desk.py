@@ -121,11 +121,15 @@ def register_token(app: App) -> str:
 
 
 def launcher(app: App, infra: str) -> Launcher:
-    """The backend of runs: local or skypilot."""
+    """The backend of runs; `planner.runs.Infra` says which there are."""
     if infra == "skypilot":
         from providers.skypilot import SkyPilotLauncher
 
         return SkyPilotLauncher()
+    if infra == "cluster":
+        from providers.skypilot_cluster import SkyPilotClusterLauncher
+
+        return SkyPilotClusterLauncher()
     return LocalLauncher(Places(app.directories.state).local, python=sys.executable)
 
 

@@ -41,6 +41,10 @@ if TYPE_CHECKING:
 
     Refuse = Callable[[Iterable[Finding]], None]
 
+_ALONE_IN_CLUSTER = (
+    "note: nobody starts a cluster again that is taken away, and where it cannot end itself it costs until somebody"
+    " looks: `plan status RUN` gives it back once its job has ended (`--monitor service` does both)"
+)
 #: Candidates of a plan that is made here; one that moves may go to all of them.
 _CANDIDATES = 100
 _EXAMPLE = """\b
@@ -57,10 +61,11 @@ Examples:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--infra",
-    type=click.Choice(["local", "skypilot"]),
+    type=click.Choice(["local", "skypilot", "cluster"]),
     default="skypilot",
     show_default=True,
-    help="Where: this machine, or rented ones.",
+    help="Where: this machine, or rented ones as a managed job of SkyPilot, or as a cluster of the run's own "
+    "(no jobs controller to pay for; only `--monitor service` starts it again).",
 )
 @click.option("--candidate", metavar="ID", help="Another candidate of the plan than the recommended one.")
 @click.option("--run-id", help="Name of the run; the same name is never launched twice. Default: made up.")
@@ -122,7 +127,9 @@ def command(
     """Launch FILE, a plan or a spec."""
     if optimizer and not dry_run:
         raise UsageError("--optimizer only asks, it launches nothing", hint="add --dry-run")
-    choices = replace(_choices(cap, no_cap, max_duration), monitor=monitor, move=move)
+    choices = replace(
+        _choices(cap, no_cap, max_duration), monitor=monitor, move=move, own_cluster=infra == "cluster"
+    )
     capacity = _capacity(app, reservation)
     if capacity is not None:
         limit_s = min(capacity.left_s, choices.max_duration_s or capacity.left_s)
@@ -247,7 +254,11 @@ def _check_monitor(desk: Desk, order: Order) -> str:
     if order.choices.monitor == "service" and (beat is None or not beat.lives(desk.now())):
         hint = "start one: `plan monitor run &`, or see `plan monitor unit`"
         raise UsageError("no monitor is at work here", hint=hint, code="no_monitor")
-    if order.choices.monitor == "service" or (goal.deadline is None and goal.within is None):
+    if order.choices.monitor == "service":
+        return ""
+    if order.infra == "cluster":
+        echo_err(_ALONE_IN_CLUSTER)
+    if goal.deadline is None and goal.within is None:
         return ""
     moves = ", or moves it unless a `plan monitor run` happens to be at work" if order.choices.move else ""
     echo_err(

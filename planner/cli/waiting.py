@@ -13,7 +13,7 @@ from planner.run_document import has_regressed
 from planner.runs import Run
 from providers.errors import TuneplanError
 
-_POLL_S = {"local": 0.5, "skypilot": 5.0}
+_POLL_S = {"local": 0.5, "skypilot": 5.0, "cluster": 5.0}
 
 
 def wait_for_end(app: App, run_id: str, timeout_s: float | None = None) -> Run:

@@ -16,7 +16,7 @@ from planner.cli.watch_text import watch_line, watch_screen
 from planner.runs import Run
 
 #: Any other place takes seconds to ask.
-_LEAST_S = {"local": 0.2, "skypilot": 5.0}
+_LEAST_S = {"local": 0.2, "skypilot": 5.0, "cluster": 5.0}
 
 
 @click.command("watch", epilog="\b\nExample:\n  plan watch goat-1")

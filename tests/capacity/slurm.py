@@ -73,14 +73,17 @@ def _create(cluster: dict[str, Any], words: list[str]) -> int:
         else datetime.fromisoformat(given["StartTime"])
     )
     minutes = timedelta(minutes=int(given["Duration"]))
+    nodes = str(
+        min(int(given["NodeCnt"]), len(cluster["nodes"]))
+    )  # the real one says nothing of the others either
     row = {
         "ReservationName": name,
         "StartTime": start.isoformat(),
         "EndTime": (start + minutes).isoformat(),
         "Duration": str(minutes).replace(" day, ", "-").replace(" days, ", "-"),
         "Nodes": "n[1-2]",
-        "NodeCnt": given["NodeCnt"],
-        "CoreCnt": given["NodeCnt"],
+        "NodeCnt": nodes,
+        "CoreCnt": nodes,
         "Features": "(null)",
         "PartitionName": given["PartitionName"],
         "Flags": "SPEC_NODES",

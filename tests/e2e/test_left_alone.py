@@ -40,8 +40,9 @@ def lonely(monkeypatch: pytest.MonkeyPatch) -> Iterator[bed.Bed]:
 
 
 def person_of(lonely: bed.Bed, home: Path) -> Person:
-    """With the prices of the bed's AWS."""
+    """Logged in to the bed's AWS, with its prices."""
     someone = Person(lonely, home)
+    someone.env.update(lonely.aws.keys())
     catalogs = lonely.root / "catalog"
     (catalogs / "aws").mkdir(parents=True)
     shutil.copy(lonely.sky.path / ".sky/catalogs/v8/aws/vms.csv", catalogs / "aws")

@@ -40,8 +40,9 @@ def test_a_sharded_plan_trains_on_two_processes(tmp_path: Path, monkeypatch: pyt
     now = datetime.now(UTC)
     plan = estimate_spec(spec, home, local_snapshot(), now).plan()
     assert plan.recommended is not None
-    candidate = plan.recommended._replace(
-        offer=plan.recommended.offer._replace(gpus_per_node=2),
+    single = plan.candidate(plan.recommended)
+    candidate = single._replace(
+        offer=single.offer._replace(gpus_per_node=2),
         parallelism=Parallelism("fsdp", data=2),
         micro_batch=32,
         grad_accum=1,

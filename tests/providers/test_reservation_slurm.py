@@ -105,6 +105,15 @@ def test_a_broken_connection_is_not_a_refusal(
     assert len(lab.find("tp-f", "lab")) == made
 
 
+def test_a_reservation_of_too_few_nodes_is_given_back(lab: OwnMachines, cluster: Path) -> None:
+    (three,) = lab.offers(need(3), "lab")
+    state = json.loads(cluster.read_text())
+    cluster.write_text(json.dumps({**state, "nodes": {"n1": "idle", "n3": "idle"}}))
+    with pytest.raises(PurchaseRefusedError, match="2 of 3 nodes of gpu: given back"):
+        lab.purchase(PurchaseOrder("tp-few", 1, three))
+    assert json.loads(cluster.read_text())["reservations"] == []
+
+
 def test_no_word_of_ours_means_something_to_a_shell(cluster: Path, tmp_path: Path) -> None:
     pool = Pool("lab", MACHINE, 8, 280_000, 4, 10_200, 0.15, 0.7, SlurmPlace("lab", "gpu", "alice; touch x"))
     lab = OwnMachines(tmp_path / "calendar.json", [pool], now)

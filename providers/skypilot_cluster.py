@@ -1,0 +1,317 @@
+"""Runs jobs through SkyPilot on clusters of their own: without its jobs controller, a machine that costs by the hour.
+
+An attempt is one cluster with one job. SkyPilot does not start it again after a preemption; our monitor does, as the
+next attempt. A cluster is given back by whoever looks at it once its job has ended, and by itself where its cloud
+lets it. SkyPilot's API server is the truth about machines; nothing is stored here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from providers.aws_access import revoke_role
+from providers.errors import CleanupPendingError, CredentialsError, LaunchError, MissingExtraError
+from providers.gpus import CPU, canonical_gpu
+from providers.launcher import BackendState, BackendStatus, LaunchRequest
+from providers.offers import Offer
+from providers.skypilot import sky_module
+from providers.skypilot_errors import first_line, last_refusal
+from providers.skypilot_jobs import RELEASING, utc, worker_lines
+from providers.skypilot_launches import end_launches, is_at_work, launches, newest_launch
+from providers.skypilot_start import ready_task, secret_values
+from providers.skypilot_task import END_THEMSELVES, attempt_of, job_name, task_document, task_yaml
+
+#: A cluster that nobody looks at ends itself so long after its job.
+_IDLE_MIN = 5
+_REMEMBERED_DAYS = 90
+_JOB_STATES: dict[str, BackendState] = {
+    "INIT": "provisioning",
+    "PENDING": "provisioning",
+    "SETTING_UP": "provisioning",
+    "RUNNING": "running",
+    "SUCCEEDED": "succeeded",
+    "CANCELLED": "cancelled",
+}
+_JOB_ENDED = frozenset({"succeeded", "failed", "cancelled"})
+
+
+class SkyPilotClusterLauncher:
+    """One cluster an attempt."""
+
+    def dry_run_yaml(self, request: LaunchRequest) -> str:
+        """What would be launched, without contacting anything; secrets are named only.
+
+        Raises:
+            LaunchError: SkyPilot can rent none of the offers.
+        """
+        return task_yaml(request, managed=False)
+
+    def launch(self, request: LaunchRequest) -> BackendStatus:
+        """Ask for the attempt's cluster, or report it if that was done before; the machines come later.
+
+        Raises:
+            CredentialsError: A secret is not set here, or the cloud refuses ours.
+            LaunchError: Nothing was started, an earlier attempt still runs, or a later one was started.
+        """
+        document = task_document(request, managed=False)
+        secrets = secret_values(request.secrets)
+        with sky_module() as sky:
+            before = _status(sky, request.run_id)
+            if before.attempt > request.attempt:
+                raise LaunchError(f"attempt {before.attempt} of {request.run_id} was started already")
+            if before.attempt == request.attempt:
+                return before
+            if not _is_released(sky, request.run_id):
+                raise LaunchError(f"attempt {before.attempt} of {request.run_id} still runs")
+            with ready_task(sky, request, document, secrets) as task:
+                sky.launch(task, cluster_name=document["name"], **_ends_itself(request))
+            return _status(sky, request.run_id)
+
+    def status(self, run_id: str) -> BackendStatus:
+        """What SkyPilot says of the newest attempt; a cluster whose job has ended is given back first."""
+        try:
+            with sky_module() as sky:
+                status = _status(sky, run_id)
+        except (CleanupPendingError, LaunchError) as error:
+            return BackendStatus("unknown", reason=error.message)
+        if status.ended_at is not None and _may_be_on_aws(status):
+            _take_back_rights(run_id)
+        return status
+
+    def cancel(self, run_id: str, *, grace_s: float = 60.0) -> BackendStatus:
+        """End the newest attempt's job, which is told so first, and give its machines back.
+
+        Raises:
+            CleanupPendingError: SkyPilot does not confirm it.
+        """
+        with sky_module() as sky:
+            name = _newest(sky, run_id)
+            if name is None:
+                return BackendStatus("absent")
+            end_launches(sky, name)
+            cluster = _cluster(sky, name)
+            job = None if cluster is None or cluster.status.value != "UP" else _job_on(sky, cluster)
+            if job is not None and not job.status.is_terminal():
+                sky.get(sky.cancel(name, job_ids=[job.job_id]))
+            _down(sky, name)
+            status = _status(sky, run_id)
+        _take_back_rights(run_id)
+        return status
+
+    def logs(self, run_id: str, *, follow: bool = False) -> Iterator[str]:
+        """Lines that set-up and worker of the newest attempt wrote; none once its cluster is gone."""
+        lines: Iterator[str] | None = None
+        while True:
+            with sky_module() as sky:  # not while the caller has the line: stdout is the caller's then
+                lines = lines or _log_lines(sky, run_id, follow=follow)
+                line = next(lines, None)
+            if line is None:
+                return
+            yield line
+
+    def released(self, run_id: str, *, before_attempt: int | None = None) -> bool:
+        """Whether every machine of the run is given back; of the attempts before one, if it is named.
+
+        Raises:
+            LaunchError: SkyPilot cannot be asked.
+        """
+        with sky_module() as sky:
+            return _is_released(sky, run_id, before_attempt=before_attempt)
+
+
+def _ends_itself(request: LaunchRequest) -> dict[str, Any]:
+    """A net below a run that nobody watches, where every cloud that it may get has one."""
+    if {offer.cloud for offer in request.offers} <= END_THEMSELVES:
+        return {"idle_minutes_to_autostop": _IDLE_MIN, "down": True}
+    return {}
+
+
+def _status(sky: Any, run_id: str) -> BackendStatus:
+    name = _newest(sky, run_id)
+    if name is None:
+        return BackendStatus("absent")
+    cluster, asked = _cluster(sky, name), newest_launch(sky, name)
+    seen = BackendStatus(
+        "provisioning",
+        backend_id=name,
+        reason="SkyPilot looks for machines",
+        attempt=attempt_of(name, run_id) or 0,
+    )
+    if cluster is None:
+        return seen if is_at_work(asked) else _gone(sky, seen, asked)
+    started_at = utc(float(cluster.launched_at)) if cluster.launched_at else None
+    seen = replace(
+        seen,
+        reason="machines are set up",
+        offer=_offer(getattr(cluster.handle, "launched_resources", None)),
+        started_at=started_at,
+    )
+    job = _job_on(sky, cluster) if cluster.status.value == "UP" else None
+    if job is not None:
+        return _with_job(sky, seen, job)
+    if is_at_work(asked):
+        return seen
+    if cluster.status.value != "UP" and _cluster(sky, name, forced=True) is None:
+        return _gone(sky, seen, asked)
+    # half a cluster, or one without a job: the launch has failed, or its machines were taken away
+    _down(sky, name)
+    return _gone(sky, seen, asked)
+
+
+def _with_job(sky: Any, seen: BackendStatus, job: Any) -> BackendStatus:
+    """By the state of its job; when that has ended, the machines are given back."""
+    word = job.status.value
+    state = _JOB_STATES.get(word, "failed")
+    if state not in _JOB_ENDED:
+        reason = "" if state == "running" else f"the job is {word.lower().replace('_', ' ')}"
+        return replace(seen, state=state, reason=reason)
+    try:
+        _down(sky, seen.backend_id)
+    except (CleanupPendingError, LaunchError) as error:  # it still costs: its end is not there yet
+        return replace(seen, state="releasing", reason=f"{RELEASING}: {error.message}")
+    return replace(
+        seen,
+        state=state,
+        reason="" if state == "succeeded" else f"the job {word.lower().replace('_', ' ')}",
+        exit_code=0 if state == "succeeded" else None,
+        ended_at=utc(time.time()),
+        stopped_by="cancel" if state == "cancelled" else None,
+    )
+
+
+def _gone(sky: Any, seen: BackendStatus, asked: Any) -> BackendStatus:
+    """A cluster that is not there any more: it was never had, or it was lost, or ended itself."""
+    past = max(_history(sky, seen.backend_id), key=lambda row: row["launched_at"] or 0, default=None)
+    began, ended_at, offer = seen.started_at, utc(time.time()), seen.offer
+    if past is not None and past["usage_intervals"]:
+        began = utc(past["usage_intervals"][0][0])
+        ended_at = utc(past["usage_intervals"][-1][1] or time.time())
+        offer = offer or _offer(past["resources"])
+    why = _refusal(sky, asked)
+    if why is not None:
+        return replace(seen, state="failed", reason=why, started_at=began, ended_at=ended_at, offer=offer)
+    reason = "the machines are gone"
+    return replace(seen, state="vanished", reason=reason, started_at=began, ended_at=ended_at, offer=offer)
+
+
+def _newest(sky: Any, run_id: str) -> str | None:
+    """Name of the newest attempt's cluster that SkyPilot has or is asked for, else of the newest that it had."""
+    living = {row.name for row in sky.get(sky.status(all_users=False))}
+    living |= {row.cluster_name for row in launches(sky)}
+    names = _of_run(living, run_id)
+    if not names:
+        past = {row["name"] for row in _history(sky)}
+        past |= {row.cluster_name for row in launches(sky, all_status=True)}
+        names = _of_run(past, run_id)
+    return job_name(run_id, max(names)) if names else None
+
+
+def _of_run(names: set[str | None], run_id: str) -> list[int]:
+    """The attempts that clusters of these names are of."""
+    attempts = [attempt_of(name, run_id) for name in names if name]
+    return [attempt for attempt in attempts if attempt is not None]
+
+
+def _cluster(sky: Any, name: str, *, forced: bool = False) -> Any:
+    """SkyPilot's record of a cluster, None if there is none; its cloud is asked if it may be gone, or if forced."""
+    refresh = sky.StatusRefreshMode.FORCE if forced else sky.StatusRefreshMode.AUTO
+    return next(iter(sky.get(sky.status([name], refresh=refresh))), None)
+
+
+def _job_on(sky: Any, cluster: Any) -> Any:
+    """The cluster's job; None if it has none or cannot be reached any more.
+
+    Two launches at the same moment give one cluster two jobs: the later one is cancelled.
+    """
+    try:
+        jobs = sorted(sky.get(sky.queue(cluster.name, all_users=True)), key=lambda job: job.job_id)
+    except Exception:  # not up, or not to be reached: its cloud knows whether it is there
+        if _cluster(sky, cluster.name, forced=True) is not None:
+            raise
+        return None
+    twins = [job.job_id for job in jobs[1:] if not job.status.is_terminal()]
+    if twins:
+        sky.get(sky.cancel(cluster.name, job_ids=twins))
+    return jobs[0] if jobs else None
+
+
+def _refusal(sky: Any, asked: Any) -> str | None:
+    """Why a launch failed; None if it did not."""
+    if asked is None or asked.status != "FAILED":
+        return None
+    try:
+        sky.get(asked.request_id)
+    except sky.exceptions.ResourcesUnavailableError as error:
+        return f"none of the machines asked for can be had now: {last_refusal(error)}"
+    except Exception as error:
+        return first_line(str(error)) or type(error).__name__
+    return None
+
+
+def _history(sky: Any, name: str | None = None) -> list[dict[str, Any]]:
+    """Clusters that SkyPilot has had."""
+    return [row for row in sky.get(sky.cost_report(_REMEMBERED_DAYS)) if name in (None, row["name"])]
+
+
+def _is_released(sky: Any, run_id: str, *, before_attempt: int | None = None) -> bool:
+    living = {row.name for row in sky.get(sky.status(all_users=False))}
+    living |= {row.cluster_name for row in launches(sky)}
+    return all(
+        before_attempt is not None and attempt >= before_attempt for attempt in _of_run(living, run_id)
+    )
+
+
+def _down(sky: Any, name: str | None) -> None:
+    """Give a cluster back.
+
+    Raises:
+        CleanupPendingError: SkyPilot did not confirm that it is gone.
+    """
+    with contextlib.suppress(sky.exceptions.ClusterDoesNotExist):
+        sky.get(sky.down(name))
+    if sky.get(sky.status([name])):
+        raise CleanupPendingError(f"SkyPilot still has the machines of {name}", hint=f"sky down {name}")
+
+
+def _offer(got: Any) -> Offer | None:
+    """The machine of SkyPilot's resources; what it costs is for the plan to say."""
+    if got is None or got.cloud is None or got.region is None:
+        return None
+    name, count = next(iter((got.accelerators or {CPU: 1}).items()))
+    return Offer(
+        cloud=str(got.cloud).lower(),
+        region=got.region,
+        zone=got.zone,
+        instance_type=None,
+        gpu=canonical_gpu(name) or name,
+        gpus_per_node=int(count),
+        gpu_mem_gib=None,
+        vcpus=None,
+        ram_gib=None,
+        market="spot" if got.use_spot else "on_demand",
+        price_usd_per_hour=None,
+        source="skypilot",
+        as_of_at=None,
+    )
+
+
+def _may_be_on_aws(status: BackendStatus) -> bool:
+    return status.offer is None or status.offer.cloud == "aws"
+
+
+def _take_back_rights(run_id: str) -> None:
+    """Once nothing of the run is left, its instance role goes too; a role costs nothing if it stays."""
+    with contextlib.suppress(CredentialsError, LaunchError, MissingExtraError):
+        revoke_role(run_id)
+
+
+def _log_lines(sky: Any, run_id: str, *, follow: bool) -> Iterator[str]:
+    name = _newest(sky, run_id)
+    cluster = None if name is None else _cluster(sky, name)
+    job = None if cluster is None or cluster.status.value != "UP" else _job_on(sky, cluster)
+    if job is not None:
+        yield from worker_lines(sky.tail_logs(name, job.job_id, follow, preload_content=False))
