@@ -67,8 +67,9 @@ class SkyPilotClusterLauncher:
                 return before
             if not _is_released(sky, request.run_id):
                 raise LaunchError(f"attempt {before.attempt} of {request.run_id} still runs")
+            name = document["name"]
             with ready_task(sky, request, document, secrets) as task:
-                sky.launch(task, cluster_name=document["name"], **_ends_itself(request))
+                sky.launch(task, cluster_name=name, **_ends_itself(request))
             return _status(sky, request.run_id)
 
     def status(self, run_id: str) -> BackendStatus:

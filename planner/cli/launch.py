@@ -20,7 +20,7 @@ from planner.cli.desk import (
 )
 from planner.cli.launch_answers import answer, answer_dry_run
 from planner.cli.launch_moving import moving_of, tell_moving
-from planner.cli.launch_text import monitor_cost
+from planner.cli.launch_watch import check_monitor
 from planner.cli.output import confirm, echo_err, output_option
 from planner.cli.waiting import raise_for, wait_for_end
 from planner.errors import OverBudgetError
@@ -41,10 +41,6 @@ if TYPE_CHECKING:
 
     Refuse = Callable[[Iterable[Finding]], None]
 
-_ALONE_IN_CLUSTER = (
-    "note: nobody starts a cluster again that is taken away, and where it cannot end itself it costs until somebody"
-    " looks: `plan status RUN` gives it back once its job has ended (`--monitor service` does both)"
-)
 #: Candidates of a plan that is made here; one that moves may go to all of them.
 _CANDIDATES = 100
 _EXAMPLE = """\b
@@ -153,7 +149,7 @@ def command(
         refuse(found)
         if not known:
             where = "on this machine" if infra == "local" else "on rented machines"
-            alone = _check_monitor(desk, order)
+            alone = check_monitor(desk, order)
             tell_moving(moving)
             confirm(f"{alone}Launch {name} {where}?", yes=yes)
         run, created = launch_order(desk, order, registered(app, desk, order, store_uri), moving)
@@ -235,37 +231,6 @@ def _order(plan: Plan, candidate_id: str | None, choices: Choices, run_id: str, 
         why = f"`plan estimate SPEC{' --infra local' if infra == 'local' else ''}` shows why"
         raise NothingFitsError(f"the job does not fit on {where}", hint=why)
     return Order(plan, plan.candidate(chosen), choices, run_id)
-
-
-def _check_monitor(desk: Desk, order: Order) -> str:
-    """What nobody will watch, to be agreed to; a monitor that was asked for must be at work.
-
-    Raises:
-        UsageError: It is not.
-    """
-    goal = order.plan.spec.goal
-    if order.choices.monitor == "remote":
-        raise UsageError(
-            f"a remote monitor is a machine to launch from: {monitor_cost(order)}",
-            hint="`plan monitor machine > monitor.yaml` is its SkyPilot task; launch there with --monitor service",
-            code="monitor_elsewhere",
-        )
-    beat = desk.store.monitor()
-    if order.choices.monitor == "service" and (beat is None or not beat.lives(desk.now())):
-        hint = "start one: `plan monitor run &`, or see `plan monitor unit`"
-        raise UsageError("no monitor is at work here", hint=hint, code="no_monitor")
-    if order.choices.monitor == "service":
-        return ""
-    if order.infra == "cluster":
-        echo_err(_ALONE_IN_CLUSTER)
-    if goal.deadline is None and goal.within is None:
-        return ""
-    moves = ", or moves it unless a `plan monitor run` happens to be at work" if order.choices.move else ""
-    echo_err(
-        f"note: nobody watches the deadline or restarts this run once it was taken away{moves}"
-        " (`--monitor service` does); cap and maximum duration hold all the same"
-    )
-    return "Nobody will watch the deadline. "
 
 
 def _at_todays_price(app: App, order: Order, file: Path, tolerance: str) -> Order:

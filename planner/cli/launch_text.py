@@ -114,11 +114,12 @@ def _cap(order: Order) -> str:
 
 def _controller(order: Order, around: Surroundings) -> list[tuple[str, str]]:
     """The machine that SkyPilot rents besides, if it does."""
-    if order.infra == "local" or not rents_controller(around):
+    if order.infra != "skypilot" or not rents_controller(around):
         return []
     text = (
         "SkyPilot also rents a machine of 4 processors for its jobs controller, about $0.2/h while jobs run and 10 min"
-        " after, beside the cap; `jobs.controller.consolidation_mode: true` in ~/.sky/config.yaml runs it here"
+        " after, beside the cap; `jobs.controller.consolidation_mode: true` in ~/.sky/config.yaml runs it here,"
+        " `--infra cluster` does without"
     )
     return [("besides", text)]
 

@@ -41,8 +41,11 @@ def lonely(monkeypatch: pytest.MonkeyPatch) -> Iterator[bed.Bed]:
 
 def person_of(lonely: bed.Bed, home: Path) -> Person:
     """Logged in to the bed's AWS, with its prices."""
+    login = lonely.sky.path / ".aws/credentials"
+    login.parent.mkdir(parents=True, exist_ok=True)
+    keys = [f"{name.lower()} = {value}" for name, value in lonely.aws.keys().items()]
+    login.write_text("\n".join(["[default]", *keys]) + "\n")
     someone = Person(lonely, home)
-    someone.env.update(lonely.aws.keys())
     catalogs = lonely.root / "catalog"
     (catalogs / "aws").mkdir(parents=True)
     shutil.copy(lonely.sky.path / ".sky/catalogs/v8/aws/vms.csv", catalogs / "aws")

@@ -1,0 +1,49 @@
+"""Who watches what `plan launch` is about to start, and what nobody will."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from planner.cli.launch_text import monitor_cost
+from planner.cli.output import echo_err
+from providers.errors import UsageError
+
+if TYPE_CHECKING:
+    from planner.launch import Desk
+    from planner.proposal import Order
+
+_ALONE_IN_CLUSTER = (
+    "note: nobody starts a cluster again that is taken away, and where it cannot end itself it costs until somebody"
+    " looks: `plan status RUN` gives it back once its job has ended (`--monitor service` does both)"
+)
+
+
+def check_monitor(desk: Desk, order: Order) -> str:
+    """What nobody will watch, to be agreed to; a monitor that was asked for must be at work.
+
+    Raises:
+        UsageError: It is not.
+    """
+    goal = order.plan.spec.goal
+    if order.choices.monitor == "remote":
+        raise UsageError(
+            f"a remote monitor is a machine to launch from: {monitor_cost(order)}",
+            hint="`plan monitor machine > monitor.yaml` is its SkyPilot task; launch there with --monitor service",
+            code="monitor_elsewhere",
+        )
+    beat = desk.store.monitor()
+    if order.choices.monitor == "service" and (beat is None or not beat.lives(desk.now())):
+        hint = "start one: `plan monitor run &`, or see `plan monitor unit`"
+        raise UsageError("no monitor is at work here", hint=hint, code="no_monitor")
+    if order.choices.monitor == "service":
+        return ""
+    if order.infra == "cluster":
+        echo_err(_ALONE_IN_CLUSTER)
+    if goal.deadline is None and goal.within is None:
+        return ""
+    moves = ", or moves it unless a `plan monitor run` happens to be at work" if order.choices.move else ""
+    echo_err(
+        f"note: nobody watches the deadline or restarts this run once it was taken away{moves}"
+        " (`--monitor service` does); cap and maximum duration hold all the same"
+    )
+    return "Nobody will watch the deadline. "
