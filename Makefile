@@ -62,7 +62,7 @@ golden: venv
 lock: venv
 	$(BIN)/uv pip compile --quiet --python-version 3.11 --no-annotate --no-header --constraint requirements.lock \
 	  --extra launch --extra s3 --extra schedule --extra train --extra quantised --extra data --extra report --extra notify \
-	  --extra objectstore --extra hub --extra mlflow --extra wandb --extra tensorboard --extra reserve-gcp --extra reserve-azure --extra dev --extra test pyproject.toml --output-file requirements.lock.new
+	  --extra objectstore --extra hub --extra gguf --extra mlflow --extra wandb --extra tensorboard --extra reserve-gcp --extra reserve-azure --extra dev --extra test pyproject.toml --output-file requirements.lock.new
 	grep -vE '^(nvidia-|cuda-|triton)' requirements.lock.new > requirements.lock && rm requirements.lock.new
 
 clean:

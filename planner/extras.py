@@ -37,6 +37,7 @@ EXTRAS: tuple[Extra, ...] = (
     Extra("report", {"matplotlib": "matplotlib", "jinja2": "jinja2"}, "pictures and HTML reports"),
     Extra("data", {"pyarrow": "pyarrow", "tokenizers": "tokenizers"}, "parquet files and exact token counts"),
     Extra("hub", {"huggingface-hub": "huggingface_hub"}, "handing models over to the Hugging Face Hub"),
+    Extra("gguf", {"sentencepiece": "sentencepiece"}, "writing GGUF with llama.cpp's converter"),
     Extra("mlflow", {"mlflow-skinny": "mlflow"}, "tracking runs with MLflow"),
     Extra("wandb", {"wandb": "wandb"}, "tracking runs with Weights & Biases"),
     Extra(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 from planner.errors import RunFailedError
 from planner.finished_model import run_told
-from providers.errors import UsageError
+from providers.errors import MissingExtraError, UsageError
 
 CONVERTER = "convert_hf_to_gguf.py"
 #: Names the directory of llama.cpp.
@@ -22,6 +23,7 @@ def find_converter(environ: Mapping[str, str]) -> Path:
 
     Raises:
         UsageError: There is none; no package index carries it.
+        MissingExtraError: It would find its packages missing.
     """
     given = environ.get(VARIABLE)
     found = str(Path(given, CONVERTER)) if given else shutil.which(CONVERTER, path=environ.get("PATH"))
@@ -32,6 +34,8 @@ def find_converter(environ: Mapping[str, str]) -> Path:
             f"this command; or export with --merge and run {CONVERTER} elsewhere"
         )
         raise UsageError(f"there is no {CONVERTER} of llama.cpp {where}", hint=hint, code="no_converter")
+    if find_spec("sentencepiece") is None:
+        raise MissingExtraError("gguf", f"{CONVERTER} of llama.cpp")
     return Path(found).absolute()
 
 

@@ -139,6 +139,10 @@ def test_the_converter_of_llama_cpp_is_given_the_merged_model(
     assert missing.exit_code == 2 and f"in {tmp_path}" in missing.stderr and "git clone" in missing.stderr
     converter = tmp_path / "convert_hf_to_gguf.py"
     converter.write_text(CONVERTER.replace("MAGIC", "b'GGUF and so on'"))
+    with monkeypatch.context() as bare:
+        bare.setattr("planner.gguf.find_spec", lambda name: None)
+        unable = run_plan("export", run, "--gguf", "--to", tmp_path / "out")
+    assert unable.exit_code == 2 and "tuneplan[gguf]" in unable.stderr
     made = run_plan("export", run, "--gguf", "--to", tmp_path / "out")
     assert made.exit_code == 0, made.stderr
     assert "converting auto" in made.stderr
