@@ -19,7 +19,7 @@ from tests.e2e.renting import (
     Person,
     Undisturbed,
     adapter_sha256,
-    completed_jobs,
+    against_slurm,
     eventually,
     fence,
     files_with,
@@ -75,9 +75,11 @@ def test_a_cluster_that_is_taken_away_is_followed_by_another_and_the_last_is_giv
     run = run_of(person, "own")
     assert (run["step"], run["infra"], len(run["attempts"])) == (600, "cluster", 2)
     assert [row["outcome"] for row in run["attempts"]] == ["preempted", "done"]
-    assert {row["offer"]["price_usd_per_h"] for row in run["attempts"]} == {"1.1"}
-    by_slurm = sum(job["end"] - job["start"] for job in completed_jobs(slurm_bed, "own"))
-    assert float(run["cost_usd"]) == pytest.approx(1.1 * by_slurm / 3600, rel=0.5)
+    places = [(row["offer"]["region"], row["offer"]["price_usd_per_h"]) for row in run["attempts"]]
+    assert places == [("bed-a", "1.1"), ("bed-b", "1.6")]  # not where it has just been taken away
+    by_slurm = against_slurm(slurm_bed, person, "own")
+    # SkyPilot counts a cluster from before it has its machines, and until somebody finds that it has not
+    assert all(-30 < row["start_off_s"] <= 2 and -2 <= row["end_off_s"] < 30 for row in by_slurm), by_slurm
     assert person.plan("logs", "own", "--stored").rstrip().endswith("done")
     assert files_with(CANARY_SECRET, spec.parent, person.home, slurm_bed.sky.path) == []
     with pytest.raises(AssertionError, match="was launched with --infra cluster"):

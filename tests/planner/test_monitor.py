@@ -88,6 +88,23 @@ def test_a_killed_worker_of_a_cancelled_run_is_cancelled() -> None:
     assert change is not None and change.state == "cancelled"
 
 
+@pytest.mark.parametrize(
+    ("said", "state", "outcome"),
+    [
+        ({"state": "done"}, "succeeded", "done"),
+        ({"state": "capped", "exit_reason": "cap of 2 US dollars reached"}, "capped", "capped"),
+        ({"state": "regressed"}, "failed", "failed"),
+        ({"state": "training"}, "preempted", "preempted"),
+        ({"state": "preempted"}, "preempted", "preempted"),
+    ],
+)
+def test_of_a_machine_that_ended_itself_the_worker_s_last_words_count(
+    said: dict[str, Any], state: str, outcome: str
+) -> None:
+    change = decide(run_of("running"), ended_status("vanished"), progress_of(**said), NOW)
+    assert change is not None and (change.state, change.attempt.outcome) == (state, outcome)
+
+
 def test_cost_runs_up_to_now_while_it_runs() -> None:
     change = decide(run_of("running"), running_status(), progress_of(step=7), NOW)
     assert change is not None

@@ -1,0 +1,156 @@
+"""Moments of a cluster that a real SkyPilot shows too rarely to wait for.
+
+Whole runs are in tests/e2e/test_slurm_cluster.py. `FakeSky` answers as SkyPilot's client does, from lists that a test
+sets.
+"""
+
+from __future__ import annotations
+
+import enum
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from providers.launcher import BackendStatus
+from providers.skypilot_cluster import SkyPilotClusterLauncher
+from providers.skypilot_jobs import NO_CAPACITY
+
+
+class NoMachinesError(Exception):
+    failover_history = (ValueError("Quota exceeded"),)
+
+
+class FakeSky:
+    """Clusters, launches and history of SkyPilot's API server."""
+
+    StatusRefreshMode = enum.Enum("StatusRefreshMode", ["NONE", "AUTO", "FORCE"])
+    exceptions = SimpleNamespace(ClusterDoesNotExist=LookupError, ResourcesUnavailableError=NoMachinesError)
+
+    def __init__(self) -> None:
+        self.clusters: dict[str, SimpleNamespace] = {}
+        self.jobs: dict[str, list[SimpleNamespace]] = {}
+        self.asked: list[SimpleNamespace] = []
+        self.past: list[dict[str, Any]] = []
+        self.ended: list[str] = []
+        self.cancelled: list[int] = []
+
+    def up(self, name: str, word: str | None, *, status: str = "UP") -> None:
+        got = SimpleNamespace(
+            cloud="AWS", region="us-east-1", zone="us-east-1a", accelerators={"A100": 8}, use_spot=True
+        )
+        handle = SimpleNamespace(launched_resources=got)
+        self.clusters[name] = SimpleNamespace(
+            name=name, launched_at=1_700_000_000, status=SimpleNamespace(value=status), handle=handle
+        )
+        self.jobs[name] = [] if word is None else [self.job(1, word)]
+
+    def job(self, number: int, word: str) -> SimpleNamespace:
+        is_over = word not in ("INIT", "PENDING", "SETTING_UP", "RUNNING")
+        status = SimpleNamespace(value=word, is_terminal=lambda: is_over)
+        return SimpleNamespace(job_id=number, status=status)
+
+    def ask(self, name: str, status: str) -> None:
+        row = {"request_id": f"id-{name}", "name": "sky.launch", "cluster_name": name, "created_at": 1.0}
+        self.asked.append(SimpleNamespace(**row, status=status))
+
+    def get(self, answer: Any) -> Any:
+        if answer == "id-plan-r-1":
+            raise NoMachinesError("no machines")
+        return answer
+
+    def status(self, names: list[str] | None = None, **_: Any) -> list[SimpleNamespace]:
+        return [row for name, row in self.clusters.items() if names is None or name in names]
+
+    def queue(self, name: str, **_: Any) -> list[SimpleNamespace]:
+        return self.jobs[name]
+
+    def cancel(self, name: str, *, job_ids: list[int]) -> None:
+        self.cancelled += job_ids
+
+    def api_status(self, *, all_status: bool = False, **_: Any) -> list[SimpleNamespace]:
+        return [row for row in self.asked if all_status or row.status in ("PENDING", "RUNNING")]
+
+    def cost_report(self, days: int) -> list[dict[str, Any]]:
+        return self.past
+
+    def down(self, name: str) -> None:
+        self.ended.append(name)
+        if self.clusters.pop(name, None) is None:
+            raise LookupError(name)
+
+
+@pytest.fixture
+def sky(monkeypatch: pytest.MonkeyPatch) -> FakeSky:
+    fake = FakeSky()
+    monkeypatch.setattr("providers.skypilot_cluster.sky_module", lambda: nullcontext(fake))
+    monkeypatch.setattr("providers.skypilot_cluster.revoke_role", lambda run_id: None)
+    return fake
+
+
+def seen() -> BackendStatus:
+    return SkyPilotClusterLauncher().status("r")
+
+
+def test_one_that_nobody_asked_for_is_absent(sky: FakeSky) -> None:
+    sky.up("plan-other-1", "RUNNING")
+    assert seen() == BackendStatus("absent")
+    assert SkyPilotClusterLauncher().released("r")
+
+
+def test_a_launch_at_work_has_no_machines_yet_and_is_not_released(sky: FakeSky) -> None:
+    sky.ask("plan-r-1", "RUNNING")
+    assert (seen().state, seen().attempt, seen().started_at) == ("provisioning", 1, None)
+    assert not SkyPilotClusterLauncher().released("r")
+
+
+def test_a_refused_launch_says_what_the_seller_said_and_cost_nothing(sky: FakeSky) -> None:
+    sky.ask("plan-r-1", "FAILED")
+    status = seen()
+    assert (status.state, status.started_at) == ("failed", None)
+    assert status.reason == "none of the machines asked for can be had now: Quota exceeded"
+    assert status.reason != NO_CAPACITY  # nothing is tried again by itself
+
+
+@pytest.mark.parametrize(
+    ("word", "state"), [("SETTING_UP", "provisioning"), ("RUNNING", "running"), ("PENDING", "provisioning")]
+)
+def test_a_job_under_way_keeps_its_cluster(sky: FakeSky, word: str, state: str) -> None:
+    sky.up("plan-r-2", word)
+    status = seen()
+    assert (status.state, status.attempt, status.ended_at, sky.ended) == (state, 2, None, [])
+    assert status.started_at == "2023-11-14T22:13:20.000Z"
+    assert status.offer is not None
+    got = (status.offer.cloud, status.offer.gpu, status.offer.gpus_per_node, status.offer.market)
+    assert got == ("aws", "A100", 8, "spot")
+
+
+@pytest.mark.parametrize(
+    ("word", "state"), [("SUCCEEDED", "succeeded"), ("FAILED_SETUP", "failed"), ("CANCELLED", "cancelled")]
+)
+def test_a_job_that_is_over_gives_its_cluster_back(sky: FakeSky, word: str, state: str) -> None:
+    sky.up("plan-r-1", word)
+    status = seen()
+    assert (status.state, status.ended_at is not None, sky.ended) == (state, True, ["plan-r-1"])
+
+
+def test_half_a_cluster_that_nobody_is_making_is_ended(sky: FakeSky) -> None:
+    sky.up("plan-r-1", None, status="INIT")
+    assert (seen().state, sky.ended) == ("vanished", ["plan-r-1"])
+
+
+def test_of_two_jobs_on_one_cluster_the_later_one_is_cancelled(sky: FakeSky) -> None:
+    sky.up("plan-r-1", "RUNNING")
+    sky.jobs["plan-r-1"].append(sky.job(2, "RUNNING"))
+    assert (seen().state, sky.cancelled) == ("running", [2])
+
+
+def test_one_that_ended_itself_cost_until_then(sky: FakeSky) -> None:
+    spans = [(1_700_000_000, 1_700_003_600)]
+    sky.past = [
+        {"name": "plan-r-1", "launched_at": 1_700_000_000, "usage_intervals": spans, "resources": None}
+    ]
+    status = seen()
+    assert (status.state, status.attempt) == ("vanished", 1)
+    assert (status.started_at, status.ended_at) == ("2023-11-14T22:13:20.000Z", "2023-11-14T23:13:20.000Z")
