@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -330,10 +330,7 @@ def send_files(
         StorageError: The store or the disk failed.
     """
     entries, new_bytes = [], 0
-    for path in sorted(directory.iterdir()):
-        if not path.is_file() or not is_known_file(path.name):
-            continue
-        entry = FileEntry(path.name, path.stat().st_size, hash_file(path))
+    for path, entry in _entries(directory):
         entries.append(entry)
         if entry.sha256 in suspects:
             store.delete(BLOBS + entry.sha256)
@@ -341,6 +338,16 @@ def send_files(
             new_bytes += entry.bytes
             store.put_file(BLOBS + entry.sha256, path)
     return tuple(entries), new_bytes
+
+
+def _entries(directory: Path) -> Iterator[tuple[Path, FileEntry]]:
+    """The known files of a directory with their sizes and hashes; a StorageError where the disk cannot read one."""
+    try:
+        for path in sorted(directory.iterdir()):
+            if path.is_file() and is_known_file(path.name):
+                yield path, FileEntry(path.name, path.stat().st_size, hash_file(path))
+    except OSError as error:
+        raise StorageError(f"cannot read {directory}: {error.strerror or error}") from error
 
 
 def _since(head: Head, index: int, step: int) -> Head:

@@ -130,8 +130,8 @@ class PartSender:
             return Part(*send_files(self._store, directory, suspects=set(order.suspects)))
         except StorageError as error:
             return Part(problem=error.message)
-        except OSError as error:
-            return Part(problem=f"process {self._group.rank} cannot read its shard: {error}")
+        except Exception as error:  # whatever it is, the leader waits for an answer
+            return Part(problem=f"process {self._group.rank}: {type(error).__name__}: {error}")
 
     def _drop(self, step: int) -> None:
         """Delete this shard; of older checkpoints, which everybody is done with, what else this machine has."""

@@ -117,6 +117,16 @@ class Uploader:
             self.fenced = error
         except StorageError as error:
             self._on_error(error)
+        except Exception as error:  # whatever it is, the next checkpoint must find the thread alive
+            self._on_error(StorageError(f"{type(error).__name__}: {error}"))
         else:
             self.committed_step = item.step
-            self._on_commit(reference, time.monotonic() - start)
+            self._told(reference, time.monotonic() - start)
+
+    def _told(self, reference: CheckpointRef, seconds: float) -> None:
+        """Say that it is committed, which it is whatever comes of saying so."""
+        try:
+            self._on_commit(reference, seconds)
+        except Exception as error:
+            text = f"step {reference.step} is committed, but that could not be told: {error}"
+            self._on_error(StorageError(text))

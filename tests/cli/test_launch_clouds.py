@@ -66,6 +66,15 @@ def test_the_document_is_shown_without_logins_or_a_shared_disk(dry_run: DryRun) 
         assert said in result.stderr
 
 
+def test_a_cluster_is_no_managed_job_and_has_no_controller(dry_run: DryRun) -> None:
+    managed, own = (dry_run("", "--cap", "5", "--infra", infra) for infra in ("skypilot", "cluster"))
+    assert own.exit_code == 0, own.stderr
+    documents = [YAML(typ="safe").load(result.stdout) for result in (managed, own)]
+    assert documents[0]["resources"].pop("job_recovery")["strategy"] == "EAGER_NEXT_REGION"
+    assert documents[0] == documents[1]
+    assert "jobs controller" in managed.stderr and "jobs controller" not in own.stderr
+
+
 def test_all_that_is_in_the_way_is_told_at_once(dry_run: DryRun) -> None:
     result = dry_run("environment: {secrets: [MY_TOKEN]}\n", "--cap", "5", "-o", "json")
     answer: dict[str, Any] = json.loads(result.stdout)

@@ -107,6 +107,38 @@ def test_a_failed_commit_is_reported_and_the_next_one_works(watched: Watched) ->
     assert watched.commits == [2]
 
 
+def test_whatever_goes_wrong_with_one_the_next_one_is_sent(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = watched.checkpoints.publish
+    monkeypatch.setattr(watched.checkpoints, "publish", lambda *_, **__: 1 // 0)
+    watched.submit(1)
+    assert watched.uploader.drain(30)
+    monkeypatch.setattr(watched.checkpoints, "publish", whole)
+    gone = watched.root / "gone"
+    watched.uploader.submit(gone, 2)
+    assert watched.uploader.drain(30)
+    watched.submit(3)
+    assert watched.uploader.drain(30) and watched.commits == [3]
+    said = [error.message for error in watched.errors]
+    assert said == [
+        "ZeroDivisionError: integer division or modulo by zero",
+        f"cannot read {gone}: No such file or directory",
+    ]
+
+
+def test_what_is_committed_stays_so_if_that_cannot_be_told(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    watched.on_commit = lambda *_: 1 // 0  # type: ignore[assignment, return-value]
+    watched.uploader = Uploader(watched.checkpoints, watched.on_commit, watched.errors.append)
+    watched.submit(1)
+    assert watched.uploader.drain(30)
+    assert watched.uploader.committed_step == 1
+    assert [error.message for error in watched.errors] == [
+        "step 1 is committed, but that could not be told: integer division or modulo by zero"
+    ]
+
+
 def test_closing_sends_what_waits(watched: Watched) -> None:
     watched.gate.clear()
     watched.submit(1)
