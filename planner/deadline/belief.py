@@ -13,6 +13,8 @@ from planner.deadline.models import DOWN, UP, FloatArray, SpotModels
 #: Hours over which old evidence fades (zones change their regime) and the power of one observation.
 MEMORY_H = 24.0
 TEMPER = 0.5
+#: How old a spell is taken to be that was under way at the first look: a fresh one is what it most likely is not.
+_FOUND_AGE_H = 1.0
 
 
 class _Rates:
@@ -49,13 +51,14 @@ class ZoneBelief:
     """Posterior over the models for one zone, updated by one observation a tick."""
 
     def __init__(self, models: SpotModels, tick_h: float) -> None:
-        """Start from the prior, with nothing seen."""
+        """Start from the prior, with nothing seen; `age_h` is how long the spell has been seen."""
         self._rates = _rates(models, tick_h)
         self._tick_h = tick_h
         self._evidence = np.zeros(len(models.weight))
         self._weights: FloatArray | None = None
         self.up: int | None = None
         self.age_h = 0.0
+        self._unseen_h = 0.0
 
     def see(self, up: bool | None) -> None:
         """Take in this tick's state; None (not probed) lets the spell age and teaches nothing."""
@@ -68,13 +71,14 @@ class ZoneBelief:
             self._evidence += rates.log_seen[int(up != self.up), :, self.up, self.bucket()]
             self._weights = None
         if self.up != int(up):
+            self._unseen_h = _FOUND_AGE_H if self.up is None else 0.0
             self.up, self.age_h = int(up), 0.0
         else:
             self.age_h += self._tick_h
 
     def bucket(self, later_h: float = 0.0) -> int:
         """Age bucket of the running spell, now or `later_h` from now."""
-        return self._rates.bucket(self.age_h + later_h)
+        return self._rates.bucket(self._unseen_h + self.age_h + later_h)
 
     def weights(self) -> FloatArray:
         """Posterior over the models, sums to 1."""
@@ -86,11 +90,11 @@ class ZoneBelief:
 
     def survival(self, horizon_h: float) -> float:
         """Chance that an up spell, of the running one's age if it is up, lasts `horizon_h` more."""
-        return self._lasts(UP, self.age_h if self.up else 0.0, horizon_h)
+        return self._lasts(UP, self._unseen_h + self.age_h if self.up else 0.0, horizon_h)
 
     def lasts(self, horizon_h: float) -> float:
         """Chance that the zone stays as it is for `horizon_h`."""
-        return self._lasts(self.up or DOWN, self.age_h, horizon_h)
+        return self._lasts(self.up or DOWN, self._unseen_h + self.age_h, horizon_h)
 
     def _lasts(self, state: int, age_h: float, horizon_h: float) -> float:
         exposed = self._rates.exposed(state, (age_h, age_h + horizon_h))
@@ -121,7 +125,7 @@ class ZoneBeliefs:
             if state is None or state == was:
                 self._age_h[zone] += self._tick_h
             else:
-                self._up[zone], self._age_h[zone] = int(state), 0.0
+                self._up[zone], self._age_h[zone] = int(state), 0.0 if was is not None else _FOUND_AGE_H
         if seen:
             self._evidence[seen] *= rates.fade
             self._evidence[seen] += rates.log_seen[ended, :, before, ages]
