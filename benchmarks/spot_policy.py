@@ -1,11 +1,13 @@
 """The deadline policy on records of real spot markets: fit its models, and measure it against the exact optimum.
 
     python benchmarks/spot_policy.py score TRACES.json.gz single|multi [--jobs 2] [--history-h 0] [--shipped]
+        [--foresight]
     python benchmarks/spot_policy.py fit TRACES.json.gz
 
 `score` leaves one campaign out: the models that a job is replayed with have seen no trace of its campaign. With
-`--shipped` it uses the models in planner/data instead. `fit` writes those from all traces. `planner/deadline/traces.py`
-says what a trace file is.
+`--shipped` it uses the models in planner/data instead. With `--foresight` our policy knows for how many of the next
+hours each region's spot really lasts, which nobody can: what not knowing the events costs. `fit` writes the models from
+all traces. `planner/deadline/traces.py` says what a trace file is.
 """
 
 from __future__ import annotations
@@ -15,13 +17,14 @@ import json
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from planner.deadline import DeadlinePolicy, Placement
 from planner.deadline.baselines import RulePolicy
+from planner.deadline.belief import ZoneBeliefs
 from planner.deadline.models import SpotModels, shipped_models
 from planner.deadline.optimum import omniscient_cost_usd
 from planner.deadline.replay import DeadlineJob, Market, merged, replay
@@ -126,7 +129,27 @@ def jobs(traces: list[Trace], mode: str, count: int, seed: int) -> Iterator[tupl
                     yield zones[0].campaign, (work_h, deadline_h), overhead_h, tick_s, up, price, int(start)
 
 
-def costs(job: tuple, models: SpotModels, history_h: float) -> tuple[np.ndarray, bool, int]:
+class Foreseen(ZoneBeliefs):
+    """Knows how long the spell of each region that is up really lasts."""
+
+    def __init__(self, models: SpotModels, market: Market) -> None:
+        super().__init__(models, market.tick_s / 3600, market.up.shape[1])
+        self._up_in, self._tick = market.up, -1
+
+    def survival(self, horizon_h: float) -> list[float]:
+        """Share of the horizon that each lasts."""
+        ahead = self._up_in[self._tick :].astype(bool)
+        ticks = [len(ahead) if one.all() else int(np.argmin(one)) for one in ahead.T]
+        return [min(1.0, count * self._tick_h / horizon_h) for count in ticks]
+
+    def see(self, up: Sequence[bool | None]) -> None:
+        super().see(up)
+        self._tick += 1
+
+
+def costs(
+    job: tuple, models: SpotModels, history_h: float, *, foresight: bool = False
+) -> tuple[np.ndarray, bool, int]:
     """Cost of ours, the rules, paying greedy and the optimum; whether ours was late; decisions."""
     _, (work_h, deadline_h), overhead_h, tick_s, up, price, start = job
     unit_s, ticks = UNIT_S[tick_s], int(deadline_h * 3600 / tick_s + 1e-9)
@@ -144,6 +167,8 @@ def costs(job: tuple, models: SpotModels, history_h: float) -> tuple[np.ndarray,
         history=list(past.T.astype(int)) if history_h else None,
         models=models,
     )
+    if foresight and up.shape[1] > 1:
+        policy._zones = Foreseen(models, market)
     ours, one = replay(case, market, policy), merged(market)
     rules = [replay(case, one, RulePolicy(rule, case, tick_s)).cost_usd for rule in _RULES]
     paying = replay(case, market, PayingGreedy(case, tick_s)).cost_usd
@@ -183,7 +208,7 @@ def score(traces: list[Trace], args: argparse.Namespace) -> None:
     late = count = decisions = 0
     seconds = time.process_time()
     for job in jobs(traces, args.mode, args.jobs, args.seed):
-        paid, missed, asked = costs(job, models[_fold(job[0])], args.history_h)
+        paid, missed, asked = costs(job, models[_fold(job[0])], args.history_h, foresight=args.foresight)
         for key in ("all", f"restart {job[2] * 60:.0f} min", f"{job[1][0]} h in {job[1][1]} h"):
             totals[key] += paid
         late, count, decisions = late + missed, count + 1, decisions + asked
@@ -210,6 +235,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="jobs a cell")
     parser.add_argument("--history-h", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=23)
+    parser.add_argument("--foresight", action="store_true", help="of the regions' spells, in many regions")
     parser.add_argument("--shipped", action="store_true", help="use the shipped models: not left out")
     args = parser.parse_args()
     traces = load(args.traces)

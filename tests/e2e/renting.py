@@ -44,8 +44,9 @@ class Person:
         return done.stdout
 
     def begun(self, *words: str) -> subprocess.Popen[bytes]:
-        """A command that goes on beside the test."""
-        return subprocess.Popen([PLAN, *words], env=self.env, stdout=subprocess.DEVNULL)
+        """A command that goes on beside the test, and heeds Ctrl-C also where the tests run in the background."""
+        heeds = ("env", "--default-signal=INT")
+        return subprocess.Popen([*heeds, PLAN, *words], env=self.env, stdout=subprocess.DEVNULL)
 
     def killed(self, *words: str, when: Callable[[], bool], within_s: float = 8.0) -> None:
         """Start a command and kill -9 it somewhere in the seconds after something has come true."""
