@@ -128,7 +128,7 @@ class Attempt:
     def finish(self, state: WorkerState, reason: str | None) -> None:
         """Say how it ended, and clean up."""
         say(state if reason is None else f"{state}: {reason}")
-        self.progress.update(state=state, exit_reason=reason)
+        self.progress.update(state=state, exit_reason=reason, stage_seconds=dict(self.clock.seconds))
         self.progress.close()
         if self.group.leads_machine:
             shutil.rmtree(self.work / "saving", ignore_errors=True)

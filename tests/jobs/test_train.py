@@ -266,6 +266,7 @@ def test_a_limit_ends_it_after_a_commit(runs: Runs, limits: LimitsJob, reason: s
     assert progress.state == "capped"
     assert progress.exit_reason == reason
     assert runs.newest_step("run") == progress.step > 4
+    assert min(progress.stage_seconds[part] for part in ("train", "save", "upload")) > 0
 
 
 def test_a_spent_cap_stops_before_training(runs: Runs) -> None:
