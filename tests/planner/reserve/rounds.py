@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ WARES: dict[Seller, tuple[ProviderName, Machine, str]] = {
 }
 #: Clean lives after which what can be found has been found.
 SETTLING = 4
+#: A slow seller sells 0.3 s after it was asked.
+_SLOW_S = 0.6
 
 
 @dataclass
@@ -92,6 +95,8 @@ def play(folder: Path, servers: Mapping[Seller, Capacity], seed: int, outcome: O
     for _ in range(draw.randint(1, 4)):
         lives = [_life(draw, outcome) for _ in range(draw.choice([1, 1, 2]))]
         run(ledger, reservation.reservation_id, *lives, seller=seller, server=server)
+    if "slow" in faults:
+        time.sleep(_SLOW_S)  # what is sold late is there before the last looks, which in practice go on for hours
     for _ in range(SETTLING):
         run(ledger, reservation.reservation_id, Life(), seller=seller, server=server)
     run(ledger, reservation.reservation_id, Life(clock_s=7200.0), seller=seller, server=server)
