@@ -23,7 +23,13 @@ from providers.skypilot_errors import first_line, last_refusal
 from providers.skypilot_jobs import RELEASING, utc, worker_lines
 from providers.skypilot_launches import end_launches, is_at_work, launches, newest_launch
 from providers.skypilot_start import ready_task, secret_values
-from providers.skypilot_task import END_THEMSELVES, attempt_of, job_name, task_document, task_yaml
+from providers.skypilot_task import (
+    END_THEMSELVES,
+    cluster_name,
+    run_of_cluster,
+    task_document,
+    task_yaml,
+)
 
 #: A cluster that nobody looks at ends itself so long after its job.
 _IDLE_MIN = 5
@@ -67,7 +73,7 @@ class SkyPilotClusterLauncher:
                 return before
             if not _is_released(sky, request.run_id):
                 raise LaunchError(f"attempt {before.attempt} of {request.run_id} still runs")
-            name = document["name"]
+            name = cluster_name(request.run_id, request.attempt)
             with ready_task(sky, request, document, secrets) as task:
                 sky.launch(task, cluster_name=name, **_ends_itself(request))
             return _status(sky, request.run_id)
@@ -140,7 +146,7 @@ def _status(sky: Any, run_id: str) -> BackendStatus:
         "provisioning",
         backend_id=name,
         reason="SkyPilot looks for machines",
-        attempt=attempt_of(name, run_id) or 0,
+        attempt=max(_of_run({name}, run_id)),
     )
     if cluster is None:
         return seen if is_at_work(asked) else _gone(sky, seen, asked)
@@ -208,13 +214,13 @@ def _newest(sky: Any, run_id: str) -> str | None:
         past = {row["name"] for row in _history(sky)}
         past |= {row.cluster_name for row in launches(sky, all_status=True)}
         names = _of_run(past, run_id)
-    return job_name(run_id, max(names)) if names else None
+    return cluster_name(run_id, max(names)) if names else None
 
 
 def _of_run(names: set[str | None], run_id: str) -> list[int]:
     """The attempts that clusters of these names are of."""
-    attempts = [attempt_of(name, run_id) for name in names if name]
-    return [attempt for attempt in attempts if attempt is not None]
+    found = [run_of_cluster(name) for name in names if name]
+    return [one[1] for one in found if one is not None and one[0] == run_id]
 
 
 def _cluster(sky: Any, name: str, *, forced: bool = False) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 from providers.skypilot import sky_module
 from providers.skypilot_jobs import is_ended, offer_of, utc
-from providers.skypilot_task import JOB_PREFIX, run_of
+from providers.skypilot_task import JOB_PREFIX, run_of, run_of_cluster
 from providers.strays import Thing
 
 _FIELDS = (
@@ -79,7 +79,7 @@ def _jobs(sky: Any) -> Iterator[Thing]:
 
 def _clusters(sky: Any) -> Iterator[Thing]:
     for cluster in sky.get(sky.status(all_users=False)):
-        belongs = run_of(cluster.name)
+        belongs = run_of_cluster(cluster.name) or run_of(cluster.name)
         if belongs is None or cluster.is_managed:
             continue
         place = "/".join(part for part in (cluster.cloud, cluster.region) if part)

@@ -77,6 +77,7 @@ _SYSTEM_DISK_GIB = 60.0  # image, drivers and the worker's packages
 _LEAST_CPUS = "1+"
 #: What the name of every managed job of ours begins with.
 JOB_PREFIX = "plan-"
+_OWN = "-own"
 _JOB = re.compile(rf"{JOB_PREFIX}(.+)-(\d+)")
 
 
@@ -103,6 +104,20 @@ def attempt_of(name: str, run_id: str) -> int | None:
     """
     found = run_of(name)
     return found[1] if found is not None and found[0] == run_id else None
+
+
+def cluster_name(run_id: str, attempt: int) -> str:
+    """Name of a cluster of the run's own; SkyPilot gives the clusters of managed jobs the job's name and a number."""
+    return job_name(run_id, attempt) + _OWN
+
+
+def run_of_cluster(name: str) -> tuple[str, int] | None:
+    """Run and attempt that a cluster of this name was made for, None if it is none of a run's own.
+
+    >>> run_of_cluster("plan-goat-7-12-own"), run_of_cluster("plan-goat-7-12")
+    (('goat-7', 12), None)
+    """
+    return run_of(name.removesuffix(_OWN)) if name.endswith(_OWN) else None
 
 
 def task_document(request: LaunchRequest, *, managed: bool = True) -> dict[str, Any]:

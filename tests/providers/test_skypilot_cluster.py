@@ -56,7 +56,7 @@ class FakeSky:
         self.asked.append(SimpleNamespace(**row, status=status))
 
     def get(self, answer: Any) -> Any:
-        if answer == "id-plan-r-1":
+        if answer == "id-plan-r-1-own":
             raise NoMachinesError("no machines")
         return answer
 
@@ -94,19 +94,25 @@ def seen() -> BackendStatus:
 
 
 def test_one_that_nobody_asked_for_is_absent(sky: FakeSky) -> None:
-    sky.up("plan-other-1", "RUNNING")
+    sky.up("plan-other-1-own", "RUNNING")
     assert seen() == BackendStatus("absent")
     assert SkyPilotClusterLauncher().released("r")
 
 
+def test_the_cluster_of_a_managed_job_is_nobody_s_own(sky: FakeSky) -> None:
+    sky.up("plan-r-1", "RUNNING")  # what SkyPilot calls the cluster of job 1 of a run that is called plan-r
+    sky.ask("plan-r-2", "RUNNING")
+    assert seen() == BackendStatus("absent") and SkyPilotClusterLauncher().released("r")
+
+
 def test_a_launch_at_work_has_no_machines_yet_and_is_not_released(sky: FakeSky) -> None:
-    sky.ask("plan-r-1", "RUNNING")
+    sky.ask("plan-r-1-own", "RUNNING")
     assert (seen().state, seen().attempt, seen().started_at) == ("provisioning", 1, None)
     assert not SkyPilotClusterLauncher().released("r")
 
 
 def test_a_refused_launch_says_what_the_seller_said_and_cost_nothing(sky: FakeSky) -> None:
-    sky.ask("plan-r-1", "FAILED")
+    sky.ask("plan-r-1-own", "FAILED")
     status = seen()
     assert (status.state, status.started_at) == ("failed", None)
     assert status.reason == "none of the machines asked for can be had now: Quota exceeded"
@@ -117,7 +123,7 @@ def test_a_refused_launch_says_what_the_seller_said_and_cost_nothing(sky: FakeSk
     ("word", "state"), [("SETTING_UP", "provisioning"), ("RUNNING", "running"), ("PENDING", "provisioning")]
 )
 def test_a_job_under_way_keeps_its_cluster(sky: FakeSky, word: str, state: str) -> None:
-    sky.up("plan-r-2", word)
+    sky.up("plan-r-2-own", word)
     status = seen()
     assert (status.state, status.attempt, status.ended_at, sky.ended) == (state, 2, None, [])
     assert status.started_at == "2023-11-14T22:13:20.000Z"
@@ -130,26 +136,26 @@ def test_a_job_under_way_keeps_its_cluster(sky: FakeSky, word: str, state: str) 
     ("word", "state"), [("SUCCEEDED", "succeeded"), ("FAILED_SETUP", "failed"), ("CANCELLED", "cancelled")]
 )
 def test_a_job_that_is_over_gives_its_cluster_back(sky: FakeSky, word: str, state: str) -> None:
-    sky.up("plan-r-1", word)
+    sky.up("plan-r-1-own", word)
     status = seen()
-    assert (status.state, status.ended_at is not None, sky.ended) == (state, True, ["plan-r-1"])
+    assert (status.state, status.ended_at is not None, sky.ended) == (state, True, ["plan-r-1-own"])
 
 
 def test_half_a_cluster_that_nobody_is_making_is_ended(sky: FakeSky) -> None:
-    sky.up("plan-r-1", None, status="INIT")
-    assert (seen().state, sky.ended) == ("vanished", ["plan-r-1"])
+    sky.up("plan-r-1-own", None, status="INIT")
+    assert (seen().state, sky.ended) == ("vanished", ["plan-r-1-own"])
 
 
 def test_of_two_jobs_on_one_cluster_the_later_one_is_cancelled(sky: FakeSky) -> None:
-    sky.up("plan-r-1", "RUNNING")
-    sky.jobs["plan-r-1"].append(sky.job(2, "RUNNING"))
+    sky.up("plan-r-1-own", "RUNNING")
+    sky.jobs["plan-r-1-own"].append(sky.job(2, "RUNNING"))
     assert (seen().state, sky.cancelled) == ("running", [2])
 
 
 def test_one_that_ended_itself_cost_until_then(sky: FakeSky) -> None:
     spans = [(1_700_000_000, 1_700_003_600)]
     sky.past = [
-        {"name": "plan-r-1", "launched_at": 1_700_000_000, "usage_intervals": spans, "resources": None}
+        {"name": "plan-r-1-own", "launched_at": 1_700_000_000, "usage_intervals": spans, "resources": None}
     ]
     status = seen()
     assert (status.state, status.attempt) == ("vanished", 1)

@@ -96,7 +96,9 @@ def play(folder: Path, servers: Mapping[Seller, Capacity], seed: int, outcome: O
         lives = [_life(draw, outcome) for _ in range(draw.choice([1, 1, 2]))]
         run(ledger, reservation.reservation_id, *lives, seller=seller, server=server)
     if "slow" in faults:
-        time.sleep(_SLOW_S)  # what is sold late is there before the last looks, which in practice go on for hours
+        time.sleep(
+            _SLOW_S
+        )  # what is sold late is there before the last looks, which in practice go on for hours
     for _ in range(SETTLING):
         run(ledger, reservation.reservation_id, Life(), seller=seller, server=server)
     run(ledger, reservation.reservation_id, Life(clock_s=7200.0), seller=seller, server=server)
