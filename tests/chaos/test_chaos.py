@@ -1,7 +1,6 @@
 """Killed at random moments behind a network that loses, corrupts and refuses: nothing acknowledged is ever lost.
 
-The default suite has a sample without the trainer, whose kills `tests/jobs/test_resume.py` has; `make test-long` has
-ROUNDS rounds with the trainer and nine times as many without.
+The default suite has a sample; `make test-long` has ROUNDS rounds with the trainer and nine times as many without.
 """
 
 from __future__ import annotations
@@ -68,6 +67,12 @@ def check_fencing(found: Fencing, rounds: int) -> None:
 
 def test_a_sample_of_kills(scene: Scene) -> None:
     check(campaign(PayloadRun, scene, 10, SEED), 10)
+
+
+@pytest.mark.train
+def test_a_sample_of_kills_of_the_trainer(training_scene: Scene) -> None:
+    undisturbed = TrainerRun.undisturbed(Runs(training_scene.zygote, training_scene.root))
+    check(campaign(partial(TrainerRun, undisturbed=undisturbed), training_scene, 2, SEED), 2)
 
 
 def test_a_sample_of_twins(scene: Scene) -> None:
