@@ -10,8 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.bed import bed, client, slurm
+from tests.bed.aws import AwsBed
 from tests.bed.sky_home import REGIONS
 from tests.e2e.renting import CANARY_FILE, CANARY_SECRET, Person, Undisturbed
+
+#: Of the bed's AWS, for checkpoints.
+BUCKET = "runs"
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +47,17 @@ def user(slurm_bed: bed.Bed) -> Iterator[client.BedUser]:
     talker = client.BedUser(slurm_bed.sky.env() | {"PLAN_SECRET": CANARY_SECRET})
     yield talker
     talker.close()
+
+
+@pytest.fixture
+def cloud(slurm_bed: bed.Bed, monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsBed]:
+    """The bed's AWS with a bucket and capacity everywhere; this process may read the bucket."""
+    for name, value in slurm_bed.aws.keys().items():
+        monkeypatch.setenv(name, value)
+    slurm_bed.aws.client("s3").create_bucket(Bucket=BUCKET)
+    slurm_bed.aws.run_out_of()
+    yield slurm_bed.aws
+    slurm_bed.aws.run_out_of()
 
 
 @pytest.fixture

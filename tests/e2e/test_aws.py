@@ -4,7 +4,6 @@ Nobody's keys are on the machine: it has a role that may write below the run's p
 """
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from providers.s3 import S3Store
 from tests.bed.aws import REGIONS, SPOT_USD_PER_H, AwsBed
 from tests.bed.bed import Bed
 from tests.bed.client import BedUser
+from tests.e2e.conftest import BUCKET
 from tests.e2e.renting import (
     CANARY_FILE,
     CANARY_SECRET,
@@ -31,18 +31,6 @@ from tests.e2e.renting import (
 )
 
 pytestmark = [pytest.mark.slurm, pytest.mark.train, pytest.mark.long]
-BUCKET = "runs"
-
-
-@pytest.fixture
-def cloud(slurm_bed: Bed, monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsBed]:
-    """The bed's AWS with a bucket and capacity everywhere; this process may read the bucket."""
-    for name, value in slurm_bed.aws.keys().items():
-        monkeypatch.setenv(name, value)
-    slurm_bed.aws.client("s3").create_bucket(Bucket=BUCKET)
-    slurm_bed.aws.run_out_of()
-    yield slurm_bed.aws
-    slurm_bed.aws.run_out_of()
 
 
 def spot_spec(bed: Bed, shared: Path, *, steps: int) -> Path:

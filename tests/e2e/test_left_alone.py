@@ -16,8 +16,9 @@ from jobs.progress import read_progress
 from providers.s3 import S3Store
 from tests.bed import bed, slurm
 from tests.bed.processes import command_of
+from tests.e2e.conftest import BUCKET
 from tests.e2e.renting import Person, eventually, order_of
-from tests.e2e.test_aws import BUCKET, spot_spec, store_of, trains
+from tests.e2e.test_aws import spot_spec, store_of, trains
 
 pytestmark = [pytest.mark.slurm, pytest.mark.train, pytest.mark.long]
 _OWNERS = ("sky.server.server", "sky.jobs.controller", "SkyPilot:")

@@ -1,5 +1,7 @@
 """`plan launch --infra skypilot` on a real Slurm: a real tiny fine-tuning, preempted once, and one that is cancelled.
 
+And one on spot of an AWS (moto answers, machines are real), which shares their SkyPilot.
+
 What is checked is what a person trusts a launcher with: one job however often it is asked for, nothing lost by
 the preemption, nothing left running, the right price, no credential where it does not belong.
 """
@@ -13,6 +15,7 @@ import pytest
 from jobs.committed import read_head
 from providers.launcher import BackendStatus
 from providers.stores import open_store
+from tests.bed.aws import AwsBed
 from tests.bed.bed import Bed
 from tests.bed.client import BedUser
 from tests.e2e.renting import (
@@ -33,6 +36,7 @@ from tests.e2e.renting import (
     running,
     shown_to_others,
 )
+from tests.e2e.test_aws import nothing_is_left, price_in, spot_spec, store_of, trains, zone
 
 pytestmark = [pytest.mark.slurm, pytest.mark.train, pytest.mark.timeout(1200)]
 
@@ -89,6 +93,28 @@ def test_a_preempted_run_ends_with_the_weights_of_an_undisturbed_one(
     assert on_the_node(slurm_bed, CANARY_SECRET, CANARY_FILE) == []
     assert files_with(CANARY_SECRET, spec.parent, person.home, slurm_bed.sky.path) == []
     assert CANARY_SECRET not in person.plan(*order, "--dry-run") + log + stored
+
+
+def test_a_spot_machine_of_aws_comes_from_the_next_zone_and_is_given_back(
+    slurm_bed: Bed, cloud: AwsBed, user: BedUser, person: Person, shared: Path
+) -> None:
+    cloud.run_out_of("us-west-2a")  # the cheapest
+    person.plan(*order_of(person, spot_spec(slurm_bed, shared, steps=300), "cheap"), "--yes")
+    store = store_of(cloud, "cheap")
+    eventually(lambda: trains(store, 1))
+    (machine,) = cloud.instances()
+    assert (zone(machine), machine["InstanceLifecycle"]) == ("us-west-2b", "spot")
+    assert machine["IamInstanceProfile"]["Arn"].endswith("/tuneplan-cheap")
+    assert shown_to_others(slurm_bed, CANARY_SECRET) == []
+    disk = slurm_bed.root / "ec2" / machine["InstanceId"] / "home"
+    assert files_with(CANARY_FILE, disk) == files_with(CANARY_SECRET, disk) == []
+    person.plan("wait", "cheap")
+    run = person.json("status", "cheap")["run"]
+    assert (run["state"], run["step"], len(run["attempts"])) == ("succeeded", 300, 1)
+    offer = run["attempts"][0]["offer"]
+    assert (offer["zone"], float(offer["price_usd_per_h"])) == (zone(machine), price_in(zone(machine)))
+    assert 0 < float(run["cost_usd"]) < 0.3
+    nothing_is_left(cloud, user, "cheap")
 
 
 @pytest.mark.long
