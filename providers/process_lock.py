@@ -23,10 +23,10 @@ def held(path: Path, busy: TuneplanError) -> Iterator[None]:
         busy: Raised if another process has it.
 
     Raises:
-        StorageError: The file cannot be made.
+        StorageError: The file cannot be made or locked.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         file = path.open("a")
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror}", path=str(path)) from error
@@ -36,4 +36,6 @@ def held(path: Path, busy: TuneplanError) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise busy from None
+            except OSError as error:  # as on some network file systems
+                raise StorageError(f"cannot lock {path}: {error.strerror}", path=str(path)) from error
         yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ from planner.cli.output import confirm, echo_err
 from planner.money import micro_usd, usd_text_of_micro
 from planner.units import parse_duration_s, parse_usd
 from providers.errors import LaunchError, StorageError, UsageError
+from providers.process_lock import held
 
 if TYPE_CHECKING:
     from planner.candidates import Candidate
@@ -128,12 +128,8 @@ def _desk(app: App, budget: _Budget) -> Iterator[TryDesk]:
 @contextmanager
 def _alone(state: Path) -> Iterator[None]:
     """Hold a lock that ends with the process: whatever is open in the book is cut off, and not at work elsewhere."""
-    with (state / "tries.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            message = "another `plan find --try` of this ledger is under way"
-            raise UsageError(message, hint="wait until it has ended", code="busy") from None
+    message = "another `plan find --try` of this ledger is under way"
+    with held(state / "tries.lock", UsageError(message, hint="wait until it has ended", code="busy")):
         yield
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import socket
@@ -25,7 +24,8 @@ from planner.places import Places
 from planner.runs import MonitorBeat
 from planner.store import Store
 from planner.units import parse_duration_s
-from providers.errors import StorageError, TuneplanError, UsageError
+from providers.errors import TuneplanError, UsageError
+from providers.process_lock import held
 
 if TYPE_CHECKING:
     from planner.launch import Desk
@@ -253,13 +253,6 @@ def _ended_by_signals(over: threading.Event) -> Iterator[None]:
 def _alone(app: App) -> Iterator[None]:
     """One monitor a ledger; the lock of a killed one is gone at once."""
     path = Places(app.directories.state).ledger.with_name("monitor.lock")
-    with ExitStack() as held:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            fcntl.flock(held.enter_context(path.open("ab")), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            hint = "`plan monitor show` says which"
-            raise UsageError("a monitor is at work already", hint=hint, code="monitor_runs") from None
-        except OSError as error:
-            raise StorageError(f"cannot lock {path}: {error.strerror or error}") from error
+    hint = "`plan monitor show` says which"
+    with held(path, UsageError("a monitor is at work already", hint=hint, code="monitor_runs")):
         yield

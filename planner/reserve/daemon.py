@@ -21,6 +21,7 @@ from planner.reserve.agenda import is_due
 from planner.reserve.schedule_book import Heartbeat, ScheduleBook
 from planner.runs import utc_text
 from providers.errors import MissingExtraError, TuneplanError, UsageError
+from providers.process_lock import held
 
 Tell = Callable[[str], None]
 
@@ -45,16 +46,9 @@ def only_one(ledger: Path) -> Iterator[None]:
     Raises:
         UsageError: There is another.
     """
-    import fcntl
-
     path = ledger.with_name(ledger.name + ".scheduler")
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            hint = "`plan scheduler status` shows it"
-            raise UsageError("a scheduler runs for this ledger already", hint=hint) from error
+    hint = "`plan scheduler status` shows it"
+    with held(path, UsageError("a scheduler runs for this ledger already", hint=hint)):
         yield
 
 

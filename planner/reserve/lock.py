@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from providers.errors import TuneplanError
+from providers.process_lock import held
 
 
 @contextlib.contextmanager
@@ -18,20 +19,20 @@ def buying(ledger: Path, *, wait_s: float = 0.0) -> Iterator[None]:
 
     Raises:
         TuneplanError: Another process has it, still after `wait_s`.
+        StorageError: The disk refuses.
     """
-    import fcntl
-
     path = ledger.with_name(ledger.name + ".buying")
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     until = time.monotonic() + wait_s
-    with path.open("a") as file:
+    busy = TuneplanError(
+        "another process is buying from this ledger just now", hint="try again in a minute", code="buying"
+    )
+    with contextlib.ExitStack() as stack:
         while True:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                stack.enter_context(held(path, busy))
                 break
-            except OSError as error:
-                if time.monotonic() >= until:
-                    text = "another process is buying from this ledger just now"
-                    raise TuneplanError(text, hint="try again in a minute", code="buying") from error
+            except TuneplanError as error:
+                if error is not busy or time.monotonic() >= until:
+                    raise
                 time.sleep(0.2)
         yield
