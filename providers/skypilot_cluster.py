@@ -34,6 +34,8 @@ from providers.skypilot_task import (
 #: A cluster that nobody looks at ends itself so long after its job.
 _IDLE_MIN = 5
 _REMEMBERED_DAYS = 90
+#: What SkyPilot does not reach for so long is taken for lost, and ended.
+_DOUBT_S = 180.0
 _JOB_STATES: dict[str, BackendState] = {
     "INIT": "provisioning",
     "PENDING": "provisioning",
@@ -47,6 +49,10 @@ _JOB_ENDED = frozenset({"succeeded", "failed", "cancelled"})
 
 class SkyPilotClusterLauncher:
     """One cluster an attempt."""
+
+    def __init__(self) -> None:
+        """Nothing is asked before it is needed."""
+        self._doubted: dict[str, float] = {}
 
     def dry_run_yaml(self, request: LaunchRequest) -> str:
         """What would be launched, without contacting anything; secrets are named only.
@@ -66,7 +72,7 @@ class SkyPilotClusterLauncher:
         document = task_document(request, managed=False)
         secrets = secret_values(request.secrets)
         with sky_module() as sky:
-            before = _status(sky, request.run_id)
+            before = self._status(sky, request.run_id)
             if before.attempt > request.attempt:
                 raise LaunchError(f"attempt {before.attempt} of {request.run_id} was started already")
             if before.attempt == request.attempt:
@@ -76,13 +82,13 @@ class SkyPilotClusterLauncher:
             name = cluster_name(request.run_id, request.attempt)
             with ready_task(sky, request, document, secrets) as task:
                 sky.launch(task, cluster_name=name, **_ends_itself(request))
-            return _status(sky, request.run_id)
+            return self._status(sky, request.run_id)
 
     def status(self, run_id: str) -> BackendStatus:
         """What SkyPilot says of the newest attempt; a cluster whose job has ended is given back first."""
         try:
             with sky_module() as sky:
-                status = _status(sky, run_id)
+                status = self._status(sky, run_id)
         except (CleanupPendingError, LaunchError) as error:
             return BackendStatus("unknown", reason=error.message)
         if status.ended_at is not None and _may_be_on_aws(status):
@@ -105,7 +111,7 @@ class SkyPilotClusterLauncher:
             if job is not None and not job.status.is_terminal():
                 sky.get(sky.cancel(name, job_ids=[job.job_id]))
             _down(sky, name)
-            status = _status(sky, run_id)
+            status = self._status(sky, run_id)
         _take_back_rights(run_id)
         return status
 
@@ -129,44 +135,49 @@ class SkyPilotClusterLauncher:
         with sky_module() as sky:
             return _is_released(sky, run_id, before_attempt=before_attempt)
 
+    def _status(self, sky: Any, run_id: str) -> BackendStatus:
+        name = _newest(sky, run_id)
+        if name is None:
+            return BackendStatus("absent")
+        cluster, asked = _cluster(sky, name), newest_launch(sky, name)
+        seen = BackendStatus(
+            "provisioning",
+            backend_id=name,
+            reason="SkyPilot looks for machines",
+            attempt=max(_of_run({name}, run_id)),
+        )
+        if cluster is None:
+            return seen if is_at_work(asked) else _gone(sky, seen, asked)
+        started_at = utc(float(cluster.launched_at)) if cluster.launched_at else None
+        offer = _offer(getattr(cluster.handle, "launched_resources", None))
+        seen = replace(seen, reason="machines are set up", offer=offer, started_at=started_at)
+        job = _job_on(sky, cluster) if cluster.status.value == "UP" else None
+        if job is not None:
+            self._doubted.pop(name, None)
+            return _with_job(sky, seen, job)
+        if is_at_work(asked):
+            return seen
+        if _cluster(sky, name, forced=True) is None:
+            return _gone(sky, seen, asked)
+        if _refusal(sky, asked) is None and not self._is_given_up(name):
+            return replace(seen, state="unknown", reason="SkyPilot does not reach the machines")
+        _down(sky, name)
+        return _gone(sky, seen, asked)
+
+    def _is_given_up(self, name: str) -> bool:
+        """Whether a cluster is half there, or has no job, for so long that it will not come back.
+
+        A machine under load, or a network that fails for a while, looks like that too.
+        """
+        now_s = time.monotonic()
+        return now_s - self._doubted.setdefault(name, now_s) >= _DOUBT_S
+
 
 def _ends_itself(request: LaunchRequest) -> dict[str, Any]:
     """A net below a run that nobody watches, where every cloud that it may get has one."""
     if {offer.cloud for offer in request.offers} <= END_THEMSELVES:
         return {"idle_minutes_to_autostop": _IDLE_MIN, "down": True}
     return {}
-
-
-def _status(sky: Any, run_id: str) -> BackendStatus:
-    name = _newest(sky, run_id)
-    if name is None:
-        return BackendStatus("absent")
-    cluster, asked = _cluster(sky, name), newest_launch(sky, name)
-    seen = BackendStatus(
-        "provisioning",
-        backend_id=name,
-        reason="SkyPilot looks for machines",
-        attempt=max(_of_run({name}, run_id)),
-    )
-    if cluster is None:
-        return seen if is_at_work(asked) else _gone(sky, seen, asked)
-    started_at = utc(float(cluster.launched_at)) if cluster.launched_at else None
-    seen = replace(
-        seen,
-        reason="machines are set up",
-        offer=_offer(getattr(cluster.handle, "launched_resources", None)),
-        started_at=started_at,
-    )
-    job = _job_on(sky, cluster) if cluster.status.value == "UP" else None
-    if job is not None:
-        return _with_job(sky, seen, job)
-    if is_at_work(asked):
-        return seen
-    if cluster.status.value != "UP" and _cluster(sky, name, forced=True) is None:
-        return _gone(sky, seen, asked)
-    # half a cluster, or one without a job: the launch has failed, or its machines were taken away
-    _down(sky, name)
-    return _gone(sky, seen, asked)
 
 
 def _with_job(sky: Any, seen: BackendStatus, job: Any) -> BackendStatus:

@@ -73,7 +73,8 @@ def test_a_cluster_that_is_taken_away_is_followed_by_another_and_the_last_is_giv
         eventually(lambda: is_idle(slurm_bed))
     assert adapter_sha256(store) == undisturbed.adapter_sha256()
     run = run_of(person, "own")
-    assert (run["step"], run["infra"], len(run["attempts"])) == (600, "cluster", 2)
+    told = (shared / "monitor.out").read_text()
+    assert (run["step"], run["infra"], len(run["attempts"])) == (600, "cluster", 2), told
     assert [row["outcome"] for row in run["attempts"]] == ["preempted", "done"]
     places = [(row["offer"]["region"], row["offer"]["price_usd_per_h"]) for row in run["attempts"]]
     assert places == [("bed-a", "1.1"), ("bed-b", "1.6")]  # not where it has just been taken away

@@ -141,9 +141,27 @@ def test_a_job_that_is_over_gives_its_cluster_back(sky: FakeSky, word: str, stat
     assert (status.state, status.ended_at is not None, sky.ended) == (state, True, ["plan-r-1-own"])
 
 
-def test_half_a_cluster_that_nobody_is_making_is_ended(sky: FakeSky) -> None:
+def test_a_cluster_that_cannot_be_reached_is_ended_only_after_a_while(
+    sky: FakeSky, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sky.up("plan-r-1-own", None, status="INIT")
-    assert (seen().state, sky.ended) == ("vanished", ["plan-r-1-own"])
+    launcher, now_s = SkyPilotClusterLauncher(), [0.0]
+    monkeypatch.setattr("providers.skypilot_cluster.time.monotonic", lambda: now_s[0])
+    assert (launcher.status("r").state, sky.ended) == ("unknown", [])
+    now_s[0] = 170.0
+    assert (launcher.status("r").state, sky.ended) == ("unknown", [])
+    sky.up("plan-r-1-own", "RUNNING")  # it was only slow to answer
+    assert launcher.status("r").state == "running"
+    sky.up("plan-r-1-own", None, status="INIT")
+    assert launcher.status("r").state == "unknown"
+    now_s[0] = 400.0
+    assert (launcher.status("r").state, sky.ended) == ("vanished", ["plan-r-1-own"])
+
+
+def test_what_a_failed_launch_has_left_is_ended_at_once(sky: FakeSky) -> None:
+    sky.ask("plan-r-1-own", "FAILED")
+    sky.up("plan-r-1-own", None, status="INIT")
+    assert (seen().state, sky.ended) == ("failed", ["plan-r-1-own"])
 
 
 def test_of_two_jobs_on_one_cluster_the_later_one_is_cancelled(sky: FakeSky) -> None:
