@@ -7,9 +7,8 @@ import pytest
 from tests.bed.aws import AwsBed
 from tests.bed.bed import Bed
 from tests.e2e.renting import Person, eventually, goat_spec
-from tests.e2e.test_aws import cloud, spot_spec
+from tests.e2e.test_aws import spot_spec
 
-__all__ = ["cloud"]
 pytestmark = [pytest.mark.slurm, pytest.mark.long]
 
 
