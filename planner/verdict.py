@@ -82,7 +82,7 @@ def _ended(status: BackendStatus, progress: Progress | None) -> Verdict:
     said = progress.exit_reason if progress is not None and progress.exit_reason else ""
     code = status.exit_code
     if code is None and progress is not None:  # a backend that does not tell
-        code = (_CODES | _LAST_WORDS if status.state == "vanished" else _CODES).get(progress.state)
+        code = (_LAST_WORDS if status.state == "vanished" else _CODES).get(progress.state)
     if code == _DONE:
         return Verdict("succeeded", said, "done")
     if code == _REGRESSED:

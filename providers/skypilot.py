@@ -10,13 +10,11 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from providers.aws_access import revoke_role
 from providers.errors import (
     CleanupPendingError,
-    CredentialsError,
     LaunchError,
     MissingExtraError,
     TuneplanError,
@@ -26,7 +24,7 @@ from providers.skypilot_errors import first_line, skypilot_error
 from providers.skypilot_events import Event, events_of
 from providers.skypilot_jobs import ENDED, is_ended, is_released, status_of, worker_lines
 from providers.skypilot_slurm import is_settled, slurm_machines
-from providers.skypilot_start import ready_task, secret_values
+from providers.skypilot_start import ready_task, secret_values, take_back_rights
 from providers.skypilot_task import attempt_of, job_name, task_document, task_yaml, variable_in
 
 _FIELDS = (
@@ -120,14 +118,7 @@ class SkyPilotLauncher:
 
     def logs(self, run_id: str, *, follow: bool = False) -> Iterator[str]:
         """Lines that set-up and worker wrote, without SkyPilot's own; of each attempt the last machine's."""
-        lines: Iterator[str] | None = None
-        while True:
-            with sky_module() as sky:  # not while the caller has the line: stdout is the caller's then
-                lines = lines or _log_lines(sky, run_id, follow=follow)
-                line = next(lines, None)
-            if line is None:
-                return
-            yield line
+        return lines_of(lambda sky: _log_lines(sky, run_id, follow=follow))
 
     def variable_of(self, job: str, name: str) -> str | None:
         """A plain environment variable of a managed job, by the job's name or number; None if there is none.
@@ -201,6 +192,18 @@ def sky_module() -> Iterator[Any]:
             raise
         except Exception as error:
             raise skypilot_error(error) from error
+
+
+def lines_of(begin: Callable[[Any], Iterator[str]]) -> Iterator[str]:
+    """Lines that come from SkyPilot; while the caller has one, stdout is the caller's."""
+    lines: Iterator[str] | None = None
+    while True:
+        with sky_module() as sky:
+            lines = lines or begin(sky)
+            line = next(lines, None)
+        if line is None:
+            return
+        yield line
 
 
 def _await_pending_launches(sky: Any) -> None:
@@ -304,8 +307,7 @@ def _start(sky: Any, request: LaunchRequest, document: dict[str, Any], secrets: 
 def _take_back_rights(run_id: str, jobs: dict[int, Any]) -> None:
     """Once nothing of the run is left in AWS, its instance role goes too; a role costs nothing if it stays."""
     if any(job.cloud == "AWS" for job in jobs.values()) and is_released(jobs.values()):
-        with contextlib.suppress(CredentialsError, LaunchError, MissingExtraError):
-            revoke_role(run_id)
+        take_back_rights(run_id)
 
 
 def _log_lines(sky: Any, run_id: str, *, follow: bool) -> Iterator[str]:

@@ -7,22 +7,19 @@ lets it. SkyPilot's API server is the truth about machines; nothing is stored he
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from providers.aws_access import revoke_role
-from providers.errors import CleanupPendingError, CredentialsError, LaunchError, MissingExtraError
-from providers.gpus import CPU, canonical_gpu
+from providers.errors import CleanupPendingError, LaunchError
 from providers.launcher import BackendState, BackendStatus, LaunchRequest
 from providers.offers import Offer
-from providers.skypilot import sky_module
+from providers.skypilot import lines_of, sky_module
 from providers.skypilot_errors import first_line, last_refusal
-from providers.skypilot_jobs import RELEASING, utc, worker_lines
-from providers.skypilot_launches import end_launches, is_at_work, launches, newest_launch
-from providers.skypilot_start import ready_task, secret_values
+from providers.skypilot_jobs import RELEASING, machine_offer, utc, worker_lines
+from providers.skypilot_launches import end_cluster, end_launches, is_at_work, launches, newest_launch
+from providers.skypilot_start import ready_task, secret_values, take_back_rights
 from providers.skypilot_task import (
     END_THEMSELVES,
     cluster_name,
@@ -92,7 +89,7 @@ class SkyPilotClusterLauncher:
         except (CleanupPendingError, LaunchError) as error:
             return BackendStatus("unknown", reason=error.message)
         if status.ended_at is not None and _may_be_on_aws(status):
-            _take_back_rights(run_id)
+            take_back_rights(run_id)
         return status
 
     def cancel(self, run_id: str, *, grace_s: float = 60.0) -> BackendStatus:
@@ -106,25 +103,17 @@ class SkyPilotClusterLauncher:
             if name is None:
                 return BackendStatus("absent")
             end_launches(sky, name)
-            cluster = _cluster(sky, name)
-            job = None if cluster is None or cluster.status.value != "UP" else _job_on(sky, cluster)
+            job = _job_on(sky, _cluster(sky, name))
             if job is not None and not job.status.is_terminal():
                 sky.get(sky.cancel(name, job_ids=[job.job_id]))
-            _down(sky, name)
+            end_cluster(sky, name)
             status = self._status(sky, run_id)
-        _take_back_rights(run_id)
+        take_back_rights(run_id)
         return status
 
     def logs(self, run_id: str, *, follow: bool = False) -> Iterator[str]:
         """Lines that set-up and worker of the newest attempt wrote; none once its cluster is gone."""
-        lines: Iterator[str] | None = None
-        while True:
-            with sky_module() as sky:  # not while the caller has the line: stdout is the caller's then
-                lines = lines or _log_lines(sky, run_id, follow=follow)
-                line = next(lines, None)
-            if line is None:
-                return
-            yield line
+        return lines_of(lambda sky: _log_lines(sky, run_id, follow=follow))
 
     def released(self, run_id: str, *, before_attempt: int | None = None) -> bool:
         """Whether every machine of the run is given back; of the attempts before one, if it is named.
@@ -139,7 +128,7 @@ class SkyPilotClusterLauncher:
         name = _newest(sky, run_id)
         if name is None:
             return BackendStatus("absent")
-        cluster, asked = _cluster(sky, name), newest_launch(sky, name)
+        cluster = _cluster(sky, name)
         seen = BackendStatus(
             "provisioning",
             backend_id=name,
@@ -147,21 +136,23 @@ class SkyPilotClusterLauncher:
             attempt=max(_of_run({name}, run_id)),
         )
         if cluster is None:
+            asked = newest_launch(sky, name)
             return seen if is_at_work(asked) else _gone(sky, seen, asked)
         started_at = utc(float(cluster.launched_at)) if cluster.launched_at else None
         offer = _offer(getattr(cluster.handle, "launched_resources", None))
         seen = replace(seen, reason="machines are set up", offer=offer, started_at=started_at)
-        job = _job_on(sky, cluster) if cluster.status.value == "UP" else None
+        job = _job_on(sky, cluster)
         if job is not None:
             self._doubted.pop(name, None)
-            return _with_job(sky, seen, job)
+            return _with_job(sky, name, seen, job)
+        asked = newest_launch(sky, name)
         if is_at_work(asked):
             return seen
         if _cluster(sky, name, forced=True) is None:
             return _gone(sky, seen, asked)
         if _refusal(sky, asked) is None and not self._is_given_up(name):
             return replace(seen, state="unknown", reason="SkyPilot does not reach the machines")
-        _down(sky, name)
+        end_cluster(sky, name)
         return _gone(sky, seen, asked)
 
     def _is_given_up(self, name: str) -> bool:
@@ -180,7 +171,7 @@ def _ends_itself(request: LaunchRequest) -> dict[str, Any]:
     return {}
 
 
-def _with_job(sky: Any, seen: BackendStatus, job: Any) -> BackendStatus:
+def _with_job(sky: Any, name: str, seen: BackendStatus, job: Any) -> BackendStatus:
     """By the state of its job; when that has ended, the machines are given back."""
     word = job.status.value
     state = _JOB_STATES.get(word, "failed")
@@ -188,7 +179,7 @@ def _with_job(sky: Any, seen: BackendStatus, job: Any) -> BackendStatus:
         reason = "" if state == "running" else f"the job is {word.lower().replace('_', ' ')}"
         return replace(seen, state=state, reason=reason)
     try:
-        _down(sky, seen.backend_id)
+        end_cluster(sky, name)
     except (CleanupPendingError, LaunchError) as error:  # it still costs: its end is not there yet
         return replace(seen, state="releasing", reason=f"{RELEASING}: {error.message}")
     return replace(
@@ -218,14 +209,18 @@ def _gone(sky: Any, seen: BackendStatus, asked: Any) -> BackendStatus:
 
 def _newest(sky: Any, run_id: str) -> str | None:
     """Name of the newest attempt's cluster that SkyPilot has or is asked for, else of the newest that it had."""
-    living = {row.name for row in sky.get(sky.status(all_users=False))}
-    living |= {row.cluster_name for row in launches(sky)}
-    names = _of_run(living, run_id)
+    names = _living(sky, run_id)
     if not names:
         past = {row["name"] for row in _history(sky)}
         past |= {row.cluster_name for row in launches(sky, all_status=True)}
         names = _of_run(past, run_id)
     return cluster_name(run_id, max(names)) if names else None
+
+
+def _living(sky: Any, run_id: str) -> list[int]:
+    """The run's attempts whose clusters SkyPilot has or is asked for."""
+    names = {row.name for row in sky.get(sky.status(all_users=False))}
+    return _of_run(names | {row.cluster_name for row in launches(sky)}, run_id)
 
 
 def _of_run(names: set[str | None], run_id: str) -> list[int]:
@@ -241,10 +236,12 @@ def _cluster(sky: Any, name: str, *, forced: bool = False) -> Any:
 
 
 def _job_on(sky: Any, cluster: Any) -> Any:
-    """The cluster's job; None if it has none or cannot be reached any more.
+    """The job of a cluster, None if there is none; one that is not up cannot be asked.
 
     Two launches at the same moment give one cluster two jobs: the later one is cancelled.
     """
+    if cluster is None or cluster.status.value != "UP":
+        return None
     try:
         jobs = sorted(sky.get(sky.queue(cluster.name, all_users=True)), key=lambda job: job.job_id)
     except Exception:  # not up, or not to be reached: its cloud knows whether it is there
@@ -276,60 +273,22 @@ def _history(sky: Any, name: str | None = None) -> list[dict[str, Any]]:
 
 
 def _is_released(sky: Any, run_id: str, *, before_attempt: int | None = None) -> bool:
-    living = {row.name for row in sky.get(sky.status(all_users=False))}
-    living |= {row.cluster_name for row in launches(sky)}
-    return all(
-        before_attempt is not None and attempt >= before_attempt for attempt in _of_run(living, run_id)
-    )
-
-
-def _down(sky: Any, name: str | None) -> None:
-    """Give a cluster back.
-
-    Raises:
-        CleanupPendingError: SkyPilot did not confirm that it is gone.
-    """
-    with contextlib.suppress(sky.exceptions.ClusterDoesNotExist):
-        sky.get(sky.down(name))
-    if sky.get(sky.status([name])):
-        raise CleanupPendingError(f"SkyPilot still has the machines of {name}", hint=f"sky down {name}")
+    return all(before_attempt is not None and attempt >= before_attempt for attempt in _living(sky, run_id))
 
 
 def _offer(got: Any) -> Offer | None:
     """The machine of SkyPilot's resources; what it costs is for the plan to say."""
     if got is None or got.cloud is None or got.region is None:
         return None
-    name, count = next(iter((got.accelerators or {CPU: 1}).items()))
-    return Offer(
-        cloud=str(got.cloud).lower(),
-        region=got.region,
-        zone=got.zone,
-        instance_type=None,
-        gpu=canonical_gpu(name) or name,
-        gpus_per_node=int(count),
-        gpu_mem_gib=None,
-        vcpus=None,
-        ram_gib=None,
-        market="spot" if got.use_spot else "on_demand",
-        price_usd_per_hour=None,
-        source="skypilot",
-        as_of_at=None,
-    )
+    return machine_offer(got, is_spot=got.use_spot)
 
 
 def _may_be_on_aws(status: BackendStatus) -> bool:
     return status.offer is None or status.offer.cloud == "aws"
 
 
-def _take_back_rights(run_id: str) -> None:
-    """Once nothing of the run is left, its instance role goes too; a role costs nothing if it stays."""
-    with contextlib.suppress(CredentialsError, LaunchError, MissingExtraError):
-        revoke_role(run_id)
-
-
 def _log_lines(sky: Any, run_id: str, *, follow: bool) -> Iterator[str]:
     name = _newest(sky, run_id)
-    cluster = None if name is None else _cluster(sky, name)
-    job = None if cluster is None or cluster.status.value != "UP" else _job_on(sky, cluster)
+    job = None if name is None else _job_on(sky, _cluster(sky, name))
     if job is not None:
         yield from worker_lines(sky.tail_logs(name, job.job_id, follow, preload_content=False))

@@ -91,18 +91,23 @@ def offer_of(job: Any) -> Offer | None:
     machine = _REAL_MACHINE.match(job.cluster_resources_full or "")
     if machine is None or not job.cloud or not job.region:
         return None
-    name, count = next(iter((job.accelerators or {CPU: 1}).items()))
+    return machine_offer(job, is_spot=bool(machine[1]))
+
+
+def machine_offer(got: Any, *, is_spot: bool) -> Offer:
+    """The machine of what SkyPilot says of a job or a cluster: its cloud, region, zone and accelerators."""
+    name, count = next(iter((got.accelerators or {CPU: 1}).items()))
     return Offer(
-        cloud=job.cloud.lower(),
-        region=job.region,
-        zone=job.zone,
+        cloud=str(got.cloud).lower(),
+        region=got.region,
+        zone=got.zone,
         instance_type=None,
         gpu=canonical_gpu(name) or name,
         gpus_per_node=int(count),
         gpu_mem_gib=None,
         vcpus=None,
         ram_gib=None,
-        market="spot" if machine[1] else "on_demand",
+        market="spot" if is_spot else "on_demand",
         price_usd_per_hour=None,
         source="skypilot",
         as_of_at=None,

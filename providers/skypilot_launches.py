@@ -1,7 +1,8 @@
-"""Launches of clusters that SkyPilot's API server has accepted, by the cluster's name."""
+"""Clusters by name: the launches of them that SkyPilot's API server has accepted, and giving them back."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -44,6 +45,18 @@ def end_launches(sky: Any, name: str) -> None:
             raise CleanupPendingError(f"SkyPilot does not stop asking for {name}", hint=hint)
         sky.get(sky.api_cancel(living, silent=True))
         time.sleep(_POLL_S)
+
+
+def end_cluster(sky: Any, name: str) -> None:
+    """Give a cluster back; one that is not there is fine.
+
+    Raises:
+        CleanupPendingError: SkyPilot did not confirm that it is gone.
+    """
+    with contextlib.suppress(sky.exceptions.ClusterDoesNotExist):
+        sky.get(sky.down(name))
+    if sky.get(sky.status([name])):
+        raise CleanupPendingError(f"SkyPilot still has the machines of {name}", hint=f"sky down {name}")
 
 
 def _living(sky: Any, name: str) -> list[str]:

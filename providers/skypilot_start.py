@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from providers.aws_access import grant_role, session_keys
-from providers.errors import CredentialsError
+from providers.aws_access import grant_role, revoke_role, session_keys
+from providers.errors import CredentialsError, LaunchError, MissingExtraError
 from providers.launcher import LaunchRequest
 from providers.sealed import VARIABLE, seal
 from providers.skypilot_reservations import config
@@ -28,6 +28,12 @@ def secret_values(names: tuple[str, ...]) -> dict[str, str]:
             hint="export them, then launch again",
         )
     return {name: os.environ[name] for name in names}
+
+
+def take_back_rights(run_id: str) -> None:
+    """Remove the instance role of a run or a try of which nothing is left; a role costs nothing if it stays."""
+    with contextlib.suppress(CredentialsError, LaunchError, MissingExtraError):
+        revoke_role(run_id)
 
 
 @contextlib.contextmanager

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from providers.aws_access import grant_role, revoke_role
-from providers.errors import CleanupPendingError, CredentialsError, LaunchError, MissingExtraError
+from providers.aws_access import grant_role
 from providers.skypilot import sky_module
 from providers.skypilot_errors import last_refusal
-from providers.skypilot_launches import end_launches
+from providers.skypilot_launches import end_cluster, end_launches
+from providers.skypilot_start import take_back_rights
 from providers.skypilot_task import END_THEMSELVES, no_credential_upload, resources_of
 from providers.tags import tag_value
 from providers.trying import TryAnswer, TryRequest
@@ -47,13 +46,8 @@ class SkyPilotTrier:
         """
         with sky_module() as sky:
             end_launches(sky, try_id)
-            with contextlib.suppress(sky.exceptions.ClusterDoesNotExist):
-                sky.get(sky.down(try_id))
-            if sky.get(sky.status([try_id])):
-                hint = f"sky down {try_id}"
-                raise CleanupPendingError(f"SkyPilot still has the machines of {try_id}", hint=hint)
-        with contextlib.suppress(CredentialsError, LaunchError, MissingExtraError):
-            revoke_role(try_id)
+            end_cluster(sky, try_id)
+        take_back_rights(try_id)
 
 
 def _ask(sky: Any, request: TryRequest) -> Any:

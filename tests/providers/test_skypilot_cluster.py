@@ -85,7 +85,7 @@ class FakeSky:
 def sky(monkeypatch: pytest.MonkeyPatch) -> FakeSky:
     fake = FakeSky()
     monkeypatch.setattr("providers.skypilot_cluster.sky_module", lambda: nullcontext(fake))
-    monkeypatch.setattr("providers.skypilot_cluster.revoke_role", lambda run_id: None)
+    monkeypatch.setattr("providers.skypilot_cluster.take_back_rights", lambda run_id: None)
     return fake
 
 
