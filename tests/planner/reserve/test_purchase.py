@@ -70,7 +70,7 @@ def test_campaign(
     memory_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    rounds, first = int(os.environ.get("ROUNDS", "12")), int(os.environ.get("SEED", "1")) * 1_000_000
+    rounds, first = int(os.environ.get("PURCHASES", "1000")), int(os.environ.get("SEED", "1")) * 1_000_000
     servers: dict[Seller, Capacity] = {"block": capacity, "plan": capacity, "google": google, "azure": azure}
     outcome = Outcome()
     for seed in range(first, first + rounds):
