@@ -50,11 +50,15 @@ def built(
         set_seed(job.train.seed)
         tokenizer = load_tokenizer(job, base)
         _need_chat_template(tokenizer, examples)
-        with loaded_once(job, processes):
-            model = load_model(job, base, tokenizer, examples.label_names)
+
+        def load() -> Any:
+            with loaded_once(job, processes):
+                return load_model(job, base, tokenizer, examples.label_names)
+
+        model = load()
         _choose_threads(sum(weight.numel() for weight in model.parameters()))
     with stage("tokenise"):
-        training = build_training(job, model, tokenizer, examples, output, processes)
+        training = build_training(job, model, load, tokenizer, examples, output, processes)
     weights = list(training.trainer.model.parameters())
     trainable = sum(weight.numel() for weight in weights if weight.requires_grad)
     total = sum(weight.numel() for weight in weights)

@@ -238,7 +238,7 @@ def _no_room(attempt: Attempt) -> StorageError:
 def _run_trainer(attempt: Attempt, trainer: Any, restored: Restored | None, scoring: Scoring) -> int:
     from transformers import set_seed
 
-    set_seed(attempt.job.train.seed)  # evaluating the base must not change what follows
+    set_seed(_seed_of(attempt))  # evaluating the base must not change what follows
     if restored is None:
         trainer.train()
         return int(trainer.state.global_step)
@@ -250,6 +250,12 @@ def _run_trainer(attempt: Attempt, trainer: Any, restored: Restored | None, scor
         return int(state["global_step"])
     trainer.train(resume_from_checkpoint=str(directory))
     return int(trainer.state.global_step)
+
+
+def _seed_of(attempt: Attempt) -> int:
+    """Processes that sample answers to the same prompt must not sample the same ones."""
+    own = attempt.group.rank if attempt.job.task == "grpo" else 0
+    return attempt.job.train.seed + own
 
 
 def _choose(attempt: Attempt, training: Training, scoring: Scoring, last: int) -> int:

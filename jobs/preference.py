@@ -21,7 +21,7 @@ def build_dpo(of: Ingredients) -> Training:
         disable_dropout=not of.job.method.dropout,
         **of.settings,
     )
-    trainer = DPOTrainer(args=settings, **of.of_trl())
+    trainer = DPOTrainer(ref_model=of.reference(), args=settings, **of.of_trl())
     return counted(trainer, pair_measure(preference, reference_of(trainer)))
 
 
@@ -59,8 +59,17 @@ def build_kto(of: Ingredients) -> Training:
     shared["train_dataset"] = _unpaired(of.train).shuffle(seed=of.job.train.seed)
     if of.eval is not None:
         shared["eval_dataset"] = {name: _unpaired(rows) for name, rows in of.eval.items()}
-    trainer = KTOTrainer(args=settings, **shared)
+    trainer = KTOTrainer(ref_model=of.reference(), args=settings, **shared)
+    _gather_in_fp32(trainer.accelerator)
     return counted(trainer, unpaired_measure(preference, reference_of(trainer)))
+
+
+def _gather_in_fp32(accelerator: Any) -> None:
+    """TRL sums the rewards of a kind of answer that a process has none of in fp32, whatever the others sum in."""
+    gather = accelerator.gather_for_metrics
+    accelerator.gather_for_metrics = lambda tensor: gather(
+        tensor.float() if tensor.is_floating_point() else tensor
+    )
 
 
 def _unpaired(rows: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 from jobs.evaluate import Measure, Scores
 from jobs.ingredients import Ingredients
 from jobs.rewards import Reward, exact_match, load_rewards
+from jobs.sharded import spread_out
 from jobs.training import Training
 from providers.errors import UsageError
 
@@ -32,13 +33,28 @@ def build_grpo(of: Ingredients) -> Training:
         num_generations=rollout.generations,
         max_completion_length=rollout.completion_tokens,
         temperature=rollout.temperature,
-        beta=rollout.beta,
+        beta=rollout.beta if of.adapter is not None else 0.0,
         disable_dropout=not of.job.method.dropout,
         **of.settings,
     )
     trainer = GRPOTrainer(args=settings, reward_funcs=rewards, **of.of_trl())
+    if of.adapter is None and rollout.beta > 0:
+        _hold_to_base(trainer, of)
     measure = Judge(of.tokenizer, rewards, rollout.completion_tokens).measure()
     return Training(trainer, of.eval or {}, RolloutCounter(trainer), measure, lambda rows: {"rows": rows})
+
+
+def _hold_to_base(trainer: Any, of: Ingredients) -> None:
+    """Put a frozen copy of the base beside a full fine-tuning; the trainer alone would load another revision."""
+    from trl.trainer.utils import disable_dropout_in_model
+
+    reference, accelerator = of.reference(), trainer.accelerator
+    disable_dropout_in_model(reference)
+    trainer.beta = of.job.rollout.beta
+    if trainer.is_fsdp_enabled:
+        trainer.ref_model = spread_out(reference, accelerator)
+    else:
+        trainer.ref_model = accelerator.prepare_model(reference, evaluation_mode=True).eval()
 
 
 def _need_whole_groups(of: Ingredients) -> None:

@@ -21,7 +21,7 @@ from jobs.spec import JobSpec
 _WEIGHTS, _STATE = "model.", "optimizer."
 
 
-def sharding_settings(job: JobSpec, processes: int) -> dict[str, Any]:
+def sharding_settings(job: JobSpec, model: Any, processes: int) -> dict[str, Any]:
     """What a trainer's configuration says of the spreading, nothing if each process holds all.
 
     Activations are recomputed by the model itself, as the job says: accelerate's way would draw other dropouts then.
@@ -30,8 +30,23 @@ def sharding_settings(job: JobSpec, processes: int) -> dict[str, Any]:
         return {}
     return {
         "fsdp": True,
-        "fsdp_config": {"state_dict_type": "SHARDED_STATE_DICT", "cpu_ram_efficient_loading": True},
+        "fsdp_config": {
+            "state_dict_type": "SHARDED_STATE_DICT",
+            "cpu_ram_efficient_loading": True,
+            "transformer_layer_cls_to_wrap": _layers(model),
+        },
     }
+
+
+def _layers(model: Any) -> list[str]:
+    """Classes of what is gathered as one: all that must not be split, but for what holds the embedding.
+
+    That is gathered by itself, and BERT's kin name it among what must not be split.
+    """
+    embedding = model.get_input_embeddings()
+    holding = {type(module): embedding in module.modules() for module in model.modules()}
+    whole = {kind.__name__ for kind, holds in holding.items() if not holds}
+    return sorted(whole & set(model._no_split_modules or ()))
 
 
 @contextmanager
@@ -51,11 +66,15 @@ def loaded_once(job: JobSpec, processes: int) -> Iterator[None]:
 
 @contextmanager
 def shared_out() -> Iterator[None]:
-    """While a trainer is built: accelerate shards over CPUs too, which torch can and it leaves out."""
+    """While a trainer is built: accelerate shards over CPUs too, which torch can and it leaves out; TRL's trainers
+    spread a reference model as the trained one is spread, layer by layer, from the one process that has loaded it.
+    """
     from accelerate.state import AcceleratorState, PartialState
     from accelerate.utils import DistributedType
+    from trl.trainer import dpo_trainer, kto_trainer
 
-    begin = AcceleratorState.__init__
+    begin, trainers = AcceleratorState.__init__, (dpo_trainer, kto_trainer)
+    whole = [module.prepare_fsdp for module in trainers]
 
     def with_cpus(self: Any, *words: Any, **named: Any) -> None:
         shared = PartialState._shared_state
@@ -64,10 +83,31 @@ def shared_out() -> Iterator[None]:
         begin(self, *words, **named)
 
     AcceleratorState.__init__ = with_cpus
+    for module in trainers:
+        module.prepare_fsdp = spread_out
     try:
         yield
     finally:
         AcceleratorState.__init__ = begin
+        for module, before in zip(trainers, whole, strict=True):
+            module.prepare_fsdp = before
+
+
+def spread_out(model: Any, accelerator: Any) -> Any:
+    """A model that is not trained, each layer spread over the processes; only the leading one needs its weights."""
+    from accelerate.utils.fsdp_utils import fsdp2_prepare_model
+
+    return fsdp2_prepare_model(accelerator, model).eval()
+
+
+def _generate_together(model: Any) -> None:
+    """Answers are sampled with the layers gathered one by one, and no process stops before the last has ended."""
+    from torch.distributed.fsdp import register_fsdp_forward_method
+
+    register_fsdp_forward_method(model, "generate")
+    for module in model.modules():
+        if hasattr(module, "generate"):
+            module._is_fsdp_managed_module = True  # how transformers knows
 
 
 class Sharding:
@@ -82,6 +122,8 @@ class Sharding:
         trainer.create_optimizer()
         model, trainer.optimizer = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
         trainer.model = trainer.model_wrapped = model
+        if trainer.model.can_generate():
+            _generate_together(model)
         trainer._prepare_for_training = self._begin
         trainer._save_optimizer_and_scheduler = self._save
         trainer._load_from_checkpoint = self._load_weights
@@ -162,8 +204,10 @@ class Sharding:
             full_state_dict=True, cpu_offload=True, ignore_frozen_params=hasattr(trainer.model, "peft_config")
         )
         state = get_model_state_dict(trainer.model, options=options)
+        trainer.model.unshard()  # what belongs to no layer: learned prompts are read from the module itself
         if self._group.leads:
             trainer._save(output_dir, state_dict=state)
+        trainer.model.reshard()
 
     @property
     def _optimizer(self) -> Any:

@@ -14,11 +14,13 @@ _INPUTS = "inputs"
 
 #: Optimizers that need bitsandbytes.
 BITSANDBYTES = frozenset({"adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit", "lion"})
-#: What a model spread over processes (`train.sharding: fsdp`) can be trained with.
-SHARDED_METHODS = ("full", "lora", "rslora")
+#: What a model spread over processes (`train.sharding: fsdp`) can be trained with: accelerate spreads no buffers, in
+#: which vera keeps its shared projections.
+SHARDED_METHODS = (
+    *("full", "lora", "dora", "rslora", "ia3", "loha", "lokr", "oft", "boft", "ln_tuning"),
+    *("prompt_tuning", "prefix_tuning"),
+)
 SHARDED_OPTIMIZERS = ("adamw", "adamw_fused", "sgd")
-#: Before dpo and kto join: a reference model must not be loaded by one process alone, nobody spreads its weights.
-SHARDED_TASKS = ("sft",)
 
 
 def broken_rules(job: JobSpec) -> list[tuple[str, bool]]:
@@ -101,7 +103,6 @@ def _sharding_rules(job: JobSpec) -> list[tuple[str, bool]]:
             ("quantization", job.quantization, ("none",)),
             ("method.kind", job.method.kind, SHARDED_METHODS),
             ("train.optimizer", job.train.optimizer, SHARDED_OPTIMIZERS),
-            ("task", job.task, SHARDED_TASKS),
         )
     ]
 

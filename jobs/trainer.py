@@ -43,7 +43,13 @@ _BUILDERS: dict[Task, Callable[[Ingredients], Training]] = {
 
 
 def build_training(
-    job: JobSpec, model: Any, tokenizer: Any, examples: Examples, output: Path, processes: int = 1
+    job: JobSpec,
+    model: Any,
+    again: Callable[[], Any],
+    tokenizer: Any,
+    examples: Examples,
+    output: Path,
+    processes: int = 1,
 ) -> Training:
     """Put the adapter on, tokenise the examples and build the trainer; it saves when a callback asks it to.
 
@@ -56,11 +62,12 @@ def build_training(
     parts = Ingredients(
         job=job,
         model=model,
+        again=again,
         tokenizer=tokenizer,
         adapter=adapter_config(job, model),
         train=Dataset.from_list(examples.train),
         eval={name: Dataset.from_list(rows) for name, rows in examples.held_out.items()} or None,
-        settings=_common(job, output, processes),
+        settings={**_common(job, output, processes), **sharding_settings(job, model, processes)},
         processes=processes,
     )
     training = _built(parts)
@@ -117,7 +124,6 @@ def _common(job: JobSpec, output: Path, processes: int) -> dict[str, Any]:
         "use_cpu": cpu,
         "dataloader_pin_memory": not cpu,
         "ddp_find_unused_parameters": False,
-        **sharding_settings(job, processes),
         "logging_steps": 10,
         "logging_nan_inf_filter": False,  # a loss that is no number must end the run, not be hidden
         "save_strategy": "no",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jobs.spec_rules import SHARDED_METHODS, SHARDED_OPTIMIZERS, SHARDED_TASKS
+from jobs.spec_rules import SHARDED_METHODS, SHARDED_OPTIMIZERS
 from planner.errors import Finding
 from planner.spec import FineTuneSpec
 from providers.s3_location import is_bucket
@@ -69,7 +69,6 @@ def unsupported_spread(spec: FineTuneSpec, kind: str, processes: int) -> Iterato
         ("quantization", spec.effective_quantization(), ("none",)),
         ("method.kind", spec.method.kind, SHARDED_METHODS),
         ("train.optimizer", spec.train.optimizer, SHARDED_OPTIMIZERS),
-        ("task", spec.task, SHARDED_TASKS),
     ):
         if value not in allowed:
             what = f"{spread} with {path} {value}"

@@ -18,7 +18,7 @@ _FORMULAS = {
     "launch": "kernels x host time of a launch; overlaps with the GPU's work",
     "collectives": "bytes between GPUs / link rate; hides behind compute in part",
     "optimizer": "bytes of weights, gradients and states / memory bandwidth, once a step",
-    "generation": "sampling answers inside the step",
+    "generation": "tokens of an answer x the longest of reading the model, launches and links",
 }
 
 

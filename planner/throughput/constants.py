@@ -22,6 +22,9 @@ TIME: dict[str, float] = {
     "dequantise_8bit": 10.0,  # the same of an 8-bit base, whose forward products stay in integers
     "dequantise": 18.0,  # bytes per parameter and pass
     "launch": 1.0,  # of the host time of a kernel launch
+    # Of a forward pass's launches in transformers' generate: 25 to 49 ms a token were told of 7 B and 36 ms of 13 B
+    # (NVIDIA/FasterTransformer 506, foundation-model-stack 34 and 69); not fitted.
+    "generate_launch": 2.2,
     "link": 0.7,  # share of the link's rate that collectives reach
     "overlap": 0.5,  # part of the shorter of compute and collectives that does not hide
     "fsdp_layer_s": 0.005,  # host time of FSDP for each block and micro-batch, accelerate

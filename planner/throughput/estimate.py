@@ -10,6 +10,7 @@ from planner.setup import Cluster, TrainingSetup
 from planner.stacks import stack_of
 from planner.throughput.constants import TIME
 from planner.throughput.doubts import Doubt, doubts_of, spread_of
+from planner.throughput.sampling import sampling_seconds
 from planner.throughput.terms import collective_seconds, compute_terms, matmul_rate, optimizer_seconds
 from planner.workload import flops_per_token, rows_of
 
@@ -56,11 +57,11 @@ def estimate_step(setup: TrainingSetup, cluster: Cluster, unstated: Iterable[Dou
     every, once = collective_seconds(setup, cluster)
     optimizer = optimizer_seconds(setup, cluster.gpu)
     micro = max(compute, every) + TIME["overlap"] * min(compute, every)
-    generation = _generation_seconds(setup, cluster)
+    generation = sampling_seconds(setup, cluster)
     accumulated = setup.grad_accum
-    step = (accumulated * (micro + generation) + once + optimizer) * stack_of(setup.framework).slowdown
+    step = (accumulated * micro + generation + once + optimizer) * stack_of(setup.framework).slowdown
     terms |= {"collectives": every * accumulated + once, "optimizer": optimizer, "generation": generation}
-    for name in ("matmul", "attention", "elementwise", "dequantise", "launch", "generation"):
+    for name in ("matmul", "attention", "elementwise", "dequantise", "launch"):
         terms[name] *= accumulated
     tokens: float = accumulated * setup.micro_batch * rows_of(setup.task) * setup.parallelism.data
     tokens *= (setup.row_tokens or setup.sequence_tokens) * setup.real_tokens_share
@@ -75,13 +76,3 @@ def estimate_step(setup: TrainingSetup, cluster: Cluster, unstated: Iterable[Dou
         spread=spread,
         spread_reason=reason,
     )
-
-
-def _generation_seconds(setup: TrainingSetup, cluster: Cluster) -> float:
-    """Sampling answers for grpo and ppo: every token reads the weights once for all rows."""
-    if setup.task not in ("grpo", "ppo"):
-        return 0.0
-    parts = setup.parallelism.gpus_total if setup.parallelism.kind != "ddp" else 1
-    read = 2.0 * setup.arch.layers * setup.arch.hidden * (4 * setup.arch.hidden + 3 * setup.arch.intermediate)
-    per_token = read / parts / (0.5 * cluster.gpu.memory_bytes_per_s) + setup.arch.layers * 2e-4
-    return setup.generated_tokens * per_token

@@ -212,13 +212,22 @@ def collective_seconds(setup: TrainingSetup, cluster: Cluster) -> tuple[float, f
     ranks = parallel.data * parallel.context
     if ranks > 1:
         every, once = _data_parallel_bytes(setup, width.compute, width.gradient, shape.trained)
-    link = group_bytes_per_s(cluster, ranks) * TIME["link"]
+    link = collective_rate(cluster, ranks)
     seconds = every / link + _model_parallel_seconds(setup, cluster)
     if is_sharded(parallel.kind):
-        blocks = setup.arch.layers + setup.arch.decoder_layers
-        accelerate = setup.framework in ("hf", "trl")
-        seconds += blocks * TIME["fsdp_layer_s" if accelerate else "fsdp_layer_native_s"]
+        seconds += (setup.arch.layers + setup.arch.decoder_layers) * fsdp_block_s(setup)
     return seconds, once / link
+
+
+def collective_rate(cluster: Cluster, ranks: int) -> float:
+    """Bytes/s that a collective of such a group reaches."""
+    return group_bytes_per_s(cluster, ranks) * TIME["link"]
+
+
+def fsdp_block_s(setup: TrainingSetup) -> float:
+    """Host time that sharding costs for each block and micro-batch."""
+    accelerate = setup.framework in ("hf", "trl")
+    return TIME["fsdp_layer_s" if accelerate else "fsdp_layer_native_s"]
 
 
 def _model_parallel_seconds(setup: TrainingSetup, cluster: Cluster) -> float:

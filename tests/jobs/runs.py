@@ -231,6 +231,14 @@ def train_with_a_scaler(arguments: list[str]) -> int:
     return main(arguments)
 
 
+def train_from_the_hubs_cache(arguments: list[str]) -> int:
+    """Train where the Hub's files are those below `hub` beside the job, and no others."""
+    from huggingface_hub import constants
+
+    constants.HF_HUB_CACHE = str(Path(arguments[0]).with_name("hub"))
+    return main(arguments)
+
+
 def renamed(runs: Runs, job: JobSpec, name: str) -> JobSpec:
     """The same job as a run of its own."""
     checkpoints = replace(job.checkpoints, uri=runs.store(name).uri)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -123,6 +124,35 @@ def test_dpo_turns_the_preference(runs: Runs) -> None:
     assert (accuracy.tuned or 0.0) >= 0.9
     assert rise(margin) > 1
     assert rise(metrics["loss"]) > 0.4
+
+
+@pytest.mark.parametrize("task", ["dpo", pytest.param("kto", marks=pytest.mark.long)])
+def test_the_frozen_copy_is_of_the_revision_that_is_trained(runs: Runs, task: str) -> None:
+    """The Hub's main branch has other weights since."""
+    job = job_of(runs, "pinned", task, paired if task == "dpo" else unpaired, method=MethodJob("full"))
+    job = replace(job, model=ModelJob("org/goat", revision="v1"), train=replace(TRAIN, steps=1))
+    hub = runs.root / "pinned" / "hub" / "models--org--goat"
+    (hub / "refs").mkdir(parents=True)
+    for revision, commit in (("v1", "1" * 40), ("main", "2" * 40)):
+        (hub / "refs" / revision).write_text(commit)
+        shutil.copytree(GOAT / "base", hub / "snapshots" / commit)
+    retrained = str(hub / "snapshots" / ("2" * 40))
+    runs.zygote.call("tests.jobs.test_methods:retrain", retrained, log=runs.root / "retrain.log")
+    code = runs.zygote.wait(runs.start(job, "tests.jobs.runs:train_from_the_hubs_cache"))
+    assert code == 0, runs.log("pinned")
+    assert results(runs.progress("pinned"))["reward_margin"].base == 0.0
+
+
+def retrain(arguments: list[str]) -> None:
+    """Give a model other weights."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(arguments[0])
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(1.5)
+    model.save_pretrained(arguments[0])
 
 
 def test_a_reward_model_learns_to_judge(runs: Runs) -> None:

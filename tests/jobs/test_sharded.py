@@ -7,14 +7,18 @@ import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jobs.committed import read_manifest
 from jobs.manifest import BLOBS
-from jobs.spec import JobSpec
+from jobs.spec import CheckpointsJob, DataJob, EvaluateJob, JobSpec, MethodJob, ModelJob, RolloutJob
+from jobs.spec_rules import SHARDED_METHODS
 from tests.jobs.runs import Runs, renamed
+from tests.jobs.test_methods import TRAIN, job_of, paired, prompts, results, unpaired
 from tests.jobs.test_together import interrupted, losses, together
+from tests.jobs.tiny_models import write_reviews
 from tests.jobs.zygote import Zygote
 
 pytestmark = pytest.mark.train
@@ -165,3 +169,109 @@ def test_it_learns_what_one_process_learns(runs: Runs, done: JobSpec) -> None:
     assert {path.name for path in runs.output(pair.run_id).iterdir()} == {
         path.name for path in runs.output(alone.run_id).iterdir()
     }
+
+
+_ROWS = {"dpo": paired, "reward": paired, "kto": unpaired, "grpo": prompts}
+
+
+def task_job(runs: Runs, task: str, kind: str) -> JobSpec:
+    """A short training of a task on two processes, both halves of the model on each."""
+    train = replace(TRAIN, steps=12, micro_batch=8, processes=2, sharding="fsdp")
+    method = MethodJob(kind, 8)  # type: ignore[arg-type]
+    if task != "classification":
+        rollout = RolloutJob(generations=8, completion_tokens=4, beta=0.02)
+        train = replace(train, steps=36 if task == "grpo" else 12)
+        rest = {"train": train, "method": method, "rollout": rollout}
+        return job_of(runs, f"{task}-{kind}", task, _ROWS[task], **rest)
+    write_reviews(runs.root / "data")
+    bert = runs.root / "bert"
+    runs.zygote.call("tests.jobs.tiny_models:make_classifier", str(bert), log=runs.root / "make.log")
+    name = f"{task}-{kind}"
+    return JobSpec(
+        run_id=name,
+        name=name,
+        model=ModelJob("bert", path=str(bert)),
+        data=DataJob("../data/train.jsonl", "../data/eval.jsonl"),
+        checkpoints=CheckpointsJob(runs.store(name).uri, every_steps=10),
+        task="classification",
+        method=method,
+        train=replace(train, steps=24, learning_rate=1e-2),
+        evaluate=EvaluateJob("accuracy"),
+    )
+
+
+def _long(*words: str) -> Any:
+    return pytest.param(*words, marks=pytest.mark.long)
+
+
+@pytest.mark.parametrize(
+    ("task", "kind"),
+    [
+        ("dpo", "full"),  # the frozen copy is spread as well
+        ("classification", "lora"),
+        *(_long("dpo", "lora"), _long("kto", "full"), _long("kto", "lora")),
+        *(_long("reward", "full"), _long("reward", "lora"), _long("classification", "full")),
+    ],
+)
+def test_other_tasks_learn_what_whole_copies_learn(runs: Runs, task: str, kind: str) -> None:
+    job = task_job(runs, task, kind)
+    assert together(runs, job) == [0, 0], runs.log(job.run_id)
+    whole = renamed(runs, job, f"{job.run_id}-whole")
+    whole = replace(whole, train=replace(job.train, sharding="none"))
+    assert together(runs, whole) == [0, 0], runs.log(whole.run_id)
+    spread_out, copies = results(runs.progress(job.run_id)), results(runs.progress(whole.run_id))
+    assert spread_out["loss"].base == pytest.approx(copies["loss"].base)
+    for name, metric in copies.items():
+        assert spread_out[name].tuned == pytest.approx(metric.tuned, rel=1e-3), name
+    loss = spread_out["loss"]
+    assert loss.tuned is not None
+    assert loss.base is not None
+    assert loss.tuned < 0.97 * loss.base
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_answers_are_sampled_from_a_spread_model(runs: Runs, kind: str) -> None:
+    """Each process samples its own; killed, they go on exactly. A full fine-tuning has its frozen copy spread too."""
+    job = task_job(runs, "grpo", kind)
+    job = job if kind == "lora" else replace(job, train=replace(job.train, steps=12, learning_rate=1e-3))
+    assert together(runs, job) == [0, 0], runs.log(job.run_id)
+    reward = results(runs.progress(job.run_id))["reward"]
+    assert (reward.base or 0.0) <= 0.1
+    assert (reward.tuned or 0.0) >= (0.8 if kind == "lora" else 0.0)
+    twin = renamed(runs, job, f"{job.run_id}-twin")
+    codes = interrupted(runs, twin, lambda: runs.newest_step(twin.run_id) >= 10, signal.SIGKILL, slice(2))
+    assert codes == [-signal.SIGKILL] * 2
+    assert together(runs, twin) == [0, 0], runs.log(twin.run_id)
+    assert (runs.progress(twin.run_id).resumed_from_step or 0) >= 10
+    assert runs.weights(twin.run_id) == runs.weights(job.run_id)
+
+
+@pytest.mark.long
+def test_a_kind_of_answer_that_one_process_has_none_of(runs: Runs) -> None:
+    """In bf16, with layers computed again: a micro-batch of two rows is all good or all bad now and then."""
+    job = task_job(runs, "kto", "lora")
+    train = replace(job.train, micro_batch=2, grad_accum=4, precision="bf16", gradient_checkpointing=True)
+    for sharding in ("fsdp", "none"):
+        again = renamed(runs, job, f"kto-bf16-{sharding}")
+        again = replace(again, train=replace(train, sharding=sharding))
+        assert together(runs, again) == [0, 0], runs.log(again.run_id)
+        margin = results(runs.progress(again.run_id))["reward_margin"]
+        assert (margin.tuned or 0.0) > 0.5
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", [kind for kind in SHARDED_METHODS if kind not in ("full", "lora")])
+def test_every_kind_of_adapter_is_spread(runs: Runs, kind: str) -> None:
+    """Trained by two with a shard each as by one; the whole adapter is handed over."""
+    job = spread(runs, kind, kind)
+    method = replace(job.method, dropout=0.0, virtual_tokens=4)
+    job = replace(job, method=method, train=replace(job.train, learning_rate=1e-2))
+    assert together(runs, job) == [0, 0], runs.log(kind)
+    alone = renamed(runs, job, f"{kind}-alone")
+    runs.complete(replace(alone, train=replace(job.train, sharding="none")))
+    base, tuned = losses(runs, kind)
+    assert (base, tuned) == pytest.approx(losses(runs, alone.run_id), rel=1e-3)
+    assert tuned < base
+    check = "tests.jobs.test_methods:check_adapter"
+    runs.zygote.call(check, str(runs.output(kind)), log=runs.root / "check.log")

@@ -215,9 +215,8 @@ def test_what_cannot_be_launched_yet_can_be_estimated(keys: dict[str, Any], path
     ("keys", "kind", "path"),
     [
         ({"method": "qlora"}, "fsdp", "quantization"),
-        ({"method": "ia3"}, "fsdp", "method.kind"),
+        ({"method": "vera"}, "fsdp", "method.kind"),
         ({"train": {"optimizer": "adamw_8bit"}}, "fsdp", "train.optimizer"),
-        ({"task": "grpo"}, "fsdp", "task"),
         ({}, "zero3", "where.gpus"),
         ({}, "tp", "where.gpus"),
     ],
@@ -230,7 +229,13 @@ def test_what_cannot_be_spread_over_gpus_yet(keys: dict[str, Any], kind: str, pa
 
 
 def test_what_can_be_spread_over_gpus() -> None:
-    for keys in ({}, {"method": "full"}, {"method": "lora", "train": {"optimizer": "sgd"}}):
+    for keys in (
+        {},
+        {"method": "full"},
+        {"method": "lora", "train": {"optimizer": "sgd"}},
+        *({"task": task} for task in ("classification", "dpo", "reward", "kto", "grpo")),
+        *({"method": kind} for kind in ("dora", "ia3", "prompt_tuning")),
+    ):
         assert list(unsupported_spread(spec(**keys), "fsdp", 8)) == []
     assert list(unsupported_spread(spec(method="qlora"), "ddp", 8)) == []
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.hardware import cpu_facts
-from planner.setup import Cluster
+from planner.setup import Cluster, Parallelism
 from planner.throughput import estimate_step
 from planner.workload import flops_per_token
 from tests.planner.setups import cluster, lora, setup, setups, spread
@@ -144,3 +144,31 @@ def test_a_cpu_is_a_slow_gpu():
     cpu = Cluster(cpu_facts(2, 8.0))
     tiny = setup("sentence-transformers/all-MiniLM-L6-v2", task="classification", precision="fp32")
     assert seconds(tiny, cpu) > 10 * seconds(tiny, cluster("T4"))
+
+
+def sampled(framework="trl", gpu="A100-80GB", **fields):
+    """Seconds a step that go into sampling."""
+    asked = setup(task="grpo", framework=framework, **fields)
+    parallel = asked.parallelism
+    return estimate_step(asked, cluster(gpu, parallel.gpus_total)).terms_s["generation"]
+
+
+def test_a_generated_token_takes_what_was_told_of_transformers():
+    # 7 B: 25 ms (FasterTransformer 506) to 49 ms (foundation-model-stack 34); 13 B: 36 ms (69), fp16 on large cards.
+    seven, thirteen = sampled(model="llama-2-7b", micro_batch=1), sampled(model="llama-2-13b", micro_batch=1)
+    tokens = setup().generated_tokens
+    assert 0.025 <= seven / tokens <= 0.049
+    assert thirteen / tokens == pytest.approx(0.036, rel=0.1)
+    assert sampled(adapter=lora(), micro_batch=1) > seven
+
+
+def test_all_answers_of_a_step_are_sampled_at_once():
+    assert sampled(grad_accum=4) == pytest.approx(sampled(micro_batch=4, grad_accum=1), rel=1e-6)
+    assert sampled("openrlhf", grad_accum=4) == pytest.approx(4 * sampled("openrlhf"))
+
+
+def test_a_model_in_shards_is_gathered_for_every_token():
+    alone = sampled(adapter=lora())
+    assert sampled(adapter=lora(), parallelism=Parallelism("fsdp", 8)) > 1.3 * alone
+    across_pcie = sampled(gpu="L4", adapter=lora(), parallelism=Parallelism("fsdp", 8))
+    assert across_pcie > 10 * alone
