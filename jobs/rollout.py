@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -9,7 +11,6 @@ from typing import Any
 from jobs.evaluate import Measure, Scores
 from jobs.ingredients import Ingredients
 from jobs.rewards import Reward, exact_match, load_rewards
-from jobs.sharded import spread_out
 from jobs.training import Training
 from providers.errors import UsageError
 
@@ -33,28 +34,27 @@ def build_grpo(of: Ingredients) -> Training:
         num_generations=rollout.generations,
         max_completion_length=rollout.completion_tokens,
         temperature=rollout.temperature,
-        beta=rollout.beta if of.adapter is not None else 0.0,
+        beta=rollout.beta,
         disable_dropout=not of.job.method.dropout,
         **of.settings,
     )
-    trainer = GRPOTrainer(args=settings, reward_funcs=rewards, **of.of_trl())
-    if of.adapter is None and rollout.beta > 0:
-        _hold_to_base(trainer, of)
+    with _reference_of(of):
+        trainer = GRPOTrainer(args=settings, reward_funcs=rewards, **of.of_trl())
     measure = Judge(of.tokenizer, rewards, rollout.completion_tokens).measure()
     return Training(trainer, of.eval or {}, RolloutCounter(trainer), measure, lambda rows: {"rows": rows})
 
 
-def _hold_to_base(trainer: Any, of: Ingredients) -> None:
-    """Put a frozen copy of the base beside a full fine-tuning; the trainer alone would load another revision."""
-    from trl.trainer.utils import disable_dropout_in_model
+@contextmanager
+def _reference_of(of: Ingredients) -> Iterator[None]:
+    """While a trainer is built: the frozen copy that it takes for a full fine-tuning is the job's own base."""
+    from trl.trainer import grpo_trainer
 
-    reference, accelerator = of.reference(), trainer.accelerator
-    disable_dropout_in_model(reference)
-    trainer.beta = of.job.rollout.beta
-    if trainer.is_fsdp_enabled:
-        trainer.ref_model = spread_out(reference, accelerator)
-    else:
-        trainer.ref_model = accelerator.prepare_model(reference, evaluation_mode=True).eval()
+    load = grpo_trainer.create_model_from_path
+    grpo_trainer.create_model_from_path = lambda *_, **__: of.reference()
+    try:
+        yield
+    finally:
+        grpo_trainer.create_model_from_path = load
 
 
 def _need_whole_groups(of: Ingredients) -> None:

@@ -9,16 +9,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from jobs.group import Group
 from jobs.parts import part_directory
 from jobs.resume import SHARDS
-from jobs.spec import JobSpec
+from jobs.spec import JobSpec, Task
 
 _WEIGHTS, _STATE = "model.", "optimizer."
+_WITH_REFERENCE: tuple[Task, ...] = ("dpo", "kto", "grpo")
 
 
 def sharding_settings(job: JobSpec, model: Any, processes: int) -> dict[str, Any]:
@@ -65,16 +67,14 @@ def loaded_once(job: JobSpec, processes: int) -> Iterator[None]:
 
 
 @contextmanager
-def shared_out() -> Iterator[None]:
-    """While a trainer is built: accelerate shards over CPUs too, which torch can and it leaves out; TRL's trainers
-    spread a reference model as the trained one is spread, layer by layer, from the one process that has loaded it.
+def shared_out(task: Task) -> Iterator[None]:
+    """While a trainer is built: accelerate shards over CPUs too, which torch can and it leaves out; TRL spreads a
+    reference model as the trained one is spread, layer by layer, from the one process that has loaded it.
     """
     from accelerate.state import AcceleratorState, PartialState
     from accelerate.utils import DistributedType
-    from trl.trainer import dpo_trainer, kto_trainer
 
-    begin, trainers = AcceleratorState.__init__, (dpo_trainer, kto_trainer)
-    whole = [module.prepare_fsdp for module in trainers]
+    begin = AcceleratorState.__init__
 
     def with_cpus(self: Any, *words: Any, **named: Any) -> None:
         shared = PartialState._shared_state
@@ -82,18 +82,20 @@ def shared_out() -> Iterator[None]:
             shared["distributed_type"] = DistributedType.MULTI_GPU
         begin(self, *words, **named)
 
-    AcceleratorState.__init__ = with_cpus
-    for module in trainers:
-        module.prepare_fsdp = spread_out
-    try:
+    with ExitStack() as changed:
+        _exchange(changed, AcceleratorState, "__init__", with_cpus)
+        if task in _WITH_REFERENCE:
+            _exchange(changed, import_module(f"trl.trainer.{task}_trainer"), "prepare_fsdp", _spread_out)
         yield
-    finally:
-        AcceleratorState.__init__ = begin
-        for module, before in zip(trainers, whole, strict=True):
-            module.prepare_fsdp = before
 
 
-def spread_out(model: Any, accelerator: Any) -> Any:
+def _exchange(changed: ExitStack, owner: Any, name: str, value: Any) -> None:
+    """Put a value in the place of another until the stack is closed."""
+    changed.callback(setattr, owner, name, getattr(owner, name))
+    setattr(owner, name, value)
+
+
+def _spread_out(model: Any, accelerator: Any) -> Any:
     """A model that is not trained, each layer spread over the processes; only the leading one needs its weights."""
     from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 
@@ -122,7 +124,7 @@ class Sharding:
         trainer.create_optimizer()
         model, trainer.optimizer = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
         trainer.model = trainer.model_wrapped = model
-        if trainer.model.can_generate():
+        if group.size > 1 and model.can_generate():
             _generate_together(model)
         trainer._prepare_for_training = self._begin
         trainer._save_optimizer_and_scheduler = self._save
@@ -204,10 +206,12 @@ class Sharding:
             full_state_dict=True, cpu_offload=True, ignore_frozen_params=hasattr(trainer.model, "peft_config")
         )
         state = get_model_state_dict(trainer.model, options=options)
-        trainer.model.unshard()  # what belongs to no layer: learned prompts are read from the module itself
+        if self._group.size > 1:
+            trainer.model.unshard()  # what belongs to no layer: learned prompts are read from the module itself
         if self._group.leads:
             trainer._save(output_dir, state_dict=state)
-        trainer.model.reshard()
+        if self._group.size > 1:
+            trainer.model.reshard()
 
     @property
     def _optimizer(self) -> Any:

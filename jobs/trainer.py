@@ -80,7 +80,7 @@ def build_training(
 
 def _built(parts: Ingredients) -> Training:
     try:
-        with shared_out() if "fsdp" in parts.settings else nullcontext():
+        with shared_out(parts.job.task) if "fsdp" in parts.settings else nullcontext():
             return _BUILDERS[parts.job.task](parts)
     except ValueError as error:
         if "arget" in str(error) and "modules" in str(error):  # PEFT has no error of its own for these

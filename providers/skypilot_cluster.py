@@ -19,6 +19,7 @@ from providers.skypilot import lines_of, sky_module
 from providers.skypilot_errors import first_line, last_refusal
 from providers.skypilot_jobs import RELEASING, machine_offer, utc, worker_lines
 from providers.skypilot_launches import end_cluster, end_launches, is_at_work, launches, newest_launch
+from providers.skypilot_slurm import Allocation, slurm_cluster
 from providers.skypilot_start import ready_task, secret_values, take_back_rights
 from providers.skypilot_task import (
     END_THEMSELVES,
@@ -50,6 +51,7 @@ class SkyPilotClusterLauncher:
     def __init__(self) -> None:
         """Nothing is asked before it is needed."""
         self._doubted: dict[str, float] = {}
+        self._told: dict[str, Allocation] = {}
 
     def dry_run_yaml(self, request: LaunchRequest) -> str:
         """What would be launched, without contacting anything; secrets are named only.
@@ -125,6 +127,22 @@ class SkyPilotClusterLauncher:
             return _is_released(sky, run_id, before_attempt=before_attempt)
 
     def _status(self, sky: Any, run_id: str) -> BackendStatus:
+        """With Slurm's own word on when a cluster there began and ended: SkyPilot counts some seconds more."""
+        seen = self._seen(sky, run_id)
+        name, offer = seen.backend_id, seen.offer
+        if name is None or offer is None or offer.cloud != "slurm":
+            return seen
+        told = self._told.get(name)
+        if told is None or (told.ended_at is None) != (seen.ended_at is None):
+            told = slurm_cluster(offer.region, name)
+        if told is None:
+            return seen
+        if seen.state == "running":  # before, SkyPilot may still go on to other nodes
+            self._told[name] = told
+        ended_at = None if seen.ended_at is None else utc(told.ended_at) or seen.ended_at
+        return replace(seen, started_at=utc(told.started_at), ended_at=ended_at)
+
+    def _seen(self, sky: Any, run_id: str) -> BackendStatus:
         name = _newest(sky, run_id)
         if name is None:
             return BackendStatus("absent")

@@ -28,8 +28,8 @@ _OVER = frozenset(
 )  # fmt: skip
 _ASK = (
     "export SLURM_TIME_FORMAT=%s; "
-    "sacct -X -n -P -j {jobs} -o JobIDRaw,Start,End,State,Partition,ReqTRES 2>/dev/null; "
-    "squeue -h -t all -j {jobs} -o '%i|%S|%e|%T|%P|%b' 2>/dev/null; true"
+    "sacct -X -n -P {which} -o JobIDRaw,Start,End,State,Partition,ReqTRES 2>/dev/null; "
+    "squeue -h -t all {which} -o '%i|%S|%e|%T|%P|%b' 2>/dev/null; true"
 )
 _TIMEOUT_S = 30
 
@@ -68,9 +68,28 @@ def slurm_machines(sky: Any, job: Any) -> tuple[MachineUse, ...]:
     told: dict[tuple[str, str], Allocation] = {}
     for cluster in {row.cluster for row in sightings}:
         numbers = [row.number for row in sightings if row.cluster == cluster]
-        found = _ask(cluster, numbers)
+        found = _ask(cluster, f"-j {shlex.quote(','.join(numbers))}")
         told |= {(cluster, number): row for number, row in found.items()}
     return uses_of(sightings, told, offer_of(job))
+
+
+def slurm_cluster(region: str, name: str) -> Allocation | None:
+    """The allocation of a cluster that is no managed job's, None if Slurm says nothing of it (any more).
+
+    Args:
+        region: Slurm cluster, SkyPilot's region.
+        name: The cluster's name in SkyPilot; another one was never had by that name.
+    """
+    from sky.clouds import Slurm
+    from sky.utils.common_utils import make_cluster_name_on_cloud
+
+    job_name = make_cluster_name_on_cloud(name, max_length=Slurm.max_cluster_name_length())
+    return newest_of(_ask(region, f"--name={shlex.quote(job_name)}"))
+
+
+def newest_of(told: Mapping[str, Allocation]) -> Allocation | None:
+    """The one that began last: a provision that failed and was tried again leaves others behind."""
+    return max(told.values(), key=lambda allocation: allocation.started_at, default=None)
 
 
 def is_settled(job: Any, machines: Sequence[MachineUse]) -> bool:
@@ -165,13 +184,12 @@ def _offer(row: Sighting, allocation: Allocation) -> Offer | None:
     )
 
 
-def _ask(cluster: str, numbers: Sequence[str]) -> dict[str, Allocation]:
+def _ask(cluster: str, which: str) -> dict[str, Allocation]:
     """Slurm's word on some of its jobs; nothing if this machine has no way to it."""
     from sky.provision.slurm.utils import run_on_login_node
 
-    command = _ASK.format(jobs=shlex.quote(",".join(numbers)))
     try:
-        _, answer, _ = run_on_login_node(cluster, command, timeout=_TIMEOUT_S)
+        _, answer, _ = run_on_login_node(cluster, _ASK.format(which=which), timeout=_TIMEOUT_S)
     except Exception:  # SkyPilot's server may be elsewhere, and the cluster known to it alone
         return {}
     return allocations_in(answer)

@@ -189,6 +189,21 @@ def test_grpo_finds_what_is_rewarded(runs: Runs) -> None:
     assert metrics["exact_match"].tuned == metrics["reward"].tuned
 
 
+@pytest.mark.long
+def test_a_full_grpo_is_held_to_its_base(runs: Runs) -> None:
+    """The more the distance to the frozen copy costs, the less is learned."""
+    rewards = {}
+    for beta in (0.0, 5.0):
+        rollout = RolloutJob(generations=8, completion_tokens=4, beta=beta)
+        train = replace(TRAIN, grad_accum=4, steps=40, learning_rate=5e-4)
+        job = job_of(
+            runs, f"held-{beta}", "grpo", prompts, rollout=rollout, train=train, method=MethodJob("full")
+        )
+        rewards[beta] = results(runs.complete(job))["reward"].tuned or 0.0
+    assert rewards[0.0] > 0.5
+    assert rewards[5.0] < 0.2
+
+
 def test_a_goal_ends_the_training_and_outlives_a_kill(runs: Runs) -> None:
     """Whoever kills it after the goal was met: nothing more is learned, and the model is handed over."""
     evaluate = EvaluateJob("reward_margin", every_steps=5, goal=1.0)

@@ -10,7 +10,7 @@ from providers.launcher import MachineUse
 from providers.offers import Offer
 from providers.skypilot_events import Event
 from providers.skypilot_jobs import RELEASING, status_of, utc
-from providers.skypilot_slurm import Sighting, allocations_in, is_settled, sightings_in, uses_of
+from providers.skypilot_slurm import Sighting, allocations_in, is_settled, newest_of, sightings_in, uses_of
 
 A100 = Offer("slurm", "bed-a", "spot", None, "A100", 1, 40.0, 4.0, 16.0, "on_demand", None, "skypilot", None)
 
@@ -53,6 +53,14 @@ def test_slurm_is_believed_to_the_second() -> None:
         MachineUse(utc(10.0), utc(71.0), A100._replace(source="slurm", **nothing)),
         MachineUse(utc(86.0), None, newest),
     )
+
+
+def test_a_cluster_is_the_allocation_that_began_last() -> None:
+    told = allocations_in("7|10|12|NODE_FAIL|spot|gres/gpu:a100:1\n8|14|N/A|RUNNING|spot|gres/gpu:a100:1\n")
+    newest = newest_of(told)
+    assert newest is not None
+    assert (newest.started_at, newest.ended_at) == (14.0, None)
+    assert newest_of({}) is None
 
 
 def test_what_slurm_has_forgotten_lasted_until_it_was_missed() -> None:
