@@ -59,6 +59,15 @@ def with_inputs(job: JobSpec, runs_uri: str | None) -> tuple[JobSpec, dict[str, 
     return replace(named, inputs=inputs), {name: str(path) for name, path in taken.items()}
 
 
+def local_files(job: JobSpec) -> tuple[Path, ...]:
+    """Files of this machine that a job names.
+
+    Raises:
+        UsageError: A directory holds no data.
+    """
+    return tuple(_named(job)[1].values())
+
+
 def local_bytes(job: JobSpec) -> int:
     """Size of the files of this machine that a job names.
 
@@ -66,7 +75,7 @@ def local_bytes(job: JobSpec) -> int:
         UsageError: A directory holds no data.
         StorageError: A file cannot be read.
     """
-    return sum(_size(path) for path in _named(job)[1].values())
+    return sum(_size(path) for path in local_files(job))
 
 
 def _named(job: JobSpec) -> tuple[JobSpec, dict[str, Path]]:

@@ -32,6 +32,16 @@ class Places(NamedTuple):
         """URI of the register of run ids and budgets where no team shares one."""
         return (self.state / "register").as_uri()
 
+    @property
+    def monitor_machine(self) -> Path:
+        """What is written down of a machine for the monitor."""
+        return self.state / "monitor-machine.json"
+
+    @property
+    def monitor_code(self) -> Path:
+        """What such a machine installs."""
+        return self.state / "monitor-machine"
+
     def bundle(self, run_id: str, attempt: int) -> Path:
         """What one attempt's worker runs: code and job document."""
         return self.state / "bundles" / run_id / str(attempt)

@@ -218,7 +218,7 @@ def _rented(
     if rented.shares_disk(offer) and order.runs_uri is not None and uri.startswith("file:"):
         yield from _room(order.candidate, uri, places)
     if plain:
-        renewed = order.choices.monitor == "service"
+        renewed = order.choices.monitor in ("service", "remote")
         yield from rented.blockers(order.plan, order.candidate, _job(order, places), renewed=renewed)
     if not around.offline:
         yield from _asked_elsewhere(order, around, write=write)

@@ -9,7 +9,7 @@ import io
 import math
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from providers.aws_zones import is_zone_id
@@ -153,18 +153,20 @@ def task_yaml(request: LaunchRequest, *, managed: bool = True) -> str:
     Raises:
         LaunchError: SkyPilot can rent none of the offers.
     """
+    return as_yaml(task_document(request, managed=managed))
+
+
+def as_yaml(document: Mapping[str, Any]) -> str:
+    """A task document as YAML, its scripts as they are written."""
     from ruamel.yaml import YAML  # a tenth of a second that only a launch needs to pay
     from ruamel.yaml.scalarstring import LiteralScalarString
 
-    document = task_document(request, managed=managed)
-    for key in ("setup", "run"):
-        if key in document:
-            document[key] = LiteralScalarString(document[key])
+    scripts = {key: LiteralScalarString(document[key]) for key in ("setup", "run") if key in document}
     text = io.StringIO()
     yaml = YAML()
     yaml.width = 110
     yaml.indent(mapping=2, sequence=4, offset=2)
-    yaml.dump(document, text)
+    yaml.dump({key: scripts.get(key, value) for key, value in document.items()}, text)
     return text.getvalue()
 
 

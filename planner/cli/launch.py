@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from planner.cli.desk import (
 )
 from planner.cli.launch_answers import answer, answer_dry_run
 from planner.cli.launch_moving import moving_of, tell_moving
+from planner.cli.launch_there import launch_there
 from planner.cli.launch_watch import check_monitor
 from planner.cli.output import confirm, echo_err, output_option
 from planner.cli.waiting import raise_for, wait_for_end
@@ -74,7 +76,7 @@ Examples:
     default="local",
     show_default=True,
     help="service: a `plan monitor run` watches it and starts it again; local: only commands that ask; "
-    "remote: says what a machine for a monitor costs, and how to launch from there.",
+    "remote: the monitor's machine launches and watches it (`plan monitor machine up`).",
 )
 @click.option(
     "--move",
@@ -123,6 +125,8 @@ def command(
     """Launch FILE, a plan or a spec."""
     if optimizer and not dry_run:
         raise UsageError("--optimizer only asks, it launches nothing", hint="add --dry-run")
+    if monitor == "remote":
+        _need_elsewhere(infra, reservation, wait)
     choices = replace(
         _choices(cap, no_cap, max_duration), monitor=monitor, move=move, own_cluster=infra == "cluster"
     )
@@ -148,16 +152,41 @@ def command(
             raise OverBudgetError(found[0].message, hint=found[0].hint, code="project_budget")
         refuse(found)
         if not known:
-            where = "on this machine" if infra == "local" else "on rented machines"
-            alone = check_monitor(desk, order)
-            tell_moving(moving)
-            confirm(f"{alone}Launch {name} {where}?", yes=yes)
+            _agreed(desk, order, moving, yes=yes)
+        if monitor == "remote":
+            sys.exit(launch_there(app, order, price_tolerance, store_uri, output))
         run, created = launch_order(desk, order, registered(app, desk, order, store_uri), moving)
+    _answered(app, run, created, output, wait=wait)
+
+
+def _agreed(desk: Desk, order: Order, moving: MovingOrder | None, *, yes: bool) -> None:
+    where = "on this machine" if order.infra == "local" else "on rented machines"
+    alone = check_monitor(desk, order)
+    tell_moving(moving)
+    confirm(f"{alone}Launch {order.run_id} {where}?", yes=yes)
+
+
+def _answered(app: App, run: Run, created: bool, output: str, *, wait: bool) -> None:
     if wait:
         run = wait_for_end(app, run.run_id)
     answer(app, run, created, output)
     if wait:
         raise_for(run)
+
+
+def _need_elsewhere(infra: str, reservation: str | None, wait: bool) -> None:
+    """Refuse what cannot be done from the monitor's machine."""
+    here = [
+        word
+        for word, given in (
+            ("--infra local", infra == "local"),
+            ("--reservation", reservation is not None),
+            ("--wait", wait),
+        )
+        if given
+    ]
+    if here:
+        raise UsageError(f"{here[0]} does not go with --monitor remote: another machine launches")
 
 
 def _capacity(app: App, reservation: str | None) -> Reserved | None:

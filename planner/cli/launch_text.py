@@ -128,6 +128,8 @@ def monitor_cost(order: Order) -> str:
     """A machine for the monitor and what it costs while the run lasts, which the run's cap does not count."""
     cloud = order.candidate.offer.cloud
     machine = MACHINES.get(cloud) or MACHINES["aws"]
+    if machine.usd_per_hour is None:
+        return machine.text()
     usd = _span(order.candidate.wall_clock_h.scaled(machine.usd_per_hour), 2)
     return f"{machine.text()}; ${usd} while this run lasts, beside its cap"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from planner.cli.launch_text import monitor_cost
 from planner.cli.output import echo_err
 from providers.errors import UsageError
 
@@ -26,11 +25,10 @@ def check_monitor(desk: Desk, order: Order) -> str:
     """
     goal = order.plan.spec.goal
     if order.choices.monitor == "remote":
-        raise UsageError(
-            f"a remote monitor is a machine to launch from: {monitor_cost(order)}",
-            hint="`plan monitor machine > monitor.yaml` is its SkyPilot task; launch there with --monitor service",
-            code="monitor_elsewhere",
-        )
+        from planner.cli.monitor_machine import need_host
+
+        need_host()
+        return ""
     beat = desk.store.monitor()
     if order.choices.monitor == "service" and (beat is None or not beat.lives(desk.now())):
         hint = "start one: `plan monitor run &`, or see `plan monitor unit`"

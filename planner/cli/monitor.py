@@ -19,6 +19,7 @@ import click
 
 from planner.cli.context import App, pass_app
 from planner.cli.desk import clock, launcher, open_desk, open_ledger
+from planner.cli.monitor_machine import machine, tell_hired
 from planner.cli.output import echo_err, emit_json, output_option
 from planner.places import Places
 from planner.runs import MonitorBeat
@@ -118,6 +119,7 @@ def show_command(app: App, output: str) -> None:
         )
     else:
         click.echo(monitor_text(beat, clock(app)()))
+        tell_hired(app)
 
 
 @command.command("unit", epilog="\b\nExample:\n  plan monitor unit > ~/.config/systemd/user/tuneplan.service")
@@ -134,16 +136,7 @@ def container_command() -> None:
     click.echo(_CONTAINERFILE, nl=False)
 
 
-@command.command("machine", epilog="\b\nExample:\n  plan monitor machine --cloud aws > monitor.yaml")
-@click.option("--cloud", default="aws", show_default=True, help="aws, azure or gcp.")
-def machine_command(cloud: str) -> None:
-    """Print the SkyPilot task of a small always-on machine for the monitor, with its price.
-
-    It is a machine to launch from: what is launched there with `--monitor service` is watched while your own is off.
-    """
-    from planner.monitor_machine import monitor_machine, task_yaml
-
-    click.echo(task_yaml(monitor_machine(cloud)), nl=False)
+command.add_command(machine)
 
 
 class _Looks:

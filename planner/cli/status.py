@@ -62,6 +62,7 @@ def _undelivered(app: App, run_id: str | None = None) -> list[Delivery]:
 
 def _all(app: App, output: str) -> None:
     from planner.cli.monitor import monitor_text
+    from planner.cli.monitor_machine import tell_hired
 
     with open_ledger(app) as store:
         runs, beat = store.active_runs(), store.monitor()
@@ -73,3 +74,4 @@ def _all(app: App, output: str) -> None:
     if untold:
         echo_err(f"{len(untold)} messages were not delivered: `plan notify list --undelivered` shows why")
     click.echo(monitor_text(beat, clock(app)()), err=True)
+    tell_hired(app)

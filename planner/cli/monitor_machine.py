@@ -1,0 +1,214 @@
+"""`plan monitor machine`: a small always-on machine that launches and watches while one's own is off."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from planner.cli.context import App, pass_app
+from planner.cli.desk import clock
+from planner.cli.output import confirm, echo_err, emit_json, output_option
+from planner.monitor_machine import (
+    NAME,
+    Hired,
+    command_document,
+    monitor_machine,
+    note_hired,
+    read_answer,
+    read_hired,
+    task_document,
+)
+from planner.places import Places
+from providers.errors import CredentialsError, UsageError
+
+if TYPE_CHECKING:
+    from providers.skypilot_monitor import Host, SkyPilotMonitorHost
+
+_EXTRAS = ("launch", "s3", "objectstore", "notify")
+_LOGINS = (
+    "SkyPilot gives it your own cloud logins, or a role that may rent machines (remote_identity in"
+    " ~/.sky/config.yaml): whoever may log in there may spend"
+)
+
+
+@click.group("machine", epilog="\b\nExample:\n  plan monitor machine up --where aws")
+def machine() -> None:
+    """A small always-on machine that launches and watches while your own is off."""
+
+
+@machine.command(
+    "up", epilog="\b\nExamples:\n  plan monitor machine up --where aws\n  plan monitor machine up --dry-run"
+)
+@click.option("--where", default="aws", show_default=True, help="aws, azure or gcp, or CLOUD/REGION.")
+@click.option(
+    "--secret",
+    "secrets",
+    multiple=True,
+    metavar="NAME",
+    help="Variable that runs from there need; again for more.",
+)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Print SkyPilot's task, rent nothing.")
+@pass_app
+def up_command(app: App, where: str, secrets: tuple[str, ...], yes: bool, dry_run: bool) -> None:
+    """Rent the machine, install this tuneplan on it and start its monitor; it costs until `plan monitor machine down`.
+
+    Where it is there already, its monitor is installed and started again.
+    """
+    from planner.own_wheel import write_installable
+
+    wanted = monitor_machine(where)
+    places = Places(app.directories.state)
+    values = _values(secrets)
+    document = task_document(wanted, places.monitor_code, _server())
+    if dry_run:
+        from providers.skypilot_task import as_yaml
+
+        click.echo(f"# {wanted.text()}\n{as_yaml(document)}", nl=False)
+        return
+    before = read_hired(places.monitor_machine)
+    if before is not None and before.machine.place != wanted.place:
+        hint = "`plan monitor machine down` gives it back"
+        raise UsageError(f"there is one in {before.machine.place} already", hint=hint, code="monitor_machine")
+    echo_err(f"monitor's machine: {wanted.text()}\n{_LOGINS}")
+    confirm("Rent it?" if before is None else "Install and start its monitor again?", yes=yes)
+    write_installable(places.monitor_code, _EXTRAS)
+    since_at = clock(app)() if before is None else before.since_at
+    note_hired(places.monitor_machine, Hired(wanted, since_at, secrets))  # before it can cost
+    _host().begin(document, values)
+    click.echo(Hired(wanted, since_at, secrets).text(clock(app)()))
+
+
+@machine.command("show", epilog="\b\nExample:\n  plan monitor machine show -o json")
+@output_option("table", "json")
+@pass_app
+def show_command(app: App, output: str) -> None:
+    """Show whether the machine is there, and what it has cost."""
+    hired = read_hired(Places(app.directories.state).monitor_machine)
+    host = _host().look()
+    if output == "json":
+        machine = None if hired is None else hired.machine._asdict()
+        since_at = None if hired is None else hired.since_at
+        emit_json(
+            "monitor-machine", {"state": host.state, "since_at": since_at, "machine": machine}, now=app.now()
+        )
+        return
+    click.echo(_shown(host, hired, clock(app)()))
+
+
+@machine.command(
+    "run",
+    context_settings={"ignore_unknown_options": True},
+    epilog="\b\nExamples:\n  plan monitor machine run -- status\n  plan monitor machine run -- cancel RUN",
+)
+@click.argument("arguments", nargs=-1, required=True, type=click.UNPROCESSED)
+@pass_app
+def run_command(app: App, arguments: tuple[str, ...]) -> None:
+    """Run `plan ARGUMENTS` on the machine; its answer comes when it has ended."""
+    sys.exit(answer_of(app, arguments, None, "by-hand"))
+
+
+@machine.command("down", epilog="\b\nExample:\n  plan monitor machine down")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@pass_app
+def down_command(app: App, yes: bool) -> None:
+    """Give the machine back, with its ledger; runs that it watched go on unwatched."""
+    path = Places(app.directories.state).monitor_machine
+    hired = read_hired(path)
+    if hired is not None:
+        echo_err(hired.text(clock(app)()))
+    confirm("Give it back? What it knows of its runs is lost (`plan runs adopt` finds them again).", yes=yes)
+    _host().end()
+    path.unlink(missing_ok=True)
+    click.echo("the monitor's machine is given back")
+
+
+def tell_hired(app: App) -> None:
+    """Say on stderr since when the machine is there and what it has cost, if one was rented."""
+    hired = read_hired(Places(app.directories.state).monitor_machine)
+    if hired is not None:
+        echo_err(hired.text(clock(app)()))
+
+
+def answer_of(app: App, arguments: Sequence[str], directory: Path | None, folder: str) -> int:
+    """Run `plan` on the machine, its words as if it ran here; the exit code.
+
+    Args:
+        app: The application.
+        arguments: Of `plan`.
+        directory: Files that go along.
+        folder: Name of their place there.
+
+    Raises:
+        UsageError: The machine is not there.
+    """
+    hired = read_hired(Places(app.directories.state).monitor_machine)
+    need_host()
+    document = command_document(arguments, directory, folder, _server())
+    secrets = _values(() if hired is None else hired.secrets)
+    return _told(_host().lines(document, secrets))
+
+
+def need_host() -> None:
+    """Nothing if the machine is there with its monitor at work.
+
+    Raises:
+        UsageError: It is not.
+    """
+    host = _host().look()
+    if host.state != "up":
+        hint = "`plan monitor machine up` rents one, and starts its monitor again"
+        raise UsageError(f"the monitor's machine is {_STATES[host.state]}", hint=hint, code="no_monitor")
+
+
+def _told(lines: Iterable[str]) -> int:
+    code, on_stdout = 1, False  # SkyPilot's words are not ours: without an end it has failed
+    for line in lines:
+        answer = read_answer(line, on_stdout)
+        if answer.exit_code is not None:
+            code = answer.exit_code
+        elif answer.on_stdout != on_stdout:
+            on_stdout = True
+        else:
+            click.echo(answer.line, err=not on_stdout)
+    return code
+
+
+_STATES = {
+    "absent": "not there",
+    "starting": "not up yet",
+    "up": "up",
+    "idle": "up, but no monitor runs on it",
+    "stopped": "stopped",
+}
+
+
+def _shown(host: Host, hired: Hired | None, now: str) -> str:
+    state = f"the monitor's machine is {_STATES[host.state]}{f' in {host.place}' if host.place else ''}"
+    return state if hired is None else f"{state}\n{hired.text(now)}"
+
+
+def _values(names: Sequence[str]) -> Mapping[str, str]:
+    missing = [name for name in names if not os.environ.get(name)]
+    if missing:
+        raise CredentialsError(
+            f"secrets not set in this environment: {', '.join(missing)}", hint="export them, then try again"
+        )
+    return {name: os.environ[name] for name in names}
+
+
+def _host() -> SkyPilotMonitorHost:
+    from providers.skypilot_monitor import SkyPilotMonitorHost
+
+    return SkyPilotMonitorHost(NAME)
+
+
+def _server() -> str | None:
+    from providers.skypilot_monitor import server_elsewhere
+
+    return server_elsewhere()
