@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from planner.whole_file import whole_file
 from providers.errors import CorruptDataError, UsageError
+from providers.sealed import DIRECTORY
 
 HOURS_A_MONTH = 730
 NAME = "plan-monitor"
-#: On the machine.
-_PLAN = "~/tuneplan/env/bin/plan"
+_HOME = "~/tuneplan"
+#: On the machine, with the secrets of which SkyPilot has one share in its environment.
+_PLAN = f"{_HOME}/env/bin/python -m providers.sealed {_HOME}/env/bin/plan"
 _DISK_GIB = 64
 _STDOUT, _EXIT = "tuneplan-stdout", "tuneplan-exit"
 
@@ -81,11 +83,15 @@ class Hired(NamedTuple):
     since_at: str
     secrets: tuple[str, ...]
 
-    def text(self, now: str) -> str:
-        """What it has cost so far, at most: from when it was asked for."""
+    def usd(self, now: str) -> float | None:
+        """What it has cost so far at most, from when it was asked for; None if its price is not known."""
         hours = (datetime.fromisoformat(now) - datetime.fromisoformat(self.since_at)).total_seconds() / 3600
-        price = self.machine.usd_per_hour
-        cost = "what it costs is not known here" if price is None else f"${price * hours:,.2f} so far"
+        return None if self.machine.usd_per_hour is None else self.machine.usd_per_hour * hours
+
+    def text(self, now: str) -> str:
+        """For the person who pays for it."""
+        usd = self.usd(now)
+        cost = "what it costs is not known here" if usd is None else f"${usd:,.2f} so far"
         kind = self.machine.instance_type or "machine"
         return f"monitor's machine: {kind} in {self.machine.place} since {self.since_at}, {cost}"
 
@@ -107,13 +113,12 @@ def monitor_machine(where: str) -> MonitorMachine:
     raise UsageError(f"no small machine of {cloud} is known here", hint=hint)
 
 
-def task_document(machine: MonitorMachine, code: Path, endpoint: str | None) -> dict[str, Any]:
-    """Its SkyPilot task: installs this tuneplan and runs the monitor.
+def setup_document(machine: MonitorMachine, code: Path) -> dict[str, Any]:
+    """The SkyPilot task that makes the machine: it installs this tuneplan and runs nothing.
 
     Args:
         machine: Where.
         code: Directory that `planner.own_wheel.write_installable` has filled.
-        endpoint: SkyPilot's API server, where it is not on the machine itself.
     """
     kind: dict[str, Any] = {"cpus": "2+"}
     if machine.instance_type is not None:
@@ -122,36 +127,57 @@ def task_document(machine: MonitorMachine, code: Path, endpoint: str | None) -> 
         "name": NAME,
         "workdir": str(code),
         "resources": {"infra": machine.place, **kind},
-        **({} if endpoint is None else {"envs": {"SKYPILOT_API_SERVER_ENDPOINT": endpoint}}),
-        "setup": "mkdir -p ~/tuneplan\ncp -f ./* ~/tuneplan/\ncd ~/tuneplan\nsh install.sh 3.11\n",
-        "run": f"exec {_PLAN} monitor run\n",
+        "setup": f"mkdir -p {_HOME}\ncp -rf ./. {_HOME}/\ncd {_HOME}\nsh install.sh 3.11\n",
+    }
+
+
+def monitor_document(machine: MonitorMachine | None, code: Path, endpoint: str | None) -> dict[str, Any]:
+    """The SkyPilot task of the monitor on the machine.
+
+    Args:
+        machine: Where it runs, None if that is not known.
+        code: As of `setup_document`.
+        endpoint: SkyPilot's API server, where it is not on the machine itself.
+    """
+    return _beside_others(machine, code, endpoint) | {
+        "name": NAME,
+        "run": f"cp -rf ./. {_HOME}/\ncd {_HOME}\nexec {_PLAN} monitor run\n",
     }
 
 
 def command_document(
-    arguments: Sequence[str], directory: Path | None, folder: str, endpoint: str | None
+    arguments: Sequence[str],
+    directory: Path,
+    folder: str,
+    machine: MonitorMachine | None,
+    endpoint: str | None,
 ) -> dict[str, Any]:
     """A SkyPilot task that runs `plan` with these arguments on the machine, in the files of a directory.
 
     Args:
         arguments: Of `plan`.
-        directory: Files that go along, None for none.
+        directory: Files that go along.
         folder: Name of their place on the machine, a plain one.
-        endpoint: As of `task_document`.
+        machine: As of `monitor_document`.
+        endpoint: As of `monitor_document`.
     """
-    home = f"mkdir -p ~/plans/{shlex.quote(folder)}\n"
-    bring = f"cp -rf ./. ~/plans/{shlex.quote(folder)}/\n" if directory is not None else ""
+    there = f"~/plans/{shlex.quote(folder)}"
     script = (
-        f"{home}{bring}cd ~/plans/{shlex.quote(folder)}\n"
-        f"said=$(mktemp)\ncode=0\n{_PLAN} {shlex.join(arguments)} > $said || code=$?\n"
-        f'echo {_STDOUT}\ncat $said\nrm -f $said\necho "{_EXIT} $code"\n'
+        f"mkdir -p {there}\ncp -rf ./. {there}/\ncd {there}\nsaid=$(mktemp)\ncode=0\n"
+        f"{_PLAN} {shlex.join(arguments)} > $said || code=$?\nrm -rf {DIRECTORY}\n"
+        f'echo {_STDOUT}\ncat $said\n[ -z "$(tail -c 1 $said)" ] || echo\nrm -f $said\necho "{_EXIT} $code"\n'
     )
-    return {
-        "name": f"{NAME}-command",
-        **({} if directory is None else {"workdir": str(directory)}),
-        **({} if endpoint is None else {"envs": {"SKYPILOT_API_SERVER_ENDPOINT": endpoint}}),
-        "run": script,
-    }
+    return _beside_others(machine, directory, endpoint) | {"name": f"{NAME}-command", "run": script}
+
+
+def _beside_others(machine: MonitorMachine | None, directory: Path, endpoint: str | None) -> dict[str, Any]:
+    """What goes along; on Slurm a task takes all processors of the machine if it does not ask for less."""
+    document: dict[str, Any] = {"workdir": str(directory)}
+    if machine is not None and machine.cloud == "slurm":
+        document["resources"] = {"cpus": "1+"}
+    if endpoint is not None:
+        document["envs"] = {"SKYPILOT_API_SERVER_ENDPOINT": endpoint}
+    return document
 
 
 class Answer(NamedTuple):
@@ -168,18 +194,21 @@ class Answer(NamedTuple):
     on_stdout: bool
 
 
-def read_answer(line: str, on_stdout: bool) -> Answer:
-    """What a line of a `command_document` task is, after lines that were or were not for stdout.
+def read_answers(lines: Iterable[str]) -> Iterator[Answer]:
+    """What the lines of a `command_document` task are.
 
-    >>> read_answer("tuneplan-exit 5", True)
-    Answer(exit_code=5, line='', on_stdout=True)
+    >>> [answer.exit_code or answer.line for answer in read_answers(["a", "tuneplan-stdout", "b", "tuneplan-exit 5"])]
+    ['a', 'b', 5]
     """
-    if line == _STDOUT:
-        return Answer(None, "", True)
-    word, _, code = line.rpartition(" ")
-    if word == _EXIT and code.isdigit():
-        return Answer(int(code), "", on_stdout)
-    return Answer(None, line, on_stdout)
+    on_stdout = False
+    for line in lines:
+        word, _, code = line.rpartition(" ")
+        if line == _STDOUT:
+            on_stdout = True
+        elif word == _EXIT and code.isdigit():
+            yield Answer(int(code), "", on_stdout)
+        else:
+            yield Answer(None, line, on_stdout)
 
 
 def note_hired(path: Path, hired: Hired) -> None:

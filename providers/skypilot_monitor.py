@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from providers.errors import LaunchError
+from providers.sealed import VARIABLE, seal
 from providers.skypilot import lines_of, sky_module
 from providers.skypilot_jobs import worker_lines
 from providers.skypilot_launches import end_cluster, end_launches, is_at_work, newest_launch
@@ -34,16 +36,17 @@ class SkyPilotMonitorHost:
         """Nothing is asked before it is needed."""
         self._name = name
 
-    def begin(self, document: Mapping[str, Any], secrets: Mapping[str, str]) -> None:
-        """Rent it, install what the task says and start its run; what SkyPilot does is told on stderr.
+    def begin(self, setup: Mapping[str, Any], monitor: Mapping[str, Any], secrets: Mapping[str, str]) -> None:
+        """Rent it, install what the set-up says and start the monitor; what SkyPilot does is told on stderr.
 
         Raises:
             LaunchError: It cannot be had, or its set-up failed.
             CredentialsError: The cloud refuses ours.
         """
         with sky_module() as sky:
-            task = sky.Task.from_yaml_config(dict(document), secrets_overrides=list(secrets.items()) or None)
-            sky.stream_and_get(sky.launch(task, cluster_name=self._name))
+            sky.stream_and_get(sky.launch(_task(sky, setup, {}), cluster_name=self._name))
+            self._end_monitors(sky)
+            sky.get(sky.exec(_task(sky, monitor, secrets), cluster_name=self._name))
 
     def look(self) -> Host:
         """Whether it is there.
@@ -60,9 +63,17 @@ class SkyPilotMonitorHost:
             word = rows[0].status.value
             if word != "UP":
                 return Host("stopped" if word == "STOPPED" else "starting", place)
-            jobs = sky.get(sky.queue(self._name, skip_finished=True, all_users=True))
-            at_work = any(job.job_name == self._name for job in jobs)
-        return Host("up" if at_work else "idle", place)
+            return Host("up" if self._monitors(sky) else "idle", place)
+
+    def _monitors(self, sky: Any) -> list[int]:
+        jobs = sky.get(sky.queue(self._name, skip_finished=True, all_users=True))
+        return [job.job_id for job in jobs if job.job_name == self._name]
+
+    def _end_monitors(self, sky: Any) -> None:
+        """What runs older code, or without secrets that it needs now."""
+        numbers = self._monitors(sky)
+        if numbers:
+            sky.get(sky.cancel(self._name, job_ids=numbers))
 
     def lines(self, document: Mapping[str, Any], secrets: Mapping[str, str]) -> Iterator[str]:
         """Run a task on it, and what it writes.
@@ -72,8 +83,7 @@ class SkyPilotMonitorHost:
         """
 
         def begin(sky: Any) -> Iterator[str]:
-            task = sky.Task.from_yaml_config(dict(document), secrets_overrides=list(secrets.items()) or None)
-            number, _ = sky.get(sky.exec(task, cluster_name=self._name))
+            number, _ = sky.get(sky.exec(_task(sky, document, secrets), cluster_name=self._name))
             if number is None:
                 raise LaunchError(f"SkyPilot started nothing on {self._name}")
             return worker_lines(sky.tail_logs(self._name, number, True, preload_content=False))
@@ -90,6 +100,12 @@ class SkyPilotMonitorHost:
         with sky_module() as sky:
             end_launches(sky, self._name)
             end_cluster(sky, self._name)
+
+
+def _task(sky: Any, document: Mapping[str, Any], secrets: Mapping[str, str]) -> Any:
+    """With one share of the secrets; the other goes along with the files."""
+    share = [(VARIABLE, seal(secrets, Path(document["workdir"])))] if secrets else None
+    return sky.Task.from_yaml_config(dict(document), secrets_overrides=share)
 
 
 def server_elsewhere() -> str | None:

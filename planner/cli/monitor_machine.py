@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,11 +18,12 @@ from planner.monitor_machine import (
     NAME,
     Hired,
     command_document,
+    monitor_document,
     monitor_machine,
     note_hired,
-    read_answer,
+    read_answers,
     read_hired,
-    task_document,
+    setup_document,
 )
 from planner.places import Places
 from providers.errors import CredentialsError, UsageError
@@ -65,11 +67,12 @@ def up_command(app: App, where: str, secrets: tuple[str, ...], yes: bool, dry_ru
     wanted = monitor_machine(where)
     places = Places(app.directories.state)
     values = _values(secrets)
-    document = task_document(wanted, places.monitor_code, _server())
+    setup = setup_document(wanted, places.monitor_code)
+    monitor = monitor_document(wanted, places.monitor_code, _server())
     if dry_run:
         from providers.skypilot_task import as_yaml
 
-        click.echo(f"# {wanted.text()}\n{as_yaml(document)}", nl=False)
+        click.echo(f"# {wanted.text()}\n{as_yaml(setup)}---\n{as_yaml(monitor)}", nl=False)
         return
     before = read_hired(places.monitor_machine)
     if before is not None and before.machine.place != wanted.place:
@@ -80,7 +83,7 @@ def up_command(app: App, where: str, secrets: tuple[str, ...], yes: bool, dry_ru
     write_installable(places.monitor_code, _EXTRAS)
     since_at = clock(app)() if before is None else before.since_at
     note_hired(places.monitor_machine, Hired(wanted, since_at, secrets))  # before it can cost
-    _host().begin(document, values)
+    _host().begin(setup, monitor, values)
     click.echo(Hired(wanted, since_at, secrets).text(clock(app)()))
 
 
@@ -92,11 +95,7 @@ def show_command(app: App, output: str) -> None:
     hired = read_hired(Places(app.directories.state).monitor_machine)
     host = _host().look()
     if output == "json":
-        machine = None if hired is None else hired.machine._asdict()
-        since_at = None if hired is None else hired.since_at
-        emit_json(
-            "monitor-machine", {"state": host.state, "since_at": since_at, "machine": machine}, now=app.now()
-        )
+        emit_json("monitor_machine", _document(host, hired, clock(app)()), now=app.now())
         return
     click.echo(_shown(host, hired, clock(app)()))
 
@@ -110,7 +109,9 @@ def show_command(app: App, output: str) -> None:
 @pass_app
 def run_command(app: App, arguments: tuple[str, ...]) -> None:
     """Run `plan ARGUMENTS` on the machine; its answer comes when it has ended."""
-    sys.exit(answer_of(app, arguments, None, "by-hand"))
+    with tempfile.TemporaryDirectory(prefix="plan-there-") as nothing:
+        code = answer_of(app, arguments, Path(nothing), "by-hand")
+    sys.exit(code)
 
 
 @machine.command("down", epilog="\b\nExample:\n  plan monitor machine down")
@@ -118,13 +119,19 @@ def run_command(app: App, arguments: tuple[str, ...]) -> None:
 @pass_app
 def down_command(app: App, yes: bool) -> None:
     """Give the machine back, with its ledger; runs that it watched go on unwatched."""
-    path = Places(app.directories.state).monitor_machine
-    hired = read_hired(path)
-    if hired is not None:
-        echo_err(hired.text(clock(app)()))
+    tell_hired(app)
+    if _host().look().state == "up":
+        with tempfile.TemporaryDirectory(prefix="plan-there-") as nothing:
+            hired = read_hired(Places(app.directories.state).monitor_machine)
+            place = hired and hired.machine
+            document = command_document(["status"], Path(nothing), "by-hand", place, _server())
+            lines = _host().lines(document, {})
+            for answer in read_answers(lines):
+                if answer.line:
+                    echo_err(f"there: {answer.line}")
     confirm("Give it back? What it knows of its runs is lost (`plan runs adopt` finds them again).", yes=yes)
     _host().end()
-    path.unlink(missing_ok=True)
+    Places(app.directories.state).monitor_machine.unlink(missing_ok=True)
     click.echo("the monitor's machine is given back")
 
 
@@ -135,7 +142,7 @@ def tell_hired(app: App) -> None:
         echo_err(hired.text(clock(app)()))
 
 
-def answer_of(app: App, arguments: Sequence[str], directory: Path | None, folder: str) -> int:
+def answer_of(app: App, arguments: Sequence[str], directory: Path, folder: str) -> int:
     """Run `plan` on the machine, its words as if it ran here; the exit code.
 
     Args:
@@ -149,7 +156,7 @@ def answer_of(app: App, arguments: Sequence[str], directory: Path | None, folder
     """
     hired = read_hired(Places(app.directories.state).monitor_machine)
     need_host()
-    document = command_document(arguments, directory, folder, _server())
+    document = command_document(arguments, directory, folder, hired and hired.machine, _server())
     secrets = _values(() if hired is None else hired.secrets)
     return _told(_host().lines(document, secrets))
 
@@ -167,15 +174,12 @@ def need_host() -> None:
 
 
 def _told(lines: Iterable[str]) -> int:
-    code, on_stdout = 1, False  # SkyPilot's words are not ours: without an end it has failed
-    for line in lines:
-        answer = read_answer(line, on_stdout)
+    code = 1  # SkyPilot's words are not ours: without an end it has failed
+    for answer in read_answers(lines):
         if answer.exit_code is not None:
             code = answer.exit_code
-        elif answer.on_stdout != on_stdout:
-            on_stdout = True
         else:
-            click.echo(answer.line, err=not on_stdout)
+            click.echo(answer.line, err=not answer.on_stdout)
     return code
 
 
@@ -191,6 +195,17 @@ _STATES = {
 def _shown(host: Host, hired: Hired | None, now: str) -> str:
     state = f"the monitor's machine is {_STATES[host.state]}{f' in {host.place}' if host.place else ''}"
     return state if hired is None else f"{state}\n{hired.text(now)}"
+
+
+def _document(host: Host, hired: Hired | None, now: str) -> dict[str, Any]:
+    usd = None if hired is None else hired.usd(now)
+    return {
+        "state": host.state,
+        "place": host.place or None,
+        "since_at": None if hired is None else hired.since_at,
+        "cost_usd": None if usd is None else f"{usd:.2f}",
+        "machine": None if hired is None else hired.machine._asdict(),
+    }
 
 
 def _values(names: Sequence[str]) -> Mapping[str, str]:

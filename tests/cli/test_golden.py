@@ -24,6 +24,7 @@ from ruamel.yaml import YAML
 from planner.cli.output import rendered
 from planner.cli.schema import schema_names, schema_text
 from providers import live_sources
+from providers.skypilot_monitor import Host
 from tests.cli import golden_world as world_of
 from tests.cli.commands import Words, leaves
 from tests.cli.golden_world import INHOUSE, SCHEDULE, Prepare, World, world_in
@@ -94,6 +95,26 @@ def _beat(world: World) -> None:
     world.plan("monitor", "run", "--once")
 
 
+def _hired(world: World) -> None:
+    world.plan("monitor", "machine", "up", "--yes")
+
+
+class FarHost:
+    """SkyPilot's part of the monitor's machine."""
+
+    def begin(self, *_: object) -> None:
+        """It is there at once."""
+
+    def end(self) -> None:
+        """It is gone at once."""
+
+    def look(self) -> Host:
+        return Host("up", "aws/us-east-1")
+
+    def lines(self, *_: object) -> Iterator[str]:
+        return iter(["no monitor of its own", "tuneplan-stdout", "no runs", "tuneplan-exit 0"])
+
+
 def _budget(world: World) -> None:
     world_of.one_run_of_each_kind(world)
     world.plan("budget", "set", "default", "10usd")
@@ -127,7 +148,10 @@ SCENES: dict[str, Scene] = {
     "logs": Scene(("goat-1",), _over),
     "watch": Scene(("over-1",), RUNS),
     "monitor container": Scene(),
-    "monitor machine": Scene(),
+    "monitor machine down": Scene(("--yes",), _hired, masks=(TIMES,)),
+    "monitor machine run": Scene(("--", "status")),
+    "monitor machine show": Scene((), _hired, masks=(TIMES,)),
+    "monitor machine up": Scene(("--yes",), masks=(TIMES,)),
     "monitor run": Scene(("--once",)),
     "monitor show": Scene((), _beat, masks=((r"monitor \d+", "monitor <pid>"), (r'"pid": \d+', '"pid": <pid>'),
                                            (r"host/\d+", "host/<pid>"))),
@@ -265,6 +289,8 @@ def test_golden(
 ) -> None:
     scene = SCENES[name]
     monkeypatch.setattr("planner.cli.doctor.examine", lambda *_: list(world_of.CHECKS))
+    monkeypatch.setattr("planner.cli.monitor_machine._host", FarHost)
+    monkeypatch.setattr("planner.cli.monitor_machine._server", lambda: None)
     monkeypatch.setattr("planner.appraisal.appraise", lambda *_: world_of.MEASURED)
     parts = [block(world, name, ("--help",), world.plan(*name.split(), "--help"))]
     scene.prepare(world)

@@ -158,16 +158,29 @@ def test_skypilots_own_choice_is_shown_beside_ours(dry_run: DryRun, monkeypatch:
     ]
 
 
-def test_a_remote_monitor_is_priced_and_says_how_to_launch_from_there(
-    dry_run: DryRun, run_plan: RunPlan
+def test_a_remote_monitor_is_priced_and_its_task_shown(
+    dry_run: DryRun, run_plan: RunPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("planner.cli.monitor_machine._server", lambda: None)
     result = dry_run("", "--cap", "5", "--monitor", "remote")
     assert result.exit_code == 0
     assert "r6a.large in aws/us-east-1: $0.1134/h" in result.stderr and "beside its cap" in result.stderr
-    task = YAML(typ="safe").load(run_plan("monitor", "machine").stdout)
-    assert (task["resources"]["instance_type"], "monitor run" in task["run"]) == ("r6a.large", True)
-    unknown = run_plan("monitor", "machine", "--cloud", "vast")
+    said = run_plan("monitor", "machine", "up", "--dry-run")
+    setup, monitor = YAML(typ="safe").load_all(said.stdout)
+    assert (setup["resources"]["instance_type"], "monitor run" in monitor["run"]) == ("r6a.large", True)
+    unknown = run_plan("monitor", "machine", "up", "--where", "vast", "--yes")
     assert unknown.exit_code == 2 and "known are aws, azure, gcp" in unknown.stderr
+    alone = run_plan("monitor", "machine", "up")
+    assert alone.exit_code == 2 and "Nobody can be asked here" in alone.stderr
+    unset = run_plan("monitor", "machine", "up", "--secret", "NOT_SET_ANYWHERE", "--yes")
+    assert unset.exit_code == 4 and "NOT_SET_ANYWHERE" in unset.stderr
+
+
+@pytest.mark.parametrize("words", [("--infra", "local"), ("--reservation", "r-1"), ("--wait",)])
+def test_what_cannot_be_launched_from_elsewhere(words: tuple[str, ...], run_plan: RunPlan) -> None:
+    result = run_plan("launch", "spec.yaml", "--monitor", "remote", *words)
+    assert result.exit_code == 2 and " does not go with --monitor remote" in result.stderr
+    assert words[0] in result.stderr
 
 
 def test_a_run_that_moves_begins_where_the_policy_says(dry_run: DryRun) -> None:

@@ -1,6 +1,7 @@
 """`--monitor remote` on a real Slurm: another machine launches a run and starts it again after it was taken away."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,11 @@ FAR = ("monitor", "machine")
 
 
 @pytest.fixture
-def far_person(slurm_bed: Bed, person: Person) -> Person:
+def far_person(slurm_bed: Bed, person: Person) -> Iterator[Person]:
     """Whose SkyPilot server is one that every machine can ask, as a team's is."""
-    server = f"http://127.0.0.1:{slurm_bed.sky.port}"
-    person.env["SKYPILOT_API_SERVER_ENDPOINT"] = server
-    return person
+    person.env["SKYPILOT_API_SERVER_ENDPOINT"] = f"http://127.0.0.1:{slurm_bed.sky.port}"
+    yield person
+    del person.env["SKYPILOT_API_SERVER_ENDPOINT"]
 
 
 def on_the_machine(person: Person, *words: str) -> Any:
