@@ -22,7 +22,9 @@ HOURS_A_MONTH = 730
 NAME = "plan-monitor"
 _HOME = "~/tuneplan"
 #: On the machine, with the secrets of which SkyPilot has one share in its environment.
-_PLAN = f"{_HOME}/env/bin/python -m providers.sealed {_HOME}/env/bin/plan"
+_PLAN = f"PLAN_HOME={_HOME}/home {_HOME}/env/bin/python -m providers.sealed {_HOME}/env/bin/plan"
+#: Below what goes along with a command: the prices that it was agreed to at.
+PRICES = ".prices.csv"
 _DISK_GIB = 64
 _STDOUT, _EXIT = "tuneplan-stdout", "tuneplan-exit"
 
@@ -114,7 +116,7 @@ def monitor_machine(where: str) -> MonitorMachine:
 
 
 def setup_document(machine: MonitorMachine, code: Path) -> dict[str, Any]:
-    """The SkyPilot task that makes the machine: it installs this tuneplan and runs nothing.
+    """The SkyPilot task that makes the machine: it installs this tuneplan, and ends.
 
     Args:
         machine: Where.
@@ -124,10 +126,11 @@ def setup_document(machine: MonitorMachine, code: Path) -> dict[str, Any]:
     if machine.instance_type is not None:
         kind = {"instance_type": machine.instance_type, "disk_size": _DISK_GIB}
     return {
-        "name": NAME,
+        "name": f"{NAME}-setup",
         "workdir": str(code),
         "resources": {"infra": machine.place, **kind},
         "setup": f"mkdir -p {_HOME}\ncp -rf ./. {_HOME}/\ncd {_HOME}\nsh install.sh 3.11\n",
+        "run": f"{_HOME}/env/bin/plan --version\n",
     }
 
 
@@ -141,7 +144,7 @@ def monitor_document(machine: MonitorMachine | None, code: Path, endpoint: str |
     """
     return _beside_others(machine, code, endpoint) | {
         "name": NAME,
-        "run": f"cp -rf ./. {_HOME}/\ncd {_HOME}\nexec {_PLAN} monitor run\n",
+        "run": f"cp -rf ./. {_HOME}/\ncd {_HOME}\nexec env {_PLAN} monitor run\n",
     }
 
 
@@ -163,7 +166,8 @@ def command_document(
     """
     there = f"~/plans/{shlex.quote(folder)}"
     script = (
-        f"mkdir -p {there}\ncp -rf ./. {there}/\ncd {there}\nsaid=$(mktemp)\ncode=0\n"
+        f"mkdir -p {there}\ncp -rf ./. {there}/\ncd {there}\n"
+        f"[ ! -f {PRICES} ] || cp -u {PRICES} {_HOME}/home/cache/prices.csv\nsaid=$(mktemp)\ncode=0\n"
         f"{_PLAN} {shlex.join(arguments)} > $said || code=$?\nrm -rf {DIRECTORY}\n"
         f'echo {_STDOUT}\ncat $said\n[ -z "$(tail -c 1 $said)" ] || echo\nrm -f $said\necho "{_EXIT} $code"\n'
     )

@@ -44,7 +44,11 @@ class SkyPilotMonitorHost:
             CredentialsError: The cloud refuses ours.
         """
         with sky_module() as sky:
-            sky.stream_and_get(sky.launch(_task(sky, setup, {}), cluster_name=self._name))
+            number, _ = sky.stream_and_get(sky.launch(_task(sky, setup, {}), cluster_name=self._name))
+            said = list(worker_lines(sky.tail_logs(self._name, number, True, preload_content=False)))
+            if sky.get(sky.job_status(self._name, [number]))[number] != sky.JobStatus.SUCCEEDED:
+                last = said[-1] if said else "it said nothing"
+                raise LaunchError(f"the monitor's machine is up, but its set-up failed: {last}")
             self._end_monitors(sky)
             sky.get(sky.exec(_task(sky, monitor, secrets), cluster_name=self._name))
 

@@ -21,8 +21,7 @@ from planner.cli.desk import (
 )
 from planner.cli.launch_answers import answer, answer_dry_run
 from planner.cli.launch_moving import moving_of, tell_moving
-from planner.cli.launch_there import launch_there
-from planner.cli.launch_watch import check_monitor
+from planner.cli.launch_watch import check_monitor, need_elsewhere
 from planner.cli.output import confirm, echo_err, output_option
 from planner.cli.waiting import raise_for, wait_for_end
 from planner.errors import OverBudgetError
@@ -126,7 +125,7 @@ def command(
     if optimizer and not dry_run:
         raise UsageError("--optimizer only asks, it launches nothing", hint="add --dry-run")
     if monitor == "remote":
-        _need_elsewhere(infra, reservation, wait)
+        need_elsewhere(infra, reservation, wait)
     choices = replace(
         _choices(cap, no_cap, max_duration), monitor=monitor, move=move, own_cluster=infra == "cluster"
     )
@@ -154,6 +153,8 @@ def command(
         if not known:
             _agreed(desk, order, moving, yes=yes)
         if monitor == "remote":
+            from planner.cli.launch_there import launch_there
+
             sys.exit(launch_there(app, order, price_tolerance, store_uri, output))
         run, created = launch_order(desk, order, registered(app, desk, order, store_uri), moving)
     _answered(app, run, created, output, wait=wait)
@@ -172,21 +173,6 @@ def _answered(app: App, run: Run, created: bool, output: str, *, wait: bool) -> 
     answer(app, run, created, output)
     if wait:
         raise_for(run)
-
-
-def _need_elsewhere(infra: str, reservation: str | None, wait: bool) -> None:
-    """Refuse what cannot be done from the monitor's machine."""
-    here = [
-        word
-        for word, given in (
-            ("--infra local", infra == "local"),
-            ("--reservation", reservation is not None),
-            ("--wait", wait),
-        )
-        if given
-    ]
-    if here:
-        raise UsageError(f"{here[0]} does not go with --monitor remote: another machine launches")
 
 
 def _capacity(app: App, reservation: str | None) -> Reserved | None:

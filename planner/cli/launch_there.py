@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from planner.cli.output import echo_err
+from planner.monitor_machine import PRICES
 from planner.plan import save_plan
+from planner.pricebook import cached_prices
 from providers.errors import StorageError
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ def launch_there(app: App, order: Order, tolerance: str, store_uri: str | None, 
 
     with tempfile.TemporaryDirectory(prefix="plan-launch-") as name:
         staged = Path(name)
-        stage(order.plan, staged)
+        stage(order.plan, staged, cached_prices(app.directories.cache))
         code = answer_of(app, words(order, tolerance, store_uri, output), staged, order.run_id)
     if code == 0:
         echo_err(f"it is watched there: `plan monitor machine run -- status {order.run_id}`")
@@ -53,8 +55,13 @@ def words(order: Order, tolerance: str, store_uri: str | None, output: str) -> t
     )
 
 
-def stage(plan: Plan, directory: Path) -> None:
+def stage(plan: Plan, directory: Path, prices: Path) -> None:
     """Write the plan, and the local files that lie beside its spec; others must be on the machine too.
+
+    Args:
+        plan: What is launched.
+        directory: Of what goes along.
+        prices: The file of the prices in use, if there is one.
 
     Raises:
         StorageError: One cannot be copied.
@@ -66,6 +73,8 @@ def stage(plan: Plan, directory: Path) -> None:
                 target = directory / path.relative_to(base)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, target)
+        if prices.is_file():
+            shutil.copy2(prices, directory / PRICES)
     except OSError as error:
         raise StorageError(f"cannot copy {error.filename}: {error.strerror}") from error
     save_plan(plan._replace(base_dir=Path()), directory / _PLAN_FILE)

@@ -45,3 +45,22 @@ def check_monitor(desk: Desk, order: Order) -> str:
         " (`--monitor service` does); cap and maximum duration hold all the same"
     )
     return "Nobody will watch the deadline. "
+
+
+def need_elsewhere(infra: str, reservation: str | None, wait: bool) -> None:
+    """Refuse what cannot be done from the monitor's machine.
+
+    Raises:
+        UsageError: Something was asked for that is about this one.
+    """
+    here = [
+        word
+        for word, given in (
+            ("--infra local", infra == "local"),
+            ("--reservation", reservation is not None),
+            ("--wait", wait),
+        )
+        if given
+    ]
+    if here:
+        raise UsageError(f"{here[0]} does not go with --monitor remote: another machine launches")

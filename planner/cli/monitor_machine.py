@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -81,6 +82,7 @@ def up_command(app: App, where: str, secrets: tuple[str, ...], yes: bool, dry_ru
     echo_err(f"monitor's machine: {wanted.text()}\n{_LOGINS}")
     confirm("Rent it?" if before is None else "Install and start its monitor again?", yes=yes)
     write_installable(places.monitor_code, _EXTRAS)
+    _write_home(app, places.monitor_code / "home")
     since_at = clock(app)() if before is None else before.since_at
     note_hired(places.monitor_machine, Hired(wanted, since_at, secrets))  # before it can cost
     _host().begin(setup, monitor, values)
@@ -133,6 +135,20 @@ def down_command(app: App, yes: bool) -> None:
     _host().end()
     Places(app.directories.state).monitor_machine.unlink(missing_ok=True)
     click.echo("the monitor's machine is given back")
+
+
+def _write_home(app: App, home: Path) -> None:
+    """Settings and prices as they are here: what is launched there is priced as here."""
+    from planner.pricebook import cached_prices
+
+    here, there = app.directories, home / "cache"
+    there.mkdir(parents=True)
+    for path, target in (
+        (here.config_file, home / "config.yaml"),
+        (cached_prices(here.cache), cached_prices(there)),
+    ):
+        if path.is_file():
+            shutil.copy2(path, target)
 
 
 def tell_hired(app: App) -> None:

@@ -1,6 +1,7 @@
 """The monitor's machine: its task, commands on it, and the note of what it costs."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from planner.bundle import INSTALL_SCRIPT
 from planner.monitor_machine import (
+    PRICES,
     Hired,
     MonitorMachine,
     command_document,
@@ -76,11 +78,18 @@ def test_a_command_there_is_told_as_if_it_ran_here(tmp_path: Path) -> None:
     program = tmp_path / "tuneplan/env/bin/plan"
     program.parent.mkdir(parents=True)
     program.with_name("python").symlink_to(sys.executable)
-    program.write_text('#!/bin/sh\npwd >&2\nls >&2\necho "$A_SECRET" >&2\nprintf "%s|" "$@"\nexit 5\n')
+    program.write_text(
+        '#!/bin/sh\npwd >&2\nls >&2\necho "$A_SECRET" "$PLAN_HOME" >&2\nprintf "%s|" "$@"\nexit 5\n'
+    )
     program.chmod(0o755)
     staged = tmp_path / "sky_workdir"
     staged.mkdir()
     (staged / "plan.json").touch()
+    (staged / PRICES).write_text("newer")
+    prices = tmp_path / "tuneplan/home/cache/prices.csv"
+    prices.parent.mkdir(parents=True)
+    prices.write_text("older")
+    os.utime(prices, (0, 0))
     words = ("launch", "a b", "$(id)", "'; rm -rf ~; '")
     document = command_document(words, staged, "run 1", None, None)
     share = seal({"A_SECRET": "known there"}, staged)
@@ -97,8 +106,9 @@ def test_a_command_there_is_told_as_if_it_ran_here(tmp_path: Path) -> None:
     answers = list(read_answers(said.stdout.splitlines()))
     before = [answer.line for answer in answers if not answer.on_stdout]
     there = tmp_path / "plans/run 1"
-    assert before == [str(there), "plan.json", "sealed", "known there"]
-    assert [path.name for path in there.iterdir()] == ["plan.json"]  # the share is gone with the command
+    assert before == [str(there), "plan.json", "sealed", f"known there {tmp_path}/tuneplan/home"]
+    assert prices.read_text() == "newer"
+    assert {path.name for path in there.iterdir()} == {"plan.json", PRICES}  # the share is gone
     printed = "".join(answer.line for answer in answers if answer.on_stdout)
     assert printed == "".join(f"{word}|" for word in words)
     assert [answer.exit_code for answer in answers if answer.exit_code is not None] == [5]

@@ -1,0 +1,67 @@
+"""What goes along to the monitor's machine, and in which words it is launched there."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from planner.answer import estimate_spec
+from planner.cli.launch_there import stage, words
+from planner.local_machine import local_snapshot
+from planner.plan import Plan, load_plan
+from planner.proposal import Choices, Order
+from planner.specfile import load_spec
+from providers.errors import UsageError
+
+GOAT = Path(__file__).parents[2] / "examples" / "tiny-goat"
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    """Of a spec with data beside it and a model elsewhere."""
+    home = tmp_path / "mine"
+    home.mkdir()
+    for name in ("train.jsonl", "eval.jsonl"):
+        shutil.copy(GOAT / name, home)
+    text = (GOAT / "spec.yaml").read_text().replace("id: ./base", f"id: {GOAT / 'base'}")
+    (home / "spec.yaml").write_text(text.replace("train: train.jsonl", "train: ./train.jsonl"))
+    loaded = load_spec(home / "spec.yaml")
+    return estimate_spec(loaded.spec, loaded.base_dir, local_snapshot(), datetime.now(UTC)).plan()
+
+
+def test_the_plan_goes_along_with_what_lies_beside_its_spec(tmp_path: Path, plan: Plan) -> None:
+    there, prices = tmp_path / "there", tmp_path / "prices.csv"
+    there.mkdir()
+    prices.write_text("prices")
+    stage(plan, there, prices)
+    assert {path.name for path in there.iterdir()} == {
+        "plan.json",
+        ".prices.csv",
+        "train.jsonl",
+        "eval.jsonl",
+    }
+    loaded = load_plan(there / "plan.json")
+    assert (loaded.plan_hash, loaded.base_dir) == (plan.plan_hash, Path())
+    assert loaded.spec.model.id == str(GOAT / "base")  # must be there too
+    (plan.base_dir / "train.jsonl").unlink()
+    with pytest.raises(UsageError, match="does not exist"):
+        stage(plan, there, prices)
+
+
+@pytest.mark.parametrize(
+    ("choices", "said"),
+    [
+        (Choices(cap_usd=5.5), "--cap 5.500000"),
+        (Choices(no_cap=True, max_duration_s=5400.0), "--no-cap --max-duration 5400s"),
+    ],
+)
+def test_nothing_is_left_to_be_asked(plan: Plan, choices: Choices, said: str) -> None:
+    chosen = plan.candidate(plan.recommended or "")
+    text = " ".join(words(Order(plan, chosen, choices, "far"), "5%", "s3://team/register", "json"))
+    assert said in text
+    for part in ("launch plan.json", f"--candidate {chosen.candidate_id}", "--run-id far", "--yes -o json"):
+        assert part in text
+    assert "--monitor service" in text and "--store s3://team/register" in text
