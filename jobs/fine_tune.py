@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.attempt import Attempt
+from jobs.base_model import BaseKeeper, bring_base
 from jobs.build import built
 from jobs.checkpoint import Restored
 from jobs.committed import fetch_files
@@ -80,6 +81,7 @@ def fine_tune(attempt: Attempt) -> str | None:
         if attempt.group.leads_machine:
             bring_inputs(job.inputs, attempt.base)
         attempt.group.wait()
+        attempt = bring_base(attempt)
     with attempt.stage("data"):
         examples = load_examples(
             job.data,
@@ -96,6 +98,7 @@ def fine_tune(attempt: Attempt) -> str | None:
     with attempt.stage("download"):
         restored = _restore(attempt)
     training = _build(attempt, examples)
+    keeper = BaseKeeper(attempt.job, attempt.store) if attempt.group.leads else None
     if job.train.sharding == "fsdp":
         Sharding(training.trainer, attempt.group)
     scoring = Scoring(attempt, training, metric)
@@ -106,11 +109,13 @@ def fine_tune(attempt: Attempt) -> str | None:
     if restored is not None:
         scoring.go_on(History.read(attempt.work / "restored"))
     with _tracked(attempt, scoring) as tracking:
-        last = _train(attempt, training, restored, scoring, tracking)
+        last = _train(attempt, training, restored, scoring, tracking, keeper)
         step = _choose(attempt, training, scoring, last)
         metrics = scoring.score_tuned(step)
         done = Finished(step, last, metrics, examples.label_names, hashes, scoring.history)
         _hand_over(attempt, training, done)
+    if keeper is not None:
+        keeper.drop()
     return scoring.standing.ended
 
 
@@ -182,12 +187,15 @@ def _train(
     restored: Restored | None,
     scoring: Scoring,
     tracking: Tracking | None,
+    keeper: BaseKeeper | None,
 ) -> int:
     """Train to the end; the number of steps done."""
     group = attempt.group
 
     def committed(reference: CheckpointRef, seconds: float) -> None:
         _committed(attempt, reference, seconds)
+        if keeper is not None:
+            keeper.send()
         if tracking is not None:
             tracking.committed(scoring.history, reference.step)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.appraise import Appraisal
+from jobs.base_model import pinned
 from jobs.codec import Mismatch, decode
 from jobs.committed import fetch_files, read_manifest
 from jobs.data import data_sha256
@@ -67,7 +68,7 @@ def question_of_run(job: JobSpec, store: ObjectStore, data: Path | None, step: i
         UsageError: The run has no such model, or no held-out data.
         CorruptDataError: What is stored is damaged.
     """
-    pointer = finished_pointer(store, step)
+    pointer, job = finished_pointer(store, step), pinned(job, store)
     where = job.data.eval if data is None else str(data.absolute())
     if where is None:
         hint = "name some: `--data FILE`"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import planner
+from jobs.base_model import pinned
 from jobs.codec import Mismatch, decode
 from jobs.committed import fetch_files, read_manifest
 from jobs.progress import GuardResult, MetricResult
@@ -66,7 +67,7 @@ def made(order: Order, places: Places, told: Callable[[str], None]) -> Iterator[
         StorageError: The store or the disk failed.
     """
     store = open_store(order.run.terms.checkpoint_uri)
-    job = JobSpec.from_json(order.run.terms.job_json)
+    job = pinned(JobSpec.from_json(order.run.terms.job_json), store)
     if order.converter is not None and job.task in _HEADS:
         hint = "export with --merge, and use it with transformers"
         raise UsageError(f"a model of task {job.task} has no form in GGUF", hint=hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import ssl
 import threading
@@ -96,6 +97,9 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *args: object) -> None:
         """Stay quiet."""
 
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         if path.startswith("http://"):  # asked as a proxy
@@ -105,6 +109,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(self.host.statuses.pop(0))
         if self.host.meet is not None:
             self.host.meet.wait(60)
+        if path.startswith("/api/") and "/tree/" in path:
+            return self._refuse(404, "EntryNotFound")
         if path.startswith("/api/"):
             name, _, revision = path.split("/", 3)[3].partition("/revision/")
             return self._api(name, unquote(revision))
@@ -173,15 +179,20 @@ class _Handler(BaseHTTPRequestHandler):
         if model is None:
             return None
         if file not in model.files:
-            return self._refuse(404, "EntryNotFound")
+            named = {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": model.revisions.get(commit, commit)}
+            return self._send(404, b"{}", named)
         if self.host.files_elsewhere is not None:
             return self._go(302, f"{self.host.files_elsewhere}{self.path}")
         content = model.files[file]
         asked = self.headers.get("Range")
+        known = {
+            "ETag": f'"{hashlib.sha256(content).hexdigest()}"',
+            "X-Repo-Commit": model.revisions.get(commit, commit),
+        }
         if asked is None:
-            return self._send(200, content)
+            return self._send(200, content, known)
         start, end = (int(place) for place in asked.removeprefix("bytes=").split("-"))
-        return self._send(206, content[start : end + 1])
+        return self._send(206, content[start : end + 1], known)
 
     def _allowed(self, name: str, *, to_files: bool) -> HostedModel | None:
         model = self.host.models.get(name)
@@ -206,4 +217,5 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)

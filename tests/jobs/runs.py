@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import socket
@@ -236,6 +237,21 @@ def train_from_the_hubs_cache(arguments: list[str]) -> int:
     from huggingface_hub import constants
 
     constants.HF_HUB_CACHE = str(Path(arguments[0]).with_name("hub"))
+    return main(arguments)
+
+
+def train_on_a_fresh_machine(arguments: list[str]) -> int:
+    """Train where the Hub is the one in `machine.json` beside the job, and nothing of it is here yet."""
+    from huggingface_hub import constants
+
+    told = json.loads(Path(arguments[0]).with_name("machine.json").read_text())
+    os.environ.update(told["environment"])
+    constants.HF_HUB_CACHE = told["cache"]
+    constants.HF_HUB_OFFLINE = False
+    constants.HUGGINGFACE_CO_URL_TEMPLATE = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(
+        constants.ENDPOINT, told["hub"]
+    )
+    constants.ENDPOINT = told["hub"]
     return main(arguments)
 
 
