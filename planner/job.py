@@ -89,6 +89,9 @@ def size_job(spec: FineTuneSpec, train: DataFacts, held_out: DataFacts) -> Job:
     lengths = _lengths(spec, train, assumptions, warnings)
     per_example = rows_of(spec.task)
     rows = Lengths((float(longest),)) if spec.train.packing else lengths.scaled(1 / per_example).cut(longest)
+    if spec.task == "grpo":
+        rows = _with_answers(spec, lengths, assumptions)
+        longest = math.ceil(rows.longest)  # no prompt is cut
     steps = _steps(spec, train, lengths, assumptions)
     samples = _samples(spec, train)
     job = Job(
@@ -106,6 +109,20 @@ def size_job(spec: FineTuneSpec, train: DataFacts, held_out: DataFacts) -> Job:
         warnings=tuple(warnings),
     )
     return job if samples is not None else job._replace(data_tokens=job.tokens_total)
+
+
+def _with_answers(spec: FineTuneSpec, prompts: Lengths, assumptions: list[Assumption]) -> Lengths:
+    """Rows of grpo: a prompt and an answer, which is sampled and learned from at full length.
+
+    A batch is as long as its longest answer, and few batches have none that comes to the limit.
+    """
+    answer = float(spec.rollout.completion_tokens)
+    assumptions.append(
+        Assumption("tokens per answer", answer, "tokens", "the limit: rollout.completion_tokens")
+    )
+    if any(one.source.startswith("upper bound") for one in assumptions):
+        return Lengths((max(prompts.longest, answer + 1),))  # the sequence length has room for both
+    return prompts.plus(answer)
 
 
 def _samples(spec: FineTuneSpec, train: DataFacts) -> int | None:

@@ -38,6 +38,10 @@ class Lengths(NamedTuple):
         """Every length times a factor."""
         return Lengths(tuple(value * factor for value in self.quantiles))
 
+    def plus(self, tokens: float) -> Lengths:
+        """Every length with so many tokens more."""
+        return Lengths(tuple(value + tokens for value in self.quantiles))
+
     def mean_of_longest(self, rows: int) -> float:
         """Mean of the longest of `rows` random examples: the length to which a batch of them is padded.
 

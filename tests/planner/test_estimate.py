@@ -305,3 +305,33 @@ def test_an_old_price_is_warned_about_and_no_offer_where_that_is_asked() -> None
     assert [candidate.offer.as_of_at for candidate in strict.candidates] == ["2026-11-21T00:00:00Z"]
     assert "old_price" not in dict(strict.warnings)
     assert [(row.reason_code, row.count) for row in strict.rejected] == [("stale_price", 1)]
+
+
+def test_rows_of_grpo_are_prompts_with_their_answers() -> None:
+    """Answers are sampled and learned from: they take memory and time as any token does, and no prompt is cut."""
+    asked = {"task": "grpo", "train": {"packing": False, "steps": 100, "sequence_length": 256}}
+    short, long = (
+        question_of(
+            data={"tokens_per_sample": 100, "max_tokens_per_sample": 300, "format": "prompt"},
+            rollout={"completion_tokens": tokens},
+            **asked,
+        ).job
+        for tokens in (128, 1024)
+    )
+    assert 128 + 256 < short.sequence_tokens <= 428
+    assert long.sequence_tokens - short.sequence_tokens == 896
+    assert long.row_tokens == pytest.approx(short.row_tokens + 896)
+    assert short.data_tokens == long.data_tokens  # answers are not read from the data
+    limit = next(one for one in long.assumptions if one.name == "tokens per answer")
+    assert limit.value == 1024
+    unknown = question_of(
+        data={"samples": 10, "tokens_per_sample": None, "format": "prompt"},
+        rollout={"completion_tokens": 512},
+        **asked,
+    )
+    assert unknown.job.sequence_tokens == 513  # no room is left for a prompt of unknown length
+    sections = {"data": {"tokens_per_sample": 100, "format": "prompt"}, **asked}
+    costs = [cost_usd(rollout={"completion_tokens": tokens}, **sections) for tokens in (128, 1024)]
+    assert costs[1] > 4 * costs[0]
+    memory = [fixed_memory_gib(rollout={"completion_tokens": tokens}, **sections) for tokens in (128, 1024)]
+    assert memory[1] > memory[0]
