@@ -91,13 +91,12 @@ def size_job(spec: FineTuneSpec, train: DataFacts, held_out: DataFacts) -> Job:
     rows = Lengths((float(longest),)) if spec.train.packing else lengths.scaled(1 / per_example).cut(longest)
     if spec.task == "grpo":
         rows = _with_answers(spec, lengths, assumptions)
-        longest = math.ceil(rows.longest)  # no prompt is cut
     steps = _steps(spec, train, lengths, assumptions)
     samples = _samples(spec, train)
     job = Job(
         steps=steps,
         global_batch=spec.train.global_batch,
-        sequence_tokens=max(round(min(longest, rows.longest)), 1) if _known(spec, train) else longest,
+        sequence_tokens=_sequence_tokens(spec, train, rows),
         lengths=rows,
         rows_per_example=per_example,
         packed=spec.train.packing,
@@ -127,6 +126,18 @@ def _with_answers(spec: FineTuneSpec, prompts: Lengths, assumptions: list[Assump
 
 def _samples(spec: FineTuneSpec, train: DataFacts) -> int | None:
     return spec.data.samples if spec.data.samples is not None else train.samples
+
+
+def _sequence_tokens(spec: FineTuneSpec, train: DataFacts, rows: Lengths) -> int:
+    """The longest row, which is the stated one even where few are assumed to come near it."""
+    longest, stated = rows.longest, spec.data.max_tokens_per_sample
+    answer = spec.rollout.completion_tokens if spec.task == "grpo" else 0
+    if stated is not None and not spec.train.packing:
+        longest = max(longest, stated / rows_of(spec.task) + answer)
+    if spec.task == "grpo":  # no prompt is cut
+        return math.ceil(longest)
+    most = spec.train.sequence_length
+    return max(round(min(most, longest)), 1) if _known(spec, train) else most
 
 
 def _known(spec: FineTuneSpec, train: DataFacts) -> bool:

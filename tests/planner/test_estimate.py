@@ -318,8 +318,7 @@ def test_rows_of_grpo_are_prompts_with_their_answers() -> None:
         ).job
         for tokens in (128, 1024)
     )
-    assert 128 + 256 < short.sequence_tokens <= 428
-    assert long.sequence_tokens - short.sequence_tokens == 896
+    assert (short.sequence_tokens, long.sequence_tokens) == (428, 1324)
     assert long.row_tokens == pytest.approx(short.row_tokens + 896)
     assert short.data_tokens == long.data_tokens  # answers are not read from the data
     limit = next(one for one in long.assumptions if one.name == "tokens per answer")
@@ -335,3 +334,11 @@ def test_rows_of_grpo_are_prompts_with_their_answers() -> None:
     assert costs[1] > 4 * costs[0]
     memory = [fixed_memory_gib(rollout={"completion_tokens": tokens}, **sections) for tokens in (128, 1024)]
     assert memory[1] > memory[0]
+
+
+def test_the_stated_longest_row_decides_memory() -> None:
+    """Even where few rows are assumed to come near it; a shorter sequence length cuts it."""
+    data = {"tokens_per_sample": 100, "max_tokens_per_sample": 900}
+    for length, longest in ((2048, 900), (512, 512)):
+        train = {"packing": False, "sequence_length": length}
+        assert question_of(data=data, train=train).job.sequence_tokens == longest
