@@ -3,8 +3,9 @@
 #
 # With uv, in the versions of constraints.txt. torch comes in the build for this machine's GPU (CUDA, ROCm or none), or
 # in the one that TUNEPLAN_TORCH names as uv does; `default` is that of the index.
-# Heeds PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, every UV_* and the proxies' variables. An environment made before for the
-# same requirements is used again: ./env, or the one of a prebuilt image. The seconds it took stand in env/seconds.
+# Heeds PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS, every UV_* and the proxies' variables. An environment made
+# before for the same requirements is used again: ./env, or the one of a prebuilt image. The seconds it took stand in
+# env/seconds.
 set -eu
 python=${1:-3.11}
 [ $# -eq 0 ] || shift
@@ -30,9 +31,12 @@ command -v uv > /dev/null || uv="python3 -m uv"
 export UV_LINK_MODE="${UV_LINK_MODE:-copy}" UV_HTTP_TIMEOUT="${UV_HTTP_TIMEOUT:-120}"
 if [ -n "${PIP_INDEX_URL:-}" ]; then export UV_DEFAULT_INDEX="${UV_DEFAULT_INDEX:-$PIP_INDEX_URL}"; fi
 if [ -n "${PIP_EXTRA_INDEX_URL:-}" ]; then export UV_INDEX="${UV_INDEX:-$PIP_EXTRA_INDEX_URL}"; fi
+if [ -n "${PIP_FIND_LINKS:-}" ]; then
+  export UV_FIND_LINKS="${UV_FIND_LINKS:-$(printf %s "$PIP_FIND_LINKS" | tr ' ' ',')}"
+fi
 # an index of the user's has its own builds of torch, and the public ones may be out of reach
 torch=${TUNEPLAN_TORCH:-auto}
-if [ "$torch" != default ] && [ -z "${UV_DEFAULT_INDEX:-}${UV_NO_INDEX:-}" ]; then
+if [ "$torch" != default ] && [ -z "${UV_DEFAULT_INDEX:-}${UV_NO_INDEX:-}${UV_FIND_LINKS:-}" ]; then
   export UV_TORCH_BACKEND="${UV_TORCH_BACKEND:-$torch}"
 fi
 

@@ -135,6 +135,7 @@ def _base_setup(spec: FineTuneSpec, arch: ModelArchitecture, job: Job) -> Traini
         attention=_attention(arch, train.attention),
         fused_loss=train.fused_loss,
         labels=spec.data.labels,
+        preference_loss=spec.preference.loss,
         generated_tokens=spec.rollout.completion_tokens,
     )
 

@@ -85,6 +85,7 @@ class TrainingSetup(NamedTuple):
             Unpacked rows are shorter than the longest one, which alone decides memory.
         real_tokens_share: Share of the computed tokens that are not padding.
         compiled: The model's memory-bound work is fused: torch.compile, Liger or kernels like it.
+        preference_loss: Of dpo and kto, as in the spec.
         generated_tokens: Tokens that a prompt's answer grows by, for grpo and ppo.
     """
 
@@ -111,6 +112,7 @@ class TrainingSetup(NamedTuple):
     row_tokens: float | None = None
     real_tokens_share: float = 1.0
     compiled: bool = False
+    preference_loss: str = "auto"
     generated_tokens: int = 256
 
     @property
@@ -122,5 +124,5 @@ class TrainingSetup(NamedTuple):
             self.grad_accum > 1, self.gradient_checkpointing, self.attention, self.fused_loss, self.labels,
             self.framework, self.offload, parallel.kind, parallel.data, parallel.tensor, parallel.pipeline,
             parallel.context, parallel.expert, self.upcast_frozen, self.keeps_quantised_inputs,
-            self.experts_quantised, self.loss_bytes, self.compiled,
+            self.experts_quantised, self.loss_bytes, self.compiled, self.preference_loss,
         )  # fmt: skip

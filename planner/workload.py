@@ -8,10 +8,10 @@ from typing import NamedTuple
 from planner.architecture import ModelArchitecture, adapter_parameters, parameter_counts
 from planner.setup import TrainingSetup
 
-# Forward passes of the whole model beyond the trained one, per training token: the frozen reference of
-# preference
-# tuning; a policy-gradient step scores its answers with the old policy as well.
-_EXTRA_FORWARDS = {"dpo": 1, "kto": 1, "grpo": 1, "ppo": 3}
+# Forward passes of the whole model beyond the trained one, per training token: the frozen reference of preference
+# tuning; kto's loss also scores each prompt with another one's answer, by both models, for its reference point; a
+# policy-gradient step scores its answers with the old policy as well.
+_EXTRA_FORWARDS = {"dpo": 1, "kto": 3, "grpo": 1, "ppo": 3}
 _ROWS = {"dpo": 2, "reward": 2}
 
 
@@ -40,9 +40,13 @@ def rows_of(task: str) -> int:
     return _ROWS.get(task, 1)
 
 
-def extra_forwards(task: str) -> int:
-    """Further forward passes that a task runs beside the trained one."""
-    return _EXTRA_FORWARDS.get(task, 0)
+def extra_forwards(task: str, loss: str = "auto") -> int:
+    """Further forward passes that a task runs beside the trained one.
+
+    >>> extra_forwards("kto"), extra_forwards("kto", "apo_zero_unpaired")
+    (3, 1)
+    """
+    return 1 if loss == "apo_zero_unpaired" else _EXTRA_FORWARDS.get(task, 0)
 
 
 def flops_per_token(setup: TrainingSetup) -> float:
@@ -63,7 +67,7 @@ def flops_per_token(setup: TrainingSetup) -> float:
         passes * n
         + 6 * adapter
         + 3 * attention_flops_per_token(setup.arch, length)
-        + (2 * n * extra_forwards(setup.task))
+        + (2 * n * extra_forwards(setup.task, setup.preference_loss))
     )
 
 

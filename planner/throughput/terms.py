@@ -67,7 +67,7 @@ def step_shape(setup: TrainingSetup) -> StepShape:
     full = setup.adapter is None
     adapter = 0 if setup.adapter is None else adapter_parameters(arch, setup.adapter)
     again = 1.0 if setup.gradient_checkpointing else 0.0
-    forwards = extra_forwards(setup.task)
+    forwards = extra_forwards(setup.task, setup.preference_loss)
     blocks = arch.layers + arch.decoder_layers
     inner = arch.intermediate * (arch.mlp_matrices == 3) + arch.intermediate * 2
     if arch.is_moe:

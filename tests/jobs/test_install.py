@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import urllib.request
 import zipfile
 from collections.abc import Iterator
 from functools import partial
@@ -98,3 +99,17 @@ def test_what_cannot_be_installed_ends_the_set_up_and_leaves_nothing_taken_for_w
     done = install(bundle, index)
     assert done.returncode != 0 and "tiny" in done.stderr
     assert not (bundle / "env/wanted").exists()
+
+
+def test_wheels_of_directories_are_found_as_pip_finds_them(tmp_path: Path, index: str) -> None:
+    """What an organisation has beside its index, as its own build of torch."""
+    bundle = bundle_of(tmp_path / "bundle", "1.0")
+    places = [tmp_path / "others", tmp_path / "wheels"]
+    for place in places:
+        place.mkdir()
+    with urllib.request.urlopen(f"{index}/tiny/tiny-1.0-py3-none-any.whl") as answer:
+        (places[1] / "tiny-1.0-py3-none-any.whl").write_bytes(answer.read())
+    found = " ".join(str(place) for place in places)
+    done = install(bundle, "", PIP_FIND_LINKS=found, UV_NO_INDEX="1")
+    assert done.returncode == 0, done.stderr
+    assert version_in(bundle) == "1.0"

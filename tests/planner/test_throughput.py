@@ -112,6 +112,14 @@ def test_preference_pairs_run_two_rows_and_a_reference():
     assert seconds(dpo) > 2.2 * seconds(sft)
 
 
+def test_kto_scores_other_answers_for_its_reference_point():
+    """With both models; the loss without one does not. Measured on a CPU: benchmarks/results/tasks.md."""
+    sft = setup(adapter=lora(), micro_batch=4)
+    kto = sft._replace(task="kto")
+    assert 1.7 < seconds(kto) / seconds(sft) < 2.2
+    assert 1.2 < seconds(kto._replace(preference_loss="apo_zero_unpaired")) / seconds(sft) < 1.5
+
+
 def test_wide_where_little_is_known():
     narrow = estimate_step(setup(adapter=lora()), cluster()).spread
     for wide in (setup("Qwen/Qwen3-30B-A3B"), setup(task="grpo"), setup(offload="optimizer")):
