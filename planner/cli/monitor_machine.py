@@ -85,7 +85,11 @@ def up_command(app: App, where: str, secrets: tuple[str, ...], yes: bool, dry_ru
     _write_home(app, places.monitor_code / "home")
     since_at = clock(app)() if before is None else before.since_at
     note_hired(places.monitor_machine, Hired(wanted, since_at, secrets))  # before it can cost
-    _host().begin(setup, monitor, values)
+    try:
+        _host().begin(setup, monitor, values)
+    except BaseException:
+        echo_err("what was rented for it costs until `plan monitor machine down`")
+        raise
     click.echo(Hired(wanted, since_at, secrets).text(clock(app)()))
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 
 from planner.answer import estimate_spec
 from planner.cli.launch_there import stage, words
@@ -14,7 +16,7 @@ from planner.local_machine import local_snapshot
 from planner.plan import Plan, load_plan
 from planner.proposal import Choices, Order
 from planner.specfile import load_spec
-from providers.errors import UsageError
+from providers.errors import LaunchError, UsageError
 
 GOAT = Path(__file__).parents[2] / "examples" / "tiny-goat"
 
@@ -65,3 +67,20 @@ def test_nothing_is_left_to_be_asked(plan: Plan, choices: Choices, said: str) ->
     for part in ("launch plan.json", f"--candidate {chosen.candidate_id}", "--run-id far", "--yes -o json"):
         assert part in text
     assert "--monitor service" in text and "--store s3://team/register" in text
+
+
+def test_what_was_rented_and_failed_is_told_and_stays_on_record(
+    run_plan: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refusing:
+        def begin(self, *_: object) -> None:
+            raise LaunchError("its set-up failed")
+
+    monkeypatch.setattr("planner.cli.monitor_machine._host", Refusing)
+    monkeypatch.setattr("planner.cli.monitor_machine._server", lambda: None)
+    failed = run_plan("monitor", "machine", "up", "--yes")
+    assert failed.exit_code != 0
+    assert "its set-up failed" in failed.stderr and "costs until `plan monitor machine down`" in failed.stderr
+    assert "r6a.large in aws/us-east-1 since" in run_plan("status").stderr
+    other = run_plan("monitor", "machine", "up", "--where", "gcp", "--yes")
+    assert other.exit_code == 2 and "there is one in aws/us-east-1 already" in other.stderr
