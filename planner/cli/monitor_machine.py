@@ -115,6 +115,10 @@ def show_command(app: App, output: str) -> None:
 @pass_app
 def run_command(app: App, arguments: tuple[str, ...]) -> None:
     """Run `plan ARGUMENTS` on the machine; its answer comes when it has ended."""
+    if arguments[0] == "watch" or not {"-f", "--follow"}.isdisjoint(arguments):
+        raise UsageError(
+            "what goes on and on cannot be shown from there", hint="leave out --follow, or use status"
+        )
     with tempfile.TemporaryDirectory(prefix="plan-there-") as nothing:
         code = answer_of(app, arguments, Path(nothing), "by-hand")
     sys.exit(code)

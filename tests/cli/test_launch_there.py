@@ -84,3 +84,11 @@ def test_what_was_rented_and_failed_is_told_and_stays_on_record(
     assert "r6a.large in aws/us-east-1 since" in run_plan("status").stderr
     other = run_plan("monitor", "machine", "up", "--where", "gcp", "--yes")
     assert other.exit_code == 2 and "there is one in aws/us-east-1 already" in other.stderr
+
+
+@pytest.mark.parametrize("words", [("watch", "far"), ("logs", "-f", "far"), ("logs", "far", "--follow")])
+def test_what_never_ends_is_not_asked_for_there(
+    words: tuple[str, ...], run_plan: Callable[..., Result]
+) -> None:
+    refused = run_plan("monitor", "machine", "run", "--", *words)
+    assert refused.exit_code == 2 and "goes on and on" in refused.stderr
