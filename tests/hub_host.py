@@ -191,8 +191,9 @@ class _Handler(BaseHTTPRequestHandler):
         }
         if asked is None:
             return self._send(200, content, known)
-        start, end = (int(place) for place in asked.removeprefix("bytes=").split("-"))
-        return self._send(206, content[start : end + 1], known)
+        start, _, end = asked.removeprefix("bytes=").partition("-")
+        part = content[int(start) : int(end) + 1 if end else None]
+        return self._send(206 if part else 416, part, known)
 
     def _allowed(self, name: str, *, to_files: bool) -> HostedModel | None:
         model = self.host.models.get(name)

@@ -63,8 +63,8 @@ def refused(disk: Path, run: Callable[[], Result]) -> str:
     assert result.exit_code not in (0, 130), result.stdout
     assert result.stderr.count("error: ") == 1 and "internal error" not in result.stderr, result.stderr
     assert "Traceback" not in result.stderr
-    # A part of a download is kept: it goes on where it stopped. A lock is an empty file that stays.
-    kept = (".jsonl.part", ".lock")
+    # A part of a download is kept, with its tag: it goes on where it stopped. A lock is an empty file that stays.
+    kept = (".jsonl.part", ".jsonl.tag", ".lock")
     after = {name: content for name, content in files(disk).items() if not name.endswith(kept)}
     left = {name for name, content in after.items() if before.get(name) != content}
     assert not left and set(before) <= set(after)
