@@ -19,7 +19,7 @@ from jobs import codec
 from jobs.attempt import Attempt
 from jobs.committed import fetch_file, hash_file
 from jobs.console import say
-from jobs.manifest import BLOBS, FileEntry
+from jobs.manifest import BLOBS, FileEntry, is_plain_path
 from jobs.spec import JobSpec
 from providers.errors import CorruptDataError, StorageError
 from providers.object_store import ObjectStore
@@ -61,7 +61,7 @@ def pinned(job: JobSpec, store: ObjectStore) -> JobSpec:
     Raises:
         StorageError: The store cannot be reached.
     """
-    known = read_base(store, KEY) if job.model.path is None else None
+    known = _known(job, store)
     return job if known is None else _at(job, known)
 
 
@@ -74,10 +74,8 @@ def bring_base(attempt: Attempt) -> Attempt:
         StorageError: The store cannot be reached, or the disk is full.
     """
     group = attempt.group
-    known = group.share(
-        read_base(attempt.store, KEY) if group.leads and attempt.job.model.path is None else None
-    )
-    if known is None or known.id != attempt.job.model.id:
+    known = group.share(_known(attempt.job, attempt.store) if group.leads else None)
+    if known is None:
         return attempt
     if group.leads_machine and _is_elsewhere(attempt.job.checkpoints.uri):
         _bring_files(attempt.job, known)
@@ -85,8 +83,13 @@ def bring_base(attempt: Attempt) -> Attempt:
     return replace(attempt, job=_at(attempt.job, known))
 
 
+def _known(job: JobSpec, store: ObjectStore) -> BaseModel | None:
+    found = read_base(store, KEY) if job.model.path is None else None
+    return found if found is not None and found.id == job.model.id else None
+
+
 def _at(job: JobSpec, known: BaseModel) -> JobSpec:
-    return replace(job, model=replace(job.model, revision=known.commit)) if known.id == job.model.id else job
+    return replace(job, model=replace(job.model, revision=known.commit))
 
 
 class BaseKeeper:
@@ -156,9 +159,11 @@ def _bring_files(job: JobSpec, known: BaseModel) -> None:
     """Into the Hub's cache on this machine, under their names there once all are here and verified."""
     cache = _cache_of(known.id)
     snapshot = cache / "snapshots" / known.commit
+    if snapshot.exists():
+        return
     store = _store(job.checkpoints.uri)
     kept = read_base(store, FILES_KEY)
-    if kept is None or kept.commit != known.commit or snapshot.exists():
+    if kept is None or kept.commit != known.commit:
         return
     beside = cache / f".{known.commit}"
     try:
@@ -242,16 +247,11 @@ def _is_plain(model: BaseModel) -> bool:
     """Whether nothing in it leads out of the cache, or to a file that could be more than data."""
     return (
         _COMMIT.fullmatch(model.commit) is not None
-        and all(_is_inside(name) for name in model.absent)
+        and all(is_plain_path(name) for name in model.absent)
         and all(_is_allowed(entry.path) for entry in model.files)
         and all(_SHA256.fullmatch(entry.sha256) and entry.bytes >= 0 for entry in model.files)
     )
 
 
 def _is_allowed(name: str) -> bool:
-    return _is_inside(name) and PurePosixPath(name).suffix in _KINDS
-
-
-def _is_inside(name: str) -> bool:
-    plain = "\\" not in name and "\0" not in name
-    return plain and not any(part in ("", ".", "..") for part in name.split("/"))
+    return is_plain_path(name) and PurePosixPath(name).suffix in _KINDS

@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from jobs.console import say
 from jobs.spec import JobSpec
@@ -15,6 +16,17 @@ from jobs.spec_rules import BITSANDBYTES
 #: transformers, peft and trl import these because they are installed, a second or two of CPU each; no job of ours needs
 #: them through those. What a person's own code imports afterwards is there.
 _TAKEN_ALONG = ("sklearn", "scipy", "wandb", "mlflow", "comet_ml", "deepspeed")
+
+
+@contextmanager
+def exchanged(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Something else in the place of a framework's own function, which takes no argument for it."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
 
 
 def import_frameworks(job: JobSpec) -> None:

@@ -133,6 +133,16 @@ def is_known_file(name: str) -> bool:
     return _KNOWN_FILES.fullmatch(name) is not None
 
 
+def is_plain_path(path: str) -> bool:
+    """Whether a `/`-separated path leads nowhere but down.
+
+    >>> is_plain_path("inputs/train.jsonl"), is_plain_path("../train.jsonl"), is_plain_path("/train.jsonl")
+    (True, False, False)
+    """
+    plain = "\\" not in path and "\0" not in path
+    return plain and not any(part in ("", ".", "..") for part in path.split("/"))
+
+
 def parse_head(body: bytes) -> Head:
     """Check and read HEAD.
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from jobs.evaluate import Measure, Scores
+from jobs.frameworks import exchanged
 from jobs.ingredients import Ingredients
 from jobs.rewards import Reward, exact_match, load_rewards
 from jobs.training import Training
@@ -27,6 +26,7 @@ def build_grpo(of: Ingredients) -> Training:
         UsageError: A reward cannot be used, or the answers of a step do not make whole groups.
     """
     from trl import GRPOConfig, GRPOTrainer
+    from trl.trainer import grpo_trainer
 
     rollout, rewards = of.job.rollout, load_rewards(of.job.rollout.rewards, of.train.column_names)
     _need_whole_groups(of)
@@ -38,23 +38,11 @@ def build_grpo(of: Ingredients) -> Training:
         disable_dropout=not of.job.method.dropout,
         **of.settings,
     )
-    with _reference_of(of):
+    # the frozen copy beside a full fine-tuning cannot be given to the trainer: it loads the job's own base
+    with exchanged(grpo_trainer, "create_model_from_path", lambda *_, **__: of.reference()):
         trainer = GRPOTrainer(args=settings, reward_funcs=rewards, **of.of_trl())
     measure = Judge(of.tokenizer, rewards, rollout.completion_tokens).measure()
     return Training(trainer, of.eval or {}, RolloutCounter(trainer), measure, lambda rows: {"rows": rows})
-
-
-@contextmanager
-def _reference_of(of: Ingredients) -> Iterator[None]:
-    """While a trainer is built: the frozen copy that it takes for a full fine-tuning is the job's own base."""
-    from trl.trainer import grpo_trainer
-
-    load = grpo_trainer.create_model_from_path
-    grpo_trainer.create_model_from_path = lambda *_, **__: of.reference()
-    try:
-        yield
-    finally:
-        grpo_trainer.create_model_from_path = load
 
 
 def _need_whole_groups(of: Ingredients) -> None:

@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from jobs.frameworks import exchanged
 from jobs.group import Group
 from jobs.parts import part_directory
 from jobs.resume import SHARDS
@@ -83,16 +84,11 @@ def shared_out(task: Task) -> Iterator[None]:
         begin(self, *words, **named)
 
     with ExitStack() as changed:
-        _exchange(changed, AcceleratorState, "__init__", with_cpus)
+        changed.enter_context(exchanged(AcceleratorState, "__init__", with_cpus))
         if task in _WITH_REFERENCE:
-            _exchange(changed, import_module(f"trl.trainer.{task}_trainer"), "prepare_fsdp", _spread_out)
+            trainer = import_module(f"trl.trainer.{task}_trainer")
+            changed.enter_context(exchanged(trainer, "prepare_fsdp", _spread_out))
         yield
-
-
-def _exchange(changed: ExitStack, owner: Any, name: str, value: Any) -> None:
-    """Put a value in the place of another until the stack is closed."""
-    changed.callback(setattr, owner, name, getattr(owner, name))
-    setattr(owner, name, value)
 
 
 def _spread_out(model: Any, accelerator: Any) -> Any:

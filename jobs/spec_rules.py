@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from jobs.manifest import is_plain_path
+
 if TYPE_CHECKING:
     from jobs.spec import InputsJob, JobSpec
 
@@ -78,9 +80,7 @@ def _input_rules(inputs: InputsJob) -> list[tuple[str, bool]]:
 
 
 def _is_below(path: str) -> bool:
-    first, *rest = path.split("/")
-    plain = "\\" not in path and "\0" not in path
-    return first == _INPUTS and bool(rest) and plain and not any(part in ("", ".", "..") for part in rest)
+    return path.startswith(f"{_INPUTS}/") and is_plain_path(path)
 
 
 def _task_rules(job: JobSpec) -> list[tuple[str, bool]]:

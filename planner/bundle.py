@@ -29,7 +29,7 @@ _MODULES = {"mlflow-skinny": "mlflow"}
 #: Below `jobs`: brings the requirements onto the machine, into ENVIRONMENT.
 INSTALL_SCRIPT = "install.sh"
 ENVIRONMENT_PYTHON = "env/bin/python"
-_LOCK = "requirements.lock"
+LOCK = "requirements.lock"
 _DIGEST_FILE = "bundle.sha256"
 _JOB_FILE = "job.json"
 
@@ -121,10 +121,10 @@ def pinned_versions() -> str:
         StorageError: The installation lacks it.
     """
     package = Path(str(planner.__file__)).parent  # in a wheel it lies there, in a checkout beside it
-    for path in (package / _LOCK, package.parent / _LOCK):
+    for path in (package / LOCK, package.parent / LOCK):
         if path.is_file():
             return path.read_text(encoding="utf-8")
-    raise StorageError(f"this installation of tuneplan has no {_LOCK}", hint="install it again")
+    raise StorageError(f"this installation of tuneplan has no {LOCK}", hint="install it again")
 
 
 def install_script() -> str:

@@ -90,7 +90,8 @@ def size_job(spec: FineTuneSpec, train: DataFacts, held_out: DataFacts) -> Job:
     per_example = rows_of(spec.task)
     rows = Lengths((float(longest),)) if spec.train.packing else lengths.scaled(1 / per_example).cut(longest)
     if spec.task == "grpo":
-        rows = _with_answers(spec, lengths, assumptions)
+        is_known = train.lengths is not None or spec.data.tokens_per_sample is not None
+        rows = _with_answers(spec, lengths, assumptions, is_known=is_known)
     steps = _steps(spec, train, lengths, assumptions)
     samples = _samples(spec, train)
     job = Job(
@@ -110,7 +111,9 @@ def size_job(spec: FineTuneSpec, train: DataFacts, held_out: DataFacts) -> Job:
     return job if samples is not None else job._replace(data_tokens=job.tokens_total)
 
 
-def _with_answers(spec: FineTuneSpec, prompts: Lengths, assumptions: list[Assumption]) -> Lengths:
+def _with_answers(
+    spec: FineTuneSpec, prompts: Lengths, assumptions: list[Assumption], *, is_known: bool
+) -> Lengths:
     """Rows of grpo: a prompt and an answer, which is sampled and learned from at full length.
 
     A batch is as long as its longest answer, and few batches have none that comes to the limit.
@@ -119,9 +122,9 @@ def _with_answers(spec: FineTuneSpec, prompts: Lengths, assumptions: list[Assump
     assumptions.append(
         Assumption("tokens per answer", answer, "tokens", "the limit: rollout.completion_tokens")
     )
-    if any(one.source.startswith("upper bound") for one in assumptions):
-        return Lengths((max(prompts.longest, answer + 1),))  # the sequence length has room for both
-    return prompts.plus(answer)
+    if is_known:
+        return prompts.plus(answer)
+    return Lengths((max(prompts.longest, answer + 1),))  # the sequence length has room for both
 
 
 def _samples(spec: FineTuneSpec, train: DataFacts) -> int | None:

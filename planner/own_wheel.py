@@ -11,12 +11,11 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-from planner.bundle import INSTALL_SCRIPT, install_script, pinned_versions
+from planner.bundle import INSTALL_SCRIPT, LOCK, install_script, pinned_versions
 from providers.errors import StorageError
 
 _DISTRIBUTION = "tuneplan"
 _PACKAGES = ("planner", "jobs", "providers")
-_LOCK = "requirements.lock"
 _TAG = "py3-none-any"
 
 
@@ -52,6 +51,7 @@ def build_wheel(directory: Path) -> Path:
     here = metadata.distribution(_DISTRIBUTION)
     info = f"{_DISTRIBUTION}-{here.version}.dist-info"
     files = {name: path.read_bytes() for name, path in _sources().items()}
+    files[f"planner/{LOCK}"] = pinned_versions().encode()  # in a checkout it lies beside the package
     files[f"{info}/METADATA"] = _told(here, "METADATA")
     files[f"{info}/entry_points.txt"] = _told(here, "entry_points.txt")
     files[f"{info}/WHEEL"] = f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {_TAG}\n".encode()
@@ -76,9 +76,6 @@ def _sources() -> dict[str, Path]:
         for path in root.rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:
                 files[f"{package}/{path.relative_to(root).as_posix()}"] = path
-    beside = Path(str(files["planner/__init__.py"])).parent.parent / _LOCK
-    if f"planner/{_LOCK}" not in files and beside.is_file():  # in a checkout it lies beside the package
-        files[f"planner/{_LOCK}"] = beside
     return {name: files[name] for name in sorted(files)}
 
 

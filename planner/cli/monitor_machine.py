@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import tempfile
@@ -27,7 +26,7 @@ from planner.monitor_machine import (
     setup_document,
 )
 from planner.places import Places
-from providers.errors import CredentialsError, UsageError
+from providers.errors import UsageError
 
 if TYPE_CHECKING:
     from providers.skypilot_monitor import Host, SkyPilotMonitorHost
@@ -64,10 +63,11 @@ def up_command(app: App, where: str, secrets: tuple[str, ...], yes: bool, dry_ru
     Where it is there already, its monitor is installed and started again.
     """
     from planner.own_wheel import write_installable
+    from providers.skypilot_start import secret_values
 
     wanted = monitor_machine(where)
     places = Places(app.directories.state)
-    values = _values(secrets)
+    values = secret_values(secrets)
     setup = setup_document(wanted, places.monitor_code)
     monitor = monitor_document(wanted, places.monitor_code, _server())
     if dry_run:
@@ -133,9 +133,7 @@ def down_command(app: App, yes: bool) -> None:
     if _host().look().state == "up":
         with tempfile.TemporaryDirectory(prefix="plan-there-") as nothing:
             hired = read_hired(Places(app.directories.state).monitor_machine)
-            place = hired and hired.machine
-            document = command_document(["status"], Path(nothing), "by-hand", place, _server())
-            lines = _host().lines(document, {})
+            lines = _lines(hired, ["status"], Path(nothing), "by-hand", {})
             for answer in read_answers(lines):
                 if answer.line:
                     echo_err(f"there: {answer.line}")
@@ -178,11 +176,19 @@ def answer_of(app: App, arguments: Sequence[str], directory: Path, folder: str) 
     Raises:
         UsageError: The machine is not there.
     """
-    hired = read_hired(Places(app.directories.state).monitor_machine)
+    from providers.skypilot_start import secret_values
+
     need_host()
-    document = command_document(arguments, directory, folder, hired and hired.machine, _server())
-    secrets = _values(() if hired is None else hired.secrets)
-    return _told(_host().lines(document, secrets))
+    hired = read_hired(Places(app.directories.state).monitor_machine)
+    secrets = secret_values(() if hired is None else hired.secrets)
+    return _told(_lines(hired, arguments, directory, folder, secrets))
+
+
+def _lines(
+    hired: Hired | None, arguments: Sequence[str], directory: Path, folder: str, secrets: Mapping[str, str]
+) -> Iterable[str]:
+    machine = None if hired is None else hired.machine
+    return _host().lines(command_document(arguments, directory, folder, machine, _server()), secrets)
 
 
 def need_host() -> None:
@@ -230,15 +236,6 @@ def _document(host: Host, hired: Hired | None, now: str) -> dict[str, Any]:
         "cost_usd": None if usd is None else f"{usd:.2f}",
         "machine": None if hired is None else hired.machine._asdict(),
     }
-
-
-def _values(names: Sequence[str]) -> Mapping[str, str]:
-    missing = [name for name in names if not os.environ.get(name)]
-    if missing:
-        raise CredentialsError(
-            f"secrets not set in this environment: {', '.join(missing)}", hint="export them, then try again"
-        )
-    return {name: os.environ[name] for name in names}
 
 
 def _host() -> SkyPilotMonitorHost:

@@ -110,7 +110,10 @@ class Runs:
         Returns:
             The exit code.
         """
-        pid = self.start(job, function)
+        return self.stop_when(self.start(job, function), when, how)
+
+    def stop_when(self, pid: int, when: Callable[[], bool], how: signal.Signals = signal.SIGKILL) -> int:
+        """Send an attempt a signal at the first moment the condition holds, unless it ends first; the exit code."""
         while not when() and "State:\tZ" not in Path(f"/proc/{pid}/status").read_text():
             time.sleep(0.002)
         os.kill(pid, how)

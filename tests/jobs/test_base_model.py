@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,7 +59,7 @@ def test_the_next_machine_needs_no_hub_and_has_the_same_commit(
     store = open_store(job.checkpoints.uri)
     kept = open_store(below(job.checkpoints.uri, PREFIX))
     pid = start(runs, job, hub.url, "first", s3_server)
-    code = _killed_when(runs, pid, lambda: "is kept for the next machine" in runs.log("goat"))
+    code = runs.stop_when(pid, lambda: "is kept for the next machine" in runs.log("goat"))
     assert code == -signal.SIGKILL, runs.log("goat")
     known = read_base(kept, FILES_KEY)
     assert known is not None and known.commit == COMMIT
@@ -84,7 +82,7 @@ def test_a_branch_that_moves_moves_no_run(runs: Runs, hub: HubHost, s3_server: S
     job = of_the_hub(runs, "goat", s3_server)
     job = replace(job, checkpoints=replace(job.checkpoints, uri=runs.store("goat").uri, hazard_per_h=None))
     pid = start(runs, job, hub.url, "first", s3_server)
-    assert _killed_when(runs, pid, lambda: runs.newest_step("goat") >= 4) == -signal.SIGKILL
+    assert runs.stop_when(pid, lambda: runs.newest_step("goat") >= 4) == -signal.SIGKILL
     hub.models["org/goat"].revisions["main"] = NEWER
     pid = start(runs, job, hub.url, "second", s3_server)
     assert runs.zygote.wait(pid) == 0, runs.log("goat")
@@ -94,14 +92,6 @@ def test_a_branch_that_moves_moves_no_run(runs: Runs, hub: HubHost, s3_server: S
     assert pinned(other, runs.store("goat")) == other
     snapshots = (runs.root / "second" / "models--org--goat" / "snapshots").iterdir()
     assert [path.name for path in snapshots] == [COMMIT]
-
-
-def _killed_when(runs: Runs, pid: int, holds: Callable[[], bool]) -> int:
-    """The exit code of an attempt that is killed once something holds, or has ended before."""
-    while not holds() and "State:\tZ" not in Path(f"/proc/{pid}/status").read_text():
-        time.sleep(0.002)
-    os.kill(pid, signal.SIGKILL)
-    return runs.zygote.wait(pid)
 
 
 def _weights(store: ObjectStore) -> str:

@@ -42,6 +42,17 @@ def done(runs: Runs, request: pytest.FixtureRequest) -> JobSpec:
     return job
 
 
+def goes_on_exactly(runs: Runs, done: JobSpec, *, from_step: int) -> None:
+    """A twin of a run that is done, both of its processes killed, ends with the same weights."""
+    twin = renamed(runs, done, f"{done.run_id}-killed")
+    name = twin.run_id
+    codes = interrupted(runs, twin, lambda: runs.newest_step(name) >= from_step, signal.SIGKILL, slice(2))
+    assert codes == [-signal.SIGKILL] * 2
+    assert together(runs, twin) == [0, 0], runs.log(name)
+    assert (runs.progress(name).resumed_from_step or 0) >= from_step
+    assert runs.weights(name) == runs.weights(done.run_id)
+
+
 def files(runs: Runs, name: str) -> dict[str, str]:
     """Hashes of the newest checkpoint's files."""
     newest = runs.head(name).newest
@@ -65,12 +76,7 @@ def test_it_learns_and_gives_a_whole_model(runs: Runs, done: JobSpec) -> None:
 
 
 def test_killed_and_resumed_exactly(runs: Runs, done: JobSpec) -> None:
-    job = renamed(runs, done, f"{done.run_id}-killed")
-    codes = interrupted(runs, job, lambda: runs.newest_step(job.run_id) >= 4, signal.SIGKILL, slice(2))
-    assert codes == [-signal.SIGKILL] * 2
-    assert together(runs, job) == [0, 0], runs.log(job.run_id)
-    assert (runs.progress(job.run_id).resumed_from_step or 0) >= 4
-    assert runs.weights(job.run_id) == runs.weights(done.run_id)
+    goes_on_exactly(runs, done, from_step=4)
 
 
 def test_a_damaged_shard_is_found_and_passed_over(runs: Runs, done: JobSpec) -> None:
@@ -239,12 +245,7 @@ def test_answers_are_sampled_from_a_spread_model(runs: Runs, kind: str) -> None:
     reward = results(runs.progress(job.run_id))["reward"]
     assert (reward.base or 0.0) <= 0.1
     assert (reward.tuned or 0.0) >= (0.8 if kind == "lora" else 0.0)
-    twin = renamed(runs, job, f"{job.run_id}-twin")
-    codes = interrupted(runs, twin, lambda: runs.newest_step(twin.run_id) >= 10, signal.SIGKILL, slice(2))
-    assert codes == [-signal.SIGKILL] * 2
-    assert together(runs, twin) == [0, 0], runs.log(twin.run_id)
-    assert (runs.progress(twin.run_id).resumed_from_step or 0) >= 10
-    assert runs.weights(twin.run_id) == runs.weights(job.run_id)
+    goes_on_exactly(runs, job, from_step=10)
 
 
 @pytest.mark.long
