@@ -125,7 +125,7 @@ class TrainJob:
         sharding: fsdp spreads weights, gradients and optimizer over the processes, and checkpoints are saved in
             shards; with none each process holds all of them.
         warmup: Share of the steps.
-        fused_loss: The logits of a batch are never held whole (sft; preference tasks never hold them).
+        fused_loss: Of documents made before TRL's head did without whole logits in any case; changes nothing.
     """
 
     epochs: float | None = None

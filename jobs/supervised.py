@@ -20,7 +20,6 @@ def build_sft(of: Ingredients) -> Training:
         # without flash attention, rows packed with document boundaries would see each other all the same
         packing_strategy="bfd" if train.attention == "flash" else "wrapped",
         eval_packing=False,
-        loss_type="chunked_nll" if train.fused_loss else "nll",
         **of.settings,
     )
     return counted(SFTTrainer(args=settings, **of.of_trl()), token_measure())

@@ -133,9 +133,9 @@ def _base_setup(spec: FineTuneSpec, arch: ModelArchitecture, job: Job) -> Traini
         optimizer=train.optimizer,
         sequence_tokens=job.sequence_tokens,
         attention=_attention(arch, train.attention),
-        fused_loss=train.fused_loss,
         labels=spec.data.labels,
         preference_loss=spec.preference.loss,
+        reference=spec.task != "grpo" or spec.rollout.beta > 0,
         generated_tokens=spec.rollout.completion_tokens,
     )
 

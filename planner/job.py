@@ -86,6 +86,9 @@ def size_job(spec: FineTuneSpec, train: DataFacts, held_out: DataFacts) -> Job:
     longest = spec.train.sequence_length
     assumptions: list[Assumption] = []
     warnings: list[tuple[str, str]] = []
+    if spec.train.fused_loss:
+        told = "train.fused_loss changes nothing: what is launched never holds a batch's logits whole"
+        warnings.append(("without_effect", told))
     lengths = _lengths(spec, train, assumptions, warnings)
     per_example = rows_of(spec.task)
     rows = Lengths((float(longest),)) if spec.train.packing else lengths.scaled(1 / per_example).cut(longest)

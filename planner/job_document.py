@@ -156,7 +156,6 @@ def _train(spec: FineTuneSpec) -> TrainJob:
         precision=train.precision,  # type: ignore[arg-type]
         gradient_checkpointing=False,
         attention=train.attention,
-        fused_loss=train.fused_loss,
         seed=train.seed,
     )
 

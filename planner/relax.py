@@ -79,8 +79,6 @@ def _batch_changes(question: Question) -> Iterator[_Change]:
             {"train.gradient_checkpointing": True},
             question._replace(freedom=freedom._replace(gradient_checkpointing=True)),
         )
-    if not question.base.fused_loss:
-        yield {"train.fused_loss": True}, question._replace(base=question.base._replace(fused_loss=True))
 
 
 def _sequence_changes(question: Question) -> Iterator[_Change]:

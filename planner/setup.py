@@ -86,6 +86,7 @@ class TrainingSetup(NamedTuple):
         real_tokens_share: Share of the computed tokens that are not padding.
         compiled: The model's memory-bound work is fused: torch.compile, Liger or kernels like it.
         preference_loss: Of dpo and kto, as in the spec.
+        reference: grpo measures how far it is from a frozen copy of the start (dpo and kto always do).
         generated_tokens: Tokens that a prompt's answer grows by, for grpo and ppo.
     """
 
@@ -113,6 +114,7 @@ class TrainingSetup(NamedTuple):
     real_tokens_share: float = 1.0
     compiled: bool = False
     preference_loss: str = "auto"
+    reference: bool = True
     generated_tokens: int = 256
 
     @property
@@ -124,5 +126,5 @@ class TrainingSetup(NamedTuple):
             self.grad_accum > 1, self.gradient_checkpointing, self.attention, self.fused_loss, self.labels,
             self.framework, self.offload, parallel.kind, parallel.data, parallel.tensor, parallel.pipeline,
             parallel.context, parallel.expert, self.upcast_frozen, self.keeps_quantised_inputs,
-            self.experts_quantised, self.loss_bytes, self.compiled, self.preference_loss,
+            self.experts_quantised, self.loss_bytes, self.compiled, self.preference_loss, self.reference,
         )  # fmt: skip

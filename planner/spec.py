@@ -158,7 +158,7 @@ class TrainSection(Section):
     gradient_checkpointing: bool | Literal["auto"] = "auto"
     attention: Literal["auto", "flash", "sdpa", "eager"] = "auto"
     fused_loss: bool = Field(
-        default=False, description="Loss computed in chunks (Liger, chunked cross-entropy)"
+        default=False, description="Without effect: what is launched never holds a batch's logits whole"
     )
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
 

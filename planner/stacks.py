@@ -16,6 +16,8 @@ class Stack(NamedTuple):
         fp32_master: Sharded training keeps trainable parameters in fp32 (accelerate, FSDP mixed precision).
         foreach_step: The optimizer's step makes a temporary as large as the parameters.
         adapter_dropout: Adapters are dropped out by default.
+        autocast: Adapters in fp32 compute in the base's type.
+        tiled_head: Logits are never held whole, and computed again in the backward pass.
         slowdown: Step time against the physics, fitted.
     """
 
@@ -26,11 +28,13 @@ class Stack(NamedTuple):
     fp32_master: bool = True
     foreach_step: bool = True
     adapter_dropout: bool = False
+    tiled_head: bool = False
+    autocast: bool = False
     slowdown: float = 1.0
 
 
 _STACKS = (
-    Stack("trl", loss_bytes=0.5),  # what we launch: TRL's head computes log-probabilities in chunks
+    Stack("trl", loss_bytes=0.5, tiled_head=True, autocast=True),  # what we launch
     Stack("hf"),
     Stack("deepspeed", foreach_step=False),
     Stack("unsloth", loss_bytes=0.5, fused_norm=True, fused_mlp=True, foreach_step=False),

@@ -12,6 +12,7 @@ from planner.architecture import model_config
 from planner.hardware import GpuFacts, gpu_facts
 from planner.memory import estimate_memory
 from planner.setup import Cluster, Parallelism, TrainingSetup
+from planner.stacks import stack_of
 from planner.trace import TracedPeak, towers, trace_step
 from providers.errors import UsageError
 
@@ -153,7 +154,9 @@ def _left_out(setup: TrainingSetup) -> Iterator[str]:
     if setup.grad_accum > 1:
         yield "gradients held between micro-batches"
     if setup.framework != "hf" or setup.fused_loss:
-        yield "the chunked loss (the trace holds all logits)"
+        yield "the tiled loss (the trace holds all logits)"
+    if stack_of(setup.framework).autocast and setup.adapter is not None and setup.adapter.fp32:
+        yield "autocast (the trace keeps the adapters' inputs in fp32)"
     if setup.optimizer not in _OPTIMIZERS:
         yield f"{setup.optimizer} (traced as AdamW)"
     if setup.offload != "none":

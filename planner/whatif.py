@@ -149,8 +149,6 @@ def _training_changes(spec: FineTuneSpec) -> Iterator[tuple[dict[str, Any], str]
         yield {"train.gradient_checkpointing": "auto"}, ""
     if train.micro_batch != "auto":
         yield {"train.micro_batch": "auto"}, ""
-    if not train.fused_loss:
-        yield {"train.fused_loss": True}, ""
     if train.precision == "fp32":
         yield {"train.precision": "bf16"}, "less exact arithmetic"
     if train.sequence_length >= 256:

@@ -7,12 +7,15 @@ from typing import NamedTuple
 
 from planner.architecture import ModelArchitecture, adapter_parameters, parameter_counts
 from planner.setup import TrainingSetup
+from planner.stacks import stack_of
 
-# Forward passes of the whole model beyond the trained one, per training token: the frozen reference of preference
-# tuning; kto's loss also scores each prompt with another one's answer, by both models, for its reference point; a
-# policy-gradient step scores its answers with the old policy as well.
+# Forward passes of the whole model beyond the trained one, per training token: the frozen reference; kto's loss also
+# scores each prompt with another one's answer, by both models, for its reference point; ppo scores its answers with the
+# old policy, a critic and a reward model as well.
 _EXTRA_FORWARDS = {"dpo": 1, "kto": 3, "grpo": 1, "ppo": 3}
 _ROWS = {"dpo": 2, "reward": 2}
+#: Tasks whose head has an output for each class, not for each word.
+_WITHOUT_WORDS = frozenset({"classification", "reward", "ner", "qa", "embedding"})
 
 
 class Workload(NamedTuple):
@@ -40,13 +43,26 @@ def rows_of(task: str) -> int:
     return _ROWS.get(task, 1)
 
 
-def extra_forwards(task: str, loss: str = "auto") -> int:
+def extra_forwards(task: str, loss: str = "auto", *, reference: bool = True) -> int:
     """Further forward passes that a task runs beside the trained one.
 
-    >>> extra_forwards("kto"), extra_forwards("kto", "apo_zero_unpaired")
-    (3, 1)
+    >>> extra_forwards("kto"), extra_forwards("kto", "apo_zero_unpaired"), extra_forwards("grpo", reference=False)
+    (3, 1, 0)
     """
+    if task == "grpo" and not reference:
+        return 0
     return 1 if loss == "apo_zero_unpaired" else _EXTRA_FORWARDS.get(task, 0)
+
+
+def scores_words(task: str) -> bool:
+    """Whether the model's output head has a value for each word of the vocabulary."""
+    return task not in _WITHOUT_WORDS
+
+
+def tiles_head(setup: TrainingSetup) -> bool:
+    """Whether logits are made a tile at a time, and again in the backward pass: TRL 1.16's head, which we launch."""
+    as_usual = setup.loss_bytes is None and setup.arch.kind == "decoder"
+    return as_usual and scores_words(setup.task) and stack_of(setup.framework).tiled_head
 
 
 def flops_per_token(setup: TrainingSetup) -> float:
@@ -67,7 +83,7 @@ def flops_per_token(setup: TrainingSetup) -> float:
         passes * n
         + 6 * adapter
         + 3 * attention_flops_per_token(setup.arch, length)
-        + (2 * n * extra_forwards(setup.task, setup.preference_loss))
+        + 2 * n * extra_forwards(setup.task, setup.preference_loss, reference=setup.reference)
     )
 
 

@@ -194,8 +194,9 @@ def _arithmetic(conversion: Conversion) -> None:
     conversion.put("train.gradient_checkpointing", bool(checkpointing))
     eager, flash, sdpa = take("eager_attention"), take("flash_attention"), take("sdp_attention")
     conversion.put("train.attention", "flash" if flash else "sdpa" if sdpa else "eager" if eager else None)
-    fused = take("liger_fused_linear_cross_entropy")
-    conversion.put("train.fused_loss", True if fused or take("cut_cross_entropy") else None)
+    take(
+        "liger_fused_linear_cross_entropy", "cut_cross_entropy"
+    )  # a loss without whole logits is launched anyway
 
 
 def _cadence(conversion: Conversion) -> None:

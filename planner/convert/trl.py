@@ -165,4 +165,4 @@ def _arithmetic(conversion: Conversion) -> None:
     checkpointing = take("gradient_checkpointing")
     conversion.put("train.gradient_checkpointing", True if checkpointing is None else bool(checkpointing))
     conversion.put("train.attention", _ATTENTION.get(take("attn_implementation") or ""))
-    conversion.put("train.fused_loss", True if take("use_liger_kernel") else None)
+    take("use_liger_kernel")  # its loss without whole logits is what is launched anyway

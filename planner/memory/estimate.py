@@ -7,15 +7,17 @@ from typing import NamedTuple
 from planner.architecture import adapter_targets
 from planner.memory.activations import BlockActivations, block_activations
 from planner.memory.constants import CONSTANTS
+from planner.memory.generation import Generation, cache_bytes, generation_bytes
+from planner.memory.loss import loss_bytes
 from planner.memory.model_state import ModelState, model_state
 from planner.memory.precision import Widths, is_sharded, widths
 from planner.memory.verdict import Verdict, verdict_of
 from planner.setup import Cluster, TrainingSetup
 from planner.shape_cache import by_shape
-from planner.stacks import Stack, stack_of
+from planner.stacks import stack_of
+from planner.workload import rows_of
 
 GIB = float(2**30)
-_PAIRED = {"dpo": 2, "reward": 2, "kto": 2}
 
 
 class MemoryEstimate(NamedTuple):
@@ -59,13 +61,14 @@ def estimate_memory(setup: TrainingSetup, cluster: Cluster) -> MemoryEstimate:
     """
     parts = _constants(setup)
     tokens = setup.micro_batch * setup.sequence_tokens * parts.rows / setup.parallelism.context
-    phase, components = _peak(setup, parts, tokens)
+    head = loss_bytes(setup, parts.width, tokens, on_cpu=cluster.gpu.vendor == "cpu")
+    phase, components = _peak(setup, parts, tokens, head)
     allocated = sum(components.values())
     context = _context_bytes(setup, cluster)
     limit = _limit_bytes(cluster)
     # Near the limit the allocator gives cached blocks back before it fails.
     slack = min(
-        _fragmentation(setup, parts, components, tokens),
+        _fragmentation(setup, parts, components, head),
         max(CONSTANTS["slack_least"] * allocated, limit - context - allocated),
     )
     components |= {"fragmentation": slack, "context": context}
@@ -89,9 +92,7 @@ class _Parts(NamedTuple):
     state: ModelState
     width: Widths
     block: BlockActivations
-    stack: Stack
     rows: int
-    loss_per_token: float
     tail_per_token: float
     blocks: float
     split: float
@@ -114,6 +115,7 @@ def _constants(setup: TrainingSetup) -> _Parts:
         # an 8-bit product keeps its input in every version of bitsandbytes, older ones its transposed integers too
         width.activation if setup.keeps_quantised_inputs or eight else 0.0,
         1.0 if setup.keeps_quantised_inputs and eight else 0.0,
+        _adapter_input(setup, width),
     )
     product, largest = _adapter_products(setup)
     tail = (4.0 + (4.0 if setup.adapter is None else 0.0)) * arch.hidden
@@ -121,15 +123,20 @@ def _constants(setup: TrainingSetup) -> _Parts:
         state=model_state(setup),
         width=width,
         block=block,
-        stack=stack,
-        rows=_PAIRED.get(setup.task, 1),
-        loss_per_token=_loss_bytes(setup, stack, width) * arch.vocab / parallel.tensor,
+        rows=rows_of(setup.task),
         tail_per_token=tail,
         blocks=(arch.layers + arch.decoder_layers) / parallel.pipeline,
         split=1.0 / parallel.tensor,
         product=product,
         product_backward=largest,
     )
+
+
+def _adapter_input(setup: TrainingSetup, width: Widths) -> float:
+    """An fp32 adapter on a smaller base casts its input; under autocast, as we launch it, back again to compute."""
+    if setup.adapter is None or not setup.adapter.fp32 or width.activation == 4.0:
+        return 0.0
+    return width.compute if stack_of(setup.framework).autocast else 4.0
 
 
 def _adapter_products(setup: TrainingSetup) -> tuple[float, float]:
@@ -146,22 +153,7 @@ def _adapter_products(setup: TrainingSetup) -> tuple[float, float]:
     return total / (arch.layers + arch.decoder_layers), largest * (4 if adapter.kind == "loha" else 2)
 
 
-def _loss_bytes(setup: TrainingSetup, stack: Stack, width: Widths) -> float:
-    """Bytes per vocabulary entry and token while the loss is computed.
-
-    T5 takes the cross-entropy in the model's own precision: logits, their log-probabilities and one gradient.
-    """
-    if setup.task in ("classification", "reward", "ner", "qa", "embedding"):
-        return 0.0
-    if setup.fused_loss:
-        return CONSTANTS["fused_loss"]
-    if setup.arch.kind == "encoder-decoder" and not setup.precision.startswith("amp_"):
-        return 3 * width.activation
-    bytes_each = stack.loss_bytes if setup.loss_bytes is None else setup.loss_bytes
-    return bytes_each + (2.0 if setup.arch.logit_softcap else 0.0)
-
-
-def _peak(setup: TrainingSetup, parts: _Parts, tokens: float) -> tuple[str, dict[str, float]]:
+def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> tuple[str, dict[str, float]]:
     state, block = parts.state, parts.block
     one = (block.saved + block.scores * setup.sequence_tokens) * tokens * parts.split + parts.product
     passing = block.backward * tokens * parts.split + parts.product_backward
@@ -180,7 +172,7 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float) -> tuple[str, dict
     # Under FSDP with adapters the gradients of the blocks' inputs stay until the backward pass ends.
     wrapped = setup.adapter is not None and setup.parallelism.kind == "fsdp"
     lasting = kept if setup.gradient_checkpointing and wrapped else 0.0
-    loss = (parts.loss_per_token + parts.tail_per_token) * tokens
+    loss = head + parts.tail_per_token * tokens
     grads = state.gradients
     earlier = grads if setup.grad_accum > 1 or setup.adapter is not None else 0.0
     begun = max(earlier, min(grads, state.head_gradient))
@@ -193,17 +185,14 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float) -> tuple[str, dict
     if setup.adapter is not None and "dora" in setup.adapter.kind:
         held = kept + one if setup.gradient_checkpointing else kept
         moments["adapter_norm"] = (held, _dora_norm_bytes(setup), earlier, 0.0)
-    cache = _kv_cache(setup)
-    if (
-        setup.task == "grpo"
-    ):  # sampled before the step's first forward pass, with the last step's gradients gone
-        moments["generation"] = (0.0, cache + _sampled_logits(setup), 0.0, 0.0)
+    sampling = _sampling(setup)
+    if setup.task == "grpo":  # before the step's first forward pass, with the last step's gradients gone
+        moments["generation"] = (0.0, sampling.passing + sampling.cache, 0.0, 0.0)
     phase = max(
         moments, key=lambda name: sum(moments[name]) + (0.0 if name == "optimizer_step" else state.comm)
     )
     activations, logits, gradients, step = moments[phase]
-    if setup.task == "grpo" and phase != "generation":
-        cache = 0.0
+    cache = sampling.cache if phase == "generation" or setup.task == "ppo" else 0.0
     return phase.removesuffix("_end"), {
         "weights": state.weights,
         "adapters": state.adapters,
@@ -216,6 +205,15 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float) -> tuple[str, dict
         "reference_models": state.references,
         "kv_cache": cache,
     }
+
+
+def _sampling(setup: TrainingSetup) -> Generation:
+    if setup.task == "grpo":
+        return generation_bytes(setup)
+    if setup.task != "ppo":
+        return Generation(0.0, 0.0)
+    # the engines behind ppo sample one micro-batch and keep their cache while the model learns
+    return Generation(cache_bytes(setup, setup.micro_batch, setup.sequence_tokens), 0.0)
 
 
 def _position_bias(setup: TrainingSetup, parts: _Parts) -> float:
@@ -237,33 +235,14 @@ def _dora_norm_bytes(setup: TrainingSetup) -> float:
     return max((4.0 * s.inputs * (s.inputs + 3 * s.outputs) for s in targets), default=0.0)
 
 
-def _kv_cache(setup: TrainingSetup) -> float:
-    """Keys and values of the rows that are sampled at once.
-
-    TRL samples all answers of an optimizer step before it learns from the first; a layer's cache is copied when it
-    grows. The engines behind ppo sample one micro-batch and keep their cache while the model learns.
-    """
-    if setup.task not in ("grpo", "ppo"):
-        return 0.0
-    arch, width = setup.arch, 4.0 if setup.precision == "fp32" else 2.0
-    rows = setup.micro_batch * (setup.grad_accum if setup.task == "grpo" else 1)
-    each = width * rows * setup.sequence_tokens * (arch.kv_size + arch.v_size)
-    return each * (arch.attention_layers + (1 if setup.task == "grpo" else 0))
-
-
-def _sampled_logits(setup: TrainingSetup) -> float:
-    """Logits of one position of each sampled row, and their probabilities, in fp32."""
-    return 8.0 * setup.micro_batch * setup.grad_accum * setup.arch.vocab
-
-
-def _fragmentation(setup: TrainingSetup, parts: _Parts, components: dict[str, float], tokens: float) -> float:
+def _fragmentation(setup: TrainingSetup, parts: _Parts, components: dict[str, float], head: float) -> float:
     """What the caching allocator holds beyond the tensors: rounding, and blocks that no longer fit."""
     stepping = components["gradients"] + components["optimizer_step_temporary"]
     # Logits are cached after the loss, whatever the peak's phase; gathers run on streams with pools of their own.
     gathers = parts.state.comm if setup.parallelism.kind == "fsdp" else 0.0
     return (
         CONSTANTS["slack_activations"] * components["activations"]
-        + CONSTANTS["slack_logits"] * parts.loss_per_token * tokens
+        + CONSTANTS["slack_logits"] * head
         + CONSTANTS["slack_step"] * stepping
         + CONSTANTS["slack_comm"] * gathers
         + CONSTANTS["slack_base"] * GIB

@@ -177,7 +177,7 @@ def _fsdp_comm(setup: TrainingSetup, width: Widths) -> float:
 def _references(setup: TrainingSetup, model: float, training: float) -> float:
     """Models beside the one that is trained, on one GPU.
 
-    dpo and kto without adapters keep a frozen copy of the start (with adapters it is the base itself); ppo keeps
+    dpo, kto and grpo without adapters keep a frozen copy of the start (with adapters it is the base itself); ppo keeps
     reference and reward models, and trains a critic. ZeRO-3 and FSDP shard them, ZeRO-2 does not.
 
     Args:
@@ -187,7 +187,8 @@ def _references(setup: TrainingSetup, model: float, training: float) -> float:
     """
     parallel = setup.parallelism
     one = model / (parallel.data * parallel.context if is_sharded(parallel.kind) else 1)
-    if setup.task in ("dpo", "kto") and setup.adapter is None:
+    held = setup.task in ("dpo", "kto") or (setup.task == "grpo" and setup.reference)
+    if held and setup.adapter is None:
         return one
     if setup.task == "ppo":
         return one * (3 if setup.adapter is None else 1) + training

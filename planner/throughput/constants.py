@@ -19,6 +19,10 @@ TIME: dict[str, float] = {
     "autocast_launches": 1.4,  # kernels under autocast, casts included
     "scaler": 0.5,  # share of the launches that the fp16 gradient scaler's synchronisation lays bare
     "loss_bytes": 40.0,  # per vocabulary entry and token
+    # The same of a head in tiles, counted in its kernels: widths of a logit that are moved, and bytes where they are
+    # folded in torch, without Triton.
+    "tiled_loss_widths": 6.0,
+    "folded_loss_bytes": 170.0,
     "dequantise_8bit": 10.0,  # the same of an 8-bit base, whose forward products stay in integers
     "dequantise": 18.0,  # bytes per parameter and pass
     "launch": 1.0,  # of the host time of a kernel launch

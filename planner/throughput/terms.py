@@ -11,7 +11,7 @@ from planner.setup import Cluster, TrainingSetup
 from planner.shape_cache import by_shape
 from planner.stacks import stack_of
 from planner.throughput.constants import TIME
-from planner.workload import attention_flops_per_token, extra_forwards, rows_of
+from planner.workload import attention_flops_per_token, extra_forwards, rows_of, scores_words, tiles_head
 
 _KERNELS_PER_BLOCK = 45  # forward kernels of one eager block
 _KERNELS_PER_ADAPTER = 6
@@ -67,12 +67,14 @@ def step_shape(setup: TrainingSetup) -> StepShape:
     full = setup.adapter is None
     adapter = 0 if setup.adapter is None else adapter_parameters(arch, setup.adapter)
     again = 1.0 if setup.gradient_checkpointing else 0.0
-    forwards = extra_forwards(setup.task, setup.preference_loss)
+    forwards = extra_forwards(setup.task, setup.preference_loss, reference=setup.reference)
     blocks = arch.layers + arch.decoder_layers
     inner = arch.intermediate * (arch.mlp_matrices == 3) + arch.intermediate * 2
     if arch.is_moe:
         inner = 3 * arch.experts_per_token * arch.moe_intermediate + 3 * arch.shared_intermediate
     values = 12 * arch.hidden + inner + 2 * arch.projected_width
+    if arch.dropout:
+        values += 1.5 * arch.hidden
     kernels = blocks * _KERNELS_PER_BLOCK
     if setup.adapter is not None:
         kernels += _KERNELS_PER_ADAPTER * sum(
@@ -124,8 +126,8 @@ def compute_terms(setup: TrainingSetup, gpu: GpuFacts) -> dict[str, float]:
     rate = matmul_rate(setup, gpu)
     fused = TIME["compiled"] if setup.compiled or stack_of(setup.framework).fused_norm else 1.0
     memory = gpu.memory_bytes_per_s
-    loss = setup.arch.vocab * TIME["loss_bytes"] if shape.head > setup.arch.hidden * setup.labels else 0.0
-    elementwise = (shape.elementwise * shape.passes_memory * TIME["elementwise"] + loss) * fused
+    elementwise = shape.elementwise * shape.passes_memory * TIME["elementwise"] + _loss_bytes(setup, gpu)
+    elementwise *= fused
     kernels = shape.kernels * shape.passes_memory
     again = 1.0 if setup.gradient_checkpointing else 0.0
     products = shape.products * (_PRODUCT_BYTES * (1 + again) + _PRODUCT_BACKWARD_BYTES)
@@ -144,6 +146,17 @@ def compute_terms(setup: TrainingSetup, gpu: GpuFacts) -> dict[str, float]:
     }
 
 
+def _loss_bytes(setup: TrainingSetup, gpu: GpuFacts) -> float:
+    """Bytes that the loss moves for one token."""
+    each = TIME["loss_bytes"]
+    if not scores_words(setup.task):
+        each = 0.0
+    elif tiles_head(setup):
+        each = TIME["tiled_loss_widths"] * widths(setup).compute
+        each = TIME["folded_loss_bytes"] if gpu.vendor == "cpu" else each
+    return setup.arch.vocab * each
+
+
 def _matmul(setup: TrainingSetup, shape: StepShape, rate: float, gpu: GpuFacts, tokens: float) -> float:
     """FLOPs over the attainable rate, slower with few tokens and narrow products (both are memory-bound)."""
     ridge = min(rate / gpu.memory_bytes_per_s, TIME["ridge"])
@@ -154,8 +167,9 @@ def _matmul(setup: TrainingSetup, shape: StepShape, rate: float, gpu: GpuFacts, 
         reached *= TIME["fp8" if setup.framework == "megatron" else "fp8_casts"]
     if setup.precision == "fp4" and gpu.capability in _FOUR_BIT:
         reached *= TIME["fp4"]
-    again = 1.0 if setup.gradient_checkpointing else 0.0
-    flops = 2.0 * tokens * (shape.dense * shape.passes_matmul - shape.head * again + 3 * shape.adapter)
+    # blocks are computed again with checkpointing, a head in tiles in any case
+    again = shape.head * (float(tiles_head(setup)) - float(setup.gradient_checkpointing))
+    flops = 2.0 * tokens * (shape.dense * shape.passes_matmul + again + 3 * shape.adapter)
     seconds = flops / reached * narrow * (1 + TIME["few_tokens"] * ridge / tokens)
     if shape.expert:
         arch = setup.arch
@@ -183,7 +197,8 @@ def _attention(
     if setup.attention == "eager":
         blocks = setup.arch.attention_layers + 2 * setup.arch.decoder_layers
         width = 4.0 if setup.precision == "fp32" else 2.0
-        scores = 5 * width * setup.arch.heads * length * blocks
+        moved = 6.5 if setup.arch.dropout else 5.0  # what is dropped out is read and written once more
+        scores = moved * width * setup.arch.heads * length * blocks
         seconds += scores * tokens * passes / 1.5 / gpu.memory_bytes_per_s
     return seconds
 

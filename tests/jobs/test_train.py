@@ -106,7 +106,7 @@ SETTINGS = {
         {"method": MethodJob("lora", 4, targets=("attention",))},
     ),
     "linear": (
-        {"attention": "sdpa", "optimizer": "lion", "scheduler": "linear", "fused_loss": True},
+        {"attention": "sdpa", "optimizer": "lion", "scheduler": "linear"},
         {},
     ),
 }

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from planner.architecture import parameter_counts
 from planner.memory import base_weight_bytes, estimate_memory, model_state
+from planner.memory.loss import loss_bytes
+from planner.memory.precision import widths
 from planner.setup import Parallelism
 from tests.planner.setups import QKVO, cluster, lora, setup, setups, spread
 
@@ -222,14 +224,61 @@ def test_pipeline_and_tensor_parts_share_the_weights():
 
 def test_sampling_holds_the_answers_of_a_whole_step():
     # Llama-3.1-8B keeps 128 KiB a token: 8 KV heads of 128, keys and values, 32 layers, two bytes.
-    few = setup(task="grpo", adapter=lora(), micro_batch=8, grad_accum=1, sequence_tokens=1024)
+    few = setup(
+        task="grpo", adapter=lora(), micro_batch=8, grad_accum=1, sequence_tokens=1024, generated_tokens=960
+    )
     many = few._replace(grad_accum=64)
     small, large = (estimate_memory(one, cluster("H200")) for one in (few, many))
     assert small.peak_phase != "generation"
     assert small.components_bytes["kv_cache"] == 0
     assert large.peak_phase == "generation"
-    assert large.components_bytes["kv_cache"] == pytest.approx(512 * 1024 * 128 * 1024 * 33 / 32)
+    assert large.components_bytes["kv_cache"] == pytest.approx(512 * 1024 * 128 * 1024)
     assert sum(large.components_bytes.values()) == pytest.approx(large.nvml_bytes)
+
+
+def test_all_prompts_pass_at_once_before_the_first_answer():
+    many = setup(task="grpo", adapter=lora(), micro_batch=8, grad_accum=64, sequence_tokens=1024)
+    long = estimate_memory(many._replace(generated_tokens=64), cluster("H200"))
+    assert long.peak_phase == "generation"
+    assert long.components_bytes["kv_cache"] == pytest.approx(512 * 960 * 128 * 1024)
+    # four values as wide as the model, rotations, three as wide as the MLP, two bytes each, an adapter's and the mask
+    values = 4 * 4096 + 2 * 128 + 3 * 14336
+    adapter = 6 * 4096 + 10 * 14336
+    assert long.components_bytes["logits_loss"] == pytest.approx(512 * 960 * (2 * values + adapter + 960))
+
+
+def test_a_tiled_head_holds_one_tile_and_a_trained_ones_gradient_in_fp32():
+    one = setup(framework="trl", sequence_tokens=8192, micro_batch=1)
+    head = one.arch.vocab * one.arch.hidden
+    tile, row = 4096 * 32768 * 2, one.arch.hidden * (2 + 4 + 2) + 40
+    assert loss_bytes(one, widths(one), 8192, on_cpu=False) == tile + 8192 * row + head * (4 + 2)
+    adapted = one._replace(adapter=lora())
+    assert loss_bytes(adapted, widths(adapted), 8192, on_cpu=False) == tile + 8192 * row
+    # four times the tokens: the tile stays, whole logits would not
+    assert loss_bytes(adapted, widths(adapted), 32768, on_cpu=False) == tile + 32768 * row
+    folded = 4096 * 32768 * 4 * 7.25  # on a CPU
+    assert loss_bytes(adapted, widths(adapted), 8192, on_cpu=True) == tile + 8192 * row + folded
+
+
+def test_a_task_scores_its_own_rows():
+    base = setup(framework="trl", adapter=lora(), micro_batch=4, sequence_tokens=2048)
+    of = {
+        task: allocated(base._replace(task=task))
+        for task in ("sft", "dpo", "kto", "reward", "classification")
+    }
+    assert of["kto"] == of["sft"]  # its second answer is scored without a gradient
+    assert of["dpo"] > of["sft"] > of["classification"]
+    assert of["reward"] == pytest.approx(
+        allocated(base._replace(task="classification", micro_batch=8, labels=1))
+    )
+
+
+def test_grpo_holds_a_frozen_copy_only_if_it_is_asked_to_stay_near():
+    near = setup(framework="trl", task="grpo", generated_tokens=256)
+    far = near._replace(reference=False)
+    assert model_state(near).references == 2.0 * parameter_counts(near.arch).total
+    assert model_state(far).references == 0
+    assert model_state(near._replace(adapter=lora())).references == 0
 
 
 def test_ppo_trains_a_critic_beside_its_frozen_models():

@@ -1,0 +1,67 @@
+"""Memory while a policy samples its answers."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from planner.setup import TrainingSetup
+
+
+class Generation(NamedTuple):
+    """At the worst moment of sampling, beside what lies there all the time.
+
+    Attributes:
+        cache: Keys and values, bytes.
+        passing: Of the forward pass, bytes.
+    """
+
+    cache: float
+    passing: float
+
+
+def generation_bytes(setup: TrainingSetup) -> Generation:
+    """All answers of an optimizer step are sampled before the first is learned from, as TRL does.
+
+    Either all prompts pass through a block at once, or the last token of the longest answer is sampled: the cache is
+    whole then, and a layer's is copied as it grows.
+    """
+    rows = setup.micro_batch * setup.grad_accum
+    prompt = max(setup.sequence_tokens - setup.generated_tokens, 1)
+    first = Generation(cache_bytes(setup, rows, prompt), rows * prompt * _passing(setup, prompt))
+    arch = setup.arch
+    grown = cache_bytes(setup, rows, setup.sequence_tokens)
+    logits = 8.0 * rows * arch.vocab  # of one position, and their probabilities, in fp32
+    last = Generation(grown, grown / max(arch.attention_layers, 1) + logits)
+    return max(first, last, key=sum)
+
+
+def cache_bytes(setup: TrainingSetup, rows: int, tokens: int) -> float:
+    """Keys and values of rows of so many tokens."""
+    arch = setup.arch
+    return _width(setup) * rows * tokens * (arch.kv_size + arch.v_size) * arch.attention_layers
+
+
+def _passing(setup: TrainingSetup, prompt: int) -> float:
+    """Bytes of a token inside a block, none kept for a backward pass.
+
+    The embeddings, the block's input, its residual and the normed values; rotations; the MLP's gate, values and
+    product, and what an adapter adds to one of them; the mask. Sampling goes without autocast: an adapter in fp32
+    casts its input, and its product, the same scaled and the sum are in fp32 (measured: 16 bytes for each of the
+    MLP's values).
+    """
+    arch, width = setup.arch, _width(setup)
+    inner = float(arch.intermediate)
+    if arch.is_moe:
+        inner = float(max(inner, arch.experts_per_token * arch.moe_intermediate + arch.shared_intermediate))
+    values = 4 * arch.hidden + 2 * arch.q_size / arch.heads + (3 if arch.mlp_matrices == 3 else 2) * inner
+    if setup.attention == "eager":
+        values += 3.0 * arch.heads * prompt
+    added = 0.0
+    if setup.adapter is not None:
+        cast = setup.adapter.fp32 and width < 4.0
+        added = 10.0 * inner + 6.0 * arch.hidden if cast else width * inner
+    return width * values + added + prompt
+
+
+def _width(setup: TrainingSetup) -> float:
+    return 4.0 if setup.precision == "fp32" else 2.0

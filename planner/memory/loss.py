@@ -1,0 +1,66 @@
+"""Memory of the output head and the loss while they are computed."""
+
+from __future__ import annotations
+
+from planner.memory.constants import CONSTANTS
+from planner.memory.precision import Widths
+from planner.setup import TrainingSetup
+from planner.stacks import stack_of
+from planner.workload import scores_words, tiles_head
+
+#: A tile of the fused head of TRL 1.16 (`trl/kernels/chunked_logprob.py`): positions and words that are scored at once.
+_TILE_TOKENS, _TILE_WORDS = 4096, 32768
+#: Values of one position that its forward pass keeps or adds up, in fp32.
+_STATISTICS = 10
+#: Copies of a tile in fp32 where there is no Triton and the tile is folded in torch (`_backward_tile`).
+_FOLDED_COPIES = 7.25
+
+
+def loss_bytes(setup: TrainingSetup, width: Widths, tokens: float, *, on_cpu: bool) -> float:
+    """What a GPU holds for the loss at its largest, logits and their gradients; the activations not among it.
+
+    Args:
+        setup: The training.
+        width: Of the set-up's values.
+        tokens: Positions of a micro-batch.
+        on_cpu: The tiles of a fused head are folded without its kernels.
+    """
+    if tiles_head(setup):
+        return _tiled(setup, width, tokens, on_cpu=on_cpu)
+    return _whole(setup, width) * tokens
+
+
+def _whole(setup: TrainingSetup, width: Widths) -> float:
+    """For each position, where all logits are held at once.
+
+    T5 takes the cross-entropy in the model's own precision: logits, their log-probabilities and one gradient.
+    """
+    if not scores_words(setup.task):
+        return 0.0
+    each = stack_of(setup.framework).loss_bytes if setup.loss_bytes is None else setup.loss_bytes
+    if setup.fused_loss:
+        each = CONSTANTS["fused_loss"]
+    elif setup.arch.kind == "encoder-decoder" and not setup.precision.startswith("amp_"):
+        each = 3 * width.activation
+    elif setup.arch.logit_softcap:
+        each += 2.0
+    return each * setup.arch.vocab / setup.parallelism.tensor
+
+
+def _tiled(setup: TrainingSetup, width: Widths, tokens: float, *, on_cpu: bool) -> float:
+    """The head's backward pass: one tile of logits, the scored positions, and their gradients added up in fp32.
+
+    A head that is trained has its whole gradient added up in fp32 too, beside the one in its own type at the end.
+    """
+    hidden, words, compute = setup.arch.hidden, setup.arch.vocab, width.compute
+    if setup.task == "grpo":  # prompts are not scored; of other tasks' rows nothing says how much they are
+        tokens = min(tokens, float(setup.micro_batch * setup.generated_tokens))
+    rows = min(tokens, _TILE_TOKENS)
+    tile = rows * _TILE_WORDS * compute
+    if on_cpu:  # what is never touched takes no memory there
+        tile = rows * min(words, _TILE_WORDS) * (compute + _FOLDED_COPIES * 4.0)
+    again = 0.0 if width.activation == 4.0 else width.activation
+    held = tokens * (hidden * (width.activation + 4.0 + again) + 4.0 * _STATISTICS)
+    if setup.adapter is None:
+        held += words * hidden * (4.0 + (0.0 if width.gradient == 4.0 else width.gradient))
+    return tile + held
