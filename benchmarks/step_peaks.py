@@ -4,7 +4,8 @@
 
 Writes pairs of bytes for each optimizer step from the third on: what lay there at its start (weights, optimizer, frozen
 copy) and the most that was held beside it. TRL's head runs as on a GPU: on the scored positions only, and its kernels
-keep nothing beside their tile; in torch's own operations they would keep seven copies of it.
+keep nothing beside their tile; in torch's own operations they would keep seven copies of it. Nor is the head's weight
+copied for each sampled row, as a CPU does in bf16 for the last positions of the prompts, which do not lie together.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ def _lying(trainer: Any) -> int:
         tensors += [value for value in state.values() if hasattr(value, "untyped_storage")]
     frozen = getattr(trainer, "ref_model", None)
     tensors += [] if frozen is None else list(frozen.parameters())
-    storages = (tensor.untyped_storage() for tensor in tensors)
+    mine = (tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in tensors)  # of shards
+    storages = (tensor.untyped_storage() for tensor in mine)
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
@@ -111,6 +113,9 @@ def _watched(watch: Watch) -> None:
     def make(self: Any, *args: Any, **options: Any) -> None:
         made(self, *args, **options)
         self.add_callback(Tell(self))
+        for name, module in self.model.named_modules():
+            if name.endswith("lm_head"):
+                module.register_forward_pre_hook(lambda _, given: (given[0].contiguous(), *given[1:]))
 
     Trainer.__init__ = make
 

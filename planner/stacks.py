@@ -17,6 +17,7 @@ class Stack(NamedTuple):
         foreach_step: The optimizer's step makes a temporary as large as the parameters.
         adapter_dropout: Adapters are dropped out by default.
         autocast: Adapters in fp32 compute in the base's type.
+        fsdp2: FSDP shards each parameter by itself.
         tiled_head: Logits are never held whole, and computed again in the backward pass.
         slowdown: Step time against the physics, fitted.
     """
@@ -30,11 +31,12 @@ class Stack(NamedTuple):
     adapter_dropout: bool = False
     tiled_head: bool = False
     autocast: bool = False
+    fsdp2: bool = False
     slowdown: float = 1.0
 
 
 _STACKS = (
-    Stack("trl", loss_bytes=0.5, tiled_head=True, autocast=True),  # what we launch
+    Stack("trl", loss_bytes=0.5, tiled_head=True, autocast=True, fsdp2=True),  # what we launch
     Stack("hf"),
     Stack("deepspeed", foreach_step=False),
     Stack("unsloth", loss_bytes=0.5, fused_norm=True, fused_mlp=True, foreach_step=False),

@@ -136,7 +136,9 @@ def _adapter_input(setup: TrainingSetup, width: Widths) -> float:
     """An fp32 adapter on a smaller base casts its input; under autocast, as we launch it, back again to compute."""
     if setup.adapter is None or not setup.adapter.fp32 or width.activation == 4.0:
         return 0.0
-    return width.compute if stack_of(setup.framework).autocast else 4.0
+    if not stack_of(setup.framework).autocast or setup.adapter.kind == "ia3":
+        return 4.0  # ia3 multiplies in fp32 whatever the context
+    return 0.0 if setup.parallelism.kind == "fsdp" else width.compute  # gathered in the type that is computed in
 
 
 def _adapter_products(setup: TrainingSetup) -> tuple[float, float]:
@@ -169,8 +171,9 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> tu
             unused = 4.0 * setup.arch.hidden * tokens * parts.split
     kept = per_block * parts.blocks * min(setup.parallelism.pipeline, setup.grad_accum) - unused
     kept += _position_bias(setup, parts) * tokens * parts.split
-    # Under FSDP with adapters the gradients of the blocks' inputs stay until the backward pass ends.
-    wrapped = setup.adapter is not None and setup.parallelism.kind == "fsdp"
+    # Under the older FSDP with adapters the gradients of the blocks' inputs stay until the backward pass ends.
+    older = setup.parallelism.kind == "fsdp" and not stack_of(setup.framework).fsdp2
+    wrapped = setup.adapter is not None and older
     lasting = kept if setup.gradient_checkpointing and wrapped else 0.0
     loss = head + parts.tail_per_token * tokens
     grads = state.gradients

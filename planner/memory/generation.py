@@ -46,8 +46,7 @@ def _passing(setup: TrainingSetup, prompt: int) -> float:
 
     The embeddings, the block's input, its residual and the normed values; rotations; the MLP's gate, values and
     product, and what an adapter adds to one of them; the mask. Sampling goes without autocast: an adapter in fp32
-    casts its input, and its product, the same scaled and the sum are in fp32 (measured: 16 bytes for each of the
-    MLP's values).
+    casts its input, and its product, the same scaled and the sum are in fp32.
     """
     arch, width = setup.arch, _width(setup)
     inner = float(arch.intermediate)
@@ -59,7 +58,7 @@ def _passing(setup: TrainingSetup, prompt: int) -> float:
     added = 0.0
     if setup.adapter is not None:
         cast = setup.adapter.fp32 and width < 4.0
-        added = 10.0 * inner + 6.0 * arch.hidden if cast else width * inner
+        added = 10.0 * inner + 4.0 * arch.hidden if cast else width * inner
     return width * values + added + prompt
 
 

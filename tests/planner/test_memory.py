@@ -243,7 +243,7 @@ def test_all_prompts_pass_at_once_before_the_first_answer():
     assert long.components_bytes["kv_cache"] == pytest.approx(512 * 960 * 128 * 1024)
     # four values as wide as the model, rotations, three as wide as the MLP, two bytes each, an adapter's and the mask
     values = 4 * 4096 + 2 * 128 + 3 * 14336
-    adapter = 6 * 4096 + 10 * 14336
+    adapter = 4 * 4096 + 10 * 14336
     assert long.components_bytes["logits_loss"] == pytest.approx(512 * 960 * (2 * values + adapter + 960))
 
 
