@@ -29,7 +29,7 @@ METRICS: dict[Task, tuple[str, ...]] = {
 }
 """What can be measured of each task; the first is what `auto` means."""
 
-_LOGITS_BYTES = 256 << 20  # of one batch; held-out rows must fit beside the weights and the optimizer
+_BATCH_BYTES = 256 << 20  # inside one block; held-out rows must fit beside the weights and the optimizer
 _MAX_ROWS = 256
 
 
@@ -50,14 +50,12 @@ class Measure:
         total: What all batches gave to scores.
         tokens_of: Tokens of a row, padding not counted; of a pair the longer sequence.
         sequences: Sequences in a row.
-        has_logits: Whether a batch holds a number for each token and word of the vocabulary.
     """
 
     of_batch: Callable[[Any, Any], Any]
     total: Callable[[list[Any]], Scores]
     tokens_of: Callable[[Any], int]
     sequences: int = 1
-    has_logits: bool = True
 
 
 def metric_of(job: JobSpec, kind: DataFormat) -> str:
@@ -104,7 +102,7 @@ def evaluate(
     partial: list[Any] = []
     try:
         with torch.no_grad(), context():
-            batches = _batches(rows, measure, model.config.get_text_config().vocab_size)
+            batches = _batches(rows, measure, model.config.get_text_config())
             for first in range(0, len(batches), group.size):
                 check()
                 turn = first + group.rank  # a sharded model is computed by all processes at once, or by none
@@ -122,8 +120,10 @@ def moved(batch: Any, device: Any) -> dict[str, Any]:
     return {key: value.to(device) if hasattr(value, "to") else value for key, value in batch.items()}
 
 
-def _batches(rows: Any, measure: Measure, vocabulary: int) -> list[tuple[int, int]]:
+def _batches(rows: Any, measure: Measure, config: Any) -> list[tuple[int, int]]:
+    """Start and number of the rows of each batch; four values as wide as the model and three as its MLP for a token."""
     longest = max(measure.tokens_of(row) for row in rows)
-    row_bytes = 4 * longest * vocabulary * measure.sequences if measure.has_logits else 1
-    size = max(1, min(_MAX_ROWS, _LOGITS_BYTES // row_bytes))
+    values = 4 * config.hidden_size + 3 * (getattr(config, "intermediate_size", None) or 4 * config.hidden_size)
+    row_bytes = 4 * values * longest * measure.sequences
+    size = max(1, min(_MAX_ROWS, _BATCH_BYTES // row_bytes))
     return [(start, min(size, len(rows) - start)) for start in range(0, len(rows), size)]

@@ -19,20 +19,33 @@ def token_measure() -> Measure:
 
 def class_measure() -> Measure:
     """Loss, accuracy and F1 of classes."""
-    return Measure(_of_classes, _classes, lambda row: len(row["input_ids"]), has_logits=False)
+    return Measure(_of_classes, _classes, lambda row: len(row["input_ids"]))
 
 
 def _of_tokens(model: Any, batch: dict[str, Any]) -> tuple[float, int, int, int]:
     """Sum of the losses, label tokens, exact rows, rows."""
-    import torch
+    scored = scores_of(model, batch, batch.pop("labels"))
+    right = scored.is_top1.bool() | ~scored.label_mask
+    loss = -scored.log_probs.sum().item()
+    return loss, int(scored.label_mask.sum()), int(right.all(1).sum()), len(right)
 
-    labels = batch.pop("labels")[:, 1:]
-    logits = model(**batch, use_cache=False).logits[:, :-1]
-    logits = logits[:, -labels.shape[1] :]  # without what prompt tuning puts before the row
-    counted = labels != -100
-    right = (logits.argmax(-1) == labels) | ~counted
-    loss = torch.nn.functional.cross_entropy(logits[counted].float(), labels[counted], reduction="sum")
-    return loss.item(), int(counted.sum()), int(right.all(1).sum()), len(labels)
+
+def scores_of(model: Any, batch: dict[str, Any], labels: Any) -> Any:
+    """Log-probability of each label given the true tokens before it, and whether it is the most likely one.
+
+    By the head that TRL's trainer gave the model: a long row's logits would take more memory than the training.
+
+    Args:
+        model: Of one of TRL's trainers.
+        batch: Its inputs, [rows, tokens].
+        labels: Token ids, -100 where nothing is scored, [rows, tokens].
+
+    Returns:
+        `log_probs`, `is_top1` and `label_mask`, [rows, tokens - 1] or more where something learned stands before a row.
+    """
+    labels = labels.clone()
+    labels[:, 0] = -100  # nothing stands before it, unless that was learned
+    return model(**batch, labels=labels, fused_lm_head=True)
 
 
 def _tokens(partial: list[tuple[float, int, int, int]]) -> Scores:

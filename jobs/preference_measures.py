@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from jobs.evaluate import Measure, Scores
+from jobs.measures import scores_of
 from jobs.spec import PreferenceJob
 
 Reference = Callable[[Any], tuple[Any, AbstractContextManager[Any]]]
@@ -74,7 +75,7 @@ def score_measure() -> Measure:
         }
         return Scores(len(pairs), values)
 
-    return Measure(of_batch, total, _pair_tokens, sequences=2, has_logits=False)
+    return Measure(of_batch, total, _pair_tokens, sequences=2)
 
 
 def unpaired_measure(preference: PreferenceJob, reference: Reference) -> Measure:
@@ -106,17 +107,9 @@ def unpaired_measure(preference: PreferenceJob, reference: Reference) -> Measure
 
 def _answer_logps(model: Any, batch: dict[str, Any]) -> list[float]:
     """Log-probability of each row's answer, nats."""
-    import torch
-
-    ids, counted = batch["input_ids"][:, 1:], batch["completion_mask"][:, 1:].bool()
-    logits = model(
-        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
-    ).logits[:, :-1]
-    logits = logits[:, -ids.shape[1] :]  # without what prompt tuning puts before the row
-    row, column = counted.nonzero(as_tuple=True)
-    each = torch.log_softmax(logits[row, column].float(), -1).gather(1, ids[row, column, None])[:, 0]
-    sums = torch.zeros(len(ids), device=each.device).index_add_(0, row, each)
-    return [float(value) for value in sums.tolist()]
+    labels = batch["input_ids"].masked_fill(~batch["completion_mask"].bool(), -100)
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    return [float(value) for value in scores_of(model, inputs, labels).log_probs.sum(1).tolist()]
 
 
 def _pair_loss(preference: PreferenceJob, chosen: float, rejected: float, nc: float, nr: float) -> float:

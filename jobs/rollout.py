@@ -86,7 +86,7 @@ class Judge:
 
     def measure(self) -> Measure:
         """Mean reward, and exact match where the data has answers."""
-        return Measure(self._of_batch, _total, lambda row: 1, has_logits=False)
+        return Measure(self._of_batch, _total, lambda row: 1)
 
     def _of_batch(self, model: Any, batch: dict[str, Any]) -> Judged:
         rows = batch["rows"]
