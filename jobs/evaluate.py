@@ -30,7 +30,6 @@ METRICS: dict[Task, tuple[str, ...]] = {
 """What can be measured of each task; the first is what `auto` means."""
 
 _BATCH_BYTES = 256 << 20  # inside one block; held-out rows must fit beside the weights and the optimizer
-_MAX_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +49,14 @@ class Measure:
         total: What all batches gave to scores.
         tokens_of: Tokens of a row, padding not counted; of a pair the longer sequence.
         sequences: Sequences in a row.
+        most_rows: Of a batch.
     """
 
     of_batch: Callable[[Any, Any], Any]
     total: Callable[[list[Any]], Scores]
     tokens_of: Callable[[Any], int]
     sequences: int = 1
+    most_rows: int = 256
 
 
 def metric_of(job: JobSpec, kind: DataFormat) -> str:
@@ -123,7 +124,9 @@ def moved(batch: Any, device: Any) -> dict[str, Any]:
 def _batches(rows: Any, measure: Measure, config: Any) -> list[tuple[int, int]]:
     """Start and number of the rows of each batch; four values as wide as the model and three as its MLP for a token."""
     longest = max(measure.tokens_of(row) for row in rows)
-    values = 4 * config.hidden_size + 3 * (getattr(config, "intermediate_size", None) or 4 * config.hidden_size)
+    values = 4 * config.hidden_size + 3 * (
+        getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    )
     row_bytes = 4 * values * longest * measure.sequences
-    size = max(1, min(_MAX_ROWS, _BATCH_BYTES // row_bytes))
+    size = max(1, min(measure.most_rows, _BATCH_BYTES // row_bytes))
     return [(start, min(size, len(rows) - start)) for start in range(0, len(rows), size)]

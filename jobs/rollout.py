@@ -10,6 +10,7 @@ from jobs.evaluate import Measure, Scores
 from jobs.frameworks import exchanged
 from jobs.ingredients import Ingredients
 from jobs.rewards import Reward, exact_match, load_rewards
+from jobs.spec_rules import PROMPT_TOKENS_AT_ONCE
 from jobs.training import Training
 from providers.errors import UsageError
 
@@ -30,19 +31,35 @@ def build_grpo(of: Ingredients) -> Training:
 
     rollout, rewards = of.job.rollout, load_rewards(of.job.rollout.rewards, of.train.column_names)
     _need_whole_groups(of)
+    rows = of.settings["per_device_train_batch_size"] * of.settings["gradient_accumulation_steps"]
+    pieces = _pieces(of, rows)
     settings = GRPOConfig(
         num_generations=rollout.generations,
         max_completion_length=rollout.completion_tokens,
         temperature=rollout.temperature,
         beta=rollout.beta,
         disable_dropout=not of.job.method.dropout,
+        generation_kwargs=pieces,
         **of.settings,
     )
     # the frozen copy beside a full fine-tuning cannot be given to the trainer: it loads the job's own base
     with exchanged(grpo_trainer, "create_model_from_path", lambda *_, **__: of.reference()):
         trainer = GRPOTrainer(args=settings, reward_funcs=rewards, **of.of_trl())
-    measure = Judge(of.tokenizer, rewards, rollout.completion_tokens).measure()
+    measure = Judge(of.tokenizer, rewards, rollout.completion_tokens, rows, pieces).measure()
     return Training(trainer, of.eval or {}, RolloutCounter(trainer), measure, lambda rows: {"rows": rows})
+
+
+def _pieces(of: Ingredients, rows: int) -> dict[str, int]:
+    """How `generate` takes the prompts: in pieces, since all of a step at once may need more memory than the training.
+
+    Not in shards: their processes have prompts of other lengths, and every piece is computed by all of them.
+    """
+    if "fsdp" in of.settings:
+        return {}
+    longest = max(len(str(prompt)) for prompt in of.train["prompt"])  # a token is one character at least
+    if rows * longest <= PROMPT_TOKENS_AT_ONCE:
+        return {}
+    return {"prefill_chunk_size": max(PROMPT_TOKENS_AT_ONCE // rows, 1)}
 
 
 def _need_whole_groups(of: Ingredients) -> None:
@@ -78,15 +95,19 @@ class Judge:
     Attributes:
         rewards: What is added up.
         completion_tokens: Longest answer.
+        rows: Answers sampled at once: as many as for a step of the training, whose memory is there.
+        pieces: How `generate` takes the prompts.
     """
 
     tokenizer: Any
     rewards: list[Reward]
     completion_tokens: int
+    rows: int
+    pieces: dict[str, int]
 
     def measure(self) -> Measure:
         """Mean reward, and exact match where the data has answers."""
-        return Measure(self._of_batch, _total, lambda row: 1)
+        return Measure(self._of_batch, _total, lambda row: 1, most_rows=self.rows)
 
     def _of_batch(self, model: Any, batch: dict[str, Any]) -> Judged:
         rows = batch["rows"]
@@ -112,6 +133,7 @@ class Judge:
             do_sample=False,
             use_cache=True,
             pad_token_id=self.tokenizer.pad_token_id,
+            **self.pieces,
         )
         start = tokens["input_ids"].shape[1]
         answers = self.tokenizer.batch_decode(made[:, start:], skip_special_tokens=True)

@@ -23,6 +23,8 @@ SHARDED_METHODS = (
     *("prompt_tuning", "prefix_tuning"),
 )
 SHARDED_OPTIMIZERS = ("adamw", "adamw_fused", "sgd")
+#: Tokens of prompts that pass the model at once before answers are sampled; in shards all of them do.
+PROMPT_TOKENS_AT_ONCE = 8192
 
 
 def broken_rules(job: JobSpec) -> list[tuple[str, bool]]:

@@ -263,8 +263,10 @@ def _overheads(question: Question, offer: Offer, fit: Fit, checkpoint: float) ->
 
 
 def _evaluate_s(question: Question, fit: Fit) -> float:
-    rows_per_s = question.job.global_batch / fit.step.step_time_s.p50
-    return question.job.eval_rows / rows_per_s * _EVALUATION_SHARE
+    batches = question.job.eval_rows / question.job.global_batch
+    if fit.setup.task == "grpo":  # both models answer each row, as many at once as in a step
+        return batches * 2 * fit.step.terms_s["generation"]
+    return batches * fit.step.step_time_s.p50 * _EVALUATION_SHARE
 
 
 def _traffic(question: Question, line: Timeline, nodes: int, checkpoint: float, result: float) -> Traffic:

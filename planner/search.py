@@ -61,14 +61,15 @@ class SetUps:
         self._full: dict[tuple[ParallelKind, int, bool, int], TrainingSetup] = {}
 
     def held(self, kind: ParallelKind, gpus: int, checkpointing: bool, micro_batch: int) -> TrainingSetup:
-        """For the memory, to which it only matters whether gradients are accumulated at all."""
+        """For the memory, to which it only matters whether gradients are accumulated at all, but for sampling."""
         key = (kind, gpus, checkpointing, micro_batch)
         if key not in self._held:
+            accumulated = self._job.global_batch // gpus // micro_batch
             self._held[key] = self._base._replace(
                 parallelism=Parallelism(kind, data=gpus),
                 gradient_checkpointing=checkpointing,
                 micro_batch=micro_batch,
-                grad_accum=min(self._job.global_batch // gpus // micro_batch, 2),
+                grad_accum=accumulated if self._base.task == "grpo" else min(accumulated, 2),
             )
         return self._held[key]
 

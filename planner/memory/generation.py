@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from jobs.spec_rules import PROMPT_TOKENS_AT_ONCE
+from planner.memory.precision import is_sharded
 from planner.setup import TrainingSetup
 
 
@@ -22,17 +24,19 @@ class Generation(NamedTuple):
 def generation_bytes(setup: TrainingSetup) -> Generation:
     """All answers of an optimizer step are sampled before the first is learned from, as TRL does.
 
-    Either all prompts pass through a block at once, or the last token of the longest answer is sampled: the cache is
-    whole then, and a layer's is copied as it grows.
+    Either the last piece of the prompts passes through a block, or the last token of the longest answer is sampled: the
+    cache is whole then. A layer's is copied as it grows.
     """
     rows = setup.micro_batch * setup.grad_accum
     prompt = max(setup.sequence_tokens - setup.generated_tokens, 1)
-    first = Generation(cache_bytes(setup, rows, prompt), rows * prompt * _passing(setup, prompt))
-    arch = setup.arch
-    grown = cache_bytes(setup, rows, setup.sequence_tokens)
-    logits = 8.0 * rows * arch.vocab  # of one position, and their probabilities, in fp32
-    last = Generation(grown, grown / max(arch.attention_layers, 1) + logits)
-    return max(first, last, key=sum)
+    passing = float(rows * prompt)
+    if not is_sharded(setup.parallelism.kind):
+        passing = min(passing, float(max(PROMPT_TOKENS_AT_ONCE, rows)))
+    logits = 8.0 * rows * setup.arch.vocab  # of one position, and their probabilities, in fp32
+    moments = ((prompt, passing * _passing(setup, prompt)), (setup.sequence_tokens, logits))
+    layers = max(setup.arch.attention_layers, 1)
+    held = ((cache_bytes(setup, rows, tokens), beside) for tokens, beside in moments)
+    return max((Generation(cache, beside + cache / layers) for cache, beside in held), key=sum)
 
 
 def cache_bytes(setup: TrainingSetup, rows: int, tokens: int) -> float:

@@ -10,6 +10,8 @@ import pytest
 from jobs.evaluate import Measure, _batches
 from jobs.measures import token_measure
 from jobs.preference_measures import _answer_logps
+from jobs.rollout import Judge, _pieces
+from tests.jobs.tiny_models import GOAT
 from tests.jobs.zygote import Zygote
 
 WORDS, ROWS, TOKENS = 61, 3, 9
@@ -53,6 +55,43 @@ def score_without_logits(_: list[str]) -> None:
     assert sums == pytest.approx((each * kept).sum(1).tolist(), rel=1e-4)
 
 
+def answer_in_pieces(_: list[str]) -> None:
+    """In a process that has torch: prompts of many lengths, at once and in pieces shorter than the padding."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(GOAT / "base").eval()
+    tokenizer = AutoTokenizer.from_pretrained(GOAT / "base")
+    prompts = ["7 + 5 = ", "12345 + 6789 = ", "1 + 1 = 2, 2 + 2 = 4, 3 + 3 = "]
+    with torch.no_grad():
+        whole, pieces = (
+            Judge(tokenizer, [], 12, 3, given)._answers(model, prompts)
+            for given in ({}, {"prefill_chunk_size": 5})
+        )
+    assert whole == pieces
+    assert all(whole)
+
+
+@pytest.mark.train
+def test_prompts_in_pieces_are_answered_as_whole_ones(zygote: Zygote, tmp_path: Path) -> None:
+    zygote.call("tests.jobs.test_measures:answer_in_pieces", log=tmp_path / "log")
+
+
+@pytest.mark.parametrize(
+    ("settings", "length", "pieces"),
+    [
+        ({}, 128, {}),
+        ({}, 129, {"prefill_chunk_size": 128}),
+        ({"fsdp": "full_shard"}, 129, {}),
+    ],
+)
+def test_many_long_prompts_are_taken_in_pieces(
+    settings: dict[str, str], length: int, pieces: dict[str, int]
+) -> None:
+    of = SimpleNamespace(settings=settings, train={"prompt": ["x", "x" * length]})
+    assert _pieces(of, 64) == pieces  # type: ignore[arg-type]
+
+
 @pytest.mark.train
 def test_scores_are_those_of_whole_logits(zygote: Zygote, tmp_path: Path) -> None:
     zygote.call("tests.jobs.test_measures:score_without_logits", log=tmp_path / "log")
@@ -66,3 +105,4 @@ def test_long_rows_are_scored_one_by_one() -> None:
     # 100 tokens of 59,392 values of four bytes: eleven rows in 256 MiB
     assert _batches(short, measure, config) == [(0, 10)]
     assert _batches(short, Measure(forbidden, forbidden, len, sequences=2), config) == [(0, 5), (5, 5)]
+    assert _batches(short, Measure(forbidden, forbidden, len, most_rows=8), config) == [(0, 8), (8, 2)]

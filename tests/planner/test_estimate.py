@@ -10,10 +10,13 @@ from planner.candidate_document import candidate_document, candidate_from_docume
 from planner.candidates import Candidate
 from planner.errors import NothingFitsError, OverBudgetError, PolicyError, SpecError
 from planner.estimate import Estimate, build_estimate
+from planner.hardware import gpu_facts
 from planner.hazards import OwnSpell
 from planner.intake import Overrides
+from planner.memory import estimate_memory
 from planner.price_age import PriceLimit
 from planner.relax import nearest_fits
+from planner.setup import Cluster
 from providers.offers import PriceSnapshot
 from tests.planner.factories import NOW, offer_of, question_of, snapshot_of, spec_of
 
@@ -305,6 +308,35 @@ def test_an_old_price_is_warned_about_and_no_offer_where_that_is_asked() -> None
     assert [candidate.offer.as_of_at for candidate in strict.candidates] == ["2026-11-21T00:00:00Z"]
     assert "old_price" not in dict(strict.warnings)
     assert [(row.reason_code, row.count) for row in strict.rejected] == [("stale_price", 1)]
+
+
+def test_held_out_prompts_are_answered_by_both_models() -> None:
+    """As many at once as in a step of the training."""
+    data = {"tokens_per_sample": 100, "format": "prompt", "eval_samples": 640}
+    train = {"packing": False, "steps": 100, "global_batch": 64}
+    question = question_of(task="grpo", data=data, train=train)
+    solved = build_estimate(question, _A100).priced[0].solved
+    assert question.job.eval_rows == 640
+    sampling_s = solved.fit.step.terms_s["generation"]
+    assert solved.around.evaluate_s.p50 == pytest.approx(2 * 10 * sampling_s)
+
+
+def test_all_answers_of_a_step_are_held_while_they_are_sampled() -> None:
+    """Whatever the micro-batch: the search's memory is that of the whole set-up."""
+    data = {"tokens_per_sample": 700, "max_tokens_per_sample": 1024, "format": "prompt"}
+    train = {"packing": False, "steps": 100, "global_batch": 128, "micro_batch": 2}
+    fit = build_estimate(question_of(task="grpo", data=data, train=train), _A100).priced[0].solved.fit
+    assert fit.setup.grad_accum == 64
+    assert (
+        fit.memory.allocated_bytes
+        == estimate_memory(fit.setup, Cluster(gpu_facts("A100-80GB"))).allocated_bytes
+    )
+    assert fit.memory.components_bytes["kv_cache"] > 128 * 1024 * 128 * 1024
+
+
+def test_what_changes_nothing_is_said() -> None:
+    assert "without_effect" in dict(question_of(train={"fused_loss": True}).job.warnings)
+    assert "without_effect" not in dict(question_of().job.warnings)
 
 
 def test_rows_of_grpo_are_prompts_with_their_answers() -> None:

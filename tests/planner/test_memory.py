@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from planner.architecture import parameter_counts
 from planner.memory import base_weight_bytes, estimate_memory, model_state
+from planner.memory.generation import generation_bytes
 from planner.memory.loss import loss_bytes
 from planner.memory.precision import widths
 from planner.setup import Parallelism
@@ -236,15 +237,18 @@ def test_sampling_holds_the_answers_of_a_whole_step():
     assert sum(large.components_bytes.values()) == pytest.approx(large.nvml_bytes)
 
 
-def test_all_prompts_pass_at_once_before_the_first_answer():
+@pytest.mark.parametrize(("kind", "tokens"), [("single", 8192), ("fsdp", 512 * 960)])
+def test_prompts_pass_in_pieces_before_the_first_answer_but_in_shards(kind, tokens):
     many = setup(task="grpo", adapter=lora(), micro_batch=8, grad_accum=64, sequence_tokens=1024)
-    long = estimate_memory(many._replace(generated_tokens=64), cluster("H200"))
-    assert long.peak_phase == "generation"
-    assert long.components_bytes["kv_cache"] == pytest.approx(512 * 960 * 128 * 1024)
+    spread_out = many._replace(generated_tokens=64, parallelism=Parallelism(kind, 8 if kind == "fsdp" else 1))
+    prompts = generation_bytes(spread_out._replace(sequence_tokens=960 + 1, generated_tokens=1))
     # four values as wide as the model, rotations, three as wide as the MLP, two bytes each, an adapter's and the mask
-    values = 4 * 4096 + 2 * 128 + 3 * 14336
-    adapter = 4 * 4096 + 10 * 14336
-    assert long.components_bytes["logits_loss"] == pytest.approx(512 * 960 * (2 * values + adapter + 960))
+    values, adapter = 4 * 4096 + 2 * 128 + 3 * 14336, 4 * 4096 + 10 * 14336
+    cache = 512 * 960 * 128 * 1024
+    passing = tokens * (2 * values + adapter + 960) + cache / 32
+    assert prompts.passing == pytest.approx(passing, rel=0.002)
+    assert prompts.cache == pytest.approx(cache, rel=0.002)
+    assert estimate_memory(spread_out, cluster("H200", 8)).peak_phase == "generation"
 
 
 def test_a_tiled_head_holds_one_tile_and_a_trained_ones_gradient_in_fp32():
