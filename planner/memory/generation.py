@@ -24,19 +24,26 @@ class Generation(NamedTuple):
 def generation_bytes(setup: TrainingSetup) -> Generation:
     """All answers of an optimizer step are sampled before the first is learned from, as TRL does.
 
-    Either the last piece of the prompts passes through a block, or the last token of the longest answer is sampled: the
-    cache is whole then. A layer's is copied as it grows.
+    Either a piece of the prompts passes through a block, or the last token of the longest answer is sampled: the cache
+    is whole then. A layer's is copied as it grows.
     """
     rows = setup.micro_batch * setup.grad_accum
     prompt = max(setup.sequence_tokens - setup.generated_tokens, 1)
-    passing = float(rows * prompt)
-    if not is_sharded(setup.parallelism.kind):
-        passing = min(passing, float(max(PROMPT_TOKENS_AT_ONCE, rows)))
+    token = rows * _passing(setup, prompt)
     logits = 8.0 * rows * setup.arch.vocab  # of one position, and their probabilities, in fp32
-    moments = ((prompt, passing * _passing(setup, prompt)), (setup.sequence_tokens, logits))
+    moments = [(setup.sequence_tokens, logits)]
+    moments += [(done, piece * token) for done, piece in _pieces(setup, rows, prompt)]
     layers = max(setup.arch.attention_layers, 1)
     held = ((cache_bytes(setup, rows, tokens), beside) for tokens, beside in moments)
     return max((Generation(cache, beside + cache / layers) for cache, beside in held), key=sum)
+
+
+def _pieces(setup: TrainingSetup, rows: int, prompt: int) -> list[tuple[int, int]]:
+    """Tokens of each prompt that are done with the last whole piece and with the rest, and tokens of these pieces."""
+    if is_sharded(setup.parallelism.kind) or rows * prompt <= PROMPT_TOKENS_AT_ONCE:
+        return [(prompt, prompt)]
+    piece = max(PROMPT_TOKENS_AT_ONCE // rows, 1)
+    return [(prompt // piece * piece, piece), (prompt, prompt % piece)]
 
 
 def cache_bytes(setup: TrainingSetup, rows: int, tokens: int) -> float:
