@@ -10,6 +10,7 @@ from planner.memory.constants import CONSTANTS
 from planner.memory.precision import widths
 from planner.pricing import Priced
 from planner.setup import TrainingSetup
+from planner.workload import rows_of, tiles_head
 
 _SOURCE = "planner/memory: closed form, checked against published peaks (ACCURACY.md)"
 
@@ -20,7 +21,8 @@ _FORMULAS = {
     "optimizer": "trained x (states + master copy), over the shards",
     "optimizer_step_temporary": "a temporary as large as the weights while the optimizer steps",
     "activations": "tokens x blocks x what a block keeps (with checkpointing: its input, and one whole block)",
-    "logits_loss": "tokens x (vocabulary x bytes of the loss + hidden states)",
+    "logits_loss": "a tile of logits, the scored values and their gradients, a trained head's gradient in fp32; while"
+    " answers are sampled, a piece of the prompts inside a block",
     "comm_buffers": "gathered blocks and buckets of the collectives",
     "reference_models": "frozen copies that the task needs",
     "kv_cache": "keys and values of the rows that are generated at once",
@@ -110,8 +112,9 @@ def _activations(setup: TrainingSetup) -> dict[str, Value]:
 
 
 def _logits(setup: TrainingSetup) -> dict[str, Value]:
-    loss = {"loss": "fused"} if setup.fused_loss else {"loss": f"as {setup.framework} computes it"}
-    return {"tokens": setup.micro_batch * setup.sequence_tokens, "vocabulary": setup.arch.vocab, **loss}
+    loss = "in tiles" if tiles_head(setup) else f"as {setup.framework} computes it"
+    tokens = setup.micro_batch * setup.sequence_tokens * rows_of(setup.task)
+    return {"tokens": tokens, "vocabulary": setup.arch.vocab, "loss": loss}
 
 
 def _collectives(setup: TrainingSetup) -> dict[str, Value]:
