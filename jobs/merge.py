@@ -16,6 +16,7 @@ from jobs.frameworks import lean_imports
 from jobs.inputs import bring_inputs
 from jobs.model import load_model, load_tokenizer
 from jobs.spec import JobSpec
+from jobs.spec_rules import PROMPT_LEARNING
 from jobs.train import DONE, failed, quieten
 from providers.errors import CorruptDataError, UsageError
 
@@ -49,7 +50,7 @@ def merge(job: JobSpec, base: Path, adapter: Path, out: Path) -> None:
         CorruptDataError: The adapter does not go with the base model.
         TuneplanError: The base model cannot be loaded.
     """
-    if job.method.kind in ("prompt_tuning", "prefix_tuning"):
+    if job.method.kind in PROMPT_LEARNING:
         hint = "export it with --adapter"
         raise UsageError("learned tokens cannot be merged into the weights of a model", hint=hint)
     bring_inputs(job.inputs, base)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.spec import JobSpec
+from jobs.spec_rules import PROMPT_LEARNING
 from providers.errors import TuneplanError, UsageError
 
 _ATTENTION = {"flash": "flash_attention_2", "sdpa": "sdpa", "eager": "eager"}
@@ -83,7 +84,7 @@ def adapter_config(job: JobSpec, model: Any) -> Any:
     if method.kind == "full":
         return None
     task = "SEQ_CLS" if job.task in ("classification", "reward") else "CAUSAL_LM"
-    if method.kind in ("prompt_tuning", "prefix_tuning"):
+    if method.kind in PROMPT_LEARNING:
         learned = peft.PromptTuningConfig if method.kind == "prompt_tuning" else peft.PrefixTuningConfig
         return learned(task_type=task, num_virtual_tokens=method.virtual_tokens)
     if method.kind == "ln_tuning":

@@ -10,7 +10,7 @@ from jobs.evaluate import Measure, Scores
 from jobs.frameworks import exchanged
 from jobs.ingredients import Ingredients
 from jobs.rewards import Reward, exact_match, load_rewards
-from jobs.spec_rules import PROMPT_TOKENS_AT_ONCE
+from jobs.spec_rules import PROMPT_LEARNING, PROMPT_TOKENS_AT_ONCE
 from jobs.training import Training
 from providers.errors import UsageError
 
@@ -52,9 +52,10 @@ def build_grpo(of: Ingredients) -> Training:
 def _pieces(of: Ingredients, rows: int) -> dict[str, int]:
     """How `generate` takes the prompts: in pieces, since all of a step at once may need more memory than the training.
 
-    Not in shards: their processes have prompts of other lengths, and every piece is computed by all of them.
+    Not in shards: their processes have prompts of other lengths, and every piece is computed by all of them. Nor where
+    something learned stands before a prompt: peft puts it before each piece.
     """
-    if "fsdp" in of.settings:
+    if "fsdp" in of.settings or of.job.method.kind in PROMPT_LEARNING:
         return {}
     longest = max(len(str(prompt)) for prompt in of.train["prompt"])  # a token is one character at least
     if rows * longest <= PROMPT_TOKENS_AT_ONCE:

@@ -16,14 +16,17 @@ _INPUTS = "inputs"
 
 #: Optimizers that need bitsandbytes.
 BITSANDBYTES = frozenset({"adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit", "lion"})
+#: Methods that learn what stands before a row.
+PROMPT_LEARNING = ("prompt_tuning", "prefix_tuning")
 #: What a model spread over processes (`train.sharding: fsdp`) can be trained with: accelerate spreads no buffers, in
 #: which vera keeps its shared projections.
 SHARDED_METHODS = (
     *("full", "lora", "dora", "rslora", "ia3", "loha", "lokr", "oft", "boft", "ln_tuning"),
-    *("prompt_tuning", "prefix_tuning"),
+    *PROMPT_LEARNING,
 )
 SHARDED_OPTIMIZERS = ("adamw", "adamw_fused", "sgd")
-#: Tokens of prompts that pass the model at once before answers are sampled; in shards all of them do.
+#: Tokens of prompts that pass the model at once before answers are sampled; in shards, and where something learned
+#: stands before them, all do.
 PROMPT_TOKENS_AT_ONCE = 8192
 
 

@@ -194,9 +194,8 @@ def _arithmetic(conversion: Conversion) -> None:
     conversion.put("train.gradient_checkpointing", bool(checkpointing))
     eager, flash, sdpa = take("eager_attention"), take("flash_attention"), take("sdp_attention")
     conversion.put("train.attention", "flash" if flash else "sdpa" if sdpa else "eager" if eager else None)
-    take(
-        "liger_fused_linear_cross_entropy", "cut_cross_entropy"
-    )  # a loss without whole logits is launched anyway
+    # a loss without whole logits is what is launched anyway
+    take("liger_fused_linear_cross_entropy", "cut_cross_entropy")
 
 
 def _cadence(conversion: Conversion) -> None:

@@ -138,9 +138,8 @@ def _adapter_input(setup: TrainingSetup, width: Widths) -> float:
         return 0.0
     if not stack_of(setup.framework).autocast or setup.adapter.kind == "ia3":
         return 4.0  # ia3 multiplies in fp32 whatever the context
-    return (
-        0.0 if setup.parallelism.kind == "fsdp" else width.compute
-    )  # gathered in the type that is computed in
+    gathered = setup.parallelism.kind == "fsdp"  # in the type that is computed in
+    return 0.0 if gathered else width.compute
 
 
 def _adapter_products(setup: TrainingSetup) -> tuple[float, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from jobs.spec_rules import PROMPT_TOKENS_AT_ONCE
+from jobs.spec_rules import PROMPT_LEARNING, PROMPT_TOKENS_AT_ONCE
 from planner.memory.precision import is_sharded
 from planner.setup import TrainingSetup
 
@@ -40,7 +40,8 @@ def generation_bytes(setup: TrainingSetup) -> Generation:
 
 def _pieces(setup: TrainingSetup, rows: int, prompt: int) -> list[tuple[int, int]]:
     """Tokens of each prompt that are done with the last whole piece and with the rest, and tokens of these pieces."""
-    if is_sharded(setup.parallelism.kind) or rows * prompt <= PROMPT_TOKENS_AT_ONCE:
+    learned = setup.adapter is not None and setup.adapter.kind in PROMPT_LEARNING
+    if learned or is_sharded(setup.parallelism.kind) or rows * prompt <= PROMPT_TOKENS_AT_ONCE:
         return [(prompt, prompt)]
     piece = max(PROMPT_TOKENS_AT_ONCE // rows, 1)
     return [(prompt // piece * piece, piece), (prompt, prompt % piece)]

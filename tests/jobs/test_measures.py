@@ -78,17 +78,19 @@ def test_prompts_in_pieces_are_answered_as_whole_ones(zygote: Zygote, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("settings", "length", "pieces"),
+    ("settings", "kind", "length", "pieces"),
     [
-        ({}, 128, {}),
-        ({}, 129, {"prefill_chunk_size": 128}),
-        ({"fsdp": "full_shard"}, 129, {}),
+        ({}, "lora", 128, {}),
+        ({}, "lora", 129, {"prefill_chunk_size": 128}),
+        ({"fsdp": "full_shard"}, "lora", 129, {}),
+        ({}, "prompt_tuning", 129, {}),
     ],
 )
 def test_many_long_prompts_are_taken_in_pieces(
-    settings: dict[str, str], length: int, pieces: dict[str, int]
+    settings: dict[str, str], kind: str, length: int, pieces: dict[str, int]
 ) -> None:
-    of = SimpleNamespace(settings=settings, train={"prompt": ["x", "x" * length]})
+    job = SimpleNamespace(method=SimpleNamespace(kind=kind))
+    of = SimpleNamespace(job=job, settings=settings, train={"prompt": ["x", "x" * length]})
     assert _pieces(of, 64) == pieces  # type: ignore[arg-type]
 
 
