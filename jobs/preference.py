@@ -7,6 +7,7 @@ from typing import Any
 from jobs.ingredients import Ingredients
 from jobs.preference_measures import pair_measure, reference_of, score_measure, unpaired_measure
 from jobs.training import Training, counted
+from providers.errors import UsageError
 
 
 def build_dpo(of: Ingredients) -> Training:
@@ -42,7 +43,11 @@ def build_kto(of: Ingredients) -> Training:
 
     The trainer reads its rows in order, since each is compared with its neighbour's answer: they are shuffled
     once, by the job's seed.
+
+    Raises:
+        UsageError: A micro-batch has one row, which has nothing to be compared with.
     """
+    _need_neighbours(of)
     from trl import KTOConfig, KTOTrainer
 
     preference = of.job.preference
@@ -62,6 +67,14 @@ def build_kto(of: Ingredients) -> Training:
     trainer = KTOTrainer(ref_model=of.reference(), args=settings, **shared)
     _gather_in_fp32(trainer.accelerator)
     return counted(trainer, unpaired_measure(preference, reference_of(trainer)))
+
+
+def _need_neighbours(of: Ingredients) -> None:
+    if of.job.preference.loss == "apo_zero_unpaired" or of.settings["per_device_train_batch_size"] > 1:
+        return
+    message = "kto compares the rows of a micro-batch, but each process would have one at a time"
+    hint = "start as many processes as the job was planned for, or make train.global_batch larger"
+    raise UsageError(message, hint=hint, code="bad_job", path="train.micro_batch")
 
 
 def _gather_in_fp32(accelerator: Any) -> None:

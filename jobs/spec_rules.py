@@ -89,11 +89,13 @@ def _is_below(path: str) -> bool:
 
 
 def _task_rules(job: JobSpec) -> list[tuple[str, bool]]:
-    rows = job.train.micro_batch * job.train.grad_accum
     kto = job.task == "kto" and job.preference.loss in ("auto", "kto")
     generations = job.rollout.generations
     return [
-        ("train.micro_batch: kto compares the rows of a micro-batch, so it needs 2", kto and rows < 2),
+        (
+            "train.micro_batch: kto compares the rows of a micro-batch, so it needs 2",
+            kto and job.train.micro_batch < 2,
+        ),
         (f"preference.loss: {job.preference.loss} is no loss of task {job.task}", not _loss_fits(job)),
         ("rollout.generations: at least 2 answers are compared", job.task == "grpo" and generations < 2),
         ("rollout.rewards: at least one", job.task == "grpo" and not job.rollout.rewards),

@@ -10,6 +10,7 @@ from planner.job import Job
 from planner.memory import MemoryEstimate, estimate_memory
 from planner.setup import Cluster, Parallelism, ParallelKind, TrainingSetup
 from planner.throughput import StepEstimate, estimate_step
+from planner.workload import least_rows
 
 #: Rows in flight beyond this many tokens no longer make a GPU faster, they only fill its memory.
 _ENOUGH_TOKENS = 32_768
@@ -57,6 +58,7 @@ class SetUps:
             base: Set-up with everything but parallelism, micro-batch, accumulation and checkpointing.
         """
         self._job, self._base = job, base
+        self.least_rows = least_rows(base.task, base.preference_loss)
         self._held: dict[tuple[ParallelKind, int, bool, int], TrainingSetup] = {}
         self._full: dict[tuple[ParallelKind, int, bool, int], TrainingSetup] = {}
 
@@ -121,9 +123,9 @@ def _best_of_kind(
     job: Job, setups: SetUps, cluster: Cluster, freedom: Freedom, kind: ParallelKind
 ) -> Fit | Refusal:
     gpus = cluster.gpus_per_node * cluster.nodes
-    rows = _micro_batches(job, gpus, freedom.micro_batch)
+    rows = _micro_batches(job, gpus, freedom.micro_batch, setups.least_rows)
     if not rows:
-        return Refusal("filtered", _indivisible(job, gpus, freedom.micro_batch))
+        return Refusal("filtered", _indivisible(job, gpus, freedom.micro_batch, setups.least_rows))
     best: Fit | None = None
     tried: MemoryEstimate | None = None
     for checkpointing in _checkpointing(freedom):
@@ -148,15 +150,15 @@ def _checkpointing(freedom: Freedom) -> tuple[bool, ...]:
     return (freedom.gradient_checkpointing,)
 
 
-def _micro_batches(job: Job, gpus: int, fixed: int | None) -> tuple[int, ...]:
+def _micro_batches(job: Job, gpus: int, fixed: int | None, least: int) -> tuple[int, ...]:
     """Rows a GPU may hold at once, ascending: they must divide each GPU's share of the global batch."""
     if job.global_batch % gpus:
         return ()
     share = job.global_batch // gpus
     if fixed is not None:
         return (fixed,) if share % fixed == 0 else ()
-    enough = max(_ENOUGH_TOKENS // job.sequence_tokens, 1)
-    return tuple(rows for rows in _divisors(share) if rows <= enough)
+    enough = max(_ENOUGH_TOKENS // job.sequence_tokens, least)
+    return tuple(rows for rows in _divisors(share) if least <= rows <= enough)
 
 
 @functools.cache
@@ -165,8 +167,10 @@ def _divisors(number: int) -> tuple[int, ...]:
     return tuple(sorted({*small, *(number // n for n in small)}))
 
 
-def _indivisible(job: Job, gpus: int, fixed: int | None) -> str:
+def _indivisible(job: Job, gpus: int, fixed: int | None, least: int) -> str:
     per_gpu = f" in micro-batches of {fixed}" if fixed else ""
+    if not per_gpu and least > 1:
+        per_gpu = f" in micro-batches of {least} or more"
     return f"a global batch of {job.global_batch} does not divide over {gpus} GPUs{per_gpu}"
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.preference import build_kto
 from jobs.spec import (
     CheckpointsJob,
     DataJob,
@@ -20,6 +22,7 @@ from jobs.spec import (
     MethodJob,
     ModelJob,
     OutputJob,
+    PreferenceJob,
     TrainJob,
 )
 from providers.errors import UsageError
@@ -108,6 +111,7 @@ def test_any_job_goes_there_and_back(
         ({"train__warmup": 1.0}, "train.warmup: must be in [0, 1)"),
         ({"checkpoints__keep": 0}, "checkpoints.keep: must be more than 0"),
         ({"limits__cap_usd": 5.0}, "limits.cap_usd: needs limits.usd_per_hour"),
+        ({"task": "kto", "train__micro_batch": 1, "train__grad_accum": 4}, "train.micro_batch: kto compares"),
         ({"method__kind": "full", "quantization": "4bit"}, "a full fine-tuning needs none"),
     ],
 )
@@ -116,6 +120,15 @@ def test_a_wrong_document_is_refused_with_its_place(changes: dict[str, Any], sai
         JobSpec.from_json(text_with(**changes))
     assert said in caught.value.message
     assert caught.value.code == "bad_job"
+
+
+def test_kto_alone_in_a_micro_batch_is_refused_by_the_worker_too() -> None:
+    """On fewer rows for each process than were planned."""
+    of = SimpleNamespace(
+        job=SimpleNamespace(preference=PreferenceJob()), settings={"per_device_train_batch_size": 1}
+    )
+    with pytest.raises(UsageError, match="one at a time"):
+        build_kto(of)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -334,6 +334,26 @@ def test_all_answers_of_a_step_are_held_while_they_are_sampled() -> None:
     assert fit.memory.components_bytes["kv_cache"] > 128 * 1024 * 128 * 1024
 
 
+@pytest.mark.parametrize(("loss", "least"), [("auto", 2), ("apo_zero_unpaired", 1)])
+def test_kto_has_rows_to_compare_in_every_micro_batch(loss: str, least: int) -> None:
+    """However long they are, and on as many GPUs as leave it two."""
+    data = {
+        "tokens_per_sample": 20_000,
+        "max_tokens_per_sample": 33_000,
+        "format": "unpaired",
+        "samples": 1000,
+    }
+    train = {"packing": False, "sequence_length": 33_000, "global_batch": 8}
+    asked = {"task": "kto", "data": data, "train": train, "preference": {"loss": loss}}
+    offers = snapshot_of(*(offer_of("H200", count) for count in (1, 4, 8)))
+    estimate = build_estimate(question_of(**asked), offers)
+    chosen = {priced.offer.gpus_per_node: priced.solved.fit.setup.micro_batch for priced in estimate.priced}
+    assert min(chosen.values()) == least
+    assert set(chosen) == ({1, 4} if least == 2 else {1, 4, 8})
+    if least == 2:
+        assert any("in micro-batches of 2 or more" in row.reason for row in estimate.rejected)
+
+
 def test_what_changes_nothing_is_said() -> None:
     assert "without_effect" in dict(question_of(train={"fused_loss": True}).job.warnings)
     assert "without_effect" not in dict(question_of().job.warnings)
