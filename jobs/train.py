@@ -76,9 +76,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def quieten(environ: MutableMapping[str, str]) -> None:
-    """Let the libraries neither chat nor phone home, unless the user said otherwise."""
+    """Let the libraries neither chat nor phone home, unless the user said otherwise.
+
+    A process that trains alone sees one GPU: transformers would spread its batches over all, and TRL refuses that.
+    """
     for name, value in _QUIET.items():
         environ.setdefault(name, value)
+    if environ.get("WORLD_SIZE", "1") == "1":
+        environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
 
 
 def run(job: JobSpec, base: Path, work: Path, stop: StopSignal, log: RunLog | None = None) -> int:

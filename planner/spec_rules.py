@@ -24,6 +24,8 @@ _METRICS = {
     "kto": ("loss", "reward_margin"),
     "grpo": ("reward", "exact_match"),
 }
+#: Heads that score words, as transformers' families name them; TRL's trainers multiply by their weight themselves.
+_HEADS = frozenset({"lm_head", "embed_out"})
 _LOSSES = {"dpo": ("sigmoid", "hinge", "ipo"), "kto": ("kto", "apo_zero_unpaired")}
 _FORMATS = {
     "sft": ("prompt_completion", "messages", "text"),
@@ -72,6 +74,14 @@ def _quantization(spec: FineTuneSpec) -> Iterator[Finding]:
     if kind == "full" and quantization != "none":
         message = f"a {quantization} base is frozen, but method full trains every weight"
         yield _conflict("quantization", message, "use method lora, or leave quantization out")
+
+
+def _targets(spec: FineTuneSpec) -> Iterator[Finding]:
+    targets = spec.method.targets
+    heads = () if isinstance(targets, str) else [name for name in targets if name.split(".")[-1] in _HEADS]
+    if heads and spec.task != "classification" and spec.task != "reward":
+        message = f"the output head ({heads[0]}) cannot have an adapter in task {spec.task}"
+        yield _conflict("method.targets", message, "leave it out; all-linear is every other linear module")
 
 
 def _metric(spec: FineTuneSpec) -> Iterator[Finding]:
@@ -180,6 +190,6 @@ def _object_stores(spec: FineTuneSpec) -> Iterator[Finding]:
 
 
 _RULES: tuple[Rule, ...] = (
-    _length, _deadline, _objective, _quantization, _metric, _evaluations, _format, _batches, _preferences, _groups,
-    _secrets, _object_stores,
+    _length, _deadline, _objective, _quantization, _targets, _metric, _evaluations, _format, _batches, _preferences,
+    _groups, _secrets, _object_stores,
 )  # fmt: skip

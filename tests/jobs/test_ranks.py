@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from jobs.ranks import Place, rank_environment
+from jobs.train import quieten
 from tests.workers import eventually
 
 #: Stands in for the Python that runs `jobs.train`: writes down what it was told, then ends as the test says.
@@ -110,3 +111,18 @@ def test_one_machine_alone_needs_no_skypilot() -> None:
     place = Place.of({"SKYPILOT_NODE_IPS": "10.0.0.7", "SKYPILOT_NODE_RANK": "0"})
     assert (place.node, place.nodes, place.master) == (0, 1, "127.0.0.1")
     assert rank_environment(place, 0, 1)["WORLD_SIZE"] == "1"
+
+
+def test_a_process_that_trains_alone_sees_one_gpu() -> None:
+    """Of a machine that has more; what somebody chose stays."""
+    seen = {}
+    for name, given in {
+        "alone": {},
+        "chosen": {"CUDA_VISIBLE_DEVICES": "2"},
+        "one of one": {"WORLD_SIZE": "1"},
+        "one of four": {"WORLD_SIZE": "4"},
+    }.items():
+        environ = dict(given)
+        quieten(environ)
+        seen[name] = environ.get("CUDA_VISIBLE_DEVICES")
+    assert seen == {"alone": "0", "chosen": "2", "one of one": "0", "one of four": None}

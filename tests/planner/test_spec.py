@@ -148,6 +148,8 @@ def test_the_hash_names_what_is_said_not_how() -> None:
         ({"method": "qlora", "quantization": "4bit"}, []),
         ({"method": "full", "quantization": "4bit"}, ["quantization"]),
         ({"method": "full", "quantization": "none"}, []),
+        ({"method": {"kind": "lora", "targets": ["q_proj", "model.lm_head"]}}, ["method.targets"]),
+        ({"task": "reward", "method": {"kind": "lora", "targets": ["q_proj", "lm_head"]}}, []),
         ({"evaluate": {"metric": "accuracy"}}, ["evaluate.metric"]),
         ({"task": "classification", "evaluate": {"metric": "accuracy"}}, []),
         (
