@@ -160,7 +160,7 @@ def check_report(report: dict[str, Any]) -> None:
     rows = {row["quantity"]: row for row in report["comparison"]}
     assert all(rows[name]["actual"] > 0 for name in ("step_time_s", "tokens_per_s_total", "wall_clock_h"))
     exact_match = next(metric for metric in report["metrics"] if metric["name"] == "exact_match")
-    assert exact_match["base"] < 0.1 and exact_match["tuned"] > 0.9, exact_match
+    assert exact_match["base"] < 0.1 and exact_match["tuned"] > 0.8, exact_match
 
 
 def newest_step(store: ObjectStore) -> int:
