@@ -44,12 +44,17 @@ class Watch:
             return
         watched, self._profile = self._profile, None
         watched.__exit__(None, None, None)
-        held = most = 0
-        for event in watched.profiler.kineto_results.events():
-            if event.name() == "[memory]":
-                held += event.nbytes()
-                most = max(most, held)
-        self.peaks.append((self._lying, most))
+        self.peaks.append((self._lying, most_held(watched)))
+
+
+def most_held(watched: Any) -> int:
+    """The most bytes that the CPU allocator held while a profile was taken, beyond those at its start."""
+    held = most = 0
+    for event in watched.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    return most
 
 
 def _lying(trainer: Any) -> int:

@@ -11,35 +11,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import random
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
-from typing import Any
 
-from jobs.spec import (
-    CheckpointsJob,
-    DataJob,
-    JobSpec,
-    MethodJob,
-    ModelJob,
-    PreferenceJob,
-    RolloutJob,
-    TrainJob,
-)
-from planner.architecture import Adapter, load_architecture
+from small_jobs import ROOT, SmallJob, in_process
+
 from planner.hardware import gpu_facts
 from planner.memory import estimate_memory
-from planner.setup import Cluster, TrainingSetup
+from planner.setup import Cluster
 
-ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks/results/task_memory.md"
-PROMPT, ANSWER, ROWS, STEPS, RANK = 6, 250, 4, 3, 8
+TOKENS, ANSWER, STEPS = 256, 250, 3
 SAMPLED = 24  # tokens of an answer of grpo: every operation is on record, and each token takes hundreds
 #: The job's task, weight of the distance to the base model in grpo, micro-batches of an optimizer step.
 TASKS = {
@@ -53,14 +38,10 @@ TASKS = {
     "grpo, 96 rows a step": ("grpo", 0.0, 24),
 }
 MIB = 2.0**20
-MAKE = """
-import sys
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-goat, out = sys.argv[1:]
-shape = dict(hidden_size=256, intermediate_size=704, num_hidden_layers=6, num_attention_heads=4)
-LlamaForCausalLM(LlamaConfig(vocab_size=8192, num_key_value_heads=2, **shape)).save_pretrained(out)
-AutoTokenizer.from_pretrained(goat).save_pretrained(out)
-"""
+SHAPE = {
+    "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 6, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "vocab_size": 8192,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,19 +54,21 @@ class Case:
     again: bool
 
     @property
-    def kind(self) -> str:
-        """The job's task."""
-        return TASKS[self.task][0]
-
-    @property
-    def beta(self) -> float:
-        """Weight of the distance to the base model in grpo."""
-        return TASKS[self.task][1]
-
-    @property
-    def accumulated(self) -> int:
-        """Micro-batches of an optimizer step."""
-        return TASKS[self.task][2]
+    def job(self) -> SmallJob:
+        """The same as a job."""
+        task, beta, accumulated = TASKS[self.task]
+        answer = SAMPLED if task == "grpo" else ANSWER
+        return SmallJob(
+            task,
+            self.method,
+            TOKENS - answer,
+            answer,
+            STEPS,
+            precision=self.precision,
+            again=self.again,
+            accumulated=accumulated,
+            beta=beta,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,85 +82,19 @@ class Outcome:
     phase: str
 
 
-def rows_of(task: str) -> list[dict[str, Any]]:
-    """Random digits: one token a character."""
-    chance = random.Random(0)
-
-    def text(length: int) -> str:
-        return "".join(chance.choice("0123456789+-") for _ in range(length))
-
-    answer = SAMPLED if task == "grpo" else ANSWER
-    rows = [(text(PROMPT + ANSWER - answer), text(answer), text(answer)) for _ in range(400)]
-    if task == "classification":
-        return [{"text": p + a, "label": i % 2} for i, (p, a, _) in enumerate(rows)]
-    if task == "kto":
-        return [{"prompt": p, "completion": a, "label": i % 2 == 0} for i, (p, a, _) in enumerate(rows)]
-    if task in ("dpo", "reward"):
-        return [{"prompt": p, "chosen": a, "rejected": b} for p, a, b in rows]
-    if task == "grpo":
-        return [{"prompt": p, "answer": a} for p, a, _ in rows]
-    return [{"prompt": p, "completion": a} for p, a, _ in rows]
-
-
 def measured(root: Path, base: Path, case: Case) -> tuple[float, float]:
     """Peak of the tensors of a real training, and the part of it that lies there between steps; bytes."""
-    run = root / "-".join(
-        str(part).replace(", ", "-") for part in (case.task, case.method, case.precision, case.again)
-    )
-    run.mkdir()
-    data = run / "train.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows_of(case.kind)))
-    job = JobSpec(
-        run_id=run.name.replace(" ", "-").replace(".", "-"),
-        name="memory",
-        model=ModelJob("random", path=str(base)),
-        data=DataJob(str(data)),
-        task=case.kind,  # type: ignore[arg-type]
-        preference=PreferenceJob(),
-        rollout=RolloutJob(generations=4, completion_tokens=SAMPLED, beta=case.beta),
-        checkpoints=CheckpointsJob((run / "store").as_uri(), every_steps=10 * STEPS),
-        method=MethodJob(case.method, RANK),  # type: ignore[arg-type]
-        train=TrainJob(
-            steps=STEPS,
-            sequence_length=PROMPT + ANSWER + 16,
-            micro_batch=ROWS,
-            grad_accum=case.accumulated,
-            precision=case.precision,  # type: ignore[arg-type]
-            gradient_checkpointing=case.again,
-            optimizer="adamw",
-            learning_rate=1e-5,
-        ),
-    )
-    (run / "job.json").write_text(job.to_json())
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    subprocess.run(
-        [sys.executable, "-m", "benchmarks.step_peaks", str(run / "peaks.json"), str(run / "job.json")],
-        env=environment,
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
-    peaks = json.loads((run / "peaks.json").read_text())
-    static, most = max(peaks, key=sum)
+    run = Path(tempfile.mkdtemp(dir=root))
+    in_process("benchmarks.step_peaks", str(run / "peaks.json"), str(case.job.write(run, base)))
+    static, most = max(json.loads((run / "peaks.json").read_text()), key=sum)
     return static + most, static
 
 
 def predicted(base: Path, case: Case) -> tuple[float, str]:
     """The same by formula, and in which phase of the step."""
-    setup = TrainingSetup(
-        load_architecture(str(base)),
-        task=case.kind,
-        adapter=None if case.method == "full" else Adapter("lora", RANK, ("all-linear",)),
-        precision=case.precision,
-        sequence_tokens=PROMPT + ANSWER,
-        micro_batch=ROWS,
-        grad_accum=case.accumulated,
-        gradient_checkpointing=case.again,
-        generated_tokens=SAMPLED,
-        reference=case.kind != "grpo" or case.beta > 0,
-    )
     gpu = gpu_facts("A100-80GB")
     assert gpu is not None
-    memory = estimate_memory(setup, Cluster(gpu))
+    memory = estimate_memory(case.job.setup(base), Cluster(gpu))
     return memory.allocated_bytes, memory.peak_phase
 
 
@@ -207,8 +124,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="task-memory-") as name:
         root, outcomes = Path(name), []
         base = root / "base"
-        words = [sys.executable, "-c", MAKE, str(ROOT / "examples/tiny-goat/base"), str(base)]
-        subprocess.run(words, check=True, stderr=subprocess.DEVNULL)
+        in_process("benchmarks.small_jobs", str(base), json.dumps(SHAPE))
         precisions = args.precision or ["fp32", "bf16"]
         for parts in product(args.task or TASKS, ("lora", "full"), precisions, (True, False)):
             case = Case(*parts)

@@ -12,35 +12,21 @@ from __future__ import annotations
 
 import json
 import os
-import random
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+
+from small_jobs import ROOT, SmallJob, in_process
 
 from jobs.progress import read_progress
-from jobs.spec import (
-    CheckpointsJob,
-    DataJob,
-    JobSpec,
-    MethodJob,
-    ModelJob,
-    PreferenceJob,
-    TrainJob,
-)
-from planner.architecture import Adapter, load_architecture
 from planner.hardware import cpu_facts
-from planner.setup import Cluster, TrainingSetup
+from planner.setup import Cluster
 from planner.throughput import estimate_step
 from providers.stores import open_store
 
-ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks/results/tasks.md"
-PROMPT, ANSWER, ROWS, STEPS = 100, 140, 4, 12
-RANK = 8
+PROMPT, ANSWER, STEPS = 100, 140, 12
 TASKS = {
     "sft": ("sft", "auto"),
     "dpo": ("dpo", "auto"),
@@ -48,15 +34,7 @@ TASKS = {
     "kto": ("kto", "auto"),
     "kto, apo_zero_unpaired": ("kto", "apo_zero_unpaired"),
 }
-MAKE = """
-import sys
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-goat, out = sys.argv[1:]
-tokenizer = AutoTokenizer.from_pretrained(goat)
-shape = dict(hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8)
-LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), num_key_value_heads=8, **shape)).save_pretrained(out)
-tokenizer.save_pretrained(out)
-"""
+SHAPE = {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8, "num_attention_heads": 8}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,74 +47,24 @@ class Outcome:
     predicted_s: float
 
 
-def rows_of(task: str) -> list[dict[str, Any]]:
-    """Random digits: one token a character."""
-    chance = random.Random(0)
-
-    def text(length: int) -> str:
-        return "".join(chance.choice("0123456789+-") for _ in range(length))
-
-    rows = [(text(PROMPT), text(ANSWER), text(ANSWER)) for _ in range(40)]
-    if task == "kto":
-        return [{"prompt": p, "completion": a, "label": i % 2 == 0} for i, (p, a, _) in enumerate(rows)]
-    if task in ("dpo", "reward"):
-        return [{"prompt": p, "chosen": a, "rejected": b} for p, a, b in rows]
-    return [{"prompt": p, "completion": a} for p, a, _ in rows]
+def job_of(name: str, method: str) -> SmallJob:
+    task, loss = TASKS[name]
+    return SmallJob(task, method, PROMPT, ANSWER, STEPS, loss=loss)
 
 
 def measured_s(root: Path, base: Path, name: str, method: str) -> float:
     """Seconds of the quicker steps of a real training."""
-    task, loss = TASKS[name]
-    run = root / f"{name}-{method}".replace(", ", "-")
-    run.mkdir()
-    data = run / "train.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows_of(task)))
-    job = JobSpec(
-        run_id=run.name,
-        name=run.name,
-        model=ModelJob("random", path=str(base)),
-        data=DataJob(str(data)),
-        task=task,  # type: ignore[arg-type]
-        preference=PreferenceJob(loss=loss),  # type: ignore[arg-type]
-        checkpoints=CheckpointsJob((run / "store").as_uri(), every_steps=10 * STEPS),
-        method=MethodJob(method, RANK),  # type: ignore[arg-type]
-        train=TrainJob(
-            steps=STEPS,
-            sequence_length=PROMPT + ANSWER + 16,
-            micro_batch=ROWS,
-            precision="fp32",
-            gradient_checkpointing=True,
-            optimizer="adamw",
-            learning_rate=1e-5,
-        ),
-    )
-    (run / "job.json").write_text(job.to_json())
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    subprocess.run(
-        [sys.executable, "-m", "jobs.train", str(run / "job.json")],
-        env=environment,
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
+    run = Path(tempfile.mkdtemp(dir=root))
+    in_process("jobs.train", str(job_of(name, method).write(run, base)))
     progress = read_progress(open_store((run / "store").as_uri()))
     if progress is None or progress.step_time_s is None:
-        raise SystemExit(f"{run.name} said nothing")
+        raise SystemExit(f"{name}, {method} said nothing")
     return progress.step_time_s.p10
 
 
 def predicted_s(base: Path, name: str, method: str) -> float:
     """Of the same step, from the formulas alone."""
-    task, loss = TASKS[name]
-    setup = TrainingSetup(
-        load_architecture(str(base)),
-        task=task,
-        adapter=None if method == "full" else Adapter("lora", RANK, ("all-linear",)),
-        precision="fp32",
-        sequence_tokens=PROMPT + ANSWER,
-        micro_batch=ROWS,
-        preference_loss=loss,
-    )
-    return estimate_step(setup, Cluster(cpu_facts(1, 8.0))).step_time_s.p50
+    return estimate_step(job_of(name, method).setup(base), Cluster(cpu_facts(1, 8.0))).step_time_s.p50
 
 
 def table(outcomes: list[Outcome]) -> str:
@@ -162,8 +90,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="tasks-") as name:
         root, outcomes = Path(name), []
         base = root / "base"
-        words = [sys.executable, "-c", MAKE, str(ROOT / "examples/tiny-goat/base"), str(base)]
-        subprocess.run(words, check=True, stderr=subprocess.DEVNULL)
+        in_process("benchmarks.small_jobs", str(base), json.dumps(SHAPE))
         for method in ("lora", "full"):
             for task in TASKS:
                 measured, predicted = measured_s(root, base, task, method), predicted_s(base, task, method)

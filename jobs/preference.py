@@ -6,6 +6,7 @@ from typing import Any
 
 from jobs.ingredients import Ingredients
 from jobs.preference_measures import pair_measure, reference_of, score_measure, unpaired_measure
+from jobs.spec_rules import least_rows
 from jobs.training import Training, counted
 from providers.errors import UsageError
 
@@ -70,7 +71,8 @@ def build_kto(of: Ingredients) -> Training:
 
 
 def _need_neighbours(of: Ingredients) -> None:
-    if of.job.preference.loss == "apo_zero_unpaired" or of.settings["per_device_train_batch_size"] > 1:
+    rows = of.settings["per_device_train_batch_size"]
+    if rows >= least_rows("kto", of.job.preference.loss):
         return
     message = "kto compares the rows of a micro-batch, but each process would have one at a time"
     hint = "start as many processes as the job was planned for, or make train.global_batch larger"

@@ -10,7 +10,7 @@ from jobs.evaluate import Measure, Scores
 from jobs.frameworks import exchanged
 from jobs.ingredients import Ingredients
 from jobs.rewards import Reward, exact_match, load_rewards
-from jobs.spec_rules import PROMPT_LEARNING, PROMPT_TOKENS_AT_ONCE
+from jobs.spec_rules import prompt_piece
 from jobs.training import Training
 from providers.errors import UsageError
 
@@ -30,8 +30,8 @@ def build_grpo(of: Ingredients) -> Training:
     from trl.trainer import grpo_trainer
 
     rollout, rewards = of.job.rollout, load_rewards(of.job.rollout.rewards, of.train.column_names)
-    _need_whole_groups(of)
     rows = of.settings["per_device_train_batch_size"] * of.settings["gradient_accumulation_steps"]
+    _need_whole_groups(of, rows * of.processes)
     pieces = _pieces(of, rows)
     settings = GRPOConfig(
         num_generations=rollout.generations,
@@ -50,22 +50,13 @@ def build_grpo(of: Ingredients) -> Training:
 
 
 def _pieces(of: Ingredients, rows: int) -> dict[str, int]:
-    """How `generate` takes the prompts: in pieces, since all of a step at once may need more memory than the training.
-
-    Not in shards: their processes have prompts of other lengths, and every piece is computed by all of them. Nor where
-    something learned stands before a prompt: peft puts it before each piece.
-    """
-    if "fsdp" in of.settings or of.job.method.kind in PROMPT_LEARNING:
-        return {}
+    """How `generate` takes the prompts."""
     longest = max(len(str(prompt)) for prompt in of.train["prompt"])  # a token is one character at least
-    if rows * longest <= PROMPT_TOKENS_AT_ONCE:
-        return {}
-    return {"prefill_chunk_size": max(PROMPT_TOKENS_AT_ONCE // rows, 1)}
+    piece = prompt_piece(rows, longest, of.job.method.kind, in_shards="fsdp" in of.settings)
+    return {} if piece is None else {"prefill_chunk_size": piece}
 
 
-def _need_whole_groups(of: Ingredients) -> None:
-    answers = of.settings["per_device_train_batch_size"] * of.settings["gradient_accumulation_steps"]
-    answers *= of.processes
+def _need_whole_groups(of: Ingredients, answers: int) -> None:
     if answers % of.job.rollout.generations:
         hint = "make train.global_batch a multiple of rollout.generations"
         message = f"{answers} answers a step do not make whole groups of {of.job.rollout.generations}"

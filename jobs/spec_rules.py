@@ -25,9 +25,35 @@ SHARDED_METHODS = (
     *PROMPT_LEARNING,
 )
 SHARDED_OPTIMIZERS = ("adamw", "adamw_fused", "sgd")
-#: Tokens of prompts that pass the model at once before answers are sampled; in shards, and where something learned
-#: stands before them, all do.
-PROMPT_TOKENS_AT_ONCE = 8192
+#: Tokens of prompts that pass the model at once before answers are sampled.
+_PROMPT_TOKENS_AT_ONCE = 8192
+
+
+def least_rows(task: str, loss: str = "auto") -> int:
+    """Rows that a micro-batch needs: kto's loss compares each with its neighbour's answer.
+
+    >>> least_rows("kto"), least_rows("kto", "apo_zero_unpaired")
+    (2, 1)
+    """
+    return 2 if task == "kto" and loss in ("auto", "kto") else 1
+
+
+def prompt_piece(rows: int, longest: int, method: str, *, in_shards: bool) -> int | None:
+    """Tokens of each prompt that pass the model at once, before answers are sampled; None: all.
+
+    All prompts of a step at once may need more memory than the training. They do pass at once in shards, whose
+    processes have prompts of other lengths while every piece is computed by all of them, and where something learned
+    stands before a prompt: peft puts it before each piece.
+
+    Args:
+        rows: Answers that one process samples at once.
+        longest: Tokens of the longest prompt, or more.
+        method: Kind of the method.
+        in_shards: The model is spread over processes.
+    """
+    if in_shards or method in PROMPT_LEARNING or rows * longest <= _PROMPT_TOKENS_AT_ONCE:
+        return None
+    return max(_PROMPT_TOKENS_AT_ONCE // rows, 1)
 
 
 def broken_rules(job: JobSpec) -> list[tuple[str, bool]]:
@@ -89,12 +115,12 @@ def _is_below(path: str) -> bool:
 
 
 def _task_rules(job: JobSpec) -> list[tuple[str, bool]]:
-    kto = job.task == "kto" and job.preference.loss in ("auto", "kto")
+    least = least_rows(job.task, job.preference.loss)
     generations = job.rollout.generations
     return [
         (
             "train.micro_batch: kto compares the rows of a micro-batch, so it needs 2",
-            kto and job.train.micro_batch < 2,
+            job.train.micro_batch < least,
         ),
         (f"preference.loss: {job.preference.loss} is no loss of task {job.task}", not _loss_fits(job)),
         ("rollout.generations: at least 2 answers are compared", job.task == "grpo" and generations < 2),

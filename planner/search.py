@@ -6,11 +6,11 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
+from jobs.spec_rules import least_rows
 from planner.job import Job
 from planner.memory import MemoryEstimate, estimate_memory
 from planner.setup import Cluster, Parallelism, ParallelKind, TrainingSetup
 from planner.throughput import StepEstimate, estimate_step
-from planner.workload import least_rows
 
 #: Rows in flight beyond this many tokens no longer make a GPU faster, they only fill its memory.
 _ENOUGH_TOKENS = 32_768
@@ -63,26 +63,24 @@ class SetUps:
         self._full: dict[tuple[ParallelKind, int, bool, int], TrainingSetup] = {}
 
     def held(self, kind: ParallelKind, gpus: int, checkpointing: bool, micro_batch: int) -> TrainingSetup:
-        """For the memory, to which it only matters whether gradients are accumulated at all, but for sampling."""
+        """For the memory, which does not go by the rows' mean length."""
         key = (kind, gpus, checkpointing, micro_batch)
         if key not in self._held:
-            accumulated = self._job.global_batch // gpus // micro_batch
             self._held[key] = self._base._replace(
                 parallelism=Parallelism(kind, data=gpus),
                 gradient_checkpointing=checkpointing,
                 micro_batch=micro_batch,
-                grad_accum=accumulated if self._base.task == "grpo" else min(accumulated, 2),
+                grad_accum=self._job.global_batch // gpus // micro_batch,
             )
         return self._held[key]
 
     def full(self, held: TrainingSetup) -> TrainingSetup:
-        """For the step time: all accumulations, and rows as they are."""
+        """For the step time: rows as they are."""
         parallel, micro = held.parallelism, held.micro_batch
         key = (parallel.kind, parallel.gpus_total, held.gradient_checkpointing, micro)
         if key not in self._full:
             padded = self._job.padded_row_tokens(micro)
             self._full[key] = held._replace(
-                grad_accum=self._job.global_batch // (parallel.gpus_total * micro),
                 row_tokens=padded,
                 real_tokens_share=min(self._job.row_tokens / padded, 1.0),
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
+from jobs.spec_rules import least_rows
 from planner.errors import Finding
 from planner.spec import FineTuneSpec
 from providers.errors import UsageError
@@ -79,7 +80,7 @@ def _quantization(spec: FineTuneSpec) -> Iterator[Finding]:
 def _targets(spec: FineTuneSpec) -> Iterator[Finding]:
     targets = spec.method.targets
     heads = () if isinstance(targets, str) else [name for name in targets if name.split(".")[-1] in _HEADS]
-    if heads and spec.task != "classification" and spec.task != "reward":
+    if heads and spec.task not in ("classification", "reward"):
         message = f"the output head ({heads[0]}) cannot have an adapter in task {spec.task}"
         yield _conflict("method.targets", message, "leave it out; all-linear is every other linear module")
 
@@ -148,7 +149,8 @@ def _preferences(spec: FineTuneSpec) -> Iterator[Finding]:
     if loss not in ("auto", *allowed):
         hint = f"losses of task {spec.task} are {', '.join(allowed)}" if allowed else "leave it out"
         yield _conflict("preference.loss", f"{loss} is no loss of task {spec.task}", hint)
-    if spec.task == "kto" and loss in ("auto", "kto") and spec.train.micro_batch == 1:
+    micro = spec.train.micro_batch
+    if micro != "auto" and micro < least_rows(spec.task, loss):
         message = "kto compares the examples of a micro-batch with each other, so one alone is not enough"
         yield _conflict("train.micro_batch", message, "write 2 or more, or use loss apo_zero_unpaired")
 

@@ -54,15 +54,6 @@ def extra_forwards(task: str, loss: str = "auto", *, reference: bool = True) -> 
     return 1 if loss == "apo_zero_unpaired" else _EXTRA_FORWARDS.get(task, 0)
 
 
-def least_rows(task: str, loss: str = "auto") -> int:
-    """Rows that a micro-batch needs: kto's loss compares each with its neighbour's answer.
-
-    >>> least_rows("kto"), least_rows("kto", "apo_zero_unpaired")
-    (2, 1)
-    """
-    return 2 if task == "kto" and loss in ("auto", "kto") else 1
-
-
 def scores_words(task: str) -> bool:
     """Whether the model's output head has a value for each word of the vocabulary."""
     return task not in _WITHOUT_WORDS

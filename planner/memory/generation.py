@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from jobs.spec_rules import PROMPT_LEARNING, PROMPT_TOKENS_AT_ONCE
-from planner.memory.precision import is_sharded
+from jobs.spec_rules import prompt_piece
+from planner.memory.precision import is_sharded, widths
 from planner.setup import TrainingSetup
 
 
@@ -40,17 +40,17 @@ def generation_bytes(setup: TrainingSetup) -> Generation:
 
 def _pieces(setup: TrainingSetup, rows: int, prompt: int) -> list[tuple[int, int]]:
     """Tokens of each prompt that are done with the last whole piece and with the rest, and tokens of these pieces."""
-    learned = setup.adapter is not None and setup.adapter.kind in PROMPT_LEARNING
-    if learned or is_sharded(setup.parallelism.kind) or rows * prompt <= PROMPT_TOKENS_AT_ONCE:
+    kind = "full" if setup.adapter is None else setup.adapter.kind
+    piece = prompt_piece(rows, prompt, kind, in_shards=is_sharded(setup.parallelism.kind))
+    if piece is None:
         return [(prompt, prompt)]
-    piece = max(PROMPT_TOKENS_AT_ONCE // rows, 1)
     return [(prompt // piece * piece, piece), (prompt, prompt % piece)]
 
 
-def cache_bytes(setup: TrainingSetup, rows: int, tokens: int) -> float:
+def cache_bytes(setup: TrainingSetup, rows: int, tokens: float) -> float:
     """Keys and values of rows of so many tokens."""
     arch = setup.arch
-    return _width(setup) * rows * tokens * (arch.kv_size + arch.v_size) * arch.attention_layers
+    return widths(setup).compute * rows * tokens * (arch.kv_size + arch.v_size) * arch.attention_layers
 
 
 def _passing(setup: TrainingSetup, prompt: int) -> float:
@@ -60,7 +60,7 @@ def _passing(setup: TrainingSetup, prompt: int) -> float:
     product, and what an adapter adds to one of them; the mask. Sampling goes without autocast: an adapter in fp32
     casts its input, and its product, the same scaled and the sum are in fp32.
     """
-    arch, width = setup.arch, _width(setup)
+    arch, width = setup.arch, widths(setup).compute
     inner = float(arch.intermediate)
     if arch.is_moe:
         inner = float(max(inner, arch.experts_per_token * arch.moe_intermediate + arch.shared_intermediate))
@@ -72,7 +72,3 @@ def _passing(setup: TrainingSetup, prompt: int) -> float:
         cast = setup.adapter.fp32 and width < 4.0
         added = 10.0 * inner + 4.0 * arch.hidden if cast else width * inner
     return width * values + added + prompt
-
-
-def _width(setup: TrainingSetup) -> float:
-    return 4.0 if setup.precision == "fp32" else 2.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from planner.hardware import GpuFacts
+from planner.memory.generation import cache_bytes
 from planner.memory.model_state import base_weight_bytes
 from planner.memory.precision import is_sharded, widths
 from planner.setup import Cluster, TrainingSetup
@@ -46,9 +47,8 @@ def _generated_token_s(setup: TrainingSetup, cluster: Cluster) -> float:
 
 def _forward_s(setup: TrainingSetup, gpu: GpuFacts) -> float:
     """Weights are read once for all rows and unpacked if quantised; of each row's keys and values half on average."""
-    arch, shape, rows = setup.arch, step_shape(setup), setup.micro_batch * setup.grad_accum
-    kept = widths(setup).compute * (arch.kv_size + arch.v_size) * arch.attention_layers
-    cache = rows * setup.sequence_tokens / 2 * kept
+    shape, rows = step_shape(setup), setup.micro_batch * setup.grad_accum
+    cache = cache_bytes(setup, rows, setup.sequence_tokens / 2)
     moved = _weight_bytes(setup) + TIME["dequantise"] * shape.quantised + cache
     flops = 2.0 * rows * (shape.dense + shape.expert + shape.adapter)
     return moved / gpu.memory_bytes_per_s + flops / (TIME["matmul"] * matmul_rate(setup, gpu))

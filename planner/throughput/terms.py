@@ -73,7 +73,7 @@ def step_shape(setup: TrainingSetup) -> StepShape:
     if arch.is_moe:
         inner = 3 * arch.experts_per_token * arch.moe_intermediate + 3 * arch.shared_intermediate
     values = 12 * arch.hidden + inner + 2 * arch.projected_width
-    if arch.dropout:
+    if arch.dropout:  # twice, with masks of a byte: three quarters of a value each
         values += 1.5 * arch.hidden
     kernels = blocks * _KERNELS_PER_BLOCK
     if setup.adapter is not None:
@@ -148,13 +148,13 @@ def compute_terms(setup: TrainingSetup, gpu: GpuFacts) -> dict[str, float]:
 
 def _loss_bytes(setup: TrainingSetup, gpu: GpuFacts) -> float:
     """Bytes that the loss moves for one token."""
-    each = TIME["loss_bytes"]
     if not scores_words(setup.task):
-        each = 0.0
-    elif tiles_head(setup):
-        each = TIME["tiled_loss_widths"] * widths(setup).compute
-        each = TIME["folded_loss_bytes"] if gpu.vendor == "cpu" else each
-    return setup.arch.vocab * each
+        return 0.0
+    if not tiles_head(setup):
+        return setup.arch.vocab * TIME["loss_bytes"]
+    if gpu.vendor == "cpu":
+        return setup.arch.vocab * TIME["folded_loss_bytes"]
+    return setup.arch.vocab * TIME["tiled_loss_widths"] * widths(setup).compute
 
 
 def _matmul(setup: TrainingSetup, shape: StepShape, rate: float, gpu: GpuFacts, tokens: float) -> float:

@@ -13,6 +13,8 @@ def allocator_peak(setup, config):
     from torch.profiler import ProfilerActivity, profile
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    from benchmarks.step_peaks import most_held
+
     fields = dict(config)
     built = AutoConfig.for_model(fields.pop("model_type"), **fields)
     built.use_cache = False
@@ -23,12 +25,7 @@ def allocator_peak(setup, config):
     ids = torch.zeros((setup.micro_batch, setup.sequence_tokens), dtype=torch.long)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as seen:
         model(input_ids=ids, labels=ids).loss.backward()
-    held = most = 0
-    for event in seen.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            most = max(most, held)
-    return most
+    return most_held(seen)
 
 
 def main():

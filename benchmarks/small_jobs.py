@@ -1,0 +1,141 @@
+"""Small trainings of every task, for benchmarks and tests that hold an estimate against real steps.
+
+python -m benchmarks.small_jobs DIRECTORY SHAPE      # a random Llama with the tiny Goat's tokens; SHAPE is JSON
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.spec import (
+    CheckpointsJob,
+    DataJob,
+    JobSpec,
+    MethodJob,
+    ModelJob,
+    PreferenceJob,
+    RolloutJob,
+    TrainJob,
+)
+from planner.architecture import Adapter, load_architecture
+from planner.setup import TrainingSetup
+
+ROOT = Path(__file__).parents[1]
+GOAT = ROOT / "examples/tiny-goat/base"
+RANK, ROWS = 8, 4
+
+
+@dataclass(frozen=True, slots=True)
+class SmallJob:
+    """A training whose rows are all of one length.
+
+    Attributes:
+        accumulated: Micro-batches of an optimizer step.
+        loss: Of kto.
+        beta: Weight of the distance to the base model in grpo.
+    """
+
+    task: str
+    method: str
+    prompt_tokens: int
+    answer_tokens: int
+    steps: int
+    precision: str = "fp32"
+    again: bool = True
+    accumulated: int = 1
+    loss: str = "auto"
+    beta: float = 0.0
+
+    def write(self, root: Path, base: Path) -> Path:
+        """Its data and its document, below a directory; the document."""
+        data = root / "train.jsonl"
+        data.write_text("".join(json.dumps(row) + "\n" for row in self._rows()))
+        job = JobSpec(
+            run_id="small",
+            name="small",
+            model=ModelJob("random", path=str(base)),
+            data=DataJob(str(data)),
+            task=self.task,  # type: ignore[arg-type]
+            preference=PreferenceJob(loss=self.loss),  # type: ignore[arg-type]
+            rollout=RolloutJob(generations=4, completion_tokens=self.answer_tokens, beta=self.beta),
+            checkpoints=CheckpointsJob((root / "store").as_uri(), every_steps=10 * self.steps),
+            method=MethodJob(self.method, RANK),  # type: ignore[arg-type]
+            train=TrainJob(
+                steps=self.steps,
+                sequence_length=self.prompt_tokens + self.answer_tokens + 16,
+                micro_batch=ROWS,
+                grad_accum=self.accumulated,
+                precision=self.precision,  # type: ignore[arg-type]
+                gradient_checkpointing=self.again,
+                optimizer="adamw",
+                learning_rate=1e-5,
+            ),
+        )
+        document = root / "job.json"
+        document.write_text(job.to_json())
+        return document
+
+    def setup(self, base: Path) -> TrainingSetup:
+        """What the estimate is of."""
+        return TrainingSetup(
+            load_architecture(str(base)),
+            task=self.task,
+            adapter=None if self.method == "full" else Adapter("lora", RANK, ("all-linear",)),
+            precision=self.precision,
+            sequence_tokens=self.prompt_tokens + self.answer_tokens,
+            micro_batch=ROWS,
+            grad_accum=self.accumulated,
+            gradient_checkpointing=self.again,
+            preference_loss=self.loss,
+            reference=self.task != "grpo" or self.beta > 0,
+            generated_tokens=self.answer_tokens,
+        )
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """Random digits: one token a character."""
+        chance = random.Random(0)
+
+        def text(length: int) -> str:
+            return "".join(chance.choice("0123456789+-") for _ in range(length))
+
+        rows = [
+            (text(self.prompt_tokens), text(self.answer_tokens), text(self.answer_tokens)) for _ in range(400)
+        ]
+        if self.task == "classification":
+            return [{"text": p + a, "label": i % 2} for i, (p, a, _) in enumerate(rows)]
+        if self.task == "kto":
+            return [{"prompt": p, "completion": a, "label": i % 2 == 0} for i, (p, a, _) in enumerate(rows)]
+        if self.task in ("dpo", "reward"):
+            return [{"prompt": p, "chosen": a, "rejected": b} for p, a, b in rows]
+        if self.task == "grpo":
+            return [{"prompt": p, "answer": a} for p, a, _ in rows]
+        return [{"prompt": p, "completion": a} for p, a, _ in rows]
+
+
+def in_process(*words: str) -> None:
+    """A module and its arguments, on one core."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", *words]
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+
+
+def make_base(arguments: list[str]) -> None:
+    """A random Llama of a shape, with as many words as the tokenizer has unless the shape says."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    out, shape = arguments
+    tokenizer = AutoTokenizer.from_pretrained(GOAT)
+    config = LlamaConfig(**{"vocab_size": len(tokenizer), **json.loads(shape)})
+    LlamaForCausalLM(config).save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+if __name__ == "__main__":
+    make_base(sys.argv[1:])
