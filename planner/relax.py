@@ -97,7 +97,7 @@ def _weight_changes(question: Question) -> Iterator[_Change]:
     if base.adapter is not None and base.quantization != "4bit":
         yield (
             {"method.kind": "qlora"},
-            question._replace(base=base._replace(quantization="4bit", upcast_frozen=True)),
+            question._replace(base=base._replace(quantization="4bit")),
         )
 
 

@@ -75,8 +75,8 @@ class TrainingSetup(NamedTuple):
         framework: A key of `planner.stacks.STACKS`; trl is what we launch.
         offload: none, optimizer, parameters (optimizer too), activations.
         parallelism: Sharding.
-        upcast_frozen: Norms, embeddings and head of a quantised base are held in fp32, and with them the
-            residual stream (peft's prepare_model_for_kbit_training).
+        upcast_frozen: Norms, embeddings and head of a quantised base are held in fp32, and with them all
+            activations (peft's prepare_model_for_kbit_training).
         keeps_quantised_inputs: Quantised products keep more for the backward pass than they need: inputs of 4-bit ones
             (bitsandbytes up to 0.43.1; its pull request 1270), integer copies of 8-bit ones' (up to 0.44).
         experts_quantised: Quantisation covers experts too (separate modules in transformers 4, fused in 5).

@@ -17,13 +17,25 @@ class BlockActivations(NamedTuple):
 
     Attributes:
         saved: Kept from the forward to the backward pass.
-        backward: Further temporaries at the worst moment of the block's backward pass.
-        scores: Bytes per token and key where attention materialises its scores, else 0.
+        backward: Further temporaries when the backward pass is in the MLP, the first part of a block that it meets.
+        mlp: The part of `saved` that is gone when it comes to the attention.
     """
 
     saved: float
     backward: float
-    scores: float
+    mlp: float
+
+
+class ScoreActivations(NamedTuple):
+    """Bytes per token and key of a block whose attention materialises its scores, else 0.
+
+    Attributes:
+        saved: Kept from the forward to the backward pass.
+        backward: Further temporaries when the backward pass is in the attention.
+    """
+
+    saved: float
+    backward: float
 
 
 @lru_cache(maxsize=4096)
@@ -32,7 +44,6 @@ def block_activations(
     adapter: Adapter | None,
     width: float,
     residual: float,
-    attention: str,
     fused_norm: bool,
     fused_mlp: bool,
     quantised_input: float = 0.0,
@@ -46,7 +57,6 @@ def block_activations(
         adapter: None for full fine-tuning.
         width: Bytes of an activation.
         residual: Bytes of a value of the residual stream.
-        attention: flash, sdpa or eager.
         fused_norm: Norms keep only their input.
         fused_mlp: The MLP's product is recomputed.
         quantised_input: Bytes kept of each value that enters quantised products, once for those that share it.
@@ -69,7 +79,7 @@ def block_activations(
         modules = adapter_targets(arch, Adapter("lora", 1, ("all-linear",)))
         inputs = sum(shape.count * shape.inputs for shape in modules)
         saved += quantised_copy * inputs / (arch.layers + arch.decoder_layers)
-    return BlockActivations(saved, mlp_backward, _scores(arch, width, attention))
+    return BlockActivations(saved, mlp_backward, mlp)
 
 
 def _norms(
@@ -180,8 +190,28 @@ def _dropout(arch: ModelArchitecture, twice: float) -> float:
     return (2.0 + twice) * arch.hidden + inside
 
 
-def _scores(arch: ModelArchitecture, width: float, attention: str) -> float:
+# Families whose softmax stays in the type of its scores; the others' is in fp32.
+_NATIVE_SOFTMAX = frozenset(
+    {"bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra", "deberta-v2", "gpt2"}
+)
+
+
+def score_activations(arch: ModelArchitecture, attention: str, width: float, mixed: bool) -> ScoreActivations:
+    """What eager attention keeps: the softmax, and how it enters the next product (cast, or dropped out, with a mask).
+
+    The backward pass holds the softmax, its gradient and that of the scores, or both gradients around the dropout.
+
+    Args:
+        arch: The model.
+        attention: flash, sdpa or eager.
+        width: Bytes of an activation.
+        mixed: Autocast over weights in fp32, which computes each softmax in fp32.
+    """
     if attention != "eager":
-        return 0.0
-    dropped = width + 1.0 if arch.dropout else 0.0
-    return arch.heads * (width + 4.0 * (width == 2.0) + dropped) * arch.attention_layers / arch.layers
+        return ScoreActivations(0.0, 0.0)
+    softmax = width if arch.model_type in _NATIVE_SOFTMAX and not mixed else 4.0
+    cast = width if softmax != width else 0.0
+    kept = 1.0 + width if arch.dropout else cast
+    passing = max(width, softmax - 1.0) if arch.dropout else softmax + width - cast
+    share = arch.attention_layers / arch.layers
+    return ScoreActivations(arch.heads * share * (softmax + kept), arch.heads * passing)

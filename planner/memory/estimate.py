@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from planner.architecture import adapter_targets
-from planner.memory.activations import BlockActivations, block_activations
+from planner.memory.activations import (
+    BlockActivations,
+    ScoreActivations,
+    block_activations,
+    score_activations,
+)
 from planner.memory.constants import CONSTANTS
 from planner.memory.generation import Generation, cache_bytes, generation_bytes
 from planner.memory.loss import loss_bytes
@@ -92,6 +97,7 @@ class _Parts(NamedTuple):
     state: ModelState
     width: Widths
     block: BlockActivations
+    scores: ScoreActivations
     rows: int
     tail_per_token: float
     blocks: float
@@ -103,18 +109,17 @@ class _Parts(NamedTuple):
 @by_shape
 def _constants(setup: TrainingSetup) -> _Parts:
     width, stack, parallel = widths(setup), stack_of(setup.framework), setup.parallelism
-    arch, eight = setup.arch, setup.quantization == "8bit"
+    arch = setup.arch
+    shared, copied = _quantised_inputs(setup, width)
     block = block_activations(
         arch,
         setup.adapter,
         width.activation,
         width.residual,
-        setup.attention,
         stack.fused_norm,
         stack.fused_mlp,
-        # an 8-bit product keeps its input in every version of bitsandbytes, older ones its transposed integers too
-        width.activation if setup.keeps_quantised_inputs or eight else 0.0,
-        1.0 if setup.keeps_quantised_inputs and eight else 0.0,
+        shared,
+        copied,
         _adapter_input(setup, width),
     )
     product, largest = _adapter_products(setup)
@@ -123,6 +128,9 @@ def _constants(setup: TrainingSetup) -> _Parts:
         state=model_state(setup),
         width=width,
         block=block,
+        scores=score_activations(
+            arch, setup.attention, width.activation, mixed=setup.precision.startswith("amp_")
+        ),
         rows=rows_of(setup.task),
         tail_per_token=tail,
         blocks=(arch.layers + arch.decoder_layers) / parallel.pipeline,
@@ -130,6 +138,20 @@ def _constants(setup: TrainingSetup) -> _Parts:
         product=product,
         product_backward=largest,
     )
+
+
+def _quantised_inputs(setup: TrainingSetup, width: Widths) -> tuple[float, float]:
+    """Bytes that quantised products keep of a value of their inputs, once for those that share it and each for itself.
+
+    An 8-bit product keeps its input in every version of bitsandbytes, and in older ones its transposed integers; a
+    4-bit one kept it, cast by the module to the type it computes in.
+    """
+    older = setup.keeps_quantised_inputs
+    if setup.quantization == "8bit":
+        return width.activation, 1.0 if older else 0.0
+    if not older:
+        return 0.0, 0.0
+    return (0.0, width.compute) if width.activation > width.compute else (width.activation, 0.0)
 
 
 def _adapter_input(setup: TrainingSetup, width: Widths) -> float:
@@ -156,10 +178,15 @@ def _adapter_products(setup: TrainingSetup) -> tuple[float, float]:
     return total / (arch.layers + arch.decoder_layers), largest * (4 if adapter.kind == "loha" else 2)
 
 
+_PHASES = {"backward_end": "backward", "embedding": "backward"}
+
+
 def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> tuple[str, dict[str, float]]:
     state, block = parts.state, parts.block
-    one = (block.saved + block.scores * setup.sequence_tokens) * tokens * parts.split + parts.product
-    passing = block.backward * tokens * parts.split + parts.product_backward
+    keys = setup.sequence_tokens
+    one = (block.saved + parts.scores.saved * keys) * tokens * parts.split + parts.product
+    within = max(block.backward, parts.scores.backward * keys - block.mlp)  # in the MLP, or in the attention
+    passing = within * tokens * parts.split + parts.product_backward
     last = working = one + passing
     unused = 0.0
     if setup.gradient_checkpointing:
@@ -183,7 +210,13 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> tu
     moments = {
         "loss": (kept, loss, earlier, 0.0),
         "backward": (kept + lasting + working, 0.0, begun, 0.0),
-        "backward_end": (last, 0.0, grads + state.tied_gradient, 0.0),
+        "backward_end": (last, 0.0, max(earlier, grads - state.late_gradient), 0.0),
+        "embedding": (
+            parts.width.residual * setup.arch.hidden * tokens,
+            0.0,
+            grads + state.embedding_gradient,
+            0.0,
+        ),
         "optimizer_step": (0.0, 0.0, grads, state.step),
     }
     if setup.adapter is not None and "dora" in setup.adapter.kind:
@@ -197,7 +230,7 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> tu
     )
     activations, logits, gradients, step = moments[phase]
     cache = sampling.cache if phase == "generation" or setup.task == "ppo" else 0.0
-    return phase.removesuffix("_end"), {
+    return _PHASES.get(phase, phase), {
         "weights": state.weights,
         "adapters": state.adapters,
         "gradients": gradients,

@@ -28,7 +28,10 @@ class ModelState(NamedTuple):
         comm: Buckets, gathered blocks and unsharded gradients of a block.
         references: Further models (reference, reward, critic).
         head_gradient: Gradient of the output head, the first to exist in a backward pass.
-        tied_gradient: The embedding's own gradient, before it is added to that of the head that shares its weights.
+        late_gradient: The part of `gradients` that is made last, when no block's activations are left: of an embedding
+            that shares no weights with the head.
+        embedding_gradient: The embedding's own, before it is added to one that is there (its head's, if they share
+            weights, or an earlier micro-batch's).
         trainable: Trainable parameters in the whole model.
         total: Parameters of the whole model, adapters included.
         host: Bytes offloaded to the host, per GPU.
@@ -42,7 +45,8 @@ class ModelState(NamedTuple):
     comm: float
     references: float
     head_gradient: float
-    tied_gradient: float
+    late_gradient: float
+    embedding_gradient: float
     trainable: int
     total: int
     host: float
@@ -75,6 +79,8 @@ def model_state(setup: TrainingSetup) -> ModelState:
     optimizer = mine * (width.state + width.master) / state_shards
     comm = _comm(setup, width, mine, gradients)
     step = mine * width.step / state_shards
+    embedding = setup.arch.vocab * setup.arch.hidden * width.gradient / parts if full else 0.0
+    shared = setup.arch.tied_embeddings and not _is_classifier(setup)
     state = ModelState(
         weights=weights + (counts.total / parts * width.cast_cache if full else 0.0),
         adapters=adapters,
@@ -83,20 +89,14 @@ def model_state(setup: TrainingSetup) -> ModelState:
         step=step,
         comm=comm,
         references=_references(setup, counts.total * width.reference / parts, optimizer + gradients + step),
-        head_gradient=setup.arch.vocab * setup.arch.hidden * width.gradient / parts / shards
-        if full
-        else gradients,
-        tied_gradient=_tied_gradient(setup, width) / parts / shards,
+        head_gradient=_head_parameters(setup) * width.gradient / parts / shards if full else gradients,
+        late_gradient=0.0 if shared else embedding / gradient_shards,
+        embedding_gradient=embedding if (shared or setup.grad_accum > 1) and ranks == 1 else 0.0,
         trainable=trainable,
         total=counts.total + (0 if full else trainable),
         host=optimizer if setup.optimizer.startswith("paged") else 0.0,
     )
     return _offloaded(setup, state)
-
-
-def _tied_gradient(setup: TrainingSetup, width: Widths) -> float:
-    alone = setup.adapter is None and setup.arch.tied_embeddings and setup.parallelism.gpus_total == 1
-    return setup.arch.vocab * setup.arch.hidden * width.gradient if alone else 0.0
 
 
 def base_weight_bytes(setup: TrainingSetup, width: Widths | None = None) -> float:
@@ -131,9 +131,16 @@ def _quantised_parameters(arch: ModelArchitecture, experts: bool) -> int:
 
 def _new_head(setup: TrainingSetup) -> int:
     """A classification head is trained whole beside the adapters."""
-    if setup.task not in ("classification", "reward", "ner", "qa"):
-        return 0
-    return parameter_counts(setup.arch, setup.task, setup.labels).head
+    return parameter_counts(setup.arch, setup.task, setup.labels).head if _is_classifier(setup) else 0
+
+
+def _head_parameters(setup: TrainingSetup) -> int:
+    """Weights of the output head, which may be the embedding's."""
+    return _new_head(setup) or setup.arch.vocab * setup.arch.hidden
+
+
+def _is_classifier(setup: TrainingSetup) -> bool:
+    return setup.task in ("classification", "reward", "ner", "qa")
 
 
 def _comm(setup: TrainingSetup, width: Widths, mine: float, gradients: float) -> float:

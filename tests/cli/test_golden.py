@@ -46,6 +46,10 @@ ESTIMATED = (
     (r"\b([co])-[0-9a-f]{10,12}\b", r"\1-<id>"),
 )
 CANCELLING = (r"! goat-1: ■ cancelling[^\n]*\n", "")  # told only if it takes a moment
+STARTING = (
+    r"! [\w-]+: ▶ running: starting\n",
+    "",
+)  # told only if a look falls between a worker's start and its end
 SECONDS = (r"\b\d+ s\b", "<seconds>")
 PINS = (r"([A-Za-z0-9._-]+(\[[a-z0-9,-]+\])?==[^\n]+\n)+", "<pins>\n")
 PAID = (r'("cost_usd": )"[0-9.]+"', r'\1"<cost>"')
@@ -167,7 +171,7 @@ SCENES: dict[str, Scene] = {
     "probe": Scene(
         ("goat/spec.yaml", "--cap", "1usd", "--yes"),
         _over_at_once,
-        masks=(*ESTIMATED, (r"tiny-goat-probe-\w+", "<run>")),
+        masks=(*ESTIMATED, STARTING, (r"tiny-goat-probe-\w+", "<run>")),
     ),
     "accuracy": Scene((), world_of.a_finished_run, masks=ESTIMATED),
     "calibrate": Scene((), world_of.a_finished_run, masks=ESTIMATED),
