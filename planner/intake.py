@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ from planner.search import Freedom
 from planner.setup import Adapter, TrainingSetup
 from planner.spec import FineTuneSpec
 from planner.specfile import data_ref, resolve_path
+from planner.stacks import computed_by
 from planner.tokenizer_files import FILE_NAME, is_installed
 from planner.units import GpuFilter, parse_gpu_filter
 from planner.workload import flops_per_token
@@ -76,9 +78,10 @@ def gather(
     """
     fixed = overrides or Overrides()
     facts = models(spec.model.id, base_dir, spec.model.revision)
-    arch = facts.arch
+    arch, computed = facts.arch, computed_by("trl", facts.arch)
     job = size_job(spec, _facts(spec.data.train, base_dir, arch), _facts(spec.data.eval, base_dir, arch))
-    base = _base_setup(spec, arch, job)
+    job = job._replace(warnings=(*job.warnings, *_unrouted(arch, computed)))
+    base = _base_setup(spec, computed, job)
     counts = parameter_counts(arch, spec.task, spec.data.labels)
     return Question(
         arch=arch,
@@ -95,6 +98,18 @@ def gather(
         keep_checkpoints=spec.checkpoints.keep,
         publication=facts.publication,
         remote_code_trusted=spec.model.trust_remote_code,
+    )
+
+
+def _unrouted(arch: ModelArchitecture, computed: ModelArchitecture) -> Iterator[tuple[str, str]]:
+    """A warning where every expert is computed for every token."""
+    if arch == computed:
+        return
+    chosen, computed_active = (parameter_counts(one).active for one in (arch, computed))
+    yield (
+        "all_experts",
+        f"transformers computes all {arch.experts} experts of {arch.id} for each token and routes to "
+        f"{arch.experts_per_token}: {computed_active / chosen:.1f} times the parameters that it needs",
     )
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
+
+from planner.architecture import ModelArchitecture
 
 
 class Stack(NamedTuple):
@@ -53,3 +56,16 @@ STACKS = {stack.name: stack for stack in _STACKS}
 def stack_of(name: str) -> Stack:
     """The stack by name, plain transformers where it is not known."""
     return STACKS.get(name, STACKS["hf"])
+
+
+_RUN_TRANSFORMERS_MODULES = frozenset({"trl", "hf", "deepspeed", "openrlhf"})
+#: Families whose module in transformers multiplies every token with every expert, and by zero those not chosen
+#: (`Llama4TextMoe`: the tokens are repeated for each expert).
+_EVERY_EXPERT = frozenset({"llama4_text"})
+
+
+def computed_by(name: str, arch: ModelArchitecture) -> ModelArchitecture:
+    """The model as a stack computes it, which may be more than its routing asks for."""
+    if name in _RUN_TRANSFORMERS_MODULES and arch.model_type in _EVERY_EXPERT:
+        return replace(arch, experts_per_token=arch.experts)
+    return arch

@@ -53,7 +53,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "olmo3": {"qk_norm": "full"},
     "olmoe": {"qk_norm": "full"},
     "exaone4": {"qk_norm": "head"},
-    "seed_oss": {"qkv_bias": True},
+    "seed_oss": {"qkv_bias": True, "dropout": 0.1},
     "apertus": {"mlp_matrices": 2, "qk_norm": "head", "extra_per_layer": 2},
     "arcee": {"mlp_matrices": 2},
     "nemotron": {"mlp_matrices": 2, "norm": "layer"},

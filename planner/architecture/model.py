@@ -64,7 +64,7 @@ class ModelArchitecture:
         linear_value_width: Width of all its values together.
         linear_value_heads: Its value heads.
         linear_kernel: Tokens that the convolution before it sees.
-        logit_softcap: Logits pass a tanh, whose output is kept.
+        logit_softcap: Logits and written-out scores pass a tanh, whose output is kept.
         sliding_window: Keys a token sees at most in windowed blocks, 0 if all.
         extra_per_layer: Further parameters of a block (attention sinks, activation scales).
         extra_parameters: Further parameters of the model (vision tower, extra prediction layer).

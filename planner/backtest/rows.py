@@ -11,6 +11,7 @@ from planner.backtest.methods import method_of
 from planner.backtest.models import architecture_of
 from planner.backtest.unstated import unstated
 from planner.setup import Cluster, TrainingSetup
+from planner.stacks import computed_by
 from planner.throughput import Doubt
 
 _TASKS = frozenset(
@@ -52,10 +53,10 @@ def read_run(row: Row) -> Run:
         UnsupportedRunError: If model, GPU, length or micro-batch are missing or unknown, or the method is not
             one that the estimator can express.
     """
-    arch = architecture_of(row)
+    framework = habits.framework_of(row)
+    arch = computed_by(framework, architecture_of(row))
     cluster, speed_known = cluster_of(row)
     gpus = cluster.gpus_per_node * cluster.nodes
-    framework = habits.framework_of(row)
     adapter, quantization = method_of(row, arch, framework)
     parallelism = parallelism_of(row, gpus, arch, adapter is None)
     micro_batch, sequence = _micro_batch(row, parallelism.data), required(row, "seq_len")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from planner.architecture import parameter_counts
 from planner.explain.terms import Section, Term, Value
 from planner.question import Question
 from planner.setup import Adapter
@@ -125,7 +126,9 @@ def _row_formula(question: Question) -> str:
 
 
 def _flops(question: Question) -> tuple[str, Mapping[str, Value]]:
-    n = {"N": question.counts.matmul_active, "rows of": question.job.row_tokens}
+    base = question.base
+    computed = parameter_counts(base.arch, base.task, base.labels).matmul_active
+    n = {"N": computed, "rows of": question.job.row_tokens}
     if question.base.adapter is None:
         return "6 N + attention", n
     return "4 N + 6 n + attention (a frozen weight needs no gradient)", {**n, "n": question.trainable}

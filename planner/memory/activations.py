@@ -213,5 +213,6 @@ def score_activations(arch: ModelArchitecture, attention: str, width: float, mix
     cast = width if softmax != width else 0.0
     kept = 1.0 + width if arch.dropout else cast
     passing = max(width, softmax - 1.0) if arch.dropout else softmax + width - cast
+    capped = width if arch.logit_softcap else 0.0
     share = arch.attention_layers / arch.layers
-    return ScoreActivations(arch.heads * share * (softmax + kept), arch.heads * passing)
+    return ScoreActivations(arch.heads * share * (softmax + kept + capped), arch.heads * passing)

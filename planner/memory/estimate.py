@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from planner.architecture import adapter_targets
+from planner.architecture import Adapter, adapter_targets
 from planner.memory.activations import (
     BlockActivations,
     ScoreActivations,
@@ -104,6 +104,7 @@ class _Parts(NamedTuple):
     split: float
     product: float
     product_backward: float
+    dequantised: float
 
 
 @by_shape
@@ -137,6 +138,7 @@ def _constants(setup: TrainingSetup) -> _Parts:
         split=1.0 / parallel.tensor,
         product=product,
         product_backward=largest,
+        dequantised=_dequantised(setup, width),
     )
 
 
@@ -181,12 +183,24 @@ def _adapter_products(setup: TrainingSetup) -> tuple[float, float]:
 _PHASES = {"backward_end": "backward", "embedding": "backward"}
 
 
+def _dequantised(setup: TrainingSetup, width: Widths) -> float:
+    """Bytes of the largest quantised weight as it enters the product that takes a gradient back through it.
+
+    The MLP's last product is the first: half of what the others hold is not there yet.
+    """
+    if setup.quantization not in ("4bit", "8bit"):
+        return 0.0
+    linears = adapter_targets(setup.arch, Adapter("lora", 1, ("all-linear",)))
+    return max(width.compute * shape.inputs * shape.outputs for shape in linears)
+
+
 def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> tuple[str, dict[str, float]]:
     state, block = parts.state, parts.block
     keys = setup.sequence_tokens
     one = (block.saved + parts.scores.saved * keys) * tokens * parts.split + parts.product
     within = max(block.backward, parts.scores.backward * keys - block.mlp)  # in the MLP, or in the attention
-    passing = within * tokens * parts.split + parts.product_backward
+    gradients = within * tokens * parts.split
+    passing = max(gradients, gradients / 2 + parts.dequantised) + parts.product_backward
     last = working = one + passing
     unused = 0.0
     if setup.gradient_checkpointing:

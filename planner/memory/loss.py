@@ -43,7 +43,7 @@ def _whole(setup: TrainingSetup, width: Widths) -> float:
     elif setup.arch.kind == "encoder-decoder" and not setup.precision.startswith("amp_"):
         each = 3 * width.activation
     elif setup.arch.logit_softcap:
-        each += 2.0
+        each += width.activation
     return each * setup.arch.vocab / setup.parallelism.tensor
 
 

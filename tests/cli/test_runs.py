@@ -185,7 +185,7 @@ def test_cancel_lets_the_worker_checkpoint(orders: Path) -> None:
 def test_wait_gives_up_in_time(orders: Path) -> None:
     launched(orders)
     told = plan("wait", "goat-1", "--timeout", "0", code=1).stderr
-    assert "! goat-1: ▶ running: starting\n" in told and "still running" in told
+    assert "goat-1: ▶ running: starting\n" in told and "still running" in told
 
 
 def test_logs_show_what_the_worker_wrote(orders: Path) -> None:

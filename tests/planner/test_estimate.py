@@ -359,6 +359,27 @@ def test_what_changes_nothing_is_said() -> None:
     assert "without_effect" not in dict(question_of().job.warnings)
 
 
+def test_a_family_whose_experts_are_all_computed_is_estimated_so_and_said_so() -> None:
+    """transformers multiplies each token of Llama 4 with every expert; other families' experts see theirs alone."""
+    scout, mixtral = (
+        question_of(model={"id": name})
+        for name in ("meta-llama/Llama-4-Scout-17B-16E", "mistralai/Mixtral-8x7B-v0.1")
+    )
+    told = dict(scout.job.warnings)["all_experts"]
+    assert "all 16 experts" in told and "6.3 times" in told
+    assert scout.flops_total > 4 * scout.job.tokens_total * scout.counts.total * 0.9 > 4 * mixtral.flops_total
+    assert scout.counts.active < 0.2 * scout.counts.total
+    assert "all_experts" not in dict(mixtral.job.warnings)
+    assert mixtral.flops_total < 6 * mixtral.job.tokens_total * mixtral.counts.active
+
+
+def test_what_is_proposed_is_estimated_as_the_spec_that_it_makes() -> None:
+    large = {"model": {"id": "meta-llama/Llama-3.1-70B"}}
+    nearest = nearest_fits(question_of(method={"kind": "lora"}, **large), _A100)
+    proposed = next(fit for fit in nearest if fit.changes == {"method.kind": "qlora"})
+    assert proposed.cost_usd == best_of(method={"kind": "qlora"}, **large).cost_usd
+
+
 def test_rows_of_grpo_are_prompts_with_their_answers() -> None:
     """Answers are sampled and learned from: they take memory and time as any token does, and no prompt is cut."""
     asked = {"task": "grpo", "train": {"packing": False, "steps": 100, "sequence_length": 256}}

@@ -15,6 +15,7 @@ from planner.architecture import Adapter
 from planner.architecture.hf_config import read_config
 from planner.memory import estimate_memory
 from planner.setup import TrainingSetup
+from planner.stacks import computed_by
 from tests.planner.setups import cluster
 
 FACTS = json.loads(resources.files("planner").joinpath("data", "models.json").read_text())["models"]
@@ -47,6 +48,7 @@ KINDS = [
     ("bigscience/bloom-7b1", {}, ALL, 0.03),
     (LLAMA, {"quantization": "8bit"}, ALL, 0.03),
     (LLAMA, {}, {**ALL, "kind": "loha"}, 0.03),
+    ("meta-llama/Llama-4-Scout-17B-16E", {}, ALL, 0.04),
     ("t5-base", {}, {**ALL, "targets": ["q", "v"]}, 0.08),
 ]
 CASES = [(*kind, recomputed) for kind in KINDS for recomputed in (True, False)]
@@ -88,6 +90,6 @@ def test_closed_form_equals_the_trace(traced, index):
     adapter = chosen and Adapter(
         chosen.get("kind", "lora"), chosen["rank"], tuple(chosen["targets"]), chosen["fp32"]
     )
-    arch = read_config(facts_of(case[0]), "traced", "test")
+    arch = computed_by("hf", read_config(facts_of(case[0]), "traced", "test"))
     setup = TrainingSetup(arch, adapter=adapter, framework="hf", **{"attention": "flash", **fields_of(case)})
     assert estimate_memory(setup, cluster()).allocated_bytes == pytest.approx(traced[index], rel=case[3])
