@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import os
 import random
+import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from jobs.spec import (
     TrainJob,
 )
 from planner.architecture import Adapter, load_architecture
-from planner.setup import TrainingSetup
+from planner.setup import Parallelism, TrainingSetup
 
 ROOT = Path(__file__).parents[1]
 GOAT = ROOT / "examples/tiny-goat/base"
@@ -40,6 +42,7 @@ class SmallJob:
         accumulated: Micro-batches of an optimizer step.
         loss: Of kto.
         beta: Weight of the distance to the base model in grpo.
+        processes: The model is spread over so many where there is more than one.
     """
 
     task: str
@@ -52,6 +55,7 @@ class SmallJob:
     accumulated: int = 1
     loss: str = "auto"
     beta: float = 0.0
+    processes: int = 1
 
     def write(self, root: Path, base: Path) -> Path:
         """Its data and its document, below a directory; the document."""
@@ -76,6 +80,8 @@ class SmallJob:
                 gradient_checkpointing=self.again,
                 optimizer="adamw",
                 learning_rate=1e-5,
+                processes=self.processes,
+                sharding="none" if self.processes == 1 else "fsdp",
             ),
         )
         document = root / "job.json"
@@ -96,6 +102,7 @@ class SmallJob:
             preference_loss=self.loss,
             reference=self.task != "grpo" or self.beta > 0,
             generated_tokens=self.answer_tokens,
+            parallelism=Parallelism() if self.processes == 1 else Parallelism("fsdp", self.processes),
         )
 
     def _rows(self) -> list[dict[str, Any]]:
@@ -121,9 +128,39 @@ class SmallJob:
 
 def in_process(*words: str) -> None:
     """A module and its arguments, on one core."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", *words]
-    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+    in_processes(words)
+
+
+def in_processes(*commands: Sequence[str]) -> None:
+    """As many ranks that talk to each other, each a module and its arguments on one core."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", *words],
+            env={**os.environ, **shared, **_place(rank, len(commands), port)},
+            stdout=subprocess.DEVNULL,
+        )
+        for rank, words in enumerate(commands)
+    ]
+    codes = [process.wait() for process in started]
+    if any(codes):
+        raise SystemExit(f"{commands[0]}: ended with {codes}")
+
+
+def _place(rank: int, size: int, port: int) -> dict[str, str]:
+    if size == 1:
+        return {}
+    told = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": size,
+        "LOCAL_WORLD_SIZE": size,
+        "MASTER_PORT": port,
+    }
+    return {"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in told.items()}}
 
 
 def make_base(arguments: list[str]) -> None:

@@ -1,6 +1,7 @@
 """Peak memory of a step of each task: by the closed form, and of a real training on this machine.
 
     python benchmarks/task_memory.py                 # writes benchmarks/results/task_memory.md
+    python benchmarks/task_memory.py --processes 2   # spread over them (FSDP2): benchmarks/results/sharded_memory.md
 
 The worker trains a small model (random, 8 M parameters) for a few optimizer steps of two micro-batches; torch's
 CPU allocator is read from the second step on, when the optimizer has its state. The estimate is that of the
@@ -17,13 +18,13 @@ from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 
-from small_jobs import ROOT, SmallJob, in_process
+from small_jobs import ROOT, SmallJob, in_process, in_processes
 
 from planner.hardware import gpu_facts
 from planner.memory import estimate_memory
 from planner.setup import Cluster
 
-RESULT = ROOT / "benchmarks/results/task_memory.md"
+RESULT, SHARDED = (ROOT / "benchmarks/results" / name for name in ("task_memory.md", "sharded_memory.md"))
 TOKENS, ANSWER, STEPS = 256, 250, 3
 SAMPLED = 24  # tokens of an answer of grpo: every operation is on record, and each token takes hundreds
 #: The job's task, weight of the distance to the base model in grpo, micro-batches of an optimizer step.
@@ -52,6 +53,7 @@ class Case:
     method: str
     precision: str
     again: bool
+    processes: int = 1
 
     @property
     def job(self) -> SmallJob:
@@ -68,6 +70,7 @@ class Case:
             again=self.again,
             accumulated=accumulated,
             beta=beta,
+            processes=self.processes,
         )
 
 
@@ -85,8 +88,10 @@ class Outcome:
 def measured(root: Path, base: Path, case: Case) -> tuple[float, float]:
     """Peak of the tensors of a real training, and the part of it that lies there between steps; bytes."""
     run = Path(tempfile.mkdtemp(dir=root))
-    in_process("benchmarks.step_peaks", str(run / "peaks.json"), str(case.job.write(run, base)))
-    static, most = max(json.loads((run / "peaks.json").read_text()), key=sum)
+    document = str(case.job.write(run, base))
+    peaks = [run / f"peaks-{rank}.json" for rank in range(case.processes)]
+    in_processes(*(("benchmarks.step_peaks", str(path), document) for path in peaks))
+    static, most = max((peak for path in peaks for peak in json.loads(path.read_text())), key=sum)
     return static + most, static
 
 
@@ -94,16 +99,19 @@ def predicted(base: Path, case: Case) -> tuple[float, str]:
     """The same by formula, and in which phase of the step."""
     gpu = gpu_facts("A100-80GB")
     assert gpu is not None
-    memory = estimate_memory(case.job.setup(base), Cluster(gpu))
+    memory = estimate_memory(case.job.setup(base), Cluster(gpu, gpus_per_node=case.processes))
     return memory.allocated_bytes, memory.peak_phase
 
 
-def table(outcomes: list[Outcome]) -> str:
+def table(outcomes: list[Outcome], processes: int) -> str:
     """The results as Markdown."""
+    several = processes > 1
+    words = f" --processes {processes}" if several else ""
     lines = [
-        "# Peak memory of a step of each task",
+        "# Peak memory of a step of each task" + (f", spread over {processes} processes" if several else ""),
         "",
-        f"{datetime.now(UTC).date().isoformat()}, `python benchmarks/task_memory.py`: MiB of tensors at the peak.",
+        f"{datetime.now(UTC).date().isoformat()}, `python benchmarks/task_memory.py{words}`: MiB of tensors at the peak"
+        + (" of one process." if several else "."),
         "",
         "| task | method | precision | recomputed | measured | of it always | predicted | predicted / measured |",
         "|---|---|---|---|---|---|---|---|",
@@ -120,21 +128,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--task", action="append", help="only this one; may be given again")
     parser.add_argument("--precision", action="append", help="fp32 and bf16")
+    parser.add_argument("--processes", type=int, default=1, help="that the model is spread over")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="task-memory-") as name:
         root, outcomes = Path(name), []
         base = root / "base"
         in_process("benchmarks.small_jobs", str(base), json.dumps(SHAPE))
         precisions = args.precision or ["fp32", "bf16"]
-        for parts in product(args.task or TASKS, ("lora", "full"), precisions, (True, False)):
-            case = Case(*parts)
+        recomputed = (True, False) if args.processes == 1 else (True,)
+        tasks = args.task or [task for task in TASKS if args.processes == 1 or "96 rows" not in task]
+        for parts in product(tasks, ("lora", "full"), precisions, recomputed):
+            case = Case(*parts, args.processes)
             most, lying = measured(root, base, case)
             said, phase = predicted(base, case)
             outcomes.append(Outcome(case, most, lying, said, phase))
             print(f"{case}: {most / MIB:.1f} MiB, predicted {said / MIB:.1f} ({phase})", flush=True)
     if not (args.task or args.precision):
-        RESULT.write_text(table(outcomes))
-    print(table(outcomes))
+        (RESULT if args.processes == 1 else SHARDED).write_text(table(outcomes, args.processes))
+    print(table(outcomes, args.processes))
 
 
 if __name__ == "__main__":

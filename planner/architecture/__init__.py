@@ -1,13 +1,14 @@
 """Model facts and exact parameter counts from a config alone, never through transformers."""
 
 from planner.architecture.adapters import Adapter, adapter_parameters, adapter_targets
-from planner.architecture.counts import ParameterCounts, parameter_counts
+from planner.architecture.counts import CLASSIFIERS, ParameterCounts, parameter_counts
 from planner.architecture.linears import LinearShape, linear_shapes
 from planner.architecture.model import ModelArchitecture
 from planner.architecture.publication import Publication
 from planner.architecture.registry import known_models, load_architecture, model_config, registered_model
 
 __all__ = [
+    "CLASSIFIERS",
     "Adapter",
     "LinearShape",
     "ModelArchitecture",

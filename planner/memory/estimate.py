@@ -219,30 +219,26 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> tu
     lasting = kept if setup.gradient_checkpointing and wrapped else 0.0
     loss = head + parts.tail_per_token * tokens
     grads = state.gradients
-    earlier = grads if setup.grad_accum > 1 or setup.adapter is not None else 0.0
+    before = (setup.grad_accum > 1 and not state.comm.waiting) or setup.adapter is not None
+    earlier = grads if before else 0.0
     begun = max(earlier, min(grads, state.head_gradient))
-    moments = {
-        "loss": (kept, loss, earlier, 0.0),
-        "backward": (kept + lasting + working, 0.0, begun, 0.0),
-        "backward_end": (last, 0.0, max(earlier, grads - state.late_gradient), 0.0),
-        "embedding": (
-            parts.width.residual * setup.arch.hidden * tokens,
-            0.0,
-            grads + state.embedding_gradient,
-            0.0,
-        ),
-        "optimizer_step": (0.0, 0.0, grads, state.step),
+    comm = state.comm
+    arrived = parts.width.residual * setup.arch.hidden * tokens
+    moments = {  # activations, logits and their like, gradients, temporaries of the step, collectives
+        "loss": (kept, loss, earlier, 0.0, comm.loss),
+        "backward": (kept + lasting + working, 0.0, begun, 0.0, comm.backward),
+        "backward_end": (last, 0.0, max(earlier, grads - state.late_gradient), 0.0, comm.end),
+        "embedding": (arrived, 0.0, grads + state.embedding_gradient, 0.0, comm.end),
+        "optimizer_step": (0.0, 0.0, grads, state.step, 0.0),
     }
     if setup.adapter is not None and "dora" in setup.adapter.kind:
         held = kept + one if setup.gradient_checkpointing else kept
-        moments["adapter_norm"] = (held, _dora_norm_bytes(setup), earlier, 0.0)
+        moments["adapter_norm"] = (held, _dora_norm_bytes(setup), earlier, 0.0, comm.backward)
     sampling = _sampling(setup)
     if setup.task == "grpo":  # before the step's first forward pass, with the last step's gradients gone
-        moments["generation"] = (0.0, sampling.passing + sampling.cache, 0.0, 0.0)
-    phase = max(
-        moments, key=lambda name: sum(moments[name]) + (0.0 if name == "optimizer_step" else state.comm)
-    )
-    activations, logits, gradients, step = moments[phase]
+        moments["generation"] = (0.0, sampling.passing + sampling.cache, 0.0, 0.0, comm.backward)
+    phase = max(moments, key=lambda name: sum(moments[name]))
+    activations, logits, gradients, step, collectives = moments[phase]
     cache = sampling.cache if phase == "generation" or setup.task == "ppo" else 0.0
     return _PHASES.get(phase, phase), {
         "weights": state.weights,
@@ -252,7 +248,7 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> tu
         "optimizer_step_temporary": step,
         "activations": activations,
         "logits_loss": logits - (cache if phase == "generation" else 0.0),
-        "comm_buffers": 0.0 if phase == "optimizer_step" and setup.parallelism.kind != "ddp" else state.comm,
+        "comm_buffers": comm.end if setup.parallelism.kind == "ddp" else collectives,
         "reference_models": state.references,
         "kv_cache": cache,
     }
@@ -290,7 +286,7 @@ def _fragmentation(setup: TrainingSetup, parts: _Parts, components: dict[str, fl
     """What the caching allocator holds beyond the tensors: rounding, and blocks that no longer fit."""
     stepping = components["gradients"] + components["optimizer_step_temporary"]
     # Logits are cached after the loss, whatever the peak's phase; gathers run on streams with pools of their own.
-    gathers = parts.state.comm if setup.parallelism.kind == "fsdp" else 0.0
+    gathers = parts.state.comm.backward if setup.parallelism.kind == "fsdp" else 0.0
     return (
         CONSTANTS["slack_activations"] * components["activations"]
         + CONSTANTS["slack_logits"] * head

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from planner.architecture import ModelArchitecture, adapter_parameters, parameter_counts
+from planner.memory.collectives import Buffers, buffers, head_parameters, is_classifier
 from planner.memory.precision import Widths, is_sharded, widths
 from planner.setup import TrainingSetup
 from planner.shape_cache import by_shape
@@ -12,8 +13,6 @@ from planner.shape_cache import by_shape
 # nf4: half a byte, an absmax byte a block of 64, and its own fp32 scale every 256 blocks (double
 # quantisation).
 _QUANTISED_BYTES = {"4bit": 0.5 + 1 / 64 + 4 / (64 * 256), "8bit": 1.0, "fp8": 1.0}
-_ZERO3_LIVE_PARAMETERS = 1e9  # DeepSpeed's stage3_max_live_parameters
-_ZERO_BUCKET_PARAMETERS = 5e8  # DeepSpeed's reduce_bucket_size
 
 
 class ModelState(NamedTuple):
@@ -25,7 +24,7 @@ class ModelState(NamedTuple):
         gradients: Of all trainable parameters, as they are held between backward and step.
         optimizer: States and master copies.
         step: Temporary of the optimizer's step.
-        comm: Buckets, gathered blocks and unsharded gradients of a block.
+        comm: What the collectives hold.
         references: Further models (reference, reward, critic).
         head_gradient: Gradient of the output head, the first to exist in a backward pass.
         late_gradient: The part of `gradients` that is made last, when no block's activations are left: of an embedding
@@ -42,7 +41,7 @@ class ModelState(NamedTuple):
     gradients: float
     optimizer: float
     step: float
-    comm: float
+    comm: Buffers
     references: float
     head_gradient: float
     late_gradient: float
@@ -77,19 +76,18 @@ def model_state(setup: TrainingSetup) -> ModelState:
     ranks = parallel.data * parallel.context
     state_shards = ranks if parallel.kind in ("zero1", "mixed") else gradient_shards
     optimizer = mine * (width.state + width.master) / state_shards
-    comm = _comm(setup, width, mine, gradients)
     step = mine * width.step / state_shards
     embedding = setup.arch.vocab * setup.arch.hidden * width.gradient / parts if full else 0.0
-    shared = setup.arch.tied_embeddings and not _is_classifier(setup)
+    shared = setup.arch.tied_embeddings and not is_classifier(setup)
     state = ModelState(
         weights=weights + (counts.total / parts * width.cast_cache if full else 0.0),
         adapters=adapters,
         gradients=gradients,
         optimizer=0.0 if setup.optimizer.startswith("paged") else optimizer,
         step=step,
-        comm=comm,
+        comm=buffers(setup, width, base, mine, gradients),
         references=_references(setup, counts.total * width.reference / parts, optimizer + gradients + step),
-        head_gradient=_head_parameters(setup) * width.gradient / parts / shards if full else gradients,
+        head_gradient=head_parameters(setup) * width.gradient / parts / shards if full else gradients,
         late_gradient=0.0 if shared else embedding / gradient_shards,
         embedding_gradient=embedding if (shared or setup.grad_accum > 1) and ranks == 1 else 0.0,
         trainable=trainable,
@@ -131,54 +129,7 @@ def _quantised_parameters(arch: ModelArchitecture, experts: bool) -> int:
 
 def _new_head(setup: TrainingSetup) -> int:
     """A classification head is trained whole beside the adapters."""
-    return parameter_counts(setup.arch, setup.task, setup.labels).head if _is_classifier(setup) else 0
-
-
-def _head_parameters(setup: TrainingSetup) -> int:
-    """Weights of the output head, which may be the embedding's."""
-    return _new_head(setup) or setup.arch.vocab * setup.arch.hidden
-
-
-def _is_classifier(setup: TrainingSetup) -> bool:
-    return setup.task in ("classification", "reward", "ner", "qa")
-
-
-def _comm(setup: TrainingSetup, width: Widths, mine: float, gradients: float) -> float:
-    kind = setup.parallelism.kind
-    if setup.parallelism.data == 1 and kind not in ("zero1", "zero2", "zero3"):
-        return 0.0
-    if kind == "ddp":
-        return gradients  # the reducer's buckets, as large as the gradients
-    if kind in ("zero1", "zero2"):
-        return 2 * 2.0 * min(mine, _ZERO_BUCKET_PARAMETERS)
-    if kind == "fsdp":
-        return _fsdp_comm(setup, width)
-    if kind == "zero3":
-        total = parameter_counts(setup.arch, setup.task, setup.labels).total
-        embedding = setup.arch.vocab * setup.arch.hidden
-        live = min(total, _ZERO3_LIVE_PARAMETERS) + embedding * (1 if setup.arch.tied_embeddings else 2)
-        # A gather holds its flat result and the parameters' own copies at once.
-        return 2 * width.compute * live + 2.0 * min(mine, _ZERO_BUCKET_PARAMETERS)
-    return 0.0
-
-
-def _fsdp_comm(setup: TrainingSetup, width: Widths) -> float:
-    """Two gathered blocks (one prefetched), the root's embedding and head, and unsharded gradients."""
-    counts = parameter_counts(setup.arch, setup.task, setup.labels)
-    blocks = setup.arch.layers + setup.arch.decoder_layers
-    compute = (
-        base_weight_bytes(setup, width) / counts.total if setup.quantization != "none" else width.compute
-    )
-    block = counts.linear / blocks
-    root = counts.total - counts.linear
-    gathered = compute * 2 * block + width.compute * root
-    if setup.adapter is not None:
-        return gathered
-    if setup.grad_accum > 1 and setup.framework in ("hf", "trl"):
-        return (
-            gathered + width.compute * counts.total
-        )  # no_sync keeps unsharded gradients until the last micro-batch
-    return gathered + width.compute * (block + root)
+    return parameter_counts(setup.arch, setup.task, setup.labels).head if is_classifier(setup) else 0
 
 
 def _references(setup: TrainingSetup, model: float, training: float) -> float:

@@ -1,0 +1,91 @@
+"""Memory of one GPU that the collectives of sharded and replicated training hold."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from planner.architecture import CLASSIFIERS, parameter_counts
+from planner.memory.precision import Widths
+from planner.setup import TrainingSetup
+from planner.stacks import stack_of
+
+_ZERO3_LIVE_PARAMETERS = 1e9  # DeepSpeed's stage3_max_live_parameters
+_ZERO_BUCKET_PARAMETERS = 5e8  # DeepSpeed's reduce_bucket_size
+
+
+class Buffers(NamedTuple):
+    """Bytes by the part of a step.
+
+    Attributes:
+        loss: While the loss is computed.
+        backward: At most while gradients go back.
+        end: When they come to the first block.
+        waiting: Gradients of earlier micro-batches wait in these bytes, unsharded.
+    """
+
+    loss: float
+    backward: float
+    end: float
+    waiting: bool = False
+
+
+def buffers(setup: TrainingSetup, width: Widths, base: float, mine: float, gradients: float) -> Buffers:
+    """What the collectives hold: buckets, gathered blocks, gradients that are not reduced yet.
+
+    Two real processes on a CPU held 0.95 to 1.11 of the closed form's peak (benchmarks/results/sharded_memory.md).
+
+    Args:
+        setup: The training.
+        width: Of its values.
+        base: Bytes of the base model over all GPUs.
+        mine: Trainable parameters of one tensor- and pipeline-parallel rank.
+        gradients: Bytes of gradients on one GPU.
+    """
+    kind = setup.parallelism.kind
+    if kind == "fsdp" and setup.parallelism.data > 1:
+        return _fsdp(setup, width, base)
+    same = 0.0
+    if kind == "ddp" and setup.parallelism.data > 1:
+        same = gradients  # the reducer's buckets, as large as the gradients
+    elif kind in ("zero1", "zero2"):
+        same = 2 * 2.0 * min(mine, _ZERO_BUCKET_PARAMETERS)
+    elif kind == "zero3":
+        total = parameter_counts(setup.arch, setup.task, setup.labels).total
+        embedding = setup.arch.vocab * setup.arch.hidden
+        live = min(total, _ZERO3_LIVE_PARAMETERS) + embedding * (1 if setup.arch.tied_embeddings else 2)
+        # A gather holds its flat result and the parameters' own copies at once.
+        same = 2 * width.compute * live + 2.0 * min(mine, _ZERO_BUCKET_PARAMETERS)
+    return Buffers(same, same, same)
+
+
+def _fsdp(setup: TrainingSetup, width: Widths, base: float) -> Buffers:
+    """Two gathered blocks (one prefetched), the root's embedding and head, and unsharded gradients.
+
+    FSDP2 gives the blocks back before the loss, for which TRL gathers the head's weights alone. Gradients of all but a
+    step's last micro-batch are not reduced (accelerate's `no_sync`): FSDP2 keeps them in place of their shards.
+    """
+    counts = parameter_counts(setup.arch, setup.task, setup.labels)
+    block = counts.linear / (setup.arch.layers + setup.arch.decoder_layers)
+    root = counts.total - counts.linear
+    stored = base / counts.total if setup.quantization != "none" else width.compute
+    gathered = stored * 2 * block + width.compute * root
+    full = setup.adapter is None
+    waiting = full and setup.grad_accum > 1 and setup.framework in ("hf", "trl")
+    unsharded = width.compute * counts.total if waiting else 0.0
+    last = width.compute * (block + root) if full else 0.0
+    backward = gathered + max(unsharded, last)
+    if not stack_of(setup.framework).fsdp2:
+        return Buffers(backward, backward, backward)
+    return Buffers(width.compute * head_parameters(setup) + unsharded, backward, gathered + last, waiting)
+
+
+def head_parameters(setup: TrainingSetup) -> int:
+    """Weights of the output head, which may be the embedding's."""
+    if is_classifier(setup):
+        return parameter_counts(setup.arch, setup.task, setup.labels).head
+    return setup.arch.vocab * setup.arch.hidden
+
+
+def is_classifier(setup: TrainingSetup) -> bool:
+    """Whether a new head takes the place of the one over words."""
+    return setup.task in CLASSIFIERS
