@@ -1,6 +1,6 @@
 """Small trainings of every task, for benchmarks and tests that hold an estimate against real steps.
 
-python -m benchmarks.small_jobs DIRECTORY SHAPE      # a random Llama with the tiny Goat's tokens; SHAPE is JSON
+python -m benchmarks.small_jobs DIRECTORY SHAPE      # a random model with the tiny Goat's tokens; SHAPE is JSON
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ from jobs.spec import (
 )
 from planner.architecture import Adapter, load_architecture
 from planner.setup import Parallelism, TrainingSetup
+from planner.stacks import computed_by
 
 ROOT = Path(__file__).parents[1]
 GOAT = ROOT / "examples/tiny-goat/base"
 RANK, ROWS = 8, 4
+ENCODERS = frozenset({"bert", "distilbert", "roberta", "modernbert"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +92,11 @@ class SmallJob:
 
     def setup(self, base: Path) -> TrainingSetup:
         """What the estimate is of."""
+        arch = computed_by("trl", load_architecture(str(base)))
         return TrainingSetup(
-            load_architecture(str(base)),
+            arch,
             task=self.task,
+            attention="sdpa" if arch.fused_attention else "eager",
             adapter=None if self.method == "full" else Adapter("lora", RANK, ("all-linear",)),
             precision=self.precision,
             sequence_tokens=self.prompt_tokens + self.answer_tokens,
@@ -164,13 +168,15 @@ def _place(rank: int, size: int, port: int) -> dict[str, str]:
 
 
 def make_base(arguments: list[str]) -> None:
-    """A random Llama of a shape, with as many words as the tokenizer has unless the shape says."""
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    """A random model of a shape, a Llama with as many words as the tokenizer has unless the shape says."""
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
     out, shape = arguments
     tokenizer = AutoTokenizer.from_pretrained(GOAT)
-    config = LlamaConfig(**{"vocab_size": len(tokenizer), **json.loads(shape)})
-    LlamaForCausalLM(config).save_pretrained(out)
+    fields = {"vocab_size": len(tokenizer), "model_type": "llama", **json.loads(shape)}
+    config = AutoConfig.for_model(fields.pop("model_type"), **fields)
+    kind = AutoModel if config.model_type in ENCODERS else AutoModelForCausalLM
+    kind.from_config(config).save_pretrained(out)
     tokenizer.save_pretrained(out)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.spec import JobSpec
-from jobs.spec_rules import PROMPT_LEARNING
+from jobs.spec_rules import EXPERT_NAMES, FUSED_EXPERTS, PROMPT_LEARNING
 from providers.errors import TuneplanError, UsageError
 
 _ATTENTION = {"flash": "flash_attention_2", "sdpa": "sdpa", "eager": "eager"}
@@ -17,6 +17,7 @@ _ATTENTION_MODULES = (
     *("query", "key", "value", "q_lin", "k_lin", "v_lin", "out_lin"),
     *("query_key_value", "c_attn", "Wqkv", "q", "k", "v", "o"),
 )
+_ROUTERS = frozenset({"gate", "router", "shared_expert_gate"})
 _SECOND_LINEAR = {"down_proj", "fc2", "dense_4h_to_h", "lin2", "wo", "fc_out", "w2"}
 
 
@@ -67,9 +68,22 @@ def load_model(job: JobSpec, base: Path, tokenizer: Any, label_names: tuple[str,
         raise TuneplanError(f"cannot load {source}: {error}", code="model") from error
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
+    _as_trl_expects(model)
     if job.quantization == "4bit":
         _never_repack(model)
     return model
+
+
+def _as_trl_expects(model: Any) -> None:
+    """Llama 4 names its backbone and its number of experts otherwise than TRL's head looks for them.
+
+    It has no loss that balances its experts either, for which TRL wants the number.
+    """
+    if model.base_model is model and hasattr(model, "model"):
+        model.base_model_prefix = "model"
+    text = model.config.get_text_config()
+    if hasattr(text, "router_aux_loss_coef") and not hasattr(text, "num_experts"):
+        text.router_aux_loss_coef = 0.0
 
 
 def adapter_config(job: JobSpec, model: Any) -> Any:
@@ -152,7 +166,7 @@ def _linear_names(model: Any) -> list[str]:
 def _targets(job: JobSpec, model: Any) -> str | list[str]:
     targets = job.method.targets
     if targets == ("all-linear",):
-        return "all-linear"
+        return _all_linear(model)
     if targets != ("attention",):
         return list(targets)
     names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
@@ -161,6 +175,20 @@ def _targets(job: JobSpec, model: Any) -> str | list[str]:
         hint = "name the modules in method.targets, or use all-linear"
         raise UsageError("the attention modules of this model are not known", hint=hint, code="bad_targets")
     return found
+
+
+def _all_linear(model: Any) -> str | list[str]:
+    """`all-linear` in PEFT's terms; where that would reach what cannot be adapted, the names of everything else.
+
+    A router may return more than a tensor, which PEFT's layer around it cannot take. DistilBERT's head has two layers;
+    PEFT trains both whole, by the ends of their names.
+    """
+    names = set(_linear_names(model))
+    left = names & {"pre_classifier"}
+    if any("experts" in name.split(".") for name, _ in model.named_modules()):
+        fused = model.config.get_text_config().model_type in FUSED_EXPERTS
+        left |= _ROUTERS | (EXPERT_NAMES if fused else frozenset())
+    return sorted(names - left) if left else "all-linear"
 
 
 def _source(job: JobSpec, base: Path) -> str:

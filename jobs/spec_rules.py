@@ -25,6 +25,24 @@ SHARDED_METHODS = (
     *PROMPT_LEARNING,
 )
 SHARDED_OPTIMIZERS = ("adamw", "adamw_fused", "sgd")
+#: Families whose experts transformers 5 keeps fused; where linear maps of these names are targets, peft takes the
+#: experts and computes all of a block's anew with each pass. `all-linear` leaves them, and routers, as they are.
+FUSED_EXPERTS = frozenset(
+    {
+        *("mixtral", "minimax", "minimax_m2", "qwen2_moe", "qwen3_moe", "qwen3_next", "olmoe", "flex_olmo"),
+        *(
+            "deepseek_v2",
+            "deepseek_v3",
+            "deepseek_v32",
+            "ernie4_5_moe",
+            "glm4_moe",
+            "glm4_moe_lite",
+            "glm_moe_dsa",
+        ),
+        *("dots1", "hunyuan_v1_moe", "cohere2_moe", "afmoe", "longcat_flash", "solar_open", "exaone_moe"),
+    }
+)
+EXPERT_NAMES = frozenset({"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
 #: Tokens of prompts that pass the model at once before answers are sampled.
 _PROMPT_TOKENS_AT_ONCE = 8192
 

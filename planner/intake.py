@@ -8,9 +8,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from jobs.spec_rules import EXPERT_NAMES, FUSED_EXPERTS, PROMPT_LEARNING
 from planner.architecture import ModelArchitecture, adapter_parameters, parameter_counts
 from planner.dataset import DataFacts, measure_dataset
 from planner.egress import Place
+from planner.errors import Finding, SpecError
 from planner.filters import OfferFilter, offer_filter
 from planner.job import Job, size_job
 from planner.model_facts import ModelSource, local_facts
@@ -28,6 +30,7 @@ from providers.s3_location import is_bucket, s3_location, stated_region
 
 _UNKNOWN = DataFacts(None, None, "unknown")
 #: Whose object stores are at hosts that end so.
+_EXPERTS = EXPERT_NAMES | {"up", "down"}
 _STORE_HOSTS = {
     "r2.cloudflarestorage.com": "cloudflare",
     "storage.googleapis.com": "gcp",
@@ -80,7 +83,7 @@ def gather(
     facts = models(spec.model.id, base_dir, spec.model.revision)
     arch, computed = facts.arch, computed_by("trl", facts.arch)
     job = size_job(spec, _facts(spec.data.train, base_dir, arch), _facts(spec.data.eval, base_dir, arch))
-    job = job._replace(warnings=(*job.warnings, *_unrouted(arch, computed)))
+    job = job._replace(warnings=(*job.warnings, *_unrouted(arch, computed), *_not_adapted(spec, arch)))
     base = _base_setup(spec, computed, job)
     counts = parameter_counts(arch, spec.task, spec.data.labels)
     return Question(
@@ -142,7 +145,7 @@ def _base_setup(spec: FineTuneSpec, arch: ModelArchitecture, job: Job) -> Traini
     return TrainingSetup(
         arch=arch,
         task=spec.task,
-        adapter=_adapter(spec),
+        adapter=adapter_of(spec, arch),
         quantization=spec.effective_quantization(),
         precision=_precision(spec),
         optimizer=train.optimizer,
@@ -169,18 +172,58 @@ def _precision(spec: FineTuneSpec) -> str:
     return spec.train.precision
 
 
-def _adapter(spec: FineTuneSpec) -> Adapter | None:
+def adapter_of(spec: FineTuneSpec, arch: ModelArchitecture) -> Adapter | None:
+    """The spec's method as it is put on this model, None for a full fine-tuning.
+
+    Raises:
+        SpecError: Its targets are experts.
+    """
     kind = spec.method.kind
     if kind == "full":
         return None
-    targets = spec.method.targets
     names = {"qlora": "lora", "qdora": "dora"}
     return Adapter(
         kind=names.get(kind, kind),
         rank=spec.method.rank,
-        targets=(targets,) if isinstance(targets, str) else targets,
+        targets=_targets(spec, arch),
         virtual_tokens=spec.method.virtual_tokens,
     )
+
+
+def _targets(spec: FineTuneSpec, arch: ModelArchitecture) -> tuple[str, ...]:
+    """Where adapters go on this model.
+
+    Raises:
+        SpecError: On experts, which peft would compute anew with each pass.
+    """
+    targets = spec.method.targets
+    if arch.model_type not in FUSED_EXPERTS or targets == "attention":
+        return (targets,) if isinstance(targets, str) else targets
+    if targets == "all-linear":
+        return ("attention",)
+    experts = sorted(name for name in targets if name.rpartition(".")[2] in _EXPERTS)
+    if experts:
+        raise SpecError(
+            [
+                Finding(
+                    f"adapters on experts are not supported, which {', '.join(experts)} would be in {arch.id}",
+                    path="method.targets",
+                    code="expert_targets",
+                    hint="name modules of the attention, or use attention or all-linear, which leave experts alone",
+                )
+            ]
+        )
+    return targets
+
+
+def _not_adapted(spec: FineTuneSpec, arch: ModelArchitecture) -> Iterator[tuple[str, str]]:
+    """A warning where `all-linear` leaves most of a model out."""
+    adapted = spec.method.kind not in ("full", "ln_tuning", *PROMPT_LEARNING)
+    if adapted and arch.model_type in FUSED_EXPERTS and spec.method.targets == "all-linear":
+        yield (
+            "experts_left",
+            f"all-linear adapts the attention of {arch.id}; its experts and routers stay as they are",
+        )
 
 
 def _freedom(spec: FineTuneSpec, fixed: Overrides) -> Freedom:

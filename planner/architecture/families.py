@@ -70,7 +70,9 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "minicpm3": {"tied_embeddings": True},
     "deepseek_v2": {},
     "deepseek_v3": {},
-    "gpt_oss": {"qkv_bias": True, "out_bias": True, "router_bias": True, "expert_bias": True},
+    "gpt_oss": {
+        "qkv_bias": True, "out_bias": True, "router_bias": True, "expert_bias": True, "fused_attention": False,
+    },
     "llama4_text": {},
     "starcoder2": {**_BIASED, "layout": "starcoder2", "tied_embeddings": True},
     "gpt2": {**_BIASED, "layout": "gpt2", "tied_embeddings": True, "dropout": 0.1},

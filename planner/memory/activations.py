@@ -130,8 +130,8 @@ def _softmax_attention(arch: ModelArchitecture, width: float, full: bool) -> flo
     return saved
 
 
-# Families whose GELU is written out in elementary operations; each keeps what it needs for itself.
-_UNFUSED_GELU = {"gpt2": 3, "gpt_neo": 3, "gptj": 3, "phi": 3, "bloom": 4}
+# Families whose activation is written out in elementary operations; each keeps what it needs for itself.
+_WRITTEN_OUT = {"gpt2": 3, "gpt_neo": 3, "gptj": 3, "phi": 3, "bloom": 4, "gpt_oss": 2}
 
 
 def _mlp(arch: ModelArchitecture, width: float, full: bool, fused: bool) -> tuple[float, float]:
@@ -147,7 +147,7 @@ def _mlp(arch: ModelArchitecture, width: float, full: bool, fused: bool) -> tupl
     if fused and gated:
         kept = 2
     elif not fused:
-        kept += _UNFUSED_GELU.get(arch.model_type, 0)
+        kept += _WRITTEN_OUT.get(arch.model_type, 0)
     return width * inner * kept + extra, width * inner * (3 if full else 2)
 
 

@@ -373,6 +373,19 @@ def test_a_family_whose_experts_are_all_computed_is_estimated_so_and_said_so() -
     assert mixtral.flops_total < 6 * mixtral.job.tokens_total * mixtral.counts.active
 
 
+def test_experts_are_left_alone_or_refused_by_name() -> None:
+    mixtral = {"model": {"id": "mistralai/Mixtral-8x7B-v0.1"}}
+    question = question_of(method={"kind": "lora", "targets": "all-linear"}, **mixtral)
+    assert "stay as they are" in dict(question.job.warnings)["experts_left"]
+    attention = question_of(method={"kind": "lora", "targets": "attention"}, **mixtral)
+    assert question.trainable == attention.trainable > 0
+    assert "experts_left" not in dict(attention.job.warnings)
+    assert "experts_left" not in dict(question_of(method={"kind": "full"}, **mixtral).job.warnings)
+    with pytest.raises(SpecError) as caught:
+        question_of(method={"kind": "lora", "targets": ["q_proj", "w1", "w3"]}, **mixtral)
+    assert caught.value.findings[0].path == "method.targets" and "w1, w3" in str(caught.value)
+
+
 def test_what_is_proposed_is_estimated_as_the_spec_that_it_makes() -> None:
     large = {"model": {"id": "meta-llama/Llama-3.1-70B"}}
     nearest = nearest_fits(question_of(method={"kind": "lora"}, **large), _A100)

@@ -309,3 +309,31 @@ def test_each_stage_of_zero_shards_more():
     assert model_state(stages[0]).gradients == pytest.approx(8 * model_state(stages[1]).gradients)
     assert sizes[0]["optimizer"] == sizes[1]["optimizer"] == sizes[2]["optimizer"]
     assert sizes[0]["weights"] == pytest.approx(8 * sizes[2]["weights"])
+
+
+def test_each_process_copies_weights_that_it_reads_in_another_type():
+    """A bf16 file is mapped once; in fp32 eight replicas make eight copies on the host, eight shards one."""
+    weights = parameter_counts(setup().arch).total
+
+    def host_bytes(precision, kind):
+        spread_over = setup(adapter=lora(), precision=precision, parallelism=Parallelism(kind, 8))
+        return estimate_memory(spread_over, cluster("A100-80GB", 8)).host_ram_bytes
+
+    assert host_bytes("bf16", "ddp") == host_bytes("bf16", "fsdp")
+    assert host_bytes("fp32", "fsdp") - host_bytes("bf16", "fsdp") == pytest.approx(2.0 * weights, rel=0.01)
+    assert host_bytes("fp32", "ddp") - host_bytes("fp32", "fsdp") == pytest.approx(
+        7 * 4.0 * weights, rel=0.01
+    )
+
+
+def test_fsdp2_holds_the_head_alone_at_the_loss():
+    """And gradients that wait for a step's last micro-batch whole, which FSDP's first version holds beside shards."""
+    large = setup(framework="trl", parallelism=Parallelism("fsdp", 8), grad_accum=1)
+    counts = parameter_counts(large.arch)
+    comm = model_state(large).comm
+    assert comm.loss == 2.0 * large.arch.vocab * large.arch.hidden < comm.backward == comm.end
+    waiting = model_state(large._replace(grad_accum=4)).comm
+    assert waiting.loss == comm.loss + 2.0 * counts.total and waiting.waiting
+    assert waiting.end == comm.end < waiting.backward
+    older = model_state(large._replace(framework="hf", grad_accum=4)).comm
+    assert older.loss == older.backward == older.end and not older.waiting

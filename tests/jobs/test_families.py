@@ -1,0 +1,73 @@
+"""Families that transformers, peft or TRL treat in a way of their own: they train, adapters go where the estimate says,
+and a step holds what it says.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks.small_jobs import SmallJob
+from planner.memory import estimate_memory
+from tests.jobs.test_step_peaks import MIB, measured_bytes
+from tests.planner.setups import cluster
+
+pytestmark = pytest.mark.train
+_BLOCKS = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "vocab_size": 2048}
+_DECODER = {**_BLOCKS, "intermediate_size": 704, "num_key_value_heads": 2}
+SHAPES = {
+    "mixtral": {**_DECODER, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "qwen3_moe": {
+        **_DECODER, "head_dim": 64, "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 256,
+    },
+    "llama4_text": {**_DECODER, "head_dim": 64, "num_local_experts": 4, "intermediate_size_mlp": 704,
+                    "interleave_moe_layer_step": 1},
+    "gpt_oss": {**_DECODER, "head_dim": 64, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "bert": {**_BLOCKS, "intermediate_size": 1024, "attention_probs_dropout_prob": 0.0},
+    "distilbert": {"dim": 256, "hidden_dim": 1024, "n_layers": 4, "n_heads": 4, "vocab_size": 2048,
+                   "attention_dropout": 0.0},
+}  # fmt: skip
+LONG = pytest.mark.long
+
+
+@pytest.mark.parametrize(
+    ("family", "method"),
+    [
+        ("mixtral", "lora"),
+        ("llama4_text", "lora"),
+        ("gpt_oss", "lora"),
+        ("distilbert", "lora"),
+        pytest.param("qwen3_moe", "lora", marks=LONG),
+        pytest.param("llama4_text", "full", marks=LONG),
+        pytest.param("mixtral", "full", marks=LONG),
+        pytest.param("bert", "full", marks=LONG),
+    ],
+)
+def test_a_step_of_the_family_holds_what_the_closed_form_says(zygote, tmp_path, family, method):
+    """Dropout of attention is left out: on a CPU it writes the scores out, on a GPU the fused kernel does not."""
+    base = tmp_path / "base"
+    arguments = [str(base), json.dumps({"model_type": family, **SHAPES[family]})]
+    zygote.call("benchmarks.small_jobs:make_base", *arguments, log=tmp_path / "log")
+    task = "classification" if "bert" in family else "sft"
+    job = SmallJob(task, method, 6, 90, 3, precision="bf16", again=False, accumulated=1)
+    setup = job.setup(base)
+    if family in ("mixtral", "qwen3_moe"):
+        setup = setup._replace(adapter=setup.adapter and setup.adapter._replace(targets=("attention",)))
+    predicted = estimate_memory(setup, cluster("A100-80GB")).allocated_bytes
+    measured = measured_bytes(zygote, tmp_path, base, job)
+    assert predicted / MIB == pytest.approx(measured / MIB, rel=0.08)
+
+
+def test_experts_and_routers_are_left_alone(zygote, tmp_path):
+    """Trained parameters of each family, as peft makes them and as the estimate counts them.
+
+    BERT's pooler, which peft adapts, counts as part of the head there.
+    """
+    log = tmp_path / "log"
+    shapes = {family: shape for family, shape in SHAPES.items() if family != "bert"}
+    zygote.call("tests.jobs.adapted:main", str(tmp_path / "counts.json"), json.dumps(shapes), log=log)
+    counts = json.loads((tmp_path / "counts.json").read_text())
+    assert set(counts) == set(shapes)
+    for family, (made, counted) in counts.items():
+        assert made == counted, family
