@@ -16,6 +16,7 @@ from planner.errors import Finding, SpecError
 from planner.filters import OfferFilter, offer_filter
 from planner.job import Job, size_job
 from planner.model_facts import ModelSource, local_facts
+from planner.model_support import unsupported_model
 from planner.question import Goal, Question
 from planner.search import Freedom
 from planner.setup import Adapter, TrainingSetup
@@ -83,7 +84,8 @@ def gather(
     facts = models(spec.model.id, base_dir, spec.model.revision)
     arch, computed = facts.arch, computed_by("trl", facts.arch)
     job = size_job(spec, _facts(spec.data.train, base_dir, arch), _facts(spec.data.eval, base_dir, arch))
-    job = job._replace(warnings=(*job.warnings, *_unrouted(arch, computed), *_not_adapted(spec, arch)))
+    told = (*_unrouted(arch, computed), *_not_adapted(spec, arch), *_not_launched(spec, arch))
+    job = job._replace(warnings=(*job.warnings, *told))
     base = _base_setup(spec, computed, job)
     counts = parameter_counts(arch, spec.task, spec.data.labels)
     return Question(
@@ -114,6 +116,12 @@ def _unrouted(arch: ModelArchitecture, computed: ModelArchitecture) -> Iterator[
         f"transformers computes all {arch.experts} experts of {arch.id} for each token and routes to "
         f"{arch.experts_per_token}: {computed_active / chosen:.1f} times the parameters that it needs",
     )
+
+
+def _not_launched(spec: FineTuneSpec, arch: ModelArchitecture) -> Iterator[tuple[str, str]]:
+    """A warning for each thing that `plan launch` will refuse on account of the model."""
+    for finding in unsupported_model(spec, arch):
+        yield finding.code, finding.message
 
 
 def _facts(reference: str | None, base_dir: Path, arch: ModelArchitecture) -> DataFacts:

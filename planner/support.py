@@ -33,27 +33,28 @@ def unsupported(spec: FineTuneSpec, *, for_launch: bool = False, infra: str = "l
     return found
 
 
-def _not_yet(path: str, what: str, hint: str | None = None) -> Finding:
+def not_yet(path: str, what: str, hint: str | None = None) -> Finding:
+    """The finding that something asked for at a path is not built."""
     return Finding(f"{what} is not yet supported", path=path, code="not_yet_supported", hint=hint)
 
 
 def _estimating(spec: FineTuneSpec) -> Iterator[Finding]:
     if "reserved" in spec.where.market:
-        yield _not_yet("where.market", "the market `reserved`", "use spot or on_demand")
+        yield not_yet("where.market", "the market `reserved`", "use spot or on_demand")
 
 
 def _training(spec: FineTuneSpec) -> Iterator[Finding]:
     quantization = spec.effective_quantization()
     if quantization == "fp8":
-        yield _not_yet("quantization", "launching on an fp8 base", "use 4bit or 8bit")
+        yield not_yet("quantization", "launching on an fp8 base", "use 4bit or 8bit")
     if quantization != "none" and spec.method.kind not in _ON_QUANTISED:
         hint = f"methods that run on a quantised base are {', '.join(_ON_QUANTISED)}"
-        yield _not_yet("method.kind", f"launching {spec.method.kind} on a quantised base", hint)
+        yield not_yet("method.kind", f"launching {spec.method.kind} on a quantised base", hint)
     if spec.method.kind in _NOT_RESUMABLE:
         message = f"launching {spec.method.kind} ({_NOT_RESUMABLE[spec.method.kind]})"
-        yield _not_yet("method.kind", message, "use lora or prompt_tuning")
+        yield not_yet("method.kind", message, "use lora or prompt_tuning")
     if spec.train.precision == "fp8":
-        yield _not_yet("train.precision", "launching with fp8", "use bf16")
+        yield not_yet("train.precision", "launching with fp8", "use bf16")
 
 
 def unsupported_spread(spec: FineTuneSpec, kind: str, processes: int) -> Iterator[Finding]:
@@ -62,7 +63,7 @@ def unsupported_spread(spec: FineTuneSpec, kind: str, processes: int) -> Iterato
         return
     spread = f"a model spread over {processes} GPUs ({kind})"
     if kind != "fsdp":
-        yield _not_yet("where.gpus", spread, "fsdp shards the same; make the plan anew to have it chosen")
+        yield not_yet("where.gpus", spread, "fsdp shards the same; make the plan anew to have it chosen")
         return
     hint = "choose a candidate whose model fits one GPU, as in where.gpu_memory: 80GB.."
     for path, value, allowed in (
@@ -72,17 +73,17 @@ def unsupported_spread(spec: FineTuneSpec, kind: str, processes: int) -> Iterato
     ):
         if value not in allowed:
             what = f"{spread} with {path} {value}"
-            yield _not_yet(path, what, f"{hint}, or use {', '.join(allowed)}")
+            yield not_yet(path, what, f"{hint}, or use {', '.join(allowed)}")
 
 
 def _surroundings(spec: FineTuneSpec, infra: str) -> Iterator[Finding]:
     yield from _tracker(spec, infra)
     if infra != "local" and any(".py:" in reward for reward in spec.rollout.rewards):
         hint = "put it into a package under environment.packages, as package.module:function"
-        yield _not_yet("rollout.rewards", "a reward in a file of this machine on rented machines", hint)
+        yield not_yet("rollout.rewards", "a reward in a file of this machine on rented machines", hint)
     for key in ("image", "python", "packages", "setup") if infra == "local" else ():
         if getattr(spec.environment, key):
-            yield _not_yet(f"environment.{key}", f"environment.{key} on this machine", "leave it out")
+            yield not_yet(f"environment.{key}", f"environment.{key} on this machine", "leave it out")
 
 
 def _tracker(spec: FineTuneSpec, infra: str) -> Iterator[Finding]:
@@ -104,4 +105,4 @@ def _places(spec: FineTuneSpec) -> Iterator[Finding]:
             hint = (
                 "use s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, a file:// URI or a path"
             )
-            yield _not_yet(f"{key}.uri", f"{scheme}:// for {key}", hint)
+            yield not_yet(f"{key}.uri", f"{scheme}:// for {key}", hint)

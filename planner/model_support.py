@@ -1,0 +1,34 @@
+"""What cannot be trained on a model, whatever the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from planner.architecture import ModelArchitecture
+from planner.errors import Finding
+from planner.spec import FineTuneSpec
+from planner.support import not_yet
+
+#: Families of the registry of which transformers (5.17) has no class with a classification head.
+NO_CLASSIFIER = frozenset(
+    {
+        *("apertus", "cohere", "cohere2", "ernie4_5", "ernie4_5_moe", "glm4_moe", "glm4_moe_lite", "granite"),
+        *("granitemoe", "llama4_text", "minimax_m2", "olmoe", "qwen3_5_moe_text"),
+    }
+)
+#: Those that it has no class for at all: their code lies beside the weights.
+OWN_CODE = frozenset({"mimo", "minicpm", "qwen", "stablelm_alpha"})
+_WITH_NEW_HEAD = ("classification", "reward")
+
+
+def unsupported_model(spec: FineTuneSpec, arch: ModelArchitecture) -> Iterator[Finding]:
+    """What cannot be trained on this model: the worker would end when it loads it, on a machine that is paid for."""
+    if spec.task in _WITH_NEW_HEAD and arch.model_type in NO_CLASSIFIER:
+        what = f"launching {spec.task} on {arch.id} (transformers has no classifier for {arch.model_type})"
+        yield not_yet("task", what, "choose another base model, or sft with the label as the answer")
+    if spec.task not in _WITH_NEW_HEAD and arch.kind != "decoder":
+        what = f"launching {spec.task} on {arch.id} (an {arch.kind}, which generates no text here)"
+        yield not_yet("task", what, "use classification, or a base model that is a decoder")
+    if arch.model_type in OWN_CODE and not spec.model.trust_remote_code:
+        what = f"launching {arch.id} without its own code (transformers has no class for {arch.model_type})"
+        yield not_yet("model.id", what, "read that code, then set model.trust_remote_code: true")

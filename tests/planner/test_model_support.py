@@ -1,0 +1,36 @@
+"""What a model cannot be trained for is said with the estimate and refused at the launch."""
+
+import pytest
+
+from planner.architecture import load_architecture
+from planner.model_support import unsupported_model
+from tests.planner.factories import question_of, spec_of
+
+SCOUT = "meta-llama/Llama-4-Scout-17B-16E"
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "paths"),
+    [
+        (SCOUT, "classification", ["task"]),
+        (SCOUT, "sft", []),
+        ("ibm-granite/granite-3.1-2b-instruct", "reward", ["task"]),
+        ("meta-llama/Llama-3.1-8B", "classification", []),
+        ("microsoft/deberta-v3-base", "sft", ["task"]),
+        ("microsoft/deberta-v3-base", "classification", []),
+        ("t5-base", "dpo", ["task"]),
+        ("Qwen/Qwen-14B", "sft", ["model.id"]),
+    ],
+)
+def test_what_transformers_cannot_load_is_found(model, task, paths):
+    found = list(unsupported_model(spec_of(model={"id": model}, task=task), load_architecture(model)))
+    assert [finding.path for finding in found] == paths
+    assert all(finding.code == "not_yet_supported" and finding.hint for finding in found)
+    assert ("not_yet_supported" in dict(question_of(model={"id": model}, task=task).job.warnings)) == bool(
+        paths
+    )
+
+
+def test_a_models_own_code_has_to_be_trusted():
+    trusted = spec_of(model={"id": "Qwen/Qwen-14B", "trust_remote_code": True})
+    assert not list(unsupported_model(trusted, load_architecture("Qwen/Qwen-14B")))
