@@ -30,16 +30,9 @@ SHARDED_OPTIMIZERS = ("adamw", "adamw_fused", "sgd")
 FUSED_EXPERTS = frozenset(
     {
         *("mixtral", "minimax", "minimax_m2", "qwen2_moe", "qwen3_moe", "qwen3_next", "olmoe", "flex_olmo"),
-        *(
-            "deepseek_v2",
-            "deepseek_v3",
-            "deepseek_v32",
-            "ernie4_5_moe",
-            "glm4_moe",
-            "glm4_moe_lite",
-            "glm_moe_dsa",
-        ),
-        *("dots1", "hunyuan_v1_moe", "cohere2_moe", "afmoe", "longcat_flash", "solar_open", "exaone_moe"),
+        *("deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe", "glm4_moe_lite", "glm_moe_dsa", "dots1"),
+        *("ernie4_5_moe", "hunyuan_v1_moe", "cohere2_moe", "afmoe", "longcat_flash", "solar_open"),
+        "exaone_moe",
     }
 )
 EXPERT_NAMES = frozenset({"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})

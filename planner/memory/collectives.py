@@ -32,7 +32,8 @@ class Buffers(NamedTuple):
 def buffers(setup: TrainingSetup, width: Widths, base: float, mine: float, gradients: float) -> Buffers:
     """What the collectives hold: buckets, gathered blocks, gradients that are not reduced yet.
 
-    Two real processes on a CPU held 0.95 to 1.11 of the closed form's peak (benchmarks/results/sharded_memory.md).
+    With FSDP2 on two real processes the closed form's peak is 0.93 to 1.14 of the measured, but for grpo with adapters
+    (up to 1.53; benchmarks/results/sharded_memory.md).
 
     Args:
         setup: The training.

@@ -45,7 +45,7 @@ KINDS = [
     ("Qwen/Qwen2.5-0.5B", {}, {**ALL, "kind": "dora"}, 0.025),
     (QWEN, {"optimizer": "sgd"}, None, 0.06),
     (LATENT, {}, ALL, 0.07),
-    ("bigscience/bloom-7b1", {}, ALL, 0.03),
+    ("bigscience/bloom-7b1", {"attention": "eager"}, ALL, 0.03),
     (LLAMA, {"quantization": "8bit"}, ALL, 0.03),
     (LLAMA, {}, {**ALL, "kind": "loha"}, 0.03),
     ("meta-llama/Llama-4-Scout-17B-16E", {}, ALL, 0.04),
