@@ -16,7 +16,7 @@ from planner.errors import Finding, SpecError
 from planner.filters import OfferFilter, offer_filter
 from planner.job import Job, size_job
 from planner.model_facts import ModelSource, local_facts
-from planner.model_support import unsupported_model
+from planner.model_support import missing_kernels, unsupported_model
 from planner.question import Goal, Question
 from planner.search import Freedom
 from planner.setup import Adapter, TrainingSetup
@@ -120,7 +120,7 @@ def _unrouted(arch: ModelArchitecture, computed: ModelArchitecture) -> Iterator[
 
 def _not_launched(spec: FineTuneSpec, arch: ModelArchitecture) -> Iterator[tuple[str, str]]:
     """A warning for each thing that `plan launch` will refuse on account of the model."""
-    for finding in unsupported_model(spec, arch):
+    for finding in (*unsupported_model(spec, arch), *missing_kernels(spec, arch)):
         yield finding.code, finding.message
 
 

@@ -18,6 +18,8 @@ NO_CLASSIFIER = frozenset(
 )
 #: Those that it has no class for at all: their code lies beside the weights.
 OWN_CODE = frozenset({"mimo", "minicpm", "qwen", "stablelm_alpha"})
+#: Triton kernels of the gated delta rule, which transformers takes where they are installed.
+_DELTA_RULE = "flash-linear-attention"
 _WITH_NEW_HEAD = ("classification", "reward")
 
 
@@ -32,3 +34,18 @@ def unsupported_model(spec: FineTuneSpec, arch: ModelArchitecture) -> Iterator[F
     if arch.model_type in OWN_CODE and not spec.model.trust_remote_code:
         what = f"launching {arch.id} without its own code (transformers has no class for {arch.model_type})"
         yield not_yet("model.id", what, "read that code, then set model.trust_remote_code: true")
+
+
+def missing_kernels(spec: FineTuneSpec, arch: ModelArchitecture) -> Iterator[Finding]:
+    """A package without which transformers computes the model in plain torch, on a machine that is set up for it."""
+    given = spec.environment
+    prepared = given.image is not None or (given.python is not None and not given.python[0].isdigit())
+    if not arch.linear_layers or prepared or any(name.startswith(_DELTA_RULE) for name in given.packages):
+        return
+    yield Finding(
+        f"without {_DELTA_RULE} transformers computes the linear attention of {arch.id} in plain torch, "
+        "more than ten times slower than is estimated and in more memory",
+        path="environment.packages",
+        code="missing_kernels",
+        hint=f"environment: {{packages: [{_DELTA_RULE}]}}",
+    )

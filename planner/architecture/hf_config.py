@@ -194,10 +194,11 @@ def _opt(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
 def _falcon(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
     new = bool(config.get("new_decoder_architecture"))
     parallel = bool(config.get("parallel_attn", True))
-    kv_heads = 1 if config.get("multi_query", True) and not new else facts["kv_heads"]
+    one_key = bool(config.get("multi_query", True)) and not new
     biased = bool(config.get("bias"))
     return {
-        "kv_heads": kv_heads,
+        "kv_heads": 1 if one_key else facts["kv_heads"],
+        "fused_attention": not one_key,  # torch's fused kernels want a key for each query, which it does not make
         "norms_per_layer": 1 if parallel and not new else 2,
         **dict.fromkeys(("qkv_bias", "out_bias", "mlp_bias"), biased),
     }

@@ -57,7 +57,7 @@ class ModelArchitecture:
         qk_nope_head_dim: Width of a query head without rotary part, for latent attention.
         qk_rope_head_dim: Width of its rotary part.
         v_head_dim: Width of a value head, for latent attention.
-        fused_attention: transformers has fused attention for the family; without it scores are written out.
+        fused_attention: transformers runs fused attention for the model; without it scores are written out.
         gated_attention: Queries come with an output gate of the same width (Qwen3-Next and later).
         linear_layers: Blocks with a gated delta rule (linear attention) instead of attention.
         linear_key_width: Width of all keys of such a block together.

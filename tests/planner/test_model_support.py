@@ -3,7 +3,7 @@
 import pytest
 
 from planner.architecture import load_architecture
-from planner.model_support import unsupported_model
+from planner.model_support import missing_kernels, unsupported_model
 from tests.planner.factories import question_of, spec_of
 
 SCOUT = "meta-llama/Llama-4-Scout-17B-16E"
@@ -34,3 +34,22 @@ def test_what_transformers_cannot_load_is_found(model, task, paths):
 def test_a_models_own_code_has_to_be_trusted():
     trusted = spec_of(model={"id": "Qwen/Qwen-14B", "trust_remote_code": True})
     assert not list(unsupported_model(trusted, load_architecture("Qwen/Qwen-14B")))
+
+
+@pytest.mark.parametrize(
+    ("model", "environment", "missing"),
+    [
+        ("Qwen/Qwen3.5-9B", {}, True),
+        ("Qwen/Qwen3.5-9B", {"packages": ["flash-linear-attention>=0.6"]}, False),
+        ("Qwen/Qwen3.5-9B", {"image": "docker:somebody/with-kernels"}, False),
+        ("Qwen/Qwen3.5-9B", {"python": "/opt/venv/bin/python"}, False),
+        ("Qwen/Qwen3.5-9B", {"python": "3.11"}, True),
+        ("Qwen/Qwen3-8B", {}, False),
+    ],
+)
+def test_kernels_that_the_estimate_counts_on_are_asked_for(model, environment, missing):
+    spec = spec_of(model={"id": model}, environment=environment)
+    found = list(missing_kernels(spec, load_architecture(model)))
+    assert [finding.path for finding in found] == ["environment.packages"] * missing
+    told = dict(question_of(model={"id": model}, environment=environment).job.warnings)
+    assert ("missing_kernels" in told) == missing
