@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
-from planner.architecture import ModelArchitecture
+from planner.architecture import ModelArchitecture, load_architecture
 from planner.errors import Finding
 from planner.spec import FineTuneSpec
 from planner.support import not_yet
+from providers.errors import TuneplanError
 
 #: Families of the registry of which transformers (5.17) has no class with a classification head.
 NO_CLASSIFIER = frozenset(
@@ -21,6 +23,17 @@ OWN_CODE = frozenset({"mimo", "minicpm", "qwen", "stablelm_alpha"})
 #: Triton kernels of the gated delta rule, which transformers takes where they are installed.
 _DELTA_RULE = "flash-linear-attention"
 _WITH_NEW_HEAD = ("classification", "reward")
+
+
+def model_blockers(spec: FineTuneSpec, base_dir: Path, *, rented: bool) -> Iterator[Finding]:
+    """What speaks against a launch, as far as the model is known here without the Hub."""
+    try:
+        arch = load_architecture(spec.model.id, base_dir)
+    except TuneplanError:
+        return
+    yield from unsupported_model(spec, arch)
+    if rented:
+        yield from missing_kernels(spec, arch)
 
 
 def unsupported_model(spec: FineTuneSpec, arch: ModelArchitecture) -> Iterator[Finding]:

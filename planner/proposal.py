@@ -13,7 +13,6 @@ from urllib.parse import unquote, urlsplit
 
 from jobs.spec import JobSpec
 from planner import rented
-from planner.architecture import load_architecture
 from planner.bundle import missing_requirements, spec_extras
 from planner.candidate_document import candidate_document
 from planner.candidates import Candidate
@@ -23,7 +22,7 @@ from planner.inputs import local_bytes, with_inputs
 from planner.internet import needs_internet
 from planner.job_document import as_uri, job_document
 from planner.launch import request_of
-from planner.model_support import missing_kernels, unsupported_model
+from planner.model_support import model_blockers
 from planner.money import micro_usd, usd_text_of_micro
 from planner.permits import (
     closed_model,
@@ -174,7 +173,7 @@ def blockers(order: Order, places: Places, around: Surroundings, *, write: bool 
     spec, base_dir = order.plan.spec, order.plan.base_dir
     found = spec_blockers(spec, base_dir, around.environ, infra=order.infra)
     found += unsupported_spread(spec, order.candidate.parallelism.kind, order.candidate.processes)
-    found += _model(spec, base_dir, rented=order.infra != "local")
+    found += model_blockers(spec, base_dir, rented=order.infra != "local")
     found += _untold(spec, around.environ)
     if around.offline:
         found += _internet(order, around)
@@ -189,17 +188,6 @@ def blockers(order: Order, places: Places, around: Surroundings, *, write: bool 
             Finding(message, code="no_cap", hint="`--cap USD`, goal.budget, or `--no-cap` on purpose")
         )
     return found
-
-
-def _model(spec: FineTuneSpec, base_dir: Path, *, rented: bool) -> Iterator[Finding]:
-    """What cannot be done with the base model, as far as it is known here without the Hub."""
-    try:
-        arch = load_architecture(spec.model.id, base_dir)
-    except TuneplanError:
-        return
-    yield from unsupported_model(spec, arch)
-    if rented:
-        yield from missing_kernels(spec, arch)
 
 
 def _untold(spec: FineTuneSpec, environ: Mapping[str, str]) -> Iterator[Finding]:
