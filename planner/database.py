@@ -84,7 +84,9 @@ class Database:
                 self._db.execute("COMMIT")
 
     def _prepare(self) -> None:
-        version = self._version()
+        with self.reading():  # one view: between two, another process may make the file
+            version = self._version()
+            has_tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,)
         if version > len(MIGRATIONS):
             raise UsageError(
                 f"{self.path} was written by a newer tuneplan (version {version} of the ledger,"
@@ -92,7 +94,7 @@ class Database:
                 hint="upgrade tuneplan, or set PLAN_HOME to another directory",
                 code="ledger_newer",
             )
-        if version == 0 and self._db.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
+        if version == 0 and has_tables:
             raise CorruptDataError(f"{self.path} is another program's database", path=str(self.path))
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from planner import database, filesystem
+from planner.database import Database
 from planner.filesystem import file_system, network_file_system
 from planner.runs import Run
 from planner.schema_sql import MIGRATIONS
@@ -254,6 +256,31 @@ def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path, content: bytes) -> 
     with pytest.raises(StorageError, match=r"plan\.db"):
         Store(path)
     assert path.read_bytes()[:100] == content[:100]
+
+
+def test_a_file_that_another_process_makes_meanwhile_is_a_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two commands at once in a new home: one reads the version just before the other makes the tables."""
+    path = tmp_path / "plan.db"
+    maker = threading.Thread(target=lambda: Store(path).close())
+    version = Database._version
+    first = threading.current_thread()
+    told = iter([True])
+
+    def slowly(database: Database) -> int:
+        found = version(database)
+        if threading.current_thread() is first and next(told, False):
+            maker.start()
+            maker.join(0.5)
+        return found
+
+    monkeypatch.setattr(Database, "_version", slowly)
+    Store(path).close()
+    maker.join()
+    monkeypatch.undo()
+    with Store(path) as store:
+        assert store.all_runs() == []
 
 
 def test_another_program_s_database_is_left_alone(tmp_path: Path) -> None:
