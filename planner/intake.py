@@ -30,8 +30,8 @@ from providers.errors import UsageError
 from providers.s3_location import is_bucket, s3_location, stated_region
 
 _UNKNOWN = DataFacts(None, None, "unknown")
-#: Whose object stores are at hosts that end so.
 _EXPERTS = EXPERT_NAMES | {"up", "down"}
+#: Whose object stores are at hosts that end so.
 _STORE_HOSTS = {
     "r2.cloudflarestorage.com": "cloudflare",
     "storage.googleapis.com": "gcp",

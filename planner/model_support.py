@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from planner.architecture import ModelArchitecture, load_architecture
+from planner.architecture import CLASSIFIERS, ModelArchitecture, load_architecture
 from planner.errors import Finding
 from planner.spec import FineTuneSpec
 from planner.support import not_yet
@@ -22,7 +22,6 @@ NO_CLASSIFIER = frozenset(
 OWN_CODE = frozenset({"mimo", "minicpm", "qwen", "stablelm_alpha"})
 #: Triton kernels of the gated delta rule, which transformers takes where they are installed.
 _DELTA_RULE = "flash-linear-attention"
-_WITH_NEW_HEAD = ("classification", "reward")
 
 
 def model_blockers(spec: FineTuneSpec, base_dir: Path, *, rented: bool) -> Iterator[Finding]:
@@ -38,10 +37,10 @@ def model_blockers(spec: FineTuneSpec, base_dir: Path, *, rented: bool) -> Itera
 
 def unsupported_model(spec: FineTuneSpec, arch: ModelArchitecture) -> Iterator[Finding]:
     """What cannot be trained on this model: the worker would end when it loads it, on a machine that is paid for."""
-    if spec.task in _WITH_NEW_HEAD and arch.model_type in NO_CLASSIFIER:
+    if spec.task in CLASSIFIERS and arch.model_type in NO_CLASSIFIER:
         what = f"launching {spec.task} on {arch.id} (transformers has no classifier for {arch.model_type})"
         yield not_yet("task", what, "choose another base model, or sft with the label as the answer")
-    if spec.task not in _WITH_NEW_HEAD and arch.kind != "decoder":
+    if spec.task not in CLASSIFIERS and arch.kind != "decoder":
         what = f"launching {spec.task} on {arch.id} (an {arch.kind}, which generates no text here)"
         yield not_yet("task", what, "use classification, or a base model that is a decoder")
     if arch.model_type in OWN_CODE and not spec.model.trust_remote_code:
@@ -52,7 +51,7 @@ def unsupported_model(spec: FineTuneSpec, arch: ModelArchitecture) -> Iterator[F
 def missing_kernels(spec: FineTuneSpec, arch: ModelArchitecture) -> Iterator[Finding]:
     """A package without which transformers computes the model in plain torch, on a machine that is set up for it."""
     given = spec.environment
-    prepared = given.image is not None or (given.python is not None and not given.python[0].isdigit())
+    prepared = given.image is not None or given.names_interpreter
     if not arch.linear_layers or prepared or any(name.startswith(_DELTA_RULE) for name in given.packages):
         return
     yield Finding(

@@ -71,7 +71,7 @@ def terms_document(
     return {
         "alternatives": [offer_document(offer) for offer in others],
         "max_usd_per_hour": spec.where.max_usd_per_hour,
-        "python": spec.environment.python if _has_everything(spec) else ENVIRONMENT_PYTHON,
+        "python": spec.environment.python if spec.environment.names_interpreter else ENVIRONMENT_PYTHON,
         "setup": _setup(spec),
         "stores": [uri for uri in (job.checkpoints.uri, job.output.uri) if uri and uri.startswith("s3://")],
         "reads": [uri for uri in reads(job.inputs) if uri.startswith("s3://")],
@@ -260,7 +260,7 @@ def _place(offer: Offer) -> tuple[object, ...]:
 def _setup(spec: FineTuneSpec) -> list[str]:
     """Shell lines; a Python that the user names by its path has everything already but further packages."""
     given = spec.environment
-    if _has_everything(spec):
+    if spec.environment.names_interpreter:
         words = [str(given.python), "-m", "pip", "install", "--quiet", *given.packages]
         lines = [shlex.join(words)] if given.packages else []
     else:
@@ -271,9 +271,7 @@ def _setup(spec: FineTuneSpec) -> list[str]:
 def install_words(spec: FineTuneSpec) -> tuple[str, ...]:
     """Arguments of the script that installs what a worker needs: the version of Python, and further packages."""
     given = spec.environment
-    return (LEAST_PYTHON if _has_everything(spec) else given.python or LEAST_PYTHON, *given.packages)
-
-
-def _has_everything(spec: FineTuneSpec) -> bool:
-    """Whether the spec names an interpreter, not a version."""
-    return spec.environment.python is not None and not spec.environment.python[0].isdigit()
+    return (
+        LEAST_PYTHON if spec.environment.names_interpreter else given.python or LEAST_PYTHON,
+        *given.packages,
+    )

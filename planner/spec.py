@@ -313,6 +313,11 @@ class EnvironmentSection(Section):
         default=(), description="Names of environment variables; values never enter the spec"
     )
 
+    @property
+    def names_interpreter(self) -> bool:
+        """Whether `python` is the path of one that has everything, not a version."""
+        return self.python is not None and not self.python[0].isdigit()
+
 
 class CheckpointsSection(Section):
     """Where and how often training state is committed; a single text is `uri`."""

@@ -2,12 +2,7 @@
 until autumn 2025: norms, embeddings and head in fp32, and with them every activation.
 """
 
-import json
-import os
-import subprocess
-import sys
 from itertools import product
-from pathlib import Path
 
 import pytest
 
@@ -15,6 +10,7 @@ from planner.architecture import Adapter
 from planner.architecture.hf_config import read_config
 from planner.memory import estimate_memory
 from planner.setup import TrainingSetup
+from tests.planner.scripts import answer_of
 from tests.planner.setups import cluster
 
 CONFIG = {
@@ -30,16 +26,7 @@ CASES = list(product(("eager", "sdpa"), (True, False), (True, False), (FEW, ALL)
 @pytest.fixture(scope="module")
 def measured():
     asked = [(CONFIG, *case, TOKENS) for case in CASES]
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("prepared_peaks.py"))],
-        input=json.dumps(asked),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout[done.stdout.rindex("[") :])
+    return answer_of("prepared_peaks.py", asked, limit_s=300)
 
 
 @pytest.mark.parametrize("index", range(len(CASES)))

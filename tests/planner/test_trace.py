@@ -1,12 +1,8 @@
 """The closed form and the traced step agree: two independent ways to the same peak."""
 
 import json
-import os
 import statistics
-import subprocess
-import sys
 from importlib import resources
-from pathlib import Path
 
 import pytest
 
@@ -15,6 +11,7 @@ from planner.architecture.hf_config import read_config
 from planner.hardware import gpu_facts
 from planner.memory import estimate_memory
 from planner.setup import Cluster, TrainingSetup
+from tests.planner.scripts import answer_of
 
 FACTS = json.loads(resources.files("planner").joinpath("data", "models.json").read_text())["models"]
 # Full fine-tuning only where the head has weights of its own: the tracer adds the gradients of tied weights out of
@@ -58,17 +55,7 @@ CASES = list(_cases())
 
 @pytest.fixture(scope="module")
 def traced():
-    script = Path(__file__).with_name("traced_peaks.py")
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        input=json.dumps([case for _, case in CASES]),
-        capture_output=True,
-        text=True,
-        timeout=500,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout[done.stdout.rindex("[") :])
+    return answer_of("traced_peaks.py", [case for _, case in CASES], limit_s=500)
 
 
 def _closed(case):

@@ -3,11 +3,7 @@
 """
 
 import json
-import os
-import subprocess
-import sys
 from importlib import resources
-from pathlib import Path
 
 import pytest
 
@@ -16,6 +12,7 @@ from planner.architecture.hf_config import read_config
 from planner.memory import estimate_memory
 from planner.setup import TrainingSetup
 from planner.stacks import computed_by
+from tests.planner.scripts import answer_of
 from tests.planner.setups import cluster
 
 FACTS = json.loads(resources.files("planner").joinpath("data", "models.json").read_text())["models"]
@@ -69,16 +66,7 @@ def fields_of(case):
 @pytest.fixture(scope="module")
 def traced():
     asked = [(facts_of(case[0]), fields_of(case), case[2]) for case in CASES]
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("traced_peaks.py"))],
-        input=json.dumps(asked),
-        capture_output=True,
-        text=True,
-        timeout=500,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout[done.stdout.rindex("[") :])
+    return answer_of("traced_peaks.py", asked, limit_s=500)
 
 
 @pytest.mark.parametrize(
