@@ -27,8 +27,8 @@ from jobs.spec import (
     TrainJob,
 )
 from planner.architecture import Adapter, load_architecture
+from planner.model_support import as_launched
 from planner.setup import Parallelism, TrainingSetup
-from planner.stacks import computed_by
 
 ROOT = Path(__file__).parents[1]
 GOAT = ROOT / "examples/tiny-goat/base"
@@ -92,7 +92,7 @@ class SmallJob:
 
     def setup(self, base: Path) -> TrainingSetup:
         """What the estimate is of."""
-        arch = computed_by("trl", load_architecture(str(base)))
+        arch = as_launched(load_architecture(str(base)))
         return TrainingSetup(
             arch,
             task=self.task,
@@ -169,13 +169,17 @@ def _place(rank: int, size: int, port: int) -> dict[str, str]:
 
 def make_base(arguments: list[str]) -> None:
     """A random model of a shape, a Llama with as many words as the tokenizer has unless the shape says."""
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    from jobs.towers import text_model_class
 
     out, shape = arguments
     tokenizer = AutoTokenizer.from_pretrained(GOAT)
-    fields = {"vocab_size": len(tokenizer), "model_type": "llama", **json.loads(shape)}
+    fields = {"model_type": "llama", **json.loads(shape)}
+    if "text_config" not in fields:
+        fields.setdefault("vocab_size", len(tokenizer))
     config = AutoConfig.for_model(fields.pop("model_type"), **fields)
-    kind = AutoModel if config.model_type in ENCODERS else AutoModelForCausalLM
+    kind = AutoModel if config.model_type in ENCODERS else text_model_class(config)
     kind.from_config(config).save_pretrained(out)
     tokenizer.save_pretrained(out)
 

@@ -23,6 +23,7 @@ from jobs.frameworks import import_frameworks
 from jobs.history import History
 from jobs.inputs import bring_inputs
 from jobs.manifest import is_known_file
+from jobs.model import model_class
 from jobs.parts import Parts, PartSender
 from jobs.preemption import Stopped
 from jobs.progress import CheckpointRef, MetricResult
@@ -306,11 +307,12 @@ def _hand_over(attempt: Attempt, training: Training, done: Finished) -> None:
         training.trainer.save_model(str(output))  # together, where the model is sharded
     with attempt.stage("upload", "syncing"):
         if attempt.group.leads:
-            _publish(attempt, output, done)
+            auto_class = model_class(attempt.job, training.trainer.model.config).__name__
+            _publish(attempt, output, done, auto_class)
         attempt.group.wait()
 
 
-def _publish(attempt: Attempt, output: Path, done: Finished) -> None:
+def _publish(attempt: Attempt, output: Path, done: Finished, auto_class: str) -> None:
     _order_targets(output / "adapter_config.json")
     guard = attempt.progress.document.guard
     result = {
@@ -320,6 +322,7 @@ def _publish(attempt: Attempt, output: Path, done: Finished) -> None:
         "metrics": [asdict(one) for one in done.metrics],
         "guard": None if guard is None else asdict(guard),
         "labels": list(done.labels),
+        "auto_class": auto_class,
         "data_sha256": done.data_sha256,
     }
     (output / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from jobs.spec import JobSpec
 from jobs.spec_rules import EXPERT_NAMES, FUSED_EXPERTS, PROMPT_LEARNING
+from jobs.towers import freeze_other_towers, other_towers, text_model_class
 from providers.errors import TuneplanError, UsageError
 
 _ATTENTION = {"flash": "flash_attention_2", "sdpa": "sdpa", "eager": "eager"}
@@ -17,6 +19,7 @@ _ATTENTION_MODULES = (
     *("query", "key", "value", "q_lin", "k_lin", "v_lin", "out_lin"),
     *("query_key_value", "c_attn", "Wqkv", "q", "k", "v", "o"),
 )
+_CLASSIFY = ("classification", "reward")
 _ROUTERS = frozenset({"gate", "router", "shared_expert_gate"})
 _SECOND_LINEAR = {"down_proj", "fc2", "dense_4h_to_h", "lin2", "wo", "fc_out", "w2"}
 
@@ -47,7 +50,7 @@ def load_model(job: JobSpec, base: Path, tokenizer: Any, label_names: tuple[str,
         TuneplanError: It cannot be loaded.
         UsageError: A package for the job's attention or quantisation is not installed.
     """
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers import AutoConfig
 
     source = _source(job, base)
     options: dict[str, Any] = {**_hub_arguments(job), "dtype": _weights_dtype(job)}
@@ -55,23 +58,31 @@ def load_model(job: JobSpec, base: Path, tokenizer: Any, label_names: tuple[str,
         options["attn_implementation"] = _ATTENTION[job.train.attention]
     if job.quantization != "none":
         options["quantization_config"] = _quantization(job)
-    kind = AutoModelForCausalLM
-    if job.task in ("classification", "reward"):
-        kind = AutoModelForSequenceClassification
+    if job.task in _CLASSIFY:
         options.update(num_labels=len(label_names) or 1, **_label_maps(label_names))
     try:
-        model = kind.from_pretrained(source, **options)
+        config = AutoConfig.from_pretrained(source, **_hub_arguments(job))
+        model = model_class(job, config).from_pretrained(source, **options)
     except ImportError as error:
         hint = "add the package to environment.packages, or change train.attention or quantization"
         raise UsageError(f"{source} needs a package that is not here: {error}", hint=hint) from error
     except (OSError, ValueError) as error:
         raise TuneplanError(f"cannot load {source}: {error}", code="model") from error
-    if model.config.pad_token_id is None:
-        model.config.pad_token_id = tokenizer.pad_token_id
+    for config in (model.config, model.config.get_text_config()):
+        if getattr(config, "pad_token_id", None) is None:
+            config.pad_token_id = tokenizer.pad_token_id
+    freeze_other_towers(model)
     _as_trl_expects(model)
     if job.quantization == "4bit":
         _never_repack(model)
     return model
+
+
+def model_class(job: JobSpec, config: Any) -> Any:
+    """transformers' auto class that loads a model of this configuration with the head that its task needs."""
+    from transformers import AutoModelForSequenceClassification
+
+    return AutoModelForSequenceClassification if job.task in _CLASSIFY else text_model_class(config)
 
 
 def _as_trl_expects(model: Any) -> None:
@@ -97,18 +108,22 @@ def adapter_config(job: JobSpec, model: Any) -> Any:
     method = job.method
     if method.kind == "full":
         return None
-    task = "SEQ_CLS" if job.task in ("classification", "reward") else "CAUSAL_LM"
+    task = "SEQ_CLS" if job.task in _CLASSIFY else "CAUSAL_LM"
     if method.kind in PROMPT_LEARNING:
         learned = peft.PromptTuningConfig if method.kind == "prompt_tuning" else peft.PrefixTuningConfig
         return learned(task_type=task, num_virtual_tokens=method.virtual_tokens)
     if method.kind == "ln_tuning":
-        return peft.LNTuningConfig(task_type=task, target_modules=_norms(model))
-    common = {"task_type": task, "target_modules": _targets(job, model)}
+        return peft.LNTuningConfig(
+            task_type=task, target_modules=_norms(model), exclude_modules=other_towers(model)
+        )
+    common: dict[str, Any] = {"task_type": task, "target_modules": _targets(job, model)}
+    if method.kind == "vera":  # alone in having no exclude_modules
+        common["target_modules"] = _outside_towers(common["target_modules"], model)
+        return peft.VeraConfig(r=method.rank, vera_dropout=method.dropout, **common)
+    common["exclude_modules"] = other_towers(model)
     alpha = method.alpha if method.alpha is not None else 2 * method.rank
     if method.kind == "ia3":
         return _ia3(common, model)
-    if method.kind == "vera":
-        return peft.VeraConfig(r=method.rank, vera_dropout=method.dropout, **common)
     if method.kind in ("loha", "lokr"):
         products = peft.LoHaConfig if method.kind == "loha" else peft.LoKrConfig
         return products(r=method.rank, alpha=alpha, module_dropout=method.dropout, **common)
@@ -189,6 +204,15 @@ def _all_linear(model: Any) -> str | list[str]:
         fused = model.config.get_text_config().model_type in FUSED_EXPERTS
         left |= _ROUTERS | (EXPERT_NAMES if fused else frozenset())
     return sorted(names - left) if left else "all-linear"
+
+
+def _outside_towers(targets: str | list[str], model: Any) -> str | list[str]:
+    """The targets as an expression that no module of another tower matches, where there are such towers."""
+    towers = other_towers(model)
+    if towers is None:
+        return targets
+    names = _linear_names(model) if isinstance(targets, str) else targets
+    return rf"(?!{towers}$).*\.({'|'.join(map(re.escape, names))})"
 
 
 def _source(job: JobSpec, base: Path) -> str:

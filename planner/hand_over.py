@@ -22,7 +22,7 @@ from jobs.train import BAD_JOB
 from planner.errors import QualityError, RunFailedError
 from planner.finished_model import finished_pointer, run_worker
 from planner.gguf import write_gguf
-from planner.model_card import Facts, model_card
+from planner.model_card import Facts, auto_class, model_card
 from planner.places import Places
 from planner.runs import Run
 from providers.errors import CorruptDataError, StorageError, UsageError
@@ -190,6 +190,7 @@ def _facts(order: Order, job: JobSpec, places: Places, result: dict[str, Any]) -
     return Facts(
         job=job,
         merged=order.merge,
+        auto_class=str(result.get("auto_class") or auto_class(job.task)),
         gguf=order.converter is not None,
         step=step,
         metrics=metrics,

@@ -16,13 +16,12 @@ from planner.errors import Finding, SpecError
 from planner.filters import OfferFilter, offer_filter
 from planner.job import Job, size_job
 from planner.model_facts import ModelSource, local_facts
-from planner.model_support import missing_kernels, unsupported_model
+from planner.model_support import as_launched, missing_kernels, text_only, unsupported_model
 from planner.question import Goal, Question
 from planner.search import Freedom
 from planner.setup import Adapter, TrainingSetup
 from planner.spec import FineTuneSpec
 from planner.specfile import data_ref, resolve_path
-from planner.stacks import computed_by
 from planner.tokenizer_files import FILE_NAME, is_installed
 from planner.units import GpuFilter, parse_gpu_filter
 from planner.workload import flops_per_token
@@ -82,16 +81,21 @@ def gather(
     """
     fixed = overrides or Overrides()
     facts = models(spec.model.id, base_dir, spec.model.revision)
-    arch, computed = facts.arch, computed_by("trl", facts.arch)
+    arch, computed = facts.arch, as_launched(facts.arch)
     job = size_job(spec, _facts(spec.data.train, base_dir, arch), _facts(spec.data.eval, base_dir, arch))
-    told = (*_unrouted(arch, computed), *_not_adapted(spec, arch), *_not_launched(spec, arch))
+    told = (
+        *_unrouted(arch, computed),
+        *text_only(arch),
+        *_not_adapted(spec, arch),
+        *_not_launched(spec, arch),
+    )
     job = job._replace(warnings=(*job.warnings, *told))
     base = _base_setup(spec, computed, job)
     counts = parameter_counts(arch, spec.task, spec.data.labels)
     return Question(
         arch=arch,
         counts=counts,
-        trainable=counts.total if base.adapter is None else adapter_parameters(arch, base.adapter),
+        trainable=_trainable(base),
         flops_total=job.tokens_total * flops_per_token(base._replace(row_tokens=job.row_tokens)),
         job=job,
         base=base,
@@ -106,9 +110,15 @@ def gather(
     )
 
 
+def _trainable(base: TrainingSetup) -> int:
+    if base.adapter is None:
+        return parameter_counts(base.arch, base.task, base.labels).trainable
+    return adapter_parameters(base.arch, base.adapter)
+
+
 def _unrouted(arch: ModelArchitecture, computed: ModelArchitecture) -> Iterator[tuple[str, str]]:
     """A warning where every expert is computed for every token."""
-    if arch == computed:
+    if arch.experts_per_token == computed.experts_per_token:
         return
     chosen, computed_active = (parameter_counts(one).active for one in (arch, computed))
     yield (

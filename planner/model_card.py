@@ -8,8 +8,11 @@ from dataclasses import dataclass
 
 from jobs.progress import GuardResult, MetricResult
 from jobs.spec import JobSpec
+from planner.architecture import CLASSIFIERS
 from planner.money import usd_text_of_micro
 
+#: Classes that peft has one of its own for, which finds the base by itself.
+_PEFT_CLASSES = frozenset({"AutoModelForCausalLM", "AutoModelForSequenceClassification"})
 _UNKNOWN = "unknown"
 _TAGS = {"dpo": "dpo", "kto": "kto", "reward": "reward-model", "grpo": "grpo", "sft": "sft"}
 
@@ -21,6 +24,7 @@ class Facts:
     Attributes:
         job: As it was trained.
         gguf: Whether it is one GGUF file.
+        auto_class: Of transformers, which loads the model.
         merged: Whether the adapter is worked into the base, or there never was one.
         step: Whose weights they are.
         metrics: Of base and tuned.
@@ -33,6 +37,7 @@ class Facts:
     """
 
     job: JobSpec
+    auto_class: str
     merged: bool
     gguf: bool
     step: int
@@ -133,10 +138,22 @@ def _use(facts: Facts) -> str:
     job = facts.job
     if facts.gguf:
         return f"## Use\n\n```sh\nllama-cli --model {job.name}.gguf --prompt TEXT\n```"
-    kind = "SequenceClassification" if job.task in ("classification", "reward") else "CausalLM"
-    package, prefix = ("transformers", "AutoModelFor") if facts.merged else ("peft", "AutoPeftModelFor")
-    code = f'from {package} import {prefix}{kind}\n\nmodel = {prefix}{kind}.from_pretrained("PATH_OR_REPOSITORY")'
+    load = f'model = {facts.auto_class}.from_pretrained("PATH_OR_REPOSITORY")'
+    lines = [f"from transformers import {facts.auto_class}", "", load]
+    if not facts.merged and facts.auto_class in _PEFT_CLASSES:
+        peft_class = facts.auto_class.replace("Auto", "AutoPeft", 1)
+        lines = [f"from peft import {peft_class}", "", load.replace(facts.auto_class, peft_class)]
+    elif not facts.merged:
+        base = f'base = {facts.auto_class}.from_pretrained("{job.model.id}")'
+        adapted = 'model = PeftModel.from_pretrained(base, "PATH_OR_REPOSITORY")'
+        lines = ["from peft import PeftModel", lines[0], "", base, adapted]
+    code = "\n".join(lines)
     return f"## Use\n\n```python\n{code}\n```"
+
+
+def auto_class(task: str) -> str:
+    """The class for models of text, where the worker did not say which."""
+    return "AutoModelForSequenceClassification" if task in CLASSIFIERS else "AutoModelForCausalLM"
 
 
 def _cell(text: str) -> str:

@@ -157,6 +157,10 @@ def _check_size(model: Any, setup: TrainingSetup) -> None:
         )
 
 
+#: What the registry says of a model beside the fields of its configuration.
+_OURS = ("source", "extra_parameters", "published_type")
+
+
 def towers(setup: TrainingSetup) -> int:
     """Parameters of other towers than the language model, which is all that is traced; they only lie there."""
     extra = setup.arch.extra_parameters
@@ -172,7 +176,7 @@ def _built(setup: TrainingSetup, config: Mapping[str, Any]) -> Any:
         AutoModelForSequenceClassification,
     )
 
-    fields = {key: value for key, value in config.items() if key not in ("source", "extra_parameters")}
+    fields = {key: value for key, value in config.items() if key not in _OURS}
     with_head = AutoModelForSeq2SeqLM if setup.arch.kind == "encoder-decoder" else AutoModelForCausalLM
     classes = AutoModelForSequenceClassification if setup.task == "classification" else with_head
     kinds = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}

@@ -16,6 +16,7 @@ class ParameterCounts(NamedTuple):
 
     Attributes:
         total: All, tied weights once.
+        trainable: Those that a full fine-tuning trains.
         active: Those that one token uses (fewer than total in a mixture of experts).
         embedding: Token, position and type embeddings.
         head: Output or classification head; 0 where it shares the embedding's weights.
@@ -27,6 +28,7 @@ class ParameterCounts(NamedTuple):
     """
 
     total: int
+    trainable: int
     active: int
     embedding: int
     head: int
@@ -58,6 +60,7 @@ def parameter_counts(arch: ModelArchitecture, task: str = "sft", labels: int = 2
     total = linear + embedding + head + other
     return ParameterCounts(
         total=total,
+        trainable=total - arch.idle_parameters,
         active=total - idle,
         embedding=embedding,
         head=head,

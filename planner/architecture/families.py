@@ -45,6 +45,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "gemma": {"tied_embeddings": True},
     "gemma2": {"tied_embeddings": True, "norms_per_layer": 4, "logit_softcap": True},
     "gemma3_text": {"tied_embeddings": True, "norms_per_layer": 4, "qk_norm": "head"},
+    "gemma4_text": {"tied_embeddings": True, "norms_per_layer": 4, "qk_norm": "head"},
     # every fourth of its norms serves the experts beside the dense MLP, which is counted as a shared expert
     "gemma4_moe": {"tied_embeddings": True, "norms_per_layer": 7, "qk_norm": "head"},
     "phi3": {"layout": "phi3"},
@@ -117,4 +118,25 @@ NAMES: dict[str, tuple[str, ...]] = {
     "vocab": ("vocab_size",),
     "experts": ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"),
     "experts_per_token": ("num_experts_per_tok", "num_experts_per_token", "moe_k"),
+}
+
+#: Text towers that are blocks of another family, by their own name or that of the whole.
+TEXT_TOWERS = {
+    "qwen2_vl": "qwen2",
+    "qwen2_vl_text": "qwen2",
+    "qwen2_5_vl": "qwen2",
+    "qwen2_5_vl_text": "qwen2",
+    "qwen3_vl_text": "qwen3",
+    "qwen3_vl_moe_text": "qwen3_moe",
+    "glm4v_moe_text": "glm4_moe",
+    "ministral3": "mistral",
+}
+#: What the published configuration of a text tower leaves to its family's defaults in transformers.
+TEXT_DEFAULTS: dict[str, dict[str, Any]] = {
+    "gemma3_text": {
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "vocab_size": 262_208,
+    },
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from planner.architecture.families import FAMILIES, NAMES
+from planner.architecture.families import FAMILIES, NAMES, TEXT_DEFAULTS, TEXT_TOWERS
 from planner.architecture.model import ModelArchitecture
 from providers.errors import UsageError
 
@@ -24,7 +24,7 @@ def read_config(config: Config, model_id: str, source: str) -> ModelArchitecture
     Raises:
         UsageError: If fields that decide the parameter count are missing.
     """
-    config = _text_tower(config)
+    published, config = _text_tower(config)
     family = str(config.get("model_type", ""))
     facts: dict[str, Any] = {"kind": "decoder", "layout": "llama", **FAMILIES.get(family, {})}
     if family not in FAMILIES:
@@ -39,7 +39,7 @@ def read_config(config: Config, model_id: str, source: str) -> ModelArchitecture
         facts |= _linear_attention(config, facts)
     facts |= _family_rules(family, config, facts)
     facts["extra_parameters"] = int(config.get("extra_parameters", 0)) + facts.get("extra_parameters", 0)
-    return ModelArchitecture(id=model_id, model_type=family, source=source, **facts)
+    return ModelArchitecture(id=model_id, model_type=family, published_type=published, source=source, **facts)
 
 
 _LATENT = ("q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
@@ -63,11 +63,21 @@ def _linear_attention(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _text_tower(config: Config) -> Config:
+def _text_tower(config: Config) -> tuple[str, Config]:
+    """Family of the whole where it reads more than text, else nothing; the fields of what reads and writes text.
+
+    Some lie in a configuration of their own, those of Qwen2-VL beside the others.
+    """
+    outer = str(config.get("model_type", ""))
     inner = config.get("text_config") or config.get("llm_config")
-    if not isinstance(inner, Mapping):
-        return config
-    return {**{k: v for k, v in config.items() if k == "tie_word_embeddings"}, **inner}
+    if isinstance(inner, Mapping):
+        shared = {k: v for k, v in config.items() if k == "tie_word_embeddings"}
+        family = str(inner.get("model_type") or outer)
+        own = {**TEXT_DEFAULTS.get(family, {}), **shared, **inner}
+        return outer, {**own, "model_type": TEXT_TOWERS.get(family, family)}
+    if outer in TEXT_TOWERS:
+        return outer if "vision_config" in config else "", {**config, "model_type": TEXT_TOWERS[outer]}
+    return str(config.get("published_type", "")), config
 
 
 def _number(config: Config, field: str) -> int | None:

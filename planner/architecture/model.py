@@ -18,7 +18,8 @@ class ModelArchitecture:
         id: Hugging Face id, or the path it was read from.
         revision: Commit, tag or branch, None if not pinned.
         kind: decoder, encoder or encoder-decoder.
-        model_type: transformers' name of the family.
+        model_type: transformers' name of the family, of the text tower where there are several towers.
+        published_type: transformers' name of the whole, if it reads more than text; else nothing.
         layout: Naming of the linear modules, a key of `planner.architecture.linears.LAYOUTS`.
         hidden: Width of the residual stream.
         layers: Blocks (encoder blocks, for encoder-decoder).
@@ -68,6 +69,7 @@ class ModelArchitecture:
         sliding_window: Keys a token sees at most in windowed blocks, 0 if all.
         extra_per_layer: Further parameters of a block (attention sinks, activation scales).
         extra_parameters: Further parameters of the model (vision tower, extra prediction layer).
+        idle_parameters: Those of them that a training on text leaves as they are.
         source: Where the facts come from.
     """
 
@@ -82,6 +84,7 @@ class ModelArchitecture:
     head_dim: int
     intermediate: int
     vocab: int
+    published_type: str = ""
     revision: str | None = None
     decoder_layers: int = 0
     mlp_matrices: int = 3
@@ -124,6 +127,7 @@ class ModelArchitecture:
     sliding_window: int = 0
     extra_per_layer: int = 0
     extra_parameters: int = 0
+    idle_parameters: int = 0
     source: str = ""
 
     def __hash__(self) -> int:

@@ -63,7 +63,7 @@ def model_state(setup: TrainingSetup) -> ModelState:
     base = base_weight_bytes(setup, width)
     counts = parameter_counts(setup.arch, setup.task, setup.labels)
     full = setup.adapter is None
-    trainable = counts.total if full else adapter_parameters(setup.arch, setup.adapter) + _new_head(setup)
+    trainable = counts.trainable if full else adapter_parameters(setup.arch, setup.adapter) + _new_head(setup)
     parts = parallel.tensor * parallel.pipeline
     shards = parallel.data * parallel.context if is_sharded(parallel.kind) else 1
     expert = _expert_share(setup, counts.total)
@@ -80,7 +80,7 @@ def model_state(setup: TrainingSetup) -> ModelState:
     embedding = setup.arch.vocab * setup.arch.hidden * width.gradient / parts if full else 0.0
     shared = setup.arch.tied_embeddings and not is_classifier(setup)
     state = ModelState(
-        weights=weights + (counts.total / parts * width.cast_cache if full else 0.0),
+        weights=weights + (counts.trainable / parts * width.cast_cache if full else 0.0),
         adapters=adapters,
         gradients=gradients,
         optimizer=0.0 if setup.optimizer.startswith("paged") else optimizer,
@@ -116,8 +116,10 @@ def base_weight_bytes(setup: TrainingSetup, width: Widths | None = None) -> floa
     quantised = _quantised_parameters(setup.arch, setup.experts_quantised)
     rest = 4.0 if setup.upcast_frozen else width.frozen
     experts = counts.linear - quantised  # fused experts and routers keep their type
-    others = counts.total - counts.linear
-    return quantised * _QUANTISED_BYTES[setup.quantization] + experts * width.frozen + others * rest
+    idle = setup.arch.idle_parameters  # of linear modules nearly all
+    others = counts.total - counts.linear - idle
+    packed = (quantised + idle) * _QUANTISED_BYTES[setup.quantization]
+    return packed + experts * width.frozen + others * rest
 
 
 def _quantised_parameters(arch: ModelArchitecture, experts: bool) -> int:

@@ -94,7 +94,7 @@ def step_shape(setup: TrainingSetup) -> StepShape:
         kernels=float(kernels),
         passes_matmul=(3.0 if full else 2.0) + again + forwards,
         passes_memory=3.0 + again + forwards,
-        trained=float(counts.total if full else adapter),
+        trained=float(counts.trainable if full else adapter),
         products=_products(setup),
     )
 

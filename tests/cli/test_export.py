@@ -261,7 +261,32 @@ def test_a_model_that_regressed_is_handed_over_only_on_purpose(
 def test_the_card_says_unknown_where_nobody_knows() -> None:
     job = replace(JobSpec.from_json(terms_of().job_json), data=DataJob("a|b.jsonl"))
     metric = MetricResult("loss", "guard", 3, None, 0.5, higher_is_better=False)
-    card = model_card(Facts(job, True, False, 7, [metric], None, {}, None, None, None, "1.0"))
+    facts = Facts(job, "AutoModelForCausalLM", True, False, 7, [metric], None, {}, None, None, None, "1.0")
+    card = model_card(facts)
     assert "license_name: unknown" in card and "| cost | unknown |" in card
     assert "| loss (general hold-out) | 3 | unknown | 0.5 | lower |" in card
     assert "revision not pinned" in card and "weights of step 7" in card
+
+
+@pytest.mark.parametrize(
+    ("auto_class", "merged", "lines"),
+    [
+        ("AutoModelForCausalLM", False, ["from peft import AutoPeftModelForCausalLM"]),
+        ("AutoModelForImageTextToText", True, ["from transformers import AutoModelForImageTextToText"]),
+        (
+            "AutoModelForImageTextToText",
+            False,
+            [
+                "from peft import PeftModel",
+                "from transformers import AutoModelForImageTextToText",
+                'model = PeftModel.from_pretrained(base, "PATH_OR_REPOSITORY")',
+            ],
+        ),
+    ],
+)
+def test_the_card_loads_the_model_by_the_class_that_trained_it(auto_class, merged, lines) -> None:
+    job = JobSpec.from_json(terms_of().job_json)
+    card = model_card(Facts(job, auto_class, merged, False, 7, [], None, {}, None, None, None, "1.0"))
+    code = card.split("```python\n")[1].split("\n```")[0].splitlines()
+    assert [line for line in lines if line in code] == lines
+    compile("\n".join(code), "card", "exec")

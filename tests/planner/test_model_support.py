@@ -2,7 +2,7 @@
 
 import pytest
 
-from planner.architecture import load_architecture
+from planner.architecture import load_architecture, parameter_counts
 from planner.model_support import missing_kernels, unsupported_model
 from tests.planner.factories import question_of, spec_of
 
@@ -20,6 +20,11 @@ SCOUT = "meta-llama/Llama-4-Scout-17B-16E"
         ("microsoft/deberta-v3-base", "classification", []),
         ("t5-base", "dpo", ["task"]),
         ("Qwen/Qwen-14B", "sft", ["model.id"]),
+        ("google/gemma-3-4b-it", "classification", []),
+        ("mistralai/Mistral-Small-3.1-24B-Base-2503", "sft", []),
+        ("mistralai/Mistral-Small-3.1-24B-Base-2503", "reward", ["task"]),
+        ("meta-llama/Llama-3.2-11B-Vision-Instruct", "sft", ["model.id"]),
+        ("OpenGVLab/InternVL3-8B", "dpo", ["model.id"]),
     ],
 )
 def test_what_transformers_cannot_load_is_found(model, task, paths):
@@ -29,6 +34,27 @@ def test_what_transformers_cannot_load_is_found(model, task, paths):
     assert ("not_yet_supported" in dict(question_of(model={"id": model}, task=task).job.warnings)) == bool(
         paths
     )
+
+
+@pytest.mark.parametrize(
+    ("model", "method", "trained"),
+    [
+        ("google/gemma-3-4b-it", "full", 3_880_263_168),
+        ("Qwen/Qwen3.5-9B", "full", None),
+        ("Qwen/Qwen3-8B", "full", None),
+    ],
+)
+def test_only_the_text_tower_is_trained_and_the_estimate_says_so(model, method, trained):
+    question = question_of(model={"id": model}, method={"kind": method})
+    told = dict(question.job.warnings)
+    published = load_architecture(model)
+    assert ("text_only" in told) == bool(published.published_type)
+    if trained is not None:
+        assert question.trainable == trained
+        assert "420 M" in told["text_only"]
+        assert parameter_counts(question.base.arch).total == 4_300_079_472
+    else:  # what is not loaded takes no memory
+        assert parameter_counts(question.base.arch).total == question.trainable
 
 
 def test_a_models_own_code_has_to_be_trusted():
