@@ -200,9 +200,11 @@ def _all_linear(model: Any) -> str | list[str]:
     """
     names = set(_linear_names(model))
     left = names & {"pre_classifier"}
-    if any("experts" in name.split(".") for name, _ in model.named_modules()):
+    paths = [name.split(".") for name, _ in model.named_modules()]
+    if any("experts" in path for path in paths):
         fused = model.config.get_text_config().model_type in FUSED_EXPERTS
         left |= _ROUTERS | (EXPERT_NAMES if fused else frozenset())
+        left |= {path[-1] for path in paths if "router" in path[:-1]}
     return sorted(names - left) if left else "all-linear"
 
 

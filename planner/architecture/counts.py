@@ -121,7 +121,10 @@ def _classification_head(arch: ModelArchitecture, task: str, labels: int) -> tup
 def _other(arch: ModelArchitecture, task: str) -> int:
     blocks = arch.layers + arch.decoder_layers
     norms = norm_count(arch) * norm_parameters(arch)
-    per_block = (blocks - arch.linear_layers) * _qk_norm(arch) + blocks * arch.extra_per_layer
+    per_block = (blocks - arch.linear_layers - arch.wide_layers) * _qk_norm(
+        arch
+    ) + blocks * arch.extra_per_layer
+    per_block += arch.wide_layers * 2 * arch.wide_head_dim
     return norms + per_block + arch.linear_layers * _linear_attention(arch) + arch.relative_positions
 
 

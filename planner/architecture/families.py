@@ -46,8 +46,6 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "gemma2": {"tied_embeddings": True, "norms_per_layer": 4, "logit_softcap": True},
     "gemma3_text": {"tied_embeddings": True, "norms_per_layer": 4, "qk_norm": "head"},
     "gemma4_text": {"tied_embeddings": True, "norms_per_layer": 4, "qk_norm": "head"},
-    # every fourth of its norms serves the experts beside the dense MLP, which is counted as a shared expert
-    "gemma4_moe": {"tied_embeddings": True, "norms_per_layer": 7, "qk_norm": "head"},
     "phi3": {"layout": "phi3"},
     "phi": {**_BIASED, "layout": "phi", "norms_per_layer": 1, "head_bias": True},
     "olmo2": {"qk_norm": "full"},
@@ -117,7 +115,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "intermediate": ("intermediate_size", "ffn_dim", "n_inner", "d_ff", "ffn_hidden_size", "hidden_dim"),
     "vocab": ("vocab_size",),
     "experts": ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"),
-    "experts_per_token": ("num_experts_per_tok", "num_experts_per_token", "moe_k"),
+    "experts_per_token": ("num_experts_per_tok", "num_experts_per_token", "moe_k", "top_k_experts"),
 }
 
 #: Text towers that are blocks of another family, by their own name or that of the whole.

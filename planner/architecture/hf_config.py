@@ -182,6 +182,30 @@ def _ernie4_5_moe(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
     return {"extra_parameters": facts["experts"] * (facts["layers"] - facts["dense_layers"])}
 
 
+def _gemma4(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
+    """Every sixth block, or those listed, sees all tokens; routed experts stand beside a dense MLP in every block."""
+    kinds, layers = config.get("layer_types"), facts["layers"]
+    shared_keys = bool(config.get("attention_k_eq_v"))
+    told = config.get("per_layer_config")  # as transformers saves what it read as global_head_dim
+    own: Config = next(iter(told.values()), {}) if isinstance(told, Mapping) else {}
+    own_heads = config.get("num_global_key_value_heads") if shared_keys else None
+    found = {
+        "wide_layers": kinds.count("full_attention") if isinstance(kinds, list) else -(-layers // 6),
+        "wide_head_dim": int(own.get("head_dim") or config.get("global_head_dim") or 512),
+        "wide_kv_heads": int(own.get("num_key_value_heads") or own_heads or facts["kv_heads"]),
+        "wide_keys_are_values": shared_keys,
+    }
+    if not config.get("enable_moe_block"):
+        return {**found, "experts": 0}
+    return {
+        **found,
+        "norms_per_layer": 7,
+        "shared_intermediate": facts["intermediate"],
+        "extra_per_layer": facts["hidden"]
+        + facts["experts"],  # scales of the router's input and of its experts
+    }
+
+
 def _learned_positions(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
     rows = config.get("n_positions") or config.get("max_position_embeddings") or 1024
     return {"position_rows": int(rows)}
@@ -265,7 +289,7 @@ def _t5(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
 
 _RULES = {
     "seed_oss": _seed_oss, "glm": _biased_qkv, "glm4": _biased_qkv, "gpt_oss": _gpt_oss,
-    "llama4_text": _llama4, "glm4_moe": _glm4_moe, "ernie4_5_moe": _ernie4_5_moe,
+    "llama4_text": _llama4, "gemma4_text": _gemma4, "glm4_moe": _glm4_moe, "ernie4_5_moe": _ernie4_5_moe,
     "gpt2": _learned_positions, "gpt_neo": _learned_positions, "gpt_bigcode": _bigcode, "opt": _opt,
     "falcon": _falcon, "cohere": _cohere, "mpt": _mpt, "bert": _encoder, "roberta": _encoder, "xlm-roberta": _encoder,
     "camembert": _encoder, "electra": _encoder, "distilbert": _distilbert, "deberta-v2": _deberta,

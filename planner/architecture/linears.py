@@ -84,8 +84,12 @@ def linear_shapes(arch: ModelArchitecture) -> tuple[LinearShape, ...]:
     blocks = arch.layers + arch.decoder_layers
     attention = (*_latent_attention(arch, names),) if arch.kv_lora_rank else (*_attention(arch, names),)
     # A decoder block of an encoder-decoder attends twice.
-    crossed = blocks + arch.decoder_layers - arch.linear_layers
+    crossed = blocks + arch.decoder_layers - arch.linear_layers - arch.wide_layers
     parts = [LinearShape(n, "attention", i, o, crossed, b) for n, i, o, b in attention]
+    if arch.wide_layers:
+        parts += [
+            LinearShape(n, "attention", i, o, arch.wide_layers) for n, i, o in _wide_attention(arch, names)
+        ]
     if arch.linear_layers:
         parts += _linear_attention(arch)
     dense = blocks if not arch.is_moe else arch.dense_layers
@@ -103,6 +107,12 @@ def _attention(arch: ModelArchitecture, names: Layout) -> list[tuple[str, int, i
         return [(names.q, h, q + 2 * kv, bias), out]
     q *= 2 if arch.gated_attention else 1
     return [(names.q, h, q, bias), (names.k, h, kv, bias), (names.v, h, kv, bias), out]
+
+
+def _wide_attention(arch: ModelArchitecture, names: Layout) -> list[tuple[str, int, int]]:
+    h, q, kv = arch.hidden, arch.heads * arch.wide_head_dim, arch.wide_kv_heads * arch.wide_head_dim
+    values = [] if arch.wide_keys_are_values else [(names.v, h, kv)]
+    return [(names.q, h, q), (names.k, h, kv), *values, (names.o, q, h)]
 
 
 def _linear_attention(arch: ModelArchitecture) -> list[LinearShape]:

@@ -66,6 +66,11 @@ class ModelArchitecture:
         linear_value_heads: Its value heads.
         linear_kernel: Tokens that the convolution before it sees.
         logit_softcap: Logits and written-out scores pass a tanh, whose output is kept.
+        wide_layers: Blocks that see all tokens with heads of their own width (Gemma 4); what they keep for the backward
+            pass is counted as that of the others.
+        wide_head_dim: Width of such a head.
+        wide_kv_heads: Key heads of such a block.
+        wide_keys_are_values: Such a block has no projection for values.
         sliding_window: Keys a token sees at most in windowed blocks, 0 if all.
         extra_per_layer: Further parameters of a block (attention sinks, activation scales).
         extra_parameters: Further parameters of the model (vision tower, extra prediction layer).
@@ -124,6 +129,10 @@ class ModelArchitecture:
     linear_value_heads: int = 0
     linear_kernel: int = 0
     logit_softcap: bool = False
+    wide_layers: int = 0
+    wide_head_dim: int = 0
+    wide_kv_heads: int = 0
+    wide_keys_are_values: bool = False
     sliding_window: int = 0
     extra_per_layer: int = 0
     extra_parameters: int = 0

@@ -32,6 +32,12 @@ _TOWER = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "
           "image_size": 28, "patch_size": 14}  # fmt: skip
 WITH_TOWERS = {
     "gemma3": {"text_config": {**_DECODER, "head_dim": 64}, "vision_config": _TOWER, "mm_tokens_per_image": 4},
+    "gemma4": {
+        "text_config": {**_DECODER, "head_dim": 64, "global_head_dim": 128, "hidden_size_per_layer_input": 0,
+                        "enable_moe_block": True, "num_experts": 4, "top_k_experts": 2,
+                        "moe_intermediate_size": 128},
+        "vision_config": {**_TOWER, "position_embedding_size": 64},
+    },
     "mistral3": {"text_config": {**_DECODER, "head_dim": 64, "model_type": "mistral"},
                  "vision_config": {**_TOWER, "head_dim": 32, "model_type": "pixtral"}, "image_token_index": 2000},
     "qwen2_5_vl": {
@@ -55,6 +61,7 @@ LONG = pytest.mark.long
         ("mistral3", "full"),
         pytest.param("gemma3", "full", marks=LONG),
         pytest.param("gemma3", "vera", marks=LONG),
+        pytest.param("gemma4", "lora", marks=LONG),
         pytest.param("mistral3", "lora", marks=LONG),
         pytest.param("qwen2_5_vl", "lora", marks=LONG),
         pytest.param("qwen3_moe", "lora", marks=LONG),
