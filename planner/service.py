@@ -125,13 +125,14 @@ def _guided(desk: Desk, run: Run, habits: Habits) -> Run:
     return guide(desk, run, lambda: today(habits.offers()), habits.price_limit)
 
 
-def vain_attempts(attempts: tuple[Attempt, ...]) -> int:
-    """Newest attempts in a row that were taken away before they had done a step."""
+def vain_attempts(attempts: tuple[Attempt, ...]) -> list[Attempt]:
+    """Newest attempts in a row that got no machine, or were taken away before they had done a step; newest first."""
 
     def is_vain(attempt: Attempt) -> bool:
-        return attempt.outcome == "preempted" and (attempt.last_step or 0) <= (attempt.first_step or 0)
+        got_nowhere = (attempt.last_step or 0) <= (attempt.first_step or 0)
+        return attempt.outcome in ("preempted", "stock_out") and got_nowhere
 
-    return len(list(takewhile(is_vain, reversed(attempts))))
+    return list(takewhile(is_vain, reversed(attempts)))
 
 
 def retry_delay_s(vain: int, first_s: float) -> float:
@@ -155,12 +156,15 @@ def _moved(desk: Desk, run: Run, now: str) -> Run:
 def _restart(desk: Desk, run: Run, habits: Habits, now: str) -> Run:
     """Say when the next try comes, or make it if it is due."""
     vain = vain_attempts(run.attempts)
-    if vain >= _MOST_VAIN:
-        reason = f"taken away {vain} times in a row before it had done a step: {run.state_reason}"
+    lost = sum(attempt.outcome == "preempted" for attempt in vain)  # waiting for a machine costs nothing
+    if lost >= _MOST_VAIN:
+        reason = f"taken away {lost} times in a row before it had done a step: {run.state_reason}"
         return _written(desk, run, Change("failed", reason, run.current, now, kind="give_up"))
     if run.next_try_at is None:
         # what was taken out of its backend's hands to go on elsewhere has a place to go to
-        delay = timedelta(seconds=0 if run.stopping == "move" else retry_delay_s(vain, habits.retry_delay_s))
+        delay = timedelta(
+            seconds=0 if run.stopping == "move" else retry_delay_s(len(vain), habits.retry_delay_s)
+        )
         due_at = utc_text(datetime.fromisoformat(run.current.ended_at or now) + delay)
         change = Change(run.state, run.state_reason, run.current, now, next_try_at=due_at, kind="retry")
         run = _written(desk, run, change)
