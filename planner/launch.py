@@ -143,6 +143,21 @@ def resume(
     return _start(desk, _get(desk, run.run_id))
 
 
+def resume_within_cap(desk: Desk, run: Run, *, offer: Offer | None = None) -> Run:
+    """Resume a run that nobody is there to raise the cap of: with too little left of it the run is over.
+
+    Raises:
+        UsageError: Somebody else resumed it just now.
+        LaunchError: Nothing was started.
+    """
+    try:
+        return resume(desk, run, offer=offer)
+    except CapReachedError as error:
+        change = Change("capped", error.message, run.current, desk.now(), kind="give_up")
+        desk.store.apply(run, change)
+        return _get(desk, run.run_id)
+
+
 def _next_attempt(run: Run, offer: Offer | None, now: str) -> Attempt:
     """On the machine of the last attempt, or on another one."""
     last = run.current

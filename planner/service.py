@@ -14,7 +14,7 @@ from itertools import takewhile
 from planner import lease
 from planner.asking import reason_to_move
 from planner.key_renewal import renew_keys
-from planner.launch import Desk, resume
+from planner.launch import Desk, resume, resume_within_cap
 from planner.monitor import tend
 from planner.price_age import USUAL_LIMIT, PriceLimit
 from planner.runs import Attempt, Run, utc_text
@@ -169,7 +169,7 @@ def _restart(desk: Desk, run: Run, habits: Habits, now: str) -> Run:
         change = Change(run.state, run.state_reason, run.current, now, next_try_at=due_at, kind="retry")
         run = _written(desk, run, change)
     due = run.resting and run.next_try_at is not None and run.next_try_at <= now
-    return resume(desk, run) if due else run
+    return resume_within_cap(desk, run) if due else run
 
 
 def _is_unconfirmed(run: Run) -> bool:

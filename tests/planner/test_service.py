@@ -86,6 +86,41 @@ def test_without_a_monitor_a_refused_launch_is_over(tmp_path: Path) -> None:
         assert (run.state, run.state_reason, run.cost_micro_usd) == ("failed", "no machine", 0)
 
 
+class TakenAway:
+    """A backend that has lost the machine of the only launch it ever took after 55 minutes."""
+
+    def __init__(self) -> None:
+        self.launches = 0
+
+    def launch(self, request: LaunchRequest) -> BackendStatus:
+        self.launches += 1
+        return self.status(request.run_id)
+
+    def status(self, run_id: str) -> BackendStatus:
+        if self.launches == 0:
+            return BackendStatus("absent")
+        ended_at = "2026-11-22T12:55:12.000Z"
+        return BackendStatus("vanished", "c-1", reason="lost", attempt=1, started_at=START, ended_at=ended_at)
+
+
+def test_a_run_that_was_taken_away_with_its_cap_all_but_spent_is_over(tmp_path: Path) -> None:
+    with Store(tmp_path / "plan.db") as store:
+        backend = TakenAway()
+        desk = Desk(store, backend, Places(tmp_path), lambda: LATER)  # type: ignore[arg-type]
+        uri = (tmp_path / "checkpoints").as_uri()
+        terms = terms_of(checkpoint_uri=uri, monitor="service", cap_micro_usd=1_000_000, secrets=())
+        launch(desk, "run-1", terms, 1_000_000)
+        told: list[str] = []
+        look_at_all(lambda _: desk, desk, Habits(), told.append)
+        run = store.find("run-1")
+        assert (run.state, run.state_reason, run.cost_micro_usd) == (
+            "capped",
+            "run run-1 has spent its cap",
+            920_000,
+        )
+        assert told == ["run-1: capped: run run-1 has spent its cap"] and backend.launches == 1
+
+
 class Silent:
     """A backend that has heard of nothing."""
 
