@@ -54,6 +54,11 @@ class PlanStarter:
         """Launch the spec, or go on with a launch that was interrupted."""
         return launch(schedule.spec, schedule.infra, run_id, cap_usd)
 
+    def is_on_record(self, run_id: str) -> bool:
+        """As `Starter.is_on_record`."""
+        with Store(self._ledger) as store:
+            return store.get(run_id) is not None
+
     def still_meets(self, schedule: Schedule, run_id: str) -> bool | None:
         """Measure with `plan evaluate RUN --check` on the held-out data that the spec names now."""
         return still_meets(schedule.spec, run_id)
