@@ -11,15 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from planner.cli.context import App, pass_app
-from planner.cli.desk import (
-    entered_here,
-    offline_option,
-    open_desk,
-    open_register,
-    register_token,
-    store_option,
-)
+from planner.cli.desk import offline_option, open_desk, store_option
 from planner.cli.launch_answers import answer, answer_dry_run
+from planner.cli.launch_entry import launch_order, over_budget, zone_names_of
 from planner.cli.launch_moving import moving_of, tell_moving
 from planner.cli.launch_watch import check_monitor, need_elsewhere
 from planner.cli.output import confirm, echo_err, output_option
@@ -141,9 +135,9 @@ def command(
             order = _at_todays_price(app, order, file, price_tolerance)
         moving = None
         if move and not known:
-            order, moving = moving_of(app, order, refuse, _zone_names(order), desk.store)
+            order, moving = moving_of(app, order, refuse, zone_names_of(order), desk.store)
         found = _check(app, desk, order, show=not known, write=not dry_run)
-        found += [] if known else _over_budget(app, desk, order, store_uri)
+        found += [] if known else over_budget(app, desk, order, store_uri)
         if dry_run:
             answer_dry_run(app, desk, order, found, output, refuse, optimizer=optimizer)
             return
@@ -156,7 +150,7 @@ def command(
             from planner.cli.launch_there import launch_there
 
             sys.exit(launch_there(app, order, price_tolerance, store_uri, output))
-        run, created = launch_order(desk, order, registered(app, desk, order, store_uri), moving)
+        run, created = launch_order(app, desk, order, store_uri, moving)
     _answered(app, run, created, output, wait=wait)
 
 
@@ -310,71 +304,6 @@ def _check(app: App, desk: Desk, order: Order, *, show: bool, write: bool) -> li
             echo_err(f"licence {told}")
     found = blockers(order, desk.places, app.surroundings(), write=write)
     return found + list(changed_sources(order.plan.data, echo_err)) if show else found
-
-
-def _over_budget(app: App, desk: Desk, order: Order, store_uri: str | None) -> list[Finding]:
-    """The project's budget, which is looked at again when the run is entered."""
-    from planner.errors import Finding
-    from planner.register import read_book, refusal, settled
-
-    cap = 0 if order.micro_usd_per_hour == 0 else order.cap_micro_usd
-    project = order.plan.spec.project
-    register, uri = open_register(app, store_uri)
-    book = settled(read_book(register, project), project, *entered_here(desk.store, uri))
-    why = refusal(book, order.run_id, cap, desk.now()[:7])
-    hint = "lower the cap, wait until a run is over, or raise it: `plan budget set`"
-    return [] if why is None else [Finding(why, code="project_budget", hint=hint)]
-
-
-def registered(app: App, desk: Desk, order: Order, store_uri: str | None) -> str:
-    """URI of the register, once the run has its id and its cap there.
-
-    Raises:
-        UsageError: Somebody else has the id.
-        OverBudgetError: The project's budget does not allow it.
-    """
-    from planner.register import enter, settle
-
-    spec = order.plan.spec
-    register, uri = open_register(app, store_uri)
-    settle(register, spec.project, *entered_here(desk.store, uri))
-    known = desk.store.get(order.run_id)
-    if known is None or not known.final:
-        cap = 0 if order.micro_usd_per_hour == 0 else order.cap_micro_usd
-        enter(
-            register,
-            order.run_id,
-            spec.project,
-            spec.owner,
-            token=register_token(app),
-            cap_micro_usd=cap,
-            at=desk.now(),
-        )
-    return uri
-
-
-def launch_order(
-    desk: Desk, order: Order, register_uri: str, moving: MovingOrder | None = None
-) -> tuple[Run, bool]:
-    """Record the run and start it; whether this call created it."""
-    from planner.launch import launch
-    from planner.proposal import run_terms
-
-    terms = replace(run_terms(order, desk.places, _zone_names(order)), register_uri=register_uri)
-    if moving is None:
-        return launch(desk, order.run_id, terms, order.micro_usd_per_hour)
-    terms = replace(terms, moving_json=moving.terms.to_json())
-    return launch(desk, order.run_id, terms, order.micro_usd_per_hour, moving.first)
-
-
-def _zone_names(order: Order) -> dict[str, str]:
-    """Asked once, before the run is on record, so that ledger and backend speak of the same zones."""
-    if order.infra == "local":
-        return {}
-    from planner.rented import alternatives
-    from providers.aws_zones import zone_names
-
-    return zone_names((order.candidate.offer, *alternatives(order.plan, order.candidate)))
 
 
 def _refuse(found: Iterable[Finding]) -> None:

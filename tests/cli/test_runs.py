@@ -16,6 +16,11 @@ from click.testing import CliRunner, Result
 
 from planner.cli.main import cli
 from planner.cli.schema import schema_text
+from planner.entry_book import Entry, EntryBook
+from planner.places import Places
+from planner.record import ledger_token
+from planner.register import enter, is_taken
+from providers.stores import open_store
 from tests.workers import eventually, make_python, order_exit, starts
 
 SPEC = Path(__file__).parents[2] / "examples" / "tiny-goat" / "spec.yaml"
@@ -307,6 +312,35 @@ def test_a_project_s_budget_counts_everybody_s_runs(
     assert files(tmp_path / "shared") == before
     assert float(answer("budget", "show", "default", schema="budget")["taken_usd"]) < 1
     assert "spent or held" in plan("budget", "show").stdout
+
+
+def test_what_a_launch_that_was_killed_holds_is_free_for_the_next_one(
+    orders: Path, plan_home: Path, tmp_path: Path
+) -> None:
+    register, uri = open_store((tmp_path / "shared").as_uri()), (tmp_path / "shared").as_uri()
+    (plan_home / "config.yaml").write_text(f"local: {{usd_per_hour: 2}}\nstore: {uri}\n")
+    plan("budget", "set", "default", "10usd", "--per", "total")
+    state = plan_home / "state"
+    with EntryBook(Places(state).ledger) as book:  # here it was killed
+        book.begin(Entry("goat-2", "default", uri, "2026-01-01T00:00:00.000Z"))
+    token = ledger_token(state)
+    enter(
+        register,
+        "goat-2",
+        "default",
+        None,
+        token=token,
+        cap_micro_usd=8_000_000,
+        at="2026-01-01T00:00:00.000Z",
+    )
+    before = files(tmp_path / "shared")
+    plan("launch", *LOCAL, "--dry-run", "--cap", "9")
+    assert files(tmp_path / "shared") == before
+    plan("launch", *LOCAL, "--yes", "--cap", "9")
+    assert [row["run_id"] for row in answer("budget", "show", schema="budget")["runs"]] == ["goat-1"]
+    assert not is_taken(register, "goat-2")
+    order_exit(orders, 0)
+    plan("wait", "goat-1")
 
 
 def files(place: Path) -> dict[Path, bytes]:
