@@ -132,7 +132,7 @@ def command(
         name, known = _run_id(desk, plan, run_id)
         order = _order(plan, candidate, choices, name, infra)
         if not known and capacity is None:
-            order = _at_todays_price(app, order, file, price_tolerance)
+            order = _at_todays_price(app, order, file, _parsed(parse_share, price_tolerance))
         moving = None
         if move and not known:
             order, moving = moving_of(app, order, refuse, zone_names_of(order), desk.store)
@@ -149,7 +149,8 @@ def command(
         if monitor == "remote":
             from planner.cli.launch_there import launch_there
 
-            sys.exit(launch_there(app, order, price_tolerance, store_uri, output))
+            as_planned = replace(order, plan=plan)  # prices are looked at there too
+            sys.exit(launch_there(app, as_planned, price_tolerance, store_uri, output))
         run, created = launch_order(app, desk, order, store_uri, moving)
     _answered(app, run, created, output, wait=wait)
 
@@ -242,22 +243,27 @@ def _order(plan: Plan, candidate_id: str | None, choices: Choices, run_id: str, 
     return Order(plan, plan.candidate(chosen), choices, run_id)
 
 
-def _at_todays_price(app: App, order: Order, file: Path, tolerance: str) -> Order:
-    """The order at the price of today; a plan that was made from the spec just now has it already.
+def _at_todays_price(app: App, order: Order, file: Path, tolerance: float) -> Order:
+    """The order at the prices of today; a plan that was made from the spec just now has them already.
 
     Raises:
         OverBudgetError: The price has risen by more than the tolerance.
     """
-    from planner.repricing import price_note, repriced
+    from planner.repricing import Today, price_note, repriced_plan
 
-    share = _parsed(parse_share, tolerance)
     if file.suffix != ".json":
         return order
-    candidate = repriced(order.candidate, app.snapshot(order.infra).offers, share)
-    note = price_note(order.candidate, candidate)
+    plan, candidate = repriced_plan(
+        order.plan, order.candidate, Today(app.snapshot(order.infra).offers), tolerance
+    )
+    note = price_note(order.candidate.offer, candidate.offer)
     if note is not None:
         echo_err(note)
-    return replace(order, candidate=candidate)
+    gone = len(order.plan.candidates) - len(plan.candidates)
+    if gone:
+        why = f"not offered any more, or dearer by more than {tolerance:.0%}"
+        echo_err(f"{gone} of the plan's {len(order.plan.candidates)} machines stand in for none: {why}")
+    return replace(order, plan=plan, candidate=candidate)
 
 
 def _parsed(parse: Callable[[str], float], text: str) -> float:
