@@ -65,14 +65,16 @@ def _enter(app: App, desk: Desk, order: Order, register: ObjectStore) -> None:
     known = desk.store.get(order.run_id)
     if known is not None and known.final:
         return
-    spec = order.plan.spec
+    spec, most = order.plan.spec, _most(order)
+    if known is not None:  # it goes on with its own terms
+        most = 0 if known.current.micro_usd_per_hour == 0 else known.terms.cap_micro_usd
     enter(
         register,
         order.run_id,
         spec.project,
         spec.owner,
         token=register_token(app),
-        cap_micro_usd=_most(order),
+        cap_micro_usd=most,
         at=desk.now(),
     )
 

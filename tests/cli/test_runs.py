@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import jsonschema
 import pytest
 from click.testing import CliRunner, Result
 
+from planner.cli.context import App
 from planner.cli.main import cli
 from planner.cli.schema import schema_text
 from planner.entry_book import Entry, EntryBook
@@ -252,6 +254,63 @@ def test_without_an_id_an_interrupted_launch_goes_on(orders: Path, monkeypatch: 
     assert document["run_id"] == before["run_id"]
     assert document["state"] == "running"
     assert len(answer("runs")["runs"]) == 1
+
+
+@pytest.fixture
+def unconfirmed(orders: Path, plan_home: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """A launch that was killed when it asked the backend, in words."""
+    from providers.local import LocalLauncher
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    (plan_home / "config.yaml").write_text("local: {usd_per_hour: 2}\n")
+    words = ("launch", *LOCAL, "--cap", "50", "--yes")
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalLauncher, "launch", killed)
+        plan(*words, code=130)
+    return words
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (("--cap", "10"), "was launched with a cap of $50, not a cap of $10"),
+        (("--no-cap",), "was launched with a cap of $50, not no cap"),
+        (("--cap", "50", "--max-duration", "90m"), "with no --max-duration, not --max-duration 5400s"),
+        (("--cap", "50", "--monitor", "service"), "with --monitor local, not --monitor service"),
+        (("--cap", "9", "--move"), "with a cap of $50 and no --move, not a cap of $9 and --move"),
+    ],
+)
+def test_an_interrupted_launch_goes_on_under_its_own_terms_or_not_at_all(
+    unconfirmed: tuple[str, ...], asked: tuple[str, ...], told: str
+) -> None:
+    refused = plan("launch", *LOCAL, *asked, "--yes", code=2).stderr
+    assert told in refused and "plan cancel goat-1" in refused
+    assert status()["state"] == "queued"
+
+
+def test_an_interrupted_launch_says_what_it_goes_on_with(unconfirmed: tuple[str, ...]) -> None:
+    assert "it goes on with a cap of $50" in plan(*unconfirmed).stderr
+    assert (status()["state"], status()["cap_usd"]) == ("running", "50")
+    assert "with a cap of $50, not a cap of $9" in plan("launch", *LOCAL, "--cap", "9", code=2).stderr
+
+
+def test_an_interrupted_launch_of_long_ago_is_agreed_to_again(
+    unconfirmed: tuple[str, ...], plan_home: Path
+) -> None:
+    def launch(*words: str) -> Result:
+        tomorrow = App(now=lambda: datetime.now(UTC) + timedelta(days=1))
+        return CliRunner(mix_stderr=False).invoke(cli, list(words), obj=tomorrow)
+
+    asked = launch(*(word for word in unconfirmed if word != "--yes"))
+    assert asked.exit_code == 2 and "as it was agreed to then? Nobody can be asked here" in asked.stderr
+    (plan_home / "config.yaml").write_text("local: {usd_per_hour: 3}\n")
+    dearer = launch(*unconfirmed)
+    assert dearer.exit_code == 5 and "from $2/h to $3/h" in dearer.stderr
+    assert status()["state"] == "queued"
+    (plan_home / "config.yaml").write_text("local: {usd_per_hour: 2}\n")
+    assert launch(*unconfirmed).exit_code == 0 and status()["state"] == "running"
 
 
 def test_a_plan_whose_price_has_moved_is_refused(orders: Path, plan_home: Path, tmp_path: Path) -> None:
