@@ -1,21 +1,20 @@
-"""The prices of a plan's or a run's machines as they are now: a launch goes by them, and refuses what moved too far.
-
-Pure.
-"""
+"""The prices of a plan's or a run's machines as they are now: a launch goes by them, and refuses what moved too far."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from planner.candidates import Candidate
 from planner.errors import OverBudgetError
 from planner.offer_document import offer_document, offer_from_document
-from planner.plan import Plan
 from planner.runs import Run
-from providers.aws_zones import is_zone_id
+from providers.aws_zones import is_zone_id, zone_names
 from providers.offers import Offer
+
+if TYPE_CHECKING:  # the monitor imports this module, and needs neither plan nor estimate
+    from planner.candidates import Candidate
+    from planner.plan import Plan
 
 _AGAIN = "make a new plan: `plan estimate SPEC --out plan.json`"
 
@@ -114,6 +113,25 @@ def repriced_record(
     if not offers:
         offers = [repriced(first, today, tolerance, hint=hint)]
     return with_machines(candidate, offers)
+
+
+def updated_record(candidate: Mapping[str, Any], today: Today) -> dict[str, Any]:
+    """The same with nobody there to be asked: every machine stays, at its price of now where that is known."""
+    offers = [_updated(offer, today) for offer in machines_of(candidate)]
+    return with_machines(candidate, offers)
+
+
+def _updated(offer: Offer, today: Today) -> Offer:
+    now = today.find(offer)
+    return offer if now is None or now.price_usd_per_hour is None else now
+
+
+def todays_prices(offers: Iterable[Offer], machines: Sequence[Offer]) -> Today:
+    """The prices of now where these machines are, in their names of zones: AWS may be asked for those."""
+    places = {(offer.cloud, offer.region) for offer in machines}
+    there = [offer for offer in offers if (offer.cloud, offer.region) in places]
+    named = any(offer.cloud == "aws" and offer.zone and not is_zone_id(offer.zone) for offer in machines)
+    return Today(there, zone_names(there) if named else {})
 
 
 def machines_asked_for(run: Run) -> list[Offer]:

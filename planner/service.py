@@ -6,6 +6,7 @@ goes on from there. Runs that nobody gave to a monitor are looked at and held to
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,6 +18,7 @@ from planner.key_renewal import renew_keys
 from planner.launch import Desk, resume, resume_within_cap
 from planner.monitor import tend
 from planner.price_age import USUAL_LIMIT, PriceLimit
+from planner.repricing import is_reserved, machines_asked_for, machines_of, todays_prices, updated_record
 from planner.runs import Attempt, Run, utc_text
 from planner.store import Change
 from providers.errors import TuneplanError
@@ -39,7 +41,7 @@ class Habits:
     Attributes:
         retry_delay_s: Before the first restart; doubled for each attempt in a row that got no further.
         settle_s: A launch that was recorded this long ago and never confirmed is asked for again.
-        offers: What is sold today; asked for only where a run moves.
+        offers: What is sold today; asked for only where a run moves or is started again.
         price_limit: From what age on a price says nothing.
     """
 
@@ -169,7 +171,16 @@ def _restart(desk: Desk, run: Run, habits: Habits, now: str) -> Run:
         change = Change(run.state, run.state_reason, run.current, now, next_try_at=due_at, kind="retry")
         run = _written(desk, run, change)
     due = run.resting and run.next_try_at is not None and run.next_try_at <= now
-    return resume_within_cap(desk, run) if due else run
+    return _started_again(desk, run, habits) if due else run
+
+
+def _started_again(desk: Desk, run: Run, habits: Habits) -> Run:
+    """The next attempt at the prices of today, by which its cap is held."""
+    machines = machines_asked_for(run)
+    if run.terms.infra == "local" or is_reserved(run):
+        return resume_within_cap(desk, run)
+    now = updated_record(json.loads(run.terms.candidate_json), todays_prices(habits.offers(), machines))
+    return resume_within_cap(desk, run, offer=machines_of(now)[0], candidate_json=json.dumps(now))
 
 
 def _is_unconfirmed(run: Run) -> bool:

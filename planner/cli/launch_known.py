@@ -12,13 +12,9 @@ from planner.runs import Run, seconds_between
 from providers.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from planner.cli.context import App
     from planner.launch import Desk
     from planner.proposal import Order
-    from planner.repricing import Today
-    from providers.offers import Offer
 
 #: For so long what was agreed to is taken to be what is wanted still, at the price that was shown.
 _AGREED_FOR_S = 3600.0
@@ -107,23 +103,12 @@ def agree_again(app: App, desk: Desk, run: Run, tolerance: float, *, yes: bool) 
 
 
 def _check_prices(app: App, run: Run, tolerance: float) -> None:
-    from planner.repricing import is_reserved, machines_asked_for, repriced
+    from planner.repricing import is_reserved, machines_asked_for, repriced, todays_prices
 
     machines = machines_asked_for(run)
     if is_reserved(run):
         return
-    today = todays_prices(app, run.terms.infra, machines)
+    today = todays_prices(app.snapshot(run.terms.infra).offers, machines)
     hint = f"end it (`plan cancel {run.run_id}`) and launch anew"
     for offer in machines:
         repriced(offer, today, tolerance, hint=hint)
-
-
-def todays_prices(app: App, infra: str, machines: Sequence[Offer]) -> Today:
-    """Today's prices where these machines are, which have the account's names of zones."""
-    from planner.repricing import Today
-    from providers.aws_zones import is_zone_id, zone_names
-
-    places = {(offer.cloud, offer.region) for offer in machines}
-    offers = [offer for offer in app.snapshot(infra).offers if (offer.cloud, offer.region) in places]
-    named = any(offer.cloud == "aws" and offer.zone and not is_zone_id(offer.zone) for offer in machines)
-    return Today(offers, zone_names(offers) if named else {})

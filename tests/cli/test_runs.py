@@ -330,6 +330,23 @@ def test_a_plan_whose_price_has_moved_is_refused(orders: Path, plan_home: Path, 
     assert status()["attempts"][0]["offer"]["price_usd_per_h"] == "2.2"
 
 
+def test_a_resume_goes_by_the_price_of_today(orders: Path, plan_home: Path) -> None:
+    (plan_home / "config.yaml").write_text("local: {usd_per_hour: 2}\n")
+    plan("launch", *LOCAL, "--yes", "--cap", "50")
+    eventually((orders / "ready").exists)
+    for pid in status()["pids"]:
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: status()["state"] == "preempted")
+    (plan_home / "config.yaml").write_text("local: {usd_per_hour: 3}\n")
+    assert "from $2/h to $3/h (+50%" in plan("resume", "goat-1", "--yes", code=5).stderr
+    assert len(status()["attempts"]) == 1
+    resumed = plan("resume", "goat-1", "--yes", "--price-tolerance", "50%")
+    assert "costs $3/h, before it was $2/h" in resumed.stderr
+    first, second = status()["attempts"]
+    assert (first["offer"]["price_usd_per_h"], second["offer"]["price_usd_per_h"]) == ("2", "3")
+    assert "costs $3/h" not in plan("resume", "goat-1", "--yes", code=2).stderr  # it runs
+
+
 def test_costs_as_focus_and_against_a_bill(orders: Path, plan_home: Path, tmp_path: Path) -> None:
     (plan_home / "config.yaml").write_text("local: {usd_per_hour: 2}\n")
     plan("launch", *LOCAL, "--yes", "--cap", "5")
