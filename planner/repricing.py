@@ -142,8 +142,10 @@ def machines_asked_for(run: Run) -> list[Offer]:
 
 
 def is_reserved(run: Run) -> bool:
-    """Whether its machines are paid for already, by whatever price."""
-    return bool(json.loads(run.terms.candidate_json).get("rented", {}).get("reservations"))
+    """Whether its machines are of a reservation, which has a price of its own."""
+    candidate = json.loads(run.terms.candidate_json)
+    of_reservations = candidate["offer"]["market"] in ("reserved", "inhouse")
+    return of_reservations or bool(candidate.get("rented", {}).get("reservations"))
 
 
 def machines_of(candidate: Mapping[str, Any]) -> list[Offer]:

@@ -280,7 +280,7 @@ def _at_todays_price(app: App, order: Order, file: Path, tolerance: float) -> Or
     gone = len(order.plan.candidates) - len(plan.candidates)
     if gone:
         why = f"not offered any more, or dearer by more than {tolerance:.0%}"
-        echo_err(f"{gone} of the plan's {len(order.plan.candidates)} machines stand in for none: {why}")
+        echo_err(f"{gone} of the plan's {len(order.plan.candidates)} candidates are left out: {why}")
     return replace(order, plan=plan, candidate=candidate)
 
 

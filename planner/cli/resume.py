@@ -81,41 +81,49 @@ def command(
 def _at_todays_price(app: App, run: Run, tolerance: float) -> tuple[Offer | None, str | None]:
     """The machine that is asked for first at its price of now, which is told, and the candidate with all of them.
 
+    A machine that the price list has no more keeps its last price: else what was trained could not be gone on with.
+
     Raises:
         OverBudgetError: The price has risen by more than the tolerance.
     """
-    from planner.repricing import (
-        is_reserved,
-        machines_asked_for,
-        machines_of,
-        repriced,
-        repriced_record,
-        todays_prices,
-    )
+    from planner.errors import OverBudgetError
+    from planner.repricing import is_reserved, machines_asked_for
 
     if run.state not in RESUMABLE or is_reserved(run):
         return None, None
+    before = machines_asked_for(run)[0]
+    try:
+        offer, candidate = _repriced(app, run, tolerance)
+    except OverBudgetError as error:
+        if error.code == "price_moved":
+            raise
+        echo_err(f"note: {error.message}; cap and ledger go by the last price known, {_price(before)}")
+        return None, None
+    if offer.price_usd_per_hour != 0:
+        echo_err(_price_text(before, offer))
+    return offer, candidate
+
+
+def _repriced(app: App, run: Run, tolerance: float) -> tuple[Offer, str | None]:
+    from planner.repricing import machines_asked_for, machines_of, repriced, repriced_record, todays_prices
+
     planned = machines_asked_for(run)
     today = todays_prices(app.snapshot(run.terms.infra).offers, planned)
     hint = "launch it anew from a new plan"
-    if run.terms.moving_json is not None:
-        offer, candidate = repriced(planned[0], today, tolerance, hint=hint), None
-    else:
-        document = repriced_record(json.loads(run.terms.candidate_json), today, tolerance, hint=hint)
-        offer, candidate = machines_of(document)[0], json.dumps(document)
-    if offer.price_usd_per_hour != 0:
-        echo_err(_price_text(planned[0], offer))
-    return offer, candidate
+    if run.terms.moving_json is not None:  # the policy chooses its machines, at today's prices
+        return repriced(planned[0], today, tolerance, hint=hint), None
+    document = repriced_record(json.loads(run.terms.candidate_json), today, tolerance, hint=hint)
+    return machines_of(document)[0], json.dumps(document)
 
 
 def _price_text(before: Offer, now: Offer) -> str:
     """What it goes on at, in words."""
-    if now.price_usd_per_hour is None:
-        return "nobody knows what its machine costs now"
-    was = before.price_usd_per_hour
-    moved = "" if was in (None, now.price_usd_per_hour) else f", before it was ${was:g}/h"
-    what = f"{now.gpus_per_node} x {now.gpu} in {now.cloud}/{now.region}"
-    return f"its machine ({what}) costs ${now.price_usd_per_hour:g}/h{moved}"
+    moved = "" if _price(before) == _price(now) else f", before it was {_price(before)}"
+    return f"its machine ({now.gpus_per_node} x {now.gpu} in {now.cloud}/{now.region}) costs {_price(now)}{moved}"
+
+
+def _price(offer: Offer) -> str:
+    return "unknown" if offer.price_usd_per_hour is None else f"${offer.price_usd_per_hour:g}/h"
 
 
 def _hold(run: Run, cap_micro: int | None, offer: Offer | None) -> None:

@@ -22,6 +22,7 @@ from planner.entry_book import Entry, EntryBook
 from planner.places import Places
 from planner.record import ledger_token
 from planner.register import enter, is_taken
+from providers.offers import PriceSnapshot
 from providers.stores import open_store
 from tests.workers import eventually, make_python, order_exit, starts
 
@@ -345,6 +346,23 @@ def test_a_resume_goes_by_the_price_of_today(orders: Path, plan_home: Path) -> N
     first, second = status()["attempts"]
     assert (first["offer"]["price_usd_per_h"], second["offer"]["price_usd_per_h"]) == ("2", "3")
     assert "costs $3/h" not in plan("resume", "goat-1", "--yes", code=2).stderr  # it runs
+
+
+def test_a_machine_that_the_price_list_has_no_more_keeps_its_last_price(
+    orders: Path, plan_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (plan_home / "config.yaml").write_text("local: {usd_per_hour: 2}\n")
+    plan("launch", *LOCAL, "--yes", "--cap", "50")
+    eventually((orders / "ready").exists)
+    for pid in status()["pids"]:
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: status()["state"] == "preempted")
+    nothing = PriceSnapshot("none", (), (), live=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(App, "snapshot", lambda self, infra: nothing)
+        resumed = plan("resume", "goat-1", "--yes").stderr
+    assert "is not offered any more; cap and ledger go by the last price known, $2/h" in resumed
+    assert status()["attempts"][1]["offer"]["price_usd_per_h"] == "2"
 
 
 def test_costs_as_focus_and_against_a_bill(orders: Path, plan_home: Path, tmp_path: Path) -> None:
