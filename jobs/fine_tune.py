@@ -14,7 +14,7 @@ from jobs.attempt import Attempt
 from jobs.base_model import BaseKeeper, bring_base
 from jobs.build import built
 from jobs.checkpoint import Restored
-from jobs.committed import fetch_files
+from jobs.committed import fetch_files, read_manifest
 from jobs.console import say
 from jobs.data import Examples, data_hashes, load_examples
 from jobs.disk import is_full_disk
@@ -333,6 +333,22 @@ def _publish(attempt: Attempt, output: Path, done: Finished, auto_class: str) ->
     if attempt.job.output.uri is not None:
         _copy_output(output, attempt.job.output.uri)
     say(f"finished model committed: {reference.bytes / (1 << 20):.1f} MiB")
+
+
+def copy_finished(attempt: Attempt) -> None:
+    """Copy the finished model of an earlier attempt to where the job wants it: that one may have died before it did.
+
+    Raises:
+        CorruptDataError: A file of it is missing or damaged.
+        StorageError: It cannot be read or copied.
+    """
+    uri, finished = attempt.job.output.uri, attempt.checkpoints.head.output
+    if uri is None or finished is None or not attempt.group.leads:
+        return
+    output = attempt.work / "output"
+    with attempt.stage("upload", "syncing"):
+        fetch_files(attempt.store, read_manifest(attempt.store, finished), output)
+        _copy_output(output, uri)
 
 
 def _order_targets(config: Path) -> None:

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from jobs.attempt import Attempt
 from jobs.console import say
-from jobs.fine_tune import fine_tune
+from jobs.fine_tune import copy_finished, fine_tune
 from jobs.group import Group
 from jobs.machine import keeper_directory, place
 from jobs.machine import started_s as started_here_s
@@ -113,6 +113,7 @@ def run(job: JobSpec, base: Path, work: Path, stop: StopSignal, log: RunLog | No
     try:
         if attempt.checkpoints.head.output is not None:
             say("this run is finished already")
+            copy_finished(attempt)
             return _done(attempt, "finished by an earlier attempt")
         code = _done(attempt, fine_tune(attempt))
         group.leave()

@@ -102,6 +102,7 @@ def resume(
     run: Run,
     *,
     offer: Offer | None = None,
+    candidate_json: str | None = None,
     cap_micro_usd: int | None = None,
     max_duration_s: float | None = None,
 ) -> Run:
@@ -110,7 +111,8 @@ def resume(
     Args:
         desk: What it takes.
         run: As read from the ledger.
-        offer: Another machine than the last one, at its price now.
+        offer: Another machine than the last one, or that one, at its price now.
+        candidate_json: Its candidate with all its machines at their prices now, None leaves them.
         cap_micro_usd: A new cap for the whole run, None keeps the old one.
         max_duration_s: A new limit for an attempt, None keeps the old one.
 
@@ -136,11 +138,30 @@ def resume(
         )
     attempt = _next_attempt(run, offer, desk.now())
     limit_s = run.terms.max_duration_s if max_duration_s is None else max_duration_s
-    if not desk.store.add_attempt(run, attempt, cap_micro_usd=cap, max_duration_s=limit_s):
+    if not desk.store.add_attempt(
+        run, attempt, cap_micro_usd=cap, max_duration_s=limit_s, candidate_json=candidate_json
+    ):
         raise UsageError(
             f"run {run.run_id} was changed by somebody else just now", hint="look at `plan status`"
         )
     return _start(desk, _get(desk, run.run_id))
+
+
+def resume_within_cap(
+    desk: Desk, run: Run, *, offer: Offer | None = None, candidate_json: str | None = None
+) -> Run:
+    """Resume a run that nobody is there to raise the cap of: with too little left of it the run is over.
+
+    Raises:
+        UsageError: Somebody else resumed it just now.
+        LaunchError: Nothing was started.
+    """
+    try:
+        return resume(desk, run, offer=offer, candidate_json=candidate_json)
+    except CapReachedError as error:
+        change = Change("capped", error.message, run.current, desk.now(), kind="give_up")
+        desk.store.apply(run, change)
+        return _get(desk, run.run_id)
 
 
 def _next_attempt(run: Run, offer: Offer | None, now: str) -> Attempt:

@@ -33,6 +33,10 @@ def attempts_now(
     """
     if status.attempt < run.launches:
         return [run.current]
+    if (
+        status.refused and status.started_at is None
+    ):  # a look while it was asked for may have taken it for had
+        return [replace(_never_started(run, status, outcome), started_at=None, cost_micro_usd=None)]
     uses = _uses(run, status, now)
     if not uses:
         return [_never_started(run, status, outcome)]

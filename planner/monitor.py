@@ -132,6 +132,7 @@ def decide(run: Run, status: BackendStatus, progress: Progress | None, now: str)
         now,
         progress_json=progress_json,
         next_try_at=_next_try(run, verdict, status, now),
+        kind="refused" if verdict.outcome == "stock_out" else "observed",
         opened=tuple(opened),
     )
 

@@ -217,6 +217,8 @@ def news(kind: str, state: str, attempt: int, before: Iterable[tuple[str, int]])
     """
     if kind == "cap_warning":
         return "cap_80"
+    if kind == "refused":  # nothing was taken away, and it is asked for again
+        return None
     if kind in ("reap", "not_released"):
         return "stray"
     if kind.startswith("deadline"):

@@ -8,7 +8,7 @@ two launches at the same moment cannot both take the last dollar.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 from urllib.parse import quote
@@ -139,6 +139,33 @@ def enter(
         if created:
             store.delete(key)
         raise
+
+
+def leave(store: ObjectStore, run_id: str, project: str, *, token: str) -> None:
+    """Undo `enter`: the hold and then the id are free again; an id of somebody else stays as it is.
+
+    Raises:
+        StorageError: The register cannot be read or written.
+    """
+    found = store.get(_run_key(run_id))
+    if found is None or _claim(found[0], store.uri).get("token") != token:
+        return
+    _change(store, project, lambda book: without(book, [run_id]))
+    store.delete(_run_key(run_id))
+
+
+def without(book: ProjectBook, run_ids: Collection[str]) -> ProjectBook:
+    """The book without what these hold of it."""
+    return replace(book, runs={name: share for name, share in book.runs.items() if name not in run_ids})
+
+
+def is_taken(store: ObjectStore, run_id: str) -> bool:
+    """Whether anybody has a run id.
+
+    Raises:
+        StorageError: The register cannot be read.
+    """
+    return store.get(_run_key(run_id)) is not None
 
 
 def hold(

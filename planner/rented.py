@@ -48,13 +48,17 @@ def alternatives(plan: Plan, chosen: Candidate) -> list[Offer]:
     Machines of AWS are never mixed with others: SkyPilot would either give them a role that may do everything in EC2
     and S3, or send the user's AWS credentials to the others.
     """
-    return [other.offer for other in _twins(plan, chosen) if other != chosen][:_MOST_ALTERNATIVES]
+    return [other.offer for other in _others(plan, chosen)][:_MOST_ALTERNATIVES]
 
 
 def twins(plan: Plan, chosen: Candidate) -> list[Candidate]:
     """All candidates that run the same job document on the same GPUs, the chosen one included."""
     gpu = (chosen.offer.gpu, chosen.offer.gpus_per_node)
     return [row for row in _twins(plan, chosen) if (row.offer.gpu, row.offer.gpus_per_node) == gpu]
+
+
+def _others(plan: Plan, chosen: Candidate) -> list[Candidate]:
+    return [row for row in _twins(plan, chosen) if row.candidate_id != chosen.candidate_id]
 
 
 def _twins(plan: Plan, chosen: Candidate) -> list[Candidate]:

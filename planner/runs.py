@@ -145,7 +145,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class RunTerms:
-    """What a run was launched with; never changes but for cap and duration at a resume.
+    """What a run was launched with; never changes but for cap, duration and prices of its machines at a resume.
 
     Attributes:
         infra: This machine, a managed job of SkyPilot, or a cluster of its own, started by SkyPilot.

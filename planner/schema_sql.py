@@ -296,4 +296,14 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "INSERT INTO delivery_marks SELECT 'events', coalesce(max(event), 0) FROM events",
         "INSERT INTO delivery_marks SELECT 'notices', coalesce(max(notice), 0) FROM notices",
     ),
+    (
+        """
+        CREATE TABLE entries (
+            run_id TEXT PRIMARY KEY,
+            project TEXT NOT NULL,
+            register_uri TEXT NOT NULL,
+            at TEXT NOT NULL
+        ) STRICT, WITHOUT ROWID
+        """,
+    ),
 )

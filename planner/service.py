@@ -6,6 +6,7 @@ goes on from there. Runs that nobody gave to a monitor are looked at and held to
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,9 +15,10 @@ from itertools import takewhile
 from planner import lease
 from planner.asking import reason_to_move
 from planner.key_renewal import renew_keys
-from planner.launch import Desk, resume
+from planner.launch import Desk, resume, resume_within_cap
 from planner.monitor import tend
 from planner.price_age import USUAL_LIMIT, PriceLimit
+from planner.repricing import is_reserved, machines_asked_for, machines_of, todays_prices, updated_record
 from planner.runs import Attempt, Run, utc_text
 from planner.store import Change
 from providers.errors import TuneplanError
@@ -39,7 +41,7 @@ class Habits:
     Attributes:
         retry_delay_s: Before the first restart; doubled for each attempt in a row that got no further.
         settle_s: A launch that was recorded this long ago and never confirmed is asked for again.
-        offers: What is sold today; asked for only where a run moves.
+        offers: What is sold today; asked for only where a run moves or is started again.
         price_limit: From what age on a price says nothing.
     """
 
@@ -125,13 +127,14 @@ def _guided(desk: Desk, run: Run, habits: Habits) -> Run:
     return guide(desk, run, lambda: today(habits.offers()), habits.price_limit)
 
 
-def vain_attempts(attempts: tuple[Attempt, ...]) -> int:
-    """Newest attempts in a row that were taken away before they had done a step."""
+def vain_attempts(attempts: tuple[Attempt, ...]) -> list[Attempt]:
+    """Newest attempts in a row that got no machine, or were taken away before they had done a step; newest first."""
 
     def is_vain(attempt: Attempt) -> bool:
-        return attempt.outcome == "preempted" and (attempt.last_step or 0) <= (attempt.first_step or 0)
+        got_nowhere = (attempt.last_step or 0) <= (attempt.first_step or 0)
+        return attempt.outcome in ("preempted", "stock_out") and got_nowhere
 
-    return len(list(takewhile(is_vain, reversed(attempts))))
+    return list(takewhile(is_vain, reversed(attempts)))
 
 
 def retry_delay_s(vain: int, first_s: float) -> float:
@@ -155,17 +158,29 @@ def _moved(desk: Desk, run: Run, now: str) -> Run:
 def _restart(desk: Desk, run: Run, habits: Habits, now: str) -> Run:
     """Say when the next try comes, or make it if it is due."""
     vain = vain_attempts(run.attempts)
-    if vain >= _MOST_VAIN:
-        reason = f"taken away {vain} times in a row before it had done a step: {run.state_reason}"
+    lost = sum(attempt.outcome == "preempted" for attempt in vain)  # waiting for a machine costs nothing
+    if lost >= _MOST_VAIN:
+        reason = f"taken away {lost} times in a row before it had done a step: {run.state_reason}"
         return _written(desk, run, Change("failed", reason, run.current, now, kind="give_up"))
     if run.next_try_at is None:
         # what was taken out of its backend's hands to go on elsewhere has a place to go to
-        delay = timedelta(seconds=0 if run.stopping == "move" else retry_delay_s(vain, habits.retry_delay_s))
+        delay = timedelta(
+            seconds=0 if run.stopping == "move" else retry_delay_s(len(vain), habits.retry_delay_s)
+        )
         due_at = utc_text(datetime.fromisoformat(run.current.ended_at or now) + delay)
         change = Change(run.state, run.state_reason, run.current, now, next_try_at=due_at, kind="retry")
         run = _written(desk, run, change)
     due = run.resting and run.next_try_at is not None and run.next_try_at <= now
-    return resume(desk, run) if due else run
+    return _started_again(desk, run, habits) if due else run
+
+
+def _started_again(desk: Desk, run: Run, habits: Habits) -> Run:
+    """The next attempt at the prices of today, by which its cap is held."""
+    machines = machines_asked_for(run)
+    if run.terms.infra == "local" or is_reserved(run):
+        return resume_within_cap(desk, run)
+    now = updated_record(json.loads(run.terms.candidate_json), todays_prices(habits.offers(), machines))
+    return resume_within_cap(desk, run, offer=machines_of(now)[0], candidate_json=json.dumps(now))
 
 
 def _is_unconfirmed(run: Run) -> bool:

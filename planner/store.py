@@ -127,20 +127,31 @@ class Store:
         return True
 
     def add_attempt(
-        self, run: Run, attempt: Attempt, *, cap_micro_usd: int | None, max_duration_s: float | None
+        self,
+        run: Run,
+        attempt: Attempt,
+        *,
+        cap_micro_usd: int | None,
+        max_duration_s: float | None,
+        candidate_json: str | None = None,
     ) -> bool:
-        """Record the intent to resume a run; False if somebody changed the run since it was read."""
+        """Record the intent to resume a run; False if somebody changed the run since it was read.
+
+        Without a `candidate_json` its machines keep their prices.
+        """
         check_move(run.state, "queued")
         with self._db.writing():
             moved = self._db.execute(
                 "UPDATE runs SET state = 'queued', state_reason = ?, state_since_at = ?, next_try_at = NULL,"
-                " stopping = NULL, cap_micro_usd = ?, max_duration_s = ?, revision = revision + 1"
+                " stopping = NULL, cap_micro_usd = ?, max_duration_s = ?,"
+                " candidate_json = coalesce(?, candidate_json), revision = revision + 1"
                 " WHERE run_id = ? AND revision = ?",
                 (
                     "resume is being asked for",
                     attempt.intent_at,
                     cap_micro_usd,
                     max_duration_s,
+                    candidate_json,
                     run.run_id,
                     run.revision,
                 ),

@@ -46,6 +46,9 @@ def judge(run: Run, status: BackendStatus, progress: Progress | None) -> Verdict
         return _under_way(run, status, progress)
     if (status.stopped_by == "cancel" or run.state == "cancelling") and status.exit_code != _DONE:
         return _stopped(run, _saved(status, progress))
+    if status.refused and _is_started_again(run):
+        had_some = status.started_at is not None
+        return Verdict("preempted", status.reason, "preempted" if had_some else "stock_out")
     if status.state == "vanished" and not _had_finished(progress):
         return Verdict("preempted", status.reason, "preempted")
     if status.stopped_by == "max_duration" and status.exit_code != _DONE:
@@ -58,6 +61,11 @@ def judge(run: Run, status: BackendStatus, progress: Progress | None) -> Verdict
 def _had_finished(progress: Progress | None) -> bool:
     """Whether the worker had said how it ended before its machine was gone, with nothing left to go on with."""
     return progress is not None and progress.state in _LAST_WORDS
+
+
+def _is_started_again(run: Run) -> bool:
+    """Whether somebody asks for machines again by itself: the monitor, or the policy that moves it."""
+    return run.terms.monitor == "service" or run.terms.moving_json is not None
 
 
 def _not_started(run: Run) -> Verdict:

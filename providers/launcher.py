@@ -122,6 +122,7 @@ class BackendStatus:
         retry_within_s: It tries again by itself before so many seconds have passed, None if it does not wait to.
         machines: Of this attempt, oldest first; empty from a backend that does not keep them apart, then
             `offer`, `recoveries`, `started_at` and `ended_at` are all there is.
+        refused: It ended because no machine that was asked for could be had; later there may be one.
     """
 
     state: BackendState
@@ -137,6 +138,7 @@ class BackendStatus:
     stopped_by: StoppedBy | None = None
     machines: tuple[MachineUse, ...] = ()
     retry_within_s: float | None = None
+    refused: bool = False
 
 
 class Launcher(Protocol):

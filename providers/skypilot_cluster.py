@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from providers.errors import CleanupPendingError, LaunchError
 from providers.launcher import BackendState, BackendStatus, LaunchRequest
@@ -219,10 +219,12 @@ def _gone(sky: Any, seen: BackendStatus, asked: Any) -> BackendStatus:
         ended_at = utc(past["usage_intervals"][-1][1] or time.time())
         offer = offer or _offer(past["resources"])
     why = _refusal(sky, asked)
-    if why is not None:
-        return replace(seen, state="failed", reason=why, started_at=began, ended_at=ended_at, offer=offer)
-    reason = "the machines are gone"
-    return replace(seen, state="vanished", reason=reason, started_at=began, ended_at=ended_at, offer=offer)
+    seen = replace(seen, started_at=began, ended_at=ended_at, offer=offer)
+    if why is None:
+        return replace(seen, state="vanished", reason="the machines are gone")
+    if why.is_stock_out:  # SkyPilot's history has the time in which it asked
+        seen = replace(seen, started_at=None, refused=True)
+    return replace(seen, state="failed", reason=why.text)
 
 
 def _newest(sky: Any, run_id: str) -> str | None:
@@ -272,16 +274,32 @@ def _job_on(sky: Any, cluster: Any) -> Any:
     return jobs[0] if jobs else None
 
 
-def _refusal(sky: Any, asked: Any) -> str | None:
+class _Refusal(NamedTuple):
+    """Why a launch failed.
+
+    Attributes:
+        is_stock_out: Some seller had no machine; else no later launch would fare better.
+    """
+
+    text: str
+    is_stock_out: bool = False
+
+
+def _refusal(sky: Any, asked: Any) -> _Refusal | None:
     """Why a launch failed; None if it did not."""
     if asked is None or asked.status != "FAILED":
         return None
     try:
         sky.get(asked.request_id)
     except sky.exceptions.ResourcesUnavailableError as error:
-        return f"none of the machines asked for can be had now: {last_refusal(error)}"
+        # what SkyPilot could not even ask for is in the history too, as errors of other kinds, or leaves it empty
+        stock_out = sky.exceptions.ResourcesUnavailableError
+        return _Refusal(
+            f"none of the machines asked for can be had now: {last_refusal(error)}",
+            any(isinstance(one, stock_out) for one in error.failover_history),
+        )
     except Exception as error:
-        return first_line(str(error)) or type(error).__name__
+        return _Refusal(first_line(str(error)) or type(error).__name__)
     return None
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import click
 
 from planner.cli.context import App, pass_app
-from planner.cli.desk import clock, entered_here, open_ledger, open_register, store_option
+from planner.cli.desk import clock, open_ledger, open_register, settle_here, store_option
 from planner.cli.output import emit_json, output_option
 from planner.money import micro_usd
-from planner.register import Per, ProjectBook, read_book, set_budget, settle
+from planner.register import Per, ProjectBook, read_book, set_budget
 from planner.run_document import micro_text
 from planner.units import parse_usd
 from providers.errors import UsageError
@@ -45,7 +45,7 @@ def show_command(app: App, project: str, store_uri: str | None, output: str) -> 
     """Show PROJECT's budget, and what of it is spent or held by runs under way."""
     register, uri = open_register(app, store_uri)
     with open_ledger(app) as ledger:
-        settle(register, project, *entered_here(ledger, uri))
+        settle_here(app, ledger, register, uri, project)
     book, month = read_book(register, project), clock(app)()[:7]
     if output == "json":
         emit_json("budget", _document(book, month), now=app.now())

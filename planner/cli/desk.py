@@ -115,6 +115,15 @@ def entered_here(ledger: Store, register_uri: str) -> tuple[list[Run], list[Try]
         return runs, tries.all_tries()
 
 
+def settle_here(app: App, ledger: Store, register: ObjectStore, uri: str, project: str) -> None:
+    """Bring a project's book up to date with what this ledger knows of its own runs, tries and launches."""
+    from planner.entry_book import give_back_cut_off
+    from planner.register import settle
+
+    give_back_cut_off(ledger.path, register, uri, project, token=register_token(app), now=clock(app)())
+    settle(register, project, *entered_here(ledger, uri))
+
+
 def register_token(app: App) -> str:
     """Tells this ledger from everybody else's."""
     return ledger_token(app.directories.state)

@@ -9,17 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from planner.cli.context import App, pass_app
-from planner.cli.desk import (
-    entered_here,
-    offline_option,
-    open_desk,
-    open_register,
-    register_token,
-    store_option,
-)
+from planner.cli.desk import offline_option, open_desk, store_option
 from planner.cli.launch_answers import answer, answer_dry_run
+from planner.cli.launch_entry import launch_order, over_budget, zone_names_of
+from planner.cli.launch_known import Given, agree_again, refuse_other_terms
 from planner.cli.launch_moving import moving_of, tell_moving
 from planner.cli.launch_watch import check_monitor, need_elsewhere
 from planner.cli.output import confirm, echo_err, output_option
@@ -126,6 +122,7 @@ def command(
         raise UsageError("--optimizer only asks, it launches nothing", hint="add --dry-run")
     if monitor == "remote":
         need_elsewhere(infra, reservation, wait)
+    tolerance = _parsed(parse_share, price_tolerance)
     choices = replace(
         _choices(cap, no_cap, max_duration), monitor=monitor, move=move, own_cluster=infra == "cluster"
     )
@@ -137,27 +134,43 @@ def command(
     with open_desk(app, infra) as desk:
         name, known = _run_id(desk, plan, run_id)
         order = _order(plan, candidate, choices, name, infra)
-        if not known and capacity is None:
-            order = _at_todays_price(app, order, file, price_tolerance)
-        moving = None
-        if move and not known:
-            order, moving = moving_of(app, order, refuse, _zone_names(order), desk.store)
-        found = _check(app, desk, order, show=not known, write=not dry_run)
-        found += [] if known else _over_budget(app, desk, order, store_uri)
+        if known is not None:
+            refuse_other_terms(known, order, _given(candidate))
+        elif capacity is None:
+            order = _at_todays_price(app, order, file, tolerance)
+        order, moving = _moving(app, desk, order, refuse) if known is None else (order, None)
+        found = _check(app, desk, order, store_uri, is_new=known is None, write=not dry_run)
         if dry_run:
             answer_dry_run(app, desk, order, found, output, refuse, optimizer=optimizer)
             return
         if [row.code for row in found] == ["project_budget"]:
             raise OverBudgetError(found[0].message, hint=found[0].hint, code="project_budget")
         refuse(found)
-        if not known:
+        if known is None:
             _agreed(desk, order, moving, yes=yes)
+        else:
+            agree_again(app, desk, known, tolerance, yes=yes)
         if monitor == "remote":
             from planner.cli.launch_there import launch_there
 
-            sys.exit(launch_there(app, order, price_tolerance, store_uri, output))
-        run, created = launch_order(desk, order, registered(app, desk, order, store_uri), moving)
+            as_planned = replace(order, plan=plan)  # prices are looked at there too
+            sys.exit(launch_there(app, as_planned, price_tolerance, store_uri, output))
+        run, created = launch_order(app, desk, order, store_uri, moving)
     _answered(app, run, created, output, wait=wait)
+
+
+def _moving(app: App, desk: Desk, order: Order, refuse: Refuse) -> tuple[Order, MovingOrder | None]:
+    if not order.choices.move:
+        return order, None
+    return moving_of(app, order, refuse, zone_names_of(order), desk.store)
+
+
+def _given(candidate: str | None) -> Given:
+    """Which of its terms the command line named."""
+    context = click.get_current_context()
+    commanded = ("cap", "no_cap", "max_duration", "monitor", "move")
+    named = {name for name in commanded if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    return Given(candidate, frozenset(named))
 
 
 def _agreed(desk: Desk, order: Order, moving: MovingOrder | None, *, yes: bool) -> None:
@@ -248,22 +261,27 @@ def _order(plan: Plan, candidate_id: str | None, choices: Choices, run_id: str, 
     return Order(plan, plan.candidate(chosen), choices, run_id)
 
 
-def _at_todays_price(app: App, order: Order, file: Path, tolerance: str) -> Order:
-    """The order at the price of today; a plan that was made from the spec just now has it already.
+def _at_todays_price(app: App, order: Order, file: Path, tolerance: float) -> Order:
+    """The order at the prices of today; a plan that was made from the spec just now has them already.
 
     Raises:
         OverBudgetError: The price has risen by more than the tolerance.
     """
-    from planner.repricing import price_note, repriced
+    from planner.repricing import Today, price_note, repriced_plan
 
-    share = _parsed(parse_share, tolerance)
     if file.suffix != ".json":
         return order
-    candidate = repriced(order.candidate, app.snapshot(order.infra).offers, share)
-    note = price_note(order.candidate, candidate)
+    plan, candidate = repriced_plan(
+        order.plan, order.candidate, Today(app.snapshot(order.infra).offers), tolerance
+    )
+    note = price_note(order.candidate.offer, candidate.offer)
     if note is not None:
         echo_err(note)
-    return replace(order, candidate=candidate)
+    gone = len(order.plan.candidates) - len(plan.candidates)
+    if gone:
+        why = f"not offered any more, or dearer by more than {tolerance:.0%}"
+        echo_err(f"{gone} of the plan's {len(order.plan.candidates)} candidates are left out: {why}")
+    return replace(order, plan=plan, candidate=candidate)
 
 
 def _parsed(parse: Callable[[str], float], text: str) -> float:
@@ -285,96 +303,36 @@ def _choices(cap: str | None, no_cap: bool, max_duration: str | None) -> Choices
     )
 
 
-def _run_id(desk: Desk, plan: Plan, wanted: str | None) -> tuple[str, bool]:
-    """The run's id, and whether it is on record already (then nobody needs to be asked again)."""
+def _run_id(desk: Desk, plan: Plan, wanted: str | None) -> tuple[str, Run | None]:
+    """The run's id, and the run if it is on record already."""
     from planner.runs import check_run_id, new_run_id
 
     if wanted is not None:
-        return check_run_id(wanted), desk.store.get(wanted) is not None
+        return check_run_id(wanted), desk.store.get(wanted)
     interrupted = desk.store.pending(plan.plan_hash)
     if interrupted is not None:
         echo_err(f"an interrupted launch of this plan is on record, it goes on: {interrupted.run_id}")
-        return interrupted.run_id, True
-    return new_run_id(plan.spec.name), False
+        return interrupted.run_id, interrupted
+    return new_run_id(plan.spec.name), None
 
 
-def _check(app: App, desk: Desk, order: Order, *, show: bool, write: bool) -> list[Finding]:
+def _check(
+    app: App, desk: Desk, order: Order, store_uri: str | None, *, is_new: bool, write: bool
+) -> list[Finding]:
     """What stands against it; the person sees the order first."""
     from planner.cli.launch_text import render_order
     from planner.data_cache import changed_sources
     from planner.proposal import blockers, licence
 
-    if show:
+    if is_new:
         echo_err(render_order(order, desk.places, app.surroundings()))
         if (told := licence(order, app.surroundings())) is not None:
             echo_err(f"licence {told}")
     found = blockers(order, desk.places, app.surroundings(), write=write)
-    return found + list(changed_sources(order.plan.data, echo_err)) if show else found
-
-
-def _over_budget(app: App, desk: Desk, order: Order, store_uri: str | None) -> list[Finding]:
-    """The project's budget, which is looked at again when the run is entered."""
-    from planner.errors import Finding
-    from planner.register import read_book, refusal, settled
-
-    cap = 0 if order.micro_usd_per_hour == 0 else order.cap_micro_usd
-    project = order.plan.spec.project
-    register, uri = open_register(app, store_uri)
-    book = settled(read_book(register, project), project, *entered_here(desk.store, uri))
-    why = refusal(book, order.run_id, cap, desk.now()[:7])
-    hint = "lower the cap, wait until a run is over, or raise it: `plan budget set`"
-    return [] if why is None else [Finding(why, code="project_budget", hint=hint)]
-
-
-def registered(app: App, desk: Desk, order: Order, store_uri: str | None) -> str:
-    """URI of the register, once the run has its id and its cap there.
-
-    Raises:
-        UsageError: Somebody else has the id.
-        OverBudgetError: The project's budget does not allow it.
-    """
-    from planner.register import enter, settle
-
-    spec = order.plan.spec
-    register, uri = open_register(app, store_uri)
-    settle(register, spec.project, *entered_here(desk.store, uri))
-    known = desk.store.get(order.run_id)
-    if known is None or not known.final:
-        cap = 0 if order.micro_usd_per_hour == 0 else order.cap_micro_usd
-        enter(
-            register,
-            order.run_id,
-            spec.project,
-            spec.owner,
-            token=register_token(app),
-            cap_micro_usd=cap,
-            at=desk.now(),
-        )
-    return uri
-
-
-def launch_order(
-    desk: Desk, order: Order, register_uri: str, moving: MovingOrder | None = None
-) -> tuple[Run, bool]:
-    """Record the run and start it; whether this call created it."""
-    from planner.launch import launch
-    from planner.proposal import run_terms
-
-    terms = replace(run_terms(order, desk.places, _zone_names(order)), register_uri=register_uri)
-    if moving is None:
-        return launch(desk, order.run_id, terms, order.micro_usd_per_hour)
-    terms = replace(terms, moving_json=moving.terms.to_json())
-    return launch(desk, order.run_id, terms, order.micro_usd_per_hour, moving.first)
-
-
-def _zone_names(order: Order) -> dict[str, str]:
-    """Asked once, before the run is on record, so that ledger and backend speak of the same zones."""
-    if order.infra == "local":
-        return {}
-    from planner.rented import alternatives
-    from providers.aws_zones import zone_names
-
-    return zone_names((order.candidate.offer, *alternatives(order.plan, order.candidate)))
+    if not is_new:
+        return found
+    found += changed_sources(order.plan.data, echo_err)
+    return found + over_budget(app, desk, order, store_uri)
 
 
 def _refuse(found: Iterable[Finding]) -> None:

@@ -145,7 +145,7 @@ def _order(plan: Plan, choices: Choices) -> Order:
 
 def _run(app: App, loaded: LoadedSpec, order: Order, store_uri: str | None, *, yes: bool) -> Run:
     """The finished probe; what it wrote besides its log is gone, and its machine as well."""
-    from planner.cli.launch import launch_order, registered
+    from planner.cli.launch_entry import launch_order
     from planner.cli.launch_text import render_order
     from planner.proposal import blockers
 
@@ -156,12 +156,11 @@ def _run(app: App, loaded: LoadedSpec, order: Order, store_uri: str | None, *, y
         loaded.refuse(blockers(order, places, app.surroundings(), write=rented))
         where = "a rented" if rented else "this"
         confirm(f"Run {steps} steps of {loaded.spec.name} on {where} machine?", yes=yes)
-        register_uri = registered(app, desk, order, store_uri)
     echo_err(f"probe {order.run_id}: {steps} steps")
     with sigterm_interrupts():
         try:
             with open_desk(app, order.infra) as desk:
-                launch_order(desk, order, register_uri)
+                launch_order(app, desk, order, store_uri)
             run = wait_for_end(app, order.run_id)
             raise_for(run)
         finally:

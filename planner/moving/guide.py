@@ -11,8 +11,7 @@ from datetime import datetime, timedelta
 
 from planner.asking import avoided_now
 from planner.deadline.placement import Placement
-from planner.errors import CapReachedError
-from planner.launch import Desk, resume
+from planner.launch import Desk, resume_within_cap
 from planner.monitor import observe
 from planner.moving.decision import decide, document, is_due, reason, target, target_price
 from planner.moving.terms import MovingTerms
@@ -98,14 +97,7 @@ def _start(desk: Desk, run: Run, terms: MovingTerms, decision: PolicyDecision, p
     """The next attempt, at the price that the decision was made with."""
     price = target_price(decision)
     offer = terms.request_offer(place, None if price is None else price / terms.nodes)
-    if offer is None:
-        return run
-    try:
-        return resume(desk, run, offer=offer)
-    except CapReachedError as error:
-        change = Change("capped", error.message, run.current, desk.now(), kind="give_up")
-        desk.store.apply(run, change)
-        return desk.store.get(run.run_id) or run
+    return run if offer is None else resume_within_cap(desk, run, offer=offer)
 
 
 def _rest(desk: Desk, run: Run, terms: MovingTerms, decision: PolicyDecision) -> Run:

@@ -51,8 +51,18 @@ class PlanStarter:
         self._ledger = ledger
 
     def start(self, schedule: Schedule, run_id: str, cap_usd: float | None) -> Started:
-        """Launch the spec, or go on with a launch that was interrupted."""
+        """Launch the spec, or go on with a launch that was interrupted, with the cap that is on record."""
+        with Store(self._ledger) as store:
+            run = store.get(run_id)
+        if run is not None:
+            cap = run.terms.cap_micro_usd
+            cap_usd = None if cap is None else cap / 1e6
         return launch(schedule.spec, schedule.infra, run_id, cap_usd)
+
+    def is_on_record(self, run_id: str) -> bool:
+        """As `Starter.is_on_record`."""
+        with Store(self._ledger) as store:
+            return store.get(run_id) is not None
 
     def still_meets(self, schedule: Schedule, run_id: str) -> bool | None:
         """Measure with `plan evaluate RUN --check` on the held-out data that the spec names now."""

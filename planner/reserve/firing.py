@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from planner.reserve.schedule_book import Due, ScheduleBook
-from planner.reserve.schedules import Firing, Schedule, firing_run_id
+from planner.reserve.schedules import REMOVED, Firing, Schedule, firing_run_id
 from planner.runs import utc_text
 from providers.errors import UsageError
 
@@ -38,6 +38,10 @@ class Starter(Protocol):
 
     def start(self, schedule: Schedule, run_id: str, cap_usd: float | None) -> Started:
         """Launch the spec of a schedule, or go on with a launch that was interrupted."""
+        ...
+
+    def is_on_record(self, run_id: str) -> bool:
+        """Whether the ledger has such a run, which may have been started then."""
         ...
 
     def still_meets(self, schedule: Schedule, run_id: str) -> bool | None:
@@ -137,9 +141,9 @@ def _deal(firer: Firer, firing: Firing) -> Firing | None:
     opens = schedule.timing.opens(due)
     if now < opens:
         return None
-    if firing.state == "due" and now - opens > timedelta(seconds=schedule.late_s):
-        return firer.book.move(firing, "missed", f"not started in time; last: {firing.reason}", firer.at)
-    if firing.state == "due":
+    if firing.state == "due" or not firer.starter.is_on_record(_run_id(firing)):
+        if now - opens > timedelta(seconds=schedule.late_s):
+            return firer.book.move(firing, "missed", f"not started in time; last: {firing.reason}", firer.at)
         skip = _skip(firer, schedule, firing)
         if skip is not None:
             return firer.book.move(firing, "skipped", skip, firer.at)
@@ -151,6 +155,8 @@ def _skip(firer: Firer, schedule: Schedule, firing: Firing) -> str | None:
     """Why a firing is not started on purpose."""
     if schedule.state == "paused":
         return "the schedule is paused"
+    if schedule.state_reason == REMOVED:
+        return f"the schedule was {REMOVED}"
     left = _left_micro_usd(firer, schedule, firing)
     if left is not None and left <= 0:
         return "the budget of this period is spent"
@@ -187,11 +193,22 @@ def _start(firer: Firer, schedule: Schedule, firing: Firing) -> Firing | None:
     left = _left_micro_usd(firer, schedule, firing)
     if left is not None and left <= 0:
         return firer.book.move(firing, "skipped", "the budget of this period is spent", firer.at)
-    run_id = firing.run_id or firing_run_id(schedule.schedule_id, datetime.fromisoformat(firing.due_at))
-    done = firer.starter.start(schedule, run_id, None if left is None else left / 1e6)
+    done = firer.starter.start(schedule, _run_id(firing), None if left is None else left / 1e6)
     if done.exit_code == 0:
-        return firer.book.move(firing, "started", done.message or "launched", firer.at)
+        return _started(firer, firing, done.message or "launched")
     reason = f"exit {done.exit_code}: {done.message}"
     if done.exit_code in (1, 6, 7):  # it may go better later; the time limit ends that
         return firer.book.move(firing, "due", reason, firer.at)
     return firer.book.move(firing, "failed", reason, firer.at)
+
+
+def _started(firer: Firer, firing: Firing, message: str) -> Firing | None:
+    """There is a run, whatever another tick has made of the firing while it was launched."""
+    moved = firer.book.move(firing, "started", message, firer.at)
+    known = () if moved is not None else firer.book.firings(firing.schedule_id)
+    now = next((row for row in known if row.due_at == firing.due_at and row.state != "started"), None)
+    return moved if now is None else firer.book.move(now, "started", message, firer.at)
+
+
+def _run_id(firing: Firing) -> str:
+    return firing.run_id or firing_run_id(firing.schedule_id, datetime.fromisoformat(firing.due_at))

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from planner.database import Book
-from planner.reserve.schedules import OPEN, Firing, FiringState, Schedule, ScheduleState
+from planner.reserve.schedules import OPEN, REMOVED, Firing, FiringState, Schedule, ScheduleState
 from planner.reserve.timing import Timing
 from providers.errors import UsageError
 
@@ -143,9 +143,21 @@ class ScheduleBook(Book):
         return self._firings("WHERE schedule_id = ? ORDER BY due_at DESC", (schedule_id,))
 
     def remove(self, schedule_id: str, at: str) -> None:
-        """End a schedule; its history stays."""
-        schedule = self.get(schedule_id)
-        self.change(schedule, "ended", "removed by the user", at, None)
+        """End a schedule and pass over what is due of it; its history stays.
+
+        A launch that is under way may have started a run: whoever ticks next finds out.
+        """
+        ended = False
+        while not ended:
+            schedule = self.get(schedule_id)
+            with self._db.writing():
+                ended = self._change(schedule, "ended", REMOVED, at, None)
+                if ended:
+                    self._db.execute(
+                        "UPDATE firings SET state = 'skipped', reason = ?, at = ?"
+                        " WHERE schedule_id = ? AND state = 'due'",
+                        (f"the schedule was {REMOVED}", at, schedule_id),
+                    )
 
     def beat(self, heartbeat: Heartbeat) -> None:
         """Say that a scheduler lives, or has ended."""

@@ -13,6 +13,8 @@ FiringState = Literal["due", "starting", "started", "skipped", "missed", "failed
 
 #: Firings that still have to be dealt with.
 OPEN: tuple[FiringState, ...] = ("due", "starting")
+#: Why a schedule has ended that may have had times to come, and why those that had come start nothing.
+REMOVED = "removed by the user"
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,8 +162,9 @@ def test_unit_and_container_are_printed(run_plan: Any) -> None:
         ((attempt_of(outcome="preempted", first_step=0, last_step=9),), 0),
         ((attempt_of(outcome="preempted"),), 1),
         ((attempt_of(outcome="preempted", first_step=0, last_step=9), attempt_of(2, outcome="preempted")), 1),
+        ((attempt_of(outcome="preempted"), attempt_of(2, outcome="stock_out")), 2),
         ((attempt_of(outcome="failed"),), 0),
     ],
 )
 def test_only_attempts_that_got_nowhere_are_vain(attempts: tuple[Attempt, ...], vain: int) -> None:
-    assert vain_attempts(attempts) == vain
+    assert len(vain_attempts(attempts)) == vain

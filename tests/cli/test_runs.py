@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,15 @@ import jsonschema
 import pytest
 from click.testing import CliRunner, Result
 
+from planner.cli.context import App
 from planner.cli.main import cli
 from planner.cli.schema import schema_text
+from planner.entry_book import Entry, EntryBook
+from planner.places import Places
+from planner.record import ledger_token
+from planner.register import enter, is_taken
+from providers.offers import PriceSnapshot
+from providers.stores import open_store
 from tests.workers import eventually, make_python, order_exit, starts
 
 SPEC = Path(__file__).parents[2] / "examples" / "tiny-goat" / "spec.yaml"
@@ -249,6 +257,63 @@ def test_without_an_id_an_interrupted_launch_goes_on(orders: Path, monkeypatch: 
     assert len(answer("runs")["runs"]) == 1
 
 
+@pytest.fixture
+def unconfirmed(orders: Path, plan_home: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """A launch that was killed when it asked the backend, in words."""
+    from providers.local import LocalLauncher
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    (plan_home / "config.yaml").write_text("local: {usd_per_hour: 2}\n")
+    words = ("launch", *LOCAL, "--cap", "50", "--yes")
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalLauncher, "launch", killed)
+        plan(*words, code=130)
+    return words
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (("--cap", "10"), "was launched with a cap of $50, not a cap of $10"),
+        (("--no-cap",), "was launched with a cap of $50, not no cap"),
+        (("--cap", "50", "--max-duration", "90m"), "with no --max-duration, not --max-duration 5400s"),
+        (("--cap", "50", "--monitor", "service"), "with --monitor local, not --monitor service"),
+        (("--cap", "9", "--move"), "with a cap of $50 and no --move, not a cap of $9 and --move"),
+    ],
+)
+def test_an_interrupted_launch_goes_on_under_its_own_terms_or_not_at_all(
+    unconfirmed: tuple[str, ...], asked: tuple[str, ...], told: str
+) -> None:
+    refused = plan("launch", *LOCAL, *asked, "--yes", code=2).stderr
+    assert told in refused and "plan cancel goat-1" in refused
+    assert status()["state"] == "queued"
+
+
+def test_an_interrupted_launch_says_what_it_goes_on_with(unconfirmed: tuple[str, ...]) -> None:
+    assert "it goes on with a cap of $50" in plan(*unconfirmed).stderr
+    assert (status()["state"], status()["cap_usd"]) == ("running", "50")
+    assert "with a cap of $50, not a cap of $9" in plan("launch", *LOCAL, "--cap", "9", code=2).stderr
+
+
+def test_an_interrupted_launch_of_long_ago_is_agreed_to_again(
+    unconfirmed: tuple[str, ...], plan_home: Path
+) -> None:
+    def launch(*words: str) -> Result:
+        tomorrow = App(now=lambda: datetime.now(UTC) + timedelta(days=1))
+        return CliRunner(mix_stderr=False).invoke(cli, list(words), obj=tomorrow)
+
+    asked = launch(*(word for word in unconfirmed if word != "--yes"))
+    assert asked.exit_code == 2 and "as it was agreed to then? Nobody can be asked here" in asked.stderr
+    (plan_home / "config.yaml").write_text("local: {usd_per_hour: 3}\n")
+    dearer = launch(*unconfirmed)
+    assert dearer.exit_code == 5 and "from $2/h to $3/h" in dearer.stderr
+    assert status()["state"] == "queued"
+    (plan_home / "config.yaml").write_text("local: {usd_per_hour: 2}\n")
+    assert launch(*unconfirmed).exit_code == 0 and status()["state"] == "running"
+
+
 def test_a_plan_whose_price_has_moved_is_refused(orders: Path, plan_home: Path, tmp_path: Path) -> None:
     def priced(price: str) -> None:
         (plan_home / "config.yaml").write_text(f"local: {{usd_per_hour: {price}}}\n")
@@ -264,6 +329,40 @@ def test_a_plan_whose_price_has_moved_is_refused(orders: Path, plan_home: Path, 
     accepted = plan(*launch, "--price-tolerance", "10%")
     assert "the price has moved" in accepted.stderr
     assert status()["attempts"][0]["offer"]["price_usd_per_h"] == "2.2"
+
+
+def test_a_resume_goes_by_the_price_of_today(orders: Path, plan_home: Path) -> None:
+    (plan_home / "config.yaml").write_text("local: {usd_per_hour: 2}\n")
+    plan("launch", *LOCAL, "--yes", "--cap", "50")
+    eventually((orders / "ready").exists)
+    for pid in status()["pids"]:
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: status()["state"] == "preempted")
+    (plan_home / "config.yaml").write_text("local: {usd_per_hour: 3}\n")
+    assert "from $2/h to $3/h (+50%" in plan("resume", "goat-1", "--yes", code=5).stderr
+    assert len(status()["attempts"]) == 1
+    resumed = plan("resume", "goat-1", "--yes", "--price-tolerance", "50%")
+    assert "costs $3/h, before it was $2/h" in resumed.stderr
+    first, second = status()["attempts"]
+    assert (first["offer"]["price_usd_per_h"], second["offer"]["price_usd_per_h"]) == ("2", "3")
+    assert "costs $3/h" not in plan("resume", "goat-1", "--yes", code=2).stderr  # it runs
+
+
+def test_a_machine_that_the_price_list_has_no_more_keeps_its_last_price(
+    orders: Path, plan_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (plan_home / "config.yaml").write_text("local: {usd_per_hour: 2}\n")
+    plan("launch", *LOCAL, "--yes", "--cap", "50")
+    eventually((orders / "ready").exists)
+    for pid in status()["pids"]:
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: status()["state"] == "preempted")
+    nothing = PriceSnapshot("none", (), (), live=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(App, "snapshot", lambda self, infra: nothing)
+        resumed = plan("resume", "goat-1", "--yes").stderr
+    assert "is not offered any more; cap and ledger go by the last price known, $2/h" in resumed
+    assert status()["attempts"][1]["offer"]["price_usd_per_h"] == "2"
 
 
 def test_costs_as_focus_and_against_a_bill(orders: Path, plan_home: Path, tmp_path: Path) -> None:
@@ -307,6 +406,35 @@ def test_a_project_s_budget_counts_everybody_s_runs(
     assert files(tmp_path / "shared") == before
     assert float(answer("budget", "show", "default", schema="budget")["taken_usd"]) < 1
     assert "spent or held" in plan("budget", "show").stdout
+
+
+def test_what_a_launch_that_was_killed_holds_is_free_for_the_next_one(
+    orders: Path, plan_home: Path, tmp_path: Path
+) -> None:
+    register, uri = open_store((tmp_path / "shared").as_uri()), (tmp_path / "shared").as_uri()
+    (plan_home / "config.yaml").write_text(f"local: {{usd_per_hour: 2}}\nstore: {uri}\n")
+    plan("budget", "set", "default", "10usd", "--per", "total")
+    state = plan_home / "state"
+    with EntryBook(Places(state).ledger) as book:  # here it was killed
+        book.begin(Entry("goat-2", "default", uri, "2026-01-01T00:00:00.000Z"))
+    token = ledger_token(state)
+    enter(
+        register,
+        "goat-2",
+        "default",
+        None,
+        token=token,
+        cap_micro_usd=8_000_000,
+        at="2026-01-01T00:00:00.000Z",
+    )
+    before = files(tmp_path / "shared")
+    plan("launch", *LOCAL, "--dry-run", "--cap", "9")
+    assert files(tmp_path / "shared") == before
+    plan("launch", *LOCAL, "--yes", "--cap", "9")
+    assert [row["run_id"] for row in answer("budget", "show", schema="budget")["runs"]] == ["goat-1"]
+    assert not is_taken(register, "goat-2")
+    order_exit(orders, 0)
+    plan("wait", "goat-1")
 
 
 def files(place: Path) -> dict[Path, bytes]:

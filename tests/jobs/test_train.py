@@ -252,6 +252,19 @@ def test_the_output_is_copied_where_the_job_wants_it(runs: Runs) -> None:
     assert "adapter_model.safetensors" in copied
 
 
+def test_an_output_that_was_committed_and_not_copied_is_copied_by_the_next_attempt(runs: Runs) -> None:
+    target = runs.root / "models"
+    target.write_text("no directory")
+    job = replace(runs.sft("run", steps=4), output=OutputJob(target.as_uri()))
+    assert runs.finish(job) == 1 and runs.head("run").output is not None
+    target.unlink()
+    target.mkdir()
+    (target / "adapter_model.safetensors").write_text("half of it")
+    assert runs.complete(job).state == "done" and "finished already" in runs.log("run")
+    copied = {path.name: path.read_bytes() for path in target.iterdir() if path.is_file()}
+    assert copied == {path.name: path.read_bytes() for path in runs.output("run").iterdir()}
+
+
 @pytest.mark.parametrize(
     ("limits", "reason"),
     [

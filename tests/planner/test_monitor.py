@@ -77,6 +77,30 @@ def test_each_end_has_its_name(evidence: dict[str, Any], state: str, outcome: st
     assert change.attempt.cost_micro_usd == 500_000
 
 
+@pytest.mark.parametrize(
+    ("terms", "began", "state", "outcome", "cost"),
+    [
+        ({}, None, "failed", "failed", None),
+        ({"monitor": "service"}, None, "preempted", "stock_out", None),
+        ({"moving_json": "{}"}, None, "preempted", "stock_out", None),
+        ({"monitor": "service"}, START, "preempted", "preempted", 500_000),  # Slurm says that it had some
+    ],
+)
+def test_no_machine_to_be_had_ends_only_what_nobody_asks_for_again(
+    terms: dict[str, Any], began: str | None, state: str, outcome: str, cost: int | None
+) -> None:
+    status = ended_status(reason="no machine", refused=True)
+    change = decide(run_of(terms=terms_of(**terms)), replace(status, started_at=began), None, NOW)
+    assert change is not None and (change.state, change.reason) == (state, "no machine")
+    seen = change.attempt
+    assert (seen.outcome, seen.started_at, seen.ended_at, seen.cost_micro_usd) == (
+        outcome,
+        began,
+        ENDED,
+        cost,
+    )
+
+
 def test_the_worker_s_own_words_win() -> None:
     said = progress_of(state="capped", exit_reason="cap of 2 US dollars reached")
     change = decide(run_of("running"), ended_status(exit_code=77, reason="last line"), said, NOW)

@@ -158,6 +158,7 @@ def test_the_past_of_an_older_ledger_is_no_news(ledger: Path, tmp_path: Path) ->
         ("observed", "recovering", 1, [("preempted", 1)], None),
         ("observed", "capped", 1, [("running", 1)], "cap_reached"),
         ("stop", "cancelling", 1, [("running", 1)], None),
+        ("refused", "preempted", 2, [("running", 1), ("preempted", 1), ("queued", 2)], None),
         ("cap_warning", "running", 1, [("running", 1)], "cap_80"),
         ("deadline_at_risk", "running", 1, [("running", 1)], "deadline"),
         ("reap", "succeeded", 1, [("succeeded", 1)], "stray"),

@@ -19,7 +19,9 @@ from providers.skypilot_jobs import NO_CAPACITY
 
 
 class NoMachinesError(Exception):
-    failover_history = (ValueError("Quota exceeded"),)
+    def __init__(self, text: str, *failover_history: Exception) -> None:
+        super().__init__(text)
+        self.failover_history = failover_history
 
 
 class FakeSky:
@@ -35,6 +37,7 @@ class FakeSky:
         self.past: list[dict[str, Any]] = []
         self.ended: list[str] = []
         self.cancelled: list[int] = []
+        self.refusals: tuple[Exception, ...] = (NoMachinesError("Quota exceeded"),)
 
     def up(self, name: str, word: str | None, *, status: str = "UP") -> None:
         got = SimpleNamespace(
@@ -57,7 +60,7 @@ class FakeSky:
 
     def get(self, answer: Any) -> Any:
         if answer == "id-plan-r-1-own":
-            raise NoMachinesError("no machines")
+            raise NoMachinesError("no machines", *self.refusals)
         return answer
 
     def status(self, names: list[str] | None = None, **_: Any) -> list[SimpleNamespace]:
@@ -113,10 +116,21 @@ def test_a_launch_at_work_has_no_machines_yet_and_is_not_released(sky: FakeSky) 
 
 def test_a_refused_launch_says_what_the_seller_said_and_cost_nothing(sky: FakeSky) -> None:
     sky.ask("plan-r-1-own", "FAILED")
+    # SkyPilot has a record of a cluster while it asks for its machines
+    sky.past = [{"name": "plan-r-1-own", "launched_at": 1, "usage_intervals": [(1, 2)], "resources": None}]
     status = seen()
-    assert (status.state, status.started_at) == ("failed", None)
+    assert (status.state, status.started_at, status.refused) == ("failed", None, True)
     assert status.reason == "none of the machines asked for can be had now: Quota exceeded"
     assert status.reason != NO_CAPACITY  # nothing is tried again by itself
+
+
+@pytest.mark.parametrize("refusals", [(), (ValueError("the zone is not known"),)])
+def test_what_could_not_even_be_asked_for_is_no_stock_out(
+    sky: FakeSky, refusals: tuple[Exception, ...]
+) -> None:
+    sky.refusals = refusals
+    sky.ask("plan-r-1-own", "FAILED")
+    assert (seen().state, seen().refused) == ("failed", False)
 
 
 @pytest.mark.parametrize(

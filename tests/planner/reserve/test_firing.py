@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from planner.reserve.book import ReservationBook
-from planner.reserve.firing import Firer, Started, extra, tick
+from planner.reserve.firing import Firer, Started, due_times, extra, tick
 from planner.reserve.schedule_book import ScheduleBook
 from planner.reserve.schedules import Schedule
 from planner.reserve.timing import Timing
@@ -41,6 +41,9 @@ class Runs:
         if self.dies:
             os.kill(os.getpid(), signal.SIGKILL)
         return Started(0)
+
+    def is_on_record(self, run_id: str) -> bool:
+        return (self.folder / run_id).exists()
 
     def still_meets(self, schedule: Schedule, run_id: str) -> bool | None:
         self.measured.append(run_id)
@@ -203,6 +206,81 @@ def test_a_paused_schedule_passes_times_over(firer: Firer) -> None:
     assert firer.book.change(schedule, "paused", "by a test", utc_text(START), None)
     assert at(firer, START + timedelta(days=2)) == []
     assert not firer.book.change(schedule, "active", "read long ago", utc_text(START), None)
+
+
+def _killed_before_its_run_was_on_record(firer: Firer) -> None:
+    at(firer, START)
+    firer.book.fire(
+        [due_times(replace(firer, now=Clock(START + timedelta(hours=1))), firer.book.get("daily"))], ""
+    )
+    (firing,) = firer.book.open_firings()
+    assert firer.book.move(firing, "starting", "launch is being asked for", utc_text(START)) is not None
+
+
+def test_a_schedule_that_was_removed_starts_nothing_more(firer: Firer) -> None:
+    firer.book.add(schedule_of())
+    runs_of(firer).exit_code = 6
+    assert at(firer, START + timedelta(hours=1)) == [("2026-12-01T02:00", "due")]
+    firer.book.remove("daily", utc_text(START + timedelta(hours=1)))
+    assert firer.book.open_firings() == []
+    runs_of(firer).exit_code = 0
+    assert at(firer, START + timedelta(hours=2)) == [("2026-12-01T02:00", "skipped")]
+    assert firer.book.firings("daily")[0].reason == "the schedule was removed by the user"
+    assert runs_of(firer).started == []
+
+
+def test_a_schedule_is_removed_whoever_changes_it_meanwhile(
+    firer: Firer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    firer.book.add(schedule_of())
+    get = firer.book.get
+    read = iter([get("daily")])
+    monkeypatch.setattr(firer.book, "get", lambda name: next(read, None) or get(name))
+    firer.book.change(get("daily"), "paused", "paused by the user", utc_text(START), None)
+    firer.book.remove("daily", utc_text(START))
+    assert (get("daily").state, get("daily").state_reason) == ("ended", "removed by the user")
+
+
+@pytest.mark.parametrize(
+    ("stop", "hours", "state"),
+    [("paused", 2, "skipped"), ("removed", 2, "skipped"), ("", 24 * 30, "missed"), ("", 2, "started")],
+)
+def test_a_launch_that_never_came_to_a_run_is_held_to_the_rules_again(
+    firer: Firer, stop: str, hours: int, state: str
+) -> None:
+    firer.book.add(schedule_of(None))
+    _killed_before_its_run_was_on_record(firer)
+    if stop == "removed":
+        firer.book.remove("daily", utc_text(START))
+    elif stop:
+        firer.book.change(firer.book.get("daily"), "paused", "paused by the user", utc_text(START), None)
+    assert at(firer, START + timedelta(hours=hours)) == [("2026-12-01T02:00", state)]
+    assert bool(runs_of(firer).started) == (state == "started")
+
+
+def test_a_launch_that_came_to_a_run_is_gone_on_with(firer: Firer) -> None:
+    firer.book.add(schedule_of(None))
+    _killed_before_its_run_was_on_record(firer)
+    (runs_of(firer).folder / "daily-20261201-0200").touch()
+    firer.book.remove("daily", utc_text(START))
+    assert at(firer, START + timedelta(days=30)) == [("2026-12-01T02:00", "started")]
+
+
+def test_a_run_that_was_launched_is_started_whatever_another_tick_makes_of_it(
+    firer: Firer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    firer.book.add(schedule_of())
+    start = runs_of(firer).start
+
+    def slow(schedule: Schedule, run_id: str, cap_usd: float | None) -> Started:
+        firer.book.remove("daily", utc_text(START))
+        other = Runs(runs_of(firer).folder)
+        tick(replace(firer, starter=other))
+        assert [row.state for row in firer.book.firings("daily")] == ["skipped"]
+        return start(schedule, run_id, cap_usd)
+
+    monkeypatch.setattr(runs_of(firer), "start", slow)
+    assert at(firer, START + timedelta(hours=1)) == [("2026-12-01T02:00", "started")]
 
 
 def test_a_start_waits_for_its_window(firer: Firer) -> None:

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
@@ -21,11 +22,15 @@ from planner.reserve.firing import Firer, Started
 from planner.reserve.purchase import Buyer, advance
 from planner.reserve.reservations import LaunchPlan, Want
 from planner.reserve.schedule_book import ScheduleBook
+from planner.reserve.schedules import Schedule
+from planner.reserve.timing import Timing
 from planner.runs import utc_text
+from planner.store import Store
 from providers.errors import UsageError
 from providers.launcher import LaunchRequest
 from providers.offers import Offer
 from providers.reservations import CapacityOffer, Holding, HoldingState, Machine
+from tests.planner.run_factories import attempt_of, terms_of
 
 NOW = datetime(2026, 12, 1, 12, 0, tzinfo=UTC)
 P5 = Machine("p5.48xlarge", "H100", 8, 80.0)
@@ -158,3 +163,24 @@ def test_the_request_names_the_reservation() -> None:
     terms = {"alternatives": [], "max_usd_per_hour": None, "python": None, "setup": []}
     assert rented.complete(request, {**terms, "reservations": ["cr-1"]}).reservations == ("cr-1",)
     assert rented.complete(request, terms).reservations == ()
+
+
+def test_a_start_that_is_repeated_asks_for_the_cap_on_record(
+    plan_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, asked = Places(plan_home / "state").ledger, []
+
+    def run_plan(words: list[str], *, timeout_s: float) -> CompletedProcess[str]:
+        asked.append(words[words.index("--cap") + 1])
+        return CompletedProcess(words, 0, "", "")
+
+    monkeypatch.setattr("planner.reserve.children.run_plan", run_plan)
+    schedule = Schedule(
+        *("s", utc_text(NOW), "spec.yaml", "local", Timing("0 2 * * *", None, "UTC"), 5_000_000),
+        *("active", "waits", utc_text(NOW), None, 1, 3600.0),
+    )
+    PlanStarter(ledger).start(schedule, "run-1", 5.0)
+    with Store(ledger) as store:
+        store.create("run-1", terms_of(cap_micro_usd=5_000_000), attempt_of())
+    PlanStarter(ledger).start(schedule, "run-1", 3.0)  # other runs of the period have cost something since
+    assert asked == ["5.000000", "5.000000"]

@@ -1,0 +1,126 @@
+"""Entries in the register that were begun here, in the ledger: by them is found what a launch that died has left.
+
+An id is taken and its cap is held before the run is on record. The register alone cannot tell a launch that died in
+between from a run whose ledger was lost and which still costs; the ledger that began the entry can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from planner.database import Book
+from planner.register import is_taken, leave
+from planner.runs import utc_text
+from providers.errors import TuneplanError
+from providers.object_store import ObjectStore
+
+#: From taking an id to recording its run it is a moment; one that slept in between shall not be robbed.
+_CUT_OFF_S = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An id and a cap that a launch is about to take.
+
+    Attributes:
+        at: RFC 3339 UTC, before the register was asked.
+    """
+
+    run_id: str
+    project: str
+    register_uri: str
+    at: str
+
+
+class EntryBook(Book):
+    """The entries that this ledger has begun and not ended."""
+
+    def begin(self, entry: Entry) -> None:
+        """Write an entry down, before the register is asked; again with a new time if it was begun before."""
+        with self._db.writing():
+            self._db.execute("DELETE FROM entries WHERE run_id = ?", (entry.run_id,))
+            self._db.insert("entries", asdict(entry))
+
+    def end(self, run_id: str) -> None:
+        """Its run is on record, or the register has nothing of it any more."""
+        with self._db.writing():
+            self._db.execute("DELETE FROM entries WHERE run_id = ?", (run_id,))
+
+    def is_begun(self, run_id: str) -> bool:
+        """Whether an entry was begun and not ended."""
+        with self._db.reading():
+            return (
+                self._db.execute("SELECT 1 FROM entries WHERE run_id = ?", (run_id,)).fetchone() is not None
+            )
+
+    def without_run(self, project: str, register_uri: str, until: str) -> list[str]:
+        """Ids of entries that were begun by then and came to no run."""
+        with self._db.reading():
+            rows = self._db.execute(
+                "SELECT run_id FROM entries WHERE project = ? AND register_uri = ? AND at <= ?"
+                " AND run_id NOT IN (SELECT run_id FROM runs) ORDER BY run_id",
+                (project, register_uri, until),
+            ).fetchall()
+        return [str(run_id) for (run_id,) in rows]
+
+
+@contextmanager
+def entering(ledger: Path, register: ObjectStore, entry: Entry, token: str) -> Iterator[None]:
+    """Around taking an id and recording its run: when that comes to no run, the register gets back what it gave.
+
+    Args:
+        ledger: The ledger that both go by.
+        register: Of the entry.
+        entry: What is about to be taken.
+        token: Tells this ledger from everybody else's.
+
+    Raises:
+        StorageError: Ledger or register cannot be read or written.
+    """
+    with EntryBook(ledger) as book:
+        # an id that is taken, and not by an entry begun here, may be that of a run under way
+        is_ours = book.is_begun(entry.run_id) or not is_taken(register, entry.run_id)
+        if is_ours:
+            book.begin(entry)
+        try:
+            yield
+        except BaseException:
+            with suppress(TuneplanError):  # later, then
+                if entry.run_id in book.without_run(entry.project, entry.register_uri, entry.at):
+                    leave(register, entry.run_id, entry.project, token=token)
+                book.end(entry.run_id)
+            raise
+        book.end(entry.run_id)
+
+
+def cut_off(ledger: Path, register_uri: str, project: str, now: str) -> list[str]:
+    """Ids of launches that died before their run was on record.
+
+    Raises:
+        StorageError: The ledger cannot be read.
+    """
+    with EntryBook(ledger) as book:
+        return _cut_off(book, register_uri, project, now)
+
+
+def give_back_cut_off(
+    ledger: Path, register: ObjectStore, register_uri: str, project: str, *, token: str, now: str
+) -> None:
+    """Give back what launches hold that died before their run was on record.
+
+    Raises:
+        StorageError: Ledger or register cannot be read or written.
+    """
+    with EntryBook(ledger) as book:
+        for run_id in _cut_off(book, register_uri, project, now):
+            leave(register, run_id, project, token=token)
+            book.end(run_id)
+
+
+def _cut_off(book: EntryBook, register_uri: str, project: str, now: str) -> list[str]:
+    until = utc_text(datetime.fromisoformat(now) - timedelta(seconds=_CUT_OFF_S))
+    return book.without_run(project, register_uri, until)
