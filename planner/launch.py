@@ -17,6 +17,7 @@ from planner.asking import offers_to_ask
 from planner.bundle import build_bundle
 from planner.candidate_document import candidate_from_document
 from planner.errors import CapReachedError
+from planner.launch_lock import launching
 from planner.limits import exit_reserve_s, is_spent, stop_grace_s, time_limit_s
 from planner.money import micro_usd
 from planner.monitor import keep_record, observe
@@ -154,13 +155,15 @@ def _next_attempt(run: Run, offer: Offer | None, now: str) -> Attempt:
 
 
 def cancel(desk: Desk, run: Run, *, grace_s: float) -> Run:
-    """Ask the worker to checkpoint and end; what does not run is cancelled at once, what is over stays."""
+    """Ask the worker to checkpoint and end; what rests is cancelled at once, what is over stays.
+
+    A run is over only once its backend says so: until then its stop is on record, and each look repeats it.
+    """
     run = observe(desk.store, desk.launcher, run, desk.now())
     if run.final:
         return run
-    if run.resting or run.current.started_at is None:
-        ended = replace(run.current, outcome="cancelled") if run.current.started_at is None else run.current
-        change = Change("cancelled", "cancelled by the user", ended, desk.now(), kind="cancel")
+    if run.resting:
+        change = Change("cancelled", "cancelled by the user", run.current, desk.now(), kind="cancel")
         written = desk.store.apply(run, change)
     else:
         written = run.stopping == "user" or desk.store.ask_stop(
@@ -185,8 +188,21 @@ def _start(desk: Desk, run: Run) -> Run:
     job = _job(run)
     _send(desk, run, job)
     bundle = build_bundle(desk.places.bundle(run.run_id, run.launches), job)
+    with launching(desk.places, run.run_id):
+        newest = _get(desk, run.run_id)  # files may have been sent for hours
+        is_wanted = _is_unconfirmed(newest) and newest.launches == run.launches
+        if is_wanted:
+            _ask(desk, run, _request(desk, run, bundle.path))
+    run = _get(desk, run.run_id)
+    if is_wanted and run.final:  # cancelled by somebody between our record and the backend's answer
+        desk.launcher.cancel(run.run_id)
+    return observe(desk.store, desk.launcher, run, desk.now())
+
+
+def _ask(desk: Desk, run: Run, request: LaunchRequest) -> None:
+    """Have the backend start it; that it was not is on record before anybody is told."""
     try:
-        desk.launcher.launch(_request(desk, run, bundle.path))
+        desk.launcher.launch(request)
     except LaunchError as error:
         status = desk.launcher.status(run.run_id)
         if status.state == "unknown":  # an earlier call may have been heard: asking again finds that out
@@ -194,10 +210,6 @@ def _start(desk: Desk, run: Run) -> Run:
         if status.attempt < run.launches:
             _record_failure(desk, run, error)
             raise
-    run = _get(desk, run.run_id)
-    if run.final:  # cancelled by somebody between our record and the backend's answer
-        desk.launcher.cancel(run.run_id)
-    return observe(desk.store, desk.launcher, run, desk.now())
 
 
 def _send(desk: Desk, run: Run, job: JobSpec) -> None:

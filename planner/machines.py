@@ -32,7 +32,8 @@ def attempts_now(
         now: RFC 3339 UTC.
     """
     if status.attempt < run.launches:
-        return [run.current]
+        is_open = outcome == "running"
+        return [run.current if is_open else replace(run.current, outcome=outcome, ended_at=now)]
     uses = _uses(run, status, now)
     if not uses:
         return [_never_started(run, status, outcome)]

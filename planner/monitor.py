@@ -11,8 +11,10 @@ from datetime import datetime, timedelta
 
 from jobs.progress import Progress, read_progress
 from planner import lease
+from planner.launch_lock import is_launching
 from planner.limits import cap_warning, limit_reached
 from planner.machines import attempts_now, newest_start
+from planner.places import Places
 from planner.record import OtherLedgerError, keep, ledger_token
 from planner.runs import WAITING, Run, utc_text
 from planner.store import Change, Store
@@ -39,10 +41,14 @@ def observe(store: Store, launcher: Launcher, run: Run, now: str) -> Run:
     for _ in range(_ROUNDS):
         if run.final:
             return run
+        # asked before the backend is: what it does not know while nobody launches it will not come
+        launching = run.state == "cancelling" and _is_being_launched(store, run)
         status = launcher.status(run.run_id)
         if run.state == "cancelling" and status.ended_at is None and status.stopped_by is None:
             # again: whoever asked may have been killed before the backend heard it
             status = launcher.cancel(run.run_id)
+        if launching and status.attempt < run.launches:
+            return run  # who launches it finds the stop in the ledger
         change = decide(run, status, _progress_of(run), now)
         if change is None:
             return store.get(run.run_id) or run
@@ -50,6 +56,10 @@ def observe(store: Store, launcher: Launcher, run: Run, now: str) -> Run:
             return _recorded(store, run, store.get(run.run_id) or run, now)
         run = store.get(run.run_id) or run
     return run
+
+
+def _is_being_launched(store: Store, run: Run) -> bool:
+    return run.current.backend_id is None and is_launching(Places(store.path.parent), run.run_id)
 
 
 def _recorded(store: Store, before: Run, run: Run, now: str) -> Run:

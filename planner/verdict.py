@@ -41,11 +41,12 @@ def judge(run: Run, status: BackendStatus, progress: Progress | None) -> Verdict
     if status.state == "unknown" and status.ended_at is None and run.state != "cancelling":
         return Verdict("unknown", status.reason, "running")
     if status.attempt < run.launches:
-        return _not_started(run)
+        return _not_started(run, status)
     if status.ended_at is None:
         return _under_way(run, status, progress)
     if (status.stopped_by == "cancel" or run.state == "cancelling") and status.exit_code != _DONE:
-        return _stopped(run, _saved(status, progress))
+        saved = _saved(status, progress)
+        return _stopped(run, "after a committed checkpoint" if saved else "without a new checkpoint")
     if status.state == "vanished" and not _had_finished(progress):
         return Verdict("preempted", status.reason, "preempted")
     if status.stopped_by == "max_duration" and status.exit_code != _DONE:
@@ -60,8 +61,12 @@ def _had_finished(progress: Progress | None) -> bool:
     return progress is not None and progress.state in _LAST_WORDS
 
 
-def _not_started(run: Run) -> Verdict:
+def _not_started(run: Run, status: BackendStatus) -> Verdict:
     """The backend has not heard of the newest attempt."""
+    if run.state == "cancelling" and run.current.backend_id is None:
+        if status.state == "absent" or status.ended_at is not None:
+            return _stopped(run, "before it was started")
+        return Verdict("cancelling", run.state_reason, "running")
     if run.current.started_at is not None:
         return Verdict("unknown", "the backend knows nothing of this run any more", "running")
     return Verdict("queued", "asked for, not confirmed; `plan resume` asks again", "running")
@@ -97,9 +102,8 @@ def _ended(status: BackendStatus, progress: Progress | None) -> Verdict:
     return Verdict("failed", said or status.reason or f"worker ended with exit code {code}", "failed")
 
 
-def _stopped(run: Run, saved: bool) -> Verdict:
+def _stopped(run: Run, how: str) -> Verdict:
     """Ended because it was asked to: by the user, at a limit, or to go on elsewhere."""
-    how = "after a committed checkpoint" if saved else "without a new checkpoint"
     if run.stopping == "limit":
         return Verdict("capped", f"{run.state_reason}, {how}", "capped")
     if run.stopping == "move":
