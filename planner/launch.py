@@ -68,7 +68,8 @@ def launch(
         first: The decision that a run that moves begins with.
 
     Returns:
-        The run, and whether this call created it; an id that exists is started only if it never was.
+        The run, and whether this call is its first launch; an id that exists is started only if it never was. One that
+        failed before anything of it was started is launched anew, with these terms.
 
     Raises:
         UsageError: The id belongs to another plan.
@@ -93,6 +94,11 @@ def launch(
             hint="choose another --run-id, or leave it out",
             code="run_exists",
         )
+    if run.came_to_nothing:
+        again = replace(attempt, attempt=run.current.attempt + 1)
+        if desk.store.launch_again(run, again, terms) and first is not None:
+            desk.store.record_decision(run_id, replace(first, attempt=again.attempt))
+        run, created = _get(desk, run_id), True
     if _is_unconfirmed(run):
         return _start(desk, run), created
     return observe(desk.store, desk.launcher, run, desk.now()), created
@@ -223,7 +229,8 @@ def _send(desk: Desk, run: Run, job: JobSpec) -> None:
 
 def _record_failure(desk: Desk, run: Run, error: TuneplanError) -> None:
     """Nothing was started; a run that moves rests and tries elsewhere, once it has been somewhere."""
-    if isinstance(error, LaunchError) and run.terms.moving_json is not None and run.launches > 1:
+    moves = run.terms.moving_json is not None and any(one.outcome != "failed" for one in run.attempts[:-1])
+    if isinstance(error, LaunchError) and moves:
         refused = replace(run.current, outcome="stock_out", ended_at=desk.now())
         change = Change("preempted", f"refused: {error.message}", refused, desk.now(), kind="launch")
         desk.store.apply(run, change)

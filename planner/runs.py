@@ -262,6 +262,11 @@ class Run:
         return self.state in FINAL
 
     @property
+    def came_to_nothing(self) -> bool:
+        """Failed before any machine was there: to launch it again is to launch it for the first time."""
+        return self.state == "failed" and all(attempt.started_at is None for attempt in self.attempts)
+
+    @property
     def cost_micro_usd(self) -> int | None:
         """Sum over the attempts, None as soon as one of them is unknown."""
         costs = [attempt.cost_micro_usd for attempt in self.attempts if attempt.started_at is not None]

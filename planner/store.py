@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -130,32 +130,31 @@ class Store:
         self, run: Run, attempt: Attempt, *, cap_micro_usd: int | None, max_duration_s: float | None
     ) -> bool:
         """Record the intent to resume a run; False if somebody changed the run since it was read."""
+        terms = replace(run.terms, cap_micro_usd=cap_micro_usd, max_duration_s=max_duration_s)
+        return self.launch_again(run, attempt, terms, "resume")
+
+    def launch_again(self, run: Run, attempt: Attempt, terms: RunTerms, kind: str = "launch") -> bool:
+        """Record the intent to start a run once more, under these terms; False as for `add_attempt`.
+
+        Args:
+            run: As read from the ledger.
+            attempt: The next one.
+            terms: They take the place of those that it had.
+            kind: Of the event, and how the state's reason names it.
+        """
         check_move(run.state, "queued")
+        row, reason = _terms_row(terms), f"{kind} is being asked for"
+        settings = ", ".join(f"{name} = ?" for name in row)
         with self._db.writing():
             moved = self._db.execute(
-                "UPDATE runs SET state = 'queued', state_reason = ?, state_since_at = ?, next_try_at = NULL,"
-                " stopping = NULL, cap_micro_usd = ?, max_duration_s = ?, revision = revision + 1"
-                " WHERE run_id = ? AND revision = ?",
-                (
-                    "resume is being asked for",
-                    attempt.intent_at,
-                    cap_micro_usd,
-                    max_duration_s,
-                    run.run_id,
-                    run.revision,
-                ),
+                "UPDATE runs SET state = 'queued', state_reason = ?, state_since_at = ?, next_try_at = NULL,"  # noqa: S608
+                f" stopping = NULL, {settings}, revision = revision + 1 WHERE run_id = ? AND revision = ?",
+                (reason, attempt.intent_at, *row.values(), run.run_id, run.revision),
             )
             if moved.rowcount == 0:
                 return False
             self._insert_attempt(run.run_id, attempt)
-            self._log(
-                run.run_id,
-                attempt.intent_at,
-                "resume",
-                "queued",
-                "resume is being asked for",
-                attempt.attempt,
-            )
+            self._log(run.run_id, attempt.intent_at, kind, "queued", reason, attempt.attempt)
         return True
 
     def apply(self, run: Run, change: Change) -> bool:

@@ -171,7 +171,7 @@ def _answered(app: App, run: Run, created: bool, output: str, *, wait: bool) -> 
     if wait:
         run = wait_for_end(app, run.run_id)
     answer(app, run, created, output)
-    if wait:
+    if wait or run.final:
         raise_for(run)
 
 
@@ -290,7 +290,8 @@ def _run_id(desk: Desk, plan: Plan, wanted: str | None) -> tuple[str, bool]:
     from planner.runs import check_run_id, new_run_id
 
     if wanted is not None:
-        return check_run_id(wanted), desk.store.get(wanted) is not None
+        found = desk.store.get(check_run_id(wanted))
+        return wanted, found is not None and not found.came_to_nothing
     interrupted = desk.store.pending(plan.plan_hash)
     if interrupted is not None:
         echo_err(f"an interrupted launch of this plan is on record, it goes on: {interrupted.run_id}")
@@ -339,7 +340,7 @@ def registered(app: App, desk: Desk, order: Order, store_uri: str | None) -> str
     register, uri = open_register(app, store_uri)
     settle(register, spec.project, *entered_here(desk.store, uri))
     known = desk.store.get(order.run_id)
-    if known is None or not known.final:
+    if known is None or not known.final or known.came_to_nothing:
         cap = 0 if order.micro_usd_per_hour == 0 else order.cap_micro_usd
         enter(
             register,

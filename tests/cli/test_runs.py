@@ -155,6 +155,28 @@ def test_launching_a_run_that_is_over_says_how_to_go_on(orders: Path) -> None:
     assert len(starts(orders)) == 1
 
 
+@pytest.mark.parametrize(("exit_code", "code"), [(1, 10), (77, 8), (0, 0)])
+def test_launching_a_run_that_is_over_ends_as_it_did(orders: Path, exit_code: int, code: int) -> None:
+    launched(orders)
+    order_exit(orders, exit_code)
+    plan("wait", "goat-1", code=code)
+    assert answer("launch", *LOCAL, "--yes", code=code)["created"] is False
+    assert len(starts(orders)) == 1
+
+
+def test_a_launch_that_failed_is_asked_about_and_priced_anew(orders: Path, plan_home: Path) -> None:
+    in_the_way = plan_home / "state" / "local"
+    in_the_way.parent.mkdir(parents=True, exist_ok=True)
+    in_the_way.write_text("a file in the way")
+    plan("launch", *LOCAL, "--yes", code=6)
+    assert status()["state"] == "failed"
+    assert "--yes" in plan("launch", *LOCAL, code=2).stderr
+    plan("launch", *LOCAL, "--yes", code=6)
+    in_the_way.unlink()
+    assert answer("launch", *LOCAL, "--yes", "--max-duration", "1h")["created"] is True
+    assert status()["state"] == "running"
+
+
 def test_resume_asks_first(orders: Path) -> None:
     preempted(orders)
     assert "--yes" in plan("resume", "goat-1", code=2).stderr

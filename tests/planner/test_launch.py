@@ -180,6 +180,24 @@ def test_a_launch_that_fails_is_recorded_and_can_be_resumed(desk: Desk, orders: 
     assert resume(desk, run).state == "running"
 
 
+def test_a_launch_that_failed_is_launched_when_it_is_asked_for_again(desk: Desk, orders: Path) -> None:
+    desk.places.local.parent.mkdir(parents=True, exist_ok=True)
+    desk.places.local.write_text("a file in the way")
+    with pytest.raises(LaunchError):
+        start(desk, orders, price=PRICE, cap_micro_usd=10**12)
+    desk.places.local.unlink()
+    run, created = start(desk, orders, price=2 * PRICE, cap_micro_usd=10**11)
+    assert (run.state, created, run.terms.cap_micro_usd) == ("running", True, 10**11)
+    assert [(one.outcome, one.micro_usd_per_hour) for one in run.attempts] == [
+        ("failed", PRICE),
+        ("running", 2 * PRICE),
+    ]
+    again, created = start(desk, orders, price=PRICE)
+    assert (again.launches, created) == (2, False)
+    eventually((orders / "ready").exists)
+    assert len(starts(orders)) == 1
+
+
 def test_a_killed_run_goes_on_as_its_next_attempt(desk: Desk, orders: Path) -> None:
     start(desk, orders, price=PRICE)
     stopped = killed(desk, orders)
