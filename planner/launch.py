@@ -213,8 +213,7 @@ def _ask(desk: Desk, run: Run, request: LaunchRequest) -> None:
         status = desk.launcher.status(run.run_id)
         if status.state == "unknown":  # an earlier call may have been heard: asking again finds that out
             raise
-        if status.attempt < run.launches:
-            _record_failure(desk, run, error)
+        if status.attempt < run.launches and _record_failure(desk, run, error):
             raise
 
 
@@ -227,16 +226,22 @@ def _send(desk: Desk, run: Run, job: JobSpec) -> None:
         raise
 
 
-def _record_failure(desk: Desk, run: Run, error: TuneplanError) -> None:
+def _record_failure(desk: Desk, run: Run, error: TuneplanError) -> bool:
+    """Record that nothing was started, whoever looked at the run meanwhile; False if it was stopped or started."""
+    while not desk.store.apply(run, _failure(run, error, desk.now())):
+        launches, run = run.launches, _get(desk, run.run_id)
+        if run.launches != launches or not _is_unconfirmed(run):
+            return False
+    return True
+
+
+def _failure(run: Run, error: TuneplanError, now: str) -> Change:
     """Nothing was started; a run that moves rests and tries elsewhere, once it has been somewhere."""
     moves = run.terms.moving_json is not None and any(one.outcome != "failed" for one in run.attempts[:-1])
     if isinstance(error, LaunchError) and moves:
-        refused = replace(run.current, outcome="stock_out", ended_at=desk.now())
-        change = Change("preempted", f"refused: {error.message}", refused, desk.now(), kind="launch")
-        desk.store.apply(run, change)
-        return
-    attempt = replace(run.current, outcome="failed")
-    desk.store.apply(run, Change("failed", error.message, attempt, desk.now(), kind="launch"))
+        refused = replace(run.current, outcome="stock_out", ended_at=now)
+        return Change("preempted", f"refused: {error.message}", refused, now, kind="launch")
+    return Change("failed", error.message, replace(run.current, outcome="failed"), now, kind="launch")
 
 
 def _is_unconfirmed(run: Run) -> bool:

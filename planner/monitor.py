@@ -82,14 +82,21 @@ def keep_record(store: Store, run: Run, now: str, *, create: bool = False) -> Ru
     try:
         keep(open_store(run.terms.checkpoint_uri), token, lambda: store.get(run.run_id), now, create=create)
     except OtherLedgerError as error:
-        change = Change(
-            "cancelled", error.message, replace(run.current, outcome="cancelled"), now, kind="adopted"
-        )
-        store.apply(run, change)
-        return store.get(run.run_id) or run
+        return _let_go(store, run, error, now)
     except (StorageError, TuneplanError) as error:
         store.note(run, "record", f"the run's record cannot be written: {error.message}", now)
     return run
+
+
+def _let_go(store: Store, run: Run, error: OtherLedgerError, now: str) -> Run:
+    """The run, which another ledger has, as over here; whoever looked at it meanwhile."""
+    found: Run | None = run
+    while found is not None and not found.final:
+        run = found
+        ended = replace(run.current, outcome="cancelled")
+        store.apply(run, Change("cancelled", error.message, ended, now, kind="adopted"))
+        found = store.get(run.run_id)
+    return found or run
 
 
 def _gist(run: Run) -> tuple[object, ...]:

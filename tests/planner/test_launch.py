@@ -18,14 +18,17 @@ from planner.candidate_document import candidate_document
 from planner.errors import CapReachedError
 from planner.launch import Desk, cancel, launch, request_of, resume
 from planner.limits import time_limit_s
-from planner.monitor import decide, observe
+from planner.monitor import decide, keep_record, observe
 from planner.places import Places
+from planner.record import claim
 from planner.runs import Run, utc_text
+from planner.service import Habits, look_at
 from planner.setup import Parallelism
 from planner.store import Store
 from providers.errors import CleanupPendingError, LaunchError, UsageError
 from providers.launcher import BackendStatus, LaunchRequest
 from providers.local import LocalLauncher
+from providers.stores import open_store
 from providers.supervisor import utc_now
 from tests.planner.run_factories import START, attempt_of, candidate_of, run_of, terms_of
 from tests.workers import eventually, make_python, order_exit, starts
@@ -178,6 +181,59 @@ def test_a_launch_that_fails_is_recorded_and_can_be_resumed(desk: Desk, orders: 
     assert (run.state, run.current.outcome, run.cost_micro_usd) == ("failed", "failed", 0)
     desk.places.local.unlink()
     assert resume(desk, run).state == "running"
+
+
+@pytest.mark.parametrize("monitor", ["service", "local"])
+def test_nothing_is_launched_any_more_once_it_was_said_that_nothing_was_started(
+    desk: Desk, orders: Path, monitor: str
+) -> None:
+    """A monitor looks at the run while its launch takes long, and would ask for it itself."""
+
+    class Slow(LocalLauncher):
+        asked = 0
+
+        def launch(self, request: LaunchRequest) -> BackendStatus:
+            self.asked += 1
+            with Store(desk.store.path) as other:
+                look_at(replace(slow, store=other), other.find("run-1"), Habits(settle_s=0.0))
+            raise LaunchError("no quota")
+
+    launcher = Slow(desk.places.local)
+    slow = replace(desk, launcher=launcher)
+    with pytest.raises(LaunchError, match="no quota"):
+        start(slow, orders, monitor=monitor)
+    run = look_at(slow, desk.store.find("run-1"), Habits(settle_s=0.0))
+    assert (run.state, run.state_reason, launcher.asked) == ("failed", "no quota", 1)
+
+
+def test_a_launch_that_fails_after_somebody_cancelled_is_cancelled(desk: Desk, orders: Path) -> None:
+    class Slow(LocalLauncher):
+        def launch(self, request: LaunchRequest) -> BackendStatus:
+            cancel(desk, desk.store.find("run-1"), grace_s=30)
+            raise LaunchError("no quota")
+
+    run, _ = start(replace(desk, launcher=Slow(desk.places.local)), orders)
+    assert (run.state, run.current.outcome) == ("cancelled", "cancelled")
+
+
+def test_a_run_that_another_ledger_adopted_is_not_launched_though_somebody_looks_at_it(
+    desk: Desk, orders: Path
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    class Dying(LocalLauncher):
+        def launch(self, request: LaunchRequest) -> BackendStatus:
+            raise Killed
+
+    with pytest.raises(Killed):
+        start(replace(desk, launcher=Dying(desk.places.local)), orders)
+    read = desk.store.find("run-1")
+    claim(open_store(read.terms.checkpoint_uri), "another ledger", desk.now())
+    assert now_of(desk).state == "queued"  # its revision has grown since it was read
+    left = keep_record(desk.store, read, desk.now())
+    assert (left.state, desk.store.find("run-1").state) == ("cancelled", "cancelled")
+    assert "was adopted" in left.state_reason
 
 
 def test_a_launch_that_failed_is_launched_when_it_is_asked_for_again(desk: Desk, orders: Path) -> None:
