@@ -38,6 +38,7 @@ def observe(store: Store, launcher: Launcher, run: Run, now: str) -> Run:
     Raises:
         StorageError: The ledger cannot be written.
     """
+    run = _reminded(store, run, now)
     for _ in range(_ROUNDS):
         if run.final:
             return run
@@ -60,6 +61,15 @@ def observe(store: Store, launcher: Launcher, run: Run, now: str) -> Run:
 
 def _is_being_launched(store: Store, run: Run) -> bool:
     return run.current.backend_id is None and is_launching(Places(store.path.parent), run.run_id)
+
+
+def _reminded(store: Store, run: Run, now: str) -> Run:
+    """With the stop that its state had lost: a backend that knew nothing of the run once did that."""
+    if run.stopping is None or run.state in ("cancelling", "preempted") or run.final:
+        return run
+    asked = [event.reason for event in store.events(run.run_id) if event.kind == "stop"]
+    store.ask_stop(run, run.stopping, asked[-1] if asked else run.state_reason, now)
+    return store.get(run.run_id) or run
 
 
 def _recorded(store: Store, before: Run, run: Run, now: str) -> Run:
@@ -118,7 +128,7 @@ def tend(store: Store, launcher: Launcher, run: Run, now: str) -> Run:
     warning = cap_warning(run)
     if warning is not None:
         store.note(run, "cap_warning", warning, now)
-    reached = None if run.final or run.stopping is not None else limit_reached(run, now)
+    reached = None if run.final or run.state == "cancelling" else limit_reached(run, now)
     if reached is None:
         return run
     if store.ask_stop(run, "limit", reached, now):

@@ -63,10 +63,11 @@ def _had_finished(progress: Progress | None) -> bool:
 
 def _not_started(run: Run, status: BackendStatus) -> Verdict:
     """The backend has not heard of the newest attempt."""
-    if run.state == "cancelling" and run.current.backend_id is None:
-        if status.state == "absent" or status.ended_at is not None:
+    if run.state == "cancelling":
+        heard = run.current.backend_id is not None or run.current.started_at is not None
+        if not heard and (status.state == "absent" or status.ended_at is not None):
             return _stopped(run, "before it was started")
-        return Verdict("cancelling", run.state_reason, "running")
+        return Verdict("cancelling", run.state_reason, "running")  # what it has forgotten may come back
     if run.current.started_at is not None:
         return Verdict("unknown", "the backend knows nothing of this run any more", "running")
     return Verdict("queued", "asked for, not confirmed; `plan resume` asks again", "running")
