@@ -174,3 +174,26 @@ def test_a_short_job_takes_spot_that_is_there() -> None:
         later = replace(now, elapsed_h=tick / 360, current=Placement(0, "spot"), overhead_left_h=0.087)
         state, advice = step(state, later)
         assert advice.placement == Placement(0, "spot"), tick
+
+
+def test_work_that_no_checkpoint_has_is_done_again_wherever_it_goes() -> None:
+    """With 3.5 h of work and 5 h left there is time for spot, unless 1.5 h more would be lost with it."""
+    here = Placement(0, "spot")
+    now = Observation(1.0, 3.5, (True, True), (0.3, 0.4), here)
+    _, kept = step(ControllerState.begin(_TWO), now)
+    assert kept.placement == here
+    _, pressed = step(ControllerState.begin(_TWO), replace(now, uncommitted_h=1.5))
+    assert pressed.placement == Placement(0, "on_demand")
+    assert pressed.decision.slack_h == pytest.approx(kept.decision.slack_h - 1.5, abs=_TWO.tick_h)
+    costs = {
+        option.placement: option.cost_usd
+        for option in step(ControllerState.begin(_TWO), replace(now, uncommitted_h=0.5))[1].decision.options
+    }
+    before = {option.placement: option.cost_usd for option in kept.decision.options}
+    assert costs[here] == before[here]
+    assert all(costs[place] > before[place] for place in costs if place != here)
+
+
+def test_a_job_that_ends_within_the_tick_stays() -> None:
+    now = Observation(5.5, 0.1, (True, True), (0.3, 0.4), Placement(0, "spot"), 0.0, 0.5)
+    assert step(ControllerState.begin(_TWO), now)[1].placement == Placement(0, "spot")
