@@ -24,6 +24,7 @@ from planner.monitor import keep_record, observe
 from planner.offer_document import offer_document, offer_from_document
 from planner.places import Places
 from planner.runs import RESUMABLE, Attempt, PolicyDecision, Run, RunTerms
+from planner.stop_grace import grace_ends_at
 from planner.store import Change, Store
 from providers.errors import LaunchError, TuneplanError, UsageError
 from providers.launcher import Launcher, LaunchRequest
@@ -163,7 +164,8 @@ def _next_attempt(run: Run, offer: Offer | None, now: str) -> Attempt:
 def cancel(desk: Desk, run: Run, *, grace_s: float) -> Run:
     """Ask the worker to checkpoint and end; what rests is cancelled at once, what is over stays.
 
-    A run is over only once its backend says so: until then its stop is on record, and each look repeats it.
+    The backend of a worker that commits is asked by a later look, when it has ended or its time is over. A run is over
+    only once its backend says so: until then its stop is on record, and each look repeats it.
     """
     run = observe(desk.store, desk.launcher, run, desk.now())
     if run.final:
@@ -172,8 +174,11 @@ def cancel(desk: Desk, run: Run, *, grace_s: float) -> Run:
         change = Change("cancelled", "cancelled by the user", run.current, desk.now(), kind="cancel")
         written = desk.store.apply(run, change)
     else:
-        written = run.stopping == "user" or desk.store.ask_stop(
-            run, "user", "asked for by the user", desk.now()
+        until = grace_ends_at(run, desk.now(), grace_s)
+        is_asked = run.state == "cancelling" and run.stopping == "user"
+        sooner = run.next_try_at is not None and (until or "") < run.next_try_at
+        written = (is_asked and not sooner) or desk.store.ask_stop(
+            run, "user", "asked for by the user", desk.now(), next_try_at=until
         )
     if not written:
         return cancel(desk, _get(desk, run.run_id), grace_s=grace_s)
@@ -182,7 +187,8 @@ def cancel(desk: Desk, run: Run, *, grace_s: float) -> Run:
         run = keep_record(desk.store, run, desk.now())
         if run.final:  # another ledger has adopted it, and alone may end it
             return run
-    desk.launcher.cancel(run.run_id, grace_s=grace_s)
+    if run.next_try_at is None:
+        desk.launcher.cancel(run.run_id, grace_s=grace_s)
     return observe(desk.store, desk.launcher, _get(desk, run.run_id), desk.now())
 
 
@@ -259,6 +265,7 @@ def _job(run: Run) -> JobSpec:
         usd_per_hour=price / 1e6 if price else None,
         spent_usd=(run.cost_micro_usd or 0) / 1e6,
         launch=run.launches,
+        launched_at=run.launched_at,
         reserve_s=0.0 if limit_s is None else stop_grace_s(limit_s) + exit_reserve_s(limit_s),
         prices_usd_per_hour=_prices_elsewhere(run),
     )

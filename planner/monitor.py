@@ -12,11 +12,12 @@ from datetime import datetime, timedelta
 from jobs.progress import Progress, read_progress
 from planner import lease
 from planner.launch_lock import is_launching
-from planner.limits import cap_warning, limit_reached
+from planner.limits import cap_warning, limit_grace_s, limit_reached
 from planner.machines import attempts_now, newest_start
 from planner.places import Places
 from planner.record import OtherLedgerError, keep, ledger_token
 from planner.runs import WAITING, Run, utc_text
+from planner.stop_grace import grace_ends_at, told
 from planner.store import Change, Store
 from planner.verdict import Verdict, judge
 from providers.errors import StorageError, TuneplanError
@@ -44,10 +45,7 @@ def observe(store: Store, launcher: Launcher, run: Run, now: str) -> Run:
             return run
         # asked before the backend is: what it does not know while nobody launches it will not come
         launching = run.state == "cancelling" and _is_being_launched(store, run)
-        status = launcher.status(run.run_id)
-        if run.state == "cancelling" and status.ended_at is None and status.stopped_by is None:
-            # again: whoever asked may have been killed before the backend heard it
-            status = launcher.cancel(run.run_id)
+        status = _asked(launcher, run, now)
         if launching and status.attempt < run.launches:
             return run  # who launches it finds the stop in the ledger
         change = decide(run, status, _progress_of(run), now)
@@ -57,6 +55,17 @@ def observe(store: Store, launcher: Launcher, run: Run, now: str) -> Run:
             return _recorded(store, run, store.get(run.run_id) or run, now)
         run = store.get(run.run_id) or run
     return run
+
+
+def _asked(launcher: Launcher, run: Run, now: str) -> BackendStatus:
+    """What the backend says, once it has been asked to end what shall end and has had its time."""
+    status = launcher.status(run.run_id)
+    heard = status.ended_at is not None or status.stopped_by is not None
+    if run.state != "cancelling" or heard or told(run, _progress_of(run), now):
+        return status
+    return launcher.cancel(
+        run.run_id
+    )  # again: whoever asked may have been killed before the backend heard it
 
 
 def _is_being_launched(store: Store, run: Run) -> bool:
@@ -131,8 +140,7 @@ def tend(store: Store, launcher: Launcher, run: Run, now: str) -> Run:
     reached = None if run.final or run.state == "cancelling" else limit_reached(run, now)
     if reached is None:
         return run
-    if store.ask_stop(run, "limit", reached, now):
-        launcher.cancel(run.run_id)
+    store.ask_stop(run, "limit", reached, now, next_try_at=grace_ends_at(run, now, limit_grace_s(run)))
     return observe(store, launcher, store.get(run.run_id) or run, now)
 
 
@@ -165,9 +173,9 @@ def decide(run: Run, status: BackendStatus, progress: Progress | None, now: str)
 
 def _next_try(run: Run, verdict: Verdict, status: BackendStatus, now: str) -> str | None:
     """When something is tried next at the latest: as it was told, until that has passed or something has changed."""
-    told = run.next_try_at
-    if told is not None and told > now and (run.state, run.state_reason) == (verdict.state, verdict.reason):
-        return told
+    said = run.next_try_at
+    if said is not None and said > now and (run.state, run.state_reason) == (verdict.state, verdict.reason):
+        return said
     if status.retry_within_s is None or verdict.state not in WAITING:
         return None
     return utc_text(datetime.fromisoformat(now) + timedelta(seconds=status.retry_within_s))

@@ -187,14 +187,24 @@ class Store:
                 self._log(run.run_id, change.observed_at, change.kind, change.state, change.reason, number)
         return True
 
-    def ask_stop(self, run: Run, by: Stopping, reason: str, at: str) -> bool:
-        """Record that a run shall end, before its backend is asked; False if it was changed since it was read."""
+    def ask_stop(
+        self, run: Run, by: Stopping, reason: str, at: str, *, next_try_at: str | None = None
+    ) -> bool:
+        """Record that a run shall end, before its backend is asked; False if it was changed since it was read.
+
+        Args:
+            run: As read from the ledger.
+            by: Who wants it.
+            reason: For a person.
+            at: RFC 3339 UTC.
+            next_try_at: Until when its worker has time, and the backend is asked at the latest; None is at once.
+        """
         check_move(run.state, "cancelling")
         with self._db.writing():
             moved = self._db.execute(
                 "UPDATE runs SET state = 'cancelling', stopping = ?, state_reason = ?, state_since_at = ?,"
-                " next_try_at = NULL, revision = revision + 1 WHERE run_id = ? AND revision = ?",
-                (by, reason, at, run.run_id, run.revision),
+                " next_try_at = ?, revision = revision + 1 WHERE run_id = ? AND revision = ?",
+                (by, reason, at, next_try_at, run.run_id, run.revision),
             )
             if moved.rowcount == 0:
                 return False

@@ -114,7 +114,9 @@ def _stopped(run: Run, how: str) -> Verdict:
 
 def _saved(status: BackendStatus, progress: Progress | None) -> bool:
     """Whether the last step done is in a committed checkpoint, as far as anybody knows."""
-    if status.exit_code is not None:
-        return status.exit_code in (_PREEMPTED, _CAPPED)
+    if (
+        status.exit_code is not None and status.exit_code != _CAPPED
+    ):  # which says nothing of what was committed
+        return status.exit_code == _PREEMPTED
     last = None if progress is None else progress.last_checkpoint
     return progress is not None and last is not None and last.step >= progress.step > 0

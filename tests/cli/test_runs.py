@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,17 @@ import jsonschema
 import pytest
 from click.testing import CliRunner, Result
 
+from jobs.progress import CheckpointRef, Progress, read_progress
+from jobs.stop_request import KEY
+from planner.cli import waiting
 from planner.cli.main import cli
 from planner.cli.schema import schema_text
+from planner.store import Store
+from providers.directory_store import DirectoryStore
+from providers.launcher import BackendStatus
+from providers.supervisor import utc_now
+from tests.planner.run_factories import attempt_of, terms_of
+from tests.planner.test_monitor import Backend
 from tests.workers import eventually, make_python, order_exit, starts
 
 SPEC = Path(__file__).parents[2] / "examples" / "tiny-goat" / "spec.yaml"
@@ -202,6 +212,53 @@ def test_cancel_lets_the_worker_checkpoint(orders: Path) -> None:
     assert "after a committed checkpoint" in run["state_reason"]
     assert "over already" in plan("cancel", "goat-1").stderr
     plan("wait", "goat-1", code=11)
+
+
+class Rented(Backend):
+    """A rented machine whose worker commits and ends once it is asked to; its backend is asked after that."""
+
+    def __init__(self, bucket: DirectoryStore) -> None:
+        self.bucket = bucket
+        self.asked_when: list[str] = []
+        super().__init__(BackendStatus("running", backend_id="77", attempt=1, started_at=utc_now()))
+        self.says("training")
+
+    def says(self, state: str) -> None:
+        ref = CheckpointRef(40, utc_now(), self.bucket.uri, 1, "0" * 64) if state == "preempted" else None
+        said = Progress("goat-1", 1, state=state, step=40, launch=1, last_checkpoint=ref)  # type: ignore[arg-type]
+        at = utc_now()
+        body = replace(said, started_at=self.answer.started_at, heartbeat_at=at).to_json()
+        self.bucket.put("progress.json", body.encode())
+
+    def status(self, run_id: str) -> BackendStatus:
+        if self.bucket.get(KEY) is not None and not self.asked_when:
+            self.says("preempted")
+        return self.answer
+
+    def cancel(self, run_id: str, *, grace_s: float = 60.0) -> BackendStatus:
+        found = read_progress(self.bucket)
+        assert found is not None
+        self.asked_when.append(found.state)
+        self.answer = replace(self.answer, state="cancelled", ended_at=utc_now(), stopped_by="cancel")
+        return self.answer
+
+
+@pytest.mark.parametrize("words", [(), ("--no-wait",)])
+def test_cancel_waits_for_the_checkpoint_of_a_rented_worker(
+    plan_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    bucket = DirectoryStore(tmp_path / "bucket")
+    backend = Rented(bucket)
+    monkeypatch.setattr("planner.cli.desk.launcher", lambda app, infra: backend)
+    monkeypatch.setitem(waiting._POLL_S, "skypilot", 0.01)
+    with Store(plan_home / "state" / "plan.db") as store:
+        terms = terms_of(infra="skypilot", checkpoint_uri=bucket.uri, secrets=())
+        store.create("goat-1", terms, attempt_of(intent_at=utc_now()))
+    result = plan("cancel", "goat-1", *words)
+    assert "its worker commits a checkpoint and ends" in result.stderr
+    assert backend.asked_when == ["preempted"]
+    assert status()["state"] == "cancelled"
+    assert "after a committed checkpoint" in status()["state_reason"]
 
 
 def test_wait_gives_up_in_time(orders: Path) -> None:
