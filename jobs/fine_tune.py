@@ -131,7 +131,9 @@ def _tracked(attempt: Attempt, scoring: Scoring) -> Iterator[Tracking | None]:
     try:
         yield tracking
     except BaseException as error:
-        state = error.kind if isinstance(error, Stopped) else "failed"
+        state = "failed"
+        if isinstance(error, Stopped):
+            state = "capped" if error.kind == "capped" else "preempted"
         tracking.close(state, scoring.history, (), _HURRY_S)
         raise
     result = attempt.progress.document

@@ -1,4 +1,4 @@
-"""Why and when a worker stops before it is done: SIGTERM, a cloud's notice, the time limit, the cap."""
+"""Why and when a worker stops before it is done: it is asked to, SIGTERM, a cloud's notice, the time limit, the cap."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from jobs.console import say
 from jobs.notices import Notice
 from jobs.spec import LimitsJob
 
-StopKind = Literal["preempted", "capped"]
+#: Asked to by whoever watches the run: like a preemption, but nobody shall start it again by himself.
+StopKind = Literal["preempted", "capped", "asked"]
 
 
 class StopSignal:
@@ -32,6 +33,12 @@ class StopSignal:
         self._carried_usd = 0.0
         self._notice: tuple[str, float] | None = None
         self._warned = threading.Event()
+        self._asked = threading.Event()
+
+    def ask(self) -> None:
+        """Whoever watches the run wants it to end; from any thread."""
+        say("asked to end by whoever watches the run")
+        self._asked.set()
 
     def take(self, notice: Notice) -> None:
         """Heed what the cloud said; from any thread."""
@@ -88,6 +95,8 @@ class StopSignal:
 
     def reason(self) -> tuple[StopKind, str] | None:
         """Why to stop now, None to go on."""
+        if self._asked.is_set():
+            return "asked", "asked to end"
         if self._notice is not None:
             return "preempted", self._notice[0]
         if self._signal.is_set():

@@ -260,6 +260,7 @@ class LimitsJob:
         usd_per_hour: Price of the machine, None if unknown.
         spent_usd: What earlier launches of the run cost.
         launch: Number of this launch; what its own earlier machines cost is in the progress they left.
+        launched_at: When it was decided on; with its number, what a stop must name to be heeded (`jobs.stop_request`).
         reserve_s: Kept free before either limit, for the end of the process and of the machine.
         prices_usd_per_hour: Price by "cloud/region", where the machine may be one of several.
     """
@@ -269,6 +270,7 @@ class LimitsJob:
     usd_per_hour: float | None = None
     spent_usd: float = 0.0
     launch: int = 1
+    launched_at: str | None = None
     reserve_s: float = 0.0
     prices_usd_per_hour: dict[str, float] = field(default_factory=dict)
 

@@ -8,9 +8,9 @@ into whole files, with the random state of every process beside them, so that a 
 processes: from the same rows, but then not bit by bit as it would have.
 
 Exit codes: 0 done, 75 preempted after a committed checkpoint of the last step, 76 preempted without one
-(after both, start it again), 77 stopped at the cap or time limit (a person decides), 78 the job document or
-the data is wrong, 79 done and committed, but worse on the general hold-out than the guard allows, 1 anything else,
-also a newer attempt having taken over.
+(after both, start it again), 77 stopped at the cap or time limit, or asked to end by whoever watches the run (a person
+decides, or the watcher), 78 the job document or the data is wrong, 79 done and committed, but worse on the general
+hold-out than the guard allows, 1 anything else, also a newer attempt having taken over.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import sys
 import time
 import traceback
 from collections.abc import MutableMapping
+from contextlib import nullcontext
 from pathlib import Path
 
 from jobs.attempt import Attempt
@@ -33,7 +34,9 @@ from jobs.notices import NoticeWatch, metadata_servers
 from jobs.preemption import Stopped, StopSignal
 from jobs.run_log import RunLog
 from jobs.spec import JobSpec
+from jobs.stop_request import heeding
 from providers.errors import TuneplanError, UsageError
+from providers.object_store import ObjectStore
 from providers.stores import open_store
 
 DONE, CRASHED, PREEMPTED, PREEMPTED_UNSAVED, CAPPED, BAD_JOB, REGRESSED = 0, 1, 75, 76, 77, 78, 79
@@ -107,6 +110,20 @@ def run(job: JobSpec, base: Path, work: Path, stop: StopSignal, log: RunLog | No
     if limit is not None and job.train.sharding != "none":
         limit /= group.size  # each process sends its shards
     store = open_store(job.checkpoints.uri, upload_limit_bytes_per_s=limit)
+    with heeding(stop.ask, store, job) if group.leads else nullcontext():
+        return _train(job, base, work, stop, log, store, group)
+
+
+def _train(
+    job: JobSpec,
+    base: Path,
+    work: Path,
+    stop: StopSignal,
+    log: RunLog | None,
+    store: ObjectStore,
+    group: Group,
+) -> int:
+    """An attempt in its store and group; the exit code."""
     attempt = Attempt.begin(job, base, work, store, stop, group)
     if log is not None and group.leads:
         log.attach(store, attempt.checkpoints.head.fence, every_s=_LOG_EVERY_S)
@@ -142,6 +159,8 @@ def _stopped(attempt: Attempt, stopped: Stopped) -> int:
         attempt.finish("capped", stopped.reason)
         return CAPPED
     attempt.finish("preempted", stopped.reason)
+    if stopped.kind == "asked":
+        return CAPPED
     return PREEMPTED if stopped.committed else PREEMPTED_UNSAVED
 
 

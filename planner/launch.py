@@ -17,12 +17,14 @@ from planner.asking import offers_to_ask
 from planner.bundle import build_bundle
 from planner.candidate_document import candidate_from_document
 from planner.errors import CapReachedError
+from planner.launch_lock import launching
 from planner.limits import exit_reserve_s, is_spent, stop_grace_s, time_limit_s
 from planner.money import micro_usd
 from planner.monitor import keep_record, observe
 from planner.offer_document import offer_document, offer_from_document
 from planner.places import Places
 from planner.runs import RESUMABLE, Attempt, PolicyDecision, Run, RunTerms
+from planner.stop_grace import grace_ends_at
 from planner.store import Change, Store
 from providers.errors import LaunchError, TuneplanError, UsageError
 from providers.launcher import Launcher, LaunchRequest
@@ -67,7 +69,8 @@ def launch(
         first: The decision that a run that moves begins with.
 
     Returns:
-        The run, and whether this call created it; an id that exists is started only if it never was.
+        The run, and whether this call is its first launch; an id that exists is started only if it never was. One that
+        failed before anything of it was started is launched anew, with these terms.
 
     Raises:
         UsageError: The id belongs to another plan.
@@ -92,6 +95,11 @@ def launch(
             hint="choose another --run-id, or leave it out",
             code="run_exists",
         )
+    if run.came_to_nothing:
+        again = replace(attempt, attempt=run.current.attempt + 1)
+        if desk.store.launch_again(run, again, terms) and first is not None:
+            desk.store.record_decision(run_id, replace(first, attempt=again.attempt))
+        run, created = _get(desk, run_id), True
     if _is_unconfirmed(run):
         return _start(desk, run), created
     return observe(desk.store, desk.launcher, run, desk.now()), created
@@ -175,17 +183,23 @@ def _next_attempt(run: Run, offer: Offer | None, now: str) -> Attempt:
 
 
 def cancel(desk: Desk, run: Run, *, grace_s: float) -> Run:
-    """Ask the worker to checkpoint and end; what does not run is cancelled at once, what is over stays."""
+    """Ask the worker to checkpoint and end; what rests is cancelled at once, what is over stays.
+
+    The backend of a worker that commits is asked by a later look, when it has ended or its time is over. A run is over
+    only once its backend says so: until then its stop is on record, and each look repeats it.
+    """
     run = observe(desk.store, desk.launcher, run, desk.now())
     if run.final:
         return run
-    if run.resting or run.current.started_at is None:
-        ended = replace(run.current, outcome="cancelled") if run.current.started_at is None else run.current
-        change = Change("cancelled", "cancelled by the user", ended, desk.now(), kind="cancel")
+    if run.resting:
+        change = Change("cancelled", "cancelled by the user", run.current, desk.now(), kind="cancel")
         written = desk.store.apply(run, change)
     else:
-        written = run.stopping == "user" or desk.store.ask_stop(
-            run, "user", "asked for by the user", desk.now()
+        until = grace_ends_at(run, desk.now(), grace_s)
+        is_asked = run.state == "cancelling" and run.stopping == "user"
+        sooner = run.next_try_at is not None and (until or "") < run.next_try_at
+        written = (is_asked and not sooner) or desk.store.ask_stop(
+            run, "user", "asked for by the user", desk.now(), next_try_at=until
         )
     if not written:
         return cancel(desk, _get(desk, run.run_id), grace_s=grace_s)
@@ -194,7 +208,8 @@ def cancel(desk: Desk, run: Run, *, grace_s: float) -> Run:
         run = keep_record(desk.store, run, desk.now())
         if run.final:  # another ledger has adopted it, and alone may end it
             return run
-    desk.launcher.cancel(run.run_id, grace_s=grace_s)
+    if run.next_try_at is None:
+        desk.launcher.cancel(run.run_id, grace_s=grace_s)
     return observe(desk.store, desk.launcher, _get(desk, run.run_id), desk.now())
 
 
@@ -206,19 +221,27 @@ def _start(desk: Desk, run: Run) -> Run:
     job = _job(run)
     _send(desk, run, job)
     bundle = build_bundle(desk.places.bundle(run.run_id, run.launches), job)
+    with launching(desk.places, run.run_id):
+        newest = _get(desk, run.run_id)  # files may have been sent for hours
+        is_wanted = _is_unconfirmed(newest) and newest.launches == run.launches
+        if is_wanted:
+            _ask(desk, run, _request(desk, run, bundle.path))
+    run = _get(desk, run.run_id)
+    if is_wanted and run.final:  # cancelled by somebody between our record and the backend's answer
+        desk.launcher.cancel(run.run_id)
+    return observe(desk.store, desk.launcher, run, desk.now())
+
+
+def _ask(desk: Desk, run: Run, request: LaunchRequest) -> None:
+    """Have the backend start it; that it was not is on record before anybody is told."""
     try:
-        desk.launcher.launch(_request(desk, run, bundle.path))
+        desk.launcher.launch(request)
     except LaunchError as error:
         status = desk.launcher.status(run.run_id)
         if status.state == "unknown":  # an earlier call may have been heard: asking again finds that out
             raise
-        if status.attempt < run.launches:
-            _record_failure(desk, run, error)
+        if status.attempt < run.launches and _record_failure(desk, run, error):
             raise
-    run = _get(desk, run.run_id)
-    if run.final:  # cancelled by somebody between our record and the backend's answer
-        desk.launcher.cancel(run.run_id)
-    return observe(desk.store, desk.launcher, run, desk.now())
 
 
 def _send(desk: Desk, run: Run, job: JobSpec) -> None:
@@ -230,15 +253,22 @@ def _send(desk: Desk, run: Run, job: JobSpec) -> None:
         raise
 
 
-def _record_failure(desk: Desk, run: Run, error: TuneplanError) -> None:
+def _record_failure(desk: Desk, run: Run, error: TuneplanError) -> bool:
+    """Record that nothing was started, whoever looked at the run meanwhile; False if it was stopped or started."""
+    while not desk.store.apply(run, _failure(run, error, desk.now())):
+        launches, run = run.launches, _get(desk, run.run_id)
+        if run.launches != launches or not _is_unconfirmed(run):
+            return False
+    return True
+
+
+def _failure(run: Run, error: TuneplanError, now: str) -> Change:
     """Nothing was started; a run that moves rests and tries elsewhere, once it has been somewhere."""
-    if isinstance(error, LaunchError) and run.terms.moving_json is not None and run.launches > 1:
-        refused = replace(run.current, outcome="stock_out", ended_at=desk.now())
-        change = Change("preempted", f"refused: {error.message}", refused, desk.now(), kind="launch")
-        desk.store.apply(run, change)
-        return
-    attempt = replace(run.current, outcome="failed")
-    desk.store.apply(run, Change("failed", error.message, attempt, desk.now(), kind="launch"))
+    moves = run.terms.moving_json is not None and any(one.outcome != "failed" for one in run.attempts[:-1])
+    if isinstance(error, LaunchError) and moves:
+        refused = replace(run.current, outcome="stock_out", ended_at=now)
+        return Change("preempted", f"refused: {error.message}", refused, now, kind="launch")
+    return Change("failed", error.message, replace(run.current, outcome="failed"), now, kind="launch")
 
 
 def _is_unconfirmed(run: Run) -> bool:
@@ -256,6 +286,7 @@ def _job(run: Run) -> JobSpec:
         usd_per_hour=price / 1e6 if price else None,
         spent_usd=(run.cost_micro_usd or 0) / 1e6,
         launch=run.launches,
+        launched_at=run.launched_at,
         reserve_s=0.0 if limit_s is None else stop_grace_s(limit_s) + exit_reserve_s(limit_s),
         prices_usd_per_hour=_prices_elsewhere(run),
     )

@@ -64,13 +64,27 @@ def limit_reached(run: Run, now: str) -> str | None:
     return _cap_reached(run, now) or _duration_reached(run, now)
 
 
+def limit_grace_s(run: Run) -> float:
+    """How much of the time that `limit_reached` leaves a worker has to commit: half, the rest is for its machine."""
+    cap, price, spent = run.terms.cap_micro_usd, run.current.micro_usd_per_hour, run.cost_micro_usd
+    limits = [] if run.terms.max_duration_s is None else [run.terms.max_duration_s]
+    if cap is not None and price and spent is not None:
+        limits.append(_cap_s(run, cap, price, spent))
+    return stop_grace_s(min(limits, default=None)) / 2
+
+
+def _cap_s(run: Run, cap: int, price: int, spent: int) -> float:
+    """Seconds on the newest machines after which the cap is reached."""
+    before = spent - (run.current.cost_micro_usd or 0)
+    return (cap - before) * 3600 / price
+
+
 def _cap_reached(run: Run, now: str) -> str | None:
     cap, price, spent = run.terms.cap_micro_usd, run.current.micro_usd_per_hour, run.cost_micro_usd
     if cap is None or not price or spent is None:
         return None
     since_s = seconds_between(run.observed_at, now)  # the ledger counts up to the last observation
-    before = spent - (run.current.cost_micro_usd or 0)
-    grace_s = stop_grace_s((cap - before) * 3600 / price)
+    grace_s = stop_grace_s(_cap_s(run, cap, price, spent))
     if spent + price * (since_s + grace_s) / 3600 < cap:
         return None
     return f"cap of ${usd_text_of_micro(cap)} reached"

@@ -32,10 +32,10 @@ def attempts_now(
         now: RFC 3339 UTC.
     """
     if status.attempt < run.launches:
-        return [run.current]
-    if (
-        status.refused and status.started_at is None
-    ):  # a look while it was asked for may have taken it for had
+        is_open = outcome == "running"
+        return [run.current if is_open else replace(run.current, outcome=outcome, ended_at=now)]
+    if status.refused and status.started_at is None:
+        # a look while it was asked for may have taken it for had
         return [replace(_never_started(run, status, outcome), started_at=None, cost_micro_usd=None)]
     uses = _uses(run, status, now)
     if not uses:

@@ -11,10 +11,13 @@ from datetime import datetime, timedelta
 
 from jobs.progress import Progress, read_progress
 from planner import lease
-from planner.limits import cap_warning, limit_reached
+from planner.launch_lock import is_launching
+from planner.limits import cap_warning, limit_grace_s, limit_reached
 from planner.machines import attempts_now, newest_start
+from planner.places import Places
 from planner.record import OtherLedgerError, keep, ledger_token
 from planner.runs import WAITING, Run, utc_text
+from planner.stop_grace import grace_ends_at, told
 from planner.store import Change, Store
 from planner.verdict import Verdict, judge
 from providers.errors import StorageError, TuneplanError
@@ -36,13 +39,15 @@ def observe(store: Store, launcher: Launcher, run: Run, now: str) -> Run:
     Raises:
         StorageError: The ledger cannot be written.
     """
+    run = _reminded(store, run, now)
     for _ in range(_ROUNDS):
         if run.final:
             return run
-        status = launcher.status(run.run_id)
-        if run.state == "cancelling" and status.ended_at is None and status.stopped_by is None:
-            # again: whoever asked may have been killed before the backend heard it
-            status = launcher.cancel(run.run_id)
+        # asked before the backend is: what it does not know while nobody launches it will not come
+        launching = run.state == "cancelling" and _is_being_launched(store, run)
+        status = _asked(launcher, run, now)
+        if launching and status.attempt < run.launches:
+            return run  # who launches it finds the stop in the ledger
         change = decide(run, status, _progress_of(run), now)
         if change is None:
             return store.get(run.run_id) or run
@@ -50,6 +55,30 @@ def observe(store: Store, launcher: Launcher, run: Run, now: str) -> Run:
             return _recorded(store, run, store.get(run.run_id) or run, now)
         run = store.get(run.run_id) or run
     return run
+
+
+def _asked(launcher: Launcher, run: Run, now: str) -> BackendStatus:
+    """What the backend says, once it has been asked to end what shall end and has had its time."""
+    status = launcher.status(run.run_id)
+    heard = status.ended_at is not None or status.stopped_by is not None
+    if run.state != "cancelling" or heard or told(run, _progress_of(run), now):
+        return status
+    return launcher.cancel(
+        run.run_id
+    )  # again: whoever asked may have been killed before the backend heard it
+
+
+def _is_being_launched(store: Store, run: Run) -> bool:
+    return run.current.backend_id is None and is_launching(Places(store.path.parent), run.run_id)
+
+
+def _reminded(store: Store, run: Run, now: str) -> Run:
+    """With the stop that its state had lost: a backend that knew nothing of the run once did that."""
+    if run.stopping is None or run.state in ("cancelling", "preempted") or run.final:
+        return run
+    asked = [event.reason for event in store.events(run.run_id) if event.kind == "stop"]
+    store.ask_stop(run, run.stopping, asked[-1] if asked else run.state_reason, now)
+    return store.get(run.run_id) or run
 
 
 def _recorded(store: Store, before: Run, run: Run, now: str) -> Run:
@@ -72,14 +101,21 @@ def keep_record(store: Store, run: Run, now: str, *, create: bool = False) -> Ru
     try:
         keep(open_store(run.terms.checkpoint_uri), token, lambda: store.get(run.run_id), now, create=create)
     except OtherLedgerError as error:
-        change = Change(
-            "cancelled", error.message, replace(run.current, outcome="cancelled"), now, kind="adopted"
-        )
-        store.apply(run, change)
-        return store.get(run.run_id) or run
+        return _let_go(store, run, error, now)
     except (StorageError, TuneplanError) as error:
         store.note(run, "record", f"the run's record cannot be written: {error.message}", now)
     return run
+
+
+def _let_go(store: Store, run: Run, error: OtherLedgerError, now: str) -> Run:
+    """The run, which another ledger has, as over here; whoever looked at it meanwhile."""
+    found: Run | None = run
+    while found is not None and not found.final:
+        run = found
+        ended = replace(run.current, outcome="cancelled")
+        store.apply(run, Change("cancelled", error.message, ended, now, kind="adopted"))
+        found = store.get(run.run_id)
+    return found or run
 
 
 def _gist(run: Run) -> tuple[object, ...]:
@@ -101,11 +137,10 @@ def tend(store: Store, launcher: Launcher, run: Run, now: str) -> Run:
     warning = cap_warning(run)
     if warning is not None:
         store.note(run, "cap_warning", warning, now)
-    reached = None if run.final or run.stopping is not None else limit_reached(run, now)
+    reached = None if run.final or run.state == "cancelling" else limit_reached(run, now)
     if reached is None:
         return run
-    if store.ask_stop(run, "limit", reached, now):
-        launcher.cancel(run.run_id)
+    store.ask_stop(run, "limit", reached, now, next_try_at=grace_ends_at(run, now, limit_grace_s(run)))
     return observe(store, launcher, store.get(run.run_id) or run, now)
 
 
@@ -139,9 +174,9 @@ def decide(run: Run, status: BackendStatus, progress: Progress | None, now: str)
 
 def _next_try(run: Run, verdict: Verdict, status: BackendStatus, now: str) -> str | None:
     """When something is tried next at the latest: as it was told, until that has passed or something has changed."""
-    told = run.next_try_at
-    if told is not None and told > now and (run.state, run.state_reason) == (verdict.state, verdict.reason):
-        return told
+    said = run.next_try_at
+    if said is not None and said > now and (run.state, run.state_reason) == (verdict.state, verdict.reason):
+        return said
     if status.retry_within_s is None or verdict.state not in WAITING:
         return None
     return utc_text(datetime.fromisoformat(now) + timedelta(seconds=status.retry_within_s))

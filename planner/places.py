@@ -46,6 +46,10 @@ class Places(NamedTuple):
         """What one attempt's worker runs: code and job document."""
         return self.state / "bundles" / run_id / str(attempt)
 
+    def launch_lock(self, run_id: str) -> Path:
+        """Locked while somebody asks the run's backend for machines."""
+        return self.state / "bundles" / run_id / "launch.lock"
+
     def checkpoints(self, run_id: str) -> str:
         """URI of the run's own checkpoints where the spec names none."""
         return (self.state / "checkpoints" / run_id).as_uri()

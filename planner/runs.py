@@ -214,7 +214,8 @@ class Run:
         revision: Grows with every change; who writes on an old one is refused and reads again.
         progress_json: What the worker last said, None if it never did.
         observed_at: When the ledger was last compared with the backend.
-        next_try_at: When something will be tried by itself, None if nothing will.
+        next_try_at: When something will be tried by itself, None if nothing will; of a run that is being stopped, until
+            when its worker has time to commit before its machine is ended.
         stopping: Who asked the newest attempt to end, None if nobody did.
     """
 
@@ -260,6 +261,11 @@ class Run:
     def final(self) -> bool:
         """Nothing changes any more unless somebody resumes it."""
         return self.state in FINAL
+
+    @property
+    def came_to_nothing(self) -> bool:
+        """Failed before any machine was there: to launch it again is to launch it for the first time."""
+        return self.state == "failed" and all(attempt.started_at is None for attempt in self.attempts)
 
     @property
     def cost_micro_usd(self) -> int | None:

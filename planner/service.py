@@ -16,6 +16,7 @@ from planner import lease
 from planner.asking import reason_to_move
 from planner.key_renewal import renew_keys
 from planner.launch import Desk, resume, resume_within_cap
+from planner.launch_lock import is_launching
 from planner.monitor import tend
 from planner.price_age import USUAL_LIMIT, PriceLimit
 from planner.repricing import is_reserved, machines_asked_for, machines_of, todays_prices, updated_record
@@ -196,7 +197,7 @@ def _asked_again(desk: Desk, run: Run, habits: Habits, now: str) -> Run:
     """Ask the backend for a launch that nobody has confirmed for a while; until then say when that will be."""
     due_at = _ask_again_at(run, habits)
     if due_at <= now:
-        return resume(desk, run)
+        return run if is_launching(desk.places, run.run_id) else resume(desk, run)
     if run.next_try_at == due_at:
         return run
     return _written(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -139,34 +139,36 @@ class Store:
 
         Without a `candidate_json` its machines keep their prices.
         """
+        terms = replace(
+            run.terms,
+            cap_micro_usd=cap_micro_usd,
+            max_duration_s=max_duration_s,
+            candidate_json=candidate_json or run.terms.candidate_json,
+        )
+        return self.launch_again(run, attempt, terms, "resume")
+
+    def launch_again(self, run: Run, attempt: Attempt, terms: RunTerms, kind: str = "launch") -> bool:
+        """Record the intent to start a run once more, under these terms; False as for `add_attempt`.
+
+        Args:
+            run: As read from the ledger.
+            attempt: The next one.
+            terms: They take the place of those that it had.
+            kind: Of the event, and how the state's reason names it.
+        """
         check_move(run.state, "queued")
+        row, reason = _terms_row(terms), f"{kind} is being asked for"
+        settings = ", ".join(f"{name} = ?" for name in row)
         with self._db.writing():
             moved = self._db.execute(
-                "UPDATE runs SET state = 'queued', state_reason = ?, state_since_at = ?, next_try_at = NULL,"
-                " stopping = NULL, cap_micro_usd = ?, max_duration_s = ?,"
-                " candidate_json = coalesce(?, candidate_json), revision = revision + 1"
-                " WHERE run_id = ? AND revision = ?",
-                (
-                    "resume is being asked for",
-                    attempt.intent_at,
-                    cap_micro_usd,
-                    max_duration_s,
-                    candidate_json,
-                    run.run_id,
-                    run.revision,
-                ),
+                "UPDATE runs SET state = 'queued', state_reason = ?, state_since_at = ?, next_try_at = NULL,"  # noqa: S608
+                f" stopping = NULL, {settings}, revision = revision + 1 WHERE run_id = ? AND revision = ?",
+                (reason, attempt.intent_at, *row.values(), run.run_id, run.revision),
             )
             if moved.rowcount == 0:
                 return False
             self._insert_attempt(run.run_id, attempt)
-            self._log(
-                run.run_id,
-                attempt.intent_at,
-                "resume",
-                "queued",
-                "resume is being asked for",
-                attempt.attempt,
-            )
+            self._log(run.run_id, attempt.intent_at, kind, "queued", reason, attempt.attempt)
         return True
 
     def apply(self, run: Run, change: Change) -> bool:
@@ -199,14 +201,24 @@ class Store:
                 self._log(run.run_id, change.observed_at, change.kind, change.state, change.reason, number)
         return True
 
-    def ask_stop(self, run: Run, by: Stopping, reason: str, at: str) -> bool:
-        """Record that a run shall end, before its backend is asked; False if it was changed since it was read."""
+    def ask_stop(
+        self, run: Run, by: Stopping, reason: str, at: str, *, next_try_at: str | None = None
+    ) -> bool:
+        """Record that a run shall end, before its backend is asked; False if it was changed since it was read.
+
+        Args:
+            run: As read from the ledger.
+            by: Who wants it.
+            reason: For a person.
+            at: RFC 3339 UTC.
+            next_try_at: Until when its worker has time, and the backend is asked at the latest; None is at once.
+        """
         check_move(run.state, "cancelling")
         with self._db.writing():
             moved = self._db.execute(
                 "UPDATE runs SET state = 'cancelling', stopping = ?, state_reason = ?, state_since_at = ?,"
-                " next_try_at = NULL, revision = revision + 1 WHERE run_id = ? AND revision = ?",
-                (by, reason, at, run.run_id, run.revision),
+                " next_try_at = ?, revision = revision + 1 WHERE run_id = ? AND revision = ?",
+                (by, reason, at, next_try_at, run.run_id, run.revision),
             )
             if moved.rowcount == 0:
                 return False

@@ -41,11 +41,12 @@ def judge(run: Run, status: BackendStatus, progress: Progress | None) -> Verdict
     if status.state == "unknown" and status.ended_at is None and run.state != "cancelling":
         return Verdict("unknown", status.reason, "running")
     if status.attempt < run.launches:
-        return _not_started(run)
+        return _not_started(run, status)
     if status.ended_at is None:
         return _under_way(run, status, progress)
     if (status.stopped_by == "cancel" or run.state == "cancelling") and status.exit_code != _DONE:
-        return _stopped(run, _saved(status, progress))
+        saved = _saved(status, progress)
+        return _stopped(run, "after a committed checkpoint" if saved else "without a new checkpoint")
     if status.refused and _is_started_again(run):
         had_some = status.started_at is not None
         return Verdict("preempted", status.reason, "preempted" if had_some else "stock_out")
@@ -68,8 +69,13 @@ def _is_started_again(run: Run) -> bool:
     return run.terms.monitor == "service" or run.terms.moving_json is not None
 
 
-def _not_started(run: Run) -> Verdict:
+def _not_started(run: Run, status: BackendStatus) -> Verdict:
     """The backend has not heard of the newest attempt."""
+    if run.state == "cancelling":
+        heard = run.current.backend_id is not None or run.current.started_at is not None
+        if not heard and (status.state == "absent" or status.ended_at is not None):
+            return _stopped(run, "before it was started")
+        return Verdict("cancelling", run.state_reason, "running")  # what it has forgotten may come back
     if run.current.started_at is not None:
         return Verdict("unknown", "the backend knows nothing of this run any more", "running")
     return Verdict("queued", "asked for, not confirmed; `plan resume` asks again", "running")
@@ -105,9 +111,8 @@ def _ended(status: BackendStatus, progress: Progress | None) -> Verdict:
     return Verdict("failed", said or status.reason or f"worker ended with exit code {code}", "failed")
 
 
-def _stopped(run: Run, saved: bool) -> Verdict:
+def _stopped(run: Run, how: str) -> Verdict:
     """Ended because it was asked to: by the user, at a limit, or to go on elsewhere."""
-    how = "after a committed checkpoint" if saved else "without a new checkpoint"
     if run.stopping == "limit":
         return Verdict("capped", f"{run.state_reason}, {how}", "capped")
     if run.stopping == "move":
@@ -117,7 +122,9 @@ def _stopped(run: Run, saved: bool) -> Verdict:
 
 def _saved(status: BackendStatus, progress: Progress | None) -> bool:
     """Whether the last step done is in a committed checkpoint, as far as anybody knows."""
-    if status.exit_code is not None:
-        return status.exit_code in (_PREEMPTED, _CAPPED)
+    if (
+        status.exit_code is not None and status.exit_code != _CAPPED
+    ):  # which says nothing of what was committed
+        return status.exit_code == _PREEMPTED
     last = None if progress is None else progress.last_checkpoint
     return progress is not None and last is not None and last.step >= progress.step > 0

@@ -158,7 +158,7 @@ class Launcher(Protocol):
         ...
 
     def cancel(self, run_id: str, *, grace_s: float = 60.0) -> BackendStatus:
-        """Ask the worker to checkpoint and stop, then end it after the grace time."""
+        """End the newest attempt; a backend that can lets the worker checkpoint first, for the grace time."""
         ...
 
     def logs(self, run_id: str, *, follow: bool = False) -> Iterator[str]:

@@ -15,12 +15,13 @@ except ImportError:  # Windows
 
 
 @contextmanager
-def held(path: Path, busy: TuneplanError) -> Iterator[None]:
+def held(path: Path, busy: TuneplanError, *, shared: bool = False) -> Iterator[None]:
     """Hold the lock of a file, which is made and stays; where the system has no such locks nobody is kept out.
 
     Args:
         path: The file.
         busy: Raised if another process has it.
+        shared: Together with others who say so too; one who has it alone is waited for.
 
     Raises:
         StorageError: The file cannot be made or locked.
@@ -33,7 +34,7 @@ def held(path: Path, busy: TuneplanError) -> Iterator[None]:
     with file:
         if fcntl is not None:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise busy from None
             except OSError as error:  # as on some network file systems

@@ -94,7 +94,7 @@ class SkyPilotLauncher:
         return status
 
     def cancel(self, run_id: str, *, grace_s: float = 60.0) -> BackendStatus:
-        """End the newest attempt and release its machines; the worker gets SIGTERM first.
+        """End the newest attempt and release its machines, without a word to its worker: tell that one before.
 
         Returns when the machines are gone or after the grace time, whichever is first.
 

@@ -95,7 +95,7 @@ class SkyPilotClusterLauncher:
         return status
 
     def cancel(self, run_id: str, *, grace_s: float = 60.0) -> BackendStatus:
-        """End the newest attempt's job, which is told so first, and give its machines back.
+        """End the newest attempt's job and give its machines back, with no time for its worker: tell that one before.
 
         Raises:
             CleanupPendingError: SkyPilot does not confirm it.

@@ -184,7 +184,7 @@ def _answered(app: App, run: Run, created: bool, output: str, *, wait: bool) -> 
     if wait:
         run = wait_for_end(app, run.run_id)
     answer(app, run, created, output)
-    if wait:
+    if wait or run.final:
         raise_for(run)
 
 
@@ -308,7 +308,8 @@ def _run_id(desk: Desk, plan: Plan, wanted: str | None) -> tuple[str, Run | None
     from planner.runs import check_run_id, new_run_id
 
     if wanted is not None:
-        return check_run_id(wanted), desk.store.get(wanted)
+        found = desk.store.get(check_run_id(wanted))
+        return wanted, None if found is None or found.came_to_nothing else found
     interrupted = desk.store.pending(plan.plan_hash)
     if interrupted is not None:
         echo_err(f"an interrupted launch of this plan is on record, it goes on: {interrupted.run_id}")

@@ -63,6 +63,8 @@ def _enter(app: App, desk: Desk, order: Order, register: ObjectStore) -> None:
     from planner.register import enter
 
     known = desk.store.get(order.run_id)
+    if known is not None and known.came_to_nothing:  # it is launched anew, as ordered now
+        known = None
     if known is not None and known.final:
         return
     spec, most = order.plan.spec, _most(order)

@@ -150,6 +150,8 @@ def _why(run: Run) -> str:
     since = run.state_since_at[:19].replace("T", " ")
     reason = f": {run.state_reason}" if run.state_reason else ""
     next_try = f", next try {run.next_try_at}" if run.next_try_at else ""
+    if run.state == "cancelling" and run.next_try_at:
+        next_try = f", its worker may commit until {run.next_try_at}"
     if run.stuck:
         next_try = f", no next try: `plan resume {run.run_id}` goes on"
     return f"{reason} (since {since} UTC{next_try})"

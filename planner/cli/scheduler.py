@@ -6,6 +6,7 @@ import shutil
 import sys
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -178,7 +179,8 @@ def _tick(app: App) -> Done:
         buyer = Buyer(reservations, lambda name: open_api(name, around), app.now)
         firer = Firer(schedules, PlanStarter(ledger), app.now)
         hook = app.directories.config / "notify"
-        return do_all(Office(ledger, buyer, firer, hook, start_in, lambda row: _machine(app, row)))
+        start, machine = partial(start_in, ledger), partial(_machine, app)
+        return do_all(Office(ledger, buyer, firer, hook, start, machine))
 
 
 def _machine(app: App, row: Reservation) -> Offer | None:

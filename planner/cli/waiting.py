@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from planner.cli.context import App
 from planner.cli.desk import open_ledger, refresh
@@ -16,8 +17,10 @@ from providers.errors import TuneplanError
 _POLL_S = {"local": 0.5, "skypilot": 5.0, "cluster": 5.0}
 
 
-def wait_for_end(app: App, run_id: str, timeout_s: float | None = None) -> Run:
-    """The run once nothing more happens by itself; tells of each new state on stderr.
+def wait_for_end(
+    app: App, run_id: str, timeout_s: float | None = None, enough: Callable[[Run], bool] = lambda _: False
+) -> Run:
+    """The run once nothing more happens by itself, or it is as wanted; tells of each new state on stderr.
 
     Raises:
         TuneplanError: It did not end in time.
@@ -32,7 +35,7 @@ def wait_for_end(app: App, run_id: str, timeout_s: float | None = None) -> Run:
             echo_err(
                 f"{run.run_id}: {state_text(run.state)}{f': {run.state_reason}' if run.state_reason else ''}"
             )
-        if run.final or run.stuck:
+        if run.final or run.stuck or enough(run):
             return run
         if deadline is not None and time.monotonic() >= deadline:
             raise TuneplanError(f"run {run_id} is still {run.state}", code="timeout")

@@ -9,11 +9,12 @@ Whoever watches a run keeps a `ControllerState` beside it and calls `step` at ev
     state = ControllerState.from_document(load())   # after a crash: the same observation gives the same advice
 
 Save before acting: a repeated step within a tick returns the same advice while nothing has changed, so acting must be
-idempotent (it is: launch by run id and attempt). Work is whatever is lost at a preemption too: give
-`remaining_work_h` from the last committed checkpoint. `mission.margin_h` is time the policy does not know of: the
-longest that a decision may come late, and what a failed launch costs before the next try. Ticks that nobody looked at
-count as "not probed". A zone is up (True) when our spot machine runs there or a probe says so, down (False) after a
-preemption or a stock-out, None when unknown: an unknown zone is never chosen, so probe zones now and then.
+idempotent (it is: launch by run id and attempt). What was done since the last committed checkpoint, `uncommitted_h`,
+is lost with the machine: the hard rule and every other place count it as work. `mission.margin_h` is time the policy
+does not know of: the longest that a decision may come late, and what a failed launch costs before the next try. Ticks
+that nobody looked at count as "not probed". A zone is up (True) when our spot machine runs there or a probe says so,
+down (False) after a preemption or a stock-out, None when unknown: an unknown zone is never chosen, so probe zones now
+and then.
 """
 
 from __future__ import annotations
@@ -84,12 +85,13 @@ class Observation:
 
     Attributes:
         elapsed_h: Hours since the start.
-        remaining_work_h: Work left from the last committed checkpoint or, while it runs, from now.
+        remaining_work_h: Work left where it runs; from the last committed checkpoint if it runs nowhere.
         available: Whether each zone has spot; None if not probed.
         spot_usd_per_h: Spot price by zone for all machines of the job; None if unknown (then the on-demand price is
             taken, and where that is unknown too the zone is not used).
         current: Where the job runs; None if nowhere, as after a preemption.
         overhead_left_h: Start-up time left of the current machine.
+        uncommitted_h: Work done on it since the last committed checkpoint.
     """
 
     elapsed_h: float
@@ -98,6 +100,7 @@ class Observation:
     spot_usd_per_h: tuple[float | None, ...]
     current: Placement | None = None
     overhead_left_h: float = 0.0
+    uncommitted_h: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +197,9 @@ def step(state: ControllerState, now: Observation) -> tuple[ControllerState, Adv
     policy = _policy(before)
     up, spot = _market(mission, now)
     elapsed_h = tick * mission.tick_h
-    decision = policy.weigh(elapsed_h, now.remaining_work_h, up, spot, now.current, now.overhead_left_h)
+    decision = policy.weigh(
+        elapsed_h, now.remaining_work_h, up, spot, now.current, now.overhead_left_h, now.uncommitted_h
+    )
     placement = decision.chosen.placement
     here = [now.current == (zone, "spot") or known for zone, known in enumerate(now.available)]
     seen = tuple(_grown(zone, known, 1) for zone, known in zip(before.seen, here, strict=True))

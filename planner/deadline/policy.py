@@ -54,6 +54,7 @@ class _Made(NamedTuple):
     options: list[Option]
     left: int
     work_h: float
+    again_h: float
     up: list[bool | None]
 
 
@@ -137,6 +138,7 @@ class DeadlinePolicy:
         spot_usd_per_h: Sequence[float],
         current: Placement | None,
         overhead_left_h: float,
+        uncommitted_h: float = 0.0,
     ) -> Decision:
         """Choose for the tick that starts now, with what else was open.
 
@@ -147,8 +149,17 @@ class DeadlinePolicy:
             spot_usd_per_h: Spot price by region.
             current: Where the job runs; None if nowhere, as after a preemption.
             overhead_left_h: Start-up time left of the current machine.
+            uncommitted_h: Work done there that no checkpoint has: whoever leaves, or loses the machine, does it again.
         """
-        made = self._choose(elapsed_h, remaining_work_h, available, spot_usd_per_h, current, overhead_left_h)
+        made = self._choose(
+            elapsed_h,
+            remaining_work_h,
+            available,
+            spot_usd_per_h,
+            current,
+            overhead_left_h,
+            uncommitted_h,
+        )
         return self._decision(made)
 
     def _choose(
@@ -159,15 +170,17 @@ class DeadlinePolicy:
         spot_usd_per_h: Sequence[float],
         current: Placement | None,
         overhead_left_h: float,
+        uncommitted_h: float = 0.0,
     ) -> _Made:
         current = Placement(*current) if current is not None else None
         up = [current == (region, "spot") or state for region, state in enumerate(available)]
         self._see(up)
         left = self._ticks - round(elapsed_h / self._tick_h)
         start_h = {current: overhead_left_h}
-        options = self._options(left, remaining_work_h, up, spot_usd_per_h, current, start_h)
+        again_h = remaining_work_h + uncommitted_h
+        options = self._options(left, remaining_work_h, again_h, up, spot_usd_per_h, current, start_h)
         chosen = min(options, key=lambda option: option.cost_usd + self._delay_usd(option.placement, start_h))
-        self._made = _Made(chosen, options, left, remaining_work_h, up)
+        self._made = _Made(chosen, options, left, remaining_work_h, again_h, up)
         return self._made
 
     @property
@@ -186,7 +199,7 @@ class DeadlinePolicy:
             options=tuple(made.options),
             time_left_h=made.left * self._tick_h,
             work_left_h=made.work_h,
-            slack_h=(made.left - self._ticks_needed(made.work_h)) * self._tick_h,
+            slack_h=(made.left - self._ticks_needed(made.again_h)) * self._tick_h,
             spot_regions=tuple(region for region, state in enumerate(made.up) if state),
             spell_h=self._market.age_h,
             next_hour=self._market.lasts(1.0),
@@ -201,33 +214,42 @@ class DeadlinePolicy:
         self,
         left: int,
         work_h: float,
+        again_h: float,
         up: Sequence[bool | None],
         spot_usd_per_h: Sequence[float],
         current: Placement | None,
         start_h: dict[Placement | None, float],
     ) -> list[Option]:
-        """Every allowed choice with its expected cost; on-demand always comes first."""
+        """Every allowed choice with its expected cost; on-demand always comes first.
+
+        `work_h` is left where the job runs, `again_h` anywhere else and after a loss, of which the hard rule thinks.
+        """
         base_usd = self._on_demand[self._cheapest]
         prices = [price / base_usd for price in spot_usd_per_h]
-        table = self._solved(prices, up, work_h)
+        table = self._solved(prices, up, again_h)
         hold_h = max(table.problem.step_h, self._tick_h)
         view = Outlook(table, self._market, hold_h, left * self._tick_h, work_h)
+        away = (
+            view if again_h == work_h else Outlook(table, self._market, hold_h, left * self._tick_h, again_h)
+        )
         options = []
-        for place in self._on_demand_places(current, left, work_h):
+        for place in self._on_demand_places(current, left, again_h):
             start = start_h.get(place, self._overhead_h)
             price = self._on_demand[place.region] / base_usd
-            cost = price * self._bill(work_h + start, hold_h) + view.on_demand(start)
-            cost += (price - 1) * max(0.0, min(work_h, _OUTLOOK_H) - hold_h)
+            todo_h, seen = (work_h, view) if place == current else (again_h, away)
+            cost = price * self._bill(todo_h + start, hold_h) + seen.on_demand(start)
+            cost += (price - 1) * max(0.0, min(todo_h, _OUTLOOK_H) - hold_h)
             options.append(Option(place, cost * base_usd))
-        if self._in_time(work_h, left):
-            options.append(Option(None, view.wait() * base_usd))
+        if self._in_time(again_h, left):
+            options.append(Option(None, away.wait() * base_usd))
         corrections = self._corrections(view, prices, up, min(_OUTLOOK_H, work_h), hold_h)
         for region, state in enumerate(up):
             place = Placement(region, "spot")
             start = start_h.get(place, self._overhead_h)
-            after_h = work_h - max(0.0, self._tick_h - start)
-            if state and (after_h <= _EPS or self._in_time(after_h, left)):
-                cost = prices[region] * self._bill(work_h + start, hold_h) + view.spot(start)
+            todo_h, seen = (work_h, view) if place == current else (again_h, away)
+            done_h = max(0.0, self._tick_h - start)
+            if state and (todo_h - done_h <= _EPS or self._in_time(again_h - done_h, left)):
+                cost = prices[region] * self._bill(todo_h + start, hold_h) + seen.spot(start)
                 options.append(Option(place, (cost + corrections[region]) * base_usd))
         return options
 

@@ -19,6 +19,7 @@ from planner.moving.view import Prices, View, look
 from planner.offer_document import offer_from_document
 from planner.price_age import PriceLimit
 from planner.runs import PolicyDecision, Run, utc_text
+from planner.stop_grace import grace_ends_at
 from planner.store import Change
 
 #: How long a machine that was left may take to be given back before somebody is told.
@@ -83,9 +84,9 @@ def _act(desk: Desk, run: Run, terms: MovingTerms, view: View, decision: PolicyD
         return run  # it is there, or the backend is getting it a machine in the very place
     if place is None and view.current is None and run.current.ended_at is not None:
         return run  # the backend goes on asking where the machine was lost; nothing is paid meanwhile
-    if not desk.store.ask_stop(run, "move", reason(decision).rstrip("."), desk.now()):
+    until = grace_ends_at(run, desk.now())
+    if not desk.store.ask_stop(run, "move", reason(decision).rstrip("."), desk.now(), next_try_at=until):
         return run
-    desk.launcher.cancel(run.run_id)
     return observe(desk.store, desk.launcher, desk.store.get(run.run_id) or run, desk.now())
 
 

@@ -71,6 +71,7 @@ class View:
         committed_step: Of the last committed checkpoint, 0 without one.
         current: Where it runs, or where a machine is on its way; None is nowhere.
         overhead_left_h: Of the start there.
+        uncommitted_h: Work done there that is not in a committed checkpoint yet.
         sites: In the order of the terms.
     """
 
@@ -82,6 +83,7 @@ class View:
     committed_step: int
     current: Placement | None
     overhead_left_h: float
+    uncommitted_h: float
     sites: tuple[SiteView, ...]
 
     @property
@@ -98,6 +100,7 @@ class View:
             tuple(site.spot_usd_per_h for site in self.sites),
             self.current,
             self.overhead_left_h,
+            self.uncommitted_h,
         )
 
 
@@ -137,15 +140,17 @@ def look(
     committed = 0 if progress is None or progress.last_checkpoint is None else progress.last_checkpoint.step
     works = current is not None and run.current.first_step is not None
     step = progress.step if progress is not None and works else committed
+    work_left_h = _work_left_h(terms, progress, step)
     return View(
         now=now,
         elapsed_h=terms.elapsed_h(now),
-        work_left_h=_work_left_h(terms, progress, step),
+        work_left_h=work_left_h,
         step=step,
         max_steps=None if progress is None else progress.max_steps,
         committed_step=committed,
         current=current,
         overhead_left_h=0.0 if works else _start_left_h(run, terms, now),
+        uncommitted_h=max(_work_left_h(terms, progress, committed) - work_left_h, 0.0),
         sites=tuple(
             _site(run, terms, region, current, prices, limit, now, avoided or {})
             for region in range(len(terms.sites))

@@ -171,13 +171,13 @@ def _verified(office: Office, row: Reservation) -> Reservation:
     return moved or office.buyer.book.get(row.reservation_id)
 
 
-def start_in(row: Reservation) -> Started:
+def start_in(ledger: Path, row: Reservation) -> Started:
     """Launch the run of a reservation with `plan launch`."""
     plan = row.launch
     if plan is None:
         return Started(2, "no run was named")
     cap = None if plan.cap_usd is None else float(plan.cap_usd)
-    return launch(plan.spec, plan.infra, plan.run_id, cap, reservation=row.reservation_id)
+    return launch(ledger, plan.spec, plan.infra, plan.run_id, cap, reservation=row.reservation_id)
 
 
 def _tell(office: Office) -> list[Notice]:

@@ -11,8 +11,9 @@ from pathlib import Path
 from planner.errors import QualityError
 from planner.reserve.firing import Started
 from planner.reserve.schedules import Schedule
+from planner.runs import Run
 from planner.store import Store
-from providers.errors import TuneplanError
+from providers.errors import LaunchError, TuneplanError
 
 _PLAN = "import sys; from planner.cli.main import main; sys.argv[0] = 'plan'; main()"
 _LAUNCH_S = 3600.0
@@ -54,10 +55,10 @@ class PlanStarter:
         """Launch the spec, or go on with a launch that was interrupted, with the cap that is on record."""
         with Store(self._ledger) as store:
             run = store.get(run_id)
-        if run is not None:
+        if run is not None and not run.came_to_nothing:
             cap = run.terms.cap_micro_usd
             cap_usd = None if cap is None else cap / 1e6
-        return launch(schedule.spec, schedule.infra, run_id, cap_usd)
+        return launch(self._ledger, schedule.spec, schedule.infra, run_id, cap_usd)
 
     def is_on_record(self, run_id: str) -> bool:
         """As `Starter.is_on_record`."""
@@ -102,11 +103,12 @@ def still_meets(spec: str, run_id: str) -> bool | None:
 
 
 def launch(
-    spec: str, infra: str, run_id: str, cap_usd: float | None, *, reservation: str | None = None
+    ledger: Path, spec: str, infra: str, run_id: str, cap_usd: float | None, *, reservation: str | None = None
 ) -> Started:
-    """`plan launch` of a spec under a fixed run id.
+    """`plan launch` of a spec under a fixed run id; what the ledger says of the run goes before the exit code.
 
     Args:
+        ledger: Where the run is on record.
         spec: Path of the spec.
         infra: local or skypilot.
         run_id: Fixed beforehand.
@@ -117,7 +119,21 @@ def launch(
     words += ["--no-cap"] if cap_usd is None else ["--cap", f"{cap_usd:.6f}"]
     words += ["--reservation", reservation] if reservation is not None else []
     done = run_plan(words, timeout_s=_LAUNCH_S)
-    return Started(done.returncode, "" if done.returncode == 0 else _last_words(done.stderr))
+    started = Started(done.returncode, "" if done.returncode == 0 else _last_words(done.stderr))
+    with Store(ledger) as store:
+        return as_recorded(started, store.get(run_id))
+
+
+def as_recorded(started: Started, run: Run | None) -> Started:
+    """What came of a launch by the run on record: one that has or had machines was launched, however it ended."""
+    if run is None:
+        return started
+    if run.came_to_nothing:
+        return Started(started.exit_code or LaunchError.exit_code, started.message or run.state_reason)
+    begun = any(attempt.started_at or attempt.backend_id for attempt in run.attempts)
+    if not begun or started.exit_code == 0:
+        return started
+    return Started(0, f"launched, and is {run.state} by now: {run.state_reason}")
 
 
 def notify(hook: Path, subject: str, text: str, at: str) -> bool:

@@ -18,6 +18,8 @@ from providers.errors import UsageError
 
 #: Missed times that are recorded one by one; more come of a clock that jumped by months.
 _MOST_MISSED = 20
+#: Between two tries of a launch that failed: doubled with each.
+_FIRST_RETRY_S, _LONGEST_RETRY_S = 15.0, 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +146,21 @@ def _deal(firer: Firer, firing: Firing) -> Firing | None:
     if firing.state == "due" or not firer.starter.is_on_record(_run_id(firing)):
         if now - opens > timedelta(seconds=schedule.late_s):
             return firer.book.move(firing, "missed", f"not started in time; last: {firing.reason}", firer.at)
+        if firing.state == "due" and now < _next_try(firing):
+            return None
         skip = _skip(firer, schedule, firing)
         if skip is not None:
             return firer.book.move(firing, "skipped", skip, firer.at)
     starting = firer.book.move(firing, "starting", "launch is being asked for", firer.at)
     return None if starting is None else _start(firer, schedule, starting)
+
+
+def _next_try(firing: Firing) -> datetime:
+    """Not with each tick: every try is an attempt of the run on record."""
+    pause_s = (
+        min(_FIRST_RETRY_S * 2.0 ** min(firing.tries - 1, 30), _LONGEST_RETRY_S) if firing.tries else 0.0
+    )
+    return datetime.fromisoformat(firing.at) + timedelta(seconds=pause_s)
 
 
 def _skip(firer: Firer, schedule: Schedule, firing: Firing) -> str | None:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ import jsonschema
 import pytest
 from click.testing import CliRunner, Result
 
+from jobs.progress import CheckpointRef, Progress, read_progress
+from jobs.stop_request import KEY
+from planner.cli import waiting
 from planner.cli.context import App
 from planner.cli.main import cli
 from planner.cli.schema import schema_text
@@ -22,8 +26,14 @@ from planner.entry_book import Entry, EntryBook
 from planner.places import Places
 from planner.record import ledger_token
 from planner.register import enter, is_taken
+from planner.store import Store
+from providers.directory_store import DirectoryStore
+from providers.launcher import BackendStatus
 from providers.offers import PriceSnapshot
 from providers.stores import open_store
+from providers.supervisor import utc_now
+from tests.planner.run_factories import attempt_of, terms_of
+from tests.planner.test_monitor import Backend
 from tests.workers import eventually, make_python, order_exit, starts
 
 SPEC = Path(__file__).parents[2] / "examples" / "tiny-goat" / "spec.yaml"
@@ -163,6 +173,28 @@ def test_launching_a_run_that_is_over_says_how_to_go_on(orders: Path) -> None:
     assert len(starts(orders)) == 1
 
 
+@pytest.mark.parametrize(("exit_code", "code"), [(1, 10), (77, 8), (0, 0)])
+def test_launching_a_run_that_is_over_ends_as_it_did(orders: Path, exit_code: int, code: int) -> None:
+    launched(orders)
+    order_exit(orders, exit_code)
+    plan("wait", "goat-1", code=code)
+    assert answer("launch", *LOCAL, "--yes", code=code)["created"] is False
+    assert len(starts(orders)) == 1
+
+
+def test_a_launch_that_failed_is_asked_about_and_priced_anew(orders: Path, plan_home: Path) -> None:
+    in_the_way = plan_home / "state" / "local"
+    in_the_way.parent.mkdir(parents=True, exist_ok=True)
+    in_the_way.write_text("a file in the way")
+    plan("launch", *LOCAL, "--yes", code=6)
+    assert status()["state"] == "failed"
+    assert "--yes" in plan("launch", *LOCAL, code=2).stderr
+    plan("launch", *LOCAL, "--yes", code=6)
+    in_the_way.unlink()
+    assert answer("launch", *LOCAL, "--yes", "--max-duration", "1h")["created"] is True
+    assert status()["state"] == "running"
+
+
 def test_resume_asks_first(orders: Path) -> None:
     preempted(orders)
     assert "--yes" in plan("resume", "goat-1", code=2).stderr
@@ -188,6 +220,53 @@ def test_cancel_lets_the_worker_checkpoint(orders: Path) -> None:
     assert "after a committed checkpoint" in run["state_reason"]
     assert "over already" in plan("cancel", "goat-1").stderr
     plan("wait", "goat-1", code=11)
+
+
+class Rented(Backend):
+    """A rented machine whose worker commits and ends once it is asked to; its backend is asked after that."""
+
+    def __init__(self, bucket: DirectoryStore) -> None:
+        self.bucket = bucket
+        self.asked_when: list[str] = []
+        super().__init__(BackendStatus("running", backend_id="77", attempt=1, started_at=utc_now()))
+        self.says("training")
+
+    def says(self, state: str) -> None:
+        ref = CheckpointRef(40, utc_now(), self.bucket.uri, 1, "0" * 64) if state == "preempted" else None
+        said = Progress("goat-1", 1, state=state, step=40, launch=1, last_checkpoint=ref)  # type: ignore[arg-type]
+        at = utc_now()
+        body = replace(said, started_at=self.answer.started_at, heartbeat_at=at).to_json()
+        self.bucket.put("progress.json", body.encode())
+
+    def status(self, run_id: str) -> BackendStatus:
+        if self.bucket.get(KEY) is not None and not self.asked_when:
+            self.says("preempted")
+        return self.answer
+
+    def cancel(self, run_id: str, *, grace_s: float = 60.0) -> BackendStatus:
+        found = read_progress(self.bucket)
+        assert found is not None
+        self.asked_when.append(found.state)
+        self.answer = replace(self.answer, state="cancelled", ended_at=utc_now(), stopped_by="cancel")
+        return self.answer
+
+
+@pytest.mark.parametrize("words", [(), ("--no-wait",)])
+def test_cancel_waits_for_the_checkpoint_of_a_rented_worker(
+    plan_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    bucket = DirectoryStore(tmp_path / "bucket")
+    backend = Rented(bucket)
+    monkeypatch.setattr("planner.cli.desk.launcher", lambda app, infra: backend)
+    monkeypatch.setitem(waiting._POLL_S, "skypilot", 0.01)
+    with Store(plan_home / "state" / "plan.db") as store:
+        terms = terms_of(infra="skypilot", checkpoint_uri=bucket.uri, secrets=())
+        store.create("goat-1", terms, attempt_of(intent_at=utc_now()))
+    result = plan("cancel", "goat-1", *words)
+    assert "its worker commits a checkpoint and ends" in result.stderr
+    assert backend.asked_when == ["preempted"]
+    assert status()["state"] == "cancelled"
+    assert "after a committed checkpoint" in status()["state_reason"]
 
 
 def test_wait_gives_up_in_time(orders: Path) -> None:

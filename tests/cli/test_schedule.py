@@ -163,6 +163,33 @@ def test_the_scheduler_launches_a_due_run_once(run_plan: RunPlan, plan_home: Pat
     assert answer(run_plan("scheduler", "status", "-o", "json"))["scheduler"]["ended_at"] is not None
 
 
+@pytest.mark.train
+def test_a_tick_starts_what_an_earlier_one_could_not(run_plan: RunPlan, plan_home: Path) -> None:
+    """Real children and launches; the worker is cancelled as soon as it is known to exist."""
+    in_the_way = plan_home / "state" / "local"
+    in_the_way.parent.mkdir(parents=True, exist_ok=True)
+    in_the_way.write_text("a file in the way")
+    words = ("--in", "1s", "--no-cap", "--name", "now", "--infra", "local", "--yes")
+    assert run_plan("schedule", "add", SPEC, *words).exit_code == 0
+    eventually(
+        lambda: run_plan("scheduler", "tick").exit_code == 0 and _history(run_plan)[0]["state"] == "due"
+    )
+    assert "exit 6" in _history(run_plan)[0]["reason"]
+    in_the_way.unlink()
+    try:
+        eventually(
+            lambda: (
+                run_plan("scheduler", "tick").exit_code == 0 and _history(run_plan)[0]["state"] == "started"
+            ),
+            limit_s=120,
+        )
+        (run,) = answer(run_plan("runs", "-o", "json"))["runs"]
+        assert run["state"] in ("running", "syncing")
+    finally:
+        (run,) = answer(run_plan("runs", "-o", "json"))["runs"]
+        run_plan("cancel", run["run_id"])
+
+
 def _history(run_plan: RunPlan) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = answer(run_plan("schedule", "history", "now", "-o", "json"))["firings"]
     return rows or [{"state": "none"}]

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from jobs import stop_request
 from jobs.committed import fetch_files, read_head, read_manifest
 from jobs.manifest import Head
 from jobs.preemption import StopSignal
@@ -170,6 +171,12 @@ def train_on_a_jumping_clock(arguments: list[str]) -> int:
             return 1800.0 if head is not None and head.checkpoints else 1.0
 
     return run(job, path.parent, path.parent / "work", JumpingClock(job.limits, time.monotonic()))
+
+
+def train_looking_often(arguments: list[str]) -> int:
+    """Train, and look for a stop request at once whenever there may be one."""
+    stop_request.POLL_S = 0.01
+    return main(arguments)
 
 
 def train_as_rank(arguments: list[str]) -> int:

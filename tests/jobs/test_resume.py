@@ -18,7 +18,8 @@ import pytest
 from jobs.codec import encode
 from jobs.committed import read_manifest
 from jobs.manifest import BLOBS, HEAD_KEY, sha256_of
-from jobs.spec import JobSpec
+from jobs.spec import JobSpec, LimitsJob
+from jobs.stop_request import KEY, stop_request
 from tests.jobs.metadata_server import SPOT, metadata_server
 from tests.jobs.runs import Runs, renamed
 from tests.jobs.zygote import Zygote
@@ -130,6 +131,27 @@ def test_sigterm_commits_the_step_it_is_at(runs: Runs, undisturbed: dict[str, st
     final = runs.complete(job)
     assert final.resumed_from_step == progress.step
     assert final.lost_steps == 0
+    assert runs.weights("run") == undisturbed["lora"]
+
+
+def test_a_stop_asked_for_in_the_store_commits_the_step_it_is_at_and_binds_one_launch(
+    runs: Runs, undisturbed: dict[str, str]
+) -> None:
+    plain = runs.sft("run")
+    at = LimitsJob(launch=2, launched_at="2026-11-22T12:00:00.000Z")
+    job = replace(plain, checkpoints=replace(plain.checkpoints, every_steps=1000), limits=at)
+    store = runs.store("run")
+    store.put(KEY, stop_request("run", 2, "2026-11-21T12:00:00.000Z"))  # of a ledger that was lost
+    pid = runs.start(job, "tests.jobs.runs:train_looking_often")
+    while "training from step 0" not in runs.log("run"):
+        time.sleep(0.001)
+    store.put(KEY, stop_request("run", 2, at.launched_at))
+    assert runs.zygote.wait(pid) == 77, runs.log("run")
+    progress = runs.progress("run")
+    assert (progress.state, progress.exit_reason) == ("preempted", "asked to end")
+    assert 1 <= runs.newest_step("run") == progress.step < 24
+    assert runs.zygote.wait(runs.start(job)) == 77  # restarted by its backend: the launch shall end
+    runs.complete(replace(job, limits=replace(at, launch=3)))
     assert runs.weights("run") == undisturbed["lora"]
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import replace
 
 import numpy as np
@@ -174,3 +175,54 @@ def test_a_short_job_takes_spot_that_is_there() -> None:
         later = replace(now, elapsed_h=tick / 360, current=Placement(0, "spot"), overhead_left_h=0.087)
         state, advice = step(state, later)
         assert advice.placement == Placement(0, "spot"), tick
+
+
+def test_work_that_no_checkpoint_has_is_done_again_wherever_it_goes() -> None:
+    """With 3.5 h of work and 5 h left there is time for spot, unless 1.5 h more would be lost with it."""
+    here = Placement(0, "spot")
+    now = Observation(1.0, 3.5, (True, True), (0.3, 0.4), here)
+    _, kept = step(ControllerState.begin(_TWO), now)
+    assert kept.placement == here
+    _, pressed = step(ControllerState.begin(_TWO), replace(now, uncommitted_h=1.5))
+    assert pressed.placement == Placement(0, "on_demand")
+    assert pressed.decision.slack_h == pytest.approx(kept.decision.slack_h - 1.5, abs=_TWO.tick_h)
+    costs = {
+        option.placement: option.cost_usd
+        for option in step(ControllerState.begin(_TWO), replace(now, uncommitted_h=0.5))[1].decision.options
+    }
+    before = {option.placement: option.cost_usd for option in kept.decision.options}
+    assert costs[here] == before[here]
+    assert all(costs[place] > before[place] for place in costs if place != here)
+
+
+def test_a_job_that_ends_within_the_tick_stays() -> None:
+    now = Observation(5.5, 0.1, (True, True), (0.3, 0.4), Placement(0, "spot"), 0.0, 0.5)
+    assert step(ControllerState.begin(_TWO), now)[1].placement == Placement(0, "spot")
+
+
+def _ended_h(seed: int) -> float:
+    """When a job ends that loses with each machine what it did since its last checkpoint, one every half hour."""
+    dice, tick_h = random.Random(seed), 1 / 12
+    mission = replace(_TWO, tick_h=tick_h, margin_h=2 * tick_h)
+    state = ControllerState.begin(mission)
+    up, done_h, committed_h, current, left_h = [True, True], 0.0, 0.0, None, 0.0
+    for tick in range(int(8 / tick_h)):
+        up = [dice.random() > 0.02 if here else dice.random() < 0.05 for here in up]
+        if current is not None and current.market == "spot" and not up[current.region]:
+            current, done_h = None, committed_h
+        now = Observation(
+            *(tick * tick_h, 4.0 - done_h, tuple(up), (0.3, 0.35), current, left_h, done_h - committed_h)
+        )
+        state, advice = step(state, now)
+        if advice.placement != current:
+            current, left_h, done_h = advice.placement, mission.restart_overhead_h, committed_h
+        if current is not None:
+            done_h, left_h = done_h + max(0.0, tick_h - left_h), max(0.0, left_h - tick_h)
+        committed_h = done_h if done_h - committed_h >= 0.5 else committed_h
+        if done_h >= 4.0 - 1e-9:
+            return (tick + 1) * tick_h
+    return 8.0
+
+
+def test_what_is_lost_with_each_machine_makes_nothing_late() -> None:
+    assert max(_ended_h(seed) for seed in range(28, 44)) <= _TWO.deadline_h

@@ -11,19 +11,24 @@ from pathlib import Path
 
 import pytest
 
-from jobs.spec import JobSpec
+from jobs.committed import hash_file
+from jobs.manifest import FileEntry
+from jobs.spec import InputsJob, JobSpec
 from planner.candidate_document import candidate_document
 from planner.errors import CapReachedError
 from planner.launch import Desk, cancel, launch, request_of, resume
 from planner.limits import time_limit_s
-from planner.monitor import observe
+from planner.monitor import decide, keep_record, observe
 from planner.places import Places
+from planner.record import claim
 from planner.runs import Run, utc_text
+from planner.service import Habits, look_at
 from planner.setup import Parallelism
 from planner.store import Store
-from providers.errors import LaunchError, UsageError
+from providers.errors import CleanupPendingError, LaunchError, UsageError
 from providers.launcher import BackendStatus, LaunchRequest
 from providers.local import LocalLauncher
+from providers.stores import open_store
 from providers.supervisor import utc_now
 from tests.planner.run_factories import START, attempt_of, candidate_of, run_of, terms_of
 from tests.workers import eventually, make_python, order_exit, starts
@@ -178,6 +183,77 @@ def test_a_launch_that_fails_is_recorded_and_can_be_resumed(desk: Desk, orders: 
     assert resume(desk, run).state == "running"
 
 
+@pytest.mark.parametrize("monitor", ["service", "local"])
+def test_nothing_is_launched_any_more_once_it_was_said_that_nothing_was_started(
+    desk: Desk, orders: Path, monitor: str
+) -> None:
+    """A monitor looks at the run while its launch takes long, and would ask for it itself."""
+
+    class Slow(LocalLauncher):
+        asked = 0
+
+        def launch(self, request: LaunchRequest) -> BackendStatus:
+            self.asked += 1
+            with Store(desk.store.path) as other:
+                look_at(replace(slow, store=other), other.find("run-1"), Habits(settle_s=0.0))
+            raise LaunchError("no quota")
+
+    launcher = Slow(desk.places.local)
+    slow = replace(desk, launcher=launcher)
+    with pytest.raises(LaunchError, match="no quota"):
+        start(slow, orders, monitor=monitor)
+    run = look_at(slow, desk.store.find("run-1"), Habits(settle_s=0.0))
+    assert (run.state, run.state_reason, launcher.asked) == ("failed", "no quota", 1)
+
+
+def test_a_launch_that_fails_after_somebody_cancelled_is_cancelled(desk: Desk, orders: Path) -> None:
+    class Slow(LocalLauncher):
+        def launch(self, request: LaunchRequest) -> BackendStatus:
+            cancel(desk, desk.store.find("run-1"), grace_s=30)
+            raise LaunchError("no quota")
+
+    run, _ = start(replace(desk, launcher=Slow(desk.places.local)), orders)
+    assert (run.state, run.current.outcome) == ("cancelled", "cancelled")
+
+
+def test_a_run_that_another_ledger_adopted_is_not_launched_though_somebody_looks_at_it(
+    desk: Desk, orders: Path
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    class Dying(LocalLauncher):
+        def launch(self, request: LaunchRequest) -> BackendStatus:
+            raise Killed
+
+    with pytest.raises(Killed):
+        start(replace(desk, launcher=Dying(desk.places.local)), orders)
+    read = desk.store.find("run-1")
+    claim(open_store(read.terms.checkpoint_uri), "another ledger", desk.now())
+    assert now_of(desk).state == "queued"  # its revision has grown since it was read
+    left = keep_record(desk.store, read, desk.now())
+    assert (left.state, desk.store.find("run-1").state) == ("cancelled", "cancelled")
+    assert "was adopted" in left.state_reason
+
+
+def test_a_launch_that_failed_is_launched_when_it_is_asked_for_again(desk: Desk, orders: Path) -> None:
+    desk.places.local.parent.mkdir(parents=True, exist_ok=True)
+    desk.places.local.write_text("a file in the way")
+    with pytest.raises(LaunchError):
+        start(desk, orders, price=PRICE, cap_micro_usd=10**12)
+    desk.places.local.unlink()
+    run, created = start(desk, orders, price=2 * PRICE, cap_micro_usd=10**11)
+    assert (run.state, created, run.terms.cap_micro_usd) == ("running", True, 10**11)
+    assert [(one.outcome, one.micro_usd_per_hour) for one in run.attempts] == [
+        ("failed", PRICE),
+        ("running", 2 * PRICE),
+    ]
+    again, created = start(desk, orders, price=PRICE)
+    assert (again.launches, created) == (2, False)
+    eventually((orders / "ready").exists)
+    assert len(starts(orders)) == 1
+
+
 def test_a_killed_run_goes_on_as_its_next_attempt(desk: Desk, orders: Path) -> None:
     start(desk, orders, price=PRICE)
     stopped = killed(desk, orders)
@@ -279,8 +355,118 @@ def test_a_run_cancelled_before_it_started_never_starts_for_long(desk: Desk, ord
 
     slow = Slow(desk.places.local, python=desk.launcher._python)  # type: ignore[attr-defined]
     run, _ = start(replace(desk, launcher=slow), orders)
+    assert run.state in ("cancelling", "cancelled")
+    eventually(lambda: now_of(desk).final)
+    assert desk.store.find("run-1").state == "cancelled"
+    assert desk.launcher.status("run-1").state != "running"
+
+
+def test_a_launcher_that_dies_after_somebody_cancelled_leaves_nothing_running(
+    desk: Desk, orders: Path, tmp_path: Path
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    class Dying(LocalLauncher):
+        """Somebody cancels between our record and the start; the process ends before it could look again."""
+
+        def launch(self, request: LaunchRequest) -> BackendStatus:
+            assert cancel(desk, desk.store.find("run-1"), grace_s=30).state == "cancelling"
+            super().launch(request)
+            raise Killed
+
+    dying = Dying(desk.places.local, python=str(make_python(tmp_path / "bin")))
+    with pytest.raises(Killed):
+        start(replace(desk, launcher=dying), orders)
+    eventually(lambda: now_of(desk).final)
+    assert desk.store.find("run-1").state == "cancelled"
+    assert desk.launcher.status("run-1").state != "running"
+
+
+def test_a_run_cancelled_while_its_files_are_sent_is_never_asked_for(
+    desk: Desk, orders: Path, tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("{}\n")
+    entry = FileEntry("inputs/train.jsonl", rows.stat().st_size, hash_file(rows))
+    job = JobSpec.from_json(terms_of(checkpoint_uri=(orders / "checkpoints").as_uri()).job_json)
+    job = replace(job, inputs=InputsJob((tmp_path / "sent").as_uri(), (entry,)))
+    rented = {"rented": {"alternatives": [], "sources": {entry.path: str(rows)}}}
+    candidate = json.dumps(json.loads(terms_of().candidate_json) | rented)
+
+    def cancelled(_: object) -> None:
+        with Store(desk.store.path) as other:
+            cancel(replace(desk, store=other), other.find("run-1"), grace_s=30)
+
+    run, _ = start(replace(desk, told=cancelled), orders, job_json=job.to_json(), candidate_json=candidate)
     assert run.state == "cancelled"
-    eventually(lambda: desk.launcher.status("run-1").state != "running")
+    assert desk.launcher.status("run-1").state == "absent"
+
+
+def test_a_cancel_is_heard_by_a_backend_that_still_held_the_launch_when_it_was_asked_first(
+    desk: Desk, orders: Path, tmp_path: Path
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    class Later(LocalLauncher):
+        """A server that has taken a launch and goes about it later, whoever sent it."""
+
+        taken: LaunchRequest | None = None
+
+        def launch(self, request: LaunchRequest) -> BackendStatus:
+            self.taken = request
+            raise Killed
+
+        def goes_about_it(self) -> None:
+            assert self.taken is not None
+            super().launch(self.taken)
+            self.taken = None
+
+        def cancel(self, run_id: str, *, grace_s: float = 60.0) -> BackendStatus:
+            if self.taken is not None:
+                raise CleanupPendingError("an earlier launch is not finished", hint="try again")
+            return super().cancel(run_id, grace_s=grace_s)
+
+    server = Later(desk.places.local, python=str(make_python(tmp_path / "bin")))
+    desk = replace(desk, launcher=server)
+    with pytest.raises(Killed):
+        start(desk, orders)
+    with pytest.raises(CleanupPendingError, match="not finished"):
+        cancel(desk, desk.store.find("run-1"), grace_s=30)
+    assert desk.store.find("run-1").state == "cancelling"
+    server.goes_about_it()
+    assert cancel(desk, desk.store.find("run-1"), grace_s=30).state in ("cancelling", "cancelled")
+    eventually(lambda: now_of(desk).final)
+    ended = desk.store.find("run-1")
+    assert (ended.state, ended.current.outcome) == ("cancelled", "cancelled")
+    assert desk.launcher.status("run-1").state != "running"
+    assert ended.current.started_at is not None  # what it cost is known
+
+
+def test_a_launch_that_nobody_heard_of_is_cancelled_at_once(desk: Desk, orders: Path) -> None:
+    class Killed(BaseException):
+        pass
+
+    class Dying(LocalLauncher):
+        def launch(self, request: LaunchRequest) -> BackendStatus:
+            raise Killed
+
+    with pytest.raises(Killed):
+        start(replace(desk, launcher=Dying(desk.places.local)), orders)
+    run = cancel(desk, desk.store.find("run-1"), grace_s=30)
+    assert (run.state, run.state_reason) == ("cancelled", "cancelled by the user, before it was started")
+    assert (run.current.outcome, run.cost_micro_usd) == ("cancelled", 0)
+
+
+@pytest.mark.parametrize("state", ["unknown", "running"])
+def test_a_cancel_is_over_only_by_the_word_of_the_backend(state: str) -> None:
+    """A backend that cannot be asked, or whose last word is of the attempt before, which goes on."""
+    before = attempt_of(1, backend_id="a", started_at=START, ended_at=START, outcome="preempted")
+    run = run_of("cancelling", before, attempt_of(2), stopping="user", state_reason="asked for by the user")
+    said = BackendStatus(state, attempt=0 if state == "unknown" else 1, started_at=START)  # type: ignore[arg-type]
+    change = decide(run, said, None, START)
+    assert change is not None and (change.state, change.attempt.outcome) == ("cancelling", "running")
 
 
 def test_the_clock_of_the_ledger_is_utc(desk: Desk, orders: Path) -> None:

@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.progress import Progress, StepTimes
-from planner.monitor import decide, lost_steps, observe
+from planner.monitor import decide, lost_steps, observe, tend
 from planner.run_document import eta_at, run_document
 from planner.runs import FINAL, MOVES, STATES, Run
-from planner.store import Store
+from planner.store import Change, Store
 from providers.directory_store import DirectoryStore
+from providers.errors import LaunchError
 from providers.launcher import BackendState, BackendStatus, LaunchRequest
 from tests.planner.run_factories import START, attempt_of, run_of, terms_of
 
@@ -284,6 +285,53 @@ def test_a_cancel_is_repeated_until_the_backend_has_obeyed(ledger: Store) -> Non
     )
     backend.answer = ended_status("cancelled", exit_code=75, stopped_by="cancel")
     assert observe(ledger, backend, asked, NOW).state == "cancelled"
+
+
+class Forgetful(Backend):
+    """A backend that loses the first cancel, and then knows nothing of the run for a while."""
+
+    def __init__(self) -> None:
+        super().__init__(running_status())
+        self.lost = True
+
+    def cancel(self, run_id: str, *, grace_s: float = 60.0) -> BackendStatus:
+        if self.lost:
+            self.lost = False
+            raise LaunchError("its server is started again")
+        super().cancel(run_id, grace_s=grace_s)
+        return self.answer
+
+
+def test_a_stop_outlives_a_backend_that_knows_nothing_of_the_run_for_a_while(ledger: Store) -> None:
+    backend = Forgetful()
+    run = observe(ledger, backend, ledger.find("run-1"), NOW)
+    ledger.ask_stop(run, "user", "asked for by the user", NOW)
+    with pytest.raises(LaunchError):
+        tend(ledger, backend, ledger.find("run-1"), NOW)
+    backend.answer = BackendStatus("absent")
+    assert tend(ledger, backend, ledger.find("run-1"), NOW).state == "cancelling"
+    backend.answer, backend.cancelled = running_status(), []
+    run = tend(ledger, backend, ledger.find("run-1"), NOW)
+    assert (run.state, run.state_reason, backend.cancelled) == (
+        *("cancelling", "asked for by the user"),
+        ["run-1"],
+    )
+    backend.answer = ended_status("cancelled", exit_code=75, stopped_by="cancel")
+    assert tend(ledger, backend, run, NOW).state == "cancelled"
+
+
+def test_a_stop_that_an_older_ledger_lost_is_asked_for_again(ledger: Store) -> None:
+    backend = Backend(running_status())
+    run = observe(ledger, backend, ledger.find("run-1"), NOW)
+    ledger.ask_stop(run, "limit", "cap of $1 reached", NOW)
+    for state in ("unknown", "running"):  # as it was written before stops were kept
+        run = ledger.find("run-1")
+        ledger.apply(run, Change(state, "", run.current, NOW))  # type: ignore[arg-type]
+    run = tend(ledger, backend, ledger.find("run-1"), NOW)
+    assert (run.state, run.state_reason, backend.cancelled) == (
+        *("cancelling", "cap of $1 reached"),
+        ["run-1"],
+    )
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"schema": "other"}', b"\xff\xfe"])

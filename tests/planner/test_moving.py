@@ -60,6 +60,18 @@ def test_where_it_runs_is_up_and_the_work_is_what_it_measured() -> None:
     ]
 
 
+def test_what_is_not_committed_is_work_for_whoever_leaves() -> None:
+    at = attempt_at(1, "bed-a", "spot", first_step=0)
+    run = _run("running", at, progress_json=progress(500, committed=400))
+    view = _look(run, 1.0)
+    assert view.uncommitted_h == pytest.approx(100 * 14.4 * 1.05 / 3600)
+    assert view.observation().uncommitted_h == view.uncommitted_h
+    lost = _look(_run("preempted", replace(at, ended_at=later(1)), progress_json=run.progress_json), 1.0)
+    assert lost.work_left_h == pytest.approx(view.work_left_h + view.uncommitted_h)
+    assert lost.uncommitted_h == 0.0
+    assert _look(_run("running", at, progress_json=progress(400, committed=400)), 1.0).uncommitted_h == 0.0
+
+
 def test_after_a_loss_the_place_is_down_for_a_while_and_work_counts_from_the_commit() -> None:
     lost = attempt_at(1, "bed-a", "spot", first_step=0, ended_at=later(0.5), outcome="preempted")
     run = _run("preempted", lost, progress_json=progress(500, committed=400))

@@ -12,11 +12,14 @@ from pathlib import Path
 import pytest
 
 from planner.reserve.book import ReservationBook
+from planner.reserve.children import as_recorded
 from planner.reserve.firing import Firer, Started, due_times, extra, tick
 from planner.reserve.schedule_book import ScheduleBook
 from planner.reserve.schedules import Schedule
 from planner.reserve.timing import Timing
-from planner.runs import utc_text
+from planner.runs import Run, utc_text
+from tests.planner.run_factories import START as BEFORE
+from tests.planner.run_factories import attempt_of, run_of
 
 START = datetime(2026, 12, 1, 1, 0, tzinfo=UTC)
 
@@ -177,6 +180,34 @@ def test_a_launch_that_fails_is_tried_again_until_it_is_too_late(firer: Firer) -
     runs_of(firer).exit_code = 6
     assert at(firer, START + timedelta(hours=26))[-1][1] == "due"
     assert at(firer, START + timedelta(hours=40))[-1][1] == "missed"
+
+
+def test_a_launch_that_fails_is_tried_more_and_more_rarely(firer: Firer) -> None:
+    firer.book.add(schedule_of())
+    runs_of(firer).exit_code = 6
+    for seconds in range(0, 5 * 3600, 15):
+        at(firer, START + timedelta(hours=1, seconds=seconds))
+    (firing,) = firer.book.firings("daily")
+    assert firing.state == "due" and 20 < firing.tries < 30
+
+
+@pytest.mark.parametrize(
+    ("run", "said", "code"),
+    [
+        (None, 6, 6),
+        (run_of("failed", attempt_of(outcome="failed")), 0, 6),
+        (run_of("failed", attempt_of(outcome="failed")), 1, 1),
+        (run_of("failed", attempt_of(backend_id="c", outcome="failed", ended_at=BEFORE)), 0, 6),
+        (run_of("failed", attempt_of(backend_id="c", started_at=BEFORE, ended_at=BEFORE)), 10, 0),
+        (run_of("capped", attempt_of(backend_id="c", started_at=BEFORE, ended_at=BEFORE)), 8, 0),
+        (run_of("running"), 1, 0),
+        (run_of("queued", attempt_of()), 7, 7),
+        (run_of("queued", attempt_of()), 0, 0),
+        (run_of("cancelled", attempt_of(outcome="cancelled", ended_at=BEFORE)), 11, 11),
+    ],
+)
+def test_a_run_was_started_if_the_ledger_says_so(run: Run | None, said: int, code: int) -> None:
+    assert as_recorded(Started(said, "words"), run).exit_code == code
 
 
 def test_a_spec_that_is_wrong_fails_at_once(firer: Firer) -> None:
