@@ -258,8 +258,17 @@ def _footer(estimate: Estimate, shown: int) -> Iterator[str]:
     for flag, times in sorted(doubts.items()):
         yield f"! {flag} ({times} of them): {FLAGS.get(flag, 'see the source')}"
     yield from _dropped(estimate.rejected)
+    yield from _calibrated(estimate)
     for _, message in estimate.warnings:
         yield f"note: {message}"
+
+
+def _calibrated(estimate: Estimate) -> Iterator[str]:
+    """What your own runs changed about the best candidate: nobody should wonder why an estimate moved."""
+    learned = estimate.priced[0].solved.learned if estimate.priced else None
+    if learned is not None and (moved := learned.noticed()):
+        runs = "one of your runs" if len(learned.runs) == 1 else f"{len(learned.runs)} of your runs"
+        yield f"note: calibrated by {runs}: {moved} (`plan calibrate`; --no-calibration leaves them out)"
 
 
 def _dropped(rejected: Sequence[Rejection], most: int = 5) -> Iterator[str]:
