@@ -16,7 +16,8 @@ _Key = tuple[float, ...]
 
 
 def ranked(priced: Sequence[Priced], goal: Goal) -> list[Priced]:
-    """Best first: sure fits before borderline ones, believable prices before doubtful ones, then the objective.
+    """Best first: believable prices before doubtful ones, sure fits before those that are borderline or whose machine
+    states too little memory of its own, then the objective.
 
     Costs are ranked by their mean, after your credits: what is lost with spot machines counts even where the p50 does
     not see it. Where credits pay all, the cheaper machine spares them.
@@ -24,9 +25,9 @@ def ranked(priced: Sequence[Priced], goal: Goal) -> list[Priced]:
     score = _SCORES[goal.objective]
 
     def key(item: Priced) -> _Key:
-        borderline = item.solved.fit.memory.verdict != "fits"
+        unsure = item.solved.fit.memory.verdict != "fits" or item.host_ram_short
         doubtful = not UNTRUSTED_FLAGS.isdisjoint(item.offer.flags)
-        return (doubtful, borderline, *score(item, goal), item.nodes)
+        return (doubtful, unsure, *score(item, goal), item.nodes)
 
     return sorted(priced, key=key)
 

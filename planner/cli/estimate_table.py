@@ -19,6 +19,9 @@ from providers.offers import FLAGS, Offer
 _ROOMY = 112
 #: The place is never cut below this.
 _LEAST_WHERE = 8
+_RAM_SHORT = "host_ram_short"
+#: Vast's own client cuts every machine off at this, and leaves smaller ones out, for catalogs in SkyPilot's format.
+_VAST_RAM_GIB = 64.0
 
 
 def render_estimate(estimate: Estimate, spec: FineTuneSpec, *, rows: int, width: int) -> str:
@@ -181,8 +184,9 @@ def _paid(candidate: Candidate) -> str:
 
 
 def _tight(candidate: Candidate) -> bool:
-    """Fits by expectation, but not by its upper bound."""
-    return candidate.verdict == "fits" and candidate.memory.upper_gib > candidate.memory.limit_gib
+    """Fits by expectation, but not by its upper bound, or not into the memory that the machine states of its own."""
+    over = candidate.memory.upper_gib > candidate.memory.limit_gib
+    return candidate.verdict == "fits" and (over or _RAM_SHORT in candidate.offer.flags)
 
 
 def _gpus(offer: Offer) -> str:
@@ -256,11 +260,23 @@ def _footer(estimate: Estimate, shown: int) -> Iterator[str]:
     )
     doubts = Counter(flag for row in estimate.candidates[:shown] for flag in row.offer.flags)
     for flag, times in sorted(doubts.items()):
-        yield f"! {flag} ({times} of them): {FLAGS.get(flag, 'see the source')}"
+        numbers = _ram_of(estimate.candidates[:shown]) if flag == _RAM_SHORT else ""
+        yield f"! {flag} ({times} of them): {FLAGS.get(flag, 'see the source')}{numbers}"
     yield from _dropped(estimate.rejected)
     yield from _calibrated(estimate)
     for _, message in estimate.warnings:
         yield f"note: {message}"
+
+
+def _ram_of(shown: Sequence[Candidate]) -> str:
+    """What machines that are short of memory state, and what the job takes there."""
+    short = [row for row in shown if _RAM_SHORT in row.offer.flags]
+    pairs = dict.fromkeys((row.offer.ram_gib or 0.0, row.host_ram_gib) for row in short)
+    told = [f"{stated:g} GiB stated, {needed:.1f} needed" for stated, needed in pairs]
+    floor = "; every machine of Vast's catalog states 64 GiB or more as 64" * any(
+        row.offer.cloud == "vast" and row.offer.ram_gib == _VAST_RAM_GIB for row in short
+    )
+    return f": {'; '.join(told[:3])}{'; ...' if len(told) > 3 else ''}{floor}"
 
 
 def _calibrated(estimate: Estimate) -> Iterator[str]:

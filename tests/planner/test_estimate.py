@@ -296,6 +296,16 @@ def test_host_memory_that_is_too_small_is_flagged() -> None:
     assert math.isclose(best_of().cost_usd.p50, best_of(snapshot_of(offer_of(ram_gib=2.0))).cost_usd.p50)
 
 
+@pytest.mark.parametrize("objective", ["cheapest", "fastest", "best_value", "cheapest_by_deadline"])
+def test_machines_that_state_too_little_memory_come_after_those_that_do_not(objective: str) -> None:
+    short = offer_of("H100", 1, 0.1, ram_gib=16.0)
+    unstated = offer_of("A100-80GB", 1, 2.0, ram_gib=None)
+    question = question_of(goal={"objective": objective, "within": "100h"})
+    first, second = build_estimate(question, snapshot_of(short, unstated)).candidates
+    assert (first.offer.gpu, second.offer.gpu) == ("A100-80GB", "H100")
+    assert ("host_ram_short" in first.offer.flags, "host_ram_short" in second.offer.flags) == (False, True)
+
+
 def test_an_old_price_is_warned_about_and_no_offer_where_that_is_asked() -> None:
     offers = snapshot_of(
         offer_of(as_of_at="2026-11-21T00:00:00Z"), offer_of(price=1.0, as_of_at="2026-10-23")
