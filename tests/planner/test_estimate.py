@@ -15,6 +15,9 @@ from planner.hazards import OwnSpell
 from planner.intake import Overrides
 from planner.memory import estimate_memory
 from planner.price_age import PriceLimit
+from planner.pricing import Priced
+from planner.quantiles import Quantiles
+from planner.ranking import ranked
 from planner.relax import nearest_fits
 from planner.setup import Cluster
 from providers.offers import PriceSnapshot
@@ -294,6 +297,24 @@ def test_finish_times_follow_the_clock() -> None:
 def test_host_memory_that_is_too_small_is_flagged() -> None:
     assert "host_ram_short" in best_of(snapshot_of(offer_of(ram_gib=2.0))).offer.flags
     assert math.isclose(best_of().cost_usd.p50, best_of(snapshot_of(offer_of(ram_gib=2.0))).cost_usd.p50)
+
+
+def test_of_offers_that_are_all_too_late_the_earliest_comes_first_and_of_equally_late_ones_the_cheapest() -> (
+    None
+):
+    """Spot, which may be done very late, has a longer tail to both sides: that is no reason to take it."""
+    question = question_of(goal={"objective": "cheapest_by_deadline", "within": "10h"})
+    made = build_estimate(
+        question, snapshot_of(*(offer_of(price=price) for price in (1.0, 2.0, 3.0, 4.0)))
+    ).priced
+
+    def finishing(item: Priced, *hours: float) -> Priced:
+        line = item.solved.line._replace(finish_h=Quantiles(*hours))
+        return item._replace(solved=item.solved._replace(line=line))
+
+    hours = ((12.0, 206.0, 900.0), (14.0, 19.0, 28.0), (14.0, 18.9, 28.5), (8.0, 9.0, 12.0))
+    late, cheap, dear, likely = map(finishing, made, *zip(*hours, strict=True))
+    assert ranked((dear, late, cheap, likely), question.goal) == [likely, cheap, dear, late]
 
 
 @pytest.mark.parametrize("objective", ["cheapest", "fastest", "best_value", "cheapest_by_deadline"])
