@@ -1,4 +1,4 @@
-"""Where nothing fits: the single changes of the spec that would make it fit."""
+"""Where nothing fits: the single changes of the spec that would make it fit, and more machines to be in time."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from typing import Any, NamedTuple
 from planner.candidates import Verdict
 from planner.estimate import Estimate, build_estimate
 from planner.filters import OfferFilter
+from planner.pricing import Priced
 from planner.quantiles import Quantiles
 from planner.question import Question
-from providers.offers import PriceSnapshot
+from planner.ranking import EVEN_CHANCE, SURE_ENOUGH
+from planner.risk import probability_by
+from providers.offers import UNTRUSTED_FLAGS, PriceSnapshot
 
 _ALL_MARKETS = frozenset({"spot", "on_demand"})
+#: More machines than this are not proposed.
+_MOST_MACHINES = 64
 
 _Change = tuple[dict[str, Any], Question]
 
@@ -48,6 +53,39 @@ def nearest_fits(question: Question, snapshot: PriceSnapshot, *, most: int = 5) 
         if len(found) == most:
             break
     return tuple(found)
+
+
+def enough_machines(question: Question, snapshot: PriceSnapshot) -> Priced | None:
+    """The smallest number of machines, beyond those asked about, that is done by the deadline, at its cheapest.
+
+    Of numbers in powers of two the first that is sure enough, else the first with an even chance; None if more machines
+    do not help.
+
+    Args:
+        question: With a deadline.
+        snapshot: The offers.
+    """
+    goal = question.goal._replace(objective="cheapest_by_deadline")
+    likely: Priced | None = None
+    for nodes in _more_nodes(question):
+        estimate = build_estimate(question._replace(goal=goal, nodes=(nodes,)), snapshot, limit=1)
+        best = estimate.priced[0] if estimate.priced else None
+        if best is None or goal.deadline_h is None or not UNTRUSTED_FLAGS.isdisjoint(best.offer.flags):
+            continue
+        chance = probability_by(best.finish_h, goal.deadline_h)
+        if chance >= SURE_ENOUGH:
+            return best
+        if likely is None and chance >= EVEN_CHANCE:
+            likely = best
+    return likely
+
+
+def _more_nodes(question: Question) -> Iterator[int]:
+    """Powers of two beyond the numbers asked about, which as many rows as they have GPUs can be shared among."""
+    nodes = 1 << question.nodes[-1].bit_length()
+    while nodes <= min(_MOST_MACHINES, question.job.global_batch):
+        yield nodes
+        nodes *= 2
 
 
 def _changes(question: Question) -> Iterator[_Change]:
