@@ -58,7 +58,7 @@ def folded(text: str, width: int, *, indent: int = 8) -> str:
 def render_nearest(nearest: Sequence[NearestFit]) -> str:
     """The changes that would make it fit."""
     if not nearest:
-        return "no single change of the spec makes it fit"
+        return "none of the changes that were tried makes it fit"
     lines = ["each of these changes would make it fit:"]
     for fit in nearest:
         cost = "price unknown" if fit.cost_usd is None else f"about ${fit.cost_usd.p50:,.2f}"
