@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -20,6 +21,7 @@ from planner.quantiles import Quantiles
 from planner.ranking import ranked
 from planner.relax import explain_nothing, nearest_fits
 from planner.setup import Cluster
+from providers.errors import TuneplanError
 from providers.offers import PriceSnapshot
 from tests.planner.factories import NOW, offer_of, question_of, snapshot_of, spec_of
 
@@ -368,6 +370,25 @@ def test_machines_that_state_too_little_memory_come_after_those_that_do_not(obje
     first, second = build_estimate(question, snapshot_of(short, unstated)).candidates
     assert (first.offer.gpu, second.offer.gpu) == ("A100-80GB", "H100")
     assert ("host_ram_short" in first.offer.flags, "host_ram_short" in second.offer.flags) == (False, True)
+
+
+def test_a_budget_miss_hides_neither_a_late_finish_nor_what_the_budget_pays_for(tmp_path: Path) -> None:
+    offers = snapshot_of(offer_of("A100-80GB", 1, 2.0), offer_of("H100", 8, 90.0))
+
+    def missed(kind: type[TuneplanError], limits: Limits | None = None, **goal: object) -> str:
+        with pytest.raises(kind) as caught:
+            check(estimate_spec(spec_of(goal=goal), tmp_path, offers, NOW), limits or Limits())
+        return f"{caught.value} | {caught.value.hint}"
+
+    both = missed(OverBudgetError, objective="cheapest_by_deadline", within="2m", budget="5usd")
+    assert "over $5.00" in both and "no candidate is likely to finish by" in both
+    fast = missed(OverBudgetError, objective="fastest", budget="5usd")
+    assert "fastest_within_budget" in fast and "likely" not in fast
+    assert "nothing costs less" in missed(OverBudgetError, objective="cheapest", budget="0.01usd")
+    limited = Limits(cost_usd=0.01, wall_clock_h=0.01)
+    assert "over 0.01 h" in missed(OverBudgetError, limited, objective="cheapest")
+    late = missed(PolicyError, objective="cheapest", within="15m")
+    assert "the best candidate is not likely" in late and "plan deadline" in late
 
 
 def test_an_old_price_is_warned_about_and_no_offer_where_that_is_asked() -> None:
