@@ -49,7 +49,11 @@ class Answer(NamedTuple):
         """The `tuneplan/estimate` document below its common first keys."""
         plan = self.plan()
         return estimate_document(
-            self.estimate, spec_hash=plan.spec_hash, plan_hash=plan.plan_hash, nearest=self.nearest
+            self.estimate,
+            model_id=self.spec.model.id,
+            spec_hash=plan.spec_hash,
+            plan_hash=plan.plan_hash,
+            nearest=self.nearest,
         )
 
 

@@ -71,8 +71,9 @@ def render_job(estimate: Estimate, spec: FineTuneSpec) -> str:
     question, job = estimate.question, estimate.question.job
     counts = question.counts
     method = spec.method.kind if spec.method.kind == "full" else f"{spec.method.kind} r={spec.method.rank}"
+    counted = "" if spec.model.id == question.arch.id else f" (counted as {question.arch.id})"
     lines = [
-        f"job     {spec.name}: {spec.task}, {method} on {question.arch.id}",
+        f"job     {spec.name}: {spec.task}, {method} on {spec.model.id}{counted}",
         f"model   {_count(counts.total)} parameters, {_count(question.trainable)} trained"
         f"{_published(question.publication)}",
         f"work    {job.steps:,} steps of {job.global_batch} rows, {_count(job.tokens_total)} tokens, "
@@ -329,9 +330,10 @@ def _usd(value: float) -> str:
 
 
 def _count(value: float) -> str:
+    """Three digits and a unit; what rounds to a thousand of one is one of the next."""
     for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
+        if value >= 0.9995 * size:
+            return f"{value / size:.3g} {unit}" if value < 999.5 * size else f"{value / size:,.0f} {unit}"
     return f"{value:.0f}"
 
 
