@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from planner.calibration import NOT_CALIBRATED, Calibration
+from planner.candidates import Candidate
 from planner.errors import NothingFitsError, OverBudgetError, PolicyError
 from planner.estimate import Estimate, build_estimate
 from planner.estimate_document import estimate_document
@@ -15,14 +17,12 @@ from planner.model_facts import ModelSource, local_facts
 from planner.plan import Plan, make_plan
 from planner.price_age import USUAL_LIMIT, PriceLimit
 from planner.question import Question
+from planner.ranking import EVEN_CHANCE
 from planner.relax import NearestFit, explain_nothing, nearest_fits
 from planner.spec import FineTuneSpec
 from planner.units import parse_duration_s, parse_usd
 from providers.errors import UsageError
 from providers.offers import PriceSnapshot
-
-#: A candidate with less than an even chance to finish in time does not answer a deadline.
-_EVEN_CHANCE = 0.5
 
 
 class Answer(NamedTuple):
@@ -49,7 +49,11 @@ class Answer(NamedTuple):
         """The `tuneplan/estimate` document below its common first keys."""
         plan = self.plan()
         return estimate_document(
-            self.estimate, spec_hash=plan.spec_hash, plan_hash=plan.plan_hash, nearest=self.nearest
+            self.estimate,
+            model_id=self.spec.model.id,
+            spec_hash=plan.spec_hash,
+            plan_hash=plan.plan_hash,
+            nearest=self.nearest,
         )
 
 
@@ -123,27 +127,48 @@ def check(answer: Answer, limits: Limits) -> None:
 
     Raises:
         NothingFitsError: No candidate at all.
-        OverBudgetError: The best one costs more than the budget or the limit.
-        PolicyError: None is likely to finish by the deadline, or the best takes longer than the limit.
+        OverBudgetError: The best one costs more than the budget or the limit, and may be too late besides.
+        PolicyError: It is not likely to finish by the deadline, or takes longer than the limit.
     """
     best = answer.estimate.recommended
     if best is None:
         raise NothingFitsError(explain_nothing(answer.estimate), hint=_nearest_hint(answer.nearest))
     goal = answer.estimate.question.goal
-    for budget in (goal.budget_usd, limits.cost_usd):
-        if budget is not None and best.cost_usd.p50 > budget:
-            raise OverBudgetError(
-                f"the best candidate costs about ${best.cost_usd.p50:,.2f}, over ${budget:,.2f}"
-            )
-    if goal.deadline is not None and (best.p_finish_by_deadline or 0.0) < _EVEN_CHANCE:
+    budget = next(
+        (usd for usd in (goal.budget_usd, limits.cost_usd) if usd is not None and best.cost_usd.p50 > usd),
+        None,
+    )
+    late = list(_late(answer.estimate, best, limits))
+    if budget is not None:
+        over = f"the best candidate costs about ${best.cost_usd.p50:,.2f}, over ${budget:,.2f}"
+        raise OverBudgetError("; ".join((over, *late)), hint=_within(answer.estimate, budget))
+    if late:
+        hint = f"the best one needs about {best.wall_clock_h.p50:.1f} h"
         raise PolicyError(
-            f"no candidate is likely to finish by {goal.deadline:%Y-%m-%d %H:%M} UTC",
-            hint=f"the best one needs about {best.wall_clock_h.p50:.1f} h",
+            "; ".join(late),
+            hint=hint if goal.deadline is None else f"{hint}; `plan deadline` says what would be in time",
         )
+
+
+def _late(estimate: Estimate, best: Candidate, limits: Limits) -> Iterator[str]:
+    """What is too late or takes too long."""
+    deadline, chance = estimate.question.goal.deadline, best.p_finish_by_deadline or 0.0
+    if deadline is not None and chance < EVEN_CHANCE:
+        others = any((row.p_finish_by_deadline or 0.0) >= EVEN_CHANCE for row in estimate.candidates)
+        who = "the best candidate is not" if others else "no candidate is"
+        yield f"{who} likely to finish by {deadline:%Y-%m-%d %H:%M} UTC ({chance:.0%})"
     if limits.wall_clock_h is not None and best.wall_clock_h.p50 > limits.wall_clock_h:
-        raise PolicyError(
-            f"the best candidate takes about {best.wall_clock_h.p50:.1f} h, over {limits.wall_clock_h:g} h"
-        )
+        yield f"the best candidate takes about {best.wall_clock_h.p50:.1f} h, over {limits.wall_clock_h:g} h"
+
+
+def _within(estimate: Estimate, budget_usd: float) -> str:
+    """What the budget pays for."""
+    paid = [row for row in estimate.candidates if row.cost_usd.p50 <= budget_usd]
+    if not paid:
+        return f"nothing costs less than about ${min(row.cost_usd.p50 for row in estimate.candidates):,.2f}"
+    earliest = min(paid, key=lambda row: row.wall_clock_h.p50)
+    found = f"about ${earliest.cost_usd.p50:,.2f} in {earliest.wall_clock_h.p50:.1f} h"
+    return f"`goal.objective: fastest_within_budget` with that budget gives one for {found}"
 
 
 def _nearest_hint(nearest: tuple[NearestFit, ...]) -> str | None:

@@ -6,9 +6,12 @@ share of the prior variance. Given the errors of finished runs, the error of the
 prediction (a Gaussian process whose kernel is the sum of shared groups), and what stays open is its interval.
 
 So one run of another job of the same class moves an estimate by 0.4 of its own error, several that agree by more,
-a run of the same job by nearly all of it, and a run of another GPU hardly at all. Full trust in another job makes
-estimates worse: measured on published runs, a probe carried over with full trust raised the median error from
-12.6 % to 15.7 %, while a probe of the same job halved it.
+a run of the same job by nearly all of it, a run of another GPU hardly at all, and a run on a CPU says nothing of any
+GPU. Full trust in another job makes estimates worse: measured on published runs, a probe carried over with full trust
+raised the median error from 12.6 % to 15.7 %, while a probe of the same job halved it.
+
+Errors have a fatter tail than a Gaussian's: a run that took fifty times as long shared its machine or swapped. That is
+true of its own job, which may do so again, but says no more of other jobs than tenfold would.
 """
 
 from __future__ import annotations
@@ -25,6 +28,10 @@ from planner.quantiles import Z90, Quantiles
 _MOST_JOBS = 32
 #: A ratio beyond this says that something else happened, not that the formula is off.
 _LARGEST_LOG = math.log(200.0)
+#: And beyond this, that it happened to this very job: other jobs learn no more of it.
+_LARGEST_SHARED_LOG = math.log(10.0)
+#: Jobs that have more than this in common are the same one; the sums of `SHARES` are floats.
+_SAME_JOB = 0.99
 #: Runs that the assumed scatter between two runs of one job counts for, against the scatter that is seen.
 _NOISE_RUNS = 3.0
 
@@ -53,7 +60,8 @@ class Basis(NamedTuple):
     """What a prediction was made of; kept with a run, so that its actuals can correct the formulas.
 
     Attributes:
-        groups: What the job shares with others: stack, gpu, class (GPU, method, size), place, model, job.
+        groups: What the job shares with others: stack (on GPUs, or on CPUs), gpu, class (GPU, method, size), place,
+            model, job.
         priors: Quantity of `SHARES` -> the formula's p50 before any learning; seconds, or GiB for memory.
     """
 
@@ -203,12 +211,13 @@ def _solve(quantity: str, alike: Sequence[tuple[_Job, float]], prior_sd: float) 
     """Best linear prediction: mean k' (K + N)^-1 r, open variance 1 - k' (K + N)^-1 k, in units of the prior's."""
     jobs = [job for job, _ in alike]
     shared = [share for _, share in alike]
-    variance_here = _variance_here(jobs, prior_sd)
+    means = [_said(job.mean, share) for job, share in alike]
+    variance_here = _variance_here(means, prior_sd)
     matrix = [[likeness(quantity, a.groups, b.groups) for b in jobs] for a in jobs]
     for index, job in enumerate(jobs):
         matrix[index][index] += job.variance / variance_here
     weights = _solved(matrix, shared)
-    mean = sum(weight * job.mean for weight, job in zip(weights, jobs, strict=True))
+    mean = sum(weight * said for weight, said in zip(weights, means, strict=True))
     open_share = 1 - sum(weight * share for weight, share in zip(weights, shared, strict=True))
     nearest, closest = max(alike, key=lambda pair: pair[1])
     scatter = nearest.variance * len(nearest.runs) * closest  # the next run scatters as the last ones did
@@ -217,13 +226,20 @@ def _solve(quantity: str, alike: Sequence[tuple[_Job, float]], prior_sd: float) 
     return Correction(math.exp(mean), math.sqrt(variance) / prior_sd, runs)
 
 
-def _variance_here(jobs: Sequence[_Job], prior_sd: float) -> float:
+def _said(mean: float, share: float) -> float:
+    """What a job's error says of one that is so alike: all of it of the same job, of others up to a limit."""
+    if share > _SAME_JOB:
+        return mean
+    return max(min(mean, _LARGEST_SHARED_LOG), -_LARGEST_SHARED_LOG)
+
+
+def _variance_here(means: Sequence[float], prior_sd: float) -> float:
     """Variance of the formula's error among these jobs: the prior's, or more if they show that it is too sure.
 
     A formula that is wrong by a factor of thirty on this machine deserves no trust against a few per cent of scatter.
     """
-    seen = prior_sd**2 + sum(job.mean**2 for job in jobs)
-    return max(prior_sd**2, seen / (1 + len(jobs)))
+    seen = prior_sd**2 + sum(mean**2 for mean in means)
+    return max(prior_sd**2, seen / (1 + len(means)))
 
 
 def _solved(matrix: list[list[float]], right: Sequence[float]) -> list[float]:

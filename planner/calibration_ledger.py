@@ -19,6 +19,8 @@ from planner.spot_record import own_spells_of
 PROBE_LABEL = "plan-probe"
 #: Fewer steps than this say little: the first ones warm up.
 _LEAST_STEPS = 8
+#: Of a run that was stopped or failed: it did not become what was planned, so that its few steps may not be typical.
+_LEAST_UNFINISHED_STEPS = 30
 #: Runs looked at, newest first.
 _MOST_RUNS = 200
 
@@ -41,8 +43,8 @@ def is_probe(run: Run) -> bool:
 def observe_run(run: Run) -> Observation | None:
     """What a run says about the formulas, None if it says nothing.
 
-    Step time and memory count from any end, as long as it trained for some steps; overheads only where one
-    attempt did everything.
+    Step time and memory count from any end, as long as it trained for some steps, more where it did not succeed;
+    overheads only where one attempt did everything.
     """
     basis = basis_from_document(json.loads(run.terms.candidate_json))
     if basis is None or run.progress_json is None or not run.final:
@@ -53,7 +55,15 @@ def observe_run(run: Run) -> Observation | None:
         for name, value in actual.items()
         if value is not None and value > 0 and (prior := basis.priors.get(name, 0.0)) > 0
     }
-    return Observation(run.run_id, basis.groups, ratios) if ratios else None
+    return Observation(run.run_id, _by_device(basis.groups), ratios) if ratios else None
+
+
+def _by_device(groups: Mapping[str, str]) -> Mapping[str, str]:
+    """Runs on a CPU that older versions recorded shared their stack with those on GPUs."""
+    stack, gpu = groups.get("stack", ""), groups.get("gpu", "")
+    if not gpu.startswith("CPU|") or stack.endswith("|CPU"):
+        return groups
+    return {**groups, "stack": f"{stack}|CPU"}
 
 
 def _observations(runs: Iterable[Run]) -> Iterator[Observation]:
@@ -70,7 +80,8 @@ def _actual(run: Run, progress: Mapping[str, Any]) -> dict[str, float | None]:
     Reads the few keys it needs of the worker's document: estimates do this for every run on record.
     """
     trained = progress.get("step", 0) - (progress.get("resumed_from_step") or 0)
-    times = progress.get("step_time_s") if trained >= _LEAST_STEPS else None
+    least = _LEAST_STEPS if run.state == "succeeded" else _LEAST_UNFINISHED_STEPS
+    times = progress.get("step_time_s") if trained >= least else None
     peak = progress.get("peak_memory_gib") or {}
     values: dict[str, float | None] = {
         "step_time": None if times is None else mean_step_s(StepTimes(**times)),

@@ -199,8 +199,7 @@ def candidate_memory(memory: MemoryEstimate) -> CandidateMemory:
 
 def _flagged(item: Priced) -> Offer:
     """The offer, marked where its host memory is too small for loading the model."""
-    needed_gib = item.solved.fit.memory.host_ram_bytes / _GIB
-    if item.offer.ram_gib is not None and item.offer.ram_gib < needed_gib:
+    if item.host_ram_short:
         return item.offer._replace(flags=(*item.offer.flags, "host_ram_short"))
     return item.offer
 

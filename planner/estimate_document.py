@@ -13,7 +13,12 @@ from planner.relax import NearestFit
 
 
 def estimate_document(
-    estimate: Estimate, *, spec_hash: str, plan_hash: str, nearest: tuple[NearestFit, ...] = ()
+    estimate: Estimate,
+    *,
+    model_id: str,
+    spec_hash: str,
+    plan_hash: str,
+    nearest: tuple[NearestFit, ...] = (),
 ) -> dict[str, Any]:
     """Everything below the common first keys of a `tuneplan/estimate` document."""
     question = estimate.question
@@ -24,7 +29,8 @@ def estimate_document(
         "plan_hash": plan_hash,
         "prices": _prices(estimate),
         "model": {
-            "id": question.arch.id,
+            "id": model_id,
+            "counted_as": question.arch.id,
             "revision": question.arch.revision,
             "license": None if published is None else published.license,
             "gate": None if published is None else published.gate,

@@ -37,6 +37,7 @@ class Job(NamedTuple):
         data_tokens: Tokens to tokenise, once, whatever the number of epochs.
         assumptions: What was assumed.
         warnings: (code, message) of what a person should know.
+        steps_stated: The spec states the steps, whatever a step's size.
     """
 
     steps: int
@@ -51,6 +52,12 @@ class Job(NamedTuple):
     tokens_log_sd: float
     assumptions: tuple[Assumption, ...]
     warnings: tuple[tuple[str, str], ...]
+    steps_stated: bool = False
+
+    def rebatched(self, global_batch: int) -> Job:
+        """The same with other batches: as many passes over the data, unless the steps are stated."""
+        steps = self.steps if self.steps_stated else -(-self.steps * self.global_batch // global_batch)
+        return self._replace(global_batch=global_batch, steps=steps)
 
     @property
     def tokens_total(self) -> float:
@@ -110,6 +117,7 @@ def size_job(spec: FineTuneSpec, train: DataFacts, held_out: DataFacts) -> Job:
         data_tokens=0.0 if samples is None else samples * lengths.mean,
         assumptions=tuple(assumptions),
         warnings=tuple(warnings),
+        steps_stated=spec.train.steps is not None,
     )
     return job if samples is not None else job._replace(data_tokens=job.tokens_total)
 

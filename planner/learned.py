@@ -21,6 +21,8 @@ _GIB = 2.0**30
 #: Standard normal quantile of 0.95: an upper bound is passed by one run in twenty.
 _Z95 = 1.6449
 _LEAST_UPPER = 1.02
+#: A correction below this is not worth a word.
+_NOTICED = 0.01
 
 
 class Learned(NamedTuple):
@@ -41,10 +43,17 @@ class Learned(NamedTuple):
 
     def text(self) -> str:
         """As in "step time x1.23, start x0.80": what was corrected, in the order of `SHARES`."""
+        return self._named(0.0)
+
+    def noticed(self) -> str:
+        """The same of what moved by a per cent or more, empty if nothing did."""
+        return self._named(_NOTICED)
+
+    def _named(self, least: float) -> str:
         return ", ".join(
             f"{name.replace('_', ' ')} x{one.factor:.2f}"
             for name, one in self.corrections.items()
-            if one.runs
+            if one.runs and abs(one.factor - 1) >= least
         )
 
 
@@ -55,8 +64,10 @@ def groups_of(question: Question, offer: Offer, nodes: int, setup: TrainingSetup
     octave = round(math.log2(max(question.counts.total, 1)))
     gpu = f"{offer.gpu}|{setup.framework}"
     place = f"{offer.market if offer.market == 'local' else 'cloud'}|{offer.cloud}"
+    stack = setup.framework
     if offer.gpu == "CPU":
         gpu += f"|{offer.vcpus}"  # a CPU is as many cores as it has
+        stack += "|CPU"
     rows = (round(question.job.row_tokens, 1), question.job.packed, question.job.sequence_tokens)
     physics = (
         *(_shape(question), method, rows, None if adapter is None else (adapter.rank, adapter.targets)),
@@ -64,7 +75,7 @@ def groups_of(question: Question, offer: Offer, nodes: int, setup: TrainingSetup
         *(setup.grad_accum, setup.gradient_checkpointing, str(setup.parallelism), gpu, nodes),
     )
     return {
-        "stack": setup.framework,
+        "stack": stack,
         "gpu": gpu,
         "class": f"{gpu}|{method}|2^{octave}",
         "place": place,

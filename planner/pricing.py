@@ -32,6 +32,7 @@ _OBJECTS_PER_CHECKPOINT = 12
 #: An evaluation is a forward pass: a third of a training step's work, on the base and on the tuned model.
 _EVALUATION_SHARE = 2 / 3
 
+_GIB = 2.0**30
 #: A century: beyond it no date can be written.
 _LONGEST_H = 24 * 36500.0
 
@@ -98,6 +99,12 @@ class Priced(NamedTuple):
     def finish_h(self) -> Quantiles:
         """Hours from now to the result, if capacity is had at once."""
         return self.solved.line.finish_h
+
+    @property
+    def host_ram_short(self) -> bool:
+        """Whether the machine states less memory of its own than loading, offloading and saving take."""
+        stated_gib = self.offer.ram_gib
+        return stated_gib is not None and stated_gib * _GIB < self.solved.fit.memory.host_ram_bytes
 
     @property
     def after_credits_usd(self) -> Quantiles | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from planner.pricing import Priced
@@ -11,12 +12,17 @@ from providers.offers import UNTRUSTED_FLAGS
 
 #: A deadline is kept by a candidate that makes it with at least this chance.
 SURE_ENOUGH = 0.9
+#: With less than an even chance it does not answer a deadline.
+EVEN_CHANCE = 0.5
+#: Chances, and times by their ratio, that differ by less are equal: the formulas know no better.
+_CHANCE_STEP, _TIME_STEP = 0.05, 0.02
 
 _Key = tuple[float, ...]
 
 
 def ranked(priced: Sequence[Priced], goal: Goal) -> list[Priced]:
-    """Best first: sure fits before borderline ones, believable prices before doubtful ones, then the objective.
+    """Best first: believable prices before doubtful ones, sure fits before those that are borderline or whose machine
+    states too little memory of its own, then the objective.
 
     Costs are ranked by their mean, after your credits: what is lost with spot machines counts even where the p50 does
     not see it. Where credits pay all, the cheaper machine spares them.
@@ -24,9 +30,9 @@ def ranked(priced: Sequence[Priced], goal: Goal) -> list[Priced]:
     score = _SCORES[goal.objective]
 
     def key(item: Priced) -> _Key:
-        borderline = item.solved.fit.memory.verdict != "fits"
+        unsure = item.solved.fit.memory.verdict != "fits" or item.host_ram_short
         doubtful = not UNTRUSTED_FLAGS.isdisjoint(item.offer.flags)
-        return (doubtful, borderline, *score(item, goal), item.nodes)
+        return (doubtful, unsure, *score(item, goal), item.nodes)
 
     return sorted(priced, key=key)
 
@@ -64,12 +70,19 @@ def _best_value(item: Priced, goal: Goal) -> _Key:
 def _cheapest_by_deadline(item: Priced, goal: Goal) -> _Key:
     if goal.deadline_h is None:
         return _cheapest(item, goal)
-    chance = probability_by(item.finish_h, goal.deadline_h)
-    return (
-        (0.0, *_cheapest(item, goal))
-        if chance >= SURE_ENOUGH
-        else (1.0, -chance, item.paid_usd, item.expected_usd)
-    )
+    return (*lateness(item, goal.deadline_h), *_cheapest(item, goal))
+
+
+def lateness(item: Priced, deadline_h: float) -> _Key:
+    """0 for all that are sure enough to be in time, then those with an even chance, the likeliest first, then the rest,
+    the earliest first: to be in time once in a hundred rather than never is worth neither money nor days.
+    """
+    chance = probability_by(item.finish_h, deadline_h)
+    if chance >= SURE_ENOUGH:
+        return (0.0, 0.0)
+    if chance >= EVEN_CHANCE:
+        return (1.0, -round(chance / _CHANCE_STEP))
+    return (2.0, round(math.log(max(item.finish_h.p50, 1e-6)) / _TIME_STEP))
 
 
 _SCORES: dict[str, Callable[[Priced, Goal], _Key]] = {

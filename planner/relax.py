@@ -1,18 +1,28 @@
-"""Where nothing fits: the single changes of the spec that would make it fit."""
+"""Where nothing fits: the single changes of the spec that would make it fit, and more machines to be in time."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 
+from jobs.spec_rules import least_rows
 from planner.candidates import Verdict
 from planner.estimate import Estimate, build_estimate
 from planner.filters import OfferFilter
+from planner.pricing import Priced
 from planner.quantiles import Quantiles
 from planner.question import Question
-from providers.offers import PriceSnapshot
+from planner.ranking import EVEN_CHANCE, SURE_ENOUGH
+from planner.risk import probability_by
+from providers.offers import UNTRUSTED_FLAGS, PriceSnapshot
 
 _ALL_MARKETS = frozenset({"spot", "on_demand"})
+#: More machines than this are not proposed.
+_MOST_MACHINES = 64
+#: And where nothing fits, no more doublings of them, nor batches, are tried than these.
+_MOST_DOUBLINGS, _MOST_BATCHES = 3, 2
 
 _Change = tuple[dict[str, Any], Question]
 
@@ -38,10 +48,11 @@ def nearest_fits(question: Question, snapshot: PriceSnapshot, *, most: int = 5) 
         most: How many to return.
     """
     found: list[NearestFit] = []
-    changes: dict[str, Any]
-    for changes, changed in _changes(question):
-        if "where" in changes and any(key.startswith("where") for fit in found for key in fit.changes):
+    tried: list[dict[str, Any]] = []
+    for changes, changed in _changes(question, snapshot):
+        if changes in tried or any(_told_by(fit.changes, changes) for fit in found):
             continue
+        tried.append(changes)
         best = build_estimate(changed, snapshot, limit=1).recommended
         if best is not None:
             found.append(NearestFit(changes, best.verdict, best.cost_usd))
@@ -50,15 +61,57 @@ def nearest_fits(question: Question, snapshot: PriceSnapshot, *, most: int = 5) 
     return tuple(found)
 
 
-def _changes(question: Question) -> Iterator[_Change]:
+def _told_by(fit: dict[str, Any], changes: dict[str, Any]) -> bool:
+    """Whether changes are no news beside some that fit: they go further, or free the machines altogether."""
+    if "where" in changes:
+        return any(key.startswith("where") for key in fit)
+    same_keys = fit.keys() == changes.keys() == {"where.nodes"}
+    return same_keys or all(key in changes and changes[key] == value for key, value in fit.items())
+
+
+def enough_machines(question: Question, snapshot: PriceSnapshot) -> Priced | None:
+    """The smallest number of machines, beyond those asked about, that is done by the deadline, at its cheapest.
+
+    Of numbers in powers of two the first that is sure enough, else the first with an even chance; None if more machines
+    do not help.
+
+    Args:
+        question: With a deadline.
+        snapshot: The offers.
+    """
+    goal = question.goal._replace(objective="cheapest_by_deadline")
+    likely: Priced | None = None
+    for nodes in _more_nodes(question):
+        estimate = build_estimate(question._replace(goal=goal, nodes=(nodes,)), snapshot, limit=1)
+        best = estimate.priced[0] if estimate.priced else None
+        if best is None or goal.deadline_h is None or not UNTRUSTED_FLAGS.isdisjoint(best.offer.flags):
+            continue
+        chance = probability_by(best.finish_h, goal.deadline_h)
+        if chance >= SURE_ENOUGH:
+            return best
+        if likely is None and chance >= EVEN_CHANCE:
+            likely = best
+    return likely
+
+
+def _more_nodes(question: Question) -> Iterator[int]:
+    """Powers of two beyond the numbers asked about, which as many rows as they have GPUs can be shared among."""
+    nodes = 1 << question.nodes[-1].bit_length()
+    while nodes <= min(_MOST_MACHINES, question.job.global_batch):
+        yield nodes
+        nodes *= 2
+
+
+def _changes(question: Question, snapshot: PriceSnapshot) -> Iterator[_Change]:
     """Single changes first, then all of memory's gentle ones together, then that with a quantised base."""
     yield from _batch_changes(question)
+    yield from _sharing_changes(question, snapshot)
     yield from _sequence_changes(question)
     yield from _weight_changes(question)
     yield from _machine_changes(question)
     gentle = _together({}, question, _batch_changes)
-    yield gentle
-    yield _together(*gentle, _weight_changes)
+    together = (gentle, _together(*gentle, _weight_changes))
+    yield from (change for change in together if change[0])
 
 
 def _together(
@@ -79,6 +132,25 @@ def _batch_changes(question: Question) -> Iterator[_Change]:
             {"train.gradient_checkpointing": True},
             question._replace(freedom=freedom._replace(gradient_checkpointing=True)),
         )
+
+
+def _sharing_changes(question: Question, snapshot: PriceSnapshot) -> Iterator[_Change]:
+    """Where no allowed machines can share out the rows of a step: the nearest batches that they can, and fewer machines
+    that can share this one.
+    """
+    rows = question.freedom.micro_batch or least_rows(question.base.task, question.base.preference_loss)
+    batch, machines = question.job.global_batch, question.nodes[0]
+    sizes = {offer.gpus_per_node for offer in snapshot.offers if question.refuses(offer) is None}
+    units = [rows * gpus * nodes for gpus in sizes for nodes in question.nodes]
+    if any(batch % unit == 0 for unit in units):
+        return
+    if question.base.task != "grpo":  # whose batch is made of groups of answers
+        multiples = {unit * times for unit in units for times in (batch // unit, batch // unit + 1) if times}
+        for nearest in sorted(multiples, key=lambda other: (abs(other - batch), other))[:_MOST_BATCHES]:
+            yield {"train.global_batch": nearest}, question._replace(job=question.job.rebatched(nearest))
+    fewer = (nodes for nodes in range(machines - 1, 0, -1) if batch % (rows * nodes) == 0)
+    for nodes in islice(fewer, 1):
+        yield {"where.nodes": nodes}, question._replace(nodes=(nodes,))
 
 
 def _sequence_changes(question: Question) -> Iterator[_Change]:
@@ -102,8 +174,9 @@ def _weight_changes(question: Question) -> Iterator[_Change]:
 
 
 def _machine_changes(question: Question) -> Iterator[_Change]:
-    more = tuple(sorted({*question.nodes, *(2 * nodes for nodes in question.nodes)}))
-    yield {"where.nodes": f"1..{more[-1]}"}, question._replace(nodes=more)
+    for most in islice(_more_nodes(question), _MOST_DOUBLINGS):
+        nodes = f"{question.nodes[0]}..{most}"
+        yield {"where.nodes": nodes}, question._replace(nodes=(*question.nodes, most))
     for key, wider in _wider(question.filter):
         if wider != question.filter:
             yield {f"where.{key}": None}, question._replace(filter=wider)
@@ -130,8 +203,14 @@ def explain_nothing(estimate: Estimate) -> str:
     """One sentence on why there is no candidate: the commonest reason."""
     if not estimate.rejected:
         return "there is no offer at all in the price snapshot"
-    row = next((row for row in estimate.rejected if row.reason_code != "filtered"), estimate.rejected[0])
-    return f"none of {sum(r.count for r in estimate.rejected)} offers can run this job: {row.reason} ({row.count})"
+    counts: Counter[str] = Counter()
+    for row in estimate.rejected:
+        counts[row.reason_code] += row.count
+    wanted = {code: count for code, count in counts.items() if code != "filtered"} or counts
+    code = max(wanted, key=lambda code: wanted[code])
+    rows = [row for row in estimate.rejected if row.reason_code == code]
+    reason = rows[0].reason if len(rows) == 1 else f"{rows[0].reason}, and the like"
+    return f"none of {counts.total():,} offers can run this job: {reason} ({counts[code]:,})"
 
 
 def _yaml(value: Any) -> str:

@@ -15,12 +15,12 @@ from planner.estimate import Estimate
 from planner.money import usd_text
 from planner.overheads import DOWNLOAD_BYTES_PER_S
 from planner.pricing import Priced
-from planner.ranking import SURE_ENOUGH
+from planner.ranking import EVEN_CHANCE, SURE_ENOUGH, lateness
+from planner.relax import enough_machines
 from planner.risk import probability_by
 from planner.simulation import Mix, mix_by_start
-from providers.offers import UNTRUSTED_FLAGS
+from providers.offers import UNTRUSTED_FLAGS, PriceSnapshot
 
-_EVEN_CHANCE = 0.5
 _FARTHEST_H = 24 * 365 * 1000.0
 
 
@@ -29,7 +29,7 @@ class Way:
     """One way to be done by the date.
 
     Attributes:
-        name: on_demand, spot or fastest.
+        name: on_demand, spot, fastest (by its p90) or more_machines (than the spec allows).
         item: The candidate.
         p_in_time: Chance to be done by the date if it is started now.
         latest_start_h: Hours from now until which a start is in time in nine of ten cases; negative: it was earlier.
@@ -75,6 +75,8 @@ class Release:
         nearest_h: Hours after which the fastest way is done in half and in nine of ten cases.
         needed_usd: Mean cost of the cheapest sure way, None if there is none.
         affordable: The earliest way within the budget; None without a budget, or if nothing is.
+        more_machines: Where no way is sure enough, the smallest number of machines that is or at least likely; None if
+            none is.
     """
 
     now: datetime
@@ -88,6 +90,7 @@ class Release:
     nearest_h: tuple[float, float]
     needed_usd: float | None
     affordable: Priced | None
+    more_machines: Way | None = None
 
     @property
     def over_budget(self) -> bool:
@@ -116,6 +119,7 @@ class Release:
             else _text(self.at(self.affordable.finish_h.p90)),
             "chosen": self.chosen.name,
             "ways": [self._way(way) for way in self.ways],
+            "more_machines": None if self.more_machines is None else self._more(self.more_machines),
             "start_delays": [
                 {
                     "delay_h": row.delay_h,
@@ -139,6 +143,10 @@ class Release:
             ],
         }
 
+    def _more(self, way: Way) -> dict[str, Any]:
+        nodes = way.item.nodes
+        return {"set": {"where.nodes": f"1..{nodes}"}, "nodes": nodes, **self._way(way)}
+
     def _way(self, way: Way) -> dict[str, Any]:
         offer, finish = way.item.offer, way.item.finish_h
         return {
@@ -158,11 +166,12 @@ class Release:
         }
 
 
-def plan_release(estimate: Estimate, *, jobs: int, seed: int) -> Release:
+def plan_release(estimate: Estimate, snapshot: PriceSnapshot, *, jobs: int, seed: int) -> Release:
     """Plan backwards from the goal's deadline.
 
     Args:
         estimate: With every candidate, and a deadline.
+        snapshot: Its offers.
         jobs: Simulated jobs for each start of the mix.
         seed: Of the simulation.
 
@@ -173,14 +182,11 @@ def plan_release(estimate: Estimate, *, jobs: int, seed: int) -> Release:
     goal = estimate.question.goal
     if goal.deadline is None or goal.deadline_h is None:
         raise ValueError("no deadline")
-    items = [item for item in estimate.priced if UNTRUSTED_FLAGS.isdisjoint(item.offer.flags)]
-    if not items:
-        raise NothingFitsError(
-            "the job fits nothing that is offered", hint="`plan estimate SPEC` says what would help"
-        )
+    items = _trusted(estimate)
     ways = tuple(_ways(items, goal.deadline_h))
-    sure = [way for way in ways if way.p_in_time >= SURE_ENOUGH]
-    chosen = min(sure, key=_mean_usd) if sure else max(ways, key=lambda way: way.p_in_time)
+    chosen = min(ways, key=lambda way: _worth(way.item, goal.deadline_h or 0.0))
+    is_sure = chosen.p_in_time >= SURE_ENOUGH
+    more = None if is_sure else enough_machines(estimate.question, snapshot)
     fastest = min(items, key=lambda item: item.finish_h.p90)
     cheap = [item for item in items if goal.budget_usd is not None and item.expected_usd <= goal.budget_usd]
     return Release(
@@ -190,20 +196,27 @@ def plan_release(estimate: Estimate, *, jobs: int, seed: int) -> Release:
         ways=ways,
         mix=mix_by_start(estimate, jobs, seed),
         chosen=chosen,
-        parts=tuple(_parts(chosen.item, items, estimate)),
-        possible=max(way.p_in_time for way in ways) >= _EVEN_CHANCE,
+        parts=tuple(_parts(chosen.item, items if more is None else [*items, more], estimate)),
+        possible=max(way.p_in_time for way in ways) >= EVEN_CHANCE,
         nearest_h=(fastest.finish_h.p50, fastest.finish_h.p90),
-        needed_usd=chosen.item.expected_usd if sure else None,
+        needed_usd=chosen.item.expected_usd if is_sure else None,
         affordable=min(cheap, key=lambda item: item.finish_h.p90, default=None),
+        more_machines=None if more is None else _way("more_machines", more, goal.deadline_h),
     )
 
 
-def _mean_usd(way: Way) -> float:
-    return way.item.expected_usd
+def _trusted(estimate: Estimate) -> list[Priced]:
+    """Candidates of believable price, and with enough memory of their own unless all have too little."""
+    items = [item for item in estimate.priced if UNTRUSTED_FLAGS.isdisjoint(item.offer.flags)]
+    if not items:
+        raise NothingFitsError(
+            "the job fits nothing that is offered", hint="`plan estimate SPEC` says what would help"
+        )
+    return [item for item in items if not item.host_ram_short] or items
 
 
 def _ways(items: list[Priced], deadline_h: float) -> Iterator[Way]:
-    """Of each market the cheapest that is sure enough, or else the likeliest; and the fastest of all."""
+    """Of each market the cheapest that is sure enough, or else the likeliest; and the fastest of all by its p90."""
     for name in ("on_demand", "spot"):
         same = [item for item in items if item.offer.market == name]
         if same:
@@ -212,8 +225,7 @@ def _ways(items: list[Priced], deadline_h: float) -> Iterator[Way]:
 
 
 def _worth(item: Priced, deadline_h: float) -> tuple[float, ...]:
-    chance = probability_by(item.finish_h, deadline_h)
-    return (0.0, item.expected_usd) if chance >= SURE_ENOUGH else (1.0, -chance)
+    return (*lateness(item, deadline_h), item.expected_usd)
 
 
 def _way(name: str, item: Priced, deadline_h: float) -> Way:

@@ -123,7 +123,7 @@ def _best_of_kind(
     gpus = cluster.gpus_per_node * cluster.nodes
     rows = _micro_batches(job, gpus, freedom.micro_batch, setups.least_rows)
     if not rows:
-        return Refusal("filtered", _indivisible(job, gpus, freedom.micro_batch, setups.least_rows))
+        return Refusal("indivisible", _indivisible(job, gpus, freedom.micro_batch, setups.least_rows))
     best: Fit | None = None
     tried: MemoryEstimate | None = None
     for checkpointing in _checkpointing(freedom):
@@ -169,7 +169,7 @@ def _indivisible(job: Job, gpus: int, fixed: int | None, least: int) -> str:
     per_gpu = f" in micro-batches of {fixed}" if fixed else ""
     if not per_gpu and least > 1:
         per_gpu = f" in micro-batches of {least} or more"
-    return f"a global batch of {job.global_batch} does not divide over {gpus} GPUs{per_gpu}"
+    return f"a global batch of {job.global_batch} does not divide over {gpus} GPU{'s' if gpus > 1 else ''}{per_gpu}"
 
 
 def _largest(held: Callable[[int], _Held], rows: tuple[int, ...], share: int) -> _Held | MemoryEstimate:

@@ -22,6 +22,9 @@ from providers.offers import PriceSnapshot
 #: A smaller change than this is not worth an edit.
 _NOTICED = 0.01
 
+#: Machines that a spec for one may use instead; the next is told only if its best is another.
+_MORE_NODES = (2, 4, 8)
+
 _LEARNING = "changes what is learned"
 
 
@@ -77,7 +80,7 @@ def what_if(
         estimate: Of the spec as it is, with at least one candidate.
         overrides: From the command line; what they fix is not changed.
     """
-    found = []
+    found: list[WhatIf] = []
     best = estimate.candidates[0]
     for changes, caveat in _changes(spec):
         changed = changed_spec(spec, changes)
@@ -87,7 +90,10 @@ def what_if(
         candidate = build_estimate(question, snapshot, limit=1).recommended
         if candidate is not None:
             row = _compared(changes, candidate, best, caveat)
-            found += [row] if _noticeable(row, best) else []
+            is_told = any(
+                row.candidate == other.candidate for other in found if changes.keys() == other.changes.keys()
+            )
+            found += [row] if _noticeable(row, best) and not (is_told or _only_worse(row, best)) else []
     return tuple(sorted(found, key=lambda row: row.cost_usd))
 
 
@@ -121,6 +127,13 @@ def _compared(changes: dict[str, Any], candidate: Candidate, best: Candidate, ca
         memory_gib=candidate.memory.reserved_gib - best.memory.reserved_gib,
         caveat=caveat,
     )
+
+
+def _only_worse(row: WhatIf, best: Candidate) -> bool:
+    """Dearer, slower and larger, and no likelier to be in time: nobody wants it."""
+    then, now = row.candidate.p_finish_by_deadline or 0.0, best.p_finish_by_deadline or 0.0
+    is_likelier = then > now + _NOTICED
+    return min(row.cost_usd, row.wall_clock_h, row.memory_gib) >= 0 and not is_likelier
 
 
 def _noticeable(row: WhatIf, best: Candidate) -> bool:
@@ -171,6 +184,6 @@ def _machine_changes(spec: FineTuneSpec) -> Iterator[tuple[dict[str, Any], str]]
     for key in ("gpus", "gpu_memory", "clouds", "regions", "max_usd_per_hour"):
         if getattr(where, key) is not None:
             yield {f"where.{key}": None}, ""
-    least, most = where.nodes_range()
-    if most == 1:
-        yield {"where.nodes": f"{least}..2"}, ""
+    if where.nodes_range()[1] == 1:
+        for most in _MORE_NODES:
+            yield {"where.nodes": f"1..{most}"}, ""

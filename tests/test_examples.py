@@ -52,6 +52,13 @@ def test_each_says_what_how_and_what_to_expect(path: Path) -> None:
     assert "yaml-language-server" in header
 
 
+def expected(path: Path, words: str) -> None:
+    """Its header and the README's table say this."""
+    header = path.read_text(encoding="utf-8").partition("spec_version")[0]
+    row = next(line for line in README.read_text(encoding="utf-8").splitlines() if f"[{path.stem}](" in line)
+    assert words in header and words in row
+
+
 def test_support_bot_fits_one_gpu_for_a_few_hours() -> None:
     best = best_of(str(EXAMPLES / "llama-3.1-8b-lora.yaml"))
     assert best["nodes"] == 1 and best["verdict"] == "fits"
@@ -104,6 +111,8 @@ def test_dpo_holds_no_second_model_with_an_adapter() -> None:
     parts = best["memory_gib_per_gpu"]["components"]
     assert parts["reference_models"] == 0 and parts["weights"] == pytest.approx(13.5, abs=0.1)
     assert best["wall_clock_h"]["p50"] < 24 and float(best["cost_usd"]["p50"]) < 100
+    expected(EXAMPLES / "zephyr-dpo.yaml", "40-80 GB GPU for some hours")
+    assert 39 <= best_of(str(EXAMPLES / "zephyr-dpo.yaml"))["memory_gib_per_gpu"]["limit"] <= 80
 
 
 def test_a_reward_model_has_no_logits_to_hold() -> None:
@@ -130,6 +139,7 @@ def test_a_full_70b_needs_several_machines() -> None:
     refused(spec, "--gpu", "H100:8", "--nodes", "1")
     best = best_of(spec)
     assert best["nodes"] >= 2 and best["gpus_total"] >= 16 and best["parallelism"]["kind"] == "fsdp"
+    expected(EXAMPLES / "llama-3.1-70b-full.yaml", "hundreds to thousands of dollars")
     assert 300 < float(best["cost_usd"]["p50"]) < 5000
     states = best["memory_gib_per_gpu"]["components"]
     assert states["weights"] * best["gpus_total"] == pytest.approx(70.55e9 * 4 / 2**30, rel=0.02)

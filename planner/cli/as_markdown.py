@@ -2,15 +2,18 @@
 
 Fields of objects get dotted names, as in `offer.gpu`; a list of objects becomes a table under a heading; a quantity
 with p10, p50 and p90 becomes one cell. What is null in JSON, unknown or none, is `n/a`. Wide tables keep to the
-columns below: the others are in `-o json`.
+columns below, and numbers to what a person reads: the others, and every digit, are in `-o json`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 _QUANTILES = {"p10", "p50", "p90"}
+#: Money is text in JSON; this is one with more than cents.
+_FINER_THAN_CENTS = re.compile(r"-?\d+\.\d{3,}")
 _OFFER = ("offer.cloud", "offer.region", "offer.gpu", "offer.gpus_per_node", "offer.market")
 _PRICE = ("offer.price_usd_per_h", "offer.source", "offer.as_of_at", "offer.flags")
 _COMPARED = (
@@ -70,7 +73,7 @@ def _sections(name: str, title: str, value: Mapping[str, Any]) -> Iterator[str]:
     """The fields of an object as a table, then its lists of objects."""
     facts = dict(_flat(value))
     if facts:
-        yield _table(("field", "value"), [(f"`{key}`", _cell(fact)) for key, fact in facts.items()])
+        yield _table(("field", "value"), [(f"`{key}`", _cell(fact, key)) for key, fact in facts.items()])
     for path, rows in _lists(value):
         yield f"### {title}{path}"
         yield _rows(name, path, rows) if rows else "none"
@@ -85,7 +88,7 @@ def _rows(name: str, path: str, rows: Sequence[Mapping[str, Any]]) -> str:
     flat = [dict(_flat(row)) for row in rows]
     columns: Sequence[str] = _COLUMNS.get((name, path.rpartition(".")[2]), ())
     columns = columns or list(dict.fromkeys(key for row in flat for key in row))
-    return _table(columns, [[_cell(row.get(column)) for column in columns] for row in flat])
+    return _table(columns, [[_cell(row.get(column), column) for column in columns] for row in flat])
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -115,17 +118,36 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _cell(value: Any) -> str:
-    """One cell; nothing in it can end the cell or the line, or be taken for a tag."""
+def _cell(value: Any, name: str = "") -> str:
+    """One cell; nothing in it can end the cell or the line, or be taken for a tag.
+
+    Args:
+        value: JSON types.
+        name: Of the field, dotted; text in quantiles, and in fields of dollars, is money.
+    """
     if value is None:
         return "n/a"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return _number(value)
     if isinstance(value, Mapping) and set(value) == _QUANTILES:
-        return f"{_cell(value['p50'])} ({_cell(value['p10'])} to {_cell(value['p90'])})"
+        low, middle, high = (_cell(value[key], "usd") for key in ("p10", "p50", "p90"))
+        return f"{middle} ({low} to {high})"
     if isinstance(value, (list, Mapping)):
         return ", ".join(_cell(one) for one in value) or "none"
     text = " ".join(str(value).split())
+    if "usd" in name and _FINER_THAN_CENTS.fullmatch(text):
+        return _cents(float(text))
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+
+
+def _cents(usd: float) -> str:
+    """To the cent; two digits of what is less than ten of them, as prices of seconds and toy runs are."""
+    if abs(usd) >= 0.1 or usd == 0:
+        return f"{usd:.2f}"
+    return f"{usd:.2g}" if abs(usd) >= 1e-4 else f"{usd:.6f}"  # a ledger counts in millionths
+
+
+def _number(value: float) -> str:
+    return f"{round(value, 2):.6g}" if abs(value) >= 1 else f"{value:.3g}"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeGuard
 
 import click
 
@@ -17,6 +18,7 @@ from providers.errors import TuneplanError
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141  # what a shell shows for a process that SIGPIPE ended
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DOCUMENTS = ("json", "yaml")  # formats in which an error is an answer, too
 
 
@@ -47,8 +49,13 @@ def report(error: BaseException, args: Sequence[str], *, payload_written: bool) 
     exit_code, findings = _classify(error)
     _show(error, findings)
     form = document_format(args)
-    if form is not None and not payload_written:
-        click.echo(rendered(error_document(exit_code, findings), form))
+    if form is not None and not payload_written and not _is_unwritten(error):
+        try:
+            click.echo(rendered(error_document(exit_code, findings), form))
+        except OSError as unwritten:
+            if not _is_unwritten(unwritten):
+                raise
+            _show(unwritten, [_unwritten_finding(unwritten)])
     return exit_code
 
 
@@ -82,7 +89,20 @@ def _classify(error: BaseException) -> tuple[int, list[Finding]]:
         return 2, [_click_finding(error)]
     if isinstance(error, (click.Abort, KeyboardInterrupt, EOFError)):
         return INTERRUPTED, [Finding("interrupted", code="interrupted")]
+    if _is_unwritten(error):
+        return 1, [_unwritten_finding(error)]
     return 1, [_internal_finding(error)]
+
+
+def _is_unwritten(error: BaseException) -> TypeGuard[OSError]:
+    """Whether there is no room for what was being written, an answer on stdout most of all."""
+    return isinstance(error, OSError) and error.errno in _NO_ROOM
+
+
+def _unwritten_finding(error: OSError) -> Finding:
+    what = "the answer" if error.filename is None else error.filename
+    hint = "free some space, or write it elsewhere"
+    return Finding(f"{what} cannot be written: {error.strerror}", code="disk_full", hint=hint)
 
 
 def _click_finding(error: click.ClickException) -> Finding:

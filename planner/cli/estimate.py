@@ -213,5 +213,5 @@ def _write(answer: Answer, pins: tuple[DataPin, ...], out: Path | None, plot: Pa
     if plot is not None and plot != _HERE:
         from planner.cli.estimate_plot import plot_estimate
 
-        plot_estimate(answer.estimate, f"{answer.spec.name} on {answer.estimate.question.arch.id}", plot)
+        plot_estimate(answer.estimate, f"{answer.spec.name} on {answer.spec.model.id}", plot)
         echo_err(f"plot written to {plot}")

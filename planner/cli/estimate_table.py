@@ -19,6 +19,9 @@ from providers.offers import FLAGS, Offer
 _ROOMY = 112
 #: The place is never cut below this.
 _LEAST_WHERE = 8
+_RAM_SHORT = "host_ram_short"
+#: Vast's own client cuts every machine off at this, and leaves smaller ones out, for catalogs in SkyPilot's format.
+_VAST_RAM_GIB = 64.0
 
 
 def render_estimate(estimate: Estimate, spec: FineTuneSpec, *, rows: int, width: int) -> str:
@@ -55,7 +58,7 @@ def folded(text: str, width: int, *, indent: int = 8) -> str:
 def render_nearest(nearest: Sequence[NearestFit]) -> str:
     """The changes that would make it fit."""
     if not nearest:
-        return "no single change of the spec makes it fit"
+        return "none of the changes that were tried makes it fit"
     lines = ["each of these changes would make it fit:"]
     for fit in nearest:
         cost = "price unknown" if fit.cost_usd is None else f"about ${fit.cost_usd.p50:,.2f}"
@@ -68,8 +71,9 @@ def render_job(estimate: Estimate, spec: FineTuneSpec) -> str:
     question, job = estimate.question, estimate.question.job
     counts = question.counts
     method = spec.method.kind if spec.method.kind == "full" else f"{spec.method.kind} r={spec.method.rank}"
+    counted = "" if spec.model.id == question.arch.id else f" (counted as {question.arch.id})"
     lines = [
-        f"job     {spec.name}: {spec.task}, {method} on {question.arch.id}",
+        f"job     {spec.name}: {spec.task}, {method} on {spec.model.id}{counted}",
         f"model   {_count(counts.total)} parameters, {_count(question.trainable)} trained"
         f"{_published(question.publication)}",
         f"work    {job.steps:,} steps of {job.global_batch} rows, {_count(job.tokens_total)} tokens, "
@@ -181,8 +185,9 @@ def _paid(candidate: Candidate) -> str:
 
 
 def _tight(candidate: Candidate) -> bool:
-    """Fits by expectation, but not by its upper bound."""
-    return candidate.verdict == "fits" and candidate.memory.upper_gib > candidate.memory.limit_gib
+    """Fits by expectation, but not by its upper bound, or not into the memory that the machine states of its own."""
+    over = candidate.memory.upper_gib > candidate.memory.limit_gib
+    return candidate.verdict == "fits" and (over or _RAM_SHORT in candidate.offer.flags)
 
 
 def _gpus(offer: Offer) -> str:
@@ -256,10 +261,31 @@ def _footer(estimate: Estimate, shown: int) -> Iterator[str]:
     )
     doubts = Counter(flag for row in estimate.candidates[:shown] for flag in row.offer.flags)
     for flag, times in sorted(doubts.items()):
-        yield f"! {flag} ({times} of them): {FLAGS.get(flag, 'see the source')}"
+        numbers = _ram_of(estimate.candidates[:shown]) if flag == _RAM_SHORT else ""
+        yield f"! {flag} ({times} of them): {FLAGS.get(flag, 'see the source')}{numbers}"
     yield from _dropped(estimate.rejected)
+    yield from _calibrated(estimate)
     for _, message in estimate.warnings:
         yield f"note: {message}"
+
+
+def _ram_of(shown: Sequence[Candidate]) -> str:
+    """What machines that are short of memory state, and what the job takes there."""
+    short = [row for row in shown if _RAM_SHORT in row.offer.flags]
+    pairs = dict.fromkeys((row.offer.ram_gib or 0.0, row.host_ram_gib) for row in short)
+    told = [f"{stated:g} GiB stated, {needed:.1f} needed" for stated, needed in pairs]
+    floor = "; every machine of Vast's catalog states 64 GiB or more as 64" * any(
+        row.offer.cloud == "vast" and row.offer.ram_gib == _VAST_RAM_GIB for row in short
+    )
+    return f": {'; '.join(told[:3])}{'; ...' if len(told) > 3 else ''}{floor}"
+
+
+def _calibrated(estimate: Estimate) -> Iterator[str]:
+    """What your own runs changed about the best candidate: nobody should wonder why an estimate moved."""
+    learned = estimate.priced[0].solved.learned if estimate.priced else None
+    if learned is not None and (moved := learned.noticed()):
+        runs = "one of your runs" if len(learned.runs) == 1 else f"{len(learned.runs)} of your runs"
+        yield f"note: calibrated by {runs}: {moved} (`plan calibrate`; --no-calibration leaves them out)"
 
 
 def _dropped(rejected: Sequence[Rejection], most: int = 5) -> Iterator[str]:
@@ -304,9 +330,10 @@ def _usd(value: float) -> str:
 
 
 def _count(value: float) -> str:
+    """Three digits and a unit; what rounds to a thousand of one is one of the next."""
     for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
+        if value >= 0.9995 * size:
+            return f"{value / size:.3g} {unit}" if value < 999.5 * size else f"{value / size:,.0f} {unit}"
     return f"{value:.0f}"
 
 

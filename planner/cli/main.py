@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
@@ -131,12 +132,18 @@ class LazyGroup(click.Group):
             return super().main(args, prog_name=prog_name, **extra)
         words = list(sys.argv[1:] if args is None else args)
         extra.pop("standalone_mode", None)
+        exit_code = 0
         try:
             exit_code = self._run(words, prog_name or "plan", extra)
             sys.stdout.flush()
         except BrokenPipeError:
             errors.silence_stdout()
             exit_code = errors.BROKEN_PIPE
+        except (
+            OSError
+        ) as error:  # what was left of the answer; a failure that was told already is not told again
+            errors.silence_stdout()
+            exit_code = exit_code or errors.report(error, (), payload_written=True)
         sys.exit(exit_code)
 
     def _run(self, words: list[str], prog_name: str, extra: dict[str, Any]) -> int:
@@ -168,10 +175,19 @@ def cli() -> None:
     """Plan, price and run LLM fine-tuning on rented GPUs, from one spec.yaml."""
 
 
+def _open_standard_streams() -> None:
+    """Of a process that was started without some of them (`>&-`), which Python then has as None."""
+    nothing = Path(os.devnull)
+    sys.stdin = sys.stdin or nothing.open(encoding="utf-8")
+    sys.stdout = sys.stdout or nothing.open("w", encoding="utf-8")
+    sys.stderr = sys.stderr or nothing.open("w", encoding="utf-8")
+
+
 def main() -> None:
     """Run the command line of this process."""
     # Else pydantic reads the metadata of every installed distribution, to hand our models to its plugins.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    _open_standard_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(
             errors="replace"

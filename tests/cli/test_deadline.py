@@ -50,6 +50,57 @@ def test_a_date_that_is_too_soon_names_the_nearest(ask: Callable[..., Result]) -
     assert answer["possible"] is False and answer["nearest_at"]["p90"] > answer["deadline_at"]
 
 
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """Days of work for one machine, hours for several."""
+    spec = tmp_path / "large.yaml"
+    spec.write_text(
+        "name: x\nmodel: meta-llama/Llama-3.1-70B\nmethod: {kind: full}\n"
+        "data: {samples: 500000, tokens_per_sample: 1000}\n"
+        "train: {sequence_length: 2048, packing: true, global_batch: 64, epochs: 2}\n"
+    )
+    return spec
+
+
+def test_a_date_that_more_machines_keep_names_the_fewest_that_do(run_plan: RunPlan, large: Path) -> None:
+    words = ("deadline", large, "--within", "10h", "--jobs", "20")
+    refused = run_plan(*words)
+    assert refused.exit_code == 9
+    answer = json.loads(run_plan(*words, "-o", "json").stdout)
+    jsonschema.validate(answer, json.loads(schema_text("deadline")))
+    assert answer["possible"] is False and all(way["p_in_time"] < 0.1 for way in answer["ways"])
+    more = answer["more_machines"]
+    assert more["p_in_time"] >= 0.9 and more["set"] == {"where.nodes": f"1..{more['nodes']}"}
+    assert f"`where.nodes: 1..{more['nodes']}` would be in time" in refused.stderr
+    training = next(part for part in answer["time_to_model"] if part["part"] == "training")
+    assert training["cut"] == more["where"] and "cut training first" in refused.stdout
+    allowed = large.with_name("allowed.yaml")
+    allowed.write_text(large.read_text() + f"where: {{nodes: 1..{more['nodes']}}}\n")
+    met = run_plan("deadline", allowed, *words[2:], "-o", "json")
+    assert met.exit_code == 0 and json.loads(met.stdout)["more_machines"] is None
+    fewer = large.with_name("fewer.yaml")
+    fewer.write_text(large.read_text() + f"where: {{nodes: 1..{more['nodes'] // 2}}}\n")
+    best = max(
+        way["p_in_time"]
+        for way in json.loads(run_plan("deadline", fewer, *words[2:], "-o", "json").stdout)["ways"]
+    )
+    assert best < 0.9
+
+
+def test_ways_that_are_all_too_late_are_the_earliest_and_more_choice_makes_none_worse(
+    run_plan: RunPlan, large: Path
+) -> None:
+    def ways(nodes: str) -> dict[str, tuple[float, float]]:
+        spec = large.with_name(f"{nodes}.yaml")
+        spec.write_text(large.read_text() + f"where: {{nodes: {nodes}}}\n")
+        answer = json.loads(run_plan("deadline", spec, "--within", "4h", "--jobs", "20", "-o", "json").stdout)
+        return {way["way"]: (way["finish_h"]["p50"], way["p_in_time"]) for way in answer["ways"]}
+
+    one, several = ways("1"), ways("1..8")
+    for name in ("on_demand", "spot"):
+        assert several[name][0] <= 1.02 * one[name][0] or several[name][1] > one[name][1] + 0.05
+
+
 def test_a_budget_that_is_too_small_names_what_is_needed(run_plan: RunPlan, tmp_path: Path) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text(LLAMA.read_text().replace("60usd", "1usd"))

@@ -35,7 +35,7 @@ def test_answers_keep_to_the_schema(spec: Path) -> None:
     ranks = [candidate["rank"] for candidate in document["candidates"]]
     assert ranks == sorted(ranks) and ranks[0] == 1
     assert {row["reason_code"] for row in document["rejected"]} <= {
-        "oom", "no_price", "no_gpu_facts", "filtered", "over_budget"
+        "oom", "no_price", "no_gpu_facts", "filtered", "indivisible", "over_budget"
     }  # fmt: skip
 
 

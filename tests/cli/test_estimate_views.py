@@ -12,12 +12,13 @@ import pytest
 from click.testing import Result
 
 from planner.candidates import Candidate, CandidateMemory
-from planner.cli.estimate_table import render_estimate
+from planner.cli.estimate_table import render_estimate, render_job
 from planner.cli.explain_text import render_explanation
 from planner.cli.terminal_plot import plot_in_terminal
 from planner.cli.why_text import render_changes, render_rejected
 from planner.estimate import Estimate, Rejection, build_estimate
 from planner.explain import Explanation, Section, Term
+from planner.lengths import Lengths
 from planner.quantiles import Quantiles
 from planner.setup import Parallelism
 from planner.whatif import WhatIf
@@ -100,6 +101,39 @@ def test_changes_and_reasons_as_text(golden: Golden) -> None:
     rejected = [Rejection("oom", "1 x T4: too little memory", 1234, offer_of("T4", 1, 0.5))]
     texts = (render_rejected(rejected), render_changes("one change", rows), render_changes("nothing", []))
     golden("why", "\n\n".join(texts) + "\n")
+
+
+def test_a_machine_short_of_memory_is_tight_and_both_numbers_are_told() -> None:
+    offers = snapshot_of(offer_of(ram_gib=8.0), offer_of("H100", cloud="vast", ram_gib=64.0))
+    question = question_of(model="meta-llama/Llama-3.1-70B", method={"kind": "qlora", "rank": 8})
+    text = render_estimate(build_estimate(question, offers), spec_of(), rows=10, width=400)
+    assert text.count("tight") == 2
+    assert "needed; 64 GiB stated" in text or "needed; 8 GiB stated" in text
+    assert "see the source" not in text and "Vast's catalog" in text
+
+
+def test_a_model_has_the_name_that_the_spec_gives_it(run_plan: RunPlan, tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    name = "meta-llama/Llama-3.1-8B-Instruct"
+    spec.write_text(f"name: x\nmodel: {name}\ndata: {{samples: 1000, tokens_per_sample: 1000}}\n")
+    said = run_plan("estimate", spec).stdout
+    assert f"on {name} (counted as meta-llama/Llama-3.1-8B)\n" in said
+    model = json.loads(run_plan("estimate", spec, "-o", "json").stdout)["model"]
+    assert (model["id"], model["counted_as"]) == (name, "meta-llama/Llama-3.1-8B")
+    spec.write_text(spec.read_text().replace("-Instruct", ""))
+    assert "counted as" not in run_plan("estimate", spec).stdout
+
+
+@pytest.mark.parametrize(
+    ("tokens", "text"),
+    [(999, "999"), (1_000, "1 k"), (999_600, "1 M"), (1_000_000, "1 M"), (12_345_678, "12.3 M")],
+)
+def test_a_round_number_has_the_next_unit_and_no_exponent(tokens: int, text: str) -> None:
+    estimate = build_estimate(question_of(train={"packing": False, "steps": 1}), snapshot_of(offer_of()))
+    rows = Lengths((tokens / estimate.question.job.global_batch,))
+    job = estimate.question.job._replace(lengths=rows)
+    shown = render_job(estimate._replace(question=estimate.question._replace(job=job)), spec_of())
+    assert f", {text} tokens, " in shown
 
 
 def test_plot_as_text(golden: Golden) -> None:

@@ -100,6 +100,28 @@ def test_markdown_has_a_table_for_each_list() -> None:
     ]
 
 
+def test_numbers_in_markdown_are_as_exact_as_a_person_reads_them() -> None:
+    text = markdown_text(
+        {
+            "schema": "tuneplan/x",
+            "tuneplan_version": "1",
+            "generated_at": "now",
+            "revision": "1.23456",
+            "figures": [
+                {"of": "cost", "before": {"p10": "6.206262", "p50": "1234.567891", "p90": "0.001543"}},
+                {"of": "hours", "before": {"p10": 6.206262, "p50": 1234.567891, "p90": 0.001543}},
+            ],
+            "price_usd_per_h": "10.239999",
+            "tiny_usd": "0.000012",
+            "change": -0.123456,
+        }
+    )
+    assert "| cost | 1234.57 (6.21 to 0.0015) |" in text
+    assert "| hours | 1234.57 (6.21 to 0.00154) |" in text
+    assert "| `revision` | 1.23456 |" in text and "| `price_usd_per_h` | 10.24 |" in text
+    assert "| `tiny_usd` | 0.000012 |" in text and "| `change` | -0.123 |" in text
+
+
 def test_the_same_answer_in_every_format(run_plan: RunPlan) -> None:
     words = ("offers", "--gpu", "H100:8", "--limit", "3", "-o")
     document, again = json.loads(run_plan(*words, "json").stdout), run_plan(*words, "yaml").stdout

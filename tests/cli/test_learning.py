@@ -79,6 +79,10 @@ def test_an_estimate_uses_the_ledger_unless_told_not_to(run_plan: RunPlan, plan_
     record(plan_home, 3.0, "r1")
     assert "start x" in said()[0]["value"]  # the same place, whatever number of cores this machine has
     assert said("--no-calibration") == []
+    words = ("estimate", GOAT_FILES / "spec.yaml", "--infra", "local")
+    notes = [line for line in run_plan(*words).stdout.splitlines() if line.startswith("note: calibrated")]
+    assert len(notes) == 1 and "by one of your runs: " in notes[0] and "start x" in notes[0]
+    assert "note: calibrated" not in run_plan(*words, "--no-calibration").stdout
 
 
 def test_a_damaged_ledger_is_a_warning_for_an_estimate(run_plan: RunPlan, plan_home: Path) -> None:

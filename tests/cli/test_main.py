@@ -27,6 +27,7 @@ from providers.errors import CleanupPendingError, CredentialsError, MissingExtra
 
 RunPlan = Callable[..., Result]
 PLAN = Path(sys.executable).with_name("plan")
+ROBERTA = str(Path(__file__).parents[2] / "examples" / "roberta-sentiment.yaml")
 
 HEAVY = (
     "sky",
@@ -286,6 +287,36 @@ def test_an_error_into_a_closed_pipe_is_quiet_too() -> None:
     assert done.returncode == 141
     assert b"Traceback" not in done.stderr
     assert b"Exception ignored" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (("estimate", ROBERTA), 1, "error: the answer cannot be written: No space left on device"),
+        (("estimate", ROBERTA, "-o", "json"), 1, "error: the answer cannot be written"),
+        (("--help",), 1, "error: the answer cannot be written"),
+        (("estimate", "missing.yaml", "-o", "json"), 2, "missing.yaml: there is no such file"),
+    ],
+)
+def test_an_answer_into_a_full_file_is_one_clear_error(words: tuple[str, ...], code: int, told: str) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no /dev/full")
+    with full.open("w") as stdout:
+        done = subprocess.run([PLAN, *words], stdout=stdout, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr.count("cannot be written")) == (code, 1)
+    assert told in done.stderr and "this is a bug" not in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no shell")
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+def test_a_closed_standard_stream_changes_no_exit_code(closed: str) -> None:
+    for words, code in ((f"estimate {ROBERTA}", 0), ("estimate missing.yaml -o json", 2)):
+        done = subprocess.run(
+            ["sh", "-c", f"{PLAN} {words} {closed}"], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_a_terminal_that_knows_only_ascii_gets_its_answer(tmp_path: Path) -> None:

@@ -82,6 +82,15 @@ def test_a_run_that_surprises_moves_another_job_without_making_it_surer() -> Non
     assert found.shrink == 1
 
 
+def test_what_befell_one_job_is_believed_of_it_and_moves_others_no_more_than_tenfold_would() -> None:
+    """A run beside others' work took eighty times as long: that is no news of another GPU."""
+    assert factor(seen("mine", 80.0)) > 50
+    for fields in ({}, {"gpu": "H100"}):
+        assert factor(seen("o", 80.0, **fields)) == pytest.approx(factor(seen("o", 10.0, **fields)))
+        assert factor(seen("o", 5.0, **fields)) < factor(seen("o", 10.0, **fields))
+    assert factor(seen("o", 80.0, gpu="H100")) < 1.3
+
+
 def test_a_formula_that_is_far_off_deserves_no_trust_against_a_noisy_repeat() -> None:
     """Starts of the same job scatter by a third; one that took thirty times as long is believed all the same."""
     run = Observation("r", groups("mine"), {"start": math.log(30)})

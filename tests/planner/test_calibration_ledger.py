@@ -141,6 +141,22 @@ def test_another_job_learns_a_part_and_another_gpu_little() -> None:
     assert 1.0 < moved(spec_of(), "H100") < 1.15
 
 
+@pytest.mark.parametrize("recorded", [{}, {"stack": "trl"}], ids=["now", "by an older version"])
+def test_runs_on_a_cpu_say_nothing_of_gpus(recorded: dict[str, str]) -> None:
+    runs = []
+    for number, steps in enumerate((600, 600, 40)):
+        run = finished(estimate(GOAT.spec, local=True), step_s=3.0, run_id=f"r{number}", steps=steps)
+        candidate = json.loads(run.terms.candidate_json)
+        candidate["basis"]["groups"] |= recorded
+        terms = replace(run.terms, candidate_json=json.dumps(candidate))
+        runs.append(replace(run, terms=terms, state="cancelled" if steps == 40 else "succeeded"))
+    table = calibration_of(runs)
+    assert best(estimate(GOAT.spec, table, local=True)).step_time_s.p50 == pytest.approx(3.0, rel=0.1)
+    learned = estimate(spec_of(), table).estimate.priced[0].solved.learned
+    assert (learned.runs, learned.noticed()) == ((), "")
+    assert best(estimate(spec_of(), table)).step_time_s == best(estimate(spec_of())).step_time_s
+
+
 def test_what_was_learned_is_an_assumption_that_counts_the_runs() -> None:
     runs = [finished(estimate(spec_of()), times=1.23, run_id=f"r{n}") for n in range(3)]
     said = [
@@ -191,9 +207,11 @@ def test_a_failed_run_teaches_its_step_time_but_no_overheads() -> None:
     seen = observe_run(finished(estimate(spec_of()), state="cancelled"))
     assert seen is not None
     assert set(seen.log_ratios) == {"step_time", "memory"}
-    short = observe_run(finished(estimate(spec_of()), state="cancelled", steps=3))
+    short = observe_run(finished(estimate(spec_of()), state="cancelled", steps=20))
     assert short is not None
     assert set(short.log_ratios) == {"memory"}
+    probe = observe_run(finished(estimate(spec_of()), steps=20))
+    assert probe is not None and "step_time" in probe.log_ratios
 
 
 def test_a_probe_is_the_same_job() -> None:

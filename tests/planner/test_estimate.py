@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -15,8 +16,12 @@ from planner.hazards import OwnSpell
 from planner.intake import Overrides
 from planner.memory import estimate_memory
 from planner.price_age import PriceLimit
-from planner.relax import nearest_fits
+from planner.pricing import Priced
+from planner.quantiles import Quantiles
+from planner.ranking import ranked
+from planner.relax import explain_nothing, nearest_fits
 from planner.setup import Cluster
+from providers.errors import TuneplanError
 from providers.offers import PriceSnapshot
 from tests.planner.factories import NOW, offer_of, question_of, snapshot_of, spec_of
 
@@ -294,6 +299,96 @@ def test_finish_times_follow_the_clock() -> None:
 def test_host_memory_that_is_too_small_is_flagged() -> None:
     assert "host_ram_short" in best_of(snapshot_of(offer_of(ram_gib=2.0))).offer.flags
     assert math.isclose(best_of().cost_usd.p50, best_of(snapshot_of(offer_of(ram_gib=2.0))).cost_usd.p50)
+
+
+@pytest.mark.parametrize(
+    ("train", "nodes", "proposed"),
+    [
+        ({"global_batch": 7, "micro_batch": 2}, 1, ["micro_batch: 1", "global_batch: 6", "global_batch: 8"]),
+        ({"global_batch": 64}, 9, ["global_batch: 63", "global_batch: 72", "where.nodes: 8"]),
+        ({"global_batch": 5, "micro_batch": 2, "steps": 7}, 1, ["micro_batch: 1", "global_batch: 4"]),
+    ],
+)
+def test_a_batch_that_cannot_be_shared_out_is_the_reason_and_the_nearest_that_can_are_proposed(
+    train: dict[str, int], nodes: int, proposed: list[str]
+) -> None:
+    question = question_of(Overrides(nodes=nodes), train=train)
+    priced = [offer_of("A100-80GB", gpus, 2.0 * gpus) for gpus in (1, 2, 8)]
+    snapshot = snapshot_of(*priced, offer_of(price=None), offer_of(price=None))
+    estimate = build_estimate(question, snapshot)
+    counts = {row.reason_code: 0 for row in estimate.rejected}
+    for row in estimate.rejected:
+        counts[row.reason_code] += row.count
+    assert counts == {"indivisible": 3, "no_price": 2}
+    said = explain_nothing(estimate)
+    assert "none of 5 offers" in said and f"batch of {train['global_batch']} does not divide" in said
+    assert said.endswith("(3)")
+    texts = [fit.text() for fit in nearest_fits(question, snapshot)]
+    assert len(texts) == len(set(texts))
+    for text in proposed:
+        assert any(text in found for found in texts), texts
+    assert not any("micro_batch" in text and "qlora" in text for text in texts)
+
+
+@pytest.mark.parametrize(("train", "steps"), [({"epochs": 2}, 64), ({"steps": 40}, 40)])
+def test_another_batch_makes_as_many_passes_unless_the_steps_are_stated(
+    train: dict[str, int], steps: int
+) -> None:
+    job = question_of(data={"samples": 1000}, train={"packing": False, "global_batch": 64, **train}).job
+    assert (job.rebatched(32).steps, job.rebatched(32).global_batch) == (steps, 32)
+
+
+def test_more_machines_are_proposed_as_far_as_they_are_needed() -> None:
+    full = question_of(method={"kind": "full"}, model="meta-llama/Llama-3.1-70B", train={"global_batch": 64})
+    nearest = nearest_fits(full, snapshot_of(offer_of("A100-80GB", 8, 16.0)))
+    assert [fit.changes for fit in nearest if "where.nodes" in fit.changes] == [{"where.nodes": "1..4"}]
+
+
+def test_of_offers_that_are_all_too_late_the_earliest_comes_first_and_of_equally_late_ones_the_cheapest() -> (
+    None
+):
+    """Spot, which may be done very late, has a longer tail to both sides: that is no reason to take it."""
+    question = question_of(goal={"objective": "cheapest_by_deadline", "within": "10h"})
+    made = build_estimate(
+        question, snapshot_of(*(offer_of(price=price) for price in (1.0, 2.0, 3.0, 4.0)))
+    ).priced
+
+    def finishing(item: Priced, *hours: float) -> Priced:
+        line = item.solved.line._replace(finish_h=Quantiles(*hours))
+        return item._replace(solved=item.solved._replace(line=line))
+
+    hours = ((12.0, 206.0, 900.0), (14.0, 19.0, 28.0), (14.0, 18.9, 28.5), (8.0, 9.0, 12.0))
+    late, cheap, dear, likely = map(finishing, made, *zip(*hours, strict=True))
+    assert ranked((dear, late, cheap, likely), question.goal) == [likely, cheap, dear, late]
+
+
+@pytest.mark.parametrize("objective", ["cheapest", "fastest", "best_value", "cheapest_by_deadline"])
+def test_machines_that_state_too_little_memory_come_after_those_that_do_not(objective: str) -> None:
+    short = offer_of("H100", 1, 0.1, ram_gib=16.0)
+    unstated = offer_of("A100-80GB", 1, 2.0, ram_gib=None)
+    question = question_of(goal={"objective": objective, "within": "100h"})
+    first, second = build_estimate(question, snapshot_of(short, unstated)).candidates
+    assert (first.offer.gpu, second.offer.gpu) == ("A100-80GB", "H100")
+    assert ("host_ram_short" in first.offer.flags, "host_ram_short" in second.offer.flags) == (False, True)
+
+
+def test_a_budget_miss_hides_neither_a_late_finish_nor_what_the_budget_pays_for(tmp_path: Path) -> None:
+    offers = snapshot_of(offer_of("A100-80GB", 1, 2.0), offer_of("H100", 8, 90.0))
+
+    def missed(kind: type[TuneplanError], limits: Limits | None = None, **goal: object) -> str:
+        with pytest.raises(kind) as caught:
+            check(estimate_spec(spec_of(goal=goal), tmp_path, offers, NOW), limits or Limits())
+        return f"{caught.value} | {caught.value.hint}"
+
+    both = missed(OverBudgetError, objective="cheapest_by_deadline", within="2m", budget="5usd")
+    assert "over $5.00" in both and "no candidate is likely to finish by" in both
+    fast = missed(OverBudgetError, objective="fastest", budget="5usd")
+    assert "fastest_within_budget" in fast and "likely" not in fast
+    assert "nothing costs less" in missed(OverBudgetError, objective="cheapest", budget="0.01usd")
+    limited = Limits(cost_usd=0.01, wall_clock_h=0.01)
+    assert "over 0.01 h" in missed(OverBudgetError, limited, objective="cheapest")
+    late = missed(PolicyError, objective="cheapest", within="15m")
+    assert "the best candidate is not likely" in late and "plan deadline" in late
 
 
 def test_an_old_price_is_warned_about_and_no_offer_where_that_is_asked() -> None:

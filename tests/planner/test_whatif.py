@@ -38,6 +38,21 @@ def test_what_the_search_may_choose_itself_is_not_worse() -> None:
     assert found["train.gradient_checkpointing"] < 0
 
 
+def test_more_machines_are_told_once_each_and_nothing_that_is_only_worse() -> None:
+    sections = {"goal": {"objective": "fastest"}, "where": {"market": ["on_demand"]}}
+    estimate = build_estimate(question_of(**sections), OFFERS)
+    best = estimate.candidates[0]
+    rows = what_if(spec_of(**sections), Path(), OFFERS, estimate)
+    nodes = [row for row in rows if "where.nodes" in row.changes]
+    assert len(nodes) >= 2 and len({row.candidate.candidate_id for row in nodes}) == len(nodes)
+    for sections in ({}, {"goal": {"objective": "cheapest_by_deadline", "within": "3m"}}):
+        estimate = build_estimate(question_of(**sections), OFFERS)
+        best = estimate.candidates[0]
+        for row in what_if(spec_of(**sections), Path(), OFFERS, estimate):
+            chance = (row.candidate.p_finish_by_deadline or 0.0) - (best.p_finish_by_deadline or 0.0)
+            assert min(row.cost_usd, row.wall_clock_h, row.memory_gib) < 0 or chance > 0
+
+
 def test_what_makes_no_difference_is_not_told() -> None:
     found = changes_of(where={"regions": ["us-east-1", "eu-west-1"]})
     assert "where.regions" not in found
