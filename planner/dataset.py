@@ -83,7 +83,7 @@ def measure_dataset(path: Path, vocab: int = _VOCAB, tokenizer: Path | None = No
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    from jobs.data import files_of  # the worker's own reading, which only a directory needs here
+    from jobs.data_files import files_of  # the worker's own reading, which only a directory needs here
 
     return files_of(path)
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from jobs.spec_rules import EXPERT_NAMES, FUSED_EXPERTS, PROMPT_LEARNING
 from planner.architecture import ModelArchitecture, adapter_parameters, parameter_counts
+from planner.data_check import data_warnings
 from planner.dataset import DataFacts, measure_dataset
 from planner.egress import Place
 from planner.errors import Finding, SpecError
@@ -88,6 +89,7 @@ def gather(
         *text_only(arch),
         *_not_adapted(spec, arch),
         *_not_launched(spec, arch),
+        *data_warnings(spec, base_dir),
     )
     job = job._replace(warnings=(*job.warnings, *told))
     base = _base_setup(spec, computed, job)
