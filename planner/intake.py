@@ -18,6 +18,7 @@ from planner.filters import OfferFilter, offer_filter
 from planner.job import Job, size_job
 from planner.model_facts import ModelSource, local_facts
 from planner.model_support import as_launched, missing_kernels, text_only, unsupported_model
+from planner.positions import beyond_context, unplaced
 from planner.question import Goal, Question
 from planner.search import Freedom
 from planner.setup import Adapter, TrainingSetup
@@ -78,11 +79,13 @@ def gather(
 
     Raises:
         UsageError: Unknown model, unreadable data.
-        SpecError: The amount of data is unknown.
+        SpecError: The amount of data is unknown, or rows may be longer than the model has positions.
     """
     fixed = overrides or Overrides()
     facts = models(spec.model.id, base_dir, spec.model.revision)
     arch, computed = facts.arch, as_launched(facts.arch)
+    if misplaced := list(unplaced(spec, arch)):
+        raise SpecError(misplaced)
     job = size_job(spec, _facts(spec.data.train, base_dir, arch), _facts(spec.data.eval, base_dir, arch))
     told = (
         *_unrouted(arch, computed),
@@ -90,6 +93,7 @@ def gather(
         *_not_adapted(spec, arch),
         *_not_launched(spec, arch),
         *data_warnings(spec, base_dir),
+        *beyond_context(arch, job.sequence_tokens),
     )
     job = job._replace(warnings=(*job.warnings, *told))
     base = _base_setup(spec, computed, job)

@@ -34,6 +34,7 @@ from planner.permits import (
 )
 from planner.places import Places
 from planner.plan import Plan
+from planner.positions import position_blockers
 from planner.runs import Infra, MonitorHome, RunTerms
 from planner.spec import FineTuneSpec
 from planner.specfile import data_ref, model_ref
@@ -175,6 +176,7 @@ def blockers(order: Order, places: Places, around: Surroundings, *, write: bool 
     found = spec_blockers(spec, base_dir, around.environ, infra=order.infra)
     found += unsupported_spread(spec, order.candidate.parallelism.kind, order.candidate.processes)
     found += model_blockers(spec, base_dir, rented=order.infra != "local")
+    found += position_blockers(spec, base_dir)
     found += _untold(spec, around.environ)
     if around.offline:
         found += _internet(order, around)
