@@ -44,15 +44,20 @@ class PlanStarter:
 
     Args:
         ledger: The ledger that both go by.
+
+    Attributes:
+        last: What came of the last launch, None before one was tried.
     """
 
     def __init__(self, ledger: Path) -> None:
         """Nothing is opened yet."""
         self._ledger = ledger
+        self.last: Started | None = None
 
     def start(self, schedule: Schedule, run_id: str, cap_usd: float | None) -> Started:
         """Launch the spec, or go on with a launch that was interrupted."""
-        return launch(schedule.spec, schedule.infra, run_id, cap_usd)
+        self.last = launch(schedule.spec, schedule.infra, run_id, cap_usd)
+        return self.last
 
     def still_meets(self, schedule: Schedule, run_id: str) -> bool | None:
         """Measure with `plan evaluate RUN --check` on the held-out data that the spec names now."""
