@@ -20,6 +20,8 @@ from providers.errors import UsageError
 Stage = Callable[[str], AbstractContextManager[None]]
 
 _TINY_PARAMETERS = 20_000_000
+#: What transformers calls embeddings of positions: BERT's kin, GPT-2's kin, OPT's.
+_POSITION_TABLES = frozenset({"position_embeddings", "wpe", "embed_positions"})
 
 
 def built(
@@ -56,6 +58,9 @@ def built(
                 return load_model(job, base, tokenizer, examples.label_names)
 
         model = load()
+        need_positions(
+            model, job.train.sequence_length if job.task != "grpo" else job.rollout.completion_tokens
+        )
         _choose_threads(sum(weight.numel() for weight in model.parameters()))
     with stage("tokenise"):
         training = build_training(job, model, load, tokenizer, examples, output, processes)
@@ -73,6 +78,28 @@ def _choose_threads(parameters: int) -> None:
     tiny = parameters < _TINY_PARAMETERS and not torch.cuda.is_available()
     if tiny and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
+
+
+def need_positions(model: Any, tokens: int) -> None:
+    """Refuse rows that are longer than the model's table of learned positions: the first such row would end it later.
+
+    RoBERTa's kin have no positions for padding, and OPT leaves out the first two.
+
+    Args:
+        model: As it was loaded.
+        tokens: Of the longest row.
+
+    Raises:
+        UsageError: There are fewer positions.
+    """
+    for name, table in model.named_modules():
+        if name.rpartition(".")[2] not in _POSITION_TABLES or not hasattr(table, "num_embeddings"):
+            continue
+        unused = getattr(table, "offset", 0) if table.padding_idx is None else table.padding_idx + 1
+        most = table.num_embeddings - unused
+        if tokens > most:
+            message = f"rows of {tokens:,} tokens are more than the {most:,} positions of the model"
+            raise UsageError(message, hint=f"train.sequence_length: {most}", code="bad_job")
 
 
 def _need_chat_template(tokenizer: Any, examples: Examples) -> None:

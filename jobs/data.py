@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import cast
 
+from jobs.data_files import Located, bad_row, data_sha256, read_rows
 from jobs.formats import CHECKS, Row, format_of, is_talk, truth
 from jobs.spec import DataFormat, DataJob, GuardJob, Task
 from providers.errors import UsageError
 
-Located = tuple[Path, int, Row]
-
-_FIELD_LIMIT_BYTES = 1 << 30
-_HASHED_BYTES = 1 << 20
 _FORMATS: dict[Task, tuple[DataFormat, ...]] = {
     "sft": ("prompt_completion", "messages", "text"),
     "classification": ("label",),
@@ -81,18 +75,15 @@ def load_examples(
         UsageError: A file is missing, empty or unreadable, or a row is wrong (named as file:line).
     """
     train_path = base / data.train
-    train = list(_read_all(train_path))
+    train = list(read_rows(train_path))
     if not train:
-        raise UsageError(f"{train_path} holds no example", code="bad_data", path=str(train_path))
-    found = _format_of(train[0][2], train_path) if data.format == "auto" else data.format
-    found = _READ_AS.get((task, found), found)
-    if found not in _FORMATS[task]:
-        hint = f"it learns from {' or '.join(_FORMATS[task])}"
-        raise UsageError(f"task {task} cannot learn from data of format {found}", hint=hint, code="bad_data")
-    names: tuple[str, ...] = ()
-    if found == "label":
-        names = data.label_names or _label_names([row for *_, row in train], data.labels, train_path)
-    rows = _checked(train, found, names)
+        raise _no_example(train_path)
+    found = _learned_format(train[0][2], data, task, train_path)
+    names = (data.label_names or ()) if found == "label" else ()
+    if found == "label" and not names:
+        located = _checked(train, found)
+        names = _label_names({str(row["label"]) for *_, row in located}, data.labels, train_path)
+    rows = _all_kept(train, found, names)
     held_out = _held_out(data.eval, eval_samples, found, names, base)
     guarded = [] if guard is None else _held_out(guard.data, guard.samples, found, names, base)
     if found == "messages" and all(_is_one_answer(row) for row in (*rows, *held_out, *guarded)):
@@ -101,16 +92,93 @@ def load_examples(
     return Examples(found, rows, held_out, names, guarded)
 
 
+def check_training_data(
+    data: DataJob, task: Task, base: Path, *, most_chars: int | None = None
+) -> tuple[DataFormat, tuple[str, ...]]:
+    """Refuse what `load_examples` would refuse of the training data, row by row, with nothing kept.
+
+    Args:
+        data: Files and format.
+        task: Decides which formats it can learn from.
+        base: Directory that relative paths start from.
+        most_chars: Look at the first rows of about so many characters only, None for all.
+
+    Returns:
+        The format, and the names of the classes, if there are any.
+
+    Raises:
+        UsageError: As `load_examples`.
+        MissingExtraError: A Parquet file, and pyarrow is not installed.
+    """
+    path = base / data.train
+    rows = read_rows(path)
+    first = next(rows, None)
+    if first is None:
+        raise _no_example(path)
+    found = _learned_format(first[2], data, task, path)
+    whole = chain((first,), rows)
+    head = whole if most_chars is None else _first_chars(whole, most_chars)
+    labels: set[str] = set()
+    for *_, row in _checked(head, found, data.label_names or ()):
+        if found == "label" and len(labels) <= data.labels:
+            labels.add(str(row["label"]))
+    if found != "label":
+        return found, ()
+    is_whole = next(whole, None) is None
+    return found, data.label_names or _label_names(labels, data.labels, path, is_whole=is_whole)
+
+
+def check_held_out(
+    path: Path,
+    samples: int | None,
+    kind: DataFormat,
+    names: tuple[str, ...],
+    *,
+    most_chars: int | None = None,
+) -> None:
+    """Refuse what `load_examples` would refuse of held-out rows.
+
+    Args:
+        path: File or directory.
+        samples: At most this many rows are read.
+        kind: Format of the training data.
+        names: Names of its classes; without them labels are taken as they are.
+        most_chars: As for `check_training_data`.
+
+    Raises:
+        UsageError: As `load_examples`.
+        MissingExtraError: A Parquet file, and pyarrow is not installed.
+    """
+    rows: Iterator[Located] = islice(read_rows(path), samples)
+    found = _checked(rows if most_chars is None else _first_chars(rows, most_chars), kind, names)
+    if next(found, None) is None:
+        raise _no_example(path)
+    for _ in found:
+        pass
+
+
+def _first_chars(rows: Iterator[Located], most: int) -> Iterator[Located]:
+    """Rows until so many characters have come."""
+    seen = 0
+    while seen < most and (located := next(rows, None)) is not None:
+        seen += len(repr(located[2]))
+        yield located
+
+
 def _held_out(
     name: str | None, samples: int | None, kind: DataFormat, names: tuple[str, ...], base: Path
 ) -> list[Row]:
     """The first rows of a file or directory, in the format of the training data."""
     if name is None:
         return []
-    rows = list(islice(_read_all(base / name), samples))
+    rows = list(islice(read_rows(base / name), samples))
     if not rows:
-        raise UsageError(f"{base / name} holds no example", code="bad_data", path=str(base / name))
-    return _checked(rows, kind, names)
+        raise _no_example(base / name)
+    return _all_kept(rows, kind, names)
+
+
+def _no_example(path: Path) -> UsageError:
+    return UsageError(f"{path} holds no example", code="bad_data", path=str(path))
 
 
 def data_hashes(data: DataJob, base: Path) -> dict[str, str]:
@@ -119,110 +187,15 @@ def data_hashes(data: DataJob, base: Path) -> dict[str, str]:
     return {use: data_sha256(base / name) for use, name in named.items() if name is not None}
 
 
-def data_sha256(path: Path) -> str:
-    """Hexadecimal sha256 of a file, or of a directory's files one after the other.
-
-    Raises:
-        UsageError: There is nothing.
-    """
-    total = hashlib.sha256()
-    for file in files_of(path):
-        with file.open("rb") as stream:
-            while part := stream.read(_HASHED_BYTES):
-                total.update(part)
-    return total.hexdigest()
-
-
-def files_of(path: Path) -> list[Path]:
-    """The files of a data set: the file itself, or those of a directory and the ones below it, in order of names.
-
-    Files that start with a dot or an underscore are nobody's data, nor are those of other kinds.
-
-    Raises:
-        UsageError: There is nothing, or files of several kinds, whose rows would differ.
-    """
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise UsageError(f"data file {path} does not exist", code="bad_data", path=str(path))
-    found = sorted(
-        file for file in path.rglob("*") if file.suffix.lower() in _READERS and _counts(file, path)
-    )
-    kinds = sorted({file.suffix.lower() for file in found})
-    if len(kinds) != 1:
-        problem = f"files of several kinds: {', '.join(kinds)}" if kinds else "no data file"
-        hint = f"it must hold files of one of {', '.join(_READERS)}"
-        raise UsageError(f"the directory {path} holds {problem}", hint=hint, code="bad_data", path=str(path))
+def _learned_format(row: Row, data: DataJob, task: Task, path: Path) -> DataFormat:
+    """What the task takes the data for, by the job or by its first row."""
+    found = _format_of(row, path) if data.format == "auto" else data.format
+    found = _READ_AS.get((task, found), found)
+    if found not in _FORMATS[task]:
+        hint = f"it learns from {' or '.join(_FORMATS[task])}"
+        message = f"{path}: task {task} cannot learn from data of format {found}"
+        raise UsageError(message, hint=hint, code="bad_data", path=str(path))
     return found
-
-
-def _counts(file: Path, root: Path) -> bool:
-    return file.is_file() and not any(part.startswith((".", "_")) for part in file.relative_to(root).parts)
-
-
-def _read_all(path: Path) -> Iterator[Located]:
-    """Rows with their file and line (or row) number, 1-based."""
-    for file in files_of(path):
-        reader = _READERS.get(file.suffix.lower())
-        if reader is None:
-            hint = f"use one of {', '.join(_READERS)}"
-            raise UsageError(f"{file}: unknown kind of data file", hint=hint, code="bad_data")
-        try:
-            yield from ((file, number, row) for number, row in reader(file))
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise UsageError(f"cannot read {file}: {error}", code="bad_data", path=str(file)) from error
-
-
-def _read_jsonl(path: Path) -> Iterator[tuple[int, Row]]:
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise _bad_row(path, number, f"no JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise _bad_row(path, number, "expected an object")
-            yield number, row
-
-
-def _read_csv(path: Path) -> Iterator[tuple[int, Row]]:
-    csv.field_size_limit(_FIELD_LIMIT_BYTES)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-        for row in reader:
-            if None in row or None in row.values():
-                raise _bad_row(path, reader.line_num, "number of columns differs from the header")
-            yield reader.line_num, dict(row)
-
-
-def _read_text(path: Path) -> Iterator[tuple[int, Row]]:
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield number, {"text": line.rstrip("\n")}
-
-
-def _read_parquet(path: Path) -> Iterator[tuple[int, Row]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except pyarrow.ArrowException as error:
-        raise UsageError(f"cannot read {path}: {error}", code="bad_data", path=str(path)) from error
-    yield from enumerate(table.to_pylist(), 1)
-
-
-_READERS: dict[str, Callable[[Path], Iterator[tuple[int, Row]]]] = {
-    ".jsonl": _read_jsonl,
-    ".ndjson": _read_jsonl,
-    ".csv": _read_csv,
-    ".tsv": _read_csv,
-    ".txt": _read_text,
-    ".parquet": _read_parquet,
-}
 
 
 def _format_of(row: Row, path: Path) -> DataFormat:
@@ -230,7 +203,10 @@ def _format_of(row: Row, path: Path) -> DataFormat:
     if found is not None:
         return cast(DataFormat, found)
     keys = ", ".join(sorted(map(str, row))) or "none"
-    hint = "use prompt and completion, messages, text, text and label, chosen and rejected, or prompt"
+    hint = (
+        "use prompt and completion, messages, text, text and label, chosen and rejected, or prompt; "
+        "instruction and output, or conversations, are read as Alpaca's and ShareGPT's"
+    )
     raise UsageError(
         f"{path}: no known format has the keys {keys}", hint=hint, code="bad_data", path=str(path)
     )
@@ -245,20 +221,25 @@ def _split_answers(rows: list[Row]) -> list[Row]:
     return [{"prompt": row["messages"][:-1], "completion": row["messages"][-1:]} for row in rows]
 
 
-def _checked(rows: list[Located], kind: DataFormat, names: tuple[str, ...]) -> list[Row]:
-    check, keys = CHECKS[kind]
-    shape = _shape(rows[0][2]) if rows else None
-    result = []
+def _checked(rows: Iterable[Located], kind: DataFormat, names: tuple[str, ...] = ()) -> Iterator[Located]:
+    """The rows, each of which something can be learned from; labels are looked up in the names if there are any."""
+    check, shape = CHECKS[kind][0], None
     for path, number, row in rows:
         problem = check(row)
-        if problem is None and kind == "label" and str(row.get("label")) not in names:
-            problem = f"label {row.get('label')!r} is none of {', '.join(names[:10])}"
-        if problem is None and kind in ("preference", "unpaired", "prompt") and _shape(row) != shape:
-            problem = "its keys, or texts against messages, differ from the first example"
+        if problem is None and names and str(row["label"]) not in names:
+            problem = f"label {row['label']!r} is none of {', '.join(names[:10])}"
+        if problem is None and kind in ("preference", "unpaired", "prompt"):
+            shape = shape or _shape(row)
+            if _shape(row) != shape:
+                problem = "its keys, or texts against messages, differ from the first example"
         if problem is not None:
-            raise _bad_row(path, number, problem)
-        result.append(_kept(row, kind, keys, names))
-    return result
+            raise bad_row(path, number, problem)
+        yield path, number, row
+
+
+def _all_kept(rows: Iterable[Located], kind: DataFormat, names: tuple[str, ...]) -> list[Row]:
+    keys = CHECKS[kind][1]
+    return [_kept(row, kind, keys, names) for *_, row in _checked(rows, kind, names)]
 
 
 def _shape(row: Row) -> tuple[tuple[str, bool], ...]:
@@ -282,18 +263,15 @@ def _with_answer(row: Row) -> Row:
     return {"answer": row["completion"], **kept} if "completion" in row else kept
 
 
-def _label_names(rows: list[Row], labels: int, path: Path) -> tuple[str, ...]:
+def _label_names(found: set[str], labels: int, path: Path, *, is_whole: bool = True) -> tuple[str, ...]:
     """Class names by index: 0..n-1 for numbers, else the names in alphabetical order."""
-    found = {str(row.get("label")) for row in rows}
     numbers = tuple(str(index) for index in range(labels))
-    if found <= set(numbers):
-        return numbers
-    if all(name.lstrip("-").isdigit() for name in found) or len(found) > labels:
-        shown = ", ".join(sorted(found)[:10])
+    are_numbers = all(name.lstrip("-").isdigit() for name in found)
+    shown = ", ".join(sorted(found)[:10])
+    if len(found) > labels or (are_numbers and not found <= set(numbers)):
         message = f"{path}: labels {shown} do not fit {labels} classes"
         raise UsageError(message, hint="set data.labels, or count labels from 0", code="bad_data")
-    return tuple(sorted(found))
-
-
-def _bad_row(path: Path, number: int, problem: str) -> UsageError:
-    return UsageError(f"{path}:{number}: {problem}", code="bad_data", path=f"{path}:{number}")
+    if len(found) == 1 and is_whole:
+        message = f"{path}: every example has the label {shown}, so there is nothing to tell apart"
+        raise UsageError(message, hint="give examples of each class", code="bad_data")
+    return numbers if are_numbers else tuple(sorted(found))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 Row = dict[str, Any]
@@ -10,6 +11,51 @@ Check = Callable[[Row], str | None]
 
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 _TRUTH = {"true": True, "false": False, "1": True, "0": False}
+#: Roles as ShareGPT names them.
+_SPEAKERS = {"human": "user", "gpt": "assistant", "model": "assistant"}
+#: The prompt that Alpaca was trained with, which whoever takes over its data expects.
+_ALPACA = (
+    "Below is an instruction that describes a task{given}. "
+    "Write a response that appropriately completes the request.\n\n"
+)
+_ALPACA_GIVEN = ", paired with an input that provides further context"
+#: Keys beside Alpaca's own that change what is asked; rows that use them are not understood.
+_ALPACA_MORE = ("system", "history")
+
+
+def as_known(row: Row) -> Row:
+    """The row with the keys of a format of ours beside its own, if it is Alpaca's or ShareGPT's; else the row itself.
+
+    Alpaca's `instruction`, `input` and `output` make prompt and completion, ShareGPT's `conversations` make messages.
+
+    >>> as_known({"conversations": [{"from": "human", "value": "2+2"}, {"from": "gpt", "value": "4"}]})["messages"]
+    [{'role': 'user', 'content': '2+2'}, {'role': 'assistant', 'content': '4'}]
+    """
+    if isinstance(row.get("conversations"), list) and "messages" not in row:
+        return {**row, "messages": list(_messages(row))}
+    if isinstance(row.get("instruction"), str) and "output" in row and not any(map(row.get, _ALPACA_MORE)):
+        return {"prompt": _alpaca_prompt(row), "completion": row["output"], **row}
+    return row
+
+
+def _messages(row: Row) -> Iterator[Any]:
+    """Messages of a ShareGPT conversation, led by the row's system text; what is no message stays as it is."""
+    system = row.get("system")
+    if isinstance(system, str) and system:
+        yield {"role": "system", "content": system}
+    for turn in row["conversations"]:
+        if isinstance(turn, Mapping) and "from" in turn and "value" in turn:
+            speaker = str(turn["from"])
+            yield {"role": _SPEAKERS.get(speaker, speaker), "content": turn["value"]}
+        else:
+            yield turn
+
+
+def _alpaca_prompt(row: Row) -> str:
+    given = row.get("input")
+    more = f"### Input:\n{given}\n\n" if given else ""
+    head = _ALPACA.format(given=_ALPACA_GIVEN if given else "")
+    return f"{head}### Instruction:\n{row['instruction']}\n\n{more}### Response:\n"
 
 
 def format_of(row: Row) -> str | None:
@@ -59,6 +105,16 @@ def check_text(row: Row) -> str | None:
     return _need_text(row, "text")
 
 
+def check_label(row: Row) -> str | None:
+    """One text and its class, a text or a number."""
+    label = row.get("label")
+    if label is None or label == "" or (isinstance(label, float) and math.isnan(label)):
+        return _need_text(row, "text") or "label is missing"
+    return _need_text(row, "text") or (
+        None if isinstance(label, str | int | float) else "label must be text or a number"
+    )
+
+
 def check_preference(row: Row) -> str | None:
     """A better and a worse answer, both texts or both conversations, and perhaps their common prompt."""
     keys = ["chosen", "rejected", *(["prompt"] if "prompt" in row else [])]
@@ -85,7 +141,7 @@ CHECKS: dict[str, tuple[Check, tuple[str, ...]]] = {
     "prompt_completion": (check_prompt_completion, ("prompt", "completion")),
     "messages": (check_messages, ("messages",)),
     "text": (check_text, ("text",)),
-    "label": (check_text, ("text", "label")),
+    "label": (check_label, ("text", "label")),
     "preference": (check_preference, ("prompt", "chosen", "rejected")),
     "unpaired": (check_unpaired, ("prompt", "completion", "label")),
     "prompt": (check_prompt, ("prompt",)),

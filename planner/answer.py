@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 from planner.calibration import NOT_CALIBRATED, Calibration
 from planner.candidates import Candidate
-from planner.errors import NothingFitsError, OverBudgetError, PolicyError
+from planner.errors import NothingFitsError, OverBudgetError, PolicyError, SpecError
 from planner.estimate import Estimate, build_estimate
 from planner.estimate_document import estimate_document
 from planner.intake import Overrides, gather
 from planner.model_facts import ModelSource, local_facts
+from planner.place_names import misnamed
 from planner.plan import Plan, make_plan
 from planner.price_age import USUAL_LIMIT, PriceLimit
 from planner.question import Question
@@ -105,8 +106,10 @@ def estimate_spec(
         models: Who knows the model; one that was asked for on the Hub is pinned to its commit in the plan.
 
     Raises:
-        UsageError, SpecError: As `planner.intake.gather`.
+        UsageError, SpecError: As `planner.intake.gather`; or there are no such clouds or regions.
     """
+    if wrong := list(misnamed(spec.where, snapshot)):
+        raise SpecError(wrong)
     gathered = gather(spec, base_dir, now, overrides, models)
     question = gathered._replace(calibration=calibration, price_limit=price_limit)
     estimate = build_estimate(question, snapshot, limit=limit)

@@ -13,7 +13,7 @@ from jobs.appraise import Appraisal
 from jobs.base_model import pinned
 from jobs.codec import Mismatch, decode
 from jobs.committed import fetch_files, read_manifest
-from jobs.data import data_sha256
+from jobs.data_files import data_sha256
 from jobs.manifest import Pointer
 from jobs.spec import CheckpointsJob, InputsJob, JobSpec
 from jobs.train import BAD_JOB

@@ -226,7 +226,7 @@ def content_sha256(path: Path) -> str:
     """
     if not path.is_dir():
         return _file_sha256(path)
-    from jobs.data import files_of
+    from jobs.data_files import files_of
 
     lines = (f"{_file_sha256(file)}  {file.relative_to(path).as_posix()}\n" for file in files_of(path))
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -5,14 +5,17 @@ This is the edge: it reads files. What it returns is a plain value for the pure 
 
 from __future__ import annotations
 
-import csv
+import io
 import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jobs.data_files import JSON_HINT, files_of, not_text, parquet_row_count, read_rows, table_rows
+from jobs.formats import CHECKS, Row, as_known, format_of
 from planner.lengths import Lengths, lengths_of
 from planner.quantiles import Z90
 from planner.token_guess import features, guess_tokens
@@ -50,7 +53,7 @@ class DataFacts(NamedTuple):
 
 
 def measure_dataset(path: Path, vocab: int = _VOCAB, tokenizer: Path | None = None) -> DataFacts:
-    """Count the examples of a jsonl, csv or text file and their tokens.
+    """Count the examples of a jsonl, csv, Parquet or text file and their tokens.
 
     Tokens are counted by the model's tokenizer on a sample of all lengths if it is here, else guessed from words,
     digits and scripts (see `planner.token_guess`); `plan data inspect` looks at everything.
@@ -62,15 +65,17 @@ def measure_dataset(path: Path, vocab: int = _VOCAB, tokenizer: Path | None = No
 
     Raises:
         UsageError: The file is missing, empty or not text.
+        MissingExtraError: A Parquet file, and pyarrow is not installed.
     """
     files = _files(path)
     size = sum(map(_size_bytes, files))
-    texts, read_bytes = _sampled_texts(files)
+    texts, share = _sampled_texts(files)
     if not texts:
         raise UsageError(f"{path} has no examples", path="data.train", hint="write one example a line")
-    scale = size / max(read_bytes, 1) if size > read_bytes else 1.0
+    scale = 1 / share if share < 1 else 1.0
     tokens = _tokens(texts, vocab, None if tokenizer is None else load_counter(tokenizer))
-    counted = "counted" if scale == 1 else "head counted, rest scaled by bytes"
+    by = "rows" if _is_parquet(files[0]) else "bytes"
+    counted = "counted" if scale == 1 else f"head counted, rest scaled by {by}"
     return DataFacts(
         samples=round(len(texts) * scale),
         lengths=lengths_of(tokens.lengths),
@@ -83,13 +88,17 @@ def measure_dataset(path: Path, vocab: int = _VOCAB, tokenizer: Path | None = No
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    from jobs.data import files_of  # the worker's own reading, which only a directory needs here
-
     return files_of(path)
 
 
-def _sampled_texts(files: Sequence[Path]) -> tuple[list[str], int]:
-    """Texts of as many files as may be read, and the bytes that they are."""
+def _is_parquet(path: Path) -> bool:
+    return path.suffix.lower() == ".parquet"
+
+
+def _sampled_texts(files: Sequence[Path]) -> tuple[list[str], float]:
+    """Texts of as many files as may be read, and the share of the data that they are."""
+    if _is_parquet(files[0]):
+        return _parquet_texts(files)
     texts: list[str] = []
     read_bytes = 0
     for path in files:
@@ -100,13 +109,36 @@ def _sampled_texts(files: Sequence[Path]) -> tuple[list[str], int]:
             with path.open("rb") as file:
                 head = file.read(left)
             text = _whole_lines(head, _size_bytes(path)).decode("utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(
-                f"cannot read {path}: {error}", hint="data files are UTF-8 text", path="data.train"
-            ) from None
+        except OSError as error:
+            raise UsageError(f"cannot read {path}: {error.strerror}", path="data.train") from None
+        except UnicodeDecodeError:
+            raise _not_text(path) from None
         texts += _example_texts(path, text)
         read_bytes += len(head)
-    return texts, read_bytes
+    return texts, read_bytes / max(sum(map(_size_bytes, files)), 1)
+
+
+def _not_text(path: Path) -> UsageError:
+    """What a file is that is no text in UTF-8: compressed, a picture, or in another encoding."""
+    from planner.inspect.file_kinds import check_text_file
+
+    try:
+        check_text_file(path)
+    except UsageError as error:
+        return error
+    return not_text(path)
+
+
+def _parquet_texts(files: Sequence[Path]) -> tuple[list[str], float]:
+    """The same of Parquet files, whose number of rows is known without reading them."""
+    texts: list[str] = []
+    left = _READ_WHOLE_BYTES
+    for _, _, row in chain.from_iterable(map(read_rows, files)):
+        texts.append(_row_text(row))
+        left -= len(texts[-1])
+        if left <= 0:
+            break
+    return texts, len(texts) / max(sum(map(parquet_row_count, files)), 1)
 
 
 class _Tokens(NamedTuple):
@@ -159,25 +191,35 @@ def _whole_lines(head: bytes, size: int) -> bytes:
 
 
 def _example_texts(path: Path, text: str) -> Iterator[str]:
-    """All that is learned from of each example."""
-    if path.suffix == ".csv":
-        rows: Iterable[Any] = csv.DictReader(text.splitlines())
-        yield from (_joined(_texts(row)) for row in rows)
-    elif path.suffix in (".jsonl", ".json", ".ndjson"):
+    """The text of each example."""
+    suffix = path.suffix.lower()
+    if suffix in (".csv", ".tsv"):
+        yield from (_row_text(row) for row in table_rows(path, io.StringIO(text, newline="")))
+    elif suffix in (".jsonl", ".json", ".ndjson"):
         yield from (
-            _json_text(path, number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()
+            _json_text(path, number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()
         )
     else:
-        yield from (line for line in text.splitlines() if line.strip())
+        yield from (line for line in text.split("\n") if line.strip())
 
 
 def _json_text(path: Path, number: int, line: str) -> str:
     try:
-        return _joined(_texts(json.loads(line)))
+        row = json.loads(line)
     except (ValueError, RecursionError):
-        raise UsageError(
-            f"{path}:{number}: not a JSON object", path="data.train", hint="each line is one JSON object"
-        ) from None
+        row = None
+    if not isinstance(row, dict):
+        message = f"{path}:{number}: not a JSON object"
+        raise UsageError(message, path="data.train", hint=JSON_HINT)
+    return _row_text(row)
+
+
+def _row_text(row: Row) -> str:
+    """What is tokenised of an example: of one in a known format, the keys that the worker keeps."""
+    row = as_known(row)
+    kind = format_of(row)
+    keys = row if kind is None else CHECKS[kind][1]
+    return _joined(_texts({key: row[key] for key in keys if key in row}))
 
 
 def _joined(texts: Iterable[str]) -> str:

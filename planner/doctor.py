@@ -10,7 +10,7 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,8 +21,10 @@ from planner.credentials import CLOUDS, found_credentials, readable_by_others
 from planner.extras import EXTRAS, installed_versions
 from planner.filesystem import network_file_system
 from planner.ledger_version import NEWEST_LEDGER, ledger_version
+from planner.place_names import idle_overrides
 from planner.places import Places
 from planner.price_age import SECONDS_PER_DAY, price_age
+from planner.price_overrides import PriceOverride
 from planner.pricebook import open_pricebook
 from providers.errors import StorageError, TuneplanError
 
@@ -55,7 +57,12 @@ class Check:
 
 
 def examine(
-    directories: Directories, now: datetime, environ: Mapping[str, str], home: Path, max_price_age_s: float
+    directories: Directories,
+    now: datetime,
+    environ: Mapping[str, str],
+    home: Path,
+    max_price_age_s: float,
+    overrides: Sequence[PriceOverride] = (),
 ) -> list[Check]:
     """Every check, in the order of their codes.
 
@@ -65,6 +72,7 @@ def examine(
         environ: Environment variables; only their names matter.
         home: Where the clouds' own tools keep credentials.
         max_price_age_s: Older prices are warned about.
+        overrides: Your own prices.
     """
     return [
         _python(),
@@ -74,6 +82,7 @@ def examine(
         _ledger(Places(directories.state).ledger),
         _disk(directories.state),
         *_prices(directories.cache, now, max_price_age_s),
+        *_overrides(directories.cache, overrides),
         *_extras(),
         *_credentials(environ, home),
     ]
@@ -172,6 +181,17 @@ def _prices(cache: Path, now: datetime, max_age_s: float) -> Iterator[Check]:
     if partial:
         message = f"known in part only: {', '.join(partial)}"
         yield Check("P042", "price coverage", "note", message, "plan prices update")
+
+
+def _overrides(cache: Path, overrides: Sequence[PriceOverride]) -> Iterator[Check]:
+    """Your own prices that change nothing."""
+    try:
+        idle = list(idle_overrides(overrides, open_pricebook(cache).snapshot)) if overrides else []
+    except TuneplanError:
+        return  # said of the prices themselves
+    for number, why in idle:
+        message = f"prices.overrides {number + 1} matches no offer: {why}"
+        yield Check("P043", "own prices", "warning", message, "correct it in config.yaml, or take it out")
 
 
 def _extras() -> Iterator[Check]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Lock
 
 from jobs.committed import hash_file
-from jobs.data import files_of
+from jobs.data_files import files_of
 from jobs.manifest import BLOBS, FileEntry
 from jobs.spec import InputsJob, JobSpec
 from providers.errors import StorageError, UsageError

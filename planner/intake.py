@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from jobs.spec_rules import EXPERT_NAMES, FUSED_EXPERTS, PROMPT_LEARNING
 from planner.architecture import ModelArchitecture, adapter_parameters, parameter_counts
+from planner.data_check import data_warnings
 from planner.dataset import DataFacts, measure_dataset
 from planner.egress import Place
 from planner.errors import Finding, SpecError
@@ -17,6 +18,7 @@ from planner.filters import OfferFilter, offer_filter
 from planner.job import Job, size_job
 from planner.model_facts import ModelSource, local_facts
 from planner.model_support import as_launched, missing_kernels, text_only, unsupported_model
+from planner.positions import beyond_context, unplaced
 from planner.question import Goal, Question
 from planner.search import Freedom
 from planner.setup import Adapter, TrainingSetup
@@ -77,17 +79,21 @@ def gather(
 
     Raises:
         UsageError: Unknown model, unreadable data.
-        SpecError: The amount of data is unknown.
+        SpecError: The amount of data is unknown, or rows may be longer than the model has positions.
     """
     fixed = overrides or Overrides()
     facts = models(spec.model.id, base_dir, spec.model.revision)
     arch, computed = facts.arch, as_launched(facts.arch)
+    if misplaced := list(unplaced(spec, arch)):
+        raise SpecError(misplaced)
     job = size_job(spec, _facts(spec.data.train, base_dir, arch), _facts(spec.data.eval, base_dir, arch))
     told = (
         *_unrouted(arch, computed),
         *text_only(arch),
         *_not_adapted(spec, arch),
         *_not_launched(spec, arch),
+        *data_warnings(spec, base_dir),
+        *beyond_context(arch, job.sequence_tokens),
     )
     job = job._replace(warnings=(*job.warnings, *told))
     base = _base_setup(spec, computed, job)

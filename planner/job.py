@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from planner.dataset import DataFacts
@@ -10,6 +11,9 @@ from planner.errors import Finding, SpecError
 from planner.lengths import ASSUMED_LOG_SIGMA, Lengths, assumed_lengths
 from planner.spec import FineTuneSpec
 from planner.workload import rows_of
+
+#: Of the tokens; less is the tail that most data has.
+_LOST_SHARE = 0.05
 
 
 class Assumption(NamedTuple):
@@ -98,7 +102,9 @@ def size_job(spec: FineTuneSpec, train: DataFacts, held_out: DataFacts) -> Job:
         warnings.append(("without_effect", told))
     lengths = _lengths(spec, train, assumptions, warnings)
     per_example = rows_of(spec.task)
-    rows = Lengths((float(longest),)) if spec.train.packing else lengths.scaled(1 / per_example).cut(longest)
+    whole = lengths.scaled(1 / per_example)
+    rows = Lengths((float(longest),)) if spec.train.packing else whole.cut(longest)
+    warnings += _lost(spec, whole)
     if spec.task == "grpo":
         is_known = train.lengths is not None or spec.data.tokens_per_sample is not None
         rows = _with_answers(spec, lengths, assumptions, is_known=is_known)
@@ -120,6 +126,25 @@ def size_job(spec: FineTuneSpec, train: DataFacts, held_out: DataFacts) -> Job:
         steps_stated=spec.train.steps is not None,
     )
     return job if samples is not None else job._replace(data_tokens=job.tokens_total)
+
+
+def _is_cut(spec: FineTuneSpec) -> bool:
+    """Whether what lies beyond the sequence length is lost.
+
+    Packed rows without flash attention hold all tokens one after another; prompts of grpo are never cut.
+    """
+    return spec.task != "grpo" and (not spec.train.packing or spec.train.attention == "flash")
+
+
+def _lost(spec: FineTuneSpec, whole: Lengths) -> Iterator[tuple[str, str]]:
+    """A warning where a good part of the data is thrown away."""
+    longest = spec.train.sequence_length
+    share = 1 - whole.cut(longest).mean / whole.mean
+    if _is_cut(spec) and share > _LOST_SHARE:
+        message = (
+            f"about {share:.0%} of the tokens lie beyond train.sequence_length ({longest:,}) and are cut"
+        )
+        yield "tokens_cut", message
 
 
 def _with_answers(
@@ -206,7 +231,8 @@ def _steps(spec: FineTuneSpec, train: DataFacts, lengths: Lengths, assumptions: 
     rows = samples
     if spec.train.packing:
         longest = spec.train.sequence_length
-        rows = math.ceil(samples * lengths.cut(longest).mean / longest)
+        kept = lengths.cut(longest) if _is_cut(spec) else lengths
+        rows = math.ceil(samples * kept.mean / longest)
     per_epoch = math.ceil(rows * _batch_items(spec) / spec.train.global_batch)
     return max(math.ceil(per_epoch * (spec.train.epochs or 1.0)), 1)
 

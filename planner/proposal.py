@@ -17,6 +17,7 @@ from planner.bundle import missing_requirements, spec_extras
 from planner.candidate_document import candidate_document
 from planner.candidates import Candidate
 from planner.data_cache import check_local
+from planner.data_check import unlearnable
 from planner.errors import Finding
 from planner.inputs import local_bytes, with_inputs
 from planner.internet import needs_internet
@@ -33,6 +34,7 @@ from planner.permits import (
 )
 from planner.places import Places
 from planner.plan import Plan
+from planner.positions import position_blockers
 from planner.runs import Infra, MonitorHome, RunTerms
 from planner.spec import FineTuneSpec
 from planner.specfile import data_ref, model_ref
@@ -174,6 +176,7 @@ def blockers(order: Order, places: Places, around: Surroundings, *, write: bool 
     found = spec_blockers(spec, base_dir, around.environ, infra=order.infra)
     found += unsupported_spread(spec, order.candidate.parallelism.kind, order.candidate.processes)
     found += model_blockers(spec, base_dir, rented=order.infra != "local")
+    found += position_blockers(spec, base_dir)
     found += _untold(spec, around.environ)
     if around.offline:
         found += _internet(order, around)
@@ -319,7 +322,19 @@ def backend_document(order: Order, places: Places) -> str | None:
 
 
 def _files(spec: FineTuneSpec, base_dir: Path) -> Iterator[Finding]:
-    """Data and model that should be on this machine."""
+    """Data and model that should be on this machine, and data that can be learned from."""
+    missing = list(_missing_data(spec, base_dir))
+    yield from missing or unlearnable(spec, base_dir)
+    try:
+        check_local(spec, base_dir)
+    except TuneplanError as error:
+        yield Finding(error.message, path=error.path or "data", code=error.code, hint=error.hint)
+    model = model_ref(base_dir, spec.model.id)
+    if model.kind == "path" and not Path(model.value, "config.json").is_file():
+        yield Finding(f"there is no config.json in {model.value}", path="model.id", code="model_missing")
+
+
+def _missing_data(spec: FineTuneSpec, base_dir: Path) -> Iterator[Finding]:
     if spec.data.train is None:
         yield Finding("there is no data to train on", path="data.train", code="data_missing")
     guard = spec.evaluate.guard
@@ -338,18 +353,11 @@ def _files(spec: FineTuneSpec, base_dir: Path) -> Iterator[Finding]:
             yield Finding(f"there is no file {reference.value}", path=key, code="data_missing")
         elif Path(reference.value).is_dir():
             yield from _directory(Path(reference.value), key)
-    try:
-        check_local(spec, base_dir)
-    except TuneplanError as error:
-        yield Finding(error.message, path=error.path or "data", code=error.code, hint=error.hint)
-    model = model_ref(base_dir, spec.model.id)
-    if model.kind == "path" and not Path(model.value, "config.json").is_file():
-        yield Finding(f"there is no config.json in {model.value}", path="model.id", code="model_missing")
 
 
 def _directory(path: Path, key: str) -> Iterator[Finding]:
     """A directory that the worker could not read as one data set."""
-    from jobs.data import files_of
+    from jobs.data_files import files_of
 
     try:
         files_of(path)

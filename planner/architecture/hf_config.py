@@ -102,7 +102,7 @@ def _shapes(config: Config, model_id: str) -> dict[str, Any]:
     return {
         "hidden": hidden, "layers": values["layers"], "heads": heads, "kv_heads": values["kv_heads"] or heads,
         "head_dim": int(head_dim), "intermediate": values["intermediate"] or 4 * hidden,
-        "vocab": values["vocab"],
+        "vocab": values["vocab"], "context_tokens": _first(config, "max_position_embeddings", "n_positions"),
         "experts": values["experts"] or 0, "experts_per_token": values["experts_per_token"] or 0,
     }  # fmt: skip
 

@@ -42,6 +42,7 @@ class ModelArchitecture:
         embedding_norm: A norm after the embedding.
         embedding_width: Width of the embedding, where it differs from hidden (with two projections), else 0.
         position_rows: Learned positions.
+        context_tokens: Longest row that it was made for, 0 if unknown.
         token_types: Rows of a token-type embedding.
         relative_positions: Parameters of a relative-position table in all.
         dropout: Share dropped in training by the family's default; masks are kept for the backward pass.
@@ -105,6 +106,7 @@ class ModelArchitecture:
     embedding_norm: bool = False
     embedding_width: int = 0
     position_rows: int = 0
+    context_tokens: int = 0
     token_types: int = 0
     relative_positions: int = 0
     dropout: float = 0.0

@@ -24,7 +24,7 @@ Examples:
   plan data inspect train.jsonl --eval eval.jsonl --model meta-llama/Llama-3.1-8B --sequence-length 4096
   plan data inspect part-*.parquet -o json
 """
-_FORMATS = ("auto", "messages", "prompt_completion", "preference", "label", "text", "prompt")
+_FORMATS = ("auto", "messages", "prompt_completion", "preference", "unpaired", "label", "text", "prompt")
 _WORDS = {
     "broken": "broken lines",
     "empty": "nothing to learn from",

@@ -32,9 +32,10 @@ def command(ctx: click.Context, app: App, output: str) -> None:
 
     Every finding has a code and a fix. Exit 4 if one of them is blocking.
     """
-    config, max_age_s = _config(app)
+    config, prices = _config(app)
+    home, max_age_s = Path.home(), prices.max_age_s
     checks = sorted(
-        [config, *examine(app.directories, app.now(), os.environ, Path.home(), max_age_s)],
+        [config, *examine(app.directories, app.now(), os.environ, home, max_age_s, prices.overrides)],
         key=lambda check: check.code,
     )
     level = worst(checks)
@@ -46,17 +47,16 @@ def command(ctx: click.Context, app: App, output: str) -> None:
         ctx.exit(BLOCKED)
 
 
-def _config(app: App) -> tuple[Check, float]:
-    """What is to be said of config.yaml, and the age from which prices are old."""
+def _config(app: App) -> tuple[Check, PricesConfig]:
+    """What is to be said of config.yaml, and what it says of prices."""
     path = app.directories.config_file
     try:
-        max_age_s = app.config.prices.max_age_s
+        prices = app.config.prices
     except SpecError as error:
         message = "; ".join(str(finding) for finding in error.findings)
-        return Check("P004", "config.yaml", "blocking", message, f"correct {path}"), PricesConfig().max_age_s
-    return Check(
-        "P004", "config.yaml", "ok", str(path) if path.exists() else "none, defaults hold"
-    ), max_age_s
+        return Check("P004", "config.yaml", "blocking", message, f"correct {path}"), PricesConfig()
+    said = str(path) if path.exists() else "none, defaults hold"
+    return Check("P004", "config.yaml", "ok", said), prices
 
 
 def render_checks(checks: Iterable[Check], width: int | None = None) -> str:

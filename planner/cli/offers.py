@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from planner.offer_list import (
     list_offers,
     other_boards,
 )
+from planner.place_names import likeness
 from planner.price_age import SECONDS_PER_DAY, PriceAge, age_s, age_text, is_stale, price_age
 from planner.pricebook import Pricebook, open_pricebook
 from planner.units import GpuFilter, parse_gpu_filter
@@ -152,9 +152,7 @@ def _known(snapshot: PriceSnapshot, kind: str, names: tuple[str, ...]) -> frozen
         names = tuple(name.lower() for name in names)
     for name in names:
         if name not in there:
-            near = difflib.get_close_matches(name, there, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted(there)[:20])}"
-            raise UsageError(f"the prices in use know no {kind} `{name}`", hint=hint)
+            raise UsageError(f"the prices in use know no {kind} `{name}`", hint=likeness(name, there))
     return frozenset(names)
 
 

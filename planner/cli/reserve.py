@@ -59,7 +59,7 @@ def offers(
     elif calendar:
         click.echo(render_calendar(found))
     else:
-        click.echo(render_offers(found, sources, job, limit))
+        click.echo(render_offers(found, sources, job, limit, app.now()))
     if not found:
         said = "; ".join(dict.fromkeys(f"{row.provider}: {row.message or 'nothing'}" for row in sources))
         raise NothingFitsError(f"nothing that suits is for sale ({said})")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,7 @@ def answer(
         document["sources"] = [asdict(row) for row in sources]
         emit_json("reserve_advise", document, now=app.now())
     else:
-        click.echo(render_advice(advice))
+        click.echo(render_advice(advice, app.now()))
 
 
 def advice_document(advice: Advice) -> dict[str, Any]:
@@ -70,23 +71,26 @@ def advice_document(advice: Advice) -> dict[str, Any]:
     }
 
 
-def render_advice(advice: Advice) -> str:
+def render_advice(advice: Advice, now: datetime) -> str:
     """For a person."""
-    return "\n".join(_lines(advice))
+    return "\n".join(_lines(advice, now))
 
 
-def _lines(advice: Advice) -> Iterator[str]:
+def _lines(advice: Advice, now: datetime) -> Iterator[str]:
+    from planner.cli.reserve_text import held_text, start_text
+
     yield f"{_TITLES[advice.verdict]}: {advice.reason}"
     yield ""
     yield f"latest start   {advice.latest_start_at:%Y-%m-%d %H:%M} UTC (p90, margin and a day of slack before the date)"
     if advice.decide_by_at is not None:
-        yield f"decide by      {advice.decide_by_at:%Y-%m-%d %H:%M} UTC"
+        yield f"decide by      {_until(advice.decide_by_at, now)}"
     if advice.best is not None:
         offer = advice.best.offer
-        where = offer.zone or offer.region
+        starts = start_text(offer, now) + ("" if offer.start_at <= now else " UTC")
+        held = f"; {text}" if (text := held_text(offer)) else ""
         yield (
-            f"reservation    {offer.offer_id}: {offer.nodes} x {offer.machine.instance_type} in {where} from"
-            f" {offer.start_at:%Y-%m-%d %H:%M} UTC, ${advice.reserve_usd:,.2f}"
+            f"reservation    {offer.offer_id}: {offer.nodes} x {offer.machine.instance_type} in"
+            f" {offer.zone or offer.region} from {starts}, ${advice.reserve_usd:,.2f} for this job{held}"
         )
     if advice.on_demand_usd is not None:
         yield f"on demand      about ${advice.on_demand_usd:,.2f}, if machines can be had that day"
@@ -96,3 +100,7 @@ def _lines(advice: Advice) -> Iterator[str]:
     for row in advice.wrong:
         cost = "unknown (--late-cost)" if row.cost_usd is None else f"${row.cost_usd:,.2f}"
         yield f"  {cost}: {row.what}"
+
+
+def _until(moment: datetime, now: datetime) -> str:
+    return "now" if moment <= now else f"{moment:%Y-%m-%d %H:%M} UTC"

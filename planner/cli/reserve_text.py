@@ -31,12 +31,14 @@ _SYMBOLS = {
 }
 
 
-def render_offers(found: Sequence[Found], sources: Sequence[Source], job: Job, limit: int) -> str:
+def render_offers(
+    found: Sequence[Found], sources: Sequence[Source], job: Job, limit: int, now: datetime
+) -> str:
     """The offers, what the job needs, and what it costs without them."""
     shown = found if limit == 0 else found[:limit]
     parts = [_need(job, found)]
     if shown:
-        parts.append(table_text(_HEAD, [_cells(row, job) for row in shown], _RIGHT))
+        parts.append(table_text(_HEAD, [_cells(row, job, now) for row in shown], _RIGHT))
     notes = [_compare(job), *_notes(found, shown), *_sources(sources)]
     return "\n\n".join([*parts, "\n".join(notes)])
 
@@ -47,24 +49,26 @@ _HEAD = (
     "machines",
     "starts (UTC)",
     "usable h",
-    "up-front $",
+    "pays $",
+    "this job $",
     "$/useful GPU-h",
     "P(in time)",
 )
-_RIGHT = ("usable h", "up-front $", "$/useful GPU-h", "P(in time)")
+_RIGHT = ("usable h", "pays $", "this job $", "$/useful GPU-h", "P(in time)")
 
 
-def _cells(row: Found, job: Job) -> tuple[str, ...]:
+def _cells(row: Found, job: Job, now: datetime) -> tuple[str, ...]:
     offer, per_gpu = row.offer, row.usd_per_useful_gpu_h
     chance = row.sized.chance(offer, job.deadline)
     return (
         offer.offer_id,
         f"{offer.provider} {offer.zone or offer.region}",
         f"{offer.nodes} x {offer.machine.instance_type} ({offer.machine.gpus_per_node} x {offer.machine.gpu})",
-        _moment(offer.start_at),
+        start_text(offer, now),
         f"{offer.usable_h:,.1f}",
-        _amount(offer) or f"{amount_due(offer):,.2f}",
-        "?" if per_gpu is None else f"{per_gpu:,.2f}",
+        _pays(offer),
+        _dollars(row.cost_usd),
+        _dollars(per_gpu),
         "-" if chance is None else f"{chance:.0%}",
     )
 
@@ -102,6 +106,8 @@ def _notes(found: Sequence[Found], shown: Sequence[Found]) -> Iterable[str]:
             f"break-even: {best.offer.offer_id} costs what {best.break_even_h:,.1f} h of the same machines cost on"
             f" demand; the job takes {best.sized.hours.p50:,.1f} h"
         )
+    if any(row.offer.provider not in PAID_UP_FRONT for row in shown):
+        yield "what pays by the hour (/h) costs from its start until it is given back; this job $ is for its p50"
     if any(not row.offer.refundable for row in shown):
         yield "what is paid up front is not refunded, used or not"
     for provider in dict.fromkeys(row.offer.provider for row in shown):
@@ -141,7 +147,7 @@ def render_purchase(row: Found, job: Job) -> str:
 def _price(offer: CapacityOffer) -> str:
     """What is agreed to: paid at once, or the most that the hours cost."""
     if offer.upfront_usd is None:
-        return _amount(offer) or ""
+        return _pays(offer)
     due = f"${amount_due(offer):,.2f}"
     if offer.provider in PAID_UP_FRONT:
         return f"{due} up front"
@@ -149,7 +155,7 @@ def _price(offer: CapacityOffer) -> str:
 
 
 def render_calendar(found: Sequence[Found]) -> str:
-    """Start dates down, regions across: up-front dollars and dollars per useful GPU-hour of the cheapest."""
+    """Start dates down, regions across: dollars of this job and per useful GPU-hour of the cheapest."""
     regions = sorted({row.offer.region for row in found})
     cheapest: dict[tuple[str, str], Found] = {}
     for row in found:
@@ -158,7 +164,7 @@ def render_calendar(found: Sequence[Found]) -> str:
             cheapest[key] = row
     days = sorted({day for day, _ in cheapest})
     rows = [(day, *(_day(cheapest.get((day, region))) for region in regions)) for day in days]
-    legend = "up-front $ ($ per useful GPU-hour of this job), by start date (UTC) and region; . is no offer"
+    legend = "$ of this job ($ per useful GPU-hour), by start date (UTC) and region; . is no offer"
     return f"{table_text(('start', *regions), rows, regions)}\n\n{legend}"
 
 
@@ -167,19 +173,34 @@ def _price_order(row: Found) -> tuple[bool, float]:
     return row.cost_usd is None, row.cost_usd or 0.0
 
 
-def _amount(offer: CapacityOffer) -> str | None:
-    """The price of the whole; None where it has one."""
-    if offer.upfront_usd is not None:
-        return None
-    return "?" if offer.usd_per_hour is None else "by use"
+def _pays(offer: CapacityOffer) -> str:
+    """Everything at once, or so much an hour."""
+    if offer.provider in PAID_UP_FRONT and offer.upfront_usd is not None:
+        return f"{amount_due(offer):,.2f} up front"
+    return "?" if offer.usd_per_hour is None else f"{offer.usd_per_hour:,.2f}/h"
+
+
+def held_text(offer: CapacityOffer) -> str:
+    """What holding it to its end costs, where the job need not; empty where everything is paid at once or unknown."""
+    if offer.provider in PAID_UP_FRONT or offer.upfront_usd is None:
+        return ""
+    return f"${amount_due(offer):,.2f} if it is held to its end"
+
+
+def start_text(offer: CapacityOffer, now: datetime) -> str:
+    """When machines can be started; what can be had at once is offered from the full hour before."""
+    return "now" if offer.start_at <= now else _moment(offer.start_at)
 
 
 def _day(row: Found | None) -> str:
     if row is None:
         return "."
-    upfront = _amount(row.offer) or f"{row.offer.upfront_usd:,.0f}"
-    per_gpu = row.usd_per_useful_gpu_h
-    return f"{upfront} ({'?' if per_gpu is None else f'{per_gpu:,.2f}'})"
+    cost = "?" if row.cost_usd is None else f"{row.cost_usd:,.0f}"
+    return f"{cost} ({_dollars(row.usd_per_useful_gpu_h)})"
+
+
+def _dollars(amount: float | None) -> str:
+    return "?" if amount is None else f"{amount:,.2f}"
 
 
 def render_reservations(rows: Sequence[Reservation]) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from planner.reserve.schedule_book import ScheduleBook
     from planner.reserve.schedules import Firing, Schedule
     from planner.reserve.timing import Timing
+    from planner.specfile import LoadedSpec
 
 _EXAMPLE = """\b
 Examples:
@@ -81,8 +82,15 @@ def add(
     app: App, /, spec: Path, budget_per_period: str | None, no_cap: bool, yes: bool, output: str, **asked: Any
 ) -> None:
     """Start SPEC at its times. The spec is read again at every start, so that new data is used."""
-    schedule = _new(app, spec, budget_per_period, no_cap, asked)
+    from planner.cli.schedule_checks import doubts
+    from planner.specfile import load_spec
+
+    loaded = load_spec(spec)
+    schedule = _new(app, loaded, budget_per_period, no_cap, asked)
     echo_err(_order_text(schedule))
+    budget = schedule.budget_micro_usd
+    for doubt in doubts(app, loaded, schedule.infra, None if budget is None else budget / 1e6):
+        echo_err(f"warning: {doubt}")
     confirm(f"Add schedule {schedule.schedule_id}?", yes=yes)
     with _open(app) as book:
         book.add(schedule)
@@ -138,7 +146,8 @@ def remove(app: App, schedule: str, yes: bool) -> None:
 @output_option("table", "json")
 @pass_app
 def run_now(app: App, schedule: str, yes: bool, output: str) -> None:
-    """Start one run now, from what is left of this period's budget."""
+    """Start one run now, from what is left of this period's budget; the exit code is that of `plan launch`."""
+    from planner.cli.schedule_checks import raise_unless_started
     from planner.reserve.children import PlanStarter
     from planner.reserve.firing import Firer, extra
 
@@ -146,8 +155,10 @@ def run_now(app: App, schedule: str, yes: bool, output: str) -> None:
     with _open(app) as book:
         row = book.get(schedule)
         confirm(f"Start a run of {row.schedule_id} now?", yes=yes)
-        done = extra(Firer(book, PlanStarter(ledger), app.now), row)
+        starter = PlanStarter(ledger)
+        done = extra(Firer(book, starter, app.now), row)
         _answer_history(app, [done], output)
+    raise_unless_started(done, starter.last)
 
 
 @command.command("history", epilog="\b\nExample:\n  plan schedule history monthly -o json")
@@ -169,16 +180,14 @@ def _open(app: App) -> Iterator[ScheduleBook]:
         yield book
 
 
-def _new(app: App, spec: Path, budget: str | None, no_cap: bool, asked: dict[str, Any]) -> Schedule:
+def _new(app: App, loaded: LoadedSpec, budget: str | None, no_cap: bool, asked: dict[str, Any]) -> Schedule:
     from planner.cli.reserve_desk import parsed
+    from planner.cli.schedule_checks import refuse_what_never_starts
     from planner.reserve.schedules import Schedule
-    from planner.specfile import load_spec
-    from planner.support import unsupported
 
     if (budget is None) != no_cap:
         raise UsageError("say one of --budget-per-period USD and --no-cap")
-    loaded = load_spec(spec)
-    loaded.refuse(unsupported(loaded.spec, for_launch=True, infra=asked["infra"]))
+    refuse_what_never_starts(loaded, asked["infra"])
     if asked["skip_if_met"] and (loaded.spec.goal.metric is None or loaded.spec.data.eval is None):
         raise UsageError(
             "--skip-if-met needs a goal and data to measure on", hint="give goal.metric and data.eval"
@@ -192,7 +201,7 @@ def _new(app: App, spec: Path, budget: str | None, no_cap: bool, asked: dict[str
     return Schedule(
         schedule_id=check_run_id(name),
         created_at=now,
-        spec=str(spec.absolute()),
+        spec=str(loaded.path.absolute()),
         infra=asked["infra"],
         timing=timing,
         budget_micro_usd=None

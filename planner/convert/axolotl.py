@@ -163,7 +163,13 @@ def _format(conversion: Conversion, row: Mapping[str, Any]) -> str | None:
     if task == "grpo":
         return "prompt"
     kind = row.get("type")
-    return _FORMATS.get(kind.split(".")[0].split(":")[0]) if isinstance(kind, str) else None
+    known = _FORMATS.get(kind.split(".")[0].split(":")[0]) if isinstance(kind, str) else None
+    if kind is not None and known is None:
+        conversion.left["datasets[0].type"] = (
+            f"{kind if isinstance(kind, str) else 'a type of its own'} is unknown here: "
+            "write the rows as messages, prompt and completion, or text"
+        )
+    return known
 
 
 def _training(conversion: Conversion, gpus: int) -> None:

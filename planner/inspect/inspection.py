@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobs.data import files_of
+from jobs.data_files import files_of
 from planner.inspect.duplicates import HashSet, MinHash, NearIndex, hash_of, shingles
 from planner.inspect.findings import Finding, personal
 from planner.inspect.records import DataFormat, Record, read_records
@@ -69,7 +69,7 @@ def inspect_files(
     Args:
         files: Training data; a directory stands for its data files.
         held_out: Evaluation data that must not be in it.
-        wanted: Format of all records, None to look at each.
+        wanted: Format of all records, None to go by the first one's keys.
         sequence_tokens: Longer examples are cut.
         vocab: Of the model, for guesses.
         counter: The model's tokenizer, None to guess.
@@ -82,6 +82,7 @@ def inspect_files(
     passage = _Passage(_read_held_out(held_out, wanted), sequence_tokens, vocab, counter)
     for path in (file for given in files for file in _files(given)):
         for record in read_records(path, wanted):
+            wanted = wanted or record.kind
             passage.see(f"{path.name}:{record.line}", record)
             if passage.number % 1000 == 0:
                 told(passage.number)

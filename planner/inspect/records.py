@@ -5,19 +5,19 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
+from jobs.data_files import parquet_rows, table_rows
+from jobs.formats import CHECKS, as_known, format_of
 from planner.inspect.file_kinds import check_text_file
-from providers.errors import MissingExtraError, UsageError
+from providers.errors import UsageError
 
-DataFormat = Literal["messages", "prompt_completion", "preference", "label", "text", "prompt"]
+DataFormat = Literal["messages", "prompt_completion", "preference", "unpaired", "label", "text", "prompt"]
 
-_FIELD_LIMIT_BYTES = 1 << 30
 #: Tokens of a chat template around one message (ChatML: two markers, role, two line ends), and of an end mark.
 _TOKENS_PER_MESSAGE, _TOKENS_PER_END = 5, 1
-_PARQUET_ROWS = 1024
 _PICTURES = frozenset({"image", "image_url", "input_audio", "audio", "video"})
 
 
@@ -34,6 +34,7 @@ class Record:
         parts: Number of texts.
         glue: What stands between prompt and answer when they are tokenised.
         problem: Why it is no example, None if it is one.
+        kind: Its format, None if its keys are of none.
     """
 
     line: int
@@ -44,6 +45,7 @@ class Record:
     parts: int = 0
     glue: str = "\n"
     problem: str | None = None
+    kind: DataFormat | None = None
 
     @property
     def text(self) -> str:
@@ -51,30 +53,12 @@ class Record:
         return self.glue.join(filter(None, (self.prompt, self.answer)))
 
 
-def format_of(row: Mapping[str, Any]) -> DataFormat | None:
-    """What an example with these keys is, None if it is nothing known.
-
-    >>> format_of({"prompt": "", "chosen": "", "rejected": ""})
-    'preference'
-    """
-    keys = row.keys()
-    if "messages" in keys or "conversations" in keys:
-        return "messages"
-    if {"chosen", "rejected"} <= keys:
-        return "preference"
-    if {"prompt", "completion"} <= keys or {"instruction", "output"} <= keys:
-        return "prompt_completion"
-    if "text" in keys:
-        return "label" if "label" in keys else "text"
-    return "prompt" if "prompt" in keys else None
-
-
 def read_records(path: Path, wanted: DataFormat | None = None) -> Iterator[Record]:
     """Records in file order; empty lines of a text file are none.
 
     Args:
         path: .jsonl, .ndjson, .json (one object a line), .csv, .tsv, .parquet; anything else is text by lines.
-        wanted: Format of every record, None to look at the keys of each.
+        wanted: Format of every record, None to go by the keys of the first that has a known one, as the worker does.
 
     Raises:
         UsageError: The file cannot be opened, is no text (`check_text_file`), or no Parquet file.
@@ -82,15 +66,17 @@ def read_records(path: Path, wanted: DataFormat | None = None) -> Iterator[Recor
     """
     reader = _READERS.get(path.suffix.lower(), _text_rows)
     try:
-        if reader is not _parquet_rows:
+        if reader is not parquet_rows:
             check_text_file(path)
         for line, row in reader(path):
-            yield Record(line, problem=row) if isinstance(row, str) else _record(line, row, wanted)
+            record = Record(line, problem=row) if isinstance(row, str) else _record(line, row, wanted)
+            wanted = wanted or record.kind
+            yield record
     except (OSError, csv.Error) as error:
         raise UsageError(f"cannot read {path}: {error}", path=str(path)) from error
 
 
-Row = Mapping[str, Any] | str  # a text is the problem of the line
+Row = dict[str, Any] | str  # a text is the problem of the line
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, Row]]:
@@ -109,9 +95,8 @@ def _json_rows(path: Path) -> Iterator[tuple[int, Row]]:
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    csv.field_size_limit(_FIELD_LIMIT_BYTES)
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+        reader = table_rows(path, file)
         _check_separator(path, reader.fieldnames or ())
         before = 1
         for row in reader:
@@ -153,42 +138,29 @@ def _text_rows(path: Path) -> Iterator[tuple[int, Row]]:
                 yield number, "not UTF-8"
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise MissingExtraError("data", "reading Parquet files") from None
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            number = 0
-            for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, row
-    except pyarrow.ArrowException as error:
-        raise UsageError(f"cannot read {path}: {error}", path=str(path)) from error
-
-
 _READERS: dict[str, Callable[[Path], Iterator[tuple[int, Row]]]] = {
     ".jsonl": _json_rows,
     ".ndjson": _json_rows,
     ".json": _json_rows,
     ".csv": _csv_rows,
     ".tsv": _csv_rows,
-    ".parquet": _parquet_rows,
+    ".parquet": parquet_rows,
 }
 
 
-def _record(line: int, row: Mapping[str, Any], wanted: DataFormat | None) -> Record:
-    kind = wanted or format_of(row)
+def _record(line: int, row: dict[str, Any], wanted: DataFormat | None) -> Record:
+    row = as_known(row)
+    kind = wanted or cast("DataFormat | None", format_of(row))
     if kind is None:
         keys = ", ".join(sorted(map(str, row))[:6]) or "none"
         return Record(line, problem=f"no known format has the keys {keys}")
     try:
-        return _BUILDERS[kind](line, row)
+        record, problem = _BUILDERS[kind](line, row), CHECKS[kind][0](row)
     except (KeyError, TypeError, ValueError) as error:
-        return Record(line, problem=f"not of format {kind}: {error}")
+        record, problem = Record(line), str(error)
+    if problem is not None:
+        return Record(line, problem=f"not of format {kind}: {problem}", kind=kind)
+    return replace(record, kind=kind)
 
 
 def _text(value: Any, key: str) -> str:
@@ -205,46 +177,34 @@ def _text(value: Any, key: str) -> str:
 
 
 def _messages(line: int, row: Mapping[str, Any]) -> Record:
-    messages = row.get("messages", row.get("conversations"))
+    messages = row.get("messages")
     if not isinstance(messages, list) or not messages:
         raise ValueError("messages is no list of messages")
-    if any(isinstance(one, dict) and one.get("tool_calls") and not one.get("content") for one in messages):
+    messages = [one for one in messages if isinstance(one, dict)]
+    if any(one.get("tool_calls") and not one.get("content") for one in messages):
         raise ValueError("a message calls a tool and has no text to learn")
-    turns = [
-        (one.get("role", one.get("from")), _text(one.get("content", one.get("value")), "content"))
-        for one in messages
-    ]
-    learned = [text for role, text in turns if role in ("assistant", "gpt", "model")]
-    if not learned:
-        raise ValueError("no message of the assistant to learn from")
-    given = [text for role, text in turns if role not in ("assistant", "gpt", "model")]
+    turns = [(one.get("role"), _text(one.get("content"), "content")) for one in messages]
+    learned = [text for role, text in turns if role == "assistant"]
+    given = [text for role, text in turns if role != "assistant"]
     return Record(
         line, "\n".join(given), "\n".join(learned), marks=_TOKENS_PER_MESSAGE * len(turns), parts=len(turns)
     )
 
 
 def _prompt_completion(line: int, row: Mapping[str, Any]) -> Record:
-    if "completion" in row:
-        prompt, answer = _text(row.get("prompt"), "prompt"), _text(row["completion"], "completion")
-        return Record(line, prompt, answer, marks=_TOKENS_PER_END, parts=2, glue="")
-    given = (_text(row.get("instruction"), "instruction"), str(row.get("input") or ""))
-    answer = _text(row.get("output"), "output")
-    return Record(line, "\n".join(filter(None, given)), answer, marks=_TOKENS_PER_END, parts=2)
+    prompt, answer = _text(row.get("prompt"), "prompt"), _text(row.get("completion"), "completion")
+    return Record(line, prompt, answer, marks=_TOKENS_PER_END, parts=2, glue="")
 
 
 def _preference(line: int, row: Mapping[str, Any]) -> Record:
     prompt = _text(row["prompt"], "prompt") if row.get("prompt") is not None else ""
     chosen, rejected = _text(row.get("chosen"), "chosen"), _text(row.get("rejected"), "rejected")
-    if not chosen or not rejected:
-        raise ValueError("chosen or rejected is empty")
     # the prompt is computed with each of the two answers
     return Record(line, f"{prompt}\n{prompt}" if prompt else "", f"{chosen}\n{rejected}", marks=2, parts=3)
 
 
 def _label(line: int, row: Mapping[str, Any]) -> Record:
-    if row.get("label") is None or row["label"] == "":
-        raise ValueError("label is missing")
-    return Record(line, _text(row.get("text"), "text"), label=str(row["label"]), marks=2, parts=1)
+    return Record(line, _text(row.get("text"), "text"), label=str(row.get("label")), marks=2, parts=1)
 
 
 def _plain(line: int, row: Mapping[str, Any]) -> Record:
@@ -259,6 +219,7 @@ _BUILDERS: dict[DataFormat, Callable[[int, Mapping[str, Any]], Record]] = {
     "messages": _messages,
     "prompt_completion": _prompt_completion,
     "preference": _preference,
+    "unpaired": _prompt_completion,
     "label": _label,
     "text": _plain,
     "prompt": _prompt,

@@ -109,7 +109,8 @@ def advise(case: Case) -> Advice:
     best = min(suitable, key=lambda row: (row.cost_usd or 0.0, row.offer.start_at))
     cost, instead = best.cost_usd or 0.0, case.on_demand_usd
     threshold = _threshold(best, case)
-    decide_by = min(max(row.offer.start_at for row in suitable), latest)
+    # what can be had at once is offered from the full hour before
+    decide_by = max(min(max(row.offer.start_at for row in suitable), latest), now)
     wrong = _wrong(cost, instead, case)
     if instead is None:
         reason = "no price on demand is known for the job, so nothing is cheaper for certain"

@@ -45,11 +45,15 @@ class PlanStarter:
 
     Args:
         ledger: The ledger that both go by.
+
+    Attributes:
+        last: What came of the last launch, None before one was tried.
     """
 
     def __init__(self, ledger: Path) -> None:
         """Nothing is opened yet."""
         self._ledger = ledger
+        self.last: Started | None = None
 
     def start(self, schedule: Schedule, run_id: str, cap_usd: float | None) -> Started:
         """Launch the spec, or go on with a launch that was interrupted, with the cap that is on record."""
@@ -58,7 +62,8 @@ class PlanStarter:
         if run is not None and not run.came_to_nothing:
             cap = run.terms.cap_micro_usd
             cap_usd = None if cap is None else cap / 1e6
-        return launch(self._ledger, schedule.spec, schedule.infra, run_id, cap_usd)
+        self.last = launch(self._ledger, schedule.spec, schedule.infra, run_id, cap_usd)
+        return self.last
 
     def is_on_record(self, run_id: str) -> bool:
         """As `Starter.is_on_record`."""

@@ -124,6 +124,22 @@ def converted(run_plan: RunPlan, text: str, *words: str) -> tuple[dict[str, Any]
     return load_spec(Path("spec.yaml")).spec.canonical(), result
 
 
+@pytest.mark.parametrize(
+    ("kind", "known"),
+    [
+        ("alpaca", "prompt_completion"),
+        ("sharegpt", "messages"),
+        ("chat_template", "messages"),
+        ("alpaca_chat.load_qa", None),
+        ({"field_instruction": "question"}, None),
+    ],
+)
+def test_a_type_of_axolotl_is_a_format_or_told(kind: object, known: str | None) -> None:
+    found = from_axolotl({"base_model": "x", "datasets": [{"path": "a.jsonl", "type": kind}]})
+    assert found.sections["data"].get("format") == known
+    assert ("datasets[0].type" in found.left) == (known is None)
+
+
 def test_axolotl_qlora(run_plan: RunPlan) -> None:
     spec, result = converted(run_plan, QLORA, "--gpus", "2")
     assert spec["model"]["id"] == "meta-llama/Llama-3.1-8B"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -177,11 +178,32 @@ def test_advice_needs_a_date(capacity: Capacity, run_plan: RunPlan, spec: Path) 
     assert result.exit_code == 2 and "--by" in result.stderr
 
 
+BASEMENT = (
+    "inhouse: [{name: basement, gpu: H100, gpus: 1, gpu_memory_gib: 80, machines: 2, capex: 35000usd,"
+    " watts: 1400, usd_per_kwh: 0.15, utilisation: 70%}]\n"
+)
+
+
+def test_what_can_be_had_at_once_is_dated_now_and_priced_by_the_hour(
+    run_plan: RunPlan, spec: Path, plan_home: Path
+) -> None:
+    (plan_home / "config.yaml").write_text(BASEMENT)
+    spec.write_text(SPEC.replace("where: {clouds: aws, regions: us-east-1}\n", ""))
+    before = datetime.now(UTC).replace(microsecond=0)
+    words = (spec, "--by", FAR, "--provider", "inhouse")
+    advice = answer(run_plan("reserve", "advise", *words, "-o", "json"))
+    assert datetime.fromisoformat(advice["decide_by_at"]) >= before
+    told = run_plan("reserve", "advise", *words).stdout
+    (offer,) = answer(run_plan("reserve", "offers", *words, "-o", "json"))["offers"]
+    job, held = float(advice["reserve_cost_usd"]), math.ceil(float(offer["upfront_usd"]) * 100) / 100
+    assert f"from now, ${job:,.2f} for this job; ${held:,.2f} if it is held to its end" in told
+    table = run_plan("reserve", "offers", *words).stdout
+    assert f"{float(offer['offer']['price_usd_per_h']):,.2f}/h" in table and f"{job:,.2f}" in table
+    assert "up-front" not in table
+
+
 def test_own_machines_are_booked_and_given_back(run_plan: RunPlan, spec: Path, plan_home: Path) -> None:
-    (plan_home / "config.yaml").write_text(
-        "inhouse: [{name: basement, gpu: H100, gpus: 1, gpu_memory_gib: 80, machines: 2, capex: 35000usd,"
-        " watts: 1400, usd_per_kwh: 0.15, utilisation: 70%}]\n"
-    )
+    (plan_home / "config.yaml").write_text(BASEMENT)
     spec.write_text(SPEC.replace("where: {clouds: aws, regions: us-east-1}\n", ""))
     words = ("--by", FAR, "--provider", "inhouse")
     (offer,) = answer(run_plan("reserve", "offers", spec, *words, "-o", "json"))["offers"]

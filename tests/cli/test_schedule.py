@@ -84,6 +84,80 @@ def test_what_cannot_be_scheduled_is_said(run_plan: RunPlan, words: tuple[str, .
     assert result.exit_code == 2 and result.stderr.count("error:") == 1
 
 
+def written(folder: Path, train: str = "train.jsonl", model: str = "gpt2", **more: str) -> Path:
+    """A spec beside its data."""
+    (folder / "train.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    keys = {"train": "{sequence_length: 512, steps: 500}", **more}
+    data = "{samples: 5}" if train == "" else f"{{train: {train}}}"
+    text = f"name: x\nmodel: {model}\ndata: {data}\n" + "".join(
+        f"{key}: {value}\n" for key, value in keys.items()
+    )
+    path = folder / "spec.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"train": ""}, "there is no data to train on"),
+        ({"task": "classification", "model": "swiss-ai/Apertus-8B-Instruct-2509"}, "no classifier"),
+        ({"train": "train.jsonl", "quantization": "fp8"}, "fp8"),
+    ],
+)
+def test_a_spec_that_never_starts_is_refused(
+    run_plan: RunPlan, tmp_path: Path, fields: dict[str, str], said: str
+) -> None:
+    spec = written(tmp_path, **fields)
+    result = run_plan(
+        "schedule", "add", spec, "--in", "2h", "--no-cap", "--infra", "local", "--yes", obj=app()
+    )
+    assert result.exit_code == 2 and said in result.stderr
+    assert answer(run_plan("schedule", "list", "-o", "json", obj=app()))["schedules"] == []
+
+
+def test_what_may_be_mended_until_then_is_warned_of(
+    run_plan: RunPlan, tmp_path: Path, plan_home: Path
+) -> None:
+    words = ("--in", "2h", "--infra", "local", "--yes")
+    gone = run_plan("schedule", "add", written(tmp_path, "gone.jsonl"), *words, "--no-cap", obj=app())
+    assert gone.exit_code == 0 and "a launch would refuse it" in gone.stderr and "gone.jsonl" in gone.stderr
+    (plan_home / "config.yaml").write_text("local:\n  usd_per_hour: 1000\n")
+    spec = written(tmp_path)
+    dear = run_plan(
+        "schedule", "add", spec, *words, "--budget-per-period", "1usd", "--name", "dear", obj=app()
+    )
+    assert dear.exit_code == 0 and "and --budget-per-period is $1.00" in dear.stderr
+    fine = run_plan(
+        "schedule", "add", spec, *words, "--budget-per-period", "9000000usd", "--name", "fine", obj=app()
+    )
+    assert fine.exit_code == 0 and "warning" not in fine.stderr
+
+
+def test_a_run_that_does_not_start_now_has_the_exit_code_of_its_launch(
+    run_plan: RunPlan, tmp_path: Path
+) -> None:
+    spec = written(tmp_path, "gone.jsonl")
+    run_plan(
+        "schedule",
+        "add",
+        spec,
+        "--in",
+        "2h",
+        "--no-cap",
+        "--infra",
+        "local",
+        "--name",
+        "x",
+        "--yes",
+        obj=app(),
+    )
+    result = run_plan("schedule", "run-now", "x", "--yes", "-o", "json", obj=app())
+    (row,) = answer(result, 2)["firings"]
+    assert (row["state"], row["reason"][:7]) == ("failed", "exit 2:")
+    assert "no run was started" in result.stderr and "gone.jsonl" in result.stderr
+
+
 def test_once_on_the_clock_of_a_place(run_plan: RunPlan) -> None:
     words = ("--at", "2027-07-01T02:00", "--tz", "Europe/Berlin", "--no-cap", "--name", "once", "-o", "json")
     (row,) = answer(run_plan("schedule", "add", SPEC, "--infra", "local", "--yes", *words, obj=app()))[

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jobs.data import Examples, load_examples
+from jobs.data import Examples, check_held_out, check_training_data, load_examples
 from jobs.spec import DataJob
 from providers.errors import UsageError
 
@@ -18,10 +18,20 @@ ASSISTANT = {"role": "assistant", "content": "hi"}
 
 
 def load(directory: Path, body: str | bytes, name: str = "train.jsonl", **job: Any) -> Examples:
-    """Write a file and read it as a job would."""
+    """Write a file and read it as a job would; what is checked before a launch says the same of it."""
     (directory / name).write_bytes(body.encode() if isinstance(body, str) else body)
-    task = job.pop("task", "sft")
-    return load_examples(DataJob(name, **job), task, directory)
+    task, data = job.pop("task", "sft"), DataJob(name, **job)
+    try:
+        examples = load_examples(data, task, directory)
+    except UsageError as error:
+        with pytest.raises(UsageError) as caught:
+            kind, names = check_training_data(data, task, directory)
+            if data.eval is not None:
+                check_held_out(directory / data.eval, None, kind, names)
+        assert (caught.value.message, caught.value.hint) == (error.message, error.hint)
+        raise
+    assert check_training_data(data, task, directory)[1] == examples.label_names
+    return examples
 
 
 def lines(*rows: Any) -> str:
@@ -133,7 +143,7 @@ def test_a_broken_conversation_is_named(tmp_path: Path, messages: Any, said: str
     ("body", "name", "said"),
     [
         ("", "a.jsonl", "holds no example"),
-        (b"\xff\xfe", "a.jsonl", "cannot read"),
+        (b"\xff\xfe", "a.jsonl", "a.jsonl:1: not UTF-8 text"),
         (b"\x00\x01", "a.xlsx", "unknown kind of data file"),
         ("prompt,completion\n1\n", "a.csv", "a.csv:2: number of columns"),
         ("prompt,completion\n1,2,3\n", "a.csv", "a.csv:2: number of columns"),
@@ -145,6 +155,76 @@ def test_a_wrong_file_is_named(tmp_path: Path, body: str | bytes, name: str, sai
     with pytest.raises(UsageError) as caught:
         load(tmp_path, body, name)
     assert said in caught.value.message
+
+
+ALPACA = {"instruction": "Add.", "input": "1, 2", "output": "3"}
+SHAREGPT = {"conversations": [{"from": "human", "value": "hello"}, {"from": "gpt", "value": "hi"}]}
+
+
+def test_rows_of_alpaca(tmp_path: Path) -> None:
+    examples = load(tmp_path, lines(ALPACA, {"instruction": "Sing.", "output": "la", "text": "all of it"}))
+    assert examples.format == "prompt_completion"
+    assert [row["completion"] for row in examples.train] == ["3", "la"]
+    given, alone = (row["prompt"] for row in examples.train)
+    assert given.endswith(
+        "completes the request.\n\n### Instruction:\nAdd.\n\n### Input:\n1, 2\n\n### Response:\n"
+    )
+    assert "paired with an input" in given
+    assert alone.endswith("completes the request.\n\n### Instruction:\nSing.\n\n### Response:\n")
+
+
+def test_conversations_of_sharegpt(tmp_path: Path) -> None:
+    twice = {"conversations": SHAREGPT["conversations"] * 2, "system": "Be kind."}
+    examples = load(tmp_path, lines(twice, SHAREGPT))
+    assert examples.train[0]["messages"] == [
+        {"role": "system", "content": "Be kind."},
+        *[USER, ASSISTANT] * 2,
+    ]
+    assert load(tmp_path, lines(SHAREGPT)).train == [{"prompt": [USER], "completion": [ASSISTANT]}]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({**ALPACA, "history": [["a", "b"]]}, "no known format has the keys history, input, instruction"),
+        ({"conversations": [{"from": "robot", "value": "x"}]}, "a.jsonl:1: a message needs a role"),
+        ({"conversations": [{"from": ["gpt"], "value": "x"}]}, "a.jsonl:1: a message needs a role"),
+        ({"conversations": []}, "a.jsonl:1: messages must be a non-empty list"),
+        ({"instruction": "x", "output": ""}, "a.jsonl:1: completion is empty"),
+    ],
+)
+def test_what_is_not_quite_theirs(tmp_path: Path, row: Any, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load(tmp_path, lines(row), "a.jsonl")
+    assert said in caught.value.message
+
+
+@pytest.mark.parametrize("label", [None, "", float("nan"), ["a"]])
+def test_a_row_without_a_label(tmp_path: Path, label: Any) -> None:
+    rows = [{"text": "x", "label": "a"}, {"text": "x", "label": label}]
+    with pytest.raises(UsageError, match=r"train\.jsonl:2: label (is missing|must be)"):
+        load(tmp_path, lines(*rows), task="classification")
+
+
+@pytest.mark.parametrize("label", ["a", 1])
+def test_one_label_is_nothing_to_learn(tmp_path: Path, label: Any) -> None:
+    rows = [{"text": "x", "label": label}] * 3
+    with pytest.raises(UsageError, match=f"every example has the label {label}"):
+        load(tmp_path, lines(*rows), task="classification")
+
+
+def test_a_sample_says_what_is_certain_of_the_whole(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text(
+        lines(*({"text": "x" * 90, "label": "a"} for _ in range(50)), {"text": "y", "label": "b"}, {})
+    )
+    data = DataJob("train.jsonl")
+    assert check_training_data(data, "classification", tmp_path, most_chars=1000)[0] == "label"
+    with pytest.raises(UsageError, match=r"train\.jsonl:52"):
+        check_training_data(data, "classification", tmp_path)
+    check_held_out(path, None, "label", (), most_chars=1000)
+    with pytest.raises(UsageError, match=r"train\.jsonl:52"):
+        check_held_out(path, None, "label", ())
 
 
 @pytest.mark.parametrize("labels", [["a", "b", "c"], [0, 5], [-1, 0], [1, 2]])

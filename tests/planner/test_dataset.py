@@ -64,6 +64,37 @@ def test_csv_header_is_no_example(tmp_path: Path) -> None:
     assert measure_dataset(path).samples == 2
 
 
+def test_lines_end_at_line_feeds_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(
+        json.dumps({"text": "one\u2028two\x85three"}, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    assert measure_dataset(path).samples == 1
+
+
+def test_only_what_the_format_keeps_is_counted(tmp_path: Path) -> None:
+    row = {"instruction": WORDS, "output": WORDS}
+    mean = measure_dataset(_lines(tmp_path / "a.jsonl", [row])).lengths.mean
+    more = {**row, "text": WORDS * 9, "source": WORDS}
+    assert measure_dataset(_lines(tmp_path / "a.jsonl", [more])).lengths.mean == pytest.approx(mean)
+
+
+def test_parquet_is_counted_by_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [{"prompt": WORDS * 4, "completion": WORDS}] * 300
+    whole = measure_dataset(_lines(tmp_path / "a.jsonl", rows))
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    facts = measure_dataset(path)
+    assert (facts.samples, facts.bytes) == (300, path.stat().st_size)
+    assert facts.lengths.mean == pytest.approx(whole.lengths.mean)
+    monkeypatch.setattr("planner.dataset._READ_WHOLE_BYTES", 10_000)
+    assert measure_dataset(path).samples == 300
+    assert "scaled by rows" in measure_dataset(path).source
+
+
 def test_a_large_file_is_scaled_from_its_head(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     line = json.dumps({"text": "\u00e9" * 400}, ensure_ascii=False) + "\n"
@@ -91,8 +122,11 @@ def test_a_guess_makes_the_interval_wider(tmp_path: Path) -> None:
     [
         ("a.jsonl", b"", "no examples"),
         ("a.jsonl", b'{"text": "a"}\nnot json\n', "a.jsonl:2: not a JSON object"),
-        ("a.jsonl", b"\xff\xfe\x00", "cannot read"),
+        ("a.jsonl", b"\xff\xfe\x00", "is UTF-16"),
+        ("a.csv", b"text\nok\ncaf\xe9\n", "a.csv:3: not UTF-8 text"),
+        ("a.jsonl", b'[{"text": "a"}]\n', "a.jsonl:1: not a JSON object"),
         ("a.jsonl", b"[" * 100_000, "a.jsonl:1: not a JSON object"),
+        ("a.parquet", b"PAR1 no", "cannot read .*a.parquet"),
     ],
 )
 def test_broken_data_is_one_clear_error(tmp_path: Path, name: str, content: bytes, said: str) -> None:

@@ -275,6 +275,28 @@ def test_unknown_lengths_are_an_upper_bound_and_said() -> None:
     assert [code for code, _ in question.job.warnings] == ["tokens_per_sample_unknown"]
 
 
+@pytest.mark.parametrize(
+    ("train", "data", "lost"),
+    [
+        ({}, {"tokens_per_sample": 9000}, "about 56% of the tokens lie beyond train.sequence_length (4,096)"),
+        ({"packing": True, "attention": "flash"}, {"tokens_per_sample": 9000}, "about 56%"),
+        ({"packing": True}, {"tokens_per_sample": 9000}, None),
+        ({}, {"tokens_per_sample": 500}, None),
+        ({}, {"tokens_per_sample": 4000, "max_tokens_per_sample": 4096}, None),
+    ],
+)
+def test_what_is_cut_off_is_said(train: dict[str, object], data: dict[str, object], lost: str | None) -> None:
+    job = question_of(data=data, train={"sequence_length": 4096, "packing": False, **train}).job
+    told = dict(job.warnings).get("tokens_cut")
+    assert told is None if lost is None else lost in str(told)
+
+
+def test_rows_filled_to_the_end_hold_every_token() -> None:
+    data, train = {"samples": 1000, "tokens_per_sample": 9000}, {"sequence_length": 4096, "packing": True}
+    assert question_of(data=data, train=train).job.tokens_total == pytest.approx(9e6, rel=0.01)
+    assert question_of(data=data, train={**train, "attention": "flash"}).job.tokens_total < 4.1e6
+
+
 def test_global_batch_must_divide() -> None:
     estimate = build_estimate(question_of(), snapshot_of(offer_of(count=3)))
     assert "does not divide" in estimate.rejected[0].reason

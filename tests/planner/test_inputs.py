@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.data import files_of
+from jobs.data_files import files_of
 from jobs.spec import CheckpointsJob, DataJob, JobSpec, ModelJob
 from planner.data_cache import content_sha256
 from planner.inputs import Sending, reads, send, with_inputs

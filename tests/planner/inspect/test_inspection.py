@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from jobs.formats import as_known, format_of
 from planner.inspect import Inspection, inspect_files
 from planner.inspect.duplicates import HashSet, MinHash, hash_of, shingles, similarity
 from planner.inspect.findings import is_card, personal
-from planner.inspect.records import format_of, read_records
+from planner.inspect.records import read_records
 from providers.errors import UsageError
 
 WORDS = ["time", "year", "people", "way", "day", "man", "thing", "woman", "life", "child", "world", "school"]
@@ -38,12 +39,13 @@ def inspected(tmp_path: Path, rows: list[Any], **options: Any) -> Inspection:
         ({"prompt": "a", "chosen": "b", "rejected": "c"}, "preference"),
         ({"text": "a", "label": 1}, "label"),
         ({"text": "a"}, "text"),
+        ({"prompt": "a", "completion": "b", "label": True}, "unpaired"),
         ({"prompt": "a"}, "prompt"),
         ({"question": "a"}, None),
     ],
 )
 def test_formats_are_told_by_their_keys(row: dict[str, Any], kind: str | None) -> None:
-    assert format_of(row) == kind
+    assert format_of(as_known(row)) == kind
 
 
 def test_a_broken_line_is_a_finding_with_its_line_and_the_rest_is_read(tmp_path: Path) -> None:
@@ -54,6 +56,26 @@ def test_a_broken_line_is_a_finding_with_its_line_and_the_rest_is_read(tmp_path:
     found = inspect_files([path])
     assert found.records == 2
     assert found.findings["broken"].lines == [f"train.jsonl:{line}" for line in (2, 3, 4, 5, 6)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([{"chosen": "a", "rejected": "a"}], "chosen and rejected are the same"),
+        ([{"messages": [{"role": "user", "content": "q"}]}], "no message of the assistant"),
+        ([{"messages": ["q"]}], "needs a role"),
+        (
+            [{"messages": [{"role": "assistant", "content": [{"text": "a"}]}]}],
+            "content of a message must be text",
+        ),
+        ([{"text": "a", "label": float("nan")}], "label is missing"),
+        ([{"prompt": "a", "completion": "b"}, {"text": "c"}], "prompt is missing"),
+    ],
+)
+def test_what_the_worker_refuses_is_broken(tmp_path: Path, rows: list[Any], said: str) -> None:
+    fine = {"chosen": "a", "rejected": "b"} if "chosen" in rows[0] else None
+    records = list(read_records(write(tmp_path / "a.jsonl", [*([fine] if fine else []), *rows])))
+    assert said in (records[-1].problem or "")
 
 
 @pytest.mark.parametrize(
