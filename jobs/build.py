@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from jobs.data import Examples
 from jobs.model import load_model, load_tokenizer
 from jobs.sharded import loaded_once
 from jobs.spec import JobSpec
+from jobs.spec_rules import PROMPT_LEARNING
 from jobs.trainer import build_training
 from jobs.training import Training
 from providers.errors import UsageError
@@ -58,9 +60,7 @@ def built(
                 return load_model(job, base, tokenizer, examples.label_names)
 
         model = load()
-        need_positions(
-            model, job.train.sequence_length if job.task != "grpo" else job.rollout.completion_tokens
-        )
+        job = within_positions(job, most_positions(model))
         _choose_threads(sum(weight.numel() for weight in model.parameters()))
     with stage("tokenise"):
         training = build_training(job, model, load, tokenizer, examples, output, processes)
@@ -80,26 +80,39 @@ def _choose_threads(parameters: int) -> None:
         torch.set_num_threads(1)
 
 
-def need_positions(model: Any, tokens: int) -> None:
-    """Refuse rows that are longer than the model's table of learned positions: the first such row would end it later.
+def most_positions(model: Any) -> int | None:
+    """Tokens that the model's table of learned positions has room for, None if it has no such table.
 
     RoBERTa's kin have no positions for padding, and OPT leaves out the first two.
-
-    Args:
-        model: As it was loaded.
-        tokens: Of the longest row.
-
-    Raises:
-        UsageError: There are fewer positions.
     """
     for name, table in model.named_modules():
-        if name.rpartition(".")[2] not in _POSITION_TABLES or not hasattr(table, "num_embeddings"):
-            continue
-        unused = getattr(table, "offset", 0) if table.padding_idx is None else table.padding_idx + 1
-        most = table.num_embeddings - unused
-        if tokens > most:
-            message = f"rows of {tokens:,} tokens are more than the {most:,} positions of the model"
-            raise UsageError(message, hint=f"train.sequence_length: {most}", code="bad_job")
+        if name.rpartition(".")[2] in _POSITION_TABLES and hasattr(table, "num_embeddings"):
+            unused = getattr(table, "offset", 0) if table.padding_idx is None else table.padding_idx + 1
+            return int(table.num_embeddings - unused)
+    return None
+
+
+def within_positions(job: JobSpec, most: int | None) -> JobSpec:
+    """The job with rows no longer than the model's positions: longer ones would end it in the midst of training.
+
+    Args:
+        job: What is trained or measured.
+        most: Positions of the model, None without a limit.
+
+    Raises:
+        UsageError: Answers that it samples, which are never cut, may be longer.
+    """
+    if most is None:
+        return job
+    if job.method.kind in PROMPT_LEARNING:
+        most -= job.method.virtual_tokens
+    if job.task == "grpo" and job.rollout.completion_tokens > most:
+        message = f"answers of {job.rollout.completion_tokens:,} tokens are more than the model's positions"
+        raise UsageError(message, hint=f"rollout.completion_tokens: {most}", code="bad_job")
+    if job.train.sequence_length <= most:
+        return job
+    say(f"rows are cut at {most:,} tokens, the positions of the model")
+    return replace(job, train=replace(job.train, sequence_length=max(most, 1)))
 
 
 def _need_chat_template(tokenizer: Any, examples: Examples) -> None:

@@ -16,6 +16,7 @@ from planner.intake import Overrides, gather
 from planner.model_facts import ModelSource, local_facts
 from planner.place_names import misnamed
 from planner.plan import Plan, make_plan
+from planner.positions import within_positions
 from planner.price_age import USUAL_LIMIT, PriceLimit
 from planner.question import Question
 from planner.ranking import EVEN_CHANCE
@@ -118,7 +119,8 @@ def estimate_spec(
 
 
 def _pinned(spec: FineTuneSpec, question: Question) -> FineTuneSpec:
-    """The spec at the commit that the estimate is of."""
+    """The spec at the commit and the sequence length that the estimate is of."""
+    spec = within_positions(spec, question.arch)
     if question.publication is None:
         return spec
     model = spec.model.model_copy(update={"revision": question.publication.commit})

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jobs.data import check_held_out, check_training_data
+from jobs.data_files import files_of, read_rows
+from jobs.formats import CHECKS, format_of, is_talk
 from jobs.spec import DataFormat, DataJob
 from planner.data_cache import WHERE
 from planner.errors import Finding
@@ -15,6 +17,36 @@ from providers.errors import TuneplanError
 
 #: Of each file, for an estimate: about 20 ms.
 _SAMPLED_CHARS = 2_000_000
+
+
+def missing_data(spec: FineTuneSpec, base_dir: Path) -> Iterator[Finding]:
+    """Data that should be on this machine and is not, or that is no data set."""
+    if spec.data.train is None:
+        yield Finding("there is no data to train on", path="data.train", code="data_missing")
+    guard = spec.evaluate.guard
+    wanted = {"data.train": spec.data.train, "data.eval": spec.data.eval}
+    wanted["evaluate.guard.data"] = None if guard is None else guard.data
+    for key, text in wanted.items():
+        if text is None:
+            continue
+        reference = data_ref(base_dir, text)
+        if reference.kind != "path":
+            message = f"{text} is not on this machine"
+            yield Finding(
+                message, path=key, code="data_missing", hint="`plan data fetch SPEC` brings it here"
+            )
+        elif not Path(reference.value).exists():
+            yield Finding(f"there is no file {reference.value}", path=key, code="data_missing")
+        elif Path(reference.value).is_dir():
+            yield from _directory(Path(reference.value), key)
+
+
+def _directory(path: Path, key: str) -> Iterator[Finding]:
+    """A directory that the worker could not read as one data set."""
+    try:
+        files_of(path)
+    except TuneplanError as error:
+        yield Finding(error.message, path=key, code="data_missing", hint=error.hint)
 
 
 def unlearnable(spec: FineTuneSpec, base_dir: Path, *, most_chars: int | None = None) -> Iterator[Finding]:
@@ -43,6 +75,17 @@ def unlearnable(spec: FineTuneSpec, base_dir: Path, *, most_chars: int | None = 
     ):
         if path is not None:
             yield from _held_out(use, path, samples, kind, names, most_chars)
+
+
+def talks(spec: FineTuneSpec, base_dir: Path) -> bool:
+    """Whether the first example here is a conversation, which takes a chat template to write."""
+    train = _local(base_dir, spec.data.train)
+    try:
+        row = {} if train is None else next((row for *_, row in read_rows(train)), {})
+    except TuneplanError:
+        return False
+    kind = format_of(row) if spec.data.format == "auto" else spec.data.format
+    return kind is not None and any(is_talk(row.get(key)) for key in CHECKS[kind][1])
 
 
 def data_warnings(spec: FineTuneSpec, base_dir: Path) -> Iterator[tuple[str, str]]:

@@ -18,7 +18,7 @@ from planner.filters import OfferFilter, offer_filter
 from planner.job import Job, size_job
 from planner.model_facts import ModelSource, local_facts
 from planner.model_support import as_launched, missing_kernels, text_only, unsupported_model
-from planner.positions import beyond_context, unplaced
+from planner.positions import beyond_context, unplaced, within_positions
 from planner.question import Goal, Question
 from planner.search import Freedom
 from planner.setup import Adapter, TrainingSetup
@@ -84,6 +84,7 @@ def gather(
     fixed = overrides or Overrides()
     facts = models(spec.model.id, base_dir, spec.model.revision)
     arch, computed = facts.arch, as_launched(facts.arch)
+    spec = within_positions(spec, arch)
     if misplaced := list(unplaced(spec, arch)):
         raise SpecError(misplaced)
     job = size_job(spec, _facts(spec.data.train, base_dir, arch), _facts(spec.data.eval, base_dir, arch))

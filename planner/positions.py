@@ -26,13 +26,29 @@ def most_tokens(arch: ModelArchitecture) -> int | None:
     return arch.position_rows - (2 if arch.model_type in _FROM_ROW_2 else 0)
 
 
+def within_positions(spec: FineTuneSpec, arch: ModelArchitecture) -> FineTuneSpec:
+    """The spec whose sequence length, where it is the default, is no longer than the model has positions."""
+    most = most_tokens(arch)
+    if most is None or "sequence_length" in spec.train.model_fields_set:
+        return spec
+    room = max(most - _tokens_before(spec), 1)
+    if room >= spec.train.sequence_length:
+        return spec
+    return spec.model_copy(update={"train": spec.train.model_copy(update={"sequence_length": room})})
+
+
+def _tokens_before(spec: FineTuneSpec) -> int:
+    """Learned tokens that take positions too."""
+    return spec.method.virtual_tokens if spec.method.kind in PROMPT_LEARNING else 0
+
+
 def unplaced(spec: FineTuneSpec, arch: ModelArchitecture) -> Iterator[Finding]:
     """An error where rows may be longer than learned positions go: the first such row would end the training."""
     most = most_tokens(arch)
     key, tokens = "train.sequence_length", spec.train.sequence_length
     if spec.task == "grpo":  # its rows are never cut
         key, tokens = "rollout.completion_tokens", spec.rollout.completion_tokens
-    before = spec.method.virtual_tokens if spec.method.kind in PROMPT_LEARNING else 0
+    before = _tokens_before(spec)
     if most is None or tokens + before <= most:
         return
     learned = f" and {before:,} learned ones before them" if before else ""
@@ -54,4 +70,4 @@ def position_blockers(spec: FineTuneSpec, base_dir: Path) -> Iterator[Finding]:
         arch = load_architecture(spec.model.id, base_dir)
     except TuneplanError:
         return
-    yield from unplaced(spec, arch)
+    yield from unplaced(within_positions(spec, arch), arch)

@@ -16,8 +16,9 @@ from planner import rented
 from planner.bundle import missing_requirements, spec_extras
 from planner.candidate_document import candidate_document
 from planner.candidates import Candidate
+from planner.chat_template import untemplated_here, untemplated_on_hub
 from planner.data_cache import check_local
-from planner.data_check import unlearnable
+from planner.data_check import missing_data, unlearnable
 from planner.errors import Finding
 from planner.inputs import local_bytes, with_inputs
 from planner.internet import needs_internet
@@ -37,7 +38,7 @@ from planner.plan import Plan
 from planner.positions import position_blockers
 from planner.runs import Infra, MonitorHome, RunTerms
 from planner.spec import FineTuneSpec
-from planner.specfile import data_ref, model_ref
+from planner.specfile import model_ref
 from planner.support import unsupported, unsupported_spread
 from planner.surroundings import (
     Surroundings,
@@ -242,6 +243,7 @@ def _asked_elsewhere(order: Order, around: Surroundings, *, write: bool) -> Iter
         access = HubAccess.of(around.environ, around.home)
         secrets = spec.environment.secrets
         yield from closed_model(model.value, spec.model.revision, secrets, around.environ, access)
+        yield from untemplated_on_hub(spec, order.plan.base_dir, access)
     yield from unavailable_image(spec.environment.image)
     offers = (candidate.offer, *rented.alternatives(order.plan, candidate))
     yield from too_small_quotas(offers, candidate.nodes, around)
@@ -323,8 +325,8 @@ def backend_document(order: Order, places: Places) -> str | None:
 
 def _files(spec: FineTuneSpec, base_dir: Path) -> Iterator[Finding]:
     """Data and model that should be on this machine, and data that can be learned from."""
-    missing = list(_missing_data(spec, base_dir))
-    yield from missing or unlearnable(spec, base_dir)
+    missing = list(missing_data(spec, base_dir))
+    yield from missing or (*unlearnable(spec, base_dir), *untemplated_here(spec, base_dir))
     try:
         check_local(spec, base_dir)
     except TuneplanError as error:
@@ -332,37 +334,6 @@ def _files(spec: FineTuneSpec, base_dir: Path) -> Iterator[Finding]:
     model = model_ref(base_dir, spec.model.id)
     if model.kind == "path" and not Path(model.value, "config.json").is_file():
         yield Finding(f"there is no config.json in {model.value}", path="model.id", code="model_missing")
-
-
-def _missing_data(spec: FineTuneSpec, base_dir: Path) -> Iterator[Finding]:
-    if spec.data.train is None:
-        yield Finding("there is no data to train on", path="data.train", code="data_missing")
-    guard = spec.evaluate.guard
-    wanted = {"data.train": spec.data.train, "data.eval": spec.data.eval}
-    wanted["evaluate.guard.data"] = None if guard is None else guard.data
-    for key, text in wanted.items():
-        if text is None:
-            continue
-        reference = data_ref(base_dir, text)
-        if reference.kind != "path":
-            message = f"{text} is not on this machine"
-            yield Finding(
-                message, path=key, code="data_missing", hint="`plan data fetch SPEC` brings it here"
-            )
-        elif not Path(reference.value).exists():
-            yield Finding(f"there is no file {reference.value}", path=key, code="data_missing")
-        elif Path(reference.value).is_dir():
-            yield from _directory(Path(reference.value), key)
-
-
-def _directory(path: Path, key: str) -> Iterator[Finding]:
-    """A directory that the worker could not read as one data set."""
-    from jobs.data_files import files_of
-
-    try:
-        files_of(path)
-    except TuneplanError as error:
-        yield Finding(error.message, path=key, code="data_missing", hint=error.hint)
 
 
 def _software(spec: FineTuneSpec) -> Iterator[Finding]:

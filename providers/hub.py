@@ -24,6 +24,7 @@ DEFAULT_ENDPOINT = "https://huggingface.co"
 _HEADER_GUESS_BYTES = 2**16
 _MOST_HEADER_BYTES = 32 * 2**20
 _MOST_CONFIG_BYTES = 4 * 2**20
+_MOST_TOKENIZER_BYTES = 16 * 2**20
 _MOST_SHARDS = 512
 _AT_ONCE = 8
 REPOSITORY_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
@@ -203,6 +204,10 @@ class HubRepository:
             StorageError: No answer, or one that makes no sense.
         """
         return self._json(commit, "config.json", _MOST_CONFIG_BYTES)
+
+    def tokenizer_config(self, commit: str) -> dict[str, Any]:
+        """The model's tokenizer_config.json; raises as `config`."""
+        return self._json(commit, "tokenizer_config.json", _MOST_TOKENIZER_BYTES)
 
     def _weights(self, commit: str, names: set[str]) -> Weights | None:
         if "model.safetensors.index.json" in names:

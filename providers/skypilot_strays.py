@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from providers.skypilot import sky_module
@@ -15,6 +17,8 @@ _FIELDS = (
     "job_id", "job_name", "status", "submitted_at", "start_at", "cloud", "region", "zone", "accelerators",
     "cluster_resources_full", "schedule_state",
 )  # fmt: skip
+#: Where SkyPilot keeps clusters and managed jobs.
+_DATABASES = ("state", "spot_jobs")
 _END_TIMEOUT_S, _POLL_S = 300.0, 1.0
 
 
@@ -24,9 +28,9 @@ class SkyPilotSweeper:
     name = "skypilot"
 
     def find(self) -> Iterator[Thing]:
-        """Those with the name that a launch gives them."""
+        """Those with the name that a launch gives them; looking starts no server where none has ever run."""
         with sky_module() as sky:
-            found = [*_jobs(sky), *_clusters(sky)]
+            found = [] if _has_never_run() else [*_jobs(sky), *_clusters(sky)]
         yield from found
 
     def end(self, thing: Thing) -> None:
@@ -40,6 +44,22 @@ class SkyPilotSweeper:
                 sky.get(sky.down(thing.ref[0]))
             except sky.exceptions.ClusterDoesNotExist:
                 return
+
+
+def _has_never_run() -> bool:
+    """Whether SkyPilot has rented nothing from this machine: asking it would start its server, which stays."""
+    from sky import skypilot_config
+    from sky.server import common
+    from sky.skylet import constants, runtime_utils
+
+    elsewhere = skypilot_config.get_nested(("db",), None) or os.environ.get(
+        constants.ENV_VAR_DB_CONNECTION_URI
+    )
+    if elsewhere or not common.is_api_server_local():
+        return False
+    if any(Path(runtime_utils.get_runtime_dir_path(f".sky/{name}.db")).exists() for name in _DATABASES):
+        return False
+    return bool(common.get_api_server_status().status == common.ApiServerStatus.UNHEALTHY)
 
 
 def _await_end(sky: Any, job_id: int) -> None:

@@ -43,7 +43,7 @@ _SOURCES = {
     "sampled": "sampled with the model's tokenizer",
     "guessed": "guessed from words, digits and scripts",
 }
-_BAR, _LINES = 40, 5
+_BAR, _LINES, _REASONS = 40, 5, 3
 _DEFAULT_VOCAB = 128_000
 _TELL_EVERY_S = 1.0
 
@@ -190,6 +190,8 @@ def _findings(document: dict[str, Any]) -> list[str]:
             (one["examples"] or one["lines"])[:_LINES] if "leak" in kind else one["lines"][:_LINES]
         )
         more = ", ..." if one["records"] > _LINES else ""
+        if kind == "broken" and one["examples"]:
+            more += f": {'; '.join(one['examples'][:_REASONS])}"
         lines.append(
             f"{words:<28}  {one['records']:>9,}  {one['share']:>6.1%}  {one['tokens']:>12,.0f}  {where}{more}"
         )

@@ -97,4 +97,4 @@ def what_if_changes(loaded: LoadedSpec, snapshot: PriceSnapshot, answer: Answer,
     estimate = answer.estimate
     if not estimate.candidates:
         return (), ()
-    return what_if(loaded.spec, loaded.base_dir, snapshot, estimate, overrides=fixed), other_gpus(estimate)
+    return what_if(answer.spec, loaded.base_dir, snapshot, estimate, overrides=fixed), other_gpus(estimate)

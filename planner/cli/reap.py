@@ -72,6 +72,7 @@ def command(
     Looks at this machine, at SkyPilot and at AWS itself, by name and tag, so that also what the ledger has lost is
     found. Things of runs that this ledger does not know may be a colleague's, or a lost run's (`plan runs adopt`):
     they are shown, and ended only with --unknown. What ended is looked for again; exit 7 if anything is left.
+    Where SkyPilot has run before, asking it starts its server, which stays (`sky api stop` ends it).
     """
     from planner.reap import end_all, sweep
 

@@ -108,13 +108,15 @@ def test_data_is_counted_by_the_models_own_tokenizer(run_plan: RunPlan) -> None:
 
 def test_faults_are_shown_with_their_lines(run_plan: RunPlan, tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
-    path.write_text('{"text": "write to a@example.org"}\nnonsense\n{"text": "fine", "label": "a"}\n')
+    path.write_text(
+        '{"text": "write to a@example.org", "label": "a"}\nnonsense\n{"text": "fine", "label": "a"}\n'
+    )
     table = run_plan("data", "inspect", path).stdout
     assert "train.jsonl:1" in table
     assert "broken lines" in table
     assert "train.jsonl:2" in table
     document = checked(run_plan("data", "inspect", path, "-o", "json"), "data_inspect")
-    assert document["labels"] == [{"label": "a", "records": 1, "share": 0.5}]
+    assert document["labels"] == [{"label": "a", "records": 2, "share": 1.0}]
     assert document["tokens_source"] == "guessed"
 
 

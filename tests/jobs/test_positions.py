@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
+import pytest
+
+from jobs.build import within_positions
+from jobs.spec import CheckpointsJob, DataJob, JobSpec, ModelJob
 from planner.architecture.hf_config import read_config
 from planner.positions import most_tokens
+from providers.errors import UsageError
 
 _ASK = """
 import json
 import torch, transformers as t
-from jobs.build import need_positions
-from providers.errors import UsageError
+from jobs.build import most_positions
 
 torch.set_num_threads(1)
 BERT = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
@@ -40,19 +45,12 @@ def is_computed(model, tokens):
         return False
     return True
 
-def is_taken(model, tokens):
-    try:
-        need_positions(model, tokens)
-    except UsageError:
-        return False
-    return True
-
 found = {}
 for family, values in CONFIGS.items():
     config = t.AutoConfig.for_model(family, **values, **ENDS)
     model = t.AutoModel.from_config(config).eval()
-    told = [[is_computed(model, tokens), is_taken(model, tokens)] for tokens in (32, 33)]
-    found[family] = [config.to_dict(), told]
+    told = [is_computed(model, tokens) for tokens in (32, 33)]
+    found[family] = [config.to_dict(), told, most_positions(model)]
 print(json.dumps(found))
 """
 
@@ -63,7 +61,17 @@ def test_planner_and_worker_know_where_a_table_of_positions_ends() -> None:
     )
     found = json.loads(done.stdout.splitlines()[-1])
     assert len(found) == 9
-    for family, (config, told) in found.items():
+    for family, (config, computed, most) in found.items():
         ends = family not in ("deberta-v2", "llama")
-        assert told == [[True, True], [not ends, not ends]], family
-        assert most_tokens(read_config(config, family, "test")) == (32 if ends else None), family
+        assert computed == [True, not ends], family
+        assert most == most_tokens(read_config(config, family, "test")) == (32 if ends else None), family
+
+
+def test_the_worker_cuts_rows_and_refuses_answers_that_have_no_positions() -> None:
+    job = JobSpec("run", "job", ModelJob("m"), DataJob("rows.jsonl"), CheckpointsJob("file:///x"))
+    assert within_positions(job, None) is within_positions(job, 4096) is job
+    assert within_positions(job, 512).train.sequence_length == 512
+    learned = replace(job, method=replace(job.method, kind="prompt_tuning", virtual_tokens=20))
+    assert within_positions(learned, 512).train.sequence_length == 492
+    with pytest.raises(UsageError, match="answers of 256 tokens"):
+        within_positions(replace(job, task="grpo"), 128)

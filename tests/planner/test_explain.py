@@ -23,7 +23,11 @@ SPECS = {
     "full": {"method": {"kind": "full"}},
     "qlora": {"method": {"kind": "qlora", "rank": 8}, "train": {"packing": False}},
     "dpo": {"task": "dpo", "train": {"packing": False}, "data": {"tokens_per_sample": 900}},
-    "classification": {"task": "classification", "model": "roberta-large", "train": {"packing": False}},
+    "classification": {
+        "task": "classification",
+        "model": "roberta-large",
+        "train": {"packing": False, "sequence_length": 512},
+    },
     "moe": {"model": "mistralai/Mixtral-8x7B-v0.1", "method": {"kind": "qlora", "rank": 8}},
 }
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from planner.answer import estimate_spec
 from planner.architecture import load_architecture
 from planner.errors import SpecError
 from planner.intake import gather
 from planner.positions import most_tokens, position_blockers
-from tests.planner.factories import NOW, spec_of
+from planner.spec import FineTuneSpec
+from tests.planner.factories import NOW, offer_of, snapshot_of, spec_of
 
 CLASSES = {"task": "classification", "data": {"tokens_per_sample": 200}}
 GPT2 = {"model": "gpt2", "data": {"tokens_per_sample": 200}}
@@ -73,6 +75,19 @@ def test_longer_rows_are_an_error_with_its_place(sections: dict[str, Any], path:
 def test_rows_that_have_a_place_are_passed(sections: dict[str, Any]) -> None:
     warnings = gather(spec_of(**sections), Path(), NOW).job.warnings
     assert "beyond_context" not in dict(warnings)
+
+
+@pytest.mark.parametrize(
+    ("method", "room"), [("full", 512), ({"kind": "prompt_tuning", "virtual_tokens": 12}, 500)]
+)
+def test_the_default_length_is_no_longer_than_the_positions(method: Any, room: int) -> None:
+    text = {"name": "x", "model": "roberta-large", "method": method, **CLASSES}
+    spec = FineTuneSpec.model_validate({**text, "data": {"samples": 100, "tokens_per_sample": 900}})
+    answer = estimate_spec(spec, Path(), snapshot_of(offer_of()), NOW)
+    assert answer.estimate.question.job.sequence_tokens == room
+    assert answer.spec.train.sequence_length == room
+    assert answer.plan().spec.train.sequence_length == room
+    assert not list(position_blockers(spec, Path()))
 
 
 def test_rotary_positions_go_on_with_a_warning(tmp_path: Path) -> None:

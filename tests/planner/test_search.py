@@ -11,7 +11,11 @@ SPECS = {
     "lora": {},
     "full": {"method": {"kind": "full"}},
     "full 70B": {"method": {"kind": "full"}, "model": "meta-llama/Llama-3.1-70B", "where": {"nodes": "1..8"}},
-    "classifier": {"task": "classification", "model": "roberta-large", "train": {"packing": False}},
+    "classifier": {
+        "task": "classification",
+        "model": "roberta-large",
+        "train": {"packing": False, "sequence_length": 512},
+    },
 }
 
 

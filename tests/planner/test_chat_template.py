@@ -1,0 +1,75 @@
+"""Data of messages needs a model that has a template to write them by."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from planner.chat_template import untemplated_here, untemplated_on_hub
+from planner.proposal import spec_blockers
+from planner.spec import FineTuneSpec
+from providers.hub import HubAccess
+from tests.hub_host import HostedModel, HubHost, hub_host
+
+TALK = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+SHAREGPT = {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}
+TEXTS = {"prompt": "a", "completion": "b"}
+NONE, SOME = b'{"model_max_length": 1}', b'{"chat_template": "{{ messages }}"}'
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubHost]:
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    with hub_host() as host:
+        yield host
+
+
+def spec_in(folder: Path, row: object, model: str = "model") -> FineTuneSpec:
+    (folder / "train.jsonl").write_text(json.dumps(row) + "\n")
+    return FineTuneSpec.model_validate({"name": "x", "model": f"./{model}", "data": "train.jsonl"})
+
+
+@pytest.mark.parametrize(
+    ("row", "files", "found"),
+    [
+        (TALK, {"tokenizer_config.json": NONE}, 1),
+        (SHAREGPT, {"tokenizer_config.json": NONE}, 1),
+        (
+            {"prompt": TALK["messages"][:1], "completion": TALK["messages"][1:]},
+            {"tokenizer_config.json": NONE},
+            1,
+        ),
+        (TALK, {"tokenizer_config.json": SOME}, 0),
+        (TALK, {"tokenizer_config.json": NONE, "chat_template.jinja": b""}, 0),
+        (TALK, {"tokenizer_config.json": NONE, "tekken.json": b""}, 0),
+        (TALK, {}, 0),
+        (TALK, {"tokenizer_config.json": b"no json"}, 0),
+        (TEXTS, {"tokenizer_config.json": NONE}, 0),
+    ],
+)
+def test_a_model_here_or_on_the_hub(
+    tmp_path: Path, hub: HubHost, row: object, files: dict[str, bytes], found: int
+) -> None:
+    (tmp_path / "model").mkdir()
+    for name, content in files.items():
+        (tmp_path / "model" / name).write_bytes(content)
+    spec = spec_in(tmp_path, row)
+    assert [one.code for one in untemplated_here(spec, tmp_path)] == ["no_chat_template"] * found
+    blocked = [one.code for one in spec_blockers(spec, tmp_path, os.environ)]
+    assert blocked.count("no_chat_template") == found
+    hub.models["lab/model"] = HostedModel(dict(files))
+    there = spec.model_copy(update={"model": spec.model.model_copy(update={"id": "lab/model"})})
+    assert list(untemplated_here(there, tmp_path)) == []
+    access = HubAccess(hub.url)
+    assert len(list(untemplated_on_hub(there, tmp_path, access))) == found
+    assert list(untemplated_on_hub(there, tmp_path, HubAccess(hub.url, offline=True))) == []
+
+
+def test_a_hub_that_does_not_answer_says_nothing(tmp_path: Path, hub: HubHost) -> None:
+    spec = spec_in(tmp_path, TALK, "gone")
+    there = spec.model_copy(update={"model": spec.model.model_copy(update={"id": "lab/gone"})})
+    assert list(untemplated_on_hub(there, tmp_path, HubAccess(hub.url))) == []
