@@ -100,3 +100,13 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
     result = CliRunner(mix_stderr=False).invoke(cli, [name, "--help"])
     assert result.exit_code == 0
     assert f"plan {name}" in result.stdout.partition("Options:")[2] or "Example" in result.stdout
+
+
+def test_every_command_that_a_message_names_is_there() -> None:
+    named: dict[str, Path] = {}
+    for package in ("planner", "jobs", "providers"):
+        for path in (ROOT / package).rglob("*.py"):
+            found = re.findall(r"`plan ([a-z]+)\b", path.read_text(encoding="utf-8"))
+            named |= dict.fromkeys(found, path)
+    assert len(named) > 20
+    assert {name: str(path) for name, path in named.items() if name not in COMMANDS} == {}

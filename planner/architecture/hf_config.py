@@ -94,7 +94,7 @@ def _shapes(config: Config, model_id: str) -> dict[str, Any]:
     if missing:
         raise UsageError(
             f"the configuration of {model_id} lacks {', '.join(missing)}",
-            hint="Give a complete Hugging Face config.json, or a model that `plan models` lists.",
+            hint="Give the complete config.json of Hugging Face, or the id of a model.",
             code="incomplete_model_config",
         )
     hidden, heads = values["hidden"] or 0, values["heads"] or 1
