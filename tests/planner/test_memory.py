@@ -337,3 +337,12 @@ def test_fsdp2_holds_the_head_alone_at_the_loss():
     assert waiting.end == comm.end < waiting.backward
     older = model_state(large._replace(framework="hf", grad_accum=4)).comm
     assert older.loss == older.backward == older.end and not older.waiting
+
+
+def test_a_base_that_is_packed_on_its_way_to_the_gpu_needs_little_memory_of_the_machine():
+    """A Llama-3 of 70B in 4 bits is loaded on machines with less memory than its files have bytes."""
+    large = setup("meta-llama/Meta-Llama-3-70B", adapter=lora())
+    whole = estimate_memory(large, cluster("H200", 2)).host_ram_bytes
+    packed = estimate_memory(large._replace(quantization="4bit"), cluster("H200", 2)).host_ram_bytes
+    assert whole > 2 * parameter_counts(large.arch).total
+    assert packed < whole / 3
