@@ -294,7 +294,7 @@ def test_export_is_yaml_and_tells_what_it_leaves(
     example = Path(__file__).parents[2] / "examples" / "llama-3.1-8b-lora.yaml"
     result = run_plan("export", "--to", "axolotl", example)
     assert result.exit_code == 0
-    assert parse_yaml(result.stdout).data["base_model"] == "meta-llama/Llama-3.1-8B"
+    assert parse_yaml(result.stdout).data["base_model"] == "meta-llama/Llama-3.1-8B-Instruct"
     assert "not taken over: where" in result.stderr
     golden("export", result.stdout)
 

@@ -104,8 +104,8 @@ def test_changes_and_reasons_as_text(golden: Golden) -> None:
 
 
 def test_a_machine_short_of_memory_is_tight_and_both_numbers_are_told() -> None:
-    offers = snapshot_of(offer_of(ram_gib=8.0), offer_of("H100", cloud="vast", ram_gib=64.0))
-    question = question_of(model="meta-llama/Llama-3.1-70B", method={"kind": "qlora", "rank": 8})
+    offers = snapshot_of(offer_of(count=8, ram_gib=8.0), offer_of("H100", 8, cloud="vast", ram_gib=64.0))
+    question = question_of(model="meta-llama/Llama-3.1-70B", method={"kind": "lora", "rank": 8})
     text = render_estimate(build_estimate(question, offers), spec_of(), rows=10, width=400)
     assert text.count("tight") == 2
     assert "needed; 64 GiB stated" in text or "needed; 8 GiB stated" in text
