@@ -12,12 +12,14 @@ from typing import Any
 
 from planner.architecture import ModelArchitecture, Publication, parameter_counts
 from planner.architecture.hf_config import read_config
+from planner.architecture.stored import completed
 from planner.model_facts import ModelFacts
 from planner.price_age import age_s, age_text
 from providers.errors import StorageError, UsageError
-from providers.hub import HubAccess, HubModel, Weights, fetch_model, is_commit
+from providers.hub import HubAccess, HubModel, fetch_model, is_commit
 from providers.price_table import replace_file
 from providers.web import UnreachableError
+from providers.weights import Weights
 
 #: So long a branch is taken to point where it did; a commit never changes.
 _BRANCH_KEPT_S = 3600.0
@@ -149,8 +151,7 @@ def _reconciled(
     if stored is None:
         how = model.quantization or "packed"
         return arch, (("quantized_checkpoint", f"the files of {model.id} hold quantised weights ({how})"),)
-    if stored > counted:
-        arch = replace(arch, extra_parameters=arch.extra_parameters + stored - counted)
+    arch = completed(arch, stored)
     if abs(stored - counted) <= _NOTICED * stored:
         return arch, ()
     doubt = (

@@ -7,10 +7,8 @@ kept below the cache, so that the same question needs no network again.
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +17,7 @@ from urllib.parse import quote
 
 from providers.errors import CredentialsError, StorageError, UsageError
 from providers.web import WebAnswer, WebRequest, ask
+from providers.weights import Weights, weights_of
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 _HEADER_GUESS_BYTES = 2**16
@@ -31,28 +30,6 @@ REPOSITORY_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHARD = re.compile(r"[\w.-]+\.safetensors", re.ASCII)
 _YES = frozenset({"1", "true", "yes", "on"})
-#: Stored as whole numbers or single bytes: these are packed values, not parameters.
-_PACKED = frozenset({"I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64", "BOOL"})
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """What a model's safetensors files hold.
-
-    Attributes:
-        parameters: Numbers by their type, as in {"BF16": 8030261248}.
-        bytes: All tensors together.
-        files: How many files.
-    """
-
-    parameters: dict[str, int]
-    bytes: int
-    files: int
-
-    @property
-    def total(self) -> int | None:
-        """Parameters, None if some are packed, so that they cannot be counted."""
-        return None if _PACKED & set(self.parameters) else sum(self.parameters.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +199,7 @@ class HubRepository:
             raise self._nonsense("its index of weights names files that cannot be")
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             headers = list(pool.map(lambda name: self._header(commit, name), shards))
-        return _sum(headers)
+        return weights_of(headers)
 
     def _header(self, commit: str, name: str) -> dict[str, Any]:
         """The JSON that a safetensors file begins with, after its length in eight bytes."""
@@ -335,28 +312,3 @@ def file_names(info: Mapping[str, Any]) -> set[str]:
     if not isinstance(siblings, list):
         return set()
     return {str(one.get("rfilename")) for one in siblings if isinstance(one, dict)}
-
-
-def _sum(headers: Iterable[Mapping[str, Any]]) -> Weights:
-    parameters: Counter[str] = Counter()
-    size = files = 0
-    for header in headers:
-        files += 1
-        for kind, number, end in _tensors(header):
-            parameters[kind] += number
-            size += end
-    return Weights(dict(sorted(parameters.items())), size, files)
-
-
-def _tensors(header: Mapping[str, Any]) -> Iterator[tuple[str, int, int]]:
-    """Type, numbers and bytes of each tensor."""
-    for name, tensor in header.items():
-        if name == "__metadata__":
-            continue
-        try:
-            start, end = (int(place) for place in tensor["data_offsets"])
-            yield str(tensor["dtype"]), math.prod(int(side) for side in tensor["shape"]), end - start
-        except (KeyError, TypeError, ValueError):
-            raise StorageError(
-                f"a safetensors file has a tensor {name!r} without shape", code="bad_answer"
-            ) from None

@@ -9,10 +9,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from planner.architecture.counts import parameter_counts
 from planner.architecture.hf_config import read_config
 from planner.architecture.model import ModelArchitecture
-from planner.architecture.stored import stored_parameters
+from planner.architecture.stored import completed, stored_parameters
 from providers.errors import UsageError
 
 _MODELS = Path(__file__).parents[1] / "data" / "models.json"
@@ -125,11 +124,7 @@ def model_config(model: str, base_dir: Path | None = None) -> dict[str, Any]:
 def _from_path(path: Path, model: str) -> ModelArchitecture:
     file = path / "config.json" if path.is_dir() else path
     arch = read_config(_config_at(path, model), model, str(file))
-    if not arch.published_type:
-        return arch
-    stored, counted = stored_parameters(file.parent), parameter_counts(arch).total
-    more = 0 if stored is None else max(0, stored - counted)  # the other towers
-    return replace(arch, extra_parameters=arch.extra_parameters + more)
+    return completed(arch, stored_parameters(file.parent)) if arch.published_type else arch
 
 
 def _config_at(path: Path, model: str) -> dict[str, Any]:

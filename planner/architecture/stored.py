@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import json
-import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+from planner.architecture.counts import parameter_counts
+from planner.architecture.model import ModelArchitecture
+from providers.errors import TuneplanError
+from providers.weights import weights_of
 
 _MOST_HEADER_BYTES = 100_000_000
-#: Types of parameters; whole numbers and bytes are packed values.
-_FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
+
+
+def completed(arch: ModelArchitecture, stored: int | None) -> ModelArchitecture:
+    """The architecture with what its files hold beyond its configuration (a vision tower) as further parameters."""
+    more = 0 if stored is None else stored - parameter_counts(arch).total
+    return arch if more <= 0 else replace(arch, extra_parameters=arch.extra_parameters + more)
 
 
 def stored_parameters(directory: Path) -> int | None:
     """Numbers in a directory's safetensors files; None without such files, or where they are packed or unreadable."""
     files = sorted(directory.glob("*.safetensors"))
     try:
-        return sum(map(_parameters, files)) if files else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return weights_of(map(_header, files)).total if files else None
+    except (OSError, ValueError, AttributeError, RecursionError, TuneplanError):
         return None
 
 
-def _parameters(file: Path) -> int:
-    """Of one file, which begins with the length of its header in eight bytes, and its header."""
+def _header(file: Path) -> dict[str, Any]:
+    """What a file begins with, after its length in eight bytes."""
     with file.open("rb") as stream:
         size = int.from_bytes(stream.read(8), "little")
         if size > _MOST_HEADER_BYTES:
             raise ValueError("not a safetensors file")
-        header = json.loads(stream.read(size))
-    tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
-    if any(tensor["dtype"] not in _FLOATS for tensor in tensors):
-        raise ValueError("packed values")
-    return sum(math.prod(tensor["shape"]) for tensor in tensors)
+        header: dict[str, Any] = json.loads(stream.read(size))
+    return header
