@@ -19,10 +19,15 @@ from providers.errors import TuneplanError
 _SAMPLED_CHARS = 2_000_000
 
 
-def missing_data(spec: FineTuneSpec, base_dir: Path) -> Iterator[Finding]:
-    """Data that should be on this machine and is not, or that is no data set."""
+def unnamed_data(spec: FineTuneSpec) -> Iterator[Finding]:
+    """A spec that names nothing to train on."""
     if spec.data.train is None:
         yield Finding("there is no data to train on", path="data.train", code="data_missing")
+
+
+def missing_data(spec: FineTuneSpec, base_dir: Path) -> Iterator[Finding]:
+    """Data that should be on this machine and is not, or that is no data set."""
+    yield from unnamed_data(spec)
     guard = spec.evaluate.guard
     wanted = {"data.train": spec.data.train, "data.eval": spec.data.eval}
     wanted["evaluate.guard.data"] = None if guard is None else guard.data

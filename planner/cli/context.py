@@ -20,11 +20,14 @@ from planner.config import Config, Directories, directories, load_config
 from providers.errors import TuneplanError, UsageError
 
 if TYPE_CHECKING:
+    from planner.answer import Answer
     from planner.calibration import Calibration
     from planner.data_cache import DataCache
+    from planner.intake import Overrides
     from planner.model_facts import ModelSource
     from planner.model_source import HubSource
     from planner.price_age import PriceLimit
+    from planner.spec import FineTuneSpec
     from planner.surroundings import Surroundings
     from providers.offers import PriceSnapshot
 
@@ -134,6 +137,30 @@ class App:
         except TuneplanError as error:
             click.echo(f"warning: not calibrated by your runs: {error}", err=True)
             return NOT_CALIBRATED
+
+    def estimate(
+        self,
+        spec: FineTuneSpec,
+        base_dir: Path,
+        snapshot: PriceSnapshot,
+        *,
+        overrides: Overrides | None = None,
+        limit: int | None = 100,
+    ) -> Answer:
+        """`planner.answer.estimate_spec` with what this machine knows: models, runs, how old a price may be."""
+        from planner.answer import estimate_spec
+
+        return estimate_spec(
+            spec,
+            base_dir,
+            snapshot,
+            self.now(),
+            overrides=overrides,
+            limit=limit,
+            calibration=self.calibration(),
+            price_limit=self.price_limit(),
+            models=self.models(),
+        )
 
 
 pass_app = click.make_pass_decorator(App, ensure=True)

@@ -228,21 +228,16 @@ def _estimated(
     *,
     limit: int | None,
 ) -> Plan:
-    from planner.answer import estimate_spec
     from planner.proposal import spec_blockers
 
     rented_there = capacity if infra != "local" else None  # this machine is what it is, whoever reserved it
     try:
-        return estimate_spec(
+        return app.estimate(
             spec,
             base_dir,
             app.snapshot(infra) if rented_there is None else rented_there.snapshot(),
-            app.now(),
             overrides=None if rented_there is None else rented_there.overrides(),
             limit=limit,
-            calibration=app.calibration(),
-            price_limit=app.price_limit(),
-            models=app.models(),
         ).plan()
     except UsageError:
         refuse(spec_blockers(spec, base_dir, os.environ, infra=infra))  # a missing file is rarely alone

@@ -21,7 +21,6 @@ def plan_of(app: App, file: Path, *, limit: int = 100) -> Plan:
     Raises:
         SpecError, UsageError, CorruptDataError: As `load_plan`, `load_spec` and `estimate_spec`.
     """
-    from planner.answer import estimate_spec
     from planner.placing import placed_in
     from planner.plan import load_plan
     from planner.specfile import load_spec
@@ -33,13 +32,4 @@ def plan_of(app: App, file: Path, *, limit: int = 100) -> Plan:
     loaded.refuse(unsupported(loaded.spec))
     with placed_in(loaded):
         spec = app.data_cache().localised(loaded.spec, loaded.base_dir)
-        return estimate_spec(
-            spec,
-            loaded.base_dir,
-            app.snapshot("skypilot"),
-            app.now(),
-            limit=limit,
-            calibration=app.calibration(),
-            price_limit=app.price_limit(),
-            models=app.models(),
-        ).plan()
+        return app.estimate(spec, loaded.base_dir, app.snapshot("skypilot"), limit=limit).plan()

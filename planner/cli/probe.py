@@ -114,19 +114,10 @@ def _choices(cap: str | None, no_cap: bool, max_duration: str, *, rented: bool) 
 
 
 def _estimate(app: App, loaded: LoadedSpec, spec: FineTuneSpec, infra: str) -> Answer:
-    from planner.answer import estimate_spec
     from planner.placing import placed_in
 
     with placed_in(loaded):
-        return estimate_spec(
-            spec,
-            loaded.base_dir,
-            app.snapshot(infra),
-            app.now(),
-            calibration=app.calibration(),
-            price_limit=app.price_limit(),
-            models=app.models(),
-        )
+        return app.estimate(spec, loaded.base_dir, app.snapshot(infra))
 
 
 def _order(plan: Plan, choices: Choices) -> Order:

@@ -72,7 +72,6 @@ def job_of(app: App, spec: Path, asked_for: Mapping[str, Any]) -> Job:
     Raises:
         UsageError, SpecError: The spec or an option is wrong.
     """
-    from planner.answer import estimate_spec
     from planner.placing import placed_in
     from planner.reserve.apis import own_machines
     from planner.reserve.need import alternatives, sizes
@@ -83,16 +82,7 @@ def job_of(app: App, spec: Path, asked_for: Mapping[str, Any]) -> Job:
     loaded.refuse(unsupported(loaded.spec))
     snapshot = app.snapshot("clouds")
     with placed_in(loaded):
-        estimate = estimate_spec(
-            loaded.spec,
-            loaded.base_dir,
-            snapshot,
-            app.now(),
-            limit=None,
-            calibration=app.calibration(),
-            price_limit=app.price_limit(),
-            models=app.models(),
-        ).estimate
+        estimate = app.estimate(loaded.spec, loaded.base_dir, snapshot, limit=None).estimate
     deadline = _moment(asked_for["by"], "--by") or estimate.question.goal.deadline
     margin = _hours(asked_for["margin"])
     sized = {

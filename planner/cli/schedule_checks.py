@@ -9,9 +9,12 @@ from planner.errors import OverBudgetError
 from providers.errors import TuneplanError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from planner.cli.context import App
     from planner.reserve.firing import Started
     from planner.reserve.schedules import Firing
+    from planner.spec import FineTuneSpec
     from planner.specfile import LoadedSpec
 
 #: `plan launch` starts a run now or ends with one of these, after which the scheduler asks again.
@@ -24,14 +27,13 @@ def refuse_what_never_starts(loaded: LoadedSpec, infra: str) -> None:
     Raises:
         SpecError: With everything that is so.
     """
-    from planner.errors import Finding
+    from planner.data_check import unnamed_data
     from planner.model_support import model_blockers
     from planner.positions import position_blockers
     from planner.support import unsupported
 
     found = list(unsupported(loaded.spec, for_launch=True, infra=infra))
-    if loaded.spec.data.train is None:
-        found.append(Finding("there is no data to train on", path="data.train", code="data_missing"))
+    found += unnamed_data(loaded.spec)
     found += model_blockers(loaded.spec, loaded.base_dir, rented=infra != "local")
     found += position_blockers(loaded.spec, loaded.base_dir)
     loaded.refuse(found)
@@ -46,23 +48,14 @@ def doubts(app: App, loaded: LoadedSpec, infra: str, budget_usd: float | None) -
     for finding in found:
         yield f"as things are now, a launch would refuse it: {finding}"
     if budget_usd is not None and not found:
-        yield from _over_budget(app, loaded, infra, budget_usd)
+        yield from _over_budget(app, spec, loaded.base_dir, infra, budget_usd)
 
 
-def _over_budget(app: App, loaded: LoadedSpec, infra: str, budget_usd: float) -> Iterator[str]:
-    from planner.answer import estimate_spec
-
-    spec = app.data_cache().localised(loaded.spec, loaded.base_dir)
+def _over_budget(
+    app: App, spec: FineTuneSpec, base_dir: Path, infra: str, budget_usd: float
+) -> Iterator[str]:
     try:
-        candidates = estimate_spec(
-            spec,
-            loaded.base_dir,
-            app.snapshot(infra),
-            app.now(),
-            calibration=app.calibration(),
-            price_limit=app.price_limit(),
-            models=app.models(),
-        ).estimate.candidates
+        candidates = app.estimate(spec, base_dir, app.snapshot(infra)).estimate.candidates
     except TuneplanError as error:
         yield f"what a run costs cannot be estimated now: {error.message}"
         return
