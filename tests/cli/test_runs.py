@@ -410,13 +410,18 @@ def test_a_plan_whose_price_has_moved_is_refused(orders: Path, plan_home: Path, 
     assert status()["attempts"][0]["offer"]["price_usd_per_h"] == "2.2"
 
 
-def test_a_resume_goes_by_the_price_of_today(orders: Path, plan_home: Path) -> None:
+def preempted_at_two_dollars(orders: Path, plan_home: Path) -> None:
+    """A run whose machine cost that much an hour, and was taken away."""
     (plan_home / "config.yaml").write_text("local: {usd_per_hour: 2}\n")
     plan("launch", *LOCAL, "--yes", "--cap", "50")
     eventually((orders / "ready").exists)
     for pid in status()["pids"]:
         os.kill(pid, signal.SIGKILL)
     eventually(lambda: status()["state"] == "preempted")
+
+
+def test_a_resume_goes_by_the_price_of_today(orders: Path, plan_home: Path) -> None:
+    preempted_at_two_dollars(orders, plan_home)
     (plan_home / "config.yaml").write_text("local: {usd_per_hour: 3}\n")
     assert "from $2/h to $3/h (+50%" in plan("resume", "goat-1", "--yes", code=5).stderr
     assert len(status()["attempts"]) == 1
@@ -430,12 +435,7 @@ def test_a_resume_goes_by_the_price_of_today(orders: Path, plan_home: Path) -> N
 def test_a_machine_that_the_price_list_has_no_more_keeps_its_last_price(
     orders: Path, plan_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (plan_home / "config.yaml").write_text("local: {usd_per_hour: 2}\n")
-    plan("launch", *LOCAL, "--yes", "--cap", "50")
-    eventually((orders / "ready").exists)
-    for pid in status()["pids"]:
-        os.kill(pid, signal.SIGKILL)
-    eventually(lambda: status()["state"] == "preempted")
+    preempted_at_two_dollars(orders, plan_home)
     nothing = PriceSnapshot("none", (), (), live=True)
     with monkeypatch.context() as patch:
         patch.setattr(App, "snapshot", lambda self, infra: nothing)

@@ -52,6 +52,25 @@ def desk(tmp_path: Path, orders: Path) -> Iterator[Desk]:
         yield Desk(store, launcher, places, utc_now)
 
 
+class Killed(BaseException):
+    """The end of a process, which nothing catches."""
+
+
+class KilledBefore(LocalLauncher):
+    """Of a process that ends before the backend has heard of the launch."""
+
+    def launch(self, request: LaunchRequest) -> BackendStatus:
+        raise Killed
+
+
+class KilledAfter(LocalLauncher):
+    """Of a process that ends before the backend's answer is on record."""
+
+    def launch(self, request: LaunchRequest) -> BackendStatus:
+        super().launch(request)
+        raise Killed
+
+
 def start(
     desk: Desk, orders: Path, run_id: str = "run-1", price: int | None = 0, **terms: object
 ) -> tuple[Run, bool]:
@@ -106,15 +125,8 @@ def test_the_same_job_is_the_same_run_though_its_prediction_has_changed(desk: De
 
 
 def test_a_launch_that_ended_after_its_record_is_finished_by_the_next(desk: Desk, orders: Path) -> None:
-    class Killed(BaseException):
-        pass
-
-    class Dying(LocalLauncher):
-        def launch(self, request: LaunchRequest) -> BackendStatus:
-            raise Killed
-
     with pytest.raises(Killed):
-        start(replace(desk, launcher=Dying(desk.places.local)), orders)
+        start(replace(desk, launcher=KilledBefore(desk.places.local)), orders)
     assert now_of(desk).state == "queued"
     assert desk.store.pending(terms_of().plan_hash) is not None
     run, created = start(desk, orders)
@@ -126,14 +138,6 @@ def test_a_repeated_launch_while_the_backend_is_silent_loses_no_job(
 ) -> None:
     """The first call was heard, its caller killed; whoever asks again then must not write the job off."""
 
-    class Killed(BaseException):
-        pass
-
-    class Dying(LocalLauncher):
-        def launch(self, request: LaunchRequest) -> BackendStatus:
-            super().launch(request)
-            raise Killed
-
     class Silent(LocalLauncher):
         def launch(self, request: LaunchRequest) -> BackendStatus:
             raise LaunchError("it cannot be reached")
@@ -141,7 +145,7 @@ def test_a_repeated_launch_while_the_backend_is_silent_loses_no_job(
         def status(self, run_id: str) -> BackendStatus:
             return BackendStatus("unknown", reason="it cannot be reached")
 
-    dying = Dying(desk.places.local, python=str(make_python(tmp_path / "bin")))
+    dying = KilledAfter(desk.places.local, python=str(make_python(tmp_path / "bin")))
     with pytest.raises(Killed):
         start(replace(desk, launcher=dying), orders)
     silent = replace(desk, launcher=Silent(desk.places.local))
@@ -155,15 +159,7 @@ def test_a_repeated_launch_while_the_backend_is_silent_loses_no_job(
 
 
 def test_a_launch_that_ended_after_the_start_is_found_running(desk: Desk, orders: Path) -> None:
-    class Killed(BaseException):
-        pass
-
-    class Dying(LocalLauncher):
-        def launch(self, request: LaunchRequest) -> BackendStatus:
-            super().launch(request)
-            raise Killed
-
-    dying = Dying(desk.places.local, python=desk.launcher._python)  # type: ignore[attr-defined]
+    dying = KilledAfter(desk.places.local, python=desk.launcher._python)  # type: ignore[attr-defined]
     with pytest.raises(Killed):
         start(replace(desk, launcher=dying), orders)
     run, created = start(desk, orders)
@@ -219,15 +215,8 @@ def test_a_launch_that_fails_after_somebody_cancelled_is_cancelled(desk: Desk, o
 def test_a_run_that_another_ledger_adopted_is_not_launched_though_somebody_looks_at_it(
     desk: Desk, orders: Path
 ) -> None:
-    class Killed(BaseException):
-        pass
-
-    class Dying(LocalLauncher):
-        def launch(self, request: LaunchRequest) -> BackendStatus:
-            raise Killed
-
     with pytest.raises(Killed):
-        start(replace(desk, launcher=Dying(desk.places.local)), orders)
+        start(replace(desk, launcher=KilledBefore(desk.places.local)), orders)
     read = desk.store.find("run-1")
     claim(open_store(read.terms.checkpoint_uri), "another ledger", desk.now())
     assert now_of(desk).state == "queued"  # its revision has grown since it was read
@@ -364,9 +353,6 @@ def test_a_run_cancelled_before_it_started_never_starts_for_long(desk: Desk, ord
 def test_a_launcher_that_dies_after_somebody_cancelled_leaves_nothing_running(
     desk: Desk, orders: Path, tmp_path: Path
 ) -> None:
-    class Killed(BaseException):
-        pass
-
     class Dying(LocalLauncher):
         """Somebody cancels between our record and the start; the process ends before it could look again."""
 
@@ -406,9 +392,6 @@ def test_a_run_cancelled_while_its_files_are_sent_is_never_asked_for(
 def test_a_cancel_is_heard_by_a_backend_that_still_held_the_launch_when_it_was_asked_first(
     desk: Desk, orders: Path, tmp_path: Path
 ) -> None:
-    class Killed(BaseException):
-        pass
-
     class Later(LocalLauncher):
         """A server that has taken a launch and goes about it later, whoever sent it."""
 
@@ -445,15 +428,8 @@ def test_a_cancel_is_heard_by_a_backend_that_still_held_the_launch_when_it_was_a
 
 
 def test_a_launch_that_nobody_heard_of_is_cancelled_at_once(desk: Desk, orders: Path) -> None:
-    class Killed(BaseException):
-        pass
-
-    class Dying(LocalLauncher):
-        def launch(self, request: LaunchRequest) -> BackendStatus:
-            raise Killed
-
     with pytest.raises(Killed):
-        start(replace(desk, launcher=Dying(desk.places.local)), orders)
+        start(replace(desk, launcher=KilledBefore(desk.places.local)), orders)
     run = cancel(desk, desk.store.find("run-1"), grace_s=30)
     assert (run.state, run.state_reason) == ("cancelled", "cancelled by the user, before it was started")
     assert (run.current.outcome, run.cost_micro_usd) == ("cancelled", 0)
