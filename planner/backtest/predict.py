@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from planner.backtest.cells import UnsupportedRunError, number
 from planner.backtest.rows import Run, read_run
-from planner.backtest.unstated import also_allowed
+from planner.backtest.unstated import also_allowed, left_open
 from planner.memory import MemoryEstimate, estimate_memory
 from planner.quantiles import Quantiles
 from planner.throughput import StepEstimate, estimate_step
@@ -73,11 +73,19 @@ def estimate_run(row: Mapping[str, str]) -> RunEstimate:
     """
     stated = {key: value for key, value in row.items() if key not in OUTCOME_COLUMNS}
     run = read_run(stated)
-    memory = estimate_memory(run.setup, run.cluster)
-    others = (estimate_memory(setup, run.cluster).upper_bytes for setup in also_allowed(stated, run.setup))
-    memory = memory._replace(upper_bytes=max((memory.upper_bytes, *others)))
+    memory = _memory(stated, run)
     step = estimate_step(run.setup, run.cluster, run.doubts) if run.speed_known else None
     return RunEstimate(run, memory, step)
+
+
+def _memory(row: Mapping[str, str], run: Run) -> MemoryEstimate:
+    """Of the run as it was read; bound and verdict allow for the other ways to read the row."""
+    memory = estimate_memory(run.setup, run.cluster)
+    unsaid = [estimate_memory(setup, run.cluster) for setup in left_open(row, run.setup)]
+    loose = [estimate_memory(setup, run.cluster) for setup in also_allowed(row, run.setup)]
+    upper = max(other.upper_bytes for other in (memory, *unsaid, *loose))
+    certain = memory.verdict != "fits" or all(other.verdict == "fits" for other in unsaid)
+    return memory._replace(upper_bytes=upper, verdict=memory.verdict if certain else "borderline")
 
 
 def predict(row: Mapping[str, str]) -> Prediction:

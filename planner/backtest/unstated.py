@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from planner.backtest.cells import Row, cell
+from planner.architecture import Adapter
+from planner.backtest.cells import Row, cell, number
 from planner.backtest.habits import is_unpacked, names_unknown_stack, recomputes_unasked
 from planner.setup import TrainingSetup
 from planner.throughput import Doubt
@@ -17,6 +18,7 @@ _FRAMEWORK, _PRECISION, _PACKING, _LENGTHS, _ADAPTER = 0.12, 0.08, 0.08, 0.20, 0
 _STACK = 0.20
 _ORTHOGONAL = 0.60  # rotations of whole inputs are built for each step
 _LORA_LIKE = ("lora", "dora", "loha", "lokr", "full", "osf", "pissa")
+_QLORA_RANK = 64
 _SMALLEST_RECOMPUTED = 1024  # hidden width from which recipes recompute activations
 
 
@@ -26,12 +28,36 @@ def leaves_recomputation_open(row: Row, setup: TrainingSetup) -> bool:
     return not told and setup.arch.hidden >= _SMALLEST_RECOMPUTED
 
 
-def also_allowed(row: Row, setup: TrainingSetup) -> Iterator[TrainingSetup]:
-    """Set-ups that need more memory and that the row's words allow as well as the one it was read as."""
+def left_open(row: Row, setup: TrainingSetup) -> Iterator[TrainingSetup]:
+    """Larger set-ups that differ only in what the row says nothing of: "fits" would be a guess where one does not."""
     if leaves_recomputation_open(row, setup) and setup.gradient_checkpointing:
         yield setup._replace(gradient_checkpointing=False)
+    adapter = _largest_usual(row, setup)
+    if adapter is not None:
+        yield setup._replace(adapter=adapter)
+
+
+def also_allowed(row: Row, setup: TrainingSetup) -> Iterator[TrainingSetup]:
+    """Larger set-ups that the row's words, read loosely, allow as well as the usual one that it was read as."""
     if leaves_masters_open(row, setup):
         yield setup._replace(precision=f"amp_{setup.precision}")
+
+
+def _largest_usual(row: Row, setup: TrainingSetup) -> Adapter | None:
+    """QLoRA's own adapters (rank 64 on all linear layers), where a row tells no size; None where it tells all.
+
+    PEFT's default, which such a row is read as, trains a tenth of that.
+    """
+    adapter = setup.adapter
+    if adapter is None or adapter.kind not in ("lora", "dora") or number(row, "trainable_params_m"):
+        return None
+    rank, targets = number(row, "lora_rank"), cell(row, "lora_targets")
+    if rank and targets:
+        return None
+    return adapter._replace(
+        rank=adapter.rank if rank else max(adapter.rank, _QLORA_RANK),
+        targets=adapter.targets if targets else ("all-linear",),
+    )
 
 
 def leaves_masters_open(row: Row, setup: TrainingSetup) -> bool:

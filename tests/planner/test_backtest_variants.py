@@ -241,6 +241,43 @@ def test_what_is_not_stated_widens_the_interval_and_the_upper_bound():
     assert "recomputation is not stated" in guessed.step.spread_reason
 
 
+QLORA_ON_A_T4 = {
+    "model": "huggyllama/llama-13b",
+    "method": "qlora",
+    "quant_bits": "4",
+    "precision": "NF4 fp16",
+    "gpu": "T4",
+    "gpu_mem_gb": "16",
+    "num_gpus": "1",
+    "seq_len": "1024",
+    "micro_batch": "1",
+    "grad_checkpointing": "true",
+    "framework": "trl SFTTrainer bitsandbytes",
+    "date": "2023-05",
+}
+
+
+@pytest.mark.parametrize(
+    ("told", "verdict"),
+    [({}, "borderline"),
+     ({"lora_rank": "64"}, "borderline"),
+     ({"lora_targets": "all-linear"}, "borderline"),
+     ({"lora_rank": "16", "lora_targets": "q_proj,v_proj"}, "fits"),
+     ({"trainable_params_m": "26.2"}, "fits")],
+)  # fmt: skip
+def test_adapters_of_unknown_size_may_be_as_large_as_qloras(told, verdict):
+    size = {"lora_rank": "", "lora_targets": "", "trainable_params_m": ""}
+    row = BASE | QLORA_ON_A_T4 | size
+    open_, known = (estimate_run(row | some).memory for some in (told, told | {"trainable_params_m": "26.2"}))
+    assert open_.verdict == verdict
+    assert (open_.upper_bytes > 1.1 * known.upper_bytes) == (verdict == "borderline")
+
+
+def test_a_run_that_may_keep_its_activations_surely_fits_only_if_they_do():
+    row = BASE | QLORA_ON_A_T4 | {"lora_rank": "16", "lora_targets": "q_proj,v_proj"}
+    assert estimate_run(row | {"grad_checkpointing": ""}).memory.verdict == "borderline"
+
+
 def test_cost_needs_a_price_in_the_row():
     row = BASE | {"steps": "1000"}
     hours = float(predict(row)["predicted_wall_clock_h"])
