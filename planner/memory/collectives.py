@@ -20,20 +20,22 @@ class Buffers(NamedTuple):
         loss: While the loss is computed.
         backward: At most while gradients go back.
         end: When they come to the first block.
+        sampling: While answers are sampled, inside a block and at the head.
         waiting: Gradients of earlier micro-batches wait in these bytes, unsharded.
     """
 
     loss: float
     backward: float
     end: float
+    sampling: tuple[float, float]
     waiting: bool = False
 
 
 def buffers(setup: TrainingSetup, width: Widths, base: float, mine: float, gradients: float) -> Buffers:
     """What the collectives hold: buckets, gathered blocks, gradients that are not reduced yet.
 
-    With FSDP2 on two real processes the closed form's peak is 0.93 to 1.14 of the measured, but for grpo with adapters
-    (up to 1.53; benchmarks/results/sharded_memory.md).
+    With FSDP2 on two real processes the closed form's peak is 0.93 to 1.14 of the measured
+    (benchmarks/results/sharded_memory.md).
 
     Args:
         setup: The training.
@@ -56,28 +58,31 @@ def buffers(setup: TrainingSetup, width: Widths, base: float, mine: float, gradi
         live = min(total, _ZERO3_LIVE_PARAMETERS) + embedding * (1 if setup.arch.tied_embeddings else 2)
         # A gather holds its flat result and the parameters' own copies at once.
         same = 2 * width.compute * live + 2.0 * min(mine, _ZERO_BUCKET_PARAMETERS)
-    return Buffers(same, same, same)
+    return Buffers(same, same, same, (same, same))
 
 
 def _fsdp(setup: TrainingSetup, width: Widths, base: float) -> Buffers:
     """Two gathered blocks (one prefetched), the root's embedding and head, and unsharded gradients.
 
     FSDP2 gives the blocks back before the loss, for which TRL gathers the head's weights alone. Gradients of all but a
-    step's last micro-batch are not reduced (accelerate's `no_sync`): FSDP2 keeps them in place of their shards.
+    step's last micro-batch are not reduced (accelerate's `no_sync`): FSDP2 keeps them in place of their shards. While
+    answers are sampled embedding and head are gathered each for itself (two real processes held no more).
     """
     counts = parameter_counts(setup.arch, setup.task, setup.labels)
     block = counts.linear / (setup.arch.layers + setup.arch.decoder_layers)
     root = counts.total - counts.linear
     stored = base / counts.total if setup.quantization != "none" else width.compute
-    gathered = stored * 2 * block + width.compute * root
+    blocks = stored * 2 * block
+    gathered = blocks + width.compute * root
     full = setup.adapter is None
     waiting = full and setup.grad_accum > 1 and setup.framework in ("hf", "trl")
     unsharded = width.compute * counts.total if waiting else 0.0
     last = width.compute * (block + root) if full else 0.0
     backward = gathered + max(unsharded, last)
     if not stack_of(setup.framework).fsdp2:
-        return Buffers(backward, backward, backward)
-    return Buffers(width.compute * head_parameters(setup) + unsharded, backward, gathered + last, waiting)
+        return Buffers(backward, backward, backward, (backward, backward))
+    head = width.compute * head_parameters(setup)
+    return Buffers(head + unsharded, backward, gathered + last, (blocks, head), waiting)
 
 
 def head_parameters(setup: TrainingSetup) -> int:

@@ -237,9 +237,9 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> tu
     if setup.adapter is not None and "dora" in setup.adapter.kind:
         held = kept + one if setup.gradient_checkpointing else kept
         moments["adapter_norm"] = (held, _dora_norm_bytes(setup), earlier, 0.0, comm.backward)
-    sampling = _sampling(setup)
+    sampling = _sampling(setup, parts)
     if setup.task == "grpo":  # before the step's first forward pass, with the last step's gradients gone
-        moments["generation"] = (0.0, sampling.passing + sampling.cache, 0.0, 0.0, comm.backward)
+        moments["generation"] = (0.0, sampling.passing + sampling.cache, 0.0, 0.0, sampling.gathered)
     phase = max(moments, key=lambda name: sum(moments[name]))
     activations, logits, gradients, step, collectives = moments[phase]
     cache = sampling.cache if phase == "generation" or setup.task == "ppo" else 0.0
@@ -257,9 +257,9 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> tu
     }
 
 
-def _sampling(setup: TrainingSetup) -> Generation:
+def _sampling(setup: TrainingSetup, parts: _Parts) -> Generation:
     if setup.task == "grpo":
-        return generation_bytes(setup)
+        return generation_bytes(setup, parts.state.comm.sampling)
     if setup.task != "ppo":
         return Generation(0.0, 0.0)
     # the engines behind ppo sample one micro-batch and keep their cache while the model learns

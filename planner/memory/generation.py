@@ -15,27 +15,34 @@ class Generation(NamedTuple):
     Attributes:
         cache: Keys and values, bytes.
         passing: Of the forward pass, bytes.
+        gathered: What collectives hold, bytes.
     """
 
     cache: float
     passing: float
+    gathered: float = 0.0
 
 
-def generation_bytes(setup: TrainingSetup) -> Generation:
+def generation_bytes(setup: TrainingSetup, gathered: tuple[float, float] = (0.0, 0.0)) -> Generation:
     """All answers of an optimizer step are sampled before the first is learned from, as TRL does.
 
     Either a piece of the prompts passes through a block, or the last token of the longest answer is sampled: the cache
     is whole then. A layer's is copied as it grows.
+
+    Args:
+        setup: The training.
+        gathered: Bytes that collectives hold inside a block and at the head.
     """
+    in_block, at_head = gathered
     rows = setup.micro_batch * setup.grad_accum
     prompt = max(setup.sequence_tokens - setup.generated_tokens, 1)
     token = rows * _passing(setup, prompt)
     logits = 8.0 * rows * setup.arch.vocab  # of one position, and their probabilities, in fp32
-    moments = [(setup.sequence_tokens, logits)]
-    moments += [(done, piece * token) for done, piece in _pieces(setup, rows, prompt)]
+    moments = [(setup.sequence_tokens, logits, at_head)]
+    moments += [(done, piece * token, in_block) for done, piece in _pieces(setup, rows, prompt)]
     layers = max(setup.arch.attention_layers, 1)
-    held = ((cache_bytes(setup, rows, tokens), beside) for tokens, beside in moments)
-    return max((Generation(cache, beside + cache / layers) for cache, beside in held), key=sum)
+    held = ((cache_bytes(setup, rows, tokens), *beside) for tokens, *beside in moments)
+    return max((Generation(cache, passing + cache / layers, comm) for cache, passing, comm in held), key=sum)
 
 
 def _pieces(setup: TrainingSetup, rows: int, prompt: int) -> list[tuple[int, int]]:
@@ -58,7 +65,7 @@ def _passing(setup: TrainingSetup, prompt: int) -> float:
 
     The embeddings, the block's input, its residual and the normed values; rotations; the MLP's gate, values and
     product, and what an adapter adds to one of them; the mask. Sampling goes without autocast: an adapter in fp32
-    casts its input, and its product, the same scaled and the sum are in fp32.
+    casts its input, and its product, the same scaled and the sum are in fp32; in shards it is gathered as computed.
     """
     arch, width = setup.arch, widths(setup).compute
     inner = float(arch.intermediate)
@@ -69,6 +76,6 @@ def _passing(setup: TrainingSetup, prompt: int) -> float:
         values += 3.0 * arch.heads * prompt
     added = 0.0
     if setup.adapter is not None:
-        cast = setup.adapter.fp32 and width < 4.0
+        cast = setup.adapter.fp32 and width < 4.0 and setup.parallelism.kind != "fsdp"
         added = 10.0 * inner + 4.0 * arch.hidden if cast else width * inner
     return width * values + added + prompt
