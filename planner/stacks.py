@@ -22,6 +22,7 @@ class Stack(NamedTuple):
         autocast: Adapters in fp32 compute in the base's type.
         fsdp2: FSDP shards each parameter by itself.
         tiled_head: Logits are never held whole, and computed again in the backward pass.
+        fp32_reduce: Sharded gradients are summed in fp32, whatever is computed in.
         slowdown: Step time against the physics, fitted.
     """
 
@@ -35,6 +36,7 @@ class Stack(NamedTuple):
     tiled_head: bool = False
     autocast: bool = False
     fsdp2: bool = False
+    fp32_reduce: bool = False
     slowdown: float = 1.0
 
 
@@ -46,7 +48,7 @@ _STACKS = (
     Stack("llm-foundry", fused_norm=True),
     Stack("litgpt", loss_bytes=5.0, fp32_master=False, adapter_dropout=True),
     Stack("torchtune", loss_bytes=5.0, fp32_master=False, foreach_step=False),
-    Stack("torchtitan", loss_bytes=8.0, fused_norm=True, foreach_step=False),
+    Stack("torchtitan", loss_bytes=8.0, fused_norm=True, foreach_step=False, fp32_reduce=True),
     Stack("megatron", loss_bytes=8.0, fused_norm=True, fused_mlp=True, foreach_step=False),
     Stack("openrlhf", foreach_step=False),
 )

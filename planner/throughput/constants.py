@@ -5,15 +5,15 @@ from __future__ import annotations
 TIME: dict[str, float] = {
     "matmul": 0.89,  # share of the attainable rate that a large product in a training step reaches
     "few_tokens": 1.5,  # slowdown r / T of a product with T tokens, r = attainable FLOP/s per byte/s
-    "narrow": 1.6,  # slowdown r / h of a product of width h
+    "narrow": 1.7,  # slowdown r / h of a product of width h
     "fp8": 1.86,  # speed-up of the FLOP part, Transformer Engine inside Megatron
-    "fp8_casts": 1.35,  # the same in stacks that cast around single modules
+    "fp8_casts": 1.25,  # the same in stacks that cast around single modules
     "fp4": 1.3,  # further speed-up of four-bit formats over fp8, assumed: published training runs are few
     "ridge": 200.0,  # FLOP per byte above which large caches hide the memory
-    "attention": 0.47,  # share of the attainable rate in fused attention
-    "sdpa": 0.35,  # the same with a mask, where the causal half is computed too
-    "attention_hopper": 0.55,  # of that on Hopper and later with FlashAttention 2
-    "elementwise": 2.0,  # of the counted bytes
+    "attention_first": 0.62,  # speed of FlashAttention 1 against the second
+    "sdpa": 0.6,  # the same of the kernel that takes a mask
+    "attention_hopper": 6.0,  # matrix FLOP/s of old instructions on Hopper and later, over fp32 FLOP/s of vectors
+    "elementwise": 2.25,  # of the counted bytes
     "compiled": 0.45,  # share of elementwise bytes left where kernels are fused
     "autocast_bytes": 1.5,  # memory-bound work under autocast, where values change type between kernels
     "autocast_launches": 1.4,  # kernels under autocast, casts included
@@ -24,15 +24,17 @@ TIME: dict[str, float] = {
     "tiled_loss_widths": 6.0,
     "folded_loss_bytes": 170.0,
     "dequantise_8bit": 10.0,  # the same of an 8-bit base, whose forward products stay in integers
-    "dequantise": 18.0,  # bytes per parameter and pass
-    "launch": 1.0,  # of the host time of a kernel launch
+    "dequantise": 20.5,  # bytes per parameter and pass
+    "launch": 1.1,  # of the host time of a kernel launch
     # Of a forward pass's launches in transformers' generate: 25 to 49 ms a token were told of 7 B and 36 ms of 13 B
     # (NVIDIA/FasterTransformer 506, foundation-model-stack 34 and 69); not fitted.
     "generate_launch": 2.2,
-    "link": 0.7,  # share of the link's rate that collectives reach
-    "overlap": 0.5,  # part of the shorter of compute and collectives that does not hide
+    "link": 0.55,  # share of the link's rate that collectives reach
+    "overlap": 0.55,  # part of the shorter of compute and collectives that does not hide
     "fsdp_layer_s": 0.005,  # host time of FSDP for each block and micro-batch, accelerate
     "fsdp_layer_native_s": 0.001,
+    # DeepSpeed's: some 13 modules of a block, each 150 us to fetch and 50 to release its parameters, and their copies.
+    "zero3_layer_pass_s": 0.003,
     "expert": 1.1,  # experts that get more tokens than others, against a dense product of the same size
     "fp32": 0.85,  # share of the vector rate that fp32 products reach
 }

@@ -180,3 +180,34 @@ def test_a_model_in_shards_is_gathered_for_every_token():
     assert sampled(adapter=lora(), parallelism=Parallelism("fsdp", 8)) > 1.3 * alone
     across_pcie = sampled(gpu="L4", adapter=lora(), parallelism=Parallelism("fsdp", 8))
     assert across_pcie > 10 * alone
+
+
+def test_zero3_costs_host_time_on_one_gpu_as_well():
+    """Python around each module: some 10 ms a block and micro-batch, which few tokens cannot hide and many do."""
+    few = setup(micro_batch=1, sequence_tokens=256, grad_accum=8, framework="hf")
+    zero3 = few._replace(parallelism=Parallelism("zero3", 1))
+    more_ms = 1e3 * (seconds(zero3, cluster()) - seconds(few, cluster())) / 8 / few.arch.layers
+    assert 5 < more_ms < 12
+    many = few._replace(sequence_tokens=8192)
+    assert seconds(many._replace(parallelism=zero3.parallelism), cluster()) < 1.05 * seconds(many, cluster())
+
+
+def test_four_bit_products_launch_more():
+    four = setup(adapter=lora(), quantization="4bit", micro_batch=1, sequence_tokens=128)
+    plain = four._replace(quantization="none")
+    launches = [estimate_step(some, cluster()).terms_s["launch"] for some in (plain, four)]
+    assert launches[1] > 1.3 * launches[0]
+
+
+def test_gradients_summed_in_fp32_take_the_links_longer():
+    full = spread(setup(framework="torchtitan"), "fsdp", 8)
+    other = full._replace(framework="torchtune")  # the same host time, sums in what it computes in
+    assert (
+        estimate_step(full, EIGHT).terms_s["collectives"]
+        > 1.2 * estimate_step(other, EIGHT).terms_s["collectives"]
+    )
+
+
+def test_a_board_with_less_power_is_slower():
+    full = setup(micro_batch=2, sequence_tokens=8192)
+    assert seconds(full, cluster("H100-96GB")) > 1.15 * seconds(full, cluster("H100"))
