@@ -39,8 +39,25 @@ TIME: dict[str, float] = {
     "fp32": 0.85,  # share of the vector rate that fp32 products reach
 }
 
-# Stacks and GPUs of the published runs that the formula was compared with; elsewhere it is less sure.
-COMPARED: dict[str, set[str]] = {
-    "stacks": {"hf", "trl", "llm-foundry", "megatron"},
-    "gpus": {"A100", "A100-80GB", "A10G", "H100", "L4", "L40S", "RTX3090", "RTX4090", "TITAN-RTX", "V100"},
+# What the calibration runs cover: stack, GPU and what is trained (`doubts.covered_by`), with the fewest and most tokens of a micro-batch that
+# were compared (`compared` in benchmarks/leave_one_out.py); elsewhere the formula is less sure.
+COMPARED: dict[tuple[str, str, str], tuple[float, float]] = {
+    ("hf", "A100-80GB", "adapter"): (8192, 65536),
+    ("hf", "A100-80GB", "full"): (4096, 65536),
+    ("hf", "A100-80GB", "quantised"): (4096, 131072),
+    ("hf", "A10G", "encoder"): (8192, 8192),
+    ("hf", "L4", "quantised"): (2048, 8192),
+    ("hf", "L40S", "adapter"): (1225, 1225),
+    ("hf", "L40S", "full"): (1225, 1225),
+    ("hf", "RTX3090", "adapter"): (512, 12288),
+    ("hf", "RTX3090", "quantised"): (4096, 20480),
+    ("hf", "RTX4090", "adapter"): (8192, 20480),
+    ("hf", "RTX4090", "quantised"): (4096, 24576),
+    ("hf", "TITAN-RTX", "encoder"): (4096, 4096),
+    ("hf", "V100", "encoder"): (4096, 4096),
+    ("llm-foundry", "A100", "full"): (8192, 53248),
+    ("llm-foundry", "A100-80GB", "full"): (4096, 98304),
+    ("llm-foundry", "H100", "full"): (4096, 98304),
+    ("megatron", "H100", "adapter"): (4096, 4096),
+    ("megatron", "H100", "full"): (4096, 4096),
 }
