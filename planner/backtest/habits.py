@@ -185,14 +185,16 @@ def loss_bytes_of(row: Row, framework: str) -> float | None:
 def upcasts_frozen(row: Row, quantization: str, framework: str, parallelism: Parallelism) -> bool:
     """Scripts around Hugging Face's trainers call peft's prepare_model_for_kbit_training on unsharded models, TRL did
     so unasked until autumn 2025. LLaMA-Factory, fms-acceleration and fsdp_qlora prepare models their own way,
-    and axolotl casts them back.
+    axolotl casts them back, and peft leaves weights as they are that came packed (GPTQ and its kin).
     """
     text = cell(row, "framework")
     own_way = any(part in text for part in ("factory", "fms", "axolotl", "fsdp_qlora"))
     prepared = framework == "hf" and not own_way and not names_unknown_stack(row)
+    told = f"{cell(row, 'method')} {cell(row, 'precision')} {text} {cell(row, 'model')}"
+    packed = any(name in told for name in ("gptq", "awq", "aqlm", "eetq", "hqq"))
     today = "trl" in text and not dated_before(row, "2025-10")
     sharded = parallelism.kind in ("fsdp", "zero3")
-    return quantization in ("4bit", "8bit") and prepared and not sharded and not today
+    return quantization in ("4bit", "8bit") and prepared and not (sharded or today or packed)
 
 
 def keeps_quantised_inputs(row: Row, framework: str, quantization: str) -> bool:

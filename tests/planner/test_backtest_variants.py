@@ -567,3 +567,4 @@ def test_torchtunes_chunks_hold_logits_in_bf16():
 def test_who_prepares_a_quantised_base_as_peft_does(framework, date, prepared):
     one = {"method": "qlora", "num_gpus": "1", "framework": framework, "date": date}
     assert setup(**one).upcast_frozen is prepared
+    assert not setup(**one | {"precision": "GPTQ int4"}).upcast_frozen
