@@ -56,7 +56,9 @@ def truth(row: dict[str, str]) -> float | None:
 
 def cases(tables: Iterable[Path] = (DATA,)) -> list[Case]:
     found = []
-    for row in (row for table in tables for row in csv.DictReader(table.open())):
+    for row in (
+        row for table in tables for row in csv.DictReader(table.read_text(encoding="utf-8").splitlines())
+    ):
         rate = truth(row)
         if rate is None or row["quality"] in BAD or row["is_moe"] == "true":
             continue

@@ -14,6 +14,7 @@ class Stack(NamedTuple):
     Attributes:
         name: Key.
         loss_bytes: Bytes per vocabulary entry and token that the loss holds at its peak.
+        fused_kernels: Memory-bound work runs in fused kernels without a compiler.
         fused_norm: Norms keep no fp32 copy of their input.
         fused_mlp: The gated MLP recomputes its product instead of keeping it.
         fp32_master: Sharded training keeps trainable parameters in fp32 (accelerate, FSDP mixed precision).
@@ -28,6 +29,7 @@ class Stack(NamedTuple):
 
     name: str
     loss_bytes: float = 12.0
+    fused_kernels: bool = False
     fused_norm: bool = False
     fused_mlp: bool = False
     fp32_master: bool = True
@@ -44,12 +46,14 @@ _STACKS = (
     Stack("trl", loss_bytes=0.5, tiled_head=True, autocast=True, fsdp2=True),  # what we launch
     Stack("hf"),
     Stack("deepspeed", foreach_step=False),
-    Stack("unsloth", loss_bytes=0.5, fused_norm=True, fused_mlp=True, foreach_step=False),
-    Stack("llm-foundry", fused_norm=True),
+    Stack("unsloth", loss_bytes=0.5, fused_kernels=True, fused_norm=True, fused_mlp=True, foreach_step=False),
+    Stack("llm-foundry", fused_kernels=True, fused_norm=True),
     Stack("litgpt", loss_bytes=5.0, fp32_master=False, adapter_dropout=True),
     Stack("torchtune", loss_bytes=5.0, fp32_master=False, foreach_step=False),
     Stack("torchtitan", loss_bytes=8.0, fused_norm=True, foreach_step=False, fp32_reduce=True),
-    Stack("megatron", loss_bytes=8.0, fused_norm=True, fused_mlp=True, foreach_step=False),
+    Stack(
+        "megatron", loss_bytes=8.0, fused_kernels=True, fused_norm=True, fused_mlp=True, foreach_step=False
+    ),
     Stack("openrlhf", foreach_step=False),
 )
 STACKS = {stack.name: stack for stack in _STACKS}

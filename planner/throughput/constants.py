@@ -39,8 +39,8 @@ TIME: dict[str, float] = {
     "fp32": 0.85,  # share of the vector rate that fp32 products reach
 }
 
-# What the calibration runs cover: stack, GPU and what is trained (`doubts.covered_by`), with the fewest and most tokens of a micro-batch that
-# were compared (`compared` in benchmarks/leave_one_out.py); elsewhere the formula is less sure.
+# What the calibration runs cover: stack, GPU and what is trained (`doubts.covered_by`), with the fewest and most tokens
+# of a micro-batch that were compared (`compared` in benchmarks/leave_one_out.py); elsewhere the formula is less sure.
 COMPARED: dict[tuple[str, str, str], tuple[float, float]] = {
     ("hf", "A100-80GB", "adapter"): (8192, 65536),
     ("hf", "A100-80GB", "full"): (4096, 65536),

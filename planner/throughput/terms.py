@@ -128,7 +128,7 @@ def compute_terms(setup: TrainingSetup, gpu: GpuFacts) -> dict[str, float]:
     tokens = setup.micro_batch * length * rows_of(setup.task) / setup.parallelism.context
     parts = setup.parallelism.tensor * setup.parallelism.pipeline
     rate = matmul_rate(setup, gpu)
-    fused = TIME["compiled"] if setup.compiled or stack_of(setup.framework).fused_norm else 1.0
+    fused = TIME["compiled"] if setup.compiled or stack_of(setup.framework).fused_kernels else 1.0
     memory = gpu.memory_bytes_per_s
     elementwise = shape.elementwise * shape.passes_memory * TIME["elementwise"] + _loss_bytes(setup, gpu)
     elementwise *= fused
