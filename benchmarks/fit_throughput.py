@@ -34,7 +34,7 @@ PRIORS = {
     "launch": 1.0, "link": 0.7,
     "overlap": 0.5, "fsdp_layer_s": 0.005, "fsdp_layer_native_s": 0.001, "fp32": 0.85,
 }  # fmt: skip
-PULL = 0.02  # penalty for a factor e away from the prior
+PULL = 0.05  # penalty for a factor e away from the prior
 Case = tuple[str, Run, float]
 
 
