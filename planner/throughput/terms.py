@@ -16,6 +16,9 @@ from planner.workload import extra_forwards, rows_of, scores_words, tiles_head
 
 _KERNELS_PER_BLOCK = 45  # forward kernels of one eager block
 _KERNELS_PER_ADAPTER = 6
+_WITHOUT_MODULES = frozenset(
+    {"prompt_tuning", "p_tuning", "prefix_tuning", "ln_tuning"}
+)  # nothing beside products
 _KERNELS_PER_QUANTISED = 6  # of bitsandbytes: scales, their offset, weights; and as much Python around them
 _KERNELS_PER_EXPERT = 8  # select, gather, three products, activation, product, scatter
 # Bytes that one element of LoHa's change of a weight costs in fp32: two products, their product, its scaling and cast;
@@ -78,10 +81,8 @@ def step_shape(setup: TrainingSetup) -> StepShape:
     if arch.dropout:  # twice, with masks of a byte: three quarters of a value each
         values += 1.5 * arch.hidden
     kernels = blocks * _KERNELS_PER_BLOCK
-    if setup.adapter is not None:
-        kernels += _KERNELS_PER_ADAPTER * sum(
-            s.count for s in counts.shapes if s.role in ("attention", "mlp", "shared")
-        )
+    if setup.adapter is not None and setup.adapter.kind not in _WITHOUT_MODULES:
+        kernels += _KERNELS_PER_ADAPTER * sum(s.count for s in adapter_targets(arch, setup.adapter))
     if setup.quantization in ("4bit", "8bit"):
         kernels += _KERNELS_PER_QUANTISED * sum(s.count for s in counts.shapes if s.role not in kept)
     if (

@@ -208,6 +208,19 @@ def test_zero3_costs_host_time_on_one_gpu_as_well():
     assert seconds(many._replace(parallelism=zero3.parallelism), cluster()) < 1.05 * seconds(many, cluster())
 
 
+def test_an_adapter_launches_where_it_is_put():
+    few = setup(micro_batch=1, sequence_tokens=64)
+    base, two, all_of_them = (
+        estimate_step(some, cluster()).terms_s["launch"]
+        for some in (
+            few,
+            few._replace(adapter=lora(8, ("q", "v"))),
+            few._replace(adapter=lora(8, ("all-linear",))),
+        )
+    )
+    assert two - base == pytest.approx((all_of_them - base) * 2 / 7, rel=0.01)
+
+
 def test_four_bit_products_launch_more():
     four = setup(adapter=lora(), quantization="4bit", micro_batch=1, sequence_tokens=128)
     plain = four._replace(quantization="none")
