@@ -35,6 +35,7 @@ TIME: dict[str, float] = {
     "fsdp_layer_native_s": 0.001,
     # DeepSpeed's: some 13 modules of a block, each 150 us to fetch and 50 to release its parameters, and their copies.
     "zero3_layer_pass_s": 0.003,
+    "zero3_expert_pass_s": 0.0017,  # of an expert: four modules more, and three gathers of few bytes
     "expert": 1.1,  # experts that get more tokens than others, against a dense product of the same size
     "fp32": 0.85,  # share of the vector rate that fp32 products reach
 }

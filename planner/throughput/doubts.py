@@ -30,6 +30,7 @@ _FEW_TOKENS_SCALE = 1500.0
 _OTHER_VENDOR = 0.30  # kernels of a vendor for which few runs are published
 _LAUNCHES, _DEQUANTISE, _PADDING, _PCIE = 0.40, 0.20, 0.10, 0.30
 _EXPERTS, _SAMPLING, _OFFLOAD, _NETWORK, _CPU = 0.45, 0.65, 0.40, 0.22, 0.50
+_SHARDED_EXPERTS = 0.80
 _FOUR_BIT, _LINEAR, _ROTATIONS, _EIGHT_BIT, _CONTEXT = 0.20, 0.25, 0.60, 0.15, 0.20
 
 
@@ -112,26 +113,25 @@ def _unseen(setup: TrainingSetup, gpu: GpuFacts, tokens: float) -> list[Doubt]:
 
 def _rare(setup: TrainingSetup, cluster: Cluster) -> list[Doubt]:
     """What few published runs cover, or where stacks differ widely."""
-    found = []
-    if setup.task in ("grpo", "ppo"):
-        found.append(Doubt(_SAMPLING, "sampling answers inside the step"))
-    if setup.arch.is_moe:
-        found.append(Doubt(_EXPERTS, "experts: kernels differ widely between stacks"))
-    if setup.adapter is not None and setup.adapter.kind in ("oft", "boft"):
-        found.append(Doubt(_ROTATIONS, f"{setup.adapter.kind} builds rotations, which are not counted"))
-    if setup.arch.linear_layers:
-        found.append(Doubt(_LINEAR, "linear attention, of which few runs are published"))
-    if setup.offload in ("optimizer", "parameters"):
-        found.append(Doubt(_OFFLOAD, "offload to the host"))
-    if cluster.nodes > 1:
-        found.append(Doubt(_NETWORK, "network between machines"))
-    if setup.parallelism.context > 1:
-        found.append(Doubt(_CONTEXT, "rows in parts, which stacks exchange in different ways"))
-    if setup.precision.endswith("fp8"):
-        found.append(Doubt(_EIGHT_BIT, "eight-bit training"))
-    if setup.precision.endswith("fp4"):
-        found.append(Doubt(_FOUR_BIT, "four-bit training"))
-    return found
+    kind = "" if setup.adapter is None else setup.adapter.kind
+    moe, parallel = setup.arch.is_moe, setup.parallelism
+    rare = (
+        (setup.task in ("grpo", "ppo"), _SAMPLING, "sampling answers inside the step"),
+        (moe, _EXPERTS, "experts: kernels differ widely between stacks"),
+        (
+            moe and parallel.kind == "zero3",
+            _SHARDED_EXPERTS,
+            "experts in shards, fetched one by one or all at once",
+        ),
+        (kind in ("oft", "boft"), _ROTATIONS, f"{kind} builds rotations, which are not counted"),
+        (bool(setup.arch.linear_layers), _LINEAR, "linear attention, of which few runs are published"),
+        (setup.offload in ("optimizer", "parameters"), _OFFLOAD, "offload to the host"),
+        (cluster.nodes > 1, _NETWORK, "network between machines"),
+        (parallel.context > 1, _CONTEXT, "rows in parts, which stacks exchange in different ways"),
+        (setup.precision.endswith("fp8"), _EIGHT_BIT, "eight-bit training"),
+        (setup.precision.endswith("fp4"), _FOUR_BIT, "four-bit training"),
+    )
+    return [Doubt(size, reason) for applies, size, reason in rare if applies]
 
 
 def spread_of(doubts: list[Doubt]) -> tuple[float, str]:

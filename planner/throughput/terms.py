@@ -15,7 +15,9 @@ from planner.throughput.constants import TIME
 from planner.workload import extra_forwards, rows_of, scores_words, tiles_head
 
 _KERNELS_PER_BLOCK = 45  # forward kernels of one eager block
-_KERNELS_PER_ADAPTER = 6
+_KERNELS_PER_ADAPTER = (
+    8  # under autocast: casts of input and both weights, two products, scale, sum, cast back
+)
 _WITHOUT_MODULES = frozenset(
     {"prompt_tuning", "p_tuning", "prefix_tuning", "ln_tuning"}
 )  # nothing beside products
@@ -85,9 +87,7 @@ def step_shape(setup: TrainingSetup) -> StepShape:
         kernels += _KERNELS_PER_ADAPTER * sum(s.count for s in adapter_targets(arch, setup.adapter))
     if setup.quantization in ("4bit", "8bit"):
         kernels += _KERNELS_PER_QUANTISED * sum(s.count for s in counts.shapes if s.role not in kept)
-    if (
-        setup.experts_quantised and setup.framework == "hf"
-    ):  # a loop over separate modules, before grouped products
+    if _loops_over_experts(setup):
         kernels += _KERNELS_PER_EXPERT * arch.experts * arch.moe_layers
     return StepShape(
         dense=float(counts.matmul_active - expert),
@@ -158,8 +158,17 @@ def _hooks_s(setup: TrainingSetup) -> float:
     """
     if setup.parallelism.kind != "zero3":
         return 0.0
-    passes = 3.0 if setup.gradient_checkpointing else 2.0
-    return (setup.arch.layers + setup.arch.decoder_layers) * passes * TIME["zero3_layer_pass_s"]
+    arch, passes = setup.arch, 3.0 if setup.gradient_checkpointing else 2.0
+    blocks = (arch.layers + arch.decoder_layers) * TIME["zero3_layer_pass_s"]
+    experts = (
+        arch.experts * arch.moe_layers * TIME["zero3_expert_pass_s"] if _loops_over_experts(setup) else 0.0
+    )
+    return passes * (blocks + experts)
+
+
+def _loops_over_experts(setup: TrainingSetup) -> bool:
+    """Whether experts are modules of their own, as in transformers before grouped products (December 2025)."""
+    return setup.arch.is_moe and setup.experts_quantised and setup.framework == "hf"
 
 
 def _loss_bytes(setup: TrainingSetup, gpu: GpuFacts) -> float:

@@ -208,6 +208,17 @@ def test_zero3_costs_host_time_on_one_gpu_as_well():
     assert seconds(many._replace(parallelism=zero3.parallelism), cluster()) < 1.05 * seconds(many, cluster())
 
 
+def test_zero3_fetches_experts_one_by_one():
+    """Qwen3-30B-A3B in transformers with ZeRO-3 took some twenty times as long as its FLOPs would."""
+    moe = setup(
+        "Qwen/Qwen3-30B-A3B", framework="hf", gradient_checkpointing=True, parallelism=Parallelism("zero3", 8)
+    )
+    loops, grouped = (seconds(moe._replace(experts_quantised=apart)) for apart in (True, False))
+    assert loops > 5 * grouped
+    sharded = estimate_step(moe, EIGHT)
+    assert "fetched one by one" in sharded.spread_reason
+
+
 def test_an_adapter_launches_where_it_is_put():
     few = setup(micro_batch=1, sequence_tokens=64)
     base, two, all_of_them = (
