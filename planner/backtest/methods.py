@@ -68,7 +68,8 @@ def method_of(row: Row, arch: ModelArchitecture, framework: str) -> tuple[Adapte
         return None, "none" if bits == "4bit" else bits
     if not lora and method not in _SMALL:
         raise UnsupportedRunError(f"method {cell(row, 'method')!r} is not expressed")
-    fp32 = framework == "hf" and "true" not in cell(row, "precision").replace("autocast=true", "")
+    own = "automodel" in cell(row, "framework")  # NeMo's adapters, in the base's type
+    fp32 = framework == "hf" and not own and "true" not in cell(row, "precision").replace("autocast=true", "")
     kind = method if method in ("loha", "lokr") else "dora" if "dora" in method else "lora"
     usual = next(
         (found for name, found in _USUAL.items() if name in cell(row, "framework")), (("q", "v"), 16)

@@ -10,17 +10,12 @@ from planner.memory.precision import is_sharded, widths
 from planner.setup import Cluster, TrainingSetup
 from planner.shape_cache import by_shape
 from planner.stacks import stack_of
+from planner.throughput.adapters import adapter_bytes, adapter_kernels
 from planner.throughput.attention import attention_seconds
 from planner.throughput.constants import TIME
 from planner.workload import extra_forwards, rows_of, scores_words, tiles_head
 
 _KERNELS_PER_BLOCK = 45  # forward kernels of one eager block
-_KERNELS_PER_ADAPTER = (
-    8  # under autocast: casts of input and both weights, two products, scale, sum, cast back
-)
-_WITHOUT_MODULES = frozenset(
-    {"prompt_tuning", "p_tuning", "prefix_tuning", "ln_tuning"}
-)  # nothing beside products
 _KERNELS_PER_QUANTISED = 6  # of bitsandbytes: scales, their offset, weights; and as much Python around them
 _KERNELS_PER_EXPERT = 8  # select, gather, three products, activation, product, scatter
 # Bytes that one element of LoHa's change of a weight costs in fp32: two products, their product, its scaling and cast;
@@ -42,6 +37,7 @@ class StepShape(NamedTuple):
         adapter: Trainable parameters of the adapters.
         quantised: Parameters that are dequantised in each pass.
         elementwise: Bytes of memory-bound work of one pass, per token.
+        adapters: The same of adapters, of all passes.
         kernels: Kernel launches of one forward pass.
         passes_matmul: Forward-equivalents of matmul work in a step, recomputation included.
         passes_memory: The same for memory-bound work and launches.
@@ -55,6 +51,7 @@ class StepShape(NamedTuple):
     adapter: float
     quantised: float
     elementwise: float
+    adapters: float
     kernels: float
     passes_matmul: float
     passes_memory: float
@@ -83,8 +80,7 @@ def step_shape(setup: TrainingSetup) -> StepShape:
     if arch.dropout:  # twice, with masks of a byte: three quarters of a value each
         values += 1.5 * arch.hidden
     kernels = blocks * _KERNELS_PER_BLOCK
-    if setup.adapter is not None and setup.adapter.kind not in _WITHOUT_MODULES:
-        kernels += _KERNELS_PER_ADAPTER * sum(s.count for s in adapter_targets(arch, setup.adapter))
+    kernels += adapter_kernels(setup)
     if setup.quantization in ("4bit", "8bit"):
         kernels += _KERNELS_PER_QUANTISED * sum(s.count for s in counts.shapes if s.role not in kept)
     if _loops_over_experts(setup):
@@ -96,6 +92,7 @@ def step_shape(setup: TrainingSetup) -> StepShape:
         adapter=float(adapter),
         quantised=float(linear if setup.quantization in ("4bit", "8bit") else 0.0),
         elementwise=blocks * values * widths(setup).activation,
+        adapters=adapter_bytes(setup),
         kernels=float(kernels),
         passes_matmul=(3.0 if full else 2.0) + again + forwards,
         passes_memory=3.0 + again + forwards,
@@ -131,8 +128,8 @@ def compute_terms(setup: TrainingSetup, gpu: GpuFacts) -> dict[str, float]:
     rate = matmul_rate(setup, gpu)
     fused = TIME["compiled"] if setup.compiled or stack_of(setup.framework).fused_kernels else 1.0
     memory = gpu.memory_bytes_per_s
-    elementwise = shape.elementwise * shape.passes_memory * TIME["elementwise"] + _loss_bytes(setup, gpu)
-    elementwise *= fused
+    elementwise = shape.elementwise * shape.passes_memory * TIME["elementwise"] + shape.adapters
+    elementwise = fused * (elementwise * _from_memory(setup, gpu, tokens) + _loss_bytes(setup, gpu))
     kernels = shape.kernels * shape.passes_memory
     again = 1.0 if setup.gradient_checkpointing else 0.0
     products = shape.products * (_PRODUCT_BYTES * (1 + again) + _PRODUCT_BACKWARD_BYTES)
@@ -149,6 +146,16 @@ def compute_terms(setup: TrainingSetup, gpu: GpuFacts) -> dict[str, float]:
         / parts,
         "launch": (kernels * gpu.launch_s * TIME["launch"] + _hooks_s(setup)) / setup.parallelism.pipeline,
     }
+
+
+def _from_memory(setup: TrainingSetup, gpu: GpuFacts, tokens: float) -> float:
+    """Share of the time of memory-bound work that is left where a block's values stay in the last-level cache.
+
+    A kernel reads two of them and writes one; half of the cache holds weights and what passes through.
+    """
+    held = 3 * tokens * setup.arch.hidden / setup.parallelism.tensor * widths(setup).activation
+    hit = max(0.0, min(1.0, gpu.cache_bytes / held - 1))
+    return 1 - hit * (1 - TIME["cached"])
 
 
 def _hooks_s(setup: TrainingSetup) -> float:

@@ -51,3 +51,8 @@ def test_torchtitan_compiles_where_it_says_so():
     )
     assert compiled.compiled
     assert not eager.compiled
+
+
+def test_adapters_of_nemo_automodel_are_in_the_bases_type():
+    assert not read_run(ROW | {"framework": "NeMo AutoModel"}).setup.adapter.fp32
+    assert read_run(ROW).setup.adapter.fp32

@@ -21,6 +21,10 @@ def rate(some, where=EIGHT):
     return estimate_step(some, where).tokens_per_s_total.p50
 
 
+def elementwise(some, where):
+    return estimate_step(some, where).terms_s["elementwise"]
+
+
 @given(setups)
 def test_interval_and_terms(some):
     step = estimate_step(some, EIGHT)
@@ -41,7 +45,31 @@ def test_more_work_takes_longer(some, factor):
 
 @given(setups)
 def test_larger_micro_batches_are_not_slower_a_token(some):
-    assert rate(some._replace(micro_batch=some.micro_batch * 2)) >= 0.999 * rate(some)
+    """But for values that no longer stay in the cache."""
+    plain = EIGHT._replace(gpu=EIGHT.gpu._replace(cache_bytes=0.0))
+    assert rate(some._replace(micro_batch=some.micro_batch * 2), plain) >= 0.999 * rate(some, plain)
+
+
+def test_few_tokens_stay_in_a_large_cache():
+    few = setup("llama-3.2-3b", adapter=lora(), micro_batch=1, sequence_tokens=1024)
+    large = cluster("L40S")
+    none = large._replace(gpu=large.gpu._replace(cache_bytes=0.0))
+    saved = [
+        1
+        - elementwise(few._replace(micro_batch=rows), large)
+        / elementwise(few._replace(micro_batch=rows), none)
+        for rows in (1, 16)
+    ]
+    assert saved[0] > 0.3
+    assert saved[1] == 0
+
+
+def test_adapters_in_fp32_move_casts_and_sums():
+    base = setup(micro_batch=4, sequence_tokens=4096)
+    same, fp32 = (base._replace(adapter=lora(16, ("all-linear",), fp32=fp32)) for fp32 in (False, True))
+    assert elementwise(same, EIGHT) == pytest.approx(elementwise(base, EIGHT), rel=0.01)
+    assert 2 < elementwise(fp32, EIGHT) / elementwise(same, EIGHT) < 4
+    assert 1.1 < seconds(fp32) / seconds(same) < 1.5
 
 
 @given(setups)
