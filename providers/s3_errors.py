@@ -13,7 +13,8 @@ _LOGIN_HINT = (
     "log in (`aws configure`, `aws sso login`), or set AWS_PROFILE or AWS_ACCESS_KEY_ID and its secret"
 )
 _RIGHTS_HINT = (
-    "the login needs s3:GetObject, PutObject, DeleteObject and ListBucket here, and its clock right"
+    "the login needs s3:GetObject, PutObject, DeleteObject, AbortMultipartUpload, ListMultipartUploadParts and "
+    "ListBucket here, and its clock right"
 )
 _REACH_HINT = "check the network, and AWS_ENDPOINT_URL or ?endpoint= if the server is not AWS"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
