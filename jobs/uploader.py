@@ -12,9 +12,13 @@ from typing import NamedTuple
 from jobs.checkpoint import CheckpointStore, FencedError
 from jobs.parts import Parts
 from jobs.progress import CheckpointRef
-from providers.errors import StorageError
+from providers.errors import StorageError, StoreAccessError
 
 OnCommit = Callable[[CheckpointRef, float], None]
+
+#: Commits that the store refuses at the start of an attempt before nothing better is hoped for: rights that were
+#: granted a moment ago may be late.
+_REFUSALS = 2
 
 
 class _Item(NamedTuple):
@@ -47,6 +51,8 @@ class Uploader:
         """Start the thread."""
         self.committed_step: int | None = None
         self.fenced: FencedError | None = None
+        self.refused: StoreAccessError | None = None
+        self._refusals = 0
         self._checkpoints = checkpoints
         self._on_commit = on_commit
         self._on_error = on_error
@@ -57,6 +63,11 @@ class Uploader:
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="checkpoint upload", daemon=True)
         self._thread.start()
+
+    @property
+    def over(self) -> StorageError | None:
+        """Why nothing that is trained from here on can be committed, None if it can."""
+        return self.fenced or self.refused
 
     def submit(self, directory: Path, step: int, *, best: bool = False) -> None:
         """Queue a saved checkpoint; returns at once.
@@ -115,6 +126,10 @@ class Uploader:
             )
         except FencedError as error:
             self.fenced = error
+        except StoreAccessError as error:
+            self._count_refusal(error)
+            if self.refused is None:
+                self._on_error(error)
         except StorageError as error:
             self._on_error(error)
         except Exception as error:  # whatever it is, the next checkpoint must find the thread alive
@@ -122,6 +137,13 @@ class Uploader:
         else:
             self.committed_step = item.step
             self._told(reference, time.monotonic() - start)
+
+    def _count_refusal(self, error: StoreAccessError) -> None:
+        """Hours that nothing can be saved of are not worth their price; what was committed is, so keys may be renewed."""
+        self._refusals += 1
+        if self.committed_step is None and self._refusals >= _REFUSALS:
+            message = f"training ends, as no checkpoint of it can be committed: {error.message}"
+            self.refused = StoreAccessError(message, hint=error.hint, path=error.path)
 
     def _told(self, reference: CheckpointRef, seconds: float) -> None:
         """Say that it is committed, which it is whatever comes of saying so."""

@@ -10,7 +10,7 @@ import pytest
 from jobs.checkpoint import CheckpointStore
 from jobs.progress import CheckpointRef
 from jobs.uploader import Uploader
-from providers.errors import StorageError
+from providers.errors import StorageError, StoreAccessError
 from tests.jobs.faulty_store import FaultyStore, no_fault
 
 
@@ -23,6 +23,7 @@ class Watched:
         self.gate.set()
         self.started = threading.Event()
         self.failing: set[int] = set()
+        self.denied: set[int] = set()
         self.commits: list[int] = []
         self.errors: list[StorageError] = []
         self.store = FaultyStore(tmp_path / "store", self.fault)
@@ -34,7 +35,7 @@ class Watched:
         if operation == "put_file":
             self.started.set()
             self.gate.wait(30)
-            return "refused" if count in self.failing else None
+            return "denied" if count in self.denied else "refused" if count in self.failing else None
         return None
 
     def on_commit(self, reference: CheckpointRef, seconds: float) -> None:
@@ -125,6 +126,27 @@ def test_whatever_goes_wrong_with_one_the_next_one_is_sent(
         "ZeroDivisionError: integer division or modulo by zero",
         f"cannot read {gone}: No such file or directory",
     ]
+
+
+def test_refused_for_good_nothing_is_trained_that_cannot_be_committed(watched: Watched) -> None:
+    watched.denied = {1, 2}
+    for step in (1, 2):
+        assert watched.uploader.over is None
+        watched.submit(step)
+        assert watched.uploader.drain(30)
+    over = watched.uploader.over
+    assert isinstance(over, StoreAccessError)
+    assert over.message == "training ends, as no checkpoint of it can be committed: 403 AccessDenied"
+    watched.uploader.close()
+
+
+def test_refused_after_a_commit_training_goes_on(watched: Watched) -> None:
+    watched.denied = {2, 3, 4}
+    for step in (1, 2, 3, 4, 5):
+        watched.submit(step)
+        assert watched.uploader.drain(30)
+    assert (watched.uploader.over, watched.commits) == (None, [1, 5])
+    watched.uploader.close()
 
 
 def test_what_is_committed_stays_so_if_that_cannot_be_told(tmp_path: Path) -> None:
