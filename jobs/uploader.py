@@ -139,7 +139,7 @@ class Uploader:
             self._told(reference, time.monotonic() - start)
 
     def _count_refusal(self, error: StoreAccessError) -> None:
-        """Hours that nothing can be saved of are not worth their price; what was committed is, so keys may be renewed."""
+        """Hours of which nothing can be saved are not worth their price; after a commit, new keys may yet come."""
         self._refusals += 1
         if self.committed_step is None and self._refusals >= _REFUSALS:
             message = f"training ends, as no checkpoint of it can be committed: {error.message}"

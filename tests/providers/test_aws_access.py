@@ -152,7 +152,10 @@ def test_a_machine_that_may_write_nothing_says_so(
     iam: Any, large: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket_of_runs()
-    with machine(iam, monkeypatch, policy(())), pytest.raises(StorageError, match="AccessDenied|Forbidden|403"):
+    with (
+        machine(iam, monkeypatch, policy(())),
+        pytest.raises(StorageError, match="AccessDenied|Forbidden|403"),
+    ):
         S3Store(STORES[0]).put_file("blobs/c", large)
 
 
