@@ -80,7 +80,7 @@ def fine_tune(attempt: Attempt) -> str | None:
         attempt.clock.add("environment", installed_s)
     with attempt.stage("download", "loading"):
         if attempt.group.leads_machine:
-            bring_inputs(job.inputs, attempt.base)
+            attempt.insist(lambda: bring_inputs(job.inputs, attempt.base))
         attempt.group.wait()
         attempt = bring_base(attempt)
     with attempt.stage("data"):
@@ -155,10 +155,11 @@ def _restore(attempt: Attempt) -> Restored | None:
     if group.leads:
         with suppress(StorageError):  # left-overs cost disk, they do not stop a run
             checkpoints.sweep(grace_s=_SWEEP_GRACE_S)
-        restored = checkpoints.restore(target, check_resumable)
+        restored = attempt.insist(lambda: checkpoints.restore(target, check_resumable))
     restored = group.share(restored)
     if restored is not None and group.leads_machine and not group.leads:
-        fetch_files(attempt.store, restored.manifest, target)
+        manifest = restored.manifest
+        attempt.insist(lambda: fetch_files(attempt.store, manifest, target))
     group.wait()
     if restored is None:
         say("no checkpoint yet: starting at step 0")
@@ -330,10 +331,11 @@ def _publish(attempt: Attempt, output: Path, done: Finished, auto_class: str) ->
     (output / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     done.history.write(output)
     attempt.progress.flush()  # what came of it is known before it counts as finished
-    reference = attempt.checkpoints.publish_output(output, done.last)
+    reference = attempt.insist(lambda: attempt.checkpoints.publish_output(output, done.last))
     attempt.progress.update(output_manifest_sha256=reference.manifest_sha256, output_step=done.step)
     if attempt.job.output.uri is not None:
-        _copy_output(output, attempt.job.output.uri)
+        uri = attempt.job.output.uri
+        attempt.insist(lambda: _copy_output(output, uri))
     say(f"finished model committed: {reference.bytes / (1 << 20):.1f} MiB")
 
 
@@ -349,8 +351,8 @@ def copy_finished(attempt: Attempt) -> None:
         return
     output = attempt.work / "output"
     with attempt.stage("upload", "syncing"):
-        fetch_files(attempt.store, read_manifest(attempt.store, finished), output)
-        _copy_output(output, uri)
+        attempt.insist(lambda: fetch_files(attempt.store, read_manifest(attempt.store, finished), output))
+        attempt.insist(lambda: _copy_output(output, uri))
 
 
 def _order_targets(config: Path) -> None:

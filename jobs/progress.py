@@ -240,12 +240,17 @@ class ProgressWriter:
         if self._document.state != before:
             self._wake.set()
 
-    def close(self) -> None:
-        """Write the last document and end the thread."""
+    def close(self, again: Callable[[], bool] = lambda: False) -> None:
+        """Write the last document and end the thread.
+
+        Args:
+            again: Pauses after a try in vain; whether there shall be another.
+        """
         self._closed = True
         self._wake.set()
         self._thread.join(timeout=60)
-        self.flush()
+        while not self.flush() and again():
+            pass
 
     def flush(self) -> bool:
         """Write now, to the disk and to the store, whatever becomes of the other; whether it need not be sent again."""
@@ -301,7 +306,7 @@ class SilentProgress:
         """Nothing to write."""
         return True
 
-    def close(self) -> None:
+    def close(self, again: Callable[[], bool] = lambda: False) -> None:
         """Nothing to write."""
 
 

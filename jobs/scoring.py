@@ -161,15 +161,16 @@ class Scoring:
         self.standing = standing(self.history, self._metric, job, guard.values if guard else None)
 
     def _known_base(self, split: str) -> Scores | None:
-        group, key = self._attempt.group, BASE_SCORES_KEYS[split]
-        found = group.share(self._attempt.store.get(key) if group.leads else None)
+        attempt, group, key = self._attempt, self._attempt.group, BASE_SCORES_KEYS[split]
+        found = group.share(attempt.insist(lambda: attempt.store.get(key)) if group.leads else None)
         return _read(found[0], key) if found is not None else None
 
     def _measured_base(self, split: str) -> Scores:
         with self._attempt.stage("evaluate", "evaluating_base"):
             scores = self._measure(split, self._attempt.check)
         if self._attempt.group.leads:
-            self._attempt.store.put_if_absent(BASE_SCORES_KEYS[split], encode(scores).encode())
+            body = encode(scores).encode()
+            self._attempt.insist(lambda: self._attempt.store.put_if_absent(BASE_SCORES_KEYS[split], body))
         name = self._metric if split == "eval" else guard_metric(self._metric, self._attempt.job.evaluate)
         rows = "held-out" if split == "eval" else "general held-out"
         say(f"base: {name} {scores.values[name]:.4f} on {scores.n} {rows} rows")

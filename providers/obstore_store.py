@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -44,6 +45,8 @@ _REFUSED = (
     "401 Unauthorized",
     "403 Forbidden",
 )
+# how obstore tells what may be answered later, after it has repeated it in vain
+_PASSING = re.compile(r"status code: (5\d\d|429)\b|HTTP error|timed out")
 
 
 class ObstoreStore:
@@ -223,7 +226,7 @@ class ObstoreStore:
             hint = "check the network, and ?endpoint= if the server is not the cloud's own"
             return StorageError(f"cannot {action} {what}: the object store cannot be reached: {said}",
                                 hint=hint, code="unreachable", path=what)  # fmt: skip
-        return StorageError(text, path=what)
+        return StorageError(text, code="unavailable" if _PASSING.search(str(error)) else None, path=what)
 
 
 def _open(location: S3Location | CloudLocation) -> Any:

@@ -73,7 +73,9 @@ class MultipartUpload:
         from botocore.exceptions import ClientError
 
         try:
-            found = self.client.list_multipart_uploads(Bucket=self.target["Bucket"], Prefix=self.target["Key"])
+            found = self.client.list_multipart_uploads(
+                Bucket=self.target["Bucket"], Prefix=self.target["Key"]
+            )
         except ClientError as error:
             if status_of(error) == _FORBIDDEN:
                 return None

@@ -154,7 +154,7 @@ def test_a_machine_that_may_write_nothing_says_so(
     bucket_of_runs()
     with (
         machine(iam, monkeypatch, policy(())),
-        pytest.raises(StorageError, match="AccessDenied|Forbidden|403"),
+        pytest.raises(StorageError, match=r"AccessDenied|Forbidden|403"),
     ):
         S3Store(STORES[0]).put_file("blobs/c", large)
 
