@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 from jobs.attempt import Attempt
@@ -96,6 +97,12 @@ class Scoring:
         best = self.standing.best
         return self._attempt.job.evaluate.choose == "best" and best is not None and best.step == step
 
+    def best_of(self, *steps: int) -> int:
+        """The best of these steps by what was measured; the last of them if that does not tell."""
+        measured = tuple(one for one in self.history.evaluations if one.step in steps)
+        best = self._standing(replace(self.history, evaluations=measured)).best
+        return steps[-1] if best is None else best.step
+
     def logged(self, step: int, loss: float) -> None:
         """Keep a loss."""
         self.history = self.history.with_loss(step, loss)
@@ -156,9 +163,11 @@ class Scoring:
         self.history = self.history.with_evaluation(one)
 
     def _judge(self) -> None:
+        self.standing = self._standing(self.history)
+
+    def _standing(self, history: History) -> Standing:
         guard = self._base.get("guard")
-        job = self._attempt.job.evaluate
-        self.standing = standing(self.history, self._metric, job, guard.values if guard else None)
+        return standing(history, self._metric, self._attempt.job.evaluate, guard.values if guard else None)
 
     def _known_base(self, split: str) -> Scores | None:
         attempt, group, key = self._attempt, self._attempt.group, BASE_SCORES_KEYS[split]

@@ -247,6 +247,31 @@ def train_while_the_store_comes_and_goes(arguments: list[str]) -> int:
     return main(arguments)
 
 
+def train_where_commits_fail(arguments: list[str]) -> int:
+    """Train; `failing.json` beside the job says how often the commit of each step fails."""
+    from jobs.checkpoint import CheckpointStore
+
+    left = json.loads(Path(arguments[0]).with_name("failing.json").read_text())
+    publish = CheckpointStore.publish
+
+    def failing(self: Any, directory: Path, step: int, **named: Any) -> Any:
+        if left.get(str(step), 0) > 0:
+            left[str(step)] -= 1
+            raise StorageError("nobody answers", code="unreachable")
+        return publish(self, directory, step, **named)
+
+    CheckpointStore.publish = failing  # type: ignore[method-assign]
+    return main(arguments)
+
+
+def train_where_no_commit_is_repeated(arguments: list[str]) -> int:
+    """The same, where a commit that failed is given up."""
+    from jobs.uploader import Uploader
+
+    Uploader._later = lambda *_: None  # type: ignore[method-assign, assignment]
+    return train_where_commits_fail(arguments)
+
+
 def train_until_the_loss_is_nan(arguments: list[str]) -> int:
     """Train; the loss of the seventh step is no number."""
     from trl import SFTTrainer
