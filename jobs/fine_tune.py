@@ -27,6 +27,7 @@ from jobs.manifest import is_known_file
 from jobs.model import model_class
 from jobs.parts import Parts, PartSender
 from jobs.patience import Patience
+from jobs.pinned_data import pin_data
 from jobs.preemption import Stopped
 from jobs.progress import CheckpointRef, MetricResult
 from jobs.pulse import Pulse
@@ -101,6 +102,7 @@ def fine_tune(attempt: Attempt) -> str | None:
     with attempt.stage("download"):
         restored = _restore(attempt)
     training = _build(attempt, examples)
+    pin_data(attempt, hashes)
     keeper = BaseKeeper(attempt.job, attempt.store) if attempt.group.leads else None
     if job.train.sharding == "fsdp":
         Sharding(training.trainer, attempt.group)
