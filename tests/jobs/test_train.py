@@ -13,6 +13,7 @@ from jobs.spec import (
     CheckpointsJob,
     DataJob,
     EvaluateJob,
+    GuardJob,
     JobSpec,
     LimitsJob,
     MethodJob,
@@ -250,6 +251,38 @@ def test_the_output_is_copied_where_the_job_wants_it(runs: Runs) -> None:
     copied = {path.name: path.read_bytes() for path in target.iterdir() if path.is_file()}
     assert copied == {path.name: path.read_bytes() for path in runs.output("run").iterdir()}
     assert "adapter_model.safetensors" in copied
+
+
+def test_nothing_of_another_model_stays_beside_the_copied_one(runs: Runs) -> None:
+    target = runs.root / "models"
+    target.mkdir()
+    for name in (
+        "model.safetensors",
+        "model-00001-of-00002.safetensors",
+        "config.json",
+        "README.md",
+        "my.txt",
+    ):
+        (target / name).write_text("another model's")
+    runs.complete(replace(runs.sft("run", steps=4), output=OutputJob(target.as_uri())))
+    copied = {path.name for path in target.iterdir() if path.is_file()}
+    assert copied - {"README.md"} == {path.name for path in runs.output("run").iterdir()} - {"README.md"} | {
+        "my.txt"
+    }
+
+
+def test_a_model_that_its_guard_rejects_is_committed_and_not_copied(runs: Runs) -> None:
+    target = runs.root / "models"
+    target.mkdir()
+    (target / "adapter_model.safetensors").write_text("the good one")
+    guard = GuardJob(str(runs.sft("run").data.eval), "loss", at_most_worse=-1000.0)
+    job = replace(runs.sft("run", steps=4), evaluate=EvaluateJob("loss", guard=guard))
+    job = replace(job, output=OutputJob(target.as_uri()))
+    for said in ("the finished model is not copied", "finished already"):  # also by the next attempt
+        assert runs.finish(job) == 79
+        assert said in runs.log("run")
+        assert (target / "adapter_model.safetensors").read_text() == "the good one"
+    assert (runs.output("run") / "adapter_model.safetensors").exists()
 
 
 def test_an_output_that_was_committed_and_not_copied_is_copied_by_the_next_attempt(runs: Runs) -> None:
