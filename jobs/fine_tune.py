@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from jobs.adapter_config import tidy_adapter
 from jobs.attempt import Attempt
 from jobs.base_model import BaseKeeper, bring_base
 from jobs.build import built
@@ -23,8 +24,8 @@ from jobs.evaluate import metric_of
 from jobs.frameworks import import_frameworks
 from jobs.history import History
 from jobs.inputs import bring_inputs
-from jobs.manifest import is_known_file
 from jobs.model import model_class
+from jobs.output_copy import copy_output
 from jobs.parts import Parts, PartSender
 from jobs.patience import Patience
 from jobs.pinned_data import pin_data
@@ -40,7 +41,6 @@ from jobs.trainer import attach
 from jobs.training import Training
 from jobs.uploader import OnCommit, Uploader
 from providers.errors import StorageError
-from providers.stores import open_store
 
 _SWEEP_GRACE_S = 3600.0
 _HURRY_S = 10.0
@@ -304,7 +304,7 @@ def _hand_over(attempt: Attempt, training: Training, done: Finished) -> None:
 
 
 def _publish(attempt: Attempt, output: Path, done: Finished, auto_class: str) -> None:
-    _order_targets(output / "adapter_config.json")
+    tidy_adapter(output, attempt.job)
     guard = attempt.progress.document.guard
     result = {
         "run_id": attempt.job.run_id,
@@ -323,7 +323,7 @@ def _publish(attempt: Attempt, output: Path, done: Finished, auto_class: str) ->
     attempt.progress.update(output_manifest_sha256=reference.manifest_sha256, output_step=done.step)
     if attempt.job.output.uri is not None:
         uri = attempt.job.output.uri
-        attempt.insist(lambda: _copy_output(output, uri))
+        attempt.insist(lambda: copy_output(output, uri))
     say(f"finished model committed: {reference.bytes / (1 << 20):.1f} MiB")
 
 
@@ -340,21 +340,4 @@ def copy_finished(attempt: Attempt) -> None:
     output = attempt.work / "output"
     with attempt.stage("upload", "syncing"):
         attempt.insist(lambda: fetch_files(attempt.store, read_manifest(attempt.store, finished), output))
-        attempt.insist(lambda: _copy_output(output, uri))
-
-
-def _order_targets(config: Path) -> None:
-    """Peft writes the names of its modules in the order of a set, which differs from process to process."""
-    if config.exists():
-        content = json.loads(config.read_text(encoding="utf-8"))
-        if isinstance(content.get("target_modules"), list):
-            content["target_modules"].sort()
-        config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _copy_output(output: Path, uri: str) -> None:
-    store = open_store(uri)
-    for path in sorted(output.iterdir()):
-        if is_known_file(path.name):
-            store.delete(path.name)
-            store.put_file(path.name, path)
+        attempt.insist(lambda: copy_output(output, uri))
