@@ -15,7 +15,7 @@ from planner.hazards import PRIOR_SOURCE, prior
 from planner.job import Assumption
 from planner.memory import MemoryEstimate
 from planner.overheads import ASSUMED_SOURCE
-from planner.pricing import STORAGE_SOURCE, STORAGE_USD_PER_GB_MONTH, Priced, Solver
+from planner.pricing import STORAGE_SOURCE, STORAGE_USD_PER_GB_MONTH, Priced, Solver, offered_network
 from planner.quantiles import Quantiles
 from planner.question import Question
 from planner.ranking import pareto, ranked
@@ -92,12 +92,14 @@ def build_estimate(question: Question, snapshot: PriceSnapshot, *, limit: int | 
         assumptions=(
             *question.job.assumptions,
             *_calibration(kept),
+            *_network(kept),
             *_assumptions(question, candidates),
             *_credits(snapshot.credits),
         ),
         warnings=(
             *question.model_warnings(),
             *question.job.warnings,
+            *_slow_network(kept),
             *_warnings(question, candidates, snapshot),
         ),
     )
@@ -285,6 +287,23 @@ def _calibration(kept: Sequence[tuple[int, Priced]]) -> Iterator[Assumption]:
         count = len(learned.runs)
         source = f"calibrated by {count} of your runs, shrunk by how alike they are: `plan calibrate`"
         yield Assumption("best candidate against the formulas", learned.text(), "", source)
+
+
+def _network(kept: Sequence[tuple[int, Priced]]) -> Iterator[Assumption]:
+    """What the first candidate of several machines was computed with."""
+    found = next(((item, n) for _, item in kept if (n := offered_network(item.offer, item.nodes))), None)
+    if found is not None:
+        item, network = found
+        kind = f"{item.offer.cloud} {item.offer.instance_type or item.offer.gpu}"
+        yield Assumption(f"network between machines, {kind}", network.gbit_per_s, "Gbit/s", network.source)
+
+
+def _slow_network(kept: Sequence[tuple[int, Priced]]) -> Iterator[tuple[str, str]]:
+    """Where the best candidate's time hangs on a network that is assumed, or slower than what its type can have."""
+    best = kept[0][1] if kept else None
+    network = None if best is None else offered_network(best.offer, best.nodes)
+    if network is not None:
+        yield "network", f"best candidate: {network.text()}"
 
 
 def _credits(credits: Sequence[Credit]) -> Iterator[Assumption]:

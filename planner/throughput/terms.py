@@ -19,7 +19,7 @@ _KERNELS_PER_EXPERT = 8  # select, gather, three products, activation, product, 
 # Bytes that one element of LoHa's change of a weight costs in fp32: two products, their product, its scaling and cast;
 # backward twice the sum of a factor's recomputation and the gradients of both its halves.
 _PRODUCT_BYTES, _PRODUCT_BACKWARD_BYTES = 34.0, 60.0
-_ETHERNET_BYTES_PER_S = 100e9 / 8
+_ETHERNET_BYTES_PER_S = 100e9 / 8  # where a published run does not say; what is rented has `planner.network`
 _RACK_SCALE = frozenset({"GB200", "GB300"})  # NVLink reaches every GPU of a rack
 _RACK_GPUS = 72
 _FOUR_BIT = frozenset({"10.0", "10.3", "12.0", "12.1", "gfx950"})  # chips with matrix units of four bits
