@@ -476,6 +476,18 @@ def test_what_changes_nothing_is_said() -> None:
     assert "without_effect" not in dict(question_of().job.warnings)
 
 
+def test_a_model_packed_in_four_bits_is_a_four_bit_base_whatever_the_method_is_called() -> None:
+    packed, t4 = "unsloth/Meta-Llama-3.1-8B-bnb-4bit", snapshot_of(offer_of("T4", 1, 0.4))
+    train = {"precision": "fp16", "packing": False, "global_batch": 4}
+    lora, qlora = (
+        question_of(model={"id": packed}, method={"kind": kind}, train=train) for kind in ("lora", "qlora")
+    )
+    best = build_estimate(lora, t4).recommended
+    assert best is not None and best == build_estimate(qlora, t4).recommended
+    assert "a 4-bit base" in dict(lora.job.warnings)["packed_4bit"]
+    assert "packed_4bit" not in dict(qlora.job.warnings)
+
+
 def test_a_family_whose_experts_are_all_computed_is_estimated_so_and_said_so() -> None:
     """transformers multiplies each token of Llama 4 with every expert; other families' experts see theirs alone."""
     scout, mixtral = (
