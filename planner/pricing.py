@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from planner.artifacts import checkpoint_bytes, disk_bytes, result_bytes
+from planner.artifacts import checkpoint_bytes, disk_bytes, machine_share, result_bytes
 from planner.calibration import Basis
 from planner.egress import Place, Traffic, egress_usd
 from planner.hardware import GpuFacts, cpu_facts, gpu_facts
@@ -238,7 +238,8 @@ def _timed(question: Question, offer: Offer, nodes: int, found: Fit) -> Solved |
     if fit.memory.verdict == "oom":
         return Refusal("oom", f"{offer.gpu}: your own runs needed more memory than it has", fit.memory)
     checkpoint = checkpoint_bytes(fit.setup, question.trainable)
-    assumed = _overheads(question, offer, formula, checkpoint)
+    share = machine_share(fit.setup, nodes)
+    assumed = _overheads(question, offer, formula, checkpoint * share)
     around, learned = corrected_overheads(question.calibration, learned, assumed)
     hazards = _hazards(question, offer, nodes)
     doubt = (
@@ -257,6 +258,7 @@ def _timed(question: Question, offer: Offer, nodes: int, found: Fit) -> Solved |
         result=result,
         data_tokens=question.job.data_tokens,
         keep=question.keep_checkpoints,
+        share=share,
     )
     total = sum(value for value in fixed.values() if value is not None)
     return Solved(fit, around, line, fixed, checkpoint, disk, moved, basis, learned, total)
