@@ -11,6 +11,7 @@ from typing import NamedTuple
 from planner.candidates import Candidate, CandidateMemory, CandidateRisk
 from planner.egress import AS_OF as EGRESS_AS_OF
 from planner.egress import SOURCE as EGRESS_SOURCE
+from planner.hardware import gpu_facts
 from planner.hazards import PRIOR_SOURCE, prior
 from planner.job import Assumption
 from planner.memory import MemoryEstimate
@@ -21,6 +22,7 @@ from planner.question import Question
 from planner.ranking import pareto, ranked
 from planner.risk import probability_by
 from planner.search import Refusal
+from planner.throughput import emulates_bf16
 from providers.offers import Coverage, Credit, Offer, PriceSnapshot
 
 _GIB = 2.0**30
@@ -100,6 +102,7 @@ def build_estimate(question: Question, snapshot: PriceSnapshot, *, limit: int | 
             *question.model_warnings(),
             *question.job.warnings,
             *_slow_network(kept),
+            *_emulated_bf16(question, candidates),
             *_warnings(question, candidates, snapshot),
         ),
     )
@@ -304,6 +307,17 @@ def _slow_network(kept: Sequence[tuple[int, Priced]]) -> Iterator[tuple[str, str
     network = None if best is None else offered_network(best.offer, best.nodes)
     if network is not None:
         yield "network", f"best candidate: {network.text()}"
+
+
+def _emulated_bf16(question: Question, candidates: tuple[Candidate, ...]) -> Iterator[tuple[str, str]]:
+    """Where the best candidate's GPU has no units for the precision that is asked for, but has them for another."""
+    gpu = candidates[0].offer.gpu if candidates else ""
+    if emulates_bf16(question.base.precision, gpu_facts(gpu)):
+        yield (
+            "emulated_bf16",
+            f"best candidate: {gpu} has no bf16 units and computes bf16 in fp32, slower than fp16 "
+            "(train.precision: fp16; --why has the difference)",
+        )
 
 
 def _credits(credits: Sequence[Credit]) -> Iterator[Assumption]:

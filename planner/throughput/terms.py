@@ -107,6 +107,13 @@ def _products(setup: TrainingSetup) -> float:
     return float(sum(s.count * s.inputs * s.outputs for s in targets))
 
 
+def emulates_bf16(precision: str, gpu: GpuFacts | None) -> bool:
+    """Whether a GPU computes bf16 in fp32, though it has faster units for fp16."""
+    if gpu is None or gpu.vendor == "cpu" or "bf16" not in precision or gpu.bf16_flops_per_s is not None:
+        return False
+    return gpu.fp16_flops_per_s is not None and gpu.fp16_flops_per_s > gpu.fp32_flops_per_s
+
+
 def matmul_rate(setup: TrainingSetup, gpu: GpuFacts) -> float:
     """FLOP/s that a large product reaches in the set-up's precision."""
     if setup.precision == "tf32" and gpu.tf32_flops_per_s and gpu.bf16_flops_per_s:
