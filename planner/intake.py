@@ -47,7 +47,7 @@ class Overrides:
 
     Attributes:
         gpu: Only this GPU, canonical name.
-        count: Only machines with this many of it; it is also the number used.
+        count: Only machines with this many GPUs; how many machines is for `nodes` or the spec to say.
         nodes: Number of machines.
         micro_batch: Rows a GPU.
         market: spot or on_demand only.
@@ -275,8 +275,6 @@ def _nodes(spec: FineTuneSpec, fixed: Overrides) -> tuple[int, ...]:
     """Numbers of machines to try: both ends of the range and the powers of two between."""
     if fixed.nodes is not None:
         return (fixed.nodes,)
-    if fixed.count is not None:
-        return (1,)
     least, most = spec.where.nodes_range()
     powers = (2**power for power in range(most.bit_length()))
     return tuple(sorted({least, most, *(nodes for nodes in powers if least < nodes < most)}))

@@ -247,6 +247,13 @@ def test_overrides_fix_the_machine() -> None:
     assert {(c.offer.gpu, c.gpus_total) for c in estimate.candidates} == {("H100", 2)}
 
 
+def test_the_number_of_gpus_says_nothing_of_the_number_of_machines() -> None:
+    several = {"where": {"nodes": "2..4"}, "train": {"global_batch": 32}}
+    assert question_of(Overrides(count=1), **several).nodes == (2, 4)
+    assert question_of(Overrides(count=1, nodes=8), **several).nodes == (8,)
+    assert question_of(Overrides(gpu="A100-80GB", count=1)).nodes == (1,)
+
+
 def test_checks_end_with_their_errors(tmp_path) -> None:
     def answer(**sections):
         return estimate_spec(spec_of(**sections), tmp_path, _A100, NOW)
