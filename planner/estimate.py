@@ -11,18 +11,17 @@ from typing import NamedTuple
 from planner.candidates import Candidate, CandidateMemory, CandidateRisk
 from planner.egress import AS_OF as EGRESS_AS_OF
 from planner.egress import SOURCE as EGRESS_SOURCE
-from planner.hardware import gpu_facts
 from planner.hazards import PRIOR_SOURCE, prior
 from planner.job import Assumption
 from planner.memory import MemoryEstimate
+from planner.notes import network_assumption, notes_on
 from planner.overheads import ASSUMED_SOURCE
-from planner.pricing import STORAGE_SOURCE, STORAGE_USD_PER_GB_MONTH, Priced, Solver, offered_network
+from planner.pricing import STORAGE_SOURCE, STORAGE_USD_PER_GB_MONTH, Priced, Solver
 from planner.quantiles import Quantiles
 from planner.question import Question
 from planner.ranking import pareto, ranked
 from planner.risk import probability_by
 from planner.search import Refusal
-from planner.throughput import emulates_bf16
 from providers.offers import Coverage, Credit, Offer, PriceSnapshot
 
 _GIB = 2.0**30
@@ -94,15 +93,14 @@ def build_estimate(question: Question, snapshot: PriceSnapshot, *, limit: int | 
         assumptions=(
             *question.job.assumptions,
             *_calibration(kept),
-            *_network(kept),
+            *network_assumption([item for _, item in kept]),
             *_assumptions(question, candidates),
             *_credits(snapshot.credits),
         ),
         warnings=(
             *question.model_warnings(),
             *question.job.warnings,
-            *_slow_network(kept),
-            *_emulated_bf16(question, candidates),
+            *notes_on(kept[0][1] if kept else None),
             *_warnings(question, candidates, snapshot),
         ),
     )
@@ -290,34 +288,6 @@ def _calibration(kept: Sequence[tuple[int, Priced]]) -> Iterator[Assumption]:
         count = len(learned.runs)
         source = f"calibrated by {count} of your runs, shrunk by how alike they are: `plan calibrate`"
         yield Assumption("best candidate against the formulas", learned.text(), "", source)
-
-
-def _network(kept: Sequence[tuple[int, Priced]]) -> Iterator[Assumption]:
-    """What the first candidate of several machines was computed with."""
-    found = next(((item, n) for _, item in kept if (n := offered_network(item.offer, item.nodes))), None)
-    if found is not None:
-        item, network = found
-        kind = f"{item.offer.cloud} {item.offer.instance_type or item.offer.gpu}"
-        yield Assumption(f"network between machines, {kind}", network.gbit_per_s, "Gbit/s", network.source)
-
-
-def _slow_network(kept: Sequence[tuple[int, Priced]]) -> Iterator[tuple[str, str]]:
-    """Where the best candidate's time hangs on a network that is assumed, or slower than what its type can have."""
-    best = kept[0][1] if kept else None
-    network = None if best is None else offered_network(best.offer, best.nodes)
-    if network is not None:
-        yield "network", f"best candidate: {network.text()}"
-
-
-def _emulated_bf16(question: Question, candidates: tuple[Candidate, ...]) -> Iterator[tuple[str, str]]:
-    """Where the best candidate's GPU has no units for the precision that is asked for, but has them for another."""
-    gpu = candidates[0].offer.gpu if candidates else ""
-    if emulates_bf16(question.base.precision, gpu_facts(gpu)):
-        yield (
-            "emulated_bf16",
-            f"best candidate: {gpu} has no bf16 units and computes bf16 in fp32, slower than fp16 "
-            "(train.precision: fp16; --why has the difference)",
-        )
 
 
 def _credits(credits: Sequence[Credit]) -> Iterator[Assumption]:

@@ -483,6 +483,18 @@ def test_what_changes_nothing_is_said() -> None:
     assert "without_effect" not in dict(question_of().job.warnings)
 
 
+def test_what_full_training_in_bf16_rounds_is_said_for_the_way_it_is_spread() -> None:
+    def said(count: int, **sections: object) -> str:
+        answer = build_estimate(question_of(**sections), snapshot_of(offer_of("H100", count, 3.0 * count)))
+        assert answer.candidates
+        return dict(answer.warnings).get("numerics", "")
+
+    full = {"method": {"kind": "full"}, "train": {"micro_batch": 1}}
+    assert said(1, **full).startswith("best candidate: weights and optimizer states are bf16")
+    assert said(2, **full).startswith("best candidate: weights and optimizer states are fp32")
+    assert not said(1, method={"kind": "lora"})
+
+
 def test_a_model_packed_in_four_bits_is_a_four_bit_base_whatever_the_method_is_called() -> None:
     packed, t4 = "unsloth/Meta-Llama-3.1-8B-bnb-4bit", snapshot_of(offer_of("T4", 1, 0.4))
     train = {"precision": "fp16", "packing": False, "global_batch": 4}
