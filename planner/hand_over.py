@@ -26,6 +26,7 @@ from planner.gguf import write_gguf
 from planner.model_card import Facts, auto_class, model_card
 from planner.places import Places
 from planner.runs import Run
+from planner.spec_types import packed_in_4bit
 from providers.errors import CorruptDataError, StorageError, UsageError
 from providers.hub import HubAccess
 from providers.object_store import ObjectStore
@@ -89,6 +90,9 @@ def made(order: Order, places: Places, told: Callable[[str], None]) -> Iterator[
             hint = "every weight was trained: use --merge"
             raise UsageError("this run has no adapter", hint=hint, code="no_adapter")
         if has_adapter and order.merge:
+            if packed_in_4bit(job.model.id):
+                message = f"{job.model.id} is packed in 4 bits: an adapter cannot be worked into it"
+                raise UsageError(message, hint="--adapter hands the adapter over")
             _merge(job, tuple(result.get("labels") or ()), fetched, merged, told)
             shutil.copyfile(fetched / "result.json", merged / "result.json")
             fetched = merged
