@@ -5,14 +5,16 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from jobs.checkpoint import CheckpointStore
 from jobs.console import mute, say
 from jobs.group import ALONE, Group
+from jobs.patience import Patience, insist
 from jobs.preemption import Stopped, StopSignal
 from jobs.progress import (
     Progress,
@@ -29,6 +31,10 @@ from providers.object_store import ObjectStore
 
 _LOCAL_BEAT_S = 2.0
 _REMOTE_BEAT_S = 10.0
+_HURRY_S = 20.0
+_OVER: tuple[WorkerState, ...] = ("done", "regressed", "failed")
+
+T = TypeVar("T")
 
 # What an attempt takes over from the one before it, and what more if that one finished the training.
 _STANDING = ("last_checkpoint", "lost_steps", "max_steps")
@@ -71,12 +77,14 @@ class Attempt:
 
         Raises:
             StorageError: The store or the scratch directory cannot be used, or HEAD is damaged.
+            Stopped: The store stayed away, or a limit was reached while it was.
         """
         if not group.leads:
             mute()
-        earlier = group.share(_earlier(store) if group.leads else None)
+        earlier = group.share(insist(lambda: _earlier(store), stop) if group.leads else None)
         checkpoints = CheckpointStore(store, job.run_id, keep=job.checkpoints.keep)
-        head = checkpoints.head = group.share(checkpoints.take_over() if group.leads else checkpoints.head)
+        mine = insist(checkpoints.take_over, stop) if group.leads else checkpoints.head
+        head = checkpoints.head = group.share(mine)
         own = work / f"attempt-{head.fence}"
         if group.leads_machine:  # only now: an earlier attempt can no longer commit what is deleted
             _prepare(work, own)
@@ -121,17 +129,28 @@ class Attempt:
         """
         reason = self.group.first(self.stop.reason())
         if reason is not None:
-            newest = self.checkpoints.head.newest
-            done = newest is not None and newest.step >= self.progress.document.step
-            raise Stopped(*reason, committed=self.group.share(done))
+            raise Stopped(*reason, committed=self.group.share(self._is_committed()))
+
+    def insist(self, act: Callable[[], T]) -> T:
+        """Do something with the store, waiting while it is away; `act` may be done twice.
+
+        Raises:
+            Stopped: It stayed away, or the worker was told to end meanwhile.
+        """
+        return insist(act, self.stop, committed=self._is_committed())
 
     def finish(self, state: WorkerState, reason: str | None) -> None:
         """Say how it ended, and clean up."""
         say(state if reason is None else f"{state}: {reason}")
         self.progress.update(state=state, exit_reason=reason, stage_seconds=dict(self.clock.seconds))
-        self.progress.close()
+        patience = Patience(self.stop) if state in _OVER else Patience(limit_s=_HURRY_S)
+        self.progress.close(patience.wait)
         if self.group.leads_machine:
             shutil.rmtree(self.work / "saving", ignore_errors=True)
+
+    def _is_committed(self) -> bool:
+        newest = self.checkpoints.head.newest
+        return newest is not None and newest.step >= self.progress.document.step
 
 
 def _prepare(work: Path, own: Path) -> None:

@@ -74,13 +74,14 @@ def bring_base(attempt: Attempt) -> Attempt:
         StorageError: The store cannot be reached, or the disk is full.
     """
     group = attempt.group
-    known = group.share(_known(attempt.job, attempt.store) if group.leads else None)
+    job = attempt.job
+    known = group.share(attempt.insist(lambda: _known(job, attempt.store)) if group.leads else None)
     if known is None:
         return attempt
-    if group.leads_machine and _is_elsewhere(attempt.job.checkpoints.uri):
-        _bring_files(attempt.job, known)
+    if group.leads_machine and _is_elsewhere(job.checkpoints.uri):
+        attempt.insist(lambda: _bring_files(job, known))
     group.wait()
-    return replace(attempt, job=_at(attempt.job, known))
+    return replace(attempt, job=_at(job, known))
 
 
 def _known(job: JobSpec, store: ObjectStore) -> BaseModel | None:

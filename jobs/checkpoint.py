@@ -157,7 +157,8 @@ class CheckpointStore:
         Args:
             directory: As the trainer saved it.
             step: Optimizer steps done.
-            best: It is also the best so far, and stays until there is a better one.
+            best: It is also the best so far, and stays until there is a better one. It may come late, after newer
+                checkpoints, which stay.
             others: Send what they have saved of it; it is committed whole or not at all.
 
         Raises:
@@ -166,8 +167,12 @@ class CheckpointStore:
         """
         key = f"{MANIFESTS}{step:012d}-{self.head.fence:06d}.json"
         manifest, pointer = self._upload(directory, step, key, others)
-        older = tuple(old for old in self.head.checkpoints if old.step < step)
-        kept = (pointer, *older)[: self.keep]
+        newest = self.head.newest
+        if best and newest is not None and newest.step > step:
+            kept = self.head.checkpoints
+        else:
+            older = tuple(old for old in self.head.checkpoints if old.step < step)
+            kept = (pointer, *older)[: self.keep]
         before = self.head.pointers
         self._commit(lambda head: replace(head, checkpoints=kept, best=pointer if best else head.best))
         self._discard([old for old in before if old not in self.head.pointers])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 
 _muted = False
 
@@ -18,8 +19,9 @@ def say(text: str) -> None:
     """Write one line with the time of day (UTC) and send it off at once."""
     if _muted:
         return
-    sys.stdout.write(f"{time.strftime('%H:%M:%S', time.gmtime())} {text}\n")
-    sys.stdout.flush()
+    with suppress(OSError):  # the log's disk may be full, which must not keep the worker from its work
+        sys.stdout.write(f"{time.strftime('%H:%M:%S', time.gmtime())} {text}\n")
+        sys.stdout.flush()
 
 
 def duration(seconds: float) -> str:

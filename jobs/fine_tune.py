@@ -10,10 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from jobs.adapter_config import tidy_adapter
 from jobs.attempt import Attempt
 from jobs.base_model import BaseKeeper, bring_base
 from jobs.build import built
 from jobs.checkpoint import Restored
+from jobs.choice import load_best
 from jobs.committed import fetch_files, read_manifest
 from jobs.console import say
 from jobs.data import Examples, data_hashes, load_examples
@@ -22,9 +24,11 @@ from jobs.evaluate import metric_of
 from jobs.frameworks import import_frameworks
 from jobs.history import History
 from jobs.inputs import bring_inputs
-from jobs.manifest import is_known_file
 from jobs.model import model_class
+from jobs.output_copy import copy_output
 from jobs.parts import Parts, PartSender
+from jobs.patience import Patience
+from jobs.pinned_data import pin_data
 from jobs.preemption import Stopped
 from jobs.progress import CheckpointRef, MetricResult
 from jobs.pulse import Pulse
@@ -36,8 +40,7 @@ from jobs.tracking import Tracking
 from jobs.trainer import attach
 from jobs.training import Training
 from jobs.uploader import OnCommit, Uploader
-from providers.errors import CorruptDataError, StorageError
-from providers.stores import open_store
+from providers.errors import StorageError
 
 _SWEEP_GRACE_S = 3600.0
 _HURRY_S = 10.0
@@ -80,7 +83,7 @@ def fine_tune(attempt: Attempt) -> str | None:
         attempt.clock.add("environment", installed_s)
     with attempt.stage("download", "loading"):
         if attempt.group.leads_machine:
-            bring_inputs(job.inputs, attempt.base)
+            attempt.insist(lambda: bring_inputs(job.inputs, attempt.base))
         attempt.group.wait()
         attempt = bring_base(attempt)
     with attempt.stage("data"):
@@ -99,6 +102,7 @@ def fine_tune(attempt: Attempt) -> str | None:
     with attempt.stage("download"):
         restored = _restore(attempt)
     training = _build(attempt, examples)
+    pin_data(attempt, hashes)
     keeper = BaseKeeper(attempt.job, attempt.store) if attempt.group.leads else None
     if job.train.sharding == "fsdp":
         Sharding(training.trainer, attempt.group)
@@ -111,7 +115,7 @@ def fine_tune(attempt: Attempt) -> str | None:
         scoring.go_on(History.read(attempt.work / "restored"))
     with _tracked(attempt, scoring) as tracking:
         last = _train(attempt, training, restored, scoring, tracking, keeper)
-        step = _choose(attempt, training, scoring, last)
+        step = load_best(attempt, training, scoring, last)
         metrics = scoring.score_tuned(step)
         done = Finished(step, last, metrics, examples.label_names, hashes, scoring.history)
         _hand_over(attempt, training, done)
@@ -155,10 +159,11 @@ def _restore(attempt: Attempt) -> Restored | None:
     if group.leads:
         with suppress(StorageError):  # left-overs cost disk, they do not stop a run
             checkpoints.sweep(grace_s=_SWEEP_GRACE_S)
-        restored = checkpoints.restore(target, check_resumable)
+        restored = attempt.insist(lambda: checkpoints.restore(target, check_resumable))
     restored = group.share(restored)
     if restored is not None and group.leads_machine and not group.leads:
-        fetch_files(attempt.store, restored.manifest, target)
+        manifest = restored.manifest
+        attempt.insist(lambda: fetch_files(attempt.store, manifest, target))
     group.wait()
     if restored is None:
         say("no checkpoint yet: starting at step 0")
@@ -200,16 +205,19 @@ def _train(
         if keeper is not None:
             keeper.send()
         if tracking is not None:
-            tracking.committed(scoring.history, reference.step)
+            newest = attempt.checkpoints.head.newest or reference
+            tracking.committed(scoring.history, newest.step)
 
     uploader, sender = _uploads(attempt, committed)
     pulse = Pulse(
         attempt.job.checkpoints, attempt.stop, attempt.progress, uploader or sender, training.tokens, group
     )
     attach(training.trainer, pulse, scoring)
+    patience = None
     try:
         with attempt.stage("train"):
             step = _run_trainer(attempt, training.trainer, restored, scoring)
+        patience = Patience(attempt.stop) if pulse.stopped is None else Patience(limit_s=_HURRY_S)
     except Exception as error:
         if pulse.is_saving and is_full_disk(error):
             raise _no_room(attempt) from error
@@ -217,7 +225,7 @@ def _train(
     finally:
         attempt.clock.move("train", "save", pulse.save_seconds)
         if uploader:
-            uploader.close()
+            uploader.close(None if patience is None else patience.wait)
     if sender:  # only now: after an error nobody would let it end
         sender.close()
     if uploader and uploader.fenced:
@@ -269,31 +277,12 @@ def _seed_of(attempt: Attempt) -> int:
     return attempt.job.train.seed + own
 
 
-def _choose(attempt: Attempt, training: Training, scoring: Scoring, last: int) -> int:
-    """Load the weights that are handed over, if they are not the last; their step."""
-    if attempt.job.evaluate.choose == "last" or scoring.is_best(last):
-        return last
-    group, target, found = attempt.group, attempt.work / "best", None
-    if group.leads:
-        try:
-            found = attempt.checkpoints.fetch_best(target)
-        except CorruptDataError as error:
-            say(f"the best checkpoint is damaged, so the last step is handed over: {error.message}")
-    found = group.share(found)
-    if found is None:
-        return last
-    if group.leads_machine and not group.leads:
-        fetch_files(attempt.store, found, target)
-    group.wait()
-    training.trainer._load_from_checkpoint(str(target))
-    say(f"handing over step {found.step}, the best evaluation; training ended at step {last}")
-    return found.step
-
-
 def _committed(attempt: Attempt, reference: CheckpointRef, seconds: float) -> None:
     attempt.clock.add("upload", seconds)
     attempt.stop.upload_s = max(attempt.stop.upload_s, seconds)
-    attempt.progress.update(last_checkpoint=reference)
+    newest = attempt.checkpoints.head.newest
+    if newest is not None and newest.step == reference.step:  # the best one may come after a newer one
+        attempt.progress.update(last_checkpoint=reference)
     mib = reference.bytes / (1 << 20)
     say(f"checkpoint of step {reference.step} committed: {mib:.1f} MiB in {seconds:.1f} s")
 
@@ -315,7 +304,7 @@ def _hand_over(attempt: Attempt, training: Training, done: Finished) -> None:
 
 
 def _publish(attempt: Attempt, output: Path, done: Finished, auto_class: str) -> None:
-    _order_targets(output / "adapter_config.json")
+    tidy_adapter(output, attempt.job)
     guard = attempt.progress.document.guard
     result = {
         "run_id": attempt.job.run_id,
@@ -330,10 +319,11 @@ def _publish(attempt: Attempt, output: Path, done: Finished, auto_class: str) ->
     (output / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     done.history.write(output)
     attempt.progress.flush()  # what came of it is known before it counts as finished
-    reference = attempt.checkpoints.publish_output(output, done.last)
+    reference = attempt.insist(lambda: attempt.checkpoints.publish_output(output, done.last))
     attempt.progress.update(output_manifest_sha256=reference.manifest_sha256, output_step=done.step)
     if attempt.job.output.uri is not None:
-        _copy_output(output, attempt.job.output.uri)
+        uri = attempt.job.output.uri
+        attempt.insist(lambda: copy_output(output, uri))
     say(f"finished model committed: {reference.bytes / (1 << 20):.1f} MiB")
 
 
@@ -349,22 +339,5 @@ def copy_finished(attempt: Attempt) -> None:
         return
     output = attempt.work / "output"
     with attempt.stage("upload", "syncing"):
-        fetch_files(attempt.store, read_manifest(attempt.store, finished), output)
-        _copy_output(output, uri)
-
-
-def _order_targets(config: Path) -> None:
-    """Peft writes the names of its modules in the order of a set, which differs from process to process."""
-    if config.exists():
-        content = json.loads(config.read_text(encoding="utf-8"))
-        if isinstance(content.get("target_modules"), list):
-            content["target_modules"].sort()
-        config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _copy_output(output: Path, uri: str) -> None:
-    store = open_store(uri)
-    for path in sorted(output.iterdir()):
-        if is_known_file(path.name):
-            store.delete(path.name)
-            store.put_file(path.name, path)
+        attempt.insist(lambda: fetch_files(attempt.store, read_manifest(attempt.store, finished), output))
+        attempt.insist(lambda: copy_output(output, uri))

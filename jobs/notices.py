@@ -73,7 +73,8 @@ class AwsMetadata:
         """A spot interruption, else a rebalance recommendation."""
         spot = self._get("meta-data/spot/instance-action")
         if spot is not None:
-            return Notice("AWS spot interruption", _until(json.loads(spot)["time"]))
+            body, headers = spot
+            return Notice("AWS spot interruption", _until(json.loads(body)["time"], _now_s(headers)))
         rebalance = self._get("meta-data/events/recommendations/rebalance")
         return None if rebalance is None else Notice("AWS rebalance recommendation", None)
 
@@ -82,10 +83,10 @@ class AwsMetadata:
         self._token = _ask(self._root + "api/token", ttl, method="PUT")[0].strip()
         return bool(self._token)
 
-    def _get(self, path: str) -> str | None:
+    def _get(self, path: str) -> tuple[str, Mapping[str, str]] | None:
         for _ in range(2):
             try:
-                return _ask(self._root + path, {"X-aws-ec2-metadata-token": self._token})[0]
+                return _ask(self._root + path, {"X-aws-ec2-metadata-token": self._token})
             except urllib.error.HTTPError as error:
                 error.close()
                 if error.code == 404:
@@ -125,18 +126,21 @@ class AzureMetadata:
 
     def is_here(self) -> bool:
         """Whether there is a list of events."""
-        return isinstance(self._events(), list)
+        return isinstance(self._events()[0], list)
 
     def notice(self) -> Notice | None:
         """The first event that ends the machine; a freeze of seconds is none."""
-        ending = [event for event in self._events() if event.get("EventType") in _ENDING]
+        events, now_s = self._events()
+        ending = [event for event in events if event.get("EventType") in _ENDING]
         if not ending:
             return None
-        left_s = [_until(event.get("NotBefore") or "", least_s=_AZURE_LEAST_S) for event in ending]
+        left_s = [_until(event.get("NotBefore") or "", now_s, least_s=_AZURE_LEAST_S) for event in ending]
         return Notice(f"Azure {ending[0]['EventType']}", min(left_s))
 
-    def _events(self) -> Any:
-        return json.loads(_ask(self._url, {"Metadata": "true"})[0])["Events"]
+    def _events(self) -> tuple[Any, float]:
+        """The events, and when they were told."""
+        body, headers = _ask(self._url, {"Metadata": "true"})
+        return json.loads(body)["Events"], _now_s(headers)
 
 
 _GOOGLE = {"Metadata-Flavor": "Google"}
@@ -210,10 +214,18 @@ def _ask(url: str, headers: Mapping[str, str], *, method: str = "GET") -> tuple[
         return answer.read(1 << 20).decode(), answer.headers
 
 
-def _until(text: str, *, least_s: float = 0.0) -> float:
+def _now_s(headers: Mapping[str, str]) -> float:
+    """The time by the clock of who answered, which its own times are of; this machine's clock may be minutes off."""
+    try:
+        return parsedate_to_datetime(headers["Date"]).timestamp()
+    except (KeyError, TypeError, ValueError):
+        return time.time()
+
+
+def _until(text: str, now_s: float, *, least_s: float = 0.0) -> float:
     """Seconds until a time, in RFC 3339 or as in HTTP headers; `least_s` if there is none (it has begun)."""
     if not text:
         return least_s
     at = parsedate_to_datetime(text) if "," in text else datetime.fromisoformat(text)
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    return max(at.timestamp() - time.time(), 0.0)
+    return max(at.timestamp() - now_s, 0.0)

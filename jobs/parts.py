@@ -93,7 +93,7 @@ class PartSender:
         group: As the leader's.
     """
 
-    fenced = None  # only the leader hears of a newer attempt
+    over = None  # only the leader hears of a newer attempt, or that the store refuses it
 
     def __init__(self, store: ObjectStore, group: Group) -> None:
         """Start the thread."""

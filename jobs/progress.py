@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -240,24 +240,25 @@ class ProgressWriter:
         if self._document.state != before:
             self._wake.set()
 
-    def close(self) -> None:
-        """Write the last document and end the thread."""
+    def close(self, again: Callable[[], bool] = lambda: False) -> None:
+        """Write the last document and end the thread.
+
+        Args:
+            again: Pauses after a try in vain; whether there shall be another.
+        """
         self._closed = True
         self._wake.set()
         self._thread.join(timeout=60)
-        self.flush()
+        while not self.flush() and again():
+            pass
 
-    def flush(self) -> None:
-        """Write now, to the disk and to the store."""
+    def flush(self) -> bool:
+        """Write now, to the disk and to the store, whatever becomes of the other; whether it need not be sent again."""
         with self._writing:
             self.update(heartbeat_at=utc_now())
             text = self._document.to_json()
-            try:
-                write_atomically(self._path, text)
-                if not self.superseded:
-                    self._publish(text.encode())
-            except (OSError, StorageError) as error:
-                sys.stderr.write(f"progress not written: {error}\n")
+            _tried(lambda: write_atomically(self._path, text))
+            return self.superseded or _tried(lambda: self._publish(text.encode()))
 
     def _run(self) -> None:
         while not self._closed:
@@ -279,6 +280,16 @@ class ProgressWriter:
                 return
 
 
+def _tried(write: Callable[[], None]) -> bool:
+    try:
+        write()
+    except (OSError, StorageError) as error:
+        with contextlib.suppress(OSError):  # the log may be on the disk that is full
+            sys.stderr.write(f"progress not written: {error}\n")
+        return False
+    return True
+
+
 class SilentProgress:
     """The document of a process that another one speaks for: kept, never written."""
 
@@ -291,10 +302,11 @@ class SilentProgress:
         """Change fields of the document."""
         self.document = replace(self.document, **changes)
 
-    def flush(self) -> None:
+    def flush(self) -> bool:
         """Nothing to write."""
+        return True
 
-    def close(self) -> None:
+    def close(self, again: Callable[[], bool] = lambda: False) -> None:
         """Nothing to write."""
 
 

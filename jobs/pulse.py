@@ -85,8 +85,8 @@ class Pulse:
         self._stop.step_s = max(islice(reversed(self._times), _LAST_STEPS))
         due = self._agree(step, now_s)
         self._progress.update(step=step, step_time_s=step_quantiles(self._times), **self._counts())
-        if self._uploader and self._uploader.fenced:
-            raise self._uploader.fenced
+        if self._uploader and self._uploader.over:
+            raise self._uploader.over
         save = self._is_wanted(step, max_steps, due)
         self._save_started_s = now_s if save else None
         self._mark_s = time.monotonic()

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 from jobs.attempt import Attempt
@@ -96,6 +97,12 @@ class Scoring:
         best = self.standing.best
         return self._attempt.job.evaluate.choose == "best" and best is not None and best.step == step
 
+    def best_of(self, *steps: int) -> int:
+        """The best of these steps by what was measured; the last of them if that does not tell."""
+        measured = tuple(one for one in self.history.evaluations if one.step in steps)
+        best = self._standing(replace(self.history, evaluations=measured)).best
+        return steps[-1] if best is None else best.step
+
     def logged(self, step: int, loss: float) -> None:
         """Keep a loss."""
         self.history = self.history.with_loss(step, loss)
@@ -156,20 +163,23 @@ class Scoring:
         self.history = self.history.with_evaluation(one)
 
     def _judge(self) -> None:
+        self.standing = self._standing(self.history)
+
+    def _standing(self, history: History) -> Standing:
         guard = self._base.get("guard")
-        job = self._attempt.job.evaluate
-        self.standing = standing(self.history, self._metric, job, guard.values if guard else None)
+        return standing(history, self._metric, self._attempt.job.evaluate, guard.values if guard else None)
 
     def _known_base(self, split: str) -> Scores | None:
-        group, key = self._attempt.group, BASE_SCORES_KEYS[split]
-        found = group.share(self._attempt.store.get(key) if group.leads else None)
+        attempt, group, key = self._attempt, self._attempt.group, BASE_SCORES_KEYS[split]
+        found = group.share(attempt.insist(lambda: attempt.store.get(key)) if group.leads else None)
         return _read(found[0], key) if found is not None else None
 
     def _measured_base(self, split: str) -> Scores:
         with self._attempt.stage("evaluate", "evaluating_base"):
             scores = self._measure(split, self._attempt.check)
         if self._attempt.group.leads:
-            self._attempt.store.put_if_absent(BASE_SCORES_KEYS[split], encode(scores).encode())
+            body = encode(scores).encode()
+            self._attempt.insist(lambda: self._attempt.store.put_if_absent(BASE_SCORES_KEYS[split], body))
         name = self._metric if split == "eval" else guard_metric(self._metric, self._attempt.job.evaluate)
         rows = "held-out" if split == "eval" else "general held-out"
         say(f"base: {name} {scores.values[name]:.4f} on {scores.n} {rows} rows")

@@ -75,6 +75,9 @@ def main(arguments: list[str] | None = None) -> int:
         return code
     except TuneplanError as error:
         return failed(error)
+    except Stopped as stopped:  # before the run was taken over
+        say(f"{stopped.kind}: {stopped.reason}")
+        return _code(stopped)
     finally:
         log.close()
 
@@ -110,6 +113,7 @@ def run(job: JobSpec, base: Path, work: Path, stop: StopSignal, log: RunLog | No
 
     Raises:
         TuneplanError: Before the run was taken over; later ones become exit codes.
+        Stopped: Likewise.
     """
     group = Group.join(os.environ)
     limit = job.checkpoints.upload_limit_bytes_per_s
@@ -161,11 +165,12 @@ def _done(attempt: Attempt, reason: str | None) -> int:
 
 
 def _stopped(attempt: Attempt, stopped: Stopped) -> int:
-    if stopped.kind == "capped":
-        attempt.finish("capped", stopped.reason)
-        return CAPPED
-    attempt.finish("preempted", stopped.reason)
-    if stopped.kind == "asked":
+    attempt.finish("capped" if stopped.kind == "capped" else "preempted", stopped.reason)
+    return _code(stopped)
+
+
+def _code(stopped: Stopped) -> int:
+    if stopped.kind in ("capped", "asked"):
         return CAPPED
     return PREEMPTED if stopped.committed else PREEMPTED_UNSAVED
 

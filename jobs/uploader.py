@@ -11,10 +11,16 @@ from typing import NamedTuple
 
 from jobs.checkpoint import CheckpointStore, FencedError
 from jobs.parts import Parts
+from jobs.patience import is_passing
 from jobs.progress import CheckpointRef
-from providers.errors import StorageError
+from providers.errors import StorageError, StoreAccessError
 
 OnCommit = Callable[[CheckpointRef, float], None]
+
+#: Commits that the store refuses at the start of an attempt before nothing better is hoped for: rights that were
+#: granted a moment ago may be late.
+_REFUSALS = 2
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 30.0, 600.0
 
 
 class _Item(NamedTuple):
@@ -23,16 +29,21 @@ class _Item(NamedTuple):
     directory: Path
     step: int
     best: bool
+    not_before_s: float
+    pause_s: float
 
 
 class Uploader:
     """One upload at a time; of those waiting only the newest is kept, and the newest that was the best so far.
 
-    Directories handed in belong to the uploader and are deleted when they are committed or superseded.
+    Directories handed in belong to the uploader and are deleted when they are committed or superseded, or when their
+    commit fails: the next one brings the same and more. Only the best so far is tried again, since no later one makes
+    up for it; not where other processes have saved parts of it, which they give away when they are asked.
 
     Args:
         checkpoints: Where to commit; used from the thread only, until `close`.
         others: The other processes, where each has saved a part.
+        pause_s: Before the best so far is tried again; doubled from try to try.
         on_commit: Called in the thread with the committed checkpoint and the seconds it took.
         on_error: Called in the thread when a commit failed; the next one is tried all the same.
     """
@@ -43,20 +54,31 @@ class Uploader:
         on_commit: OnCommit,
         on_error: Callable[[StorageError], None],
         others: Parts | None = None,
+        *,
+        pause_s: float = _FIRST_PAUSE_S,
     ) -> None:
         """Start the thread."""
         self.committed_step: int | None = None
         self.fenced: FencedError | None = None
+        self.refused: StoreAccessError | None = None
+        self._refusals = 0
         self._checkpoints = checkpoints
         self._on_commit = on_commit
         self._on_error = on_error
         self._others = others
+        self._pause_s = pause_s
         self._changed = threading.Condition()
         self._waiting: list[_Item] = []
         self._busy = False
+        self._again: Callable[[], bool] | None = None
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="checkpoint upload", daemon=True)
         self._thread.start()
+
+    @property
+    def over(self) -> StorageError | None:
+        """Why nothing that is trained from here on can be committed, None if it can."""
+        return self.fenced or self.refused
 
     def submit(self, directory: Path, step: int, *, best: bool = False) -> None:
         """Queue a saved checkpoint; returns at once.
@@ -69,7 +91,7 @@ class Uploader:
         with self._changed:
             superseded = [item for item in self._waiting if best or not item.best]
             kept = [item for item in self._waiting if item not in superseded]
-            self._waiting = [*kept, _Item(directory, step, best)]
+            self._waiting = [*kept, _Item(directory, step, best, 0.0, self._pause_s)]
             self._changed.notify_all()
         for item in superseded:
             shutil.rmtree(item.directory, ignore_errors=True)
@@ -79,10 +101,15 @@ class Uploader:
         with self._changed:
             return self._changed.wait_for(lambda: not self._busy and not self._waiting, timeout_s)
 
-    def close(self) -> None:
-        """Finish what is queued and end the thread."""
+    def close(self, again: Callable[[], bool] | None = None) -> None:
+        """Finish what is queued and end the thread.
+
+        Args:
+            again: Pauses after a commit that failed; whether to try it once more. Without it, all are tried once.
+        """
         with self._changed:
             self._closed = True
+            self._again = again
             self._changed.notify_all()
         self._thread.join()
         if self._others is not None:
@@ -90,38 +117,84 @@ class Uploader:
 
     def _run(self) -> None:
         while (item := self._next()) is not None:
+            later = None
             try:
-                self._commit(item)
+                error = self._commit(item)
+                later = None if error is None else self._later(item, error)
             finally:
-                shutil.rmtree(item.directory, ignore_errors=True)
-                with self._changed:
-                    self._busy = False
-                    self._changed.notify_all()
+                self._put_away(item, later)
 
     def _next(self) -> _Item | None:
+        """The first that is due, waiting for it; None if nothing will come any more."""
         with self._changed:
-            self._changed.wait_for(lambda: bool(self._waiting) or self._closed)
-            item = self._waiting.pop(0) if self._waiting else None
-            self._busy = item is not None
-            return item
+            while self._waiting or not self._closed:
+                now_s = time.monotonic()
+                due = [item for item in self._waiting if self._closed or item.not_before_s <= now_s]
+                if due:
+                    self._waiting.remove(due[0])
+                    self._busy = True
+                    return due[0]
+                first_s = min((item.not_before_s for item in self._waiting), default=None)
+                self._changed.wait(None if first_s is None else first_s - now_s)
+            return None
 
-    def _commit(self, item: _Item) -> None:
+    def _later(self, item: _Item, error: StorageError) -> _Item | None:
+        """What is tried again of an item that failed."""
+        if self.over is not None or self._others is not None or not item.directory.exists():
+            return None
+        if self._closed:
+            return item if self._again is not None and is_passing(error) and self._again() else None
+        if not item.best:
+            return None
+        pause_s = min(2 * item.pause_s, _LONGEST_PAUSE_S)
+        return item._replace(not_before_s=time.monotonic() + item.pause_s, pause_s=pause_s)
+
+    def _put_away(self, item: _Item, later: _Item | None) -> None:
+        with self._changed:
+            if later is not None and later.best and any(other.best for other in self._waiting):
+                later = None  # a better one came meanwhile
+            if later is not None:
+                self._waiting.insert(0, later)
+        if later is None:
+            shutil.rmtree(item.directory, ignore_errors=True)
+        with self._changed:
+            self._busy = False
+            self._changed.notify_all()
+
+    def _commit(self, item: _Item) -> StorageError | None:
+        """Why it is not committed, None if it is."""
         if self.fenced:
-            return
+            return self.fenced
         start = time.monotonic()
         try:
             reference = self._checkpoints.publish(
                 item.directory, item.step, best=item.best, others=self._others
             )
-        except FencedError as error:
-            self.fenced = error
-        except StorageError as error:
-            self._on_error(error)
         except Exception as error:  # whatever it is, the next checkpoint must find the thread alive
-            self._on_error(StorageError(f"{type(error).__name__}: {error}"))
-        else:
-            self.committed_step = item.step
-            self._told(reference, time.monotonic() - start)
+            known = (
+                error if isinstance(error, StorageError) else StorageError(f"{type(error).__name__}: {error}")
+            )
+            self._failed(known)
+            return known
+        self.committed_step = max(item.step, self.committed_step or 0)
+        self._told(reference, time.monotonic() - start)
+        return None
+
+    def _failed(self, error: StorageError) -> None:
+        if isinstance(error, FencedError):
+            self.fenced = error
+            return
+        if isinstance(error, StoreAccessError):
+            self._count_refusal(error)
+        if self.refused is None:
+            self._on_error(error)
+
+    def _count_refusal(self, error: StoreAccessError) -> None:
+        """Hours of which nothing can be saved are not worth their price; after a commit, new keys may yet come."""
+        self._refusals += 1
+        if self.committed_step is None and self._refusals >= _REFUSALS:
+            message = f"training ends, as no checkpoint of it can be committed: {error.message}"
+            self.refused = StoreAccessError(message, hint=error.hint, path=error.path)
 
     def _told(self, reference: CheckpointRef, seconds: float) -> None:
         """Say that it is committed, which it is whatever comes of saying so."""

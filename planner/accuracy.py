@@ -9,7 +9,7 @@ from statistics import fmean, median
 from typing import Any
 
 from jobs.spec import JobSpec
-from planner.calibration_ledger import is_probe
+from planner.calibration_ledger import had_its_machine, is_probe
 from planner.candidate_document import basis_from_document
 from planner.report import report_document
 from planner.runs import Run
@@ -41,9 +41,9 @@ class Compared:
 
 
 def compared(runs: Iterable[Run]) -> Iterator[Compared]:
-    """Everything that can be compared, of runs that are over and were no probes."""
+    """Everything that can be compared, of runs that are over, were no probes and had what they were planned for."""
     for run in runs:
-        if run.final and not is_probe(run):
+        if run.final and not is_probe(run) and had_its_machine(run):
             yield from _of_run(run)
 
 

@@ -12,8 +12,9 @@ from jobs.committed import read_head
 from jobs.progress import Progress, read_progress
 from planner.launch import Desk
 from planner.ledger import cost_micro_usd
-from planner.monitor import observe
-from planner.record import Record, claim, ledger_token
+from planner.ledger_identity import identity_of
+from planner.monitor import observe, was_let_go
+from planner.record import Record, claim
 from planner.register import take
 from planner.runs import Attempt, Outcome, Run, RunState, seconds_between
 from planner.store import Change
@@ -40,10 +41,10 @@ def adopt(desk: Desk, store: ObjectStore) -> Run:
         store: The run's prefix.
 
     Raises:
-        UsageError: There is no record, or the ledger knows the run.
+        UsageError: There is no record, or the ledger knows the run and has not let it go.
         StorageError, CorruptDataError: The record cannot be read or written.
     """
-    token = ledger_token(desk.places.state)
+    token = identity_of(desk.store.path).token
     record = claim(store, token, desk.now())
     run = record.run
     if run.terms.register_uri is not None:
@@ -51,8 +52,9 @@ def adopt(desk: Desk, store: ObjectStore) -> Run:
         take(open_store(terms.register_uri or ""), run.run_id, terms.project, terms.owner, token, desk.now())
     status = desk.launcher.status(run.run_id)
     run = _with_later_launches(run, status, desk.now())
-    if not desk.store.adopt(run, f"adopted from {store.uri}, as of {record.written_at}", desk.now()):
-        raise UsageError(f"this ledger knows run {run.run_id} already", hint=f"`plan status {run.run_id}`")
+    how = f"adopted from {store.uri}, as of {record.written_at}"
+    if not desk.store.adopt(run, how, desk.now()):
+        _take_back(desk, run, how)
     run = desk.store.find(run.run_id)
     if status.attempt < run.launches and status.state == "absent" and not run.final:
         return _settled(desk, run, store)
@@ -72,6 +74,20 @@ def check_place(record: Record, uri: str) -> None:
             hint=f"plan runs adopt '{own}'",
             path=uri,
         )
+
+
+def _take_back(desk: Desk, run: Run, how: str) -> None:
+    """Go on with a run that this ledger had let go, as its record has it; any other that it knows is refused."""
+    known = desk.store.find(run.run_id)
+    if not was_let_go(desk.store, known):
+        raise UsageError(f"this ledger knows run {run.run_id} already", hint=f"`plan status {run.run_id}`")
+    number, now = known.current.attempt, desk.now()
+    current = next((one for one in run.attempts if one.attempt == number), known.current)
+    later = tuple(one for one in run.attempts if one.attempt > number)
+    desk.store.apply(known, Change("queued", how, current, now, kind="adopt", opened=later))
+    if run.final:
+        known = desk.store.find(run.run_id)
+        desk.store.apply(known, Change(run.state, run.state_reason, known.current, now, kind="adopt"))
 
 
 def _with_later_launches(run: Run, status: BackendStatus, now: str) -> Run:

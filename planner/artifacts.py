@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from planner.memory.precision import is_sharded
 from planner.setup import TrainingSetup
 
 #: Optimizer state per trained parameter: two moments for Adam and its kin, one for momentum methods.
@@ -25,18 +26,30 @@ def checkpoint_bytes(setup: TrainingSetup, trainable: int) -> float:
     return trainable * (width + _STATE_VALUES.get(setup.optimizer, 2) * state_width)
 
 
+def machine_share(setup: TrainingSetup, nodes: int) -> float:
+    """Share of a checkpoint that one of several machines writes: each process its own shard, or one process all."""
+    return 1.0 / nodes if is_sharded(setup.parallelism.kind) else 1.0
+
+
 def result_bytes(setup: TrainingSetup, trainable: int) -> float:
     """The adapter, or the whole model, without optimizer state."""
     return float(trainable * weight_width_bytes(setup))
 
 
 def disk_bytes(
-    *, local: bool, weight_bytes: float, checkpoint: float, result: float, data_tokens: float, keep: int
+    *,
+    local: bool,
+    weight_bytes: float,
+    checkpoint: float,
+    result: float,
+    data_tokens: float,
+    keep: int,
+    share: float = 1.0,
 ) -> float:
     """Disk of one machine: weights, tokenised data, checkpoints, the result, and on a rented one the software.
 
-    A rented machine holds two checkpoints, one that is written and one that is sent; one's own disk also holds those
-    that stay, the best one among them.
+    A machine holds the checkpoint that it went on from, whole, and its share of two, one that is written and one that
+    is sent; one's own disk also holds those that stay, the best one among them.
 
     Args:
         local: On one's own machine, whose disk is the store as well.
@@ -45,8 +58,9 @@ def disk_bytes(
         result: Bytes of it.
         data_tokens: Tokens of the data set.
         keep: Checkpoints that stay.
+        share: What the machine writes of a checkpoint, as in `machine_share`.
     """
-    held = 2 + (keep + 1 if local else 0)
+    held = 1 + 2 * share + (keep + 1 if local else 0)
     software = 0.0 if local else _SOFTWARE_BYTES
     return (
         weight_bytes

@@ -23,6 +23,9 @@ _LEAST_STEPS = 8
 _LEAST_UNFINISHED_STEPS = 30
 #: Runs looked at, newest first.
 _MOST_RUNS = 200
+#: What the formulas predict of the GPUs, and what of the place they stand in.
+_OF_GPUS = frozenset({"step_time", "memory", "evaluate"})
+_OF_PLACE = frozenset({"start", "prepare", "finish"})
 
 
 def calibration_of(runs: Iterable[Run]) -> Calibration:
@@ -44,18 +47,42 @@ def observe_run(run: Run) -> Observation | None:
     """What a run says about the formulas, None if it says nothing.
 
     Step time and memory count from any end, as long as it trained for some steps, more where it did not succeed;
-    overheads only where one attempt did everything.
+    overheads only where one attempt did everything. A run that got another GPU or place than it was planned for says
+    nothing of that: predicted and measured are not of the same machine.
     """
-    basis = basis_from_document(json.loads(run.terms.candidate_json))
+    planned = json.loads(run.terms.candidate_json)
+    basis = basis_from_document(planned)
     if basis is None or run.progress_json is None or not run.final:
         return None
     actual = _actual(run, json.loads(run.progress_json))
+    not_told = _not_as_planned(planned["offer"], json.loads(run.current.offer_json))
     ratios = {
         name: math.log(value / prior)
         for name, value in actual.items()
-        if value is not None and value > 0 and (prior := basis.priors.get(name, 0.0)) > 0
+        if name not in not_told
+        and value is not None
+        and value > 0
+        and (prior := basis.priors.get(name, 0.0)) > 0
     }
     return Observation(run.run_id, _by_device(basis.groups), ratios) if ratios else None
+
+
+def had_its_machine(run: Run) -> bool:
+    """Whether all its attempts had the GPUs and the place that it was planned for."""
+    planned = json.loads(run.terms.candidate_json)["offer"]
+    started = (json.loads(one.offer_json) for one in run.attempts if one.started_at is not None)
+    return not any(_not_as_planned(planned, got) for got in started)
+
+
+def _not_as_planned(planned: Mapping[str, Any], got: Mapping[str, Any]) -> frozenset[str]:
+    """Quantities that a run on this offer does not tell about the offer that it was planned for."""
+
+    def gpus(offer: Mapping[str, Any]) -> tuple[object, ...]:
+        cores = offer.get("vcpus") if offer["gpu"] == "CPU" else None  # a CPU is as many cores as it has
+        return offer["gpu"], offer["gpus_per_node"], cores
+
+    of_gpus = _OF_GPUS if gpus(planned) != gpus(got) else frozenset()
+    return of_gpus | (_OF_PLACE if planned["cloud"] != got["cloud"] else frozenset())
 
 
 def _by_device(groups: Mapping[str, str]) -> Mapping[str, str]:

@@ -102,7 +102,7 @@ class DataCache:
         found = fetch(wanted.source, self.folder, access)
         if wanted.sha256 not in (None, found.sha256):
             raise CorruptDataError(
-                f"{wanted.text} has other content than pinned: sha256 {found.sha256}",
+                f"{wanted.source.shown} has other content than pinned: sha256 {found.sha256}",
                 hint="if that is right, correct the pin in the spec",
                 path=WHERE[wanted.key],
             )
@@ -183,9 +183,10 @@ def changed_sources(pins: Iterable[DataPin], told: Callable[[str], None]) -> Ite
     from providers.data_files import Source, version_of
 
     for pin in pins:
-        bare = pin.place.partition("?")[0]
+        source = Source(pin.kind, pin.place)
+        bare = source.shown
         try:
-            now = version_of(Source(pin.kind, pin.place))
+            now = version_of(source)
         except TuneplanError as error:
             told(f"nobody can tell whether {bare} has changed: {error.message}")
             continue

@@ -36,7 +36,9 @@ def missing_data(spec: FineTuneSpec, base_dir: Path) -> Iterator[Finding]:
             continue
         reference = data_ref(base_dir, text)
         if reference.kind != "path":
-            message = f"{text} is not on this machine"
+            from providers.web import shown_address
+
+            message = f"{shown_address(text)} is not on this machine"
             yield Finding(
                 message, path=key, code="data_missing", hint="`plan data fetch SPEC` brings it here"
             )

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from planner.database import Book
+from planner.ledger_identity import identity_of
 from planner.register import is_taken, leave
 from planner.runs import utc_text
 from providers.errors import TuneplanError
@@ -69,14 +70,13 @@ class EntryBook(Book):
 
 
 @contextmanager
-def entering(ledger: Path, register: ObjectStore, entry: Entry, token: str) -> Iterator[None]:
+def entering(ledger: Path, register: ObjectStore, entry: Entry) -> Iterator[None]:
     """Around taking an id and recording its run: when that comes to no run, the register gets back what it gave.
 
     Args:
         ledger: The ledger that both go by.
         register: Of the entry.
         entry: What is about to be taken.
-        token: Tells this ledger from everybody else's.
 
     Raises:
         StorageError: Ledger or register cannot be read or written.
@@ -91,7 +91,7 @@ def entering(ledger: Path, register: ObjectStore, entry: Entry, token: str) -> I
         except BaseException:
             with suppress(TuneplanError):  # later, then
                 if entry.run_id in book.without_run(entry.project, entry.register_uri, entry.at):
-                    leave(register, entry.run_id, entry.project, token=token)
+                    leave(register, entry.run_id, entry.project, ledger=identity_of(ledger))
                 book.end(entry.run_id)
             raise
         book.end(entry.run_id)
@@ -108,7 +108,7 @@ def cut_off(ledger: Path, register_uri: str, project: str, now: str) -> list[str
 
 
 def give_back_cut_off(
-    ledger: Path, register: ObjectStore, register_uri: str, project: str, *, token: str, now: str
+    ledger: Path, register: ObjectStore, register_uri: str, project: str, *, now: str
 ) -> None:
     """Give back what launches hold that died before their run was on record.
 
@@ -117,7 +117,7 @@ def give_back_cut_off(
     """
     with EntryBook(ledger) as book:
         for run_id in _cut_off(book, register_uri, project, now):
-            leave(register, run_id, project, token=token)
+            leave(register, run_id, project, ledger=identity_of(ledger))
             book.end(run_id)
 
 

@@ -14,6 +14,7 @@ from planner.egress import SOURCE as EGRESS_SOURCE
 from planner.hazards import PRIOR_SOURCE, prior
 from planner.job import Assumption
 from planner.memory import MemoryEstimate
+from planner.notes import network_assumption, notes_on
 from planner.overheads import ASSUMED_SOURCE
 from planner.pricing import STORAGE_SOURCE, STORAGE_USD_PER_GB_MONTH, Priced, Solver
 from planner.quantiles import Quantiles
@@ -92,12 +93,14 @@ def build_estimate(question: Question, snapshot: PriceSnapshot, *, limit: int | 
         assumptions=(
             *question.job.assumptions,
             *_calibration(kept),
+            *network_assumption([item for _, item in kept]),
             *_assumptions(question, candidates),
             *_credits(snapshot.credits),
         ),
         warnings=(
             *question.model_warnings(),
             *question.job.warnings,
+            *notes_on(kept[0][1] if kept else None),
             *_warnings(question, candidates, snapshot),
         ),
     )

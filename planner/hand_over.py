@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import planner
+from jobs.adapter_config import is_brought, name_base
 from jobs.base_model import pinned
 from jobs.codec import Mismatch, decode
 from jobs.committed import fetch_files, read_manifest
@@ -25,6 +26,7 @@ from planner.gguf import write_gguf
 from planner.model_card import Facts, auto_class, model_card
 from planner.places import Places
 from planner.runs import Run
+from planner.spec_types import packed_in_4bit
 from providers.errors import CorruptDataError, StorageError, UsageError
 from providers.hub import HubAccess
 from providers.object_store import ObjectStore
@@ -88,9 +90,14 @@ def made(order: Order, places: Places, told: Callable[[str], None]) -> Iterator[
             hint = "every weight was trained: use --merge"
             raise UsageError("this run has no adapter", hint=hint, code="no_adapter")
         if has_adapter and order.merge:
+            if packed_in_4bit(job.model.id):
+                message = f"{job.model.id} is packed in 4 bits: an adapter cannot be worked into it"
+                raise UsageError(message, hint="--adapter hands the adapter over")
             _merge(job, tuple(result.get("labels") or ()), fetched, merged, told)
             shutil.copyfile(fetched / "result.json", merged / "result.json")
             fetched = merged
+        if is_brought(job):  # also of a run that an older version trained
+            name_base(fetched, job.model.id)
         for unwanted in _NOT_HANDED_OVER:
             (fetched / unwanted).unlink(missing_ok=True)
         if order.converter is not None:

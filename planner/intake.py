@@ -23,6 +23,7 @@ from planner.question import Goal, Question
 from planner.search import Freedom
 from planner.setup import Adapter, TrainingSetup
 from planner.spec import FineTuneSpec
+from planner.spec_types import packed_in_4bit
 from planner.specfile import data_ref, resolve_path
 from planner.tokenizer_files import FILE_NAME, is_installed
 from planner.units import GpuFilter, parse_gpu_filter
@@ -46,7 +47,7 @@ class Overrides:
 
     Attributes:
         gpu: Only this GPU, canonical name.
-        count: Only machines with this many of it; it is also the number used.
+        count: Only machines with this many GPUs; how many machines is for `nodes` or the spec to say.
         nodes: Number of machines.
         micro_batch: Rows a GPU.
         market: spot or on_demand only.
@@ -89,6 +90,7 @@ def gather(
         raise SpecError(misplaced)
     job = size_job(spec, _facts(spec.data.train, base_dir, arch), _facts(spec.data.eval, base_dir, arch))
     told = (
+        *_packed(spec),
         *_unrouted(arch, computed),
         *text_only(arch),
         *_not_adapted(spec, arch),
@@ -121,6 +123,15 @@ def _trainable(base: TrainingSetup) -> int:
     if base.adapter is None:
         return parameter_counts(base.arch, base.task, base.labels).trainable
     return adapter_parameters(base.arch, base.adapter)
+
+
+def _packed(spec: FineTuneSpec) -> Iterator[tuple[str, str]]:
+    """A note where the model's files make a 4-bit base of what the method does not."""
+    if packed_in_4bit(spec.model.id) and spec.method.kind not in ("qlora", "qdora"):
+        yield (
+            "packed_4bit",
+            f"the files of {spec.model.id} are packed in 4 bits: {spec.method.kind} runs on a 4-bit base, like qlora",
+        )
 
 
 def _unrouted(arch: ModelArchitecture, computed: ModelArchitecture) -> Iterator[tuple[str, str]]:
@@ -264,8 +275,6 @@ def _nodes(spec: FineTuneSpec, fixed: Overrides) -> tuple[int, ...]:
     """Numbers of machines to try: both ends of the range and the powers of two between."""
     if fixed.nodes is not None:
         return (fixed.nodes,)
-    if fixed.count is not None:
-        return (1,)
     least, most = spec.where.nodes_range()
     powers = (2**power for power in range(most.bit_length()))
     return tuple(sorted({least, most, *(nodes for nodes in powers if least < nodes < most)}))

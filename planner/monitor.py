@@ -12,10 +12,11 @@ from datetime import datetime, timedelta
 from jobs.progress import Progress, read_progress
 from planner import lease
 from planner.launch_lock import is_launching
+from planner.ledger_identity import identity_of
 from planner.limits import cap_warning, limit_grace_s, limit_reached
 from planner.machines import attempts_now, newest_start
 from planner.places import Places
-from planner.record import OtherLedgerError, keep, ledger_token
+from planner.record import OtherLedgerError, keep
 from planner.runs import WAITING, Run, utc_text
 from planner.stop_grace import grace_ends_at, told
 from planner.store import Change, Store
@@ -97,9 +98,9 @@ def keep_record(store: Store, run: Run, now: str, *, create: bool = False) -> Ru
     Raises:
         StorageError: The ledger cannot be written; a record that cannot be is told in the run's history.
     """
-    token = ledger_token(store.path.parent)
+    ledger = identity_of(store.path)
     try:
-        keep(open_store(run.terms.checkpoint_uri), token, lambda: store.get(run.run_id), now, create=create)
+        keep(open_store(run.terms.checkpoint_uri), ledger, lambda: store.get(run.run_id), now, create=create)
     except OtherLedgerError as error:
         return _let_go(store, run, error, now)
     except (StorageError, TuneplanError) as error:
@@ -116,6 +117,12 @@ def _let_go(store: Store, run: Run, error: OtherLedgerError, now: str) -> Run:
         store.apply(run, Change("cancelled", error.message, ended, now, kind="adopted"))
         found = store.get(run.run_id)
     return found or run
+
+
+def was_let_go(store: Store, run: Run) -> bool:
+    """Whether a run is over here only because another ledger has it; its machines may go on."""
+    last = [event.kind for event in store.events(run.run_id) if event.reason == run.state_reason]
+    return run.final and last[-1:] == ["adopted"]
 
 
 def _gist(run: Run) -> tuple[object, ...]:

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from planner.artifacts import checkpoint_bytes, disk_bytes, result_bytes
+from planner.artifacts import checkpoint_bytes, disk_bytes, machine_share, result_bytes
 from planner.calibration import Basis
 from planner.egress import Place, Traffic, egress_usd
 from planner.hardware import GpuFacts, cpu_facts, gpu_facts
 from planner.hazards import SpotHazards, hazards_of
 from planner.learned import Learned, basis_of, corrected_fit, corrected_overheads, groups_of, learn
+from planner.network import Network, network_of
 from planner.overheads import Overheads, overheads
 from planner.quantiles import Quantiles
 from planner.question import Question
@@ -167,7 +168,7 @@ class Solver:
 
     def solve(self, offer: Offer, nodes: int) -> Solved | Refusal:
         """Fit and hours of a shape in a market."""
-        key: tuple[object, ...] = (offer.gpu, offer.gpus_per_node, offer.gpu_mem_gib, nodes, offer.market)
+        key: tuple[object, ...] = (*_shape(offer, nodes), offer.market)
         if self._learned:
             key = (*key, *self._where(offer, nodes))
         solved = self._solved.get(key)
@@ -185,7 +186,7 @@ class Solver:
         )
 
     def _solve(self, offer: Offer, nodes: int) -> Solved | Refusal:
-        key = (offer.gpu, offer.gpus_per_node, offer.gpu_mem_gib, nodes)
+        key = _shape(offer, nodes)
         if key not in self._fits:
             self._fits[key] = _fit(self._question, self._setups, offer, nodes)
         fit = self._fits[key]
@@ -193,11 +194,33 @@ class Solver:
 
 
 def _fit(question: Question, setups: SetUps, offer: Offer, nodes: int) -> Fit | Refusal:
-    facts = offered_gpu(offer, question.counts.total)
-    if facts is None:
+    cluster = offered_cluster(offer, nodes, question.counts.total)
+    if cluster is None:
         return Refusal("no_gpu_facts", f"nothing is known of the GPU {offer.gpu}")
-    cluster = Cluster(facts, offer.gpus_per_node, nodes, offer.gpu_mem_gib)
     return best_fit(question.job, setups, cluster, question.freedom)
+
+
+def _shape(offer: Offer, nodes: int) -> tuple[object, ...]:
+    """What decides how the job runs there."""
+    network = offered_network(offer, nodes)
+    rate = None if network is None else (network.gbit_per_s, network.log_sd)
+    return offer.gpu, offer.gpus_per_node, offer.gpu_mem_gib, nodes, rate
+
+
+def offered_network(offer: Offer, nodes: int) -> Network | None:
+    """Between machines of an offer, None for a single one."""
+    return network_of(offer.cloud, offer.instance_type, offer.gpus_per_node) if nodes > 1 else None
+
+
+def offered_cluster(offer: Offer, nodes: int, parameters: int) -> Cluster | None:
+    """The machines with their links, None if nothing is known of their GPU; `parameters` as in `offered_gpu`."""
+    facts, network = offered_gpu(offer, parameters), offered_network(offer, nodes)
+    if facts is None:
+        return None
+    cluster = Cluster(facts, offer.gpus_per_node, nodes, offer.gpu_mem_gib)
+    if network is None:
+        return cluster
+    return cluster._replace(inter_node_gbit_per_s=network.gbit_per_s, inter_node_log_sd=network.log_sd)
 
 
 def offered_gpu(offer: Offer, parameters: int) -> GpuFacts | None:
@@ -215,7 +238,8 @@ def _timed(question: Question, offer: Offer, nodes: int, found: Fit) -> Solved |
     if fit.memory.verdict == "oom":
         return Refusal("oom", f"{offer.gpu}: your own runs needed more memory than it has", fit.memory)
     checkpoint = checkpoint_bytes(fit.setup, question.trainable)
-    assumed = _overheads(question, offer, formula, checkpoint)
+    share = machine_share(fit.setup, nodes)
+    assumed = _overheads(question, offer, formula, checkpoint * share)
     around, learned = corrected_overheads(question.calibration, learned, assumed)
     hazards = _hazards(question, offer, nodes)
     doubt = (
@@ -234,6 +258,7 @@ def _timed(question: Question, offer: Offer, nodes: int, found: Fit) -> Solved |
         result=result,
         data_tokens=question.job.data_tokens,
         keep=question.keep_checkpoints,
+        share=share,
     )
     total = sum(value for value in fixed.values() if value is not None)
     return Solved(fit, around, line, fixed, checkpoint, disk, moved, basis, learned, total)

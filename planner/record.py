@@ -6,14 +6,13 @@ is what `plan runs adopt` rebuilds a lost ledger from; and since it names one le
 
 from __future__ import annotations
 
-import hashlib
 import json
 import socket
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
+from planner.ledger_identity import LedgerIdentity
 from planner.runs import STATES, Attempt, Run, RunTerms, check_run_id
 from providers.errors import CorruptDataError, StorageError, UsageError
 from providers.object_store import ObjectStore
@@ -34,7 +33,7 @@ class Record:
     """A run as its owner last wrote it down.
 
     Attributes:
-        ledger: Tells the owner's ledger from all others (`ledger_token`).
+        ledger: Tells the owner's ledger from all others (`planner.ledger_identity`).
         host: Machine of that ledger, for a person.
         written_at: RFC 3339 UTC.
         run: The run, without what the worker says of itself.
@@ -44,12 +43,6 @@ class Record:
     host: str
     written_at: str
     run: Run
-
-
-def ledger_token(state: Path) -> str:
-    """Tells the ledger of a state directory from everybody else's."""
-    place = f"{socket.gethostname()}:{state.absolute()}"
-    return hashlib.sha256(place.encode()).hexdigest()[:32]
 
 
 def read_record(store: ObjectStore) -> Record | None:
@@ -63,24 +56,24 @@ def read_record(store: ObjectStore) -> Record | None:
     return None if found is None else _parsed(found[0], store.uri)
 
 
-def adopter(store: ObjectStore, ledger: str) -> str | None:
+def adopter(store: ObjectStore, ledger: LedgerIdentity) -> str | None:
     """Which other ledger owns the run of a prefix, None if it is this one's or has no record.
 
     Raises:
         CorruptDataError, StorageError: As `read_record`.
     """
     record = read_record(store)
-    return None if record is None or record.ledger == ledger else f"a ledger on {record.host}"
+    return None if record is None or is_own(record, ledger) else f"a ledger on {record.host}"
 
 
 def keep(
-    store: ObjectStore, ledger: str, newest: Callable[[], Run | None], now: str, *, create: bool
+    store: ObjectStore, ledger: LedgerIdentity, newest: Callable[[], Run | None], now: str, *, create: bool
 ) -> bool:
     """Write a run's record as it is now.
 
     Args:
         store: The run's prefix.
-        ledger: Token of the ledger that owns the run.
+        ledger: The ledger that owns the run.
         newest: Reads the run from that ledger.
         now: RFC 3339 UTC.
         create: Also if there is none yet.
@@ -101,7 +94,7 @@ def keep(
         run = newest()
         if run is None:
             return False
-        body = _written(Record(ledger, socket.gethostname(), now, run))
+        body = _written(Record(ledger.token, socket.gethostname(), now, run))
         if store.compare_and_swap(KEY, body, None if found is None else found[1]) is not None:
             return True
     raise StorageError(f"{KEY} in {store.uri} is being changed by others all the time", code="busy")
@@ -128,8 +121,13 @@ def claim(store: ObjectStore, ledger: str, now: str) -> Record:
     raise StorageError(f"{KEY} in {store.uri} is being changed by others all the time", code="busy")
 
 
-def _refuse_other(record: Record, ledger: str) -> None:
-    if record.ledger != ledger:
+def is_own(record: Record, ledger: LedgerIdentity) -> bool:
+    """Whether a record is this ledger's."""
+    return ledger.owns(record.ledger, record.run.run_id, record.written_at)
+
+
+def _refuse_other(record: Record, ledger: LedgerIdentity) -> None:
+    if not is_own(record, ledger):
         raise OtherLedgerError(
             f"run {record.run.run_id} was adopted by a ledger on {record.host} at {record.written_at}",
             hint="go on there, or take it back with `plan runs adopt`",

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from planner.errors import OverBudgetError
+from planner.ledger_identity import LedgerIdentity
 from planner.money import usd_text_of_micro
 from planner.runs import Run
 from planner.try_book import Try
@@ -108,7 +109,7 @@ def enter(
     project: str,
     owner: str | None,
     *,
-    token: str,
+    ledger: LedgerIdentity,
     cap_micro_usd: int | None,
     at: str,
 ) -> None:
@@ -119,7 +120,7 @@ def enter(
         run_id: Wanted.
         project: Its project.
         owner: Who will be shown as having taken it.
-        token: Tells the person's ledger from everybody else's.
+        ledger: The person's.
         cap_micro_usd: What it may cost, None without a cap; 0 for a machine that costs nothing.
         at: RFC 3339 UTC.
 
@@ -128,11 +129,11 @@ def enter(
         OverBudgetError: The project's budget does not allow it.
     """
     key = _run_key(run_id)
-    claim = {"run_id": run_id, "project": project, "owner": owner, "token": token, "at": at}
+    claim = {"run_id": run_id, "project": project, "owner": owner, "token": ledger.token, "at": at}
     created = store.put_if_absent(key, json.dumps(claim).encode())
     found = None if created else store.get(key)
     if found is not None:
-        _refuse_other(_claim(found[0], store.uri), token)
+        _refuse_other(_claim(found[0], store.uri), run_id, ledger)
     try:
         hold(store, run_id, project, owner, cap_micro_usd, at[:7])
     except OverBudgetError:
@@ -141,14 +142,14 @@ def enter(
         raise
 
 
-def leave(store: ObjectStore, run_id: str, project: str, *, token: str) -> None:
+def leave(store: ObjectStore, run_id: str, project: str, *, ledger: LedgerIdentity) -> None:
     """Undo `enter`: the hold and then the id are free again; an id of somebody else stays as it is.
 
     Raises:
         StorageError: The register cannot be read or written.
     """
     found = store.get(_run_key(run_id))
-    if found is None or _claim(found[0], store.uri).get("token") != token:
+    if found is None or not _is_own(_claim(found[0], store.uri), run_id, ledger):
         return
     _change(store, project, lambda book: without(book, [run_id]))
     store.delete(_run_key(run_id))
@@ -235,11 +236,12 @@ def take(store: ObjectStore, run_id: str, project: str, owner: str | None, token
     raise StorageError(f"the register is being written by too many at once: {store.uri}", code="busy")
 
 
-def other_owner(store: ObjectStore, run_id: str, token: str) -> str | None:
+def other_owner(store: ObjectStore, run_id: str, ledger: LedgerIdentity) -> str | None:
     """Who has taken a run id, None if it was this ledger or nobody."""
     found = store.get(_run_key(run_id))
     claim = {} if found is None else _claim(found[0], store.uri)
-    return None if claim.get("token", token) == token else claim.get("owner") or "somebody else"
+    is_free = "token" not in claim
+    return None if is_free or _is_own(claim, run_id, ledger) else claim.get("owner") or "somebody else"
 
 
 def _claim(body: bytes, uri: str) -> dict[str, Any]:
@@ -252,8 +254,12 @@ def _claim(body: bytes, uri: str) -> dict[str, Any]:
     return claim
 
 
-def _refuse_other(claim: dict[str, Any], token: str) -> None:
-    if claim.get("token") != token:
+def _is_own(claim: dict[str, Any], run_id: str, ledger: LedgerIdentity) -> bool:
+    return ledger.owns(claim.get("token"), run_id, claim.get("at"))
+
+
+def _refuse_other(claim: dict[str, Any], run_id: str, ledger: LedgerIdentity) -> None:
+    if not _is_own(claim, run_id, ledger):
         who = claim.get("owner") or "somebody else"
         raise UsageError(
             f"run id {claim.get('run_id')} was taken by {who} at {claim.get('at')}",

@@ -19,7 +19,7 @@ from planner.money import usd_text
 from planner.monitor import lost_steps
 from planner.on_demand import on_demand_cost_usd
 from planner.quantiles import Quantiles
-from planner.run_document import micro_text, progress_of
+from planner.run_document import has_regressed, micro_text, progress_of
 from planner.runs import Run, seconds_between
 from providers.offers import Offer
 from providers.stores import open_store
@@ -62,7 +62,7 @@ def report_document(
     """
     progress = progress_of(run) or Progress(run.run_id, 0)
     candidate = candidate_from_document(json.loads(run.terms.candidate_json))
-    output_uri = JobSpec.from_json(run.terms.job_json).output.uri
+    output_uri = None if has_regressed(run) else JobSpec.from_json(run.terms.job_json).output.uri
     actual = _actual(run, candidate, progress)
     lost = lost_steps(run)
     on_demand = on_demand_cost_usd(run, lost, progress, offers)

@@ -306,4 +306,16 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) STRICT, WITHOUT ROWID
         """,
     ),
+    (
+        "CREATE TABLE identity (only INTEGER PRIMARY KEY CHECK (only = 1), token TEXT NOT NULL) STRICT",
+        "CREATE TABLE signed_by_place (run_id TEXT PRIMARY KEY, until TEXT NOT NULL) STRICT, WITHOUT ROWID",
+        """
+        INSERT INTO signed_by_place
+        SELECT run_id, max(observed_at, state_since_at) FROM runs JOIN observations USING (run_id)
+        """,
+        """
+        INSERT OR IGNORE INTO signed_by_place
+        SELECT run_id, strftime('%Y-%m-%dT%H:%M:%fZ', 'now') FROM entries
+        """,
+    ),
 )

@@ -46,6 +46,7 @@ class Cluster(NamedTuple):
         nodes: Machines.
         gpu_mem_gib: What the offer says of one GPU's memory, None to take the GPU's own.
         inter_node_gbit_per_s: Network between machines, None if unknown.
+        inter_node_log_sd: How far that rate may be off: standard deviation of its logarithm.
     """
 
     gpu: GpuFacts
@@ -53,6 +54,7 @@ class Cluster(NamedTuple):
     nodes: int = 1
     gpu_mem_gib: float | None = None
     inter_node_gbit_per_s: float | None = None
+    inter_node_log_sd: float = 0.0
 
 
 class TrainingSetup(NamedTuple):

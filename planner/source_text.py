@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from planner.errors import Finding, SpecError
 
 MAX_BYTES = 2**20
 _EXCERPT_CHARS = 120
+#: Login and query of an address, which may sign it.
+_SIGNING = (re.compile(r"(https://)([^\s/@'\"]+)(?=@)"), re.compile(r"(https://[^\s?'\"]*\?)([^\s'\"]+)"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +49,16 @@ def _excerpt(lines: tuple[str, ...], line: int, column: int) -> str | None:
     """The line with a caret below the column, None if there is no such line or it is too long to help."""
     if not 1 <= line <= len(lines) or column > _EXCERPT_CHARS:
         return None
-    text = "".join(char if char.isprintable() else " " for char in lines[line - 1][:_EXCERPT_CHARS])
+    shown = _unsigned(lines[line - 1])[:_EXCERPT_CHARS]
+    text = "".join(char if char.isprintable() else " " for char in shown)
     return f"    {text}\n    {' ' * (column - 1)}^" if text.strip() else None
+
+
+def _unsigned(line: str) -> str:
+    """The line with stars for what may sign an address in it, as many, so that columns stay."""
+    for pattern in _SIGNING:
+        line = pattern.sub(lambda found: found[1] + "*" * len(found[2]), line)
+    return line
 
 
 def source_text(text: str, file: str, sha256: str = "") -> SourceText:

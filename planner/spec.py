@@ -40,6 +40,7 @@ from planner.spec_types import (
     listed,
     optional_keyed,
     or_empty,
+    packed_in_4bit,
     version,
 )
 
@@ -395,4 +396,4 @@ class FineTuneSpec(Section):
         """Quantization of the frozen base with its default filled in."""
         if self.quantization is not None:
             return self.quantization
-        return "4bit" if self.method.kind in ("qlora", "qdora") else "none"
+        return "4bit" if self.method.kind in ("qlora", "qdora") or packed_in_4bit(self.model.id) else "none"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from jobs.spec_rules import least_rows
 from planner.errors import Finding
 from planner.spec import FineTuneSpec
+from planner.spec_types import packed_in_4bit
 from providers.errors import UsageError
 from providers.s3_location import is_bucket, stated_region
 
@@ -75,6 +76,17 @@ def _quantization(spec: FineTuneSpec) -> Iterator[Finding]:
     if kind == "full" and quantization != "none":
         message = f"a {quantization} base is frozen, but method full trains every weight"
         yield _conflict("quantization", message, "use method lora, or leave quantization out")
+
+
+def _packed(spec: FineTuneSpec) -> Iterator[Finding]:
+    if not packed_in_4bit(spec.model.id):
+        return
+    if spec.method.kind == "full":
+        message = f"{spec.model.id} is packed in 4 bits, but method full trains every weight"
+        yield _conflict("model.id", message, "use method lora, or the model whose files are not packed")
+    elif spec.quantization not in (None, "4bit"):
+        message = f"{spec.model.id} is packed in 4 bits, not {spec.quantization}"
+        yield _conflict("quantization", message, "leave it out, or use the model whose files are not packed")
 
 
 def _targets(spec: FineTuneSpec) -> Iterator[Finding]:
@@ -192,6 +204,6 @@ def _object_stores(spec: FineTuneSpec) -> Iterator[Finding]:
 
 
 _RULES: tuple[Rule, ...] = (
-    _length, _deadline, _objective, _quantization, _targets, _metric, _evaluations, _format, _batches, _preferences,
-    _groups, _secrets, _object_stores,
+    _length, _deadline, _objective, _quantization, _packed, _targets, _metric, _evaluations, _format, _batches,
+    _preferences, _groups, _secrets, _object_stores,
 )  # fmt: skip

@@ -177,6 +177,15 @@ SomeTexts = Annotated[
 ]
 
 
+def packed_in_4bit(model: str) -> bool:
+    """Whether the name of a model or its directory says that its files hold weights packed by bitsandbytes in 4 bits.
+
+    >>> packed_in_4bit("unsloth/Qwen3-8B-unsloth-bnb-4bit"), packed_in_4bit("Qwen/Qwen3-8B")
+    (True, False)
+    """
+    return model.rstrip("/").lower().endswith("-bnb-4bit")
+
+
 class Section(BaseModel):
     """Base of every section: unknown keys are errors, values never change, numbers are finite."""
 

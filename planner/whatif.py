@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from planner.candidates import Candidate
 from planner.errors import SpecError
 from planner.estimate import Estimate, build_estimate
+from planner.hardware import gpu_facts
 from planner.intake import Overrides, gather
 from planner.model_facts import ModelFacts
 from planner.quantiles import Quantiles
@@ -16,6 +17,7 @@ from planner.question import Question
 from planner.spec import FineTuneSpec
 from planner.spec_rules import broken_rules
 from planner.support import unsupported
+from planner.throughput import emulates_bf16
 from providers.errors import UsageError
 from providers.offers import PriceSnapshot
 
@@ -82,7 +84,7 @@ def what_if(
     """
     found: list[WhatIf] = []
     best = estimate.candidates[0]
-    for changes, caveat in _changes(spec):
+    for changes, caveat in _changes(spec, estimate):
         changed = changed_spec(spec, changes)
         question = None if changed is None else _question(changed, base_dir, estimate.question, overrides)
         if question is None:
@@ -147,9 +149,14 @@ def _noticeable(row: WhatIf, best: Candidate) -> bool:
     )
 
 
-def _changes(spec: FineTuneSpec) -> Iterator[tuple[dict[str, Any], str]]:
+def _changes(spec: FineTuneSpec, estimate: Estimate) -> Iterator[tuple[dict[str, Any], str]]:
     """Single changes with what else they do."""
     yield from _training_changes(spec)
+    if any(emulates_bf16(spec.train.precision, gpu_facts(row.offer.gpu)) for row in estimate.candidates):
+        yield (
+            {"train.precision": "fp16"},
+            "less range: the loss is scaled, and steps that overflow are left out",
+        )
     yield from _method_changes(spec)
     yield from _machine_changes(spec)
 

@@ -19,7 +19,7 @@ from providers.hub import HubAccess
 from providers.hub_data import find_data
 from providers.process_lock import held
 from providers.s3 import S3Store
-from providers.web import WebRequest, ask
+from providers.web import WebRequest, ask, shown_address
 
 #: What is brought here is kept on this machine's disk.
 MOST_BYTES = 2**30
@@ -42,6 +42,11 @@ class Source:
     place: str
     revision: str | None = None
     split: str = "train"
+
+    @property
+    def shown(self) -> str:
+        """The place for a person, without what signs it."""
+        return shown_address(self.place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,7 @@ def fetch(source: Source, folder: Path, access: HubAccess) -> Fetched:
     folder.mkdir(parents=True, exist_ok=True)
     staging = folder / f"part-{hashlib.sha256(repr(source).encode()).hexdigest()[:16]}"
     hint = "wait until it has ended: what it brings serves everybody"
-    busy = UsageError(f"another process is fetching {source.place}", hint=hint, code="busy")
+    busy = UsageError(f"another process is fetching {source.shown}", hint=hint, code="busy")
     with held(staging.with_suffix(".lock"), busy):
         staging.mkdir(exist_ok=True)
         pieces, version = _FETCHERS[source.kind](source, staging, access)
@@ -96,7 +101,7 @@ def version_of(source: Source) -> str:
         StorageError: The source does not answer, or is a data set, which is pinned to its commit.
     """
     if source.kind not in _VERSIONS:
-        raise StorageError(f"{source.place} is pinned to a commit", code="no_version")
+        raise StorageError(f"{source.shown} is pinned to a commit", code="no_version")
     return _VERSIONS[source.kind](source)
 
 
@@ -107,7 +112,7 @@ def _unchanged(source: Source, before: str) -> str:
         StorageError: It was replaced meanwhile, so that nobody knows what was read.
     """
     if version_of(source) != before:
-        raise StorageError(f"{source.place} changed while it was read", code="data_changed", hint="try again")
+        raise StorageError(f"{source.shown} changed while it was read", code="data_changed", hint="try again")
     return before
 
 
@@ -127,16 +132,16 @@ def _https_version(source: Source) -> str:
     """Asked with GET and not read on, since an address that was signed for one method knows no other."""
     answer = ask(WebRequest(source.place, most_bytes=0, cut=True))
     if answer.status in (404, 410):
-        raise UsageError(f"{source.place} does not exist", code="data_missing", path="data.train")
+        raise UsageError(f"{source.shown} does not exist", code="data_missing", path="data.train")
     if answer.status != 200:
-        raise StorageError(f"{source.place} answered {answer.status}", code="download_failed")
+        raise StorageError(f"{source.shown} answered {answer.status}", code="download_failed")
     return answer.headers.get("etag") or answer.headers.get("last-modified") or ""
 
 
 def _get(url: str, staging: Path, index: int, secret: str | None) -> Path:
     target = staging / f"{index:05d}{Path(urlsplit(url).path).suffix}"
     if download(url, target, secret=secret, most_bytes=MOST_BYTES) is None:
-        raise UsageError(f"{url} does not exist", code="data_missing", path="data.train")
+        raise UsageError(f"{shown_address(url)} does not exist", code="data_missing", path="data.train")
     return target
 
 
@@ -191,20 +196,20 @@ def _google(source: Source) -> Iterator[tuple[Any, str, Any]]:
     """The bucket, the key in it, and obstore, whose errors become ours."""
     match = _GS.fullmatch(source.place)
     if match is None:
-        raise UsageError(f"{source.place} names no object", path="data.train", hint="gs://bucket/file.jsonl")
+        raise UsageError(f"{source.shown} names no object", path="data.train", hint="gs://bucket/file.jsonl")
     try:
         import obstore
         from obstore.exceptions import BaseError
         from obstore.store import GCSStore
     except ImportError:
-        raise MissingExtraError("objectstore", f"reading {source.place}") from None
+        raise MissingExtraError("objectstore", f"reading {source.shown}") from None
     try:
         yield GCSStore(match[1]), match[2], obstore
     except FileNotFoundError:
-        raise UsageError(f"{source.place} does not exist", code="data_missing", path="data.train") from None
+        raise UsageError(f"{source.shown} does not exist", code="data_missing", path="data.train") from None
     except BaseError as error:
         reason = str(error).partition("\n")[0]
-        raise StorageError(f"cannot read {source.place}: {reason}", code="download_failed") from error
+        raise StorageError(f"cannot read {source.shown}: {reason}", code="download_failed") from error
 
 
 _FETCHERS = {"hub": _from_hub, "https": _from_https, "s3": _from_s3, "gs": _from_gs}

@@ -22,7 +22,7 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
 from providers.errors import StorageError
-from providers.web import check_address, opener
+from providers.web import check_address, opener, shown_address
 
 MAX_BYTES = 256 * 2**20
 _CHUNK_BYTES = 2**16
@@ -83,7 +83,7 @@ def download(
             return _attempt(url, target, secret, MAX_BYTES if most_bytes is None else most_bytes)
         except _AttemptError as error:
             if wait_s is None:
-                raise _failed(f"cannot fetch {url}: {error}") from error
+                raise _failed(f"cannot fetch {shown_address(url)}: {error}") from error
             sleep(wait_s)
     raise AssertionError("the last attempt returns or raises")
 
@@ -114,7 +114,7 @@ def _without_content(url: str, error: urllib.error.HTTPError, target: Path, part
         raise _AttemptError("the file changed at the server") from error
     if error.code in _RETRIED:
         raise _AttemptError(f"the server answered {error.code} {error.reason}") from error
-    raise _failed(f"cannot fetch {url}: {error.code} {error.reason}") from error
+    raise _failed(f"cannot fetch {shown_address(url)}: {error.code} {error.reason}") from error
 
 
 def _failed(message: str) -> StorageError:
@@ -180,7 +180,7 @@ def _copy(response: HTTPResponse, part: Path, resumed: int, most_bytes: int) -> 
         while chunk := response.read(_CHUNK_BYTES):
             size += len(chunk)
             if size > most_bytes:
-                raise _failed(f"{response.url} is larger than {most_bytes:,} bytes")
+                raise _failed(f"{shown_address(response.url)} is larger than {most_bytes:,} bytes")
             file.write(chunk)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -23,7 +24,8 @@ from providers.ranges import CHUNK_BYTES, fetch_ranges
 from providers.s3_location import CloudLocation, S3Location, cloud_location, s3_location
 
 _MARK = "tuneplanwrite"  # metadata: which write made the object; Azure takes letters and digits only
-_PART_BYTES = 16 << 20
+_PART_BYTES = PIECE_BYTES  # four at once within TIMEOUT_S need a line of 1.4 Mbit/s
+_MOST_PARTS = 10_000  # of one upload, at S3 and Google
 _CONNECTIONS = 4
 _READ_TRIES = 3
 _RETRIES = 4
@@ -44,6 +46,8 @@ _REFUSED = (
     "401 Unauthorized",
     "403 Forbidden",
 )
+# how obstore tells what may be answered later, after it has repeated it in vain
+_PASSING = re.compile(r"status code: (5\d\d|429)\b|HTTP error|timed out")
 
 
 class ObstoreStore:
@@ -86,7 +90,7 @@ class ObstoreStore:
             size = source.stat().st_size
             if self._size(target) == size:
                 return False
-            part_bytes = _PART_BYTES if self._pace is None else PIECE_BYTES
+            part_bytes = part_size_bytes(size)
             if size <= part_bytes:
                 self._api.put(self._store, target, b"".join(pieces(source, part_bytes, self._pace, sent)))
             else:
@@ -223,7 +227,16 @@ class ObstoreStore:
             hint = "check the network, and ?endpoint= if the server is not the cloud's own"
             return StorageError(f"cannot {action} {what}: the object store cannot be reached: {said}",
                                 hint=hint, code="unreachable", path=what)  # fmt: skip
-        return StorageError(text, path=what)
+        return StorageError(text, code="unavailable" if _PASSING.search(str(error)) else None, path=what)
+
+
+def part_size_bytes(size: int) -> int:
+    """How a file is cut: as finely as a slow line needs, and no finer than the clouds allow.
+
+    >>> part_size_bytes(20 << 20) >> 20, -(-(100 << 30) // part_size_bytes(100 << 30))
+    (5, 10000)
+    """
+    return max(_PART_BYTES, -(-size // _MOST_PARTS))
 
 
 def _open(location: S3Location | CloudLocation) -> Any:

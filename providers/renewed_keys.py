@@ -8,6 +8,7 @@ read.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -74,7 +75,7 @@ def newest(directory: Path, opened: Callable[[str], ObjectStore], now: datetime)
         opened: Opens the run's store with the keys of the environment.
         now: UTC.
     """
-    kept = _read(directory)
+    kept = before = _read(directory)
     for name in NAMES:
         os.environ[name] = kept[name]
     os.environ.pop("AWS_CONFIG_FILE", None)  # it names this very process
@@ -85,7 +86,8 @@ def newest(directory: Path, opened: Callable[[str], ObjectStore], now: datetime)
             kept = _later(kept, text)
     except (TuneplanError, ValueError, KeyError, TypeError, AttributeError) as error:
         sys.stderr.write(f"no newer keys: {error}\n")
-    _write(directory, kept)
+    if kept != before:
+        _keep(directory, kept)
     until = min(datetime.fromisoformat(kept[UNTIL]), now + _ASK_AGAIN)
     keys = {theirs: kept[ours] for ours, theirs in NAMES.items()}
     return {"Version": 1, **keys, "Expiration": until.isoformat().replace("+00:00", "Z")}
@@ -108,12 +110,24 @@ def _read(directory: Path) -> dict[str, str]:
     return found if isinstance(found, dict) else {}
 
 
+def _keep(directory: Path, values: dict[str, str]) -> None:
+    """Write newer keys down, which a full disk does not make useless: they are in the store still."""
+    try:
+        _write(directory, values)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # the log may be on the same disk
+            sys.stderr.write(f"newer keys are not kept: {error}\n")
+
+
 def _write(directory: Path, values: dict[str, str]) -> None:
     beside = directory / f".keys.{os.getpid()}"
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(values, file)
-    beside.replace(directory / "keys.json")
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(values, file)
+        beside.replace(directory / "keys.json")
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def main(directory: Path) -> None:

@@ -1,8 +1,9 @@
 """EC2 On-Demand Capacity Reservations: machines held from now on, or from a date 5 to 120 days ahead.
 
 They cost the on-demand price from their start to their end, used or not; one that has begun can be given back at any
-time, one for a future date commits to at least 14 days and giving it back may cost. `CreateCapacityReservation` knows
-a ClientToken, which boto3 does not fill in: ours is of the reservation and the try.
+time. One for a future date commits to at least 14 days from its delivery, is not taken back earlier, and goes on after
+that until it is given back. `CreateCapacityReservation` knows a ClientToken, which boto3 does not fill in: ours is of
+the reservation and the try.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ from providers.reservations import (
 
 #: Dates ahead that a future-dated reservation may start at, and what it commits to.
 FUTURE_FROM, FUTURE_TO, COMMITMENT = timedelta(days=5), timedelta(days=120), timedelta(days=14)
+#: After its end AWS ends such a one by itself, if nobody is there to give it back. AWS allows no end within the
+#: commitment, which counts from a delivery that may be late.
+ENDS_AFTER = timedelta(days=1)
 
 #: On-demand price of a machine in a region, US dollars an hour; None if it is not known.
 PriceOf = Callable[[Machine, str], float | None]
@@ -133,6 +137,7 @@ class OnDemandReservations:
             upfront_usd=None if per_hour is None else per_hour * hours,
             usd_per_hour=per_hour,
             refundable=not future,
+            open_ended=future,
             source="on-demand price, for the whole time that it is held",
             as_of_at=self._now().isoformat(timespec="seconds").replace("+00:00", "Z"),
         )
@@ -150,5 +155,7 @@ class OnDemandReservations:
         }
         if offer.start_at - self._now() >= FUTURE_FROM - timedelta(hours=1):
             committed = round((offer.end_at - offer.start_at).total_seconds())
-            return request | {"StartDate": offer.start_at, "CommitmentDuration": committed}
+            end = {"EndDate": offer.end_at + ENDS_AFTER, "EndDateType": "limited"}
+            future = {"CommitmentDuration": committed, "DeliveryPreference": "incremental"}
+            return request | {"StartDate": offer.start_at} | future | end
         return request | {"EndDate": offer.end_at, "EndDateType": "limited"}

@@ -126,6 +126,7 @@ class CapacityOffer:
         upfront_usd: What is paid for the whole, None if it is paid by use or unknown.
         usd_per_hour: Of all machines, None if unknown.
         refundable: Cancelling gives the money back, or stops the cost.
+        open_ended: It goes on after its end, and is billed, until it is given back.
         source: Where the price comes from.
         as_of_at: When that was.
         expires_at: The offer holds until then, None if nobody says.
@@ -146,6 +147,7 @@ class CapacityOffer:
     source: str
     as_of_at: str
     expires_at: datetime | None = None
+    open_ended: bool = False
 
     @property
     def offer_id(self) -> str:
@@ -182,6 +184,7 @@ class CapacityOffer:
             "upfront_usd": None if self.upfront_usd is None else str(self.upfront_usd),
             "usd_per_hour": None if self.usd_per_hour is None else str(self.usd_per_hour),
             "refundable": self.refundable,
+            "open_ended": self.open_ended,
             "source": self.source,
             "as_of_at": self.as_of_at,
             "expires_at": None if self.expires_at is None else self.expires_at.isoformat(),
@@ -203,6 +206,7 @@ class CapacityOffer:
             upfront_usd=_amount(document["upfront_usd"]),
             usd_per_hour=_amount(document["usd_per_hour"]),
             refundable=document["refundable"],
+            open_ended=document.get("open_ended", document["provider"] == "aws_odcr"),
             source=document["source"],
             as_of_at=document["as_of_at"],
             expires_at=None if (text := document["expires_at"]) is None else datetime.fromisoformat(text),

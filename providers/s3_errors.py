@@ -13,9 +13,14 @@ _LOGIN_HINT = (
     "log in (`aws configure`, `aws sso login`), or set AWS_PROFILE or AWS_ACCESS_KEY_ID and its secret"
 )
 _RIGHTS_HINT = (
-    "the login needs s3:GetObject, PutObject, DeleteObject and ListBucket here, and its clock right"
+    "the login needs s3:GetObject, PutObject, DeleteObject, AbortMultipartUpload, ListMultipartUploadParts and "
+    "ListBucket here, and its clock right"
 )
 _REACH_HINT = "check the network, and AWS_ENDPOINT_URL or ?endpoint= if the server is not AWS"
+_SERVER_ERROR = 500
+_TOO_MANY_REQUESTS = 429
+_BUSY = ("RequestTimeout", "RequestTimeoutException", "SlowDown", "Throttling", "ThrottlingException")
+_CUT_OFF = ("FlexibleChecksumError", "IncompleteReadError")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # Errors of botocore that mean "nobody is logged in", by name: which of them exist depends on its version.
@@ -93,14 +98,16 @@ def _refusal(error: Any, action: str, what: str) -> StorageError:
         return StorageError(text, hint=hint, code="bucket_not_found", path=what)
     if status == 404:
         return StorageError(f"cannot {action} {what}: it is not there", code="not_found", path=what)
-    return StorageError(text, path=what)
+    passing = status >= _SERVER_ERROR or status == _TOO_MANY_REQUESTS or code in _BUSY
+    return StorageError(text, code="unavailable" if passing else None, path=what)
 
 
 def _other(error: Exception, action: str, what: str) -> StorageError:
     text = f"cannot {action} {what}: {error}"
     if any(base.__name__ in _NOT_LOGGED_IN for base in type(error).__mro__):
         return StoreAccessError(text, hint=_LOGIN_HINT, path=what)
-    return StorageError(text, path=what)
+    code = "cut_off" if type(error).__name__ in _CUT_OFF else None
+    return StorageError(text, code=code, path=what)
 
 
 def _of_disk(error: OSError, action: str, what: str) -> StorageError:

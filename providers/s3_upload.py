@@ -1,15 +1,19 @@
 """Sends a file in parts; an upload that was cut off goes on with the parts that had arrived.
 
 The key is content-addressed, so two senders of one key send the same bytes, and may share an upload.
+
+A machine's own rights end at its run's prefix, and to list unfinished uploads S3 grants for a whole bucket or not at
+all. Such a machine begins anew, and takes back what it could not finish, which nobody would find to go on with.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +21,13 @@ from typing import Any
 
 from providers.object_store import Sent, ignore
 from providers.pace import Pace
+from providers.s3_errors import status_of
 
 PART_BYTES = 32 << 20
 _MOST_PARTS = 10_000  # of one upload, S3's limit
 _CONNECTIONS = 4
 _CHECKSUM = "ChecksumCRC32"
+_FORBIDDEN = 403
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +58,45 @@ class MultipartUpload:
         Raises:
             botocore.exceptions.ClientError: `NoSuchUpload` if another sender completed it meanwhile.
         """
+        listed = self._listed()
+        same = [upload for upload in listed or () if upload["Key"] == self.target["Key"]]
+        if same:
+            found = max(same, key=lambda upload: upload["Initiated"])["UploadId"]
+        else:
+            found = self.client.create_multipart_upload(**self.target, **self.options)["UploadId"]
+        upload = {**self.target, "UploadId": str(found)}
+        with contextlib.nullcontext() if listed is not None else self._taken_back(upload):
+            self._complete(upload)
+
+    def _listed(self) -> list[Any] | None:
+        """Unfinished uploads of this key and longer ones; None where they may not be listed."""
+        from botocore.exceptions import ClientError
+
+        try:
+            found = self.client.list_multipart_uploads(
+                Bucket=self.target["Bucket"], Prefix=self.target["Key"]
+            )
+        except ClientError as error:
+            if status_of(error) == _FORBIDDEN:
+                return None
+            raise
+        return list(found.get("Uploads", []))
+
+    @contextlib.contextmanager
+    def _taken_back(self, upload: Mapping[str, str]) -> Iterator[None]:
+        """Abort the upload if the block fails: its parts would be paid for, and never used."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(BotoCoreError, ClientError):
+                self.client.abort_multipart_upload(**upload)
+            raise
+
+    def _complete(self, upload: Mapping[str, str]) -> None:
         size = self.source.stat().st_size
         part_bytes = max(self.part_bytes, -(-size // _MOST_PARTS))
-        upload = {**self.target, "UploadId": self._open()}
         arrived = self._arrived(upload)
         descriptor = os.open(self.source, os.O_RDONLY)
 
@@ -74,15 +116,6 @@ class MultipartUpload:
         finally:
             os.close(descriptor)
         self.client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
-
-    def _open(self) -> str:
-        """The newest unfinished upload of this key, else a new one."""
-        bucket, key = self.target["Bucket"], self.target["Key"]
-        found = self.client.list_multipart_uploads(Bucket=bucket, Prefix=key).get("Uploads", [])
-        same = [upload for upload in found if upload["Key"] == key]
-        if same:
-            return str(max(same, key=lambda upload: upload["Initiated"])["UploadId"])
-        return str(self.client.create_multipart_upload(**self.target, **self.options)["UploadId"])
 
     def _arrived(self, upload: Mapping[str, str]) -> dict[int, Any]:
         pages = self.client.get_paginator("list_parts").paginate(**upload)

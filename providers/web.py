@@ -20,7 +20,7 @@ from email.message import Message
 from functools import lru_cache
 from http.client import HTTPException, HTTPResponse
 from typing import IO, Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from providers.errors import StorageError, UsageError
 
@@ -78,7 +78,7 @@ class WebAnswer:
         try:
             return json.loads(self.body)
         except (ValueError, RecursionError):
-            raise StorageError(f"{url} did not answer with JSON", code="bad_answer") from None
+            raise StorageError(f"{shown_address(url)} did not answer with JSON", code="bad_answer") from None
 
 
 class UnreachableError(StorageError):
@@ -87,22 +87,36 @@ class UnreachableError(StorageError):
     code = "unreachable"
 
 
+def shown_address(url: str) -> str:
+    """An address as a person may see it: without login and query, which sign or hold a key. Anything else stays.
+
+    >>> shown_address("https://me:key@host/a.jsonl?X-Amz-Signature=5"), shown_address("lab/goats")
+    ('https://host/a.jsonl', 'lab/goats')
+    """
+    if "://" not in url:
+        return url
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
 def check_address(url: str) -> None:
     """Refuse what could be read or changed on the way.
 
     Raises:
-        UsageError: Neither https nor this machine.
+        UsageError: Neither https nor this machine, or with a login in it, which urllib takes for a part of the host.
     """
     parts = urlsplit(url)
+    if "@" in parts.netloc:
+        raise UsageError(f"{shown_address(url)} was given with a login in it", hint="leave it out")
     local = parts.hostname in _LOCAL
     if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
-        raise UsageError(f"{url} is not an https address")
+        raise UsageError(f"{shown_address(url)} is not an https address")
 
 
 def unusable(url: str, why: str) -> StorageError:
     """The error of an answer that cannot be used; nothing was changed by it."""
     hint = "what was in use before stays in use"
-    return StorageError(f"cannot use {url}: {why}", code="download_failed", hint=hint)
+    return StorageError(f"cannot use {shown_address(url)}: {why}", code="download_failed", hint=hint)
 
 
 def ask(request: WebRequest, *, sleep: Callable[[float], None] = time.sleep) -> WebAnswer:
@@ -199,12 +213,13 @@ def _read(response: HTTPResponse, asked: WebRequest) -> bytes:
     body = response.read(asked.most_bytes + (0 if asked.cut else 1))
     if len(body) > asked.most_bytes:
         raise StorageError(
-            f"{asked.url} answered with more than {asked.most_bytes:,} bytes", code="bad_answer"
+            f"{shown_address(asked.url)} answered with more than {asked.most_bytes:,} bytes",
+            code="bad_answer",
         )
     return body
 
 
 def _unreachable(url: str, error: Exception) -> UnreachableError:
     reason = getattr(error, "reason", None) or error
-    host = urlsplit(url).netloc
+    host = urlsplit(url).netloc.rpartition("@")[2]
     return UnreachableError(f"cannot reach {host}: {reason}", hint="check the network, the proxy and its CA")

@@ -6,6 +6,7 @@ import re
 
 from planner.architecture import Adapter, ModelArchitecture, adapter_parameters, adapter_targets
 from planner.backtest.cells import Row, UnsupportedRunError, cell, number
+from planner.spec_types import packed_in_4bit
 from planner.stacks import stack_of
 
 #: Every weight is trained, however a table spells it.
@@ -58,6 +59,8 @@ def method_of(row: Row, arch: ModelArchitecture, framework: str) -> tuple[Adapte
     method = re.sub(r"\(.*?\)| single device| distributed", "", stated).strip()
     bits = {4.0: "4bit", 8.0: "8bit"}.get(number(row, "quant_bits") or 0.0, "none")
     lora = _LORA.search(method)
+    if bits == "none" and packed_in_4bit(cell(row, "model")):
+        bits = "4bit"
     if lora and bits == "none":
         quantised = method.startswith("q") or any(word in method for word in ("qlora", "qdora"))
         how = f"{stated} {cell(row, 'precision')}"

@@ -30,6 +30,7 @@ def command(app: App, spec_file: Path, output: str) -> None:
     from planner.placing import placed_in
     from planner.specfile import load_spec
     from providers.hub import HubAccess
+    from providers.web import shown_address
 
     loaded = load_spec(spec_file)
     access = HubAccess.of(os.environ, Path.home())
@@ -40,22 +41,24 @@ def command(app: App, spec_file: Path, output: str) -> None:
                 raise UsageError(
                     "the Hub is not asked, because HF_HUB_OFFLINE is set", path=WHERE[wanted.key]
                 )
-            echo_err(f"fetching {WHERE[wanted.key]}: {wanted.text}")
+            echo_err(f"fetching {WHERE[wanted.key]}: {wanted.source.shown}")
             kept.append(app.data_cache().fetch(wanted, access, app.now()))
     if output == "json":
         emit_json("data_fetch", {"files": [_document(one) for one in kept]}, now=app.now())
         return
     for one in kept:
         version = f" at {one.version[:12]}" if one.version else ""
-        click.echo(f"{one.source}{version}: {one.bytes:,} bytes\n{one.pin()}")
+        click.echo(f"{shown_address(one.source)}{version}: {one.bytes:,} bytes\n{one.pin()}")
     if not kept:
         click.echo("all data of the spec is on this machine")
 
 
 def _document(kept: Kept) -> dict[str, object]:
+    from providers.web import shown_address
+
     return {
         "key": kept.where,
-        "source": kept.source,
+        "source": shown_address(kept.source),
         "path": str(kept.path),
         "sha256": kept.sha256,
         "bytes": kept.bytes,

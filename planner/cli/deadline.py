@@ -34,7 +34,11 @@ _NAMES = {"fastest": "fastest p90", "more_machines": "more nodes"}
 )
 @click.option("--within", metavar="DURATION", help="Or hours from now, as in 36h.")
 @click.option("--gpu", help="Only this GPU, as in A100-80GB.")
-@click.option("--count", type=click.IntRange(1, 1024), help="Only machines with this many GPUs.")
+@click.option(
+    "--count",
+    type=click.IntRange(1, 1024),
+    help="Only machines with this many GPUs each; where.nodes says how many machines.",
+)
 @click.option(
     "--jobs",
     type=click.IntRange(20, 10_000),

@@ -14,7 +14,6 @@ import click
 
 from planner.monitor import tend
 from planner.places import Places
-from planner.record import ledger_token
 from planner.runs import Run, utc_text
 from planner.store import Store
 from providers.launcher import Launcher
@@ -120,13 +119,8 @@ def settle_here(app: App, ledger: Store, register: ObjectStore, uri: str, projec
     from planner.entry_book import give_back_cut_off
     from planner.register import settle
 
-    give_back_cut_off(ledger.path, register, uri, project, token=register_token(app), now=clock(app)())
+    give_back_cut_off(ledger.path, register, uri, project, now=clock(app)())
     settle(register, project, *entered_here(ledger, uri))
-
-
-def register_token(app: App) -> str:
-    """Tells this ledger from everybody else's."""
-    return ledger_token(app.directories.state)
 
 
 def launcher(app: App, infra: str) -> Launcher:

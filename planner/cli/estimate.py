@@ -57,8 +57,14 @@ class _EstimateCommand(click.Command):
 @click.command("estimate", cls=_EstimateCommand, epilog=_EXAMPLE)
 @click.argument("spec_file", metavar="SPEC", type=click.Path(path_type=Path))
 @click.option("--gpu", shell_complete=complete_gpu, help="Only this GPU, as in A100-80GB.")
-@click.option("--count", type=click.IntRange(1, 1024), help="Only machines with this many GPUs.")
-@click.option("--nodes", type=click.IntRange(1, 1024), help="Exactly this many machines.")
+@click.option(
+    "--count",
+    type=click.IntRange(1, 1024),
+    help="Only machines with this many GPUs each; where.nodes says how many machines.",
+)
+@click.option(
+    "--nodes", type=click.IntRange(1, 1024), help="Exactly this many machines, whatever where.nodes says."
+)
 @click.option("--micro-batch", type=click.IntRange(1), help="Examples a GPU holds at once.")
 @click.option("--market", type=click.Choice(["spot", "on_demand"]), help="Only this market.")
 @click.option(

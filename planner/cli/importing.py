@@ -30,8 +30,11 @@ def imported_spec(source: str, models: ModelSource, *, name: str, task: str | No
     conversion = _converted(source, models, task, gpus)
     train = conversion.sections.get("data", {}).get("train")
     if train is not None and not Path(train).is_file():
+        from providers.web import shown_address
+
         conversion.notes.append(
-            f"{train} is no file here: fetch it (`plan data fetch`), or give data.samples and data.tokens_per_sample"
+            f"{shown_address(train)} is no file here: fetch it (`plan data fetch`), or give data.samples and"
+            " data.tokens_per_sample"
         )
     for note in conversion.notes:
         echo_err(f"note: {note}")

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from planner.cli.context import App
-from planner.cli.desk import entered_here, open_register, register_token, settle_here
+from planner.cli.desk import entered_here, open_register, settle_here
 
 if TYPE_CHECKING:
     from planner.errors import Finding
@@ -53,13 +53,14 @@ def launch_order(
         terms = replace(terms, moving_json=moving.terms.to_json())
     settle_here(app, desk.store, register, uri, terms.project)
     entry = Entry(order.run_id, terms.project, uri, desk.now())
-    with entering(desk.store.path, register, entry, register_token(app)):
-        _enter(app, desk, order, register)
+    with entering(desk.store.path, register, entry):
+        _enter(desk, order, register)
         first = None if moving is None else moving.first
         return launch(desk, order.run_id, terms, order.micro_usd_per_hour, first)
 
 
-def _enter(app: App, desk: Desk, order: Order, register: ObjectStore) -> None:
+def _enter(desk: Desk, order: Order, register: ObjectStore) -> None:
+    from planner.ledger_identity import identity_of
     from planner.register import enter
 
     known = desk.store.get(order.run_id)
@@ -75,7 +76,7 @@ def _enter(app: App, desk: Desk, order: Order, register: ObjectStore) -> None:
         order.run_id,
         spec.project,
         spec.owner,
-        token=register_token(app),
+        ledger=identity_of(desk.store.path),
         cap_micro_usd=most,
         at=desk.now(),
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from planner.cli.context import App, pass_app
-from planner.cli.desk import open_ledger, register_token
+from planner.cli.desk import open_ledger
 from planner.cli.output import confirm, echo_err, emit_json, output_option
 from planner.places import Places
 from planner.units import parse_duration_s
@@ -94,6 +94,7 @@ def _of_runs(app: App, names: tuple[str, ...], older_than: str | None, checkpoin
 
 def _is_anothers(app: App, run: Run) -> bool:
     """Whether another ledger has adopted it, whose worker and checkpoints may still lie here; a doubt counts as yes."""
+    from planner.ledger_identity import identity_of
     from planner.record import adopter
     from providers.errors import TuneplanError
     from providers.stores import open_store
@@ -102,7 +103,7 @@ def _is_anothers(app: App, run: Run) -> bool:
     if run.terms.infra != "local" and not uri.startswith("file:"):
         return False  # nothing of it that another ledger could use lies below our directories
     try:
-        owner = adopter(open_store(uri), register_token(app))
+        owner = adopter(open_store(uri), identity_of(Places(app.directories.state).ledger))
     except TuneplanError as error:
         echo_err(
             f"left alone: {run.run_id}: whether another ledger has adopted it cannot be told: {error.message}"

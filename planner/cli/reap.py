@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from planner.cli.context import App, pass_app
-from planner.cli.desk import clock, open_ledger, open_register, register_token, store_option
+from planner.cli.desk import clock, open_ledger, open_register, store_option
 from planner.cli.output import confirm, echo_err, emit_json, output_option
 from planner.places import Places
 from planner.run_document import micro_text
@@ -17,6 +17,7 @@ from providers.errors import CleanupPendingError, TuneplanError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from planner.ledger_identity import LedgerIdentity
     from planner.reap import Ended, HourPrice, Judge, Stray, Swept
     from planner.runs import Run
     from planner.store import Store
@@ -123,18 +124,19 @@ def _sweepers(
 
 
 def _judge(app: App, store: Store, older_than: str, register: ObjectStore) -> Judge:
+    from planner.ledger_identity import identity_of
     from planner.reap import Judge
 
     try:
         settle_s = parse_duration_s(older_than)
     except ValueError as error:
         raise UsageError(f"--older-than: {error}") from None
-    owner = _owner_of(register, register_token(app))
+    ledger = identity_of(store.path)
     return Judge(
         store.all_runs(),
         _prices(app),
-        owner,
-        _adopter_of(register_token(app)),
+        _owner_of(register, ledger),
+        _adopter_of(ledger),
         clock(app)(),
         settle_s,
         _tries(store),
@@ -167,13 +169,13 @@ def _tries(store: Store) -> list[Try]:
         return book.all_tries()
 
 
-def _owner_of(register: ObjectStore, token: str) -> Callable[[str], str | None]:
+def _owner_of(register: ObjectStore, ledger: LedgerIdentity) -> Callable[[str], str | None]:
     from planner.register import other_owner
 
-    return lambda run_id: other_owner(register, run_id, token)
+    return lambda run_id: other_owner(register, run_id, ledger)
 
 
-def _adopter_of(token: str) -> Callable[[Run], str | None]:
+def _adopter_of(ledger: LedgerIdentity) -> Callable[[Run], str | None]:
     from planner.record import adopter
     from providers.stores import open_store
 
@@ -181,7 +183,7 @@ def _adopter_of(token: str) -> Callable[[Run], str | None]:
 
     def of(run: Run) -> str | None:
         if run.run_id not in known:
-            known[run.run_id] = adopter(open_store(run.terms.checkpoint_uri), token)
+            known[run.run_id] = adopter(open_store(run.terms.checkpoint_uri), ledger)
         return known[run.run_id]
 
     return of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from planner.cli.context import App, pass_app
-from planner.cli.desk import open_desk, open_ledger, refresh, register_token
+from planner.cli.desk import open_desk, open_ledger, refresh
 from planner.cli.output import confirm, echo_err, emit_json, output_option
 from planner.cli.run_text import render_runs, state_text
 from planner.run_document import run_document
@@ -76,7 +76,9 @@ def adopt_command(app: App, place: str, yes: bool, output: str) -> None:
     change nothing any more; the machines are not touched.
     """
     from planner.adopt import adopt, check_place
-    from planner.record import read_record
+    from planner.ledger_identity import identity_of
+    from planner.places import Places
+    from planner.record import is_own, read_record
     from providers.stores import open_store
 
     uri = _uri(app, place)
@@ -84,7 +86,7 @@ def adopt_command(app: App, place: str, yes: bool, output: str) -> None:
     record = read_record(store)
     if record is not None:
         check_place(record, uri)
-        if record.ledger != register_token(app):
+        if not is_own(record, identity_of(Places(app.directories.state).ledger)):
             owner = record.run.terms.owner or "nobody in particular"
             told = f"owned by {owner}, ledger on {record.host}, last written {record.written_at}"
             confirm(f"Take {record.run.run_id} over ({told})?", yes=yes)

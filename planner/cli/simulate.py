@@ -35,7 +35,11 @@ _COLUMNS = ("job_id", "policy", "cost_usd", "finish_h", "late", "launches", "spo
 @click.option("--jobs", help="Simulated jobs of a spec (200), or the CSV file of jobs on traces.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the drawn zones.")
 @click.option("--gpu", help="Only this GPU, as in A100-80GB.")
-@click.option("--count", type=click.IntRange(1, 1024), help="Only machines with this many GPUs.")
+@click.option(
+    "--count",
+    type=click.IntRange(1, 1024),
+    help="Only machines with this many GPUs each; where.nodes says how many machines.",
+)
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw cost and finish: .svg or .png.")
 @click.option("--traces", type=click.Path(path_type=Path), help="Replay jobs on these records.")
 @click.option("--policy", type=click.Choice(_POLICIES), default="ours", show_default=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from planner.artifacts import machine_share
 from planner.candidates import Candidate
 from planner.explain.terms import Section, Term, Value, corrected_by, correction_of
 from planner.hazards import PRIOR_SOURCE, hazards_of
@@ -94,10 +95,12 @@ def _part(
 
 def _checkpoints(priced: Priced) -> Term:
     lost = priced.solved.line.interruptions
+    share = machine_share(priced.solved.fit.setup, priced.nodes)
     inputs: dict[str, Value] = {
         "save s": priced.solved.around.save_s,
         "interval s": lost.checkpoint_interval_s,
         "GiB": priced.solved.checkpoint_bytes / _GIB,
+        **({"share of a machine": share} if share < 1 else {}),
     }
     return Term("checkpoints", lost.checkpoint_h, "h", "training x save / interval", inputs)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from planner.architecture import parameter_counts
 from planner.candidates import Candidate
 from planner.explain.terms import Section, Term, Value, corrected_by, correction_of
-from planner.pricing import Priced, offered_gpu
-from planner.throughput.terms import matmul_rate
+from planner.pricing import Priced, offered_cluster, offered_network
+from planner.throughput.terms import group_bytes_per_s, matmul_rate
 
 _STEP_SOURCE = "planner/throughput: roofline, fitted to published runs (ACCURACY.md)"
 
@@ -67,16 +67,22 @@ def step(candidate: Candidate, priced: Priced) -> Section:
 def _machine(priced: Priced) -> dict[str, dict[str, Value]]:
     """Inputs of the step's terms."""
     setup = priced.solved.fit.setup
-    gpu = offered_gpu(priced.offer, parameter_counts(setup.arch, setup.task, setup.labels).total)
-    if gpu is None:  # a fit without facts does not exist
+    total = parameter_counts(setup.arch, setup.task, setup.labels).total
+    cluster = offered_cluster(priced.offer, priced.nodes, total)
+    if cluster is None:  # a fit without facts does not exist
         return {}
+    gpu = cluster.gpu
     tokens = setup.micro_batch * (setup.row_tokens or float(setup.sequence_tokens))
     rate: dict[str, Value] = {
         "attainable TFLOP/s": matmul_rate(setup, gpu) / 1e12,
         "from": gpu.attainable_source,
     }
     width: dict[str, Value] = {"GB/s": gpu.memory_bytes_per_s / 1e9, "from": gpu.source}
-    link = gpu.link_bytes_per_s
+    ranks = setup.parallelism.gpus_total
+    network = offered_network(priced.offer, priced.nodes)
+    between: dict[str, Value] = {} if ranks == 1 else {"link GB/s": group_bytes_per_s(cluster, ranks) / 1e9}
+    if network is not None:
+        between |= {"network Gbit/s": network.gbit_per_s, "from": network.source}
     return {
         "matmul": {"tokens a micro-batch": tokens, "micro-batches": setup.grad_accum, **rate},
         "attention": {
@@ -87,8 +93,8 @@ def _machine(priced: Priced) -> dict[str, dict[str, Value]]:
         "launch": {"us a launch": gpu.launch_s * 1e6},
         "collectives": {
             "parallelism": setup.parallelism.kind,
-            "ranks": setup.parallelism.gpus_total,
-            "link GB/s": None if link is None else link / 1e9,
+            "ranks": ranks,
+            **between,
         },
         "optimizer": {"optimizer": setup.optimizer},
     }

@@ -328,7 +328,8 @@ def _host_ram(setup: TrainingSetup, parts: _Parts, cluster: Cluster) -> float:
     Weights in the type of their file are mapped and read once, whoever loads them; in fp32 each process that is not one
     of many shards makes a copy of its own (measured: a bf16 file of 534 MB took 6 MB and 1,024 MB). What bitsandbytes
     packs goes to the GPU a tensor at a time, so that a few of the largest are here at once (read in transformers
-    5.17, where a quantised model's device is the GPU from the start; not measured).
+    5.17, where a quantised model's device is the GPU from the start; not measured). Of a model in shards each machine
+    saves its own; the finished one is gathered, without optimizer states, on one of them.
     """
     state, processes = parts.state, cluster.gpus_per_node
     copied = setup.precision in ("fp32", "tf32") or (setup.precision == "fp16" and setup.adapter is None)
@@ -337,6 +338,8 @@ def _host_ram(setup: TrainingSetup, parts: _Parts, cluster: Cluster) -> float:
     if setup.quantization in ("4bit", "8bit") and cluster.gpu.vendor != "cpu":
         loading = _TENSORS_AT_ONCE * processes * 4.0 * setup.arch.vocab * setup.arch.hidden
     saving = state.trainable * (parts.width.weight + parts.width.state + parts.width.master)
+    if is_sharded(setup.parallelism.kind):
+        saving = max(saving / cluster.nodes, state.trainable * parts.width.weight)
     return max(loading, saving) + state.host * processes + (4.0 + 2.5 * processes) * GIB
 
 

@@ -281,7 +281,8 @@ def _look(buyer: Buyer, reservation: Reservation) -> Reservation | None:
             return _note(buyer, reservation, f"the provider does not know {reservation.provider_ref}")
         return buyer.book.move(reservation, "ended", "its time is over", buyer.at)
     state, reason = state_of(holding)
-    if state in ("bought", "active") and offer.refundable and now >= offer.end_at:
+    is_billed_on = offer.refundable or offer.open_ended
+    if state in ("bought", "active") and is_billed_on and now >= offer.end_at:
         return _give_back(buyer, api, reservation, offer)
     if reservation.state == "active" and state in ("bought", "active"):
         warning = _bought_twice(reservation) or _warning(reservation, holding, [holding])

@@ -51,6 +51,7 @@ _NO_RUNS: Mapping[ProviderName, str] = {
 }
 #: What a person has to know before buying there.
 _NOTES: Mapping[ProviderName, str] = {
+    "aws_odcr": "one for a date ahead may last a day longer if nobody gives it back: keep `plan scheduler` at work",
     "azure_crg": "Azure bills it until it is given back: keep `plan scheduler` at work, or cancel it yourself",
     "gcp_flex_start": "a place in a queue: no machines are promised, and nothing is paid before they start",
     "gcp_calendar": "the amount is the on-demand list price; Google's own is not published and said to be lower",

@@ -71,6 +71,9 @@ def doubts_of(setup: TrainingSetup, cluster: Cluster, terms_s: Mapping[str, floa
         found.append(Doubt(_PADDING, "padding of rows of different length"))
     if setup.parallelism.gpus_total > 1 and cluster.gpu.link_bytes_per_s is None:
         found.append(Doubt(_PCIE * share["collectives"], "GPUs that talk over PCIe"))
+    if cluster.nodes > 1 and cluster.inter_node_log_sd:
+        said = Doubt(cluster.inter_node_log_sd * share["collectives"], "rate of the network between machines")
+        found.append(said)
     return [*found, *_rare(setup, cluster)]
 
 

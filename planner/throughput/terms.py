@@ -21,7 +21,7 @@ _KERNELS_PER_EXPERT = 8  # select, gather, three products, activation, product, 
 # Bytes that one element of LoHa's change of a weight costs in fp32: two products, their product, its scaling and cast;
 # backward twice the sum of a factor's recomputation and the gradients of both its halves.
 _PRODUCT_BYTES, _PRODUCT_BACKWARD_BYTES = 34.0, 60.0
-_ETHERNET_BYTES_PER_S = 100e9 / 8
+_ETHERNET_BYTES_PER_S = 100e9 / 8  # where a published run does not say; what is rented has `planner.network`
 _RACK_SCALE = frozenset({"GB200", "GB300"})  # NVLink reaches every GPU of a rack
 _RACK_GPUS = 72
 _FOUR_BIT = frozenset({"10.0", "10.3", "12.0", "12.1", "gfx950"})  # chips with matrix units of four bits
@@ -106,6 +106,13 @@ def _products(setup: TrainingSetup) -> float:
         return 0.0
     targets = adapter_targets(setup.arch, setup.adapter)
     return float(sum(s.count * s.inputs * s.outputs for s in targets))
+
+
+def emulates_bf16(precision: str, gpu: GpuFacts | None) -> bool:
+    """Whether a GPU computes bf16 in fp32, though it has faster units for fp16."""
+    if gpu is None or gpu.vendor == "cpu" or "bf16" not in precision or gpu.bf16_flops_per_s is not None:
+        return False
+    return gpu.fp16_flops_per_s is not None and gpu.fp16_flops_per_s > gpu.fp32_flops_per_s
 
 
 def matmul_rate(setup: TrainingSetup, gpu: GpuFacts) -> float:

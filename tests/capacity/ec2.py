@@ -233,6 +233,13 @@ def _open_reservation(params: dict[str, Any], tags: list[dict[str, str]]) -> dic
             raise EC2ClientError("InvalidParameterValue", "StartDate must be 5 to 120 days ahead")
         if int(params.get("CommitmentDuration", 0)) < 14 * 86400:
             raise EC2ClientError("InvalidParameterValue", "CommitmentDuration must be at least 14 days")
+        if params.get("DeliveryPreference") != "incremental":
+            raise EC2ClientError("MissingParameter", "DeliveryPreference is required for a future date")
+        committed_until = moment(params["StartDate"]) + dt.timedelta(
+            seconds=int(params["CommitmentDuration"])
+        )
+        if "EndDate" in row and row["EndDate"] <= committed_until:
+            raise EC2ClientError("InvalidParameterValue", "EndDate is within the commitment duration")
         row |= {"State": "assessing", "StartDate": moment(params["StartDate"])}
     return row
 

@@ -63,7 +63,7 @@ def test_a_run_whose_ledger_was_lost_goes_on_as_if_nothing_had_been(tmp_path: Pa
     owner.launch()
     before = owner.run()
     owner.lose_ledger()
-    run = owner.adopt()
+    run = owner.adopt(owner.uri, "--yes")
     assert (run["state"], run["created_at"], run["pids"]) == ("running", before["created_at"], [])
     assert owner.run()["attempts"][0]["started_at"] == before["attempts"][0]["started_at"]
     again = owner.plan("runs", "adopt", owner.uri)
@@ -72,7 +72,7 @@ def test_a_run_whose_ledger_was_lost_goes_on_as_if_nothing_had_been(tmp_path: Pa
         os.kill(pid, signal.SIGKILL)
     eventually(lambda: owner.run()["state"] == "preempted")
     owner.lose_ledger()
-    assert owner.adopt("goat-1")["state"] == "preempted"  # by its id: its bundle lies here
+    assert owner.adopt("goat-1", "--yes")["state"] == "preempted"  # by its id: its bundle lies here
     assert owner.plan("resume", "goat-1", "--yes").returncode == 0
     eventually(lambda: len(starts(owner.orders)) == 2)
     order_exit(owner.orders, 0)
@@ -81,7 +81,7 @@ def test_a_run_whose_ledger_was_lost_goes_on_as_if_nothing_had_been(tmp_path: Pa
     assert costs["rows"][0]["attempts"] == 2
     assert json.loads(owner.plan("report", "goat-1", "-o", "json").stdout)["state"] == "succeeded"
     owner.lose_ledger()
-    assert (owner.adopt()["state"], len(owner.run()["attempts"])) == ("succeeded", 2)
+    assert (owner.adopt(owner.uri, "--yes")["state"], len(owner.run()["attempts"])) == ("succeeded", 2)
 
 
 def test_a_run_never_has_two_owners(tmp_path: Path) -> None:
@@ -94,13 +94,28 @@ def test_a_run_never_has_two_owners(tmp_path: Path) -> None:
     run = second.adopt(first.uri, "--yes")
     assert run["state"] in ("queued", "running", "unknown")  # its worker may still be at work elsewhere
     (pid,) = starts(first.orders)
-    assert "adopted by a ledger" in first.plan("cancel", "goat-1", "--no-wait").stdout + str(first.run())
+    for words in (("--no-wait",), ()):  # also when it is over here
+        refused = first.plan("cancel", "goat-1", *words)
+        assert refused.returncode == 2 and "nothing was stopped" in refused.stderr
+        assert "was adopted by a ledger" in refused.stderr
     assert lives(pid)
     resumed = first.plan("resume", "goat-1", "--yes")
     assert resumed.returncode == 2 and "adopted by a ledger" in resumed.stderr
     assert len(starts(first.orders)) == 1
-    order_exit(first.orders, 0)
+    assert first.adopt(first.uri, "--yes")["state"] in ("queued", "running")
+    assert pid in first.run()["pids"]
+    assert first.plan("cancel", "goat-1", "--grace", "1").returncode == 0
     eventually(lambda: not lives(pid))
+
+
+def test_another_path_to_the_same_home_is_the_same_owner(tmp_path: Path) -> None:
+    owner = Owner(tmp_path / "home", (tmp_path / "store").as_uri())
+    owner.launch()
+    (pid,) = starts(owner.orders)
+    (tmp_path / "link").symlink_to(tmp_path / "home")
+    owner.environment["PLAN_HOME"] = str(tmp_path / "link")
+    assert owner.plan("cancel", "goat-1", "--grace", "1").returncode == 0
+    assert (owner.run()["state"], lives(pid)) == ("cancelled", False)
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,51 @@ def test_https_is_fetched_whole_and_only_once_if_it_did_not_change(tmp_path: Pat
             fetch(Source("https", f"{host.url}/gone.jsonl"), tmp_path, HubAccess())
 
 
+SIGNED = "X-Amz-Signature=of-mine"
+
+
+@pytest.mark.parametrize("trouble", ["absent", "forbidden", "busy", "too large"])
+def test_what_signs_an_address_is_not_shown(trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("providers.download._WAITS_S", (0.0,))
+    monkeypatch.setattr("providers.web._WAITS_S", (0.0,))
+    with file_host() as host:
+        path = f"/d.jsonl?{SIGNED}"
+        if trouble != "absent":
+            host.files[path] = TRAIN
+        if trouble == "too large":
+            monkeypatch.setattr(data_files, "MOST_BYTES", 10)
+        if trouble in ("forbidden", "busy"):
+            host.trouble(path).statuses += [403 if trouble == "forbidden" else 503] * 9
+        source = Source("https", host.url + path)
+        with pytest.raises(
+            (StorageError, UsageError)
+        ) as first:  # its version is asked for before its content
+            fetch(source, tmp_path, HubAccess())
+        with pytest.raises((StorageError, UsageError)) as second:
+            data_files._get(source.place, tmp_path, 0, None)
+        for error in (first.value, second.value):
+            assert "of-mine" not in f"{error}{error.hint}" and "/d.jsonl" in str(error)
+
+
+def test_a_spec_with_a_signed_address_is_told_without_what_signs_it(run_plan: Run, spec: Path):
+    signed = spec.read_text().replace(
+        "train: lab/sums", f"train: 'https://me:key-of-mine@127.0.0.1:9/d.jsonl?{SIGNED}'"
+    )
+    spec.write_text(signed.replace("eval: lab", "samples: 50, tokens_per_sample: 9, eval: lab"))
+    refused = run_plan("launch", spec, "--infra", "local", "--no-cap", "--dry-run")
+    assert "https://127.0.0.1:9/d.jsonl is not on this machine" in refused.stderr
+    fetched = run_plan("data", "fetch", spec)
+    for said in (refused, fetched):
+        assert "of-mine" not in said.stdout + said.stderr and said.exit_code != 0
+
+
+@pytest.mark.parametrize("port", ["", ":8080"])
+def test_a_login_in_an_address_is_refused_and_not_shown(port: str, tmp_path: Path):
+    with pytest.raises(UsageError, match=f"https://host{port}/d.jsonl was given with a login") as refused:
+        fetch(Source("https", f"https://me:key-of-mine@host{port}/d.jsonl"), tmp_path, HubAccess())
+    assert "of-mine" not in str(refused.value)
+
+
 def test_too_much_data_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(data_files, "MOST_BYTES", 100)
     with file_host() as host:

@@ -39,6 +39,12 @@ def test_answers_keep_to_the_schema(spec: Path) -> None:
     }  # fmt: skip
 
 
+def test_every_reason_for_dropping_an_offer_is_described() -> None:
+    rejected = SCHEMA["properties"]["rejected"]["items"]["properties"]["reason_code"]
+    assert {"indivisible", "oom", "stale_price"} <= set(rejected["enum"])
+    assert all(code in rejected["description"] for code in rejected["enum"])
+
+
 def test_no_offer_is_lost() -> None:
     document = answer(LLAMA, "--limit", "0")
     assert len(document["candidates"]) == document["candidates_total"]

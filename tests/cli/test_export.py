@@ -74,6 +74,20 @@ def compare_logits(arguments: list[str]) -> None:
 
 
 @pytest.mark.train
+def test_an_adapter_is_not_worked_into_a_base_that_is_packed(
+    run_plan: RunPlan, trained: Tuned, plan_home: Path, tmp_path: Path
+) -> None:
+    job = replace(trained.job, model=replace(trained.job.model, id="org/tiny-bnb-4bit"))
+    terms = terms_of(job_json=job.to_json(), checkpoint_uri=job.checkpoints.uri, name=job.name)
+    (plan_home / "state").mkdir(parents=True, exist_ok=True)
+    with Store(plan_home / "state" / "plan.db") as store:
+        store.create("tuned", terms, attempt_of())
+    refused = run_plan("export", "tuned", "--merge", "--to", tmp_path / "merged")
+    assert refused.exit_code == 2
+    assert "packed in 4 bits" in refused.stderr and "--adapter" in refused.stderr
+
+
+@pytest.mark.train
 def test_adapter_and_merged_model_load_and_agree(
     run_plan: RunPlan, run: str, trained: Tuned, zygote: Zygote, tmp_path: Path
 ) -> None:

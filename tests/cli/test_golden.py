@@ -144,7 +144,9 @@ SCENES: dict[str, Scene] = {
     ),
     "find": Scene(("spec.yaml", "--limit", "2", "--offline"), masks=ESTIMATED),
     "runs": Scene((), RUNS),
-    "runs adopt": Scene(("{lost-1}",), world_of.a_lost_ledger, masks=(TIMES, PAID), again=("{lost-2}",)),
+    "runs adopt": Scene(
+        ("{lost-1}", "--yes"), world_of.a_lost_ledger, masks=(TIMES, PAID), again=("{lost-2}", "--yes")
+    ),
     "deadline": Scene(("spec.yaml", "--within", "3d", "--jobs", "20"), masks=ESTIMATED),
     "why": Scene(("run-1",), world_of.a_moving_run, masks=ESTIMATED),
     "evaluate": Scene(("goat/spec.yaml", "--base")),

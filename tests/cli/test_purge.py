@@ -14,7 +14,8 @@ from click.testing import Result
 
 from planner.cli.context import App
 from planner.cli.schema import schema_text
-from planner.record import claim, keep, ledger_token
+from planner.ledger_identity import identity_of
+from planner.record import claim, keep
 from planner.store import Change, Store
 from providers.stores import open_store
 from tests.planner.run_factories import START, attempt_of, terms_of
@@ -73,14 +74,14 @@ def test_what_another_ledger_has_adopted_stays(state: Path, run_plan: Run, tmp_p
         store.create("moved-1", terms, attempt_of())
         run = store.find("moved-1")
         store.apply(run, Change("cancelled", "", replace(run.current, outcome="cancelled"), START))
-        keep(prefix, ledger_token(state), lambda: store.get("moved-1"), START, create=True)
+        keep(prefix, identity_of(store.path), lambda: store.get("moved-1"), START, create=True)
     for folder in FOLDERS:
         (state / folder.format("moved-1")).mkdir(parents=True)
     claim(prefix, "another ledger", START)
     result = run_plan("purge", "moved-1", "--checkpoints", "--yes")
     assert (result.exit_code, len(there(state, "moved-1"))) == (0, 3)
     assert "left alone: moved-1 was adopted by a ledger on" in result.stderr
-    claim(prefix, ledger_token(state), START)  # taken back
+    claim(prefix, identity_of(state / "plan.db").token, START)  # taken back
     assert run_plan("purge", "moved-1", "--checkpoints", "--yes").exit_code == 0
     assert there(state, "moved-1") == []
 

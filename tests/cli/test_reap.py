@@ -14,8 +14,9 @@ import pytest
 from click.testing import Result
 
 from planner.cli.schema import schema_text
+from planner.ledger_identity import LedgerIdentity, identity_of
 from planner.places import Places
-from planner.record import claim, keep, ledger_token
+from planner.record import claim, keep
 from planner.register import enter
 from planner.store import Change, Store
 from providers.aws_access import grant_role, role_name
@@ -112,7 +113,7 @@ def test_a_run_that_somebody_else_took_is_never_ended(
     bundle.mkdir(parents=True)
     seal({"TOKEN": "x"}, bundle)
     register = (tmp_path / "team").as_uri()
-    enter(open_store(register), "anns", "p", "ann", token="ann", cap_micro_usd=1, at=START)
+    enter(open_store(register), "anns", "p", "ann", ledger=LedgerIdentity("ann"), cap_micro_usd=1, at=START)
     (row,) = reap(run_plan, "--source", "local", "--unknown", "--yes", "--store", register)["strays"]
     assert (row["owner"], row["why"], row["ended"]) == ("ann", "run of ann", False)
 
@@ -124,7 +125,7 @@ def test_a_worker_of_a_run_that_another_ledger_adopted_goes_on(
     orders.mkdir()
     over(places, "ours", checkpoint_uri=prefix.uri)
     with Store(places.ledger) as store:
-        keep(prefix, ledger_token(places.state), lambda: store.get("ours"), START, create=True)
+        keep(prefix, identity_of(store.path), lambda: store.get("ours"), START, create=True)
     claim(prefix, "another ledger", START)
     LocalLauncher(places.local).launch(
         LaunchRequest("ours", make_bundle(tmp_path / "bundle"), (HERE,), env={"ORDERS": str(orders)})
@@ -134,7 +135,7 @@ def test_a_worker_of_a_run_that_another_ledger_adopted_goes_on(
     assert (row["known"], row["ended"]) == (False, False) and "was adopted by a ledger on" in row["why"]
     (pid,) = starts(orders)
     assert lives(pid)
-    claim(prefix, ledger_token(places.state), START)  # taken back
+    claim(prefix, identity_of(places.ledger).token, START)  # taken back
     assert reap(run_plan, "--source", "local", "--yes")["strays"][0]["ended"]
     eventually(lambda: not lives(pid))
 

@@ -23,8 +23,8 @@ from planner.cli.context import App
 from planner.cli.main import cli
 from planner.cli.schema import schema_text
 from planner.entry_book import Entry, EntryBook
+from planner.ledger_identity import identity_of
 from planner.places import Places
-from planner.record import ledger_token
 from planner.register import enter, is_taken
 from planner.store import Store
 from providers.directory_store import DirectoryStore
@@ -496,13 +496,12 @@ def test_what_a_launch_that_was_killed_holds_is_free_for_the_next_one(
     state = plan_home / "state"
     with EntryBook(Places(state).ledger) as book:  # here it was killed
         book.begin(Entry("goat-2", "default", uri, "2026-01-01T00:00:00.000Z"))
-    token = ledger_token(state)
     enter(
         register,
         "goat-2",
         "default",
         None,
-        token=token,
+        ledger=identity_of(Places(state).ledger),
         cap_micro_usd=8_000_000,
         at="2026-01-01T00:00:00.000Z",
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from providers.directory_store import DirectoryStore
-from providers.errors import StorageError
+from providers.errors import StorageError, StoreAccessError
 from providers.object_store import ObjectInfo, Sent, ignore
 
 Fault = Callable[[str, str, int], str | None]
@@ -16,8 +16,9 @@ Fault = Callable[[str, str, int], str | None]
 class FaultyStore:
     """Asks `fault(operation, key, count)` before each operation; `count` is that of the operation so far.
 
-    The answer None lets it through, "refused" fails before anything happens, "lost" does it and then fails, and
-    "retried" does it twice and gives the second answer, as a client does whose first answer was lost.
+    The answer None lets it through, "refused" fails before anything happens, "denied" does so for want of rights,
+    "lost" does it and then fails, and "retried" does it twice and gives the second answer, as a client does whose
+    first answer was lost.
     """
 
     def __init__(self, root: Path, fault: Fault) -> None:
@@ -58,7 +59,9 @@ class FaultyStore:
         self.calls.append((operation, key))
         fault = self.fault(operation, key, self.count(operation))
         if fault == "refused":
-            raise StorageError("503 slow down")
+            raise StorageError("503 slow down", code="unavailable")
+        if fault == "denied":
+            raise StoreAccessError("403 AccessDenied")
         answer = act()
         if fault == "lost":
             raise StorageError("connection reset")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -16,7 +18,10 @@ REBALANCE = "/latest/meta-data/events/recommendations/rebalance"
 
 
 class MetadataServer:
-    """Answers for one cloud, with the headers that this cloud insists on; `says` maps paths to bodies."""
+    """Answers for one cloud, with the headers that this cloud insists on; `says` maps paths to bodies.
+
+    Its clock is `behind_s` behind this machine's.
+    """
 
     def __init__(self, cloud: str) -> None:
         self.cloud = cloud
@@ -24,6 +29,7 @@ class MetadataServer:
         self.token = "t1"
         self.asked = 0
         self.broken = False
+        self.behind_s = 0.0
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -43,6 +49,9 @@ class MetadataServer:
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body.encode())
+
+            def date_time_string(self, timestamp: float | None = None) -> str:
+                return formatdate(time.time() - outer.behind_s, usegmt=True)
 
             def log_message(self, format: str, *_: object) -> None:
                 pass

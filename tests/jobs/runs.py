@@ -21,6 +21,7 @@ from jobs.progress import Progress, read_progress
 from jobs.spec import CheckpointsJob, DataJob, EvaluateJob, JobSpec, MethodJob, ModelJob, TrainJob
 from jobs.train import main, run
 from providers.directory_store import DirectoryStore
+from providers.errors import StorageError
 from providers.stores import open_store
 from tests.jobs.tiny_models import GOAT
 from tests.jobs.zygote import Zygote
@@ -211,6 +212,64 @@ def train_on_a_small_disk(arguments: list[str]) -> int:
 
     fine_tune._run_trainer = on_a_small_disk
     return main(arguments)
+
+
+def train_while_the_store_comes_and_goes(arguments: list[str]) -> int:
+    """Train where the store is away when the attempt begins, and again once it is trained.
+
+    `away.json` beside the job says for how many requests at each time, and how many seconds the worker waits.
+    """
+    from jobs import attempt, fine_tune, patience
+
+    told = json.loads(Path(arguments[0]).with_name("away.json").read_text())
+    left = {"requests": told["at_begin"]}
+    patience.FIRST_WAIT_S, patience.LIMIT_S = 0.01, told["patience_s"]
+    attempt._HURRY_S = 0.1
+
+    def away(method: Callable[..., Any]) -> Callable[..., Any]:
+        def asked(*words: Any, **named: Any) -> Any:
+            if left["requests"] > 0:
+                left["requests"] -= 1
+                raise StorageError("nobody answers", code="unreachable")
+            return method(*words, **named)
+
+        return asked
+
+    for name in ("put_file", "put_if_absent", "compare_and_swap", "get", "get_file", "put", "delete"):
+        setattr(DirectoryStore, name, away(getattr(DirectoryStore, name)))
+    hand_over = fine_tune._hand_over
+
+    def at_the_end(*words: Any) -> None:
+        left["requests"] = told["at_end"]
+        hand_over(*words)
+
+    fine_tune._hand_over = at_the_end
+    return main(arguments)
+
+
+def train_where_commits_fail(arguments: list[str]) -> int:
+    """Train; `failing.json` beside the job says how often the commit of each step fails."""
+    from jobs.checkpoint import CheckpointStore
+
+    left = json.loads(Path(arguments[0]).with_name("failing.json").read_text())
+    publish = CheckpointStore.publish
+
+    def failing(self: Any, directory: Path, step: int, **named: Any) -> Any:
+        if left.get(str(step), 0) > 0:
+            left[str(step)] -= 1
+            raise StorageError("nobody answers", code="unreachable")
+        return publish(self, directory, step, **named)
+
+    CheckpointStore.publish = failing  # type: ignore[method-assign]
+    return main(arguments)
+
+
+def train_where_no_commit_is_repeated(arguments: list[str]) -> int:
+    """The same, where a commit that failed is given up."""
+    from jobs.uploader import Uploader
+
+    Uploader._later = lambda *_: None  # type: ignore[method-assign, assignment]
+    return train_where_commits_fail(arguments)
 
 
 def train_until_the_loss_is_nan(arguments: list[str]) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from jobs.history import History
+from jobs.progress import Progress
 from jobs.spec import EvaluateJob, GuardJob, JobSpec
 from tests.jobs.runs import Runs, renamed
 from tests.jobs.test_methods import TRAIN, job_of, paired, sums
@@ -64,6 +65,37 @@ def test_the_best_weights_are_handed_over_whoever_kills_the_run(runs: Runs) -> N
     last = jumpy(runs, "last")
     runs.complete(last)
     assert runs.weights("last") != runs.weights("best")
+
+
+def finish_with_failing_commits(
+    runs: Runs, job: JobSpec, failures: dict[int, int], function: str = "train_where_commits_fail"
+) -> Progress:
+    """Run the job where the commit of these steps fails so often."""
+    directory = runs.root / job.run_id
+    directory.mkdir(exist_ok=True)
+    (directory / "failing.json").write_text(json.dumps(failures))
+    assert runs.zygote.wait(runs.start(job, f"tests.jobs.runs:{function}")) == 0, runs.log(job.run_id)
+    return runs.progress(job.run_id)
+
+
+def test_the_best_weights_are_handed_over_though_a_commit_failed_else_the_best_that_are_left(
+    runs: Runs,
+) -> None:
+    job = jumpy(runs, "undisturbed", choose="best")
+    best = runs.complete(job).output_step
+    assert best is not None
+    progress = finish_with_failing_commits(runs, renamed(runs, job, "blip"), {best: 1})
+    assert progress.output_step == best
+    assert progress.last_checkpoint is not None and progress.last_checkpoint.step == 30
+    assert runs.weights("blip") == runs.weights("undisturbed")
+
+    lost = renamed(runs, job, "lost")
+    progress = finish_with_failing_commits(runs, lost, {best: 1}, "train_where_no_commit_is_repeated")
+    values = {one.step: one.values["loss"] for one in history_of(runs, "lost").evaluations}
+    left = min([*(step for step in values if step < best), 30], key=lambda step: (values[step], step))
+    assert progress.output_step == left
+    said = f"step {best} has the best evaluation, but no intact checkpoint of it is committed"
+    assert said in runs.log("lost")
 
 
 @pytest.mark.long

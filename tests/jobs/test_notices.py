@@ -110,6 +110,18 @@ def test_azure_events_that_end_the_machine(cloud: MetadataServer, kind: str) -> 
     assert azure.notice() == Notice(f"Azure {kind}", 30.0)
 
 
+@pytest.mark.parametrize("cloud", ["aws", "azure"], indirect=True)
+def test_on_a_machine_whose_clock_is_ahead_the_notice_is_as_long(cloud: MetadataServer) -> None:
+    cloud.behind_s = 180.0
+    at = in_two_minutes() - timedelta(seconds=cloud.behind_s)
+    cloud.says[SPOT] = json.dumps({"action": "terminate", "time": f"{at:%Y-%m-%dT%H:%M:%SZ}"})
+    event = {"EventType": "Preempt", "NotBefore": format_datetime(at, usegmt=True)}
+    cloud.says[EVENTS] = json.dumps({"DocumentIncarnation": 2, "Events": [event]})
+    notice = client(cloud).notice()
+    assert notice is not None and notice.leave_s is not None
+    assert 100 < notice.leave_s <= 120
+
+
 @pytest.mark.parametrize("cloud", ["aws"], indirect=True)
 def test_the_watch_tells_once_and_survives_a_server_out_of_order(cloud: MetadataServer) -> None:
     told: list[Notice] = []

@@ -140,6 +140,36 @@ def test_a_store_that_fails_does_not_stop_the_run(tmp_path: Path, capfd: pytest.
     assert "progress not written: 503 slow down" in capfd.readouterr().err
 
 
+def test_the_last_word_is_repeated_until_the_store_has_it(tmp_path: Path) -> None:
+    asked: list[int] = []
+    store = FaultyStore(tmp_path / "store", lambda name, key, count: "refused" if len(asked) < 3 else None)
+    writer = ProgressWriter(Progress("run-1", 1), tmp_path / "p.json", store, interval_s=3600)
+    writer.update(state="done")
+
+    def again() -> bool:
+        asked.append(len(asked))
+        return True
+
+    writer.close(again)
+    found = read_progress(DirectoryStore(tmp_path / "store"))
+    assert (found is not None and found.state, asked) == ("done", [0, 1, 2])
+
+
+def test_a_full_disk_does_not_keep_the_last_word_from_the_store(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    store = DirectoryStore(tmp_path / "store")
+    taken = tmp_path / "no directory"
+    taken.touch()
+    writer = ProgressWriter(Progress("run-1", 1), taken / "p.json", store, interval_s=3600)
+    writer.update(state="failed", exit_reason="the disk is full")
+    writer.close()
+    found = read_progress(store)
+    assert found is not None
+    assert (found.state, found.exit_reason) == ("failed", "the disk is full")
+    assert "progress not written: [Errno" in capfd.readouterr().err
+
+
 def test_a_lost_answer_is_found_out(tmp_path: Path) -> None:
     store = FaultyStore(
         tmp_path / "store",

@@ -120,6 +120,22 @@ def test_the_base_is_evaluated_once(runs: Runs) -> None:
     assert {metric.name: metric.base for metric in progress.metrics} == json.loads(before[0])["values"]
 
 
+@pytest.mark.parametrize("use", ["train", "eval"])
+def test_an_attempt_with_other_data_is_refused(runs: Runs, undisturbed: dict[str, str], use: str) -> None:
+    job = runs.sft("run")
+    runs.interrupt(job, committed(runs, "run", 4))
+    reached = runs.newest_step("run")
+    data = runs.root / "data" / f"{use}.jsonl"
+    before = data.read_text()
+    data.write_text("".join(before.splitlines(keepends=True)[1:]))
+    assert runs.finish(job) == 78
+    assert runs.progress("run").exit_reason == f"the {use} data {data} is not what this run began with"
+    assert runs.newest_step("run") == reached
+    data.write_text(before)
+    runs.complete(job)
+    assert runs.weights("run") == undisturbed["lora"]
+
+
 def test_sigterm_commits_the_step_it_is_at(runs: Runs, undisturbed: dict[str, str]) -> None:
     job = replace(runs.sft("run"), checkpoints=replace(runs.sft("run").checkpoints, every_steps=1000))
     code = runs.interrupt(job, lambda: "training from step 0" in runs.log("run"), signal.SIGTERM)

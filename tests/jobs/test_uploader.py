@@ -10,31 +10,32 @@ import pytest
 from jobs.checkpoint import CheckpointStore
 from jobs.progress import CheckpointRef
 from jobs.uploader import Uploader
-from providers.errors import StorageError
+from providers.errors import StorageError, StoreAccessError
 from tests.jobs.faulty_store import FaultyStore, no_fault
 
 
 class Watched:
     """An uploader on a store whose uploads can be held up."""
 
-    def __init__(self, tmp_path: Path) -> None:
+    def __init__(self, tmp_path: Path, pause_s: float = 3600) -> None:
         self.root = tmp_path
         self.gate = threading.Event()
         self.gate.set()
         self.started = threading.Event()
         self.failing: set[int] = set()
+        self.denied: set[int] = set()
         self.commits: list[int] = []
         self.errors: list[StorageError] = []
         self.store = FaultyStore(tmp_path / "store", self.fault)
         self.checkpoints = CheckpointStore(self.store, "run-1", keep=9)
         self.checkpoints.take_over()
-        self.uploader = Uploader(self.checkpoints, self.on_commit, self.errors.append)
+        self.uploader = Uploader(self.checkpoints, self.on_commit, self.errors.append, pause_s=pause_s)
 
     def fault(self, operation: str, key: str, count: int) -> str | None:
         if operation == "put_file":
             self.started.set()
             self.gate.wait(30)
-            return "refused" if count in self.failing else None
+            return "denied" if count in self.denied else "refused" if count in self.failing else None
         return None
 
     def on_commit(self, reference: CheckpointRef, seconds: float) -> None:
@@ -96,6 +97,45 @@ def test_the_best_so_far_waits_beside_the_newest(watched: Watched) -> None:
     assert best is not None and best.step == 7
 
 
+def test_the_best_so_far_is_tried_again_until_there_is_a_better_one(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, pause_s=0.05)
+    watched.failing = {1, 3}
+    best = watched.submit(1, best=True)
+    watched.submit(2)
+    assert watched.uploader.drain(30)
+    assert (watched.commits, best.exists()) == ([2, 1], False)
+    head = watched.checkpoints.head
+    assert [one.step for one in head.checkpoints] == [2], "the newest is what is resumed from"
+    assert head.best is not None and head.best.step == 1
+    assert watched.uploader.committed_step == 2
+    watched.uploader.close()
+
+
+def test_a_better_one_ends_the_tries(watched: Watched) -> None:
+    watched.failing = {1}
+    worse = watched.submit(1, best=True)
+    assert not watched.uploader.drain(0.3), "it waits to be tried again"
+    watched.submit(2, best=True)
+    assert watched.uploader.drain(30)
+    assert (watched.commits, worse.exists()) == ([2], False)
+    watched.uploader.close()
+
+
+def test_at_the_end_what_failed_is_tried_as_often_as_the_worker_has_patience(watched: Watched) -> None:
+    watched.failing = {1, 2, 3}
+    watched.submit(1)
+    watched.gate.clear()
+    tries: list[bool] = []
+
+    def again() -> bool:
+        tries.append(True)
+        return True
+
+    threading.Timer(0.05, watched.gate.set).start()
+    watched.uploader.close(again)
+    assert (watched.commits, len(tries)) == ([1], 3)
+
+
 def test_a_failed_commit_is_reported_and_the_next_one_works(watched: Watched) -> None:
     watched.failing = {1}
     watched.submit(1)
@@ -125,6 +165,27 @@ def test_whatever_goes_wrong_with_one_the_next_one_is_sent(
         "ZeroDivisionError: integer division or modulo by zero",
         f"cannot read {gone}: No such file or directory",
     ]
+
+
+def test_refused_for_good_nothing_is_trained_that_cannot_be_committed(watched: Watched) -> None:
+    watched.denied = {1, 2}
+    for step in (1, 2):
+        assert watched.uploader.over is None
+        watched.submit(step)
+        assert watched.uploader.drain(30)
+    over = watched.uploader.over
+    assert isinstance(over, StoreAccessError)
+    assert over.message == "training ends, as no checkpoint of it can be committed: 403 AccessDenied"
+    watched.uploader.close()
+
+
+def test_refused_after_a_commit_training_goes_on(watched: Watched) -> None:
+    watched.denied = {2, 3, 4}
+    for step in (1, 2, 3, 4, 5):
+        watched.submit(step)
+        assert watched.uploader.drain(30)
+    assert (watched.uploader.over, watched.commits) == (None, [1, 5])
+    watched.uploader.close()
 
 
 def test_what_is_committed_stays_so_if_that_cannot_be_told(tmp_path: Path) -> None:

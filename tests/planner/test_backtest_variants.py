@@ -377,7 +377,7 @@ def test_spellings_of_eight_bits(method):
 
 @pytest.mark.parametrize("change", [
     {"method": "lora (4bit)"}, {"method": "GPTQ-LoRA"}, {"method": "bnb 4bit lora"}, {"method": "QLoRA"},
-    {"precision": "NF4 bf16"}, {"quant_bits": "4"},
+    {"precision": "NF4 bf16"}, {"quant_bits": "4"}, {"model": "unsloth/Meta-Llama-3.1-8B-bnb-4bit"},
 ])  # fmt: skip
 def test_spellings_of_four_bits(change):
     assert setup(**change).quantization == "4bit"

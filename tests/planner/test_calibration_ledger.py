@@ -240,6 +240,34 @@ def test_accuracy_by_gpu_and_method_leaves_probes_out() -> None:
     assert rows["step_time_s", None]["runs"] == 2
 
 
+def elsewhere(run: Run, **offer: Any) -> Run:
+    """The run, as if it had got one of its plan's other machines."""
+    got = json.loads(run.current.offer_json) | offer
+    return replace(run, attempts=(replace(run.current, offer_json=json.dumps(got)),))
+
+
+@pytest.mark.parametrize(
+    ("got", "told"),
+    [
+        (
+            {"region": "elsewhere", "price_usd_per_h": "9"},
+            {"step_time", "memory", "start", "prepare", "finish"},
+        ),
+        ({"gpu": "H100"}, {"start", "prepare", "finish"}),
+        ({"gpus_per_node": 2}, {"start", "prepare", "finish"}),
+        ({"cloud": "another"}, {"step_time", "memory"}),
+        ({"cloud": "another", "gpu": "H100"}, None),
+    ],
+)
+def test_a_machine_that_was_not_planned_for_teaches_nothing_of_the_one_that_was(
+    got: dict[str, Any], told: set[str] | None
+) -> None:
+    run = elsewhere(finished(estimate(spec_of()), times=2.0), **got)
+    seen = observe_run(run)
+    assert (None if seen is None else set(seen.log_ratios) - {"evaluate"}) == told
+    assert bool(accuracy_document([run])["rows"]) == ("region" in got)
+
+
 def test_the_table_shows_ratio_and_trust() -> None:
     document = calibration_document(calibration_of([finished(estimate(spec_of()), times=2.0)]))
     row = next(row for row in document["rows"] if row["quantity"] == "step_time")

@@ -247,6 +247,13 @@ def test_overrides_fix_the_machine() -> None:
     assert {(c.offer.gpu, c.gpus_total) for c in estimate.candidates} == {("H100", 2)}
 
 
+def test_the_number_of_gpus_says_nothing_of_the_number_of_machines() -> None:
+    several = {"where": {"nodes": "2..4"}, "train": {"global_batch": 32}}
+    assert question_of(Overrides(count=1), **several).nodes == (2, 4)
+    assert question_of(Overrides(count=1, nodes=8), **several).nodes == (8,)
+    assert question_of(Overrides(gpu="A100-80GB", count=1)).nodes == (1,)
+
+
 def test_checks_end_with_their_errors(tmp_path) -> None:
     def answer(**sections):
         return estimate_spec(spec_of(**sections), tmp_path, _A100, NOW)
@@ -474,6 +481,30 @@ def test_kto_has_rows_to_compare_in_every_micro_batch(loss: str, least: int) -> 
 def test_what_changes_nothing_is_said() -> None:
     assert "without_effect" in dict(question_of(train={"fused_loss": True}).job.warnings)
     assert "without_effect" not in dict(question_of().job.warnings)
+
+
+def test_what_full_training_in_bf16_rounds_is_said_for_the_way_it_is_spread() -> None:
+    def said(count: int, **sections: object) -> str:
+        answer = build_estimate(question_of(**sections), snapshot_of(offer_of("H100", count, 3.0 * count)))
+        assert answer.candidates
+        return dict(answer.warnings).get("numerics", "")
+
+    full = {"method": {"kind": "full"}, "train": {"micro_batch": 1}}
+    assert said(1, **full).startswith("best candidate: weights and optimizer states are bf16")
+    assert said(2, **full).startswith("best candidate: weights and optimizer states are fp32")
+    assert not said(1, method={"kind": "lora"})
+
+
+def test_a_model_packed_in_four_bits_is_a_four_bit_base_whatever_the_method_is_called() -> None:
+    packed, t4 = "unsloth/Meta-Llama-3.1-8B-bnb-4bit", snapshot_of(offer_of("T4", 1, 0.4))
+    train = {"precision": "fp16", "packing": False, "global_batch": 4}
+    lora, qlora = (
+        question_of(model={"id": packed}, method={"kind": kind}, train=train) for kind in ("lora", "qlora")
+    )
+    best = build_estimate(lora, t4).recommended
+    assert best is not None and best == build_estimate(qlora, t4).recommended
+    assert "a 4-bit base" in dict(lora.job.warnings)["packed_4bit"]
+    assert "packed_4bit" not in dict(qlora.job.warnings)
 
 
 def test_a_family_whose_experts_are_all_computed_is_estimated_so_and_said_so() -> None:

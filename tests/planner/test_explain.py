@@ -8,6 +8,7 @@ from planner.calibration import Calibration, Observation
 from planner.candidate_document import candidate_document
 from planner.estimate import Estimate, build_estimate
 from planner.explain import Section, explain, explanation_document
+from planner.intake import Overrides
 from planner.money import usd_text
 from planner.question import Question
 from providers.errors import UsageError
@@ -129,6 +130,23 @@ def test_age_source_and_doubts_of_the_price_are_told() -> None:
 def test_unknown_is_not_zero() -> None:
     lines = {term.name: term for term in section(explain(estimate_of("lora")).sections, "cost").terms}
     assert lines["egress"].value is None and lines["controller"].value == 0
+
+
+def test_machines_that_each_save_their_shards_stop_for_a_shorter_time() -> None:
+    """And what it costs to keep the whole checkpoint is the same."""
+    saved = {}
+    for nodes in (2, 8):
+        question = question_of(
+            Overrides(nodes=nodes), model={"id": "meta-llama/Llama-3.1-70B"}, method={"kind": "full"},
+            train={"global_batch": 64},
+        )  # fmt: skip
+        estimate = build_estimate(question, snapshot_of(offer_of("H200", 8, 30.0)))
+        terms = section(explain(estimate).sections, "hours").terms
+        saved[nodes] = next(term for term in terms if term.name == "checkpoints").inputs
+        assert estimate.recommended is not None
+    assert number(saved[2]["save s"]) > 3.9 * number(saved[8]["save s"])
+    assert saved[2]["GiB"] == saved[8]["GiB"]
+    assert saved[8]["share of a machine"] == 0.125
 
 
 def test_only_spot_machines_are_interrupted() -> None:

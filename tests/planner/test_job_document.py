@@ -32,6 +32,11 @@ def test_a_model_spread_over_processes_is_spread_in_the_job_too(tmp_path: Path) 
     assert JobSpec.from_json(job.to_json()) == job
 
 
+def test_a_model_packed_in_four_bits_is_loaded_as_it_was_estimated(tmp_path: Path) -> None:
+    assert document(tmp_path, model="unsloth/Qwen3-8B-bnb-4bit", method="lora").quantization == "4bit"
+    assert document(tmp_path, method="lora").quantization == "none"
+
+
 @pytest.mark.parametrize(
     ("every", "steps", "seconds"), [("200 steps", 200, None), ("10m", None, 600.0), (None, None, None)]
 )

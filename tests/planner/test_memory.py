@@ -328,6 +328,19 @@ def test_each_process_copies_weights_that_it_reads_in_another_type():
     )
 
 
+def test_each_machine_saves_its_own_shards_and_one_gathers_the_finished_model():
+    """Of a full fine-tuning, whose weights, states and master copies are most of what the host needs."""
+    trained = parameter_counts(setup().arch).trainable
+
+    def host_bytes(kind, nodes):
+        spread_over = setup(parallelism=Parallelism(kind, 8 * nodes))
+        return estimate_memory(spread_over, cluster("H100", 8, nodes)).host_ram_bytes
+
+    assert host_bytes("fsdp", 1) - host_bytes("fsdp", 2) == pytest.approx(6.0 * trained)
+    assert host_bytes("fsdp", 4) == host_bytes("fsdp", 8)
+    assert host_bytes("ddp", 1) == host_bytes("ddp", 8)
+
+
 def test_fsdp2_holds_the_head_alone_at_the_loss():
     """And gradients that wait for a step's last micro-batch whole, which FSDP's first version holds beside shards."""
     large = setup(framework="trl", parallelism=Parallelism("fsdp", 8), grad_accum=1)

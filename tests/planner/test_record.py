@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from planner.record import KEY, OtherLedgerError, claim, keep, ledger_token, read_record
+from planner.ledger_identity import LedgerIdentity
+from planner.record import KEY, OtherLedgerError, claim, keep, read_record
 from planner.runs import Run
 from providers.directory_store import DirectoryStore
 from providers.errors import CorruptDataError, UsageError
@@ -32,7 +33,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
 
 
 def write(store: ObjectStore, ledger: str = "a", run: Run | None = RUN, *, create: bool = True) -> bool:
-    return keep(store, ledger, lambda: run, START, create=create)
+    return keep(store, LedgerIdentity(ledger), lambda: run, START, create=create)
 
 
 def test_a_record_says_all_that_the_ledger_does_but_for_the_worker(store: ObjectStore) -> None:
@@ -86,7 +87,7 @@ def test_a_newer_writers_keys_are_left_out_and_rubbish_is_one_error(store: Objec
 
 
 def test_a_record_that_names_no_run_or_state_of_ours_is_rubbish_too(store: ObjectStore) -> None:
-    keep(store, "a", lambda: run_of("running"), START, create=True)
+    keep(store, LedgerIdentity("a"), lambda: run_of("running"), START, create=True)
     found = store.get(KEY)
     assert found is not None
     for key, value in (
@@ -102,7 +103,3 @@ def test_a_record_that_names_no_run_or_state_of_ours_is_rubbish_too(store: Objec
 def test_without_a_record_there_is_nothing_to_claim(store: ObjectStore) -> None:
     with pytest.raises(UsageError, match="no record of a run"):
         claim(store, "a", START)
-
-
-def test_ledgers_are_told_apart_by_their_place(tmp_path: Path) -> None:
-    assert ledger_token(tmp_path / "a") != ledger_token(tmp_path / "b")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from planner.errors import OverBudgetError
+from planner.ledger_identity import LedgerIdentity
 from planner.register import enter, hold, other_owner, read_book, set_budget, settle
 from planner.runs import Run
 from planner.try_book import Try
@@ -27,7 +28,7 @@ def store(tmp_path: Path) -> DirectoryStore:
 
 
 def take(store: DirectoryStore, run_id: str, cap: int | None = USD, token: str = "ann", at: str = AT) -> None:
-    enter(store, run_id, "p", token, token=token, cap_micro_usd=cap, at=at)
+    enter(store, run_id, "p", token, ledger=LedgerIdentity(token), cap_micro_usd=cap, at=at)
 
 
 def ended(run_id: str, cost: int | None) -> Run:
@@ -108,7 +109,7 @@ def test_a_damaged_entry_of_a_run_is_one_error(store: DirectoryStore) -> None:
     for body in (b"", b"[]", b"\xff"):
         store.put("runs/a.json", body)
         with pytest.raises(CorruptDataError, match="entry of a run"):
-            other_owner(store, "a", "mine")
+            other_owner(store, "a", LedgerIdentity("mine"))
 
 
 def test_a_try_holds_what_it_may_cost_until_it_is_over(store: DirectoryStore) -> None:

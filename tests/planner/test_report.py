@@ -94,6 +94,17 @@ def test_a_run_that_said_nothing_has_no_actual_at_all() -> None:
     assert document["metrics"] == []
 
 
+def test_a_model_that_its_guard_rejected_is_where_its_checkpoints_are() -> None:
+    run = finished("failed")
+    terms = run.terms
+    job = json.loads(terms.job_json) | {"output": {"uri": "file:///served"}}
+    run = replace(run, terms=replace(terms, job_json=json.dumps(job)))
+    assert report_document(run)["artifact_uri"] == "file:///served"
+    progress = json.loads(run.progress_json) | {"state": "regressed"}
+    rejected = replace(run, progress_json=json.dumps(progress))
+    assert report_document(rejected)["artifact_uri"] == terms.checkpoint_uri
+
+
 def test_time_between_attempts_is_not_billed() -> None:
     assert wall_clock_s(finished()) == 5400.0
 

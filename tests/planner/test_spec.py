@@ -85,6 +85,7 @@ def test_defaults_that_depend_on_other_keys() -> None:
     assert spec().effective_quantization() == "none"
     assert spec(method="qlora").effective_quantization() == "4bit"
     assert spec(quantization="8bit").effective_quantization() == "8bit"
+    assert spec(model="unsloth/Qwen3-8B-bnb-4bit").effective_quantization() == "4bit"
     assert spec(method={"rank": 8}).method.effective_alpha() == 16
     assert spec(method={"rank": 8, "alpha": 4}).method.effective_alpha() == 4
 
@@ -147,6 +148,9 @@ def test_the_hash_names_what_is_said_not_how() -> None:
         ({"method": "qlora", "quantization": "8bit"}, ["quantization"]),
         ({"method": "qlora", "quantization": "4bit"}, []),
         ({"method": "full", "quantization": "4bit"}, ["quantization"]),
+        ({"model": "unsloth/Qwen3-8B-bnb-4bit", "method": "full"}, ["model.id"]),
+        ({"model": "unsloth/Qwen3-8B-bnb-4bit", "quantization": "none"}, ["quantization"]),
+        ({"model": "unsloth/Qwen3-8B-bnb-4bit", "quantization": "4bit"}, []),
         ({"method": "full", "quantization": "none"}, []),
         ({"method": {"kind": "lora", "targets": ["q_proj", "model.lm_head"]}}, ["method.targets"]),
         ({"task": "reward", "method": {"kind": "lora", "targets": ["q_proj", "lm_head"]}}, []),

@@ -62,6 +62,25 @@ def test_every_weight_or_adapters() -> None:
     assert changes_of(method={"kind": "full"}, model="Qwen/Qwen2.5-0.5B")["method.kind"] < 0
 
 
+def test_a_gpu_without_bf16_units_is_told_and_fp16_proposed() -> None:
+    old = snapshot_of(offer_of("T4", 1, 0.4))
+    sections = {"model": "meta-llama/Llama-3.2-1B", "train": {"precision": "bf16"}}
+    estimate = build_estimate(question_of(**sections), old)
+    assert "T4 has no bf16 units" in dict(estimate.warnings)["emulated_bf16"]
+    rows = {next(iter(row.changes)): row for row in what_if(spec_of(**sections), Path(), old, estimate)}
+    faster, best = rows["train.precision"], estimate.candidates[0]
+    assert faster.changes == {"train.precision": "fp16"}
+    assert faster.wall_clock_h < -0.5 * best.wall_clock_h.p50 and faster.cost_usd < 0
+    assert "overflow" in faster.caveat
+
+
+@pytest.mark.parametrize(("gpu", "precision"), [("T4", "fp16"), ("A10", "bf16"), ("P40", "bf16")])
+def test_a_gpu_that_gains_nothing_from_fp16_is_not_told(gpu: str, precision: str) -> None:
+    sections = {"model": "Qwen/Qwen2.5-0.5B", "train": {"precision": precision}}
+    estimate = build_estimate(question_of(**sections), snapshot_of(offer_of(gpu, 1, 0.4)))
+    assert estimate.candidates and "emulated_bf16" not in dict(estimate.warnings)
+
+
 @pytest.mark.parametrize(
     ("sections", "changes"),
     [

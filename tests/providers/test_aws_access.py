@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from moto.server import ThreadedMotoServer
 
 from providers.aws_access import grant_role, policy, revoke_role, role_name, session_keys
-from providers.errors import CredentialsError, LaunchError
+from providers.errors import CredentialsError, LaunchError, StorageError
+from providers.s3 import S3Store
+from providers.s3_upload import PART_BYTES
 from providers.sealed import UNTIL
 
 STORES = ("s3://models/runs/goat-1",)
@@ -78,6 +84,79 @@ def test_a_machine_may_end_those_of_its_own_run_and_no_others() -> None:
     (statement,) = policy((), ends="Goat.1")["Statement"]
     assert (statement["Effect"], statement["Action"]) == ("Allow", ["ec2:TerminateInstances"])
     assert statement["Condition"] == {"StringEquals": {"aws:ResourceTag/tuneplan-run": "goat-1"}}
+
+
+@contextmanager
+def machine(iam: Any, monkeypatch: pytest.MonkeyPatch, document: dict[str, Any]) -> Iterator[None]:
+    """Logged in with rights to these actions and no others, which the server insists on meanwhile."""
+    iam.create_user(UserName="machine")
+    iam.put_user_policy(UserName="machine", PolicyName="run", PolicyDocument=json.dumps(document))
+    key = iam.create_access_key(UserName="machine")["AccessKey"]
+    with monkeypatch.context() as login:
+        login.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
+        login.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
+        _insist_on_rights(after=b"0")
+        try:
+            yield
+        finally:
+            _insist_on_rights(after=b"inf")
+            iam.delete_access_key(UserName="machine", AccessKeyId=key["AccessKeyId"])
+            iam.delete_user_policy(UserName="machine", PolicyName="run")
+            iam.delete_user(UserName="machine")
+
+
+def _insist_on_rights(after: bytes) -> None:
+    address = f"{os.environ['AWS_ENDPOINT_URL']}/moto-api/reset-auth"
+    request = urllib.request.Request(address, after, {"Content-Type": "text/plain"}, method="POST")
+    urllib.request.urlopen(request).close()
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """A file of more than one part."""
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(os.urandom(PART_BYTES + 1))
+    return path
+
+
+def bucket_of_runs() -> Any:
+    import boto3
+
+    s3 = boto3.client("s3")
+    s3.create_bucket(Bucket="models")
+    return s3
+
+
+def test_a_machine_may_send_large_files(iam: Any, large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    s3 = bucket_of_runs()
+    with machine(iam, monkeypatch, policy(STORES)):
+        assert S3Store(STORES[0]).put_file("blobs/a", large) is True
+        assert S3Store(STORES[0]).put_file("blobs/a", large) is False
+    found = s3.get_object(Bucket="models", Key="runs/goat-1/blobs/a")["Body"].read()
+    assert found == large.read_bytes()
+
+
+def test_a_machine_takes_back_an_upload_that_nobody_could_find_again(
+    iam: Any, large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3 = bucket_of_runs()
+    with machine(iam, monkeypatch, policy(STORES)):
+        store = S3Store(STORES[0])
+        monkeypatch.setattr(store._client, "upload_part", lambda **_: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            store.put_file("blobs/b", large)
+    assert "Uploads" not in s3.list_multipart_uploads(Bucket="models")
+
+
+def test_a_machine_that_may_write_nothing_says_so(
+    iam: Any, large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket_of_runs()
+    with (
+        machine(iam, monkeypatch, policy(())),
+        pytest.raises(StorageError, match=r"AccessDenied|Forbidden|403"),
+    ):
+        S3Store(STORES[0]).put_file("blobs/c", large)
 
 
 def test_a_role_is_made_once_and_removed(iam: Any) -> None:

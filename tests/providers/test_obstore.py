@@ -10,7 +10,10 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -103,7 +106,9 @@ def test_a_large_file_goes_in_parts_and_is_counted(gs_uri: str, tmp_path: Path) 
     store = open_store(gs_uri)
     key = "blobs/" + hashlib.sha256(source.read_bytes()).hexdigest()
     assert store.put_file(key, source, sent.append) is True
-    assert (len(sent), sum(sent)) == (3, source.stat().st_size)
+    assert (len(sent), sum(sent)) == (7, source.stat().st_size)
+    line_bytes_per_s = 1.5e6 / 8
+    assert obstore_store._CONNECTIONS * max(sent) / line_bytes_per_s < obstore_store.TIMEOUT_S, "a slow line"
     store.get_file(key, tmp_path / "target")
     assert (tmp_path / "target").read_bytes() == source.read_bytes()
 
@@ -146,6 +151,42 @@ def test_a_wrong_secret_is_about_the_login_and_not_shown(
     with pytest.raises(StoreAccessError) as caught:
         store.put("HEAD", b"x")
     assert "wrong-secret" not in f"{caught.value}{caught.value.hint}"
+
+
+@contextmanager
+def server_that_answers(status: int) -> Iterator[str]:
+    """Every request alike; its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *_: object) -> None:
+            pass
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{http.server_address[1]}"
+    finally:
+        http.shutdown()
+        http.server_close()
+
+
+@pytest.mark.parametrize(("status", "code"), [(503, "unavailable"), (429, "unavailable"), (400, "storage")])
+@pytest.mark.parametrize("client", ["", "&client=obstore"])
+def test_a_server_that_is_busy_is_told_from_one_that_refuses(
+    client: str, status: int, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(obstore_store, "_RETRIES", 0)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    with server_that_answers(status) as address, pytest.raises(StorageError) as caught:
+        open_store(f"s3://bucket/x?endpoint={address}{client}").get("HEAD")
+    assert caught.value.code == code
 
 
 def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import stat
 import subprocess
 import sys
@@ -84,6 +85,22 @@ def test_a_store_that_does_not_answer_leaves_the_keys_that_are_there(machine: Pa
         raise StorageError("nobody answers")
 
     assert newest(machine, away, NOW)["AccessKeyId"] == "first-AWS_ACCESS_KEY_ID"
+
+
+def test_a_full_disk_takes_no_keys_away(machine: Path, store: DirectoryStore) -> None:
+    def on_a_full_disk() -> str:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+        try:
+            return str(newest(machine, lambda _: store, NOW)["AccessKeyId"])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    kept = (machine / "keys.json").read_text()
+    assert on_a_full_disk() == "first-AWS_ACCESS_KEY_ID"
+    put(store, box(keys("second", 48), MINE))
+    assert on_a_full_disk() == "second-AWS_ACCESS_KEY_ID"
+    assert (machine / "keys.json").read_text() == kept
 
 
 def test_a_set_up_that_is_repeated_keeps_newer_keys(

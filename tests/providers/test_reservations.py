@@ -127,6 +127,9 @@ def test_on_demand_capacity_of_a_date_commits(capacity: Capacity) -> None:
     assert offer.end_at - offer.start_at == timedelta(days=14)
     bought = api.purchase(PurchaseOrder("tp-date", 1, offer))
     assert (bought.state, bought.start_at) == ("pending", offer.start_at)
+    assert offer.open_ended and bought.end_at == offer.end_at + timedelta(
+        days=1
+    )  # not for ever, whoever sleeps
     assert "not promised" in bought.reason
     assert not api.offers(need(ahead=timedelta(days=2)), REGION)
     assert not api.offers(need(ahead=timedelta(days=130)), REGION)

@@ -29,7 +29,7 @@ from planner.store import Store
 from providers.errors import UsageError
 from providers.launcher import LaunchRequest
 from providers.offers import Offer
-from providers.reservations import CapacityOffer, Holding, HoldingState, Machine
+from providers.reservations import CapacityOffer, Holding, HoldingState, Machine, PurchaseRefusedError
 from tests.planner.run_factories import attempt_of, terms_of
 
 NOW = datetime(2026, 12, 1, 12, 0, tzinfo=UTC)
@@ -120,6 +120,17 @@ class Held:
         return self.look(provider_ref, region)
 
 
+class Committed(Held):
+    """Capacity that is not taken back before its commitment is over."""
+
+    is_over = False
+
+    def cancel(self, provider_ref: str, region: str) -> Holding:
+        if not self.is_over:
+            raise PurchaseRefusedError("the commitment is not over")
+        return super().cancel(provider_ref, region)
+
+
 def test_a_run_that_cannot_be_started_is_told_once(app: App) -> None:
     ledger = Places(app.directories.state).ledger
     with ReservationBook(ledger) as book, ScheduleBook(ledger) as schedules:
@@ -156,6 +167,27 @@ def test_what_is_billed_until_it_is_given_back_ends_in_time(app: App, state: Hol
         book.move(book.get("r"), "active", "the capacity is there", utc_text(NOW), offer=refundable)
         row = advance(Buyer(book, lambda name: held, lambda: offer().end_at), "r")
     assert (row.state, held.gone) == ("ended", True)
+
+
+@pytest.mark.parametrize("known_as", ["open_ended", "bought before that was written down"])
+def test_a_commitment_without_an_end_is_given_back_when_the_provider_lets_it(app: App, known_as: str) -> None:
+    held = Committed()
+    with ReservationBook(Places(app.directories.state).ledger) as book:
+        open_ended = replace(offer(), provider="aws_odcr", open_ended=True)
+        row = book.move(book.get("r"), "active", "the capacity is there", utc_text(NOW), offer=open_ended)
+        assert row is not None and row.offer is not None
+        if known_as != "open_ended":
+            document = row.offer.document()
+            del document["open_ended"]
+            book._db.execute("UPDATE reservations SET offer_json = ?", (json.dumps(document),))
+        buyer = Buyer(book, lambda name: held, lambda: offer().end_at)
+        row = advance(
+            buyer, "r"
+        )  # delivered late, so that the commitment lasts longer than the time that was asked for
+        assert (row.state, held.gone) == ("active", False)
+        assert "billed on and cannot be given back: the commitment is not over" in (row.warning or "")
+        held.is_over = True
+        assert (advance(buyer, "r").state, held.gone) == ("ended", True)
 
 
 def test_the_request_names_the_reservation() -> None:
