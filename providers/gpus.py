@@ -136,7 +136,7 @@ def gpu_boards(name: str) -> tuple[str, ...]:
     """The other boards of the same chip, to point out what a strict filter leaves aside.
 
     >>> gpu_boards("H100")
-    ('H100-PCIe', 'H100-NVL')
+    ('H100-PCIe', 'H100-NVL', 'H100-96GB')
     """
     for boards in _BOARDS.values():
         if name in boards.values():
