@@ -71,7 +71,8 @@ def method_of(row: Row, arch: ModelArchitecture, framework: str) -> tuple[Adapte
         return None, "none" if bits == "4bit" else bits
     if not lora and method not in _SMALL:
         raise UnsupportedRunError(f"method {cell(row, 'method')!r} is not expressed")
-    own = "automodel" in cell(row, "framework")  # NeMo's adapters, in the base's type
+    # adapters of their own or cast to the base's type: NeMo AutoModel, answer.ai's train.py in plain bf16
+    own = any(name in cell(row, "framework") for name in ("automodel", "fsdp_qlora"))
     fp32 = framework == "hf" and not own and "true" not in cell(row, "precision").replace("autocast=true", "")
     kind = method if method in ("loha", "lokr") else "dora" if "dora" in method else "lora"
     usual = next(
