@@ -69,6 +69,9 @@ class TrainingSetup(NamedTuple):
         micro_batch: Rows a GPU holds at once.
         grad_accum: Micro-batches between optimizer steps.
         gradient_checkpointing: Activations recomputed in the backward pass.
+        recomputed_blocks: Share of the blocks of which they are.
+        keeps_products: Of these, attention's and every second product's outputs are kept all the same (torchtitan's
+            selection by operation).
         attention: flash, sdpa (memory-efficient) or eager (materialises s x s).
         fused_loss: Logits never held whole.
         labels: Classes, for classification.
@@ -100,6 +103,8 @@ class TrainingSetup(NamedTuple):
     micro_batch: int = 1
     grad_accum: int = 1
     gradient_checkpointing: bool = True
+    recomputed_blocks: float = 1.0
+    keeps_products: bool = False
     attention: str = "sdpa"
     fused_loss: bool = False
     labels: int = 2
@@ -123,7 +128,8 @@ class TrainingSetup(NamedTuple):
         parallel = self.parallelism
         return (
             self.arch, self.task, self.adapter, self.quantization, self.precision, self.optimizer,
-            self.grad_accum > 1, self.gradient_checkpointing, self.attention, self.fused_loss, self.labels,
+            self.grad_accum > 1, self.gradient_checkpointing, self.recomputed_blocks, self.keeps_products,
+            self.attention, self.fused_loss, self.labels,
             self.framework, self.offload, parallel.kind, parallel.data, parallel.tensor, parallel.pipeline,
             parallel.context, parallel.expert, self.upcast_frozen, self.keeps_quantised_inputs,
             self.experts_quantised, self.loss_bytes, self.compiled, self.preference_loss, self.reference,

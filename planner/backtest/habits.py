@@ -121,8 +121,8 @@ def optimizer_of(row: Row) -> str:
 def checkpointing_of(row: Row, arch: ModelArchitecture, framework: str, gpus: int) -> bool:
     """Stated, or the stack's default: Hugging Face recipes of big decoders and torchtune's recipes switch it on."""
     text = cell(row, "grad_checkpointing")
-    if text:  # "selective" keeps nearly everything where attention is fused
-        return not denied(text) and "selective" not in text
+    if text:  # Megatron's "selective" recomputes attention's scores, which a fused kernel never keeps
+        return not denied(text) and not (framework == "megatron" and "selective" in text)
     if framework in ("unsloth", "torchtune", "openrlhf") or recomputes_unasked(row):
         return True
     if framework == "litgpt":

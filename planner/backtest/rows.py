@@ -9,6 +9,7 @@ from planner.backtest.cells import Row, cell, dated_before, number, required
 from planner.backtest.machines import cluster_of, parallelism_of
 from planner.backtest.methods import method_of
 from planner.backtest.models import architecture_of
+from planner.backtest.selection import keeps_products_of, recomputed_blocks_of
 from planner.backtest.unstated import unstated
 from planner.setup import Cluster, TrainingSetup
 from planner.stacks import computed_by
@@ -76,6 +77,8 @@ def read_run(row: Row) -> Run:
         micro_batch=micro_batch,
         grad_accum=_grad_accum(row, micro_batch, parallelism.data),
         gradient_checkpointing=habits.checkpointing_of(row, arch, framework, gpus),
+        recomputed_blocks=recomputed_blocks_of(row),
+        keeps_products=keeps_products_of(row),
         attention=habits.attention_of(row, framework, arch),
         fused_loss=habits.fuses_loss(row),
         framework=framework,

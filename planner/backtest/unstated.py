@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from planner.architecture import Adapter
 from planner.backtest.cells import Row, cell, number
 from planner.backtest.habits import is_unpacked, names_unknown_stack, recomputes_unasked
+from planner.backtest.selection import keeps_products_of
 from planner.setup import TrainingSetup
 from planner.throughput import Doubt
 
@@ -41,6 +42,8 @@ def also_allowed(row: Row, setup: TrainingSetup) -> Iterator[TrainingSetup]:
     """Larger set-ups that the row's words, read loosely, allow as well as the usual one that it was read as."""
     if leaves_masters_open(row, setup):
         yield setup._replace(precision=f"amp_{setup.precision}")
+    if setup.gradient_checkpointing and keeps_products_of(row):
+        yield setup._replace(gradient_checkpointing=False)
 
 
 def _largest_usual(row: Row, setup: TrainingSetup) -> Adapter | None:

@@ -17,6 +17,7 @@ from planner.memory.loss import loss_bytes
 from planner.memory.model_state import ModelState, model_state
 from planner.memory.precision import Widths, is_sharded, widths
 from planner.memory.verdict import Verdict, verdict_of
+from planner.recomputation import kept_values
 from planner.setup import Cluster, TrainingSetup
 from planner.shape_cache import by_shape
 from planner.stacks import stack_of
@@ -207,9 +208,9 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> tu
     last = working = one + passing
     unused = 0.0
     if setup.gradient_checkpointing:
-        per_block = parts.width.residual * setup.arch.hidden * tokens * parts.split
-        if setup.offload == "activations":
-            per_block /= parts.blocks
+        per_block = _kept_of_block(setup, parts, one, tokens)
+        start = parts.width.residual * setup.arch.hidden * tokens * parts.split
+        working -= max(0.0, per_block - start)  # is there already
     else:
         per_block, working = one, passing
         if setup.adapter is not None:  # nothing before the first adapter needs a gradient
@@ -255,6 +256,23 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> tu
         "reference_models": state.references,
         "kv_cache": cache,
     }
+
+
+def _kept_of_block(setup: TrainingSetup, parts: _Parts, one: float, tokens: float) -> float:
+    """What an average block keeps where activations are recomputed: its input, and what is not recomputed.
+
+    Args:
+        setup: The training.
+        parts: What does not depend on the batch.
+        one: All activations of one block, bytes.
+        tokens: Of a micro-batch on one GPU.
+    """
+    start = parts.width.residual * setup.arch.hidden * tokens * parts.split
+    if setup.offload == "activations":
+        start /= parts.blocks
+    if setup.keeps_products:
+        start += parts.width.activation * kept_values(setup.arch) * tokens * parts.split
+    return setup.recomputed_blocks * start + (1 - setup.recomputed_blocks) * one
 
 
 def _sampling(setup: TrainingSetup, parts: _Parts) -> Generation:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from planner.architecture import adapter_parameters, adapter_targets, parameter_counts
 from planner.hardware import GpuFacts
 from planner.memory.precision import is_sharded, widths
+from planner.recomputation import recomputed
 from planner.setup import Cluster, TrainingSetup
 from planner.shape_cache import by_shape
 from planner.stacks import stack_of
@@ -66,7 +67,7 @@ def step_shape(setup: TrainingSetup) -> StepShape:
     linear = sum(s.count * s.inputs * s.outputs for s in counts.shapes if s.role not in kept)
     full = setup.adapter is None
     adapter = 0 if setup.adapter is None else adapter_parameters(arch, setup.adapter)
-    again = 1.0 if setup.gradient_checkpointing else 0.0
+    again = recomputed(setup)
     forwards = extra_forwards(setup.task, setup.preference_loss, reference=setup.reference)
     blocks = arch.layers + arch.decoder_layers
     inner = arch.intermediate * (arch.mlp_matrices == 3) + arch.intermediate * 2
@@ -92,8 +93,8 @@ def step_shape(setup: TrainingSetup) -> StepShape:
         quantised=float(linear if setup.quantization in ("4bit", "8bit") else 0.0),
         elementwise=blocks * values * widths(setup).activation,
         kernels=float(kernels),
-        passes_matmul=(3.0 if full else 2.0) + again + forwards,
-        passes_memory=3.0 + again + forwards,
+        passes_matmul=(3.0 if full else 2.0) + again.products + forwards,
+        passes_memory=3.0 + again.elementwise + forwards,
         trained=float(counts.trainable if full else adapter),
         products=_products(setup),
     )
@@ -129,7 +130,7 @@ def compute_terms(setup: TrainingSetup, gpu: GpuFacts) -> dict[str, float]:
     elementwise = shape.elementwise * shape.passes_memory * TIME["elementwise"] + _loss_bytes(setup, gpu)
     elementwise *= fused
     kernels = shape.kernels * shape.passes_memory
-    again = 1.0 if setup.gradient_checkpointing else 0.0
+    again = recomputed(setup).products
     products = shape.products * (_PRODUCT_BYTES * (1 + again) + _PRODUCT_BACKWARD_BYTES)
     if setup.precision.startswith("amp_"):
         elementwise, kernels = elementwise * TIME["autocast_bytes"], kernels * TIME["autocast_launches"]
@@ -168,7 +169,7 @@ def _matmul(setup: TrainingSetup, shape: StepShape, rate: float, gpu: GpuFacts, 
     if setup.precision == "fp4" and gpu.capability in _FOUR_BIT:
         reached *= TIME["fp4"]
     # blocks are computed again with checkpointing, a head in tiles in any case
-    again = shape.head * (float(tiles_head(setup)) - float(setup.gradient_checkpointing))
+    again = shape.head * (float(tiles_head(setup)) - recomputed(setup).products)
     flops = 2.0 * tokens * (shape.dense * shape.passes_matmul + again + 3 * shape.adapter)
     seconds = flops / reached * narrow * (1 + TIME["few_tokens"] * ridge / tokens)
     if shape.expert:
@@ -184,7 +185,7 @@ def _attention(
     setup: TrainingSetup, rate: float, gpu: GpuFacts, length: float, tokens: float, shape: StepShape
 ) -> float:
     """Scores and values: one pass forward, two and a half backward, once more if recomputed."""
-    passes = 3.5 + (1.0 if setup.gradient_checkpointing else 0.0)
+    passes = 3.5 + recomputed(setup).attention
     # Without padding sdpa runs the flash kernel; with it, a masked kernel that computes the upper half as
     # well.
     fused = setup.attention == "flash" or (setup.attention == "sdpa" and setup.real_tokens_share == 1.0)
