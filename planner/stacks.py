@@ -21,6 +21,7 @@ class Stack(NamedTuple):
         adapter_dropout: Adapters are dropped out by default.
         autocast: Adapters in fp32 compute in the base's type.
         fsdp2: FSDP shards each parameter by itself.
+        wraps_embeddings: Sharded embedding and head are units of their own, gathered when they are used.
         tiled_head: Logits are never held whole, and computed again in the backward pass.
         slowdown: Step time against the physics, fitted.
     """
@@ -35,6 +36,7 @@ class Stack(NamedTuple):
     tiled_head: bool = False
     autocast: bool = False
     fsdp2: bool = False
+    wraps_embeddings: bool = False
     slowdown: float = 1.0
 
 
@@ -45,8 +47,12 @@ _STACKS = (
     Stack("unsloth", loss_bytes=0.5, fused_norm=True, fused_mlp=True, foreach_step=False),
     Stack("llm-foundry", fused_norm=True),
     Stack("litgpt", loss_bytes=5.0, fp32_master=False, adapter_dropout=True),
-    Stack("torchtune", loss_bytes=5.0, fp32_master=False, foreach_step=False),
-    Stack("torchtitan", loss_bytes=8.0, fused_norm=True, foreach_step=False),
+    Stack(
+        "torchtune", loss_bytes=5.0, fp32_master=False, foreach_step=False, fsdp2=True, wraps_embeddings=True
+    ),
+    Stack(
+        "torchtitan", loss_bytes=10.0, fused_norm=True, foreach_step=False, fsdp2=True, wraps_embeddings=True
+    ),
     Stack("megatron", loss_bytes=8.0, fused_norm=True, fused_mlp=True, foreach_step=False),
     Stack("openrlhf", foreach_step=False),
 )

@@ -169,8 +169,14 @@ def fuses_loss(row: Row) -> bool:
 
 def loss_bytes_of(row: Row, framework: str) -> float | None:
     """Until v4.46 transformers shifted a copy of the fp32 logits; fused cross-entropies keep two fp32 copies; TRL
-    computes the loss in chunks since 1.7 (June 2026).
+    computes the loss in chunks since 1.7 (June 2026). torchtune has split it by default since 0.3 (September 2024), and
+    held fp32 logits, a shifted copy and log-probabilities before. torchtitan compiles it with the model (again since
+    April 2025), which leaves the logits and their gradients in bf16.
     """
+    if framework == "torchtune":
+        return 12.0 if dated_before(row, "2024-09") else None
+    if framework == "torchtitan":
+        return 4.0 if fuses_kernels(row) and not dated_before(row, "2025-04") else None
     if "trl" in cell(row, "framework") and cell(row, "date") >= "2026-07":
         return STACKS["trl"].loss_bytes
     if "foak" in cell(row, "liger_fused"):
