@@ -24,7 +24,7 @@ from jobs.inputs import bring_inputs
 from jobs.progress import MetricResult, write_atomically
 from jobs.scoring import measure, results_of
 from jobs.spec import JobSpec
-from jobs.train import DONE, failed, quieten
+from jobs.train import DONE, failed, set_defaults
 from providers.errors import CorruptDataError
 
 
@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--adapter", type=Path, help="directory of a finished model of this job")
     parser.add_argument("--out", type=Path, required=True, help="where the answer goes, JSON")
     options = parser.parse_args(arguments)
-    quieten(os.environ)
+    set_defaults(os.environ)
     try:
         job = JobSpec.load(options.job)
         answer = appraise(job, options.job.resolve().parent, options.adapter)

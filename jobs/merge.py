@@ -17,7 +17,7 @@ from jobs.inputs import bring_inputs
 from jobs.model import load_model, load_tokenizer
 from jobs.spec import JobSpec
 from jobs.spec_rules import PROMPT_LEARNING
-from jobs.train import DONE, failed, quieten
+from jobs.train import DONE, failed, set_defaults
 from providers.errors import CorruptDataError, UsageError
 
 
@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--adapter", type=Path, required=True, help="directory of the finished adapter")
     parser.add_argument("--out", type=Path, required=True, help="directory that the model is written to")
     options = parser.parse_args(arguments)
-    quieten(os.environ)
+    set_defaults(os.environ)
     try:
         merge(JobSpec.load(options.job), options.job.resolve().parent, options.adapter, options.out)
         return DONE

@@ -42,6 +42,7 @@ from providers.stores import open_store
 DONE, CRASHED, PREEMPTED, PREEMPTED_UNSAVED, CAPPED, BAD_JOB, REGRESSED = 0, 1, 75, 76, 77, 78, 79
 
 _LOG_EVERY_S = 10.0
+_GROWING_SEGMENTS = ("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 _QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
@@ -59,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("job", type=Path, help="job.json; relative paths in it start from its directory")
     parser.add_argument("--work", type=Path, help="scratch directory, default: work beside the job")
     options = parser.parse_args(arguments)
-    quieten(os.environ)
+    set_defaults(os.environ)
     log = RunLog.of(os.environ)
     log.tee()
     try:
@@ -78,13 +79,18 @@ def main(arguments: list[str] | None = None) -> int:
         log.close()
 
 
-def quieten(environ: MutableMapping[str, str]) -> None:
-    """Let the libraries neither chat nor phone home, unless the user said otherwise.
+def set_defaults(environ: MutableMapping[str, str]) -> None:
+    """Let the libraries neither chat nor phone home, unless the user said otherwise, nor waste a GPU's memory.
+
+    Rows of many lengths leave blocks of many sizes behind, none of which fits the next: segments that grow are used
+    again (notes on CUDA semantics in torch's manual).
 
     A process that trains alone sees one GPU: transformers would spread its batches over all, and TRL refuses that.
     """
     for name, value in _QUIET.items():
         environ.setdefault(name, value)
+    if "PYTORCH_CUDA_ALLOC_CONF" not in environ:  # the older name of the same
+        environ.setdefault(*_GROWING_SEGMENTS)
     if environ.get("WORLD_SIZE", "1") == "1":
         environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
 

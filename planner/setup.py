@@ -89,7 +89,8 @@ class TrainingSetup(NamedTuple):
         real_tokens_share: Share of the computed tokens that are not padding.
         compiled: The model's memory-bound work is fused: torch.compile, Liger or kernels like it.
         preference_loss: Of dpo and kto, as in the spec.
-        reference: grpo measures how far it is from a frozen copy of the start (dpo and kto always do).
+        reference: grpo measures how far it is from a frozen copy of the start, and so does dpo (not its kin without
+            one: orpo, simpo, cpo); kto always does.
         generated_tokens: Tokens that a prompt's answer grows by, for grpo and ppo.
     """
 

@@ -49,7 +49,7 @@ def extra_forwards(task: str, loss: str = "auto", *, reference: bool = True) -> 
     >>> extra_forwards("kto"), extra_forwards("kto", "apo_zero_unpaired"), extra_forwards("grpo", reference=False)
     (3, 1, 0)
     """
-    if task == "grpo" and not reference:
+    if task in ("dpo", "grpo") and not reference:
         return 0
     return 1 if loss == "apo_zero_unpaired" else _EXTRA_FORWARDS.get(task, 0)
 

@@ -1,6 +1,6 @@
 """Model facts and exact parameter counts from a config alone, never through transformers."""
 
-from planner.architecture.adapters import Adapter, adapter_parameters, adapter_targets
+from planner.architecture.adapters import Adapter, adapter_parameters, adapter_targets, whole_parameters
 from planner.architecture.counts import CLASSIFIERS, ParameterCounts, parameter_counts
 from planner.architecture.linears import LinearShape, linear_shapes
 from planner.architecture.model import ModelArchitecture
@@ -22,4 +22,5 @@ __all__ = [
     "model_config",
     "parameter_counts",
     "registered_model",
+    "whole_parameters",
 ]

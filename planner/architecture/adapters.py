@@ -24,6 +24,7 @@ class Adapter(NamedTuple):
         fp32: Whether PEFT keeps the adapter's weights in fp32 (its default under mixed precision).
         dropout: Whether the adapter's input is dropped out, which keeps a copy and a mask for each module.
         virtual_tokens: Learned embeddings before each row, for prompt_tuning and its kin.
+        whole: "embedding" and "head" where a copy of them is trained whole beside the adapter (modules_to_save).
     """
 
     kind: str
@@ -32,6 +33,7 @@ class Adapter(NamedTuple):
     fp32: bool = True
     dropout: bool = False
     virtual_tokens: int = 20
+    whole: tuple[str, ...] = ()
 
 
 def adapter_targets(arch: ModelArchitecture, adapter: Adapter) -> tuple[LinearShape, ...]:
@@ -68,6 +70,11 @@ def adapter_parameters(arch: ModelArchitecture, adapter: Adapter) -> int:
         shape.count * _of_module(adapter, shape, LAYOUTS[arch.layout].down)
         for shape in adapter_targets(arch, adapter)
     )
+
+
+def whole_parameters(arch: ModelArchitecture, adapter: Adapter) -> int:
+    """Parameters of the modules that are trained whole beside an adapter; peft copies tied ones apart."""
+    return len(adapter.whole) * arch.vocab * arch.hidden
 
 
 def _of_module(adapter: Adapter, shape: LinearShape, down: str) -> int:

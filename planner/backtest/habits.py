@@ -25,6 +25,7 @@ _FRAMEWORKS = {
     "mosaic": "llm-foundry",
     "torchtitan": "torchtitan",
     "megatron": "megatron",
+    "automodel": "hf",
     "nemo": "megatron",
     "nanotron": "megatron",
     "primus": "megatron",
@@ -169,11 +170,14 @@ def fuses_loss(row: Row) -> bool:
 
 def loss_bytes_of(row: Row, framework: str) -> float | None:
     """Until v4.46 transformers shifted a copy of the fp32 logits; fused cross-entropies keep two fp32 copies; TRL
-    computes the loss in chunks since 1.7 (June 2026). torchtune has split it by default since 0.3 (September 2024), and
-    held fp32 logits, a shifted copy and log-probabilities before. torchtitan compiles it with the model (again since
-    April 2025), which leaves the logits and their gradients in bf16.
+    computes the loss in chunks since 1.7 (June 2026). torchtune held fp32 logits, a shifted copy and log-probabilities
+    until 0.3 (September 2024); its chunks since keep the logits in bf16 and compute their loss and gradient an eighth
+    at a time (`CEWithChunkedOutputLoss`). torchtitan compiles the loss with the model (again since April 2025), which
+    leaves the logits and their gradients in bf16.
     """
     if framework == "torchtune":
+        if "chunk" in cell(row, "liger_fused"):
+            return 2.0 + (4.0 + 2.0) / 8
         return 12.0 if dated_before(row, "2024-09") else None
     if framework == "torchtitan":
         return 4.0 if fuses_kernels(row) and not dated_before(row, "2025-04") else None
@@ -185,11 +189,18 @@ def loss_bytes_of(row: Row, framework: str) -> float | None:
 
 
 def upcasts_frozen(row: Row, quantization: str, framework: str, parallelism: Parallelism) -> bool:
-    """TRL and PEFT's examples called prepare_model_for_kbit_training on unsharded models until autumn 2025."""
+    """Scripts around Hugging Face's trainers call peft's prepare_model_for_kbit_training on unsharded models, TRL did
+    so unasked until autumn 2025. LLaMA-Factory, fms-acceleration and fsdp_qlora prepare models their own way,
+    axolotl casts them back, and peft leaves weights as they are that came packed (GPTQ and its kin).
+    """
     text = cell(row, "framework")
-    prepared = framework == "hf" and any(part in text for part in ("trl", "peft", "hf+"))
+    own_way = any(part in text for part in ("factory", "fms", "axolotl", "fsdp_qlora"))
+    prepared = framework == "hf" and not own_way and not names_unknown_stack(row)
+    told = f"{cell(row, 'method')} {cell(row, 'precision')} {text} {cell(row, 'model')}"
+    packed = any(name in told for name in ("gptq", "awq", "aqlm", "eetq", "hqq"))
+    today = "trl" in text and not dated_before(row, "2025-10")
     sharded = parallelism.kind in ("fsdp", "zero3")
-    return quantization in ("4bit", "8bit") and prepared and not sharded and dated_before(row, "2025-10")
+    return quantization in ("4bit", "8bit") and prepared and not (sharded or today or packed)
 
 
 def keeps_quantised_inputs(row: Row, framework: str, quantization: str) -> bool:

@@ -26,6 +26,7 @@ _NETWORK_GBIT_PER_S = {"A100": 1600.0, "A800": 1600.0, "H100": 3200.0, "H200": 3
                        "B300": 6400.0, "MI300X": 3200.0, "MI325X": 3200.0, "MI355X": 3200.0}  # fmt: skip
 _SPELLED = (("tp", "tensor|tensor model"), ("pp", "pipeline|pipeline model"), ("ep", "expert"),
             ("cp", "context|sequence|ulysses sp|ulysses|ring|sp"))  # fmt: skip
+_SHARDED = re.compile("fsdp|zero[123]|shard")
 _DEGREES = {"tensor": ("tp",), "pipeline": ("pp",), "context": ("cp",), "expert": ("ep",)}
 
 
@@ -63,6 +64,8 @@ def parallelism_of(row: Row, gpus: int, arch: ModelArchitecture, full: bool) -> 
     >>> three = parallelism_of({"parallelism": "TP4 PP1 CP2"}, 16, llama, True)
     >>> three.tensor, three.context, three.data
     (4, 2, 2)
+    >>> parallelism_of({"parallelism": "ZeRO-3 SP8"}, 32, llama, True)[:5]
+    ('zero3', 4, 1, 1, 8)
     """
     text = _plain(cell(row, "parallelism"))
     degrees = {field: _degree(text, names) or 1 for field, names in _DEGREES.items()}
@@ -74,7 +77,8 @@ def parallelism_of(row: Row, gpus: int, arch: ModelArchitecture, full: bool) -> 
         return Parallelism("pp", 1, 1, gpus)
     parts = degrees["tensor"] * degrees["pipeline"] * degrees["context"]
     if parts > 1 or any(name in text for name in ("tp1", "pp1")):
-        return Parallelism("mixed", max(1, gpus // parts), **degrees, expert=experts)
+        kind = _data_parallel(text, gpus, arch, full) if _SHARDED.search(text) else "mixed"
+        return Parallelism(kind, max(1, gpus // parts), **degrees, expert=experts)
     return Parallelism(_data_parallel(text, gpus, arch, full), gpus, expert=experts)
 
 
@@ -82,9 +86,7 @@ def _plain(text: str) -> str:
     """One spelling for zero-3, ZeRO stage 3, z3, tensor parallel and the like."""
     text = re.sub(r"\b(?:z|ds|ds ?z)(?=[123]\b)", "zero", text.replace("_", " "))
     for degree, words in _SPELLED:
-        text = re.sub(
-            rf"\b(?:{words})[\s-]*parallel(?:ism)?\b|\b(?:{words})\b(?=\s*[=:]?\s*\d)", degree, text
-        )
+        text = re.sub(rf"\b(?:{words})[\s-]*parallel(?:ism)?\b|\b(?:{words})(?=\s*[=:-]?\s*\d)", degree, text)
     text = re.sub(r"\b(\d+)[\s-]*way[\s-]*(tp|pp|cp|ep)\b", r"\2\1", text)
     text = text.replace("zero-infinity", "zero3").replace("zero-offload", "zero2")
     text = re.sub(r"(?:zero)?[\s-]*stage[\s-]*(?=[123])", "zero", text)

@@ -31,6 +31,21 @@ _EVERY = ("all-linear",)
 _USUAL = {"unsloth": (_EVERY, 16), "factory": (_EVERY, 8), "swift": (_EVERY, 8), "axolotl": (_EVERY, 16),
           "torchtune": (("q", "v", "o", "gate", "up", "down"), 8), "lit": (("q", "v"), 8)}  # fmt: skip
 _LARGEST_RANK = 1024
+_WHOLE = {
+    "embedding": frozenset(
+        [
+            "wte",
+            "embed",
+            "embed_tokens",
+            "embed_in",
+            "embedding",
+            "embeddings",
+            "word_embeddings",
+            "tok_embeddings",
+        ]
+    ),
+    "head": frozenset(["lm_head", "embed_out", "output_layer", "head"]),
+}
 
 
 def method_of(row: Row, arch: ModelArchitecture, framework: str) -> tuple[Adapter | None, str]:
@@ -60,7 +75,14 @@ def method_of(row: Row, arch: ModelArchitecture, framework: str) -> tuple[Adapte
     )
     targets = _targets(row, arch, usual[0])
     rank = _rank(row, arch, targets, usual[1] if lora else 8)
-    return Adapter(kind, rank, targets, fp32, stack_of(framework).adapter_dropout), bits
+    dropout = stack_of(framework).adapter_dropout
+    return Adapter(kind, rank, targets, fp32, dropout, whole=_whole(row)), bits
+
+
+def _whole(row: Row) -> tuple[str, ...]:
+    """Embedding and head, where a row names them among what is trained."""
+    words = set(re.findall(r"[a-z_]+", f"{cell(row, 'lora_targets')} {cell(row, 'method')}"))
+    return tuple(name for name, spelled in _WHOLE.items() if words & spelled)
 
 
 def _rank(row: Row, arch: ModelArchitecture, targets: tuple[str, ...], default: int) -> int:
@@ -76,7 +98,7 @@ def _rank(row: Row, arch: ModelArchitecture, targets: tuple[str, ...], default: 
 
 
 def _targets(row: Row, arch: ModelArchitecture, usual: tuple[str, ...]) -> tuple[str, ...]:
-    text = cell(row, "lora_targets").split("(")[0]
+    text = re.split(r"\(|\+? ?modules_to_save", cell(row, "lora_targets"))[0]
     if "all" in text:
         return ("all-linear",)
     if text.strip() in ("self_attn", "attention", "attn"):

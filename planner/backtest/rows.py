@@ -19,11 +19,15 @@ _TASKS = frozenset(
     ["pretrain", "dpo", "ppo", "grpo", "kto", "reward", "qa", "ner", "classification", "embedding"]
 )
 # Parts of the names that tables give tasks, the first that fits counts.
-_SAME_TASKS = {"ppo": "ppo", "rlhf": "ppo", "reward": "reward", "dpo": "dpo", "orpo": "dpo", "simpo": "dpo",
-               "grpo": "grpo", "rloo": "grpo", "rlvr": "grpo", "dapo": "grpo", "gspo": "grpo", "squad": "qa",
-               "question": "qa", "token class": "ner", "token-class": "ner", "classification": "classification",
-               "glue": "classification", "mlm": "pretrain", "masked": "pretrain", "pre-train": "pretrain",
-               "pretrain": "pretrain", "contrastive": "embedding", "retriev": "embedding"}  # fmt: skip
+_SAME_TASKS = {"ppo": "ppo", "rlhf": "ppo", "reward": "reward", "dpo": "dpo", "orpo": "dpo", "simpo": "dpo", "cpo":
+               "dpo", "grpo": "grpo", "rloo": "grpo", "rlvr": "grpo", "dapo": "grpo", "gspo": "grpo", "squad":
+               "qa", "question": "qa", "token class": "ner", "token-class": "ner", "classification":
+               "classification", "glue": "classification", "mlm": "pretrain", "masked": "pretrain", "pre-train":
+               "pretrain", "pretrain": "pretrain", "contrastive": "embedding", "retriev": "embedding"}  # fmt: skip
+
+
+#: Preference losses that ask no frozen copy.
+_WITHOUT_REFERENCE = ("orpo", "simpo", "cpo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,7 @@ def read_run(row: Row) -> Run:
     setup = TrainingSetup(
         arch=arch,
         task=_task(cell(row, "task")),
+        reference=not any(loss in cell(row, "task") for loss in _WITHOUT_REFERENCE),
         adapter=adapter,
         quantization=quantization,
         precision=habits.precision_of(row, cluster.gpu, autocasts),

@@ -44,11 +44,11 @@ def buffers(setup: TrainingSetup, width: Widths, base: float, mine: float, gradi
         mine: Trainable parameters of one tensor- and pipeline-parallel rank.
         gradients: Bytes of gradients on one GPU.
     """
-    kind = setup.parallelism.kind
-    if kind == "fsdp" and setup.parallelism.data > 1:
+    kind, several = setup.parallelism.kind, setup.parallelism.data * setup.parallelism.context > 1
+    if kind == "fsdp" and several:
         return _fsdp(setup, width, base)
     same = 0.0
-    if kind == "ddp" and setup.parallelism.data > 1:
+    if kind == "ddp" and several:
         same = gradients  # the reducer's buckets, as large as the gradients
     elif kind in ("zero1", "zero2"):
         same = 2 * 2.0 * min(mine, _ZERO_BUCKET_PARAMETERS)
@@ -56,6 +56,7 @@ def buffers(setup: TrainingSetup, width: Widths, base: float, mine: float, gradi
         total = parameter_counts(setup.arch, setup.task, setup.labels).total
         embedding = setup.arch.vocab * setup.arch.hidden
         live = min(total, _ZERO3_LIVE_PARAMETERS) + embedding * (1 if setup.arch.tied_embeddings else 2)
+        live /= setup.parallelism.tensor
         # A gather holds its flat result and the parameters' own copies at once.
         same = 2 * width.compute * live + 2.0 * min(mine, _ZERO_BUCKET_PARAMETERS)
     return Buffers(same, same, same, (same, same))
@@ -69,20 +70,38 @@ def _fsdp(setup: TrainingSetup, width: Widths, base: float) -> Buffers:
     answers are sampled embedding and head are gathered each for itself (two real processes held no more).
     """
     counts = parameter_counts(setup.arch, setup.task, setup.labels)
-    block = counts.linear / (setup.arch.layers + setup.arch.decoder_layers)
-    root = counts.total - counts.linear
+    parts = setup.parallelism.tensor
+    block = counts.linear / (setup.arch.layers + setup.arch.decoder_layers) / parts
+    root = (counts.total - counts.linear) / parts
     stored = base / counts.total if setup.quantization != "none" else width.compute
     blocks = stored * 2 * block
     gathered = blocks + width.compute * root
     full = setup.adapter is None
     waiting = full and setup.grad_accum > 1 and setup.framework in ("hf", "trl")
-    unsharded = width.compute * counts.total if waiting else 0.0
+    unsharded = width.compute * counts.total / parts / setup.parallelism.pipeline if waiting else 0.0
     last = width.compute * (block + root) if full else 0.0
     backward = gathered + max(unsharded, last)
-    if not stack_of(setup.framework).fsdp2:
+    stack = stack_of(setup.framework)
+    if not stack.fsdp2:
         return Buffers(backward, backward, backward, (backward, backward))
-    head = width.compute * head_parameters(setup)
+    head = width.compute * head_parameters(setup) / parts
+    if stack.wraps_embeddings:
+        return _wrapped(blocks, width.compute * block if full else 0.0, head, full=full)
     return Buffers(head + unsharded, backward, gathered + last, (blocks, head), waiting)
+
+
+def _wrapped(blocks: float, gradients: float, head: float, *, full: bool) -> Buffers:
+    """Where embedding and head are sharded for themselves (torchtitan, torchtune's `custom_sharded_layers`): a head
+    that is trained is there with its gradient, which is reduced in fp32, while the backward pass begins.
+
+    Args:
+        blocks: Bytes of two gathered blocks.
+        gradients: Bytes of a block's gradients before they are reduced, of which the same in fp32 is sent.
+        head: Bytes of the gathered head.
+        full: All weights are trained.
+    """
+    inside = blocks + 3 * gradients
+    return Buffers(head * (4 if full else 1), max(inside, head), inside, (blocks, head))
 
 
 def head_parameters(setup: TrainingSetup) -> int:

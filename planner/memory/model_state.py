@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from planner.architecture import ModelArchitecture, adapter_parameters, parameter_counts
+from planner.architecture import ModelArchitecture, adapter_parameters, parameter_counts, whole_parameters
 from planner.memory.collectives import Buffers, buffers, head_parameters, is_classifier
 from planner.memory.precision import Widths, is_sharded, widths
 from planner.setup import TrainingSetup
@@ -63,17 +63,19 @@ def model_state(setup: TrainingSetup) -> ModelState:
     base = base_weight_bytes(setup, width)
     counts = parameter_counts(setup.arch, setup.task, setup.labels)
     full = setup.adapter is None
+    whole = 0 if setup.adapter is None else whole_parameters(setup.arch, setup.adapter)
     trainable = counts.trainable if full else adapter_parameters(setup.arch, setup.adapter) + _new_head(setup)
     parts = parallel.tensor * parallel.pipeline
     shards = parallel.data * parallel.context if is_sharded(parallel.kind) else 1
     expert = _expert_share(setup, counts.total)
-    mine = trainable / parts
+    # modules trained whole stay in the base's type, and so do their gradients and states
+    mine = (trainable + whole * width.frozen / width.weight) / parts
     weights = base / parts * _per_rank(expert, shards, parallel.expert)
     adapters = 0.0 if full else mine * width.weight / shards
     # ZeRO-1 and the distributed optimizer of Megatron shard states alone; ZeRO-2 gradients as well.
-    gradient_shards = parallel.data if parallel.kind in ("fsdp", "zero2", "zero3") else 1
-    gradients = mine * width.gradient * _per_rank(expert if full else 0.0, gradient_shards, parallel.expert)
     ranks = parallel.data * parallel.context
+    gradient_shards = ranks if parallel.kind in ("fsdp", "zero2", "zero3") else 1
+    gradients = mine * width.gradient * _per_rank(expert if full else 0.0, gradient_shards, parallel.expert)
     state_shards = ranks if parallel.kind in ("zero1", "mixed") else gradient_shards
     optimizer = mine * (width.state + width.master) / state_shards
     step = mine * width.step / state_shards
@@ -90,8 +92,8 @@ def model_state(setup: TrainingSetup) -> ModelState:
         head_gradient=head_parameters(setup) * width.gradient / parts / shards if full else gradients,
         late_gradient=0.0 if shared else embedding / gradient_shards,
         embedding_gradient=embedding if (shared or setup.grad_accum > 1) and ranks == 1 else 0.0,
-        trainable=trainable,
-        total=counts.total + (0 if full else trainable),
+        trainable=trainable + whole,
+        total=counts.total + (0 if full else trainable + whole),
         host=optimizer if setup.optimizer.startswith("paged") else 0.0,
     )
     return _offloaded(setup, state)
@@ -147,7 +149,7 @@ def _references(setup: TrainingSetup, model: float, training: float) -> float:
     """
     parallel = setup.parallelism
     one = model / (parallel.data * parallel.context if is_sharded(parallel.kind) else 1)
-    held = setup.task in ("dpo", "kto") or (setup.task == "grpo" and setup.reference)
+    held = setup.task == "kto" or (setup.task in ("dpo", "grpo") and setup.reference)
     if held and setup.adapter is None:
         return one
     if setup.task == "ppo":

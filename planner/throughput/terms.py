@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from planner.architecture import adapter_parameters, adapter_targets, parameter_counts
+from planner.architecture import adapter_parameters, adapter_targets, parameter_counts, whole_parameters
 from planner.hardware import GpuFacts
 from planner.memory.precision import is_sharded, widths
 from planner.recomputation import recomputed
@@ -67,6 +67,7 @@ def step_shape(setup: TrainingSetup) -> StepShape:
     linear = sum(s.count * s.inputs * s.outputs for s in counts.shapes if s.role not in kept)
     full = setup.adapter is None
     adapter = 0 if setup.adapter is None else adapter_parameters(arch, setup.adapter)
+    whole = 0 if setup.adapter is None else whole_parameters(arch, setup.adapter)
     again = recomputed(setup)
     forwards = extra_forwards(setup.task, setup.preference_loss, reference=setup.reference)
     blocks = arch.layers + arch.decoder_layers
@@ -95,7 +96,7 @@ def step_shape(setup: TrainingSetup) -> StepShape:
         kernels=float(kernels),
         passes_matmul=(3.0 if full else 2.0) + again.products + forwards,
         passes_memory=3.0 + again.elementwise + forwards,
-        trained=float(counts.trainable if full else adapter),
+        trained=float(counts.trainable if full else adapter + whole),
         products=_products(setup),
     )
 

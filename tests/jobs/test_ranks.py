@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from jobs.ranks import Place, rank_environment
-from jobs.train import quieten
+from jobs.train import set_defaults
 from tests.workers import eventually
 
 #: Stands in for the Python that runs `jobs.train`: writes down what it was told, then ends as the test says.
@@ -123,6 +123,18 @@ def test_a_process_that_trains_alone_sees_one_gpu() -> None:
         "one of four": {"WORLD_SIZE": "4"},
     }.items():
         environ = dict(given)
-        quieten(environ)
+        set_defaults(environ)
         seen[name] = environ.get("CUDA_VISIBLE_DEVICES")
     assert seen == {"alone": "0", "chosen": "2", "one of one": "0", "one of four": None}
+
+
+def test_memory_segments_grow_unless_somebody_chose() -> None:
+    chosen = {"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64"}
+    for environ, expected in (
+        ({}, "expandable_segments:True"),
+        (chosen, None),
+        ({"PYTORCH_ALLOC_CONF": "x"}, "x"),
+    ):
+        given = dict(environ)
+        set_defaults(given)
+        assert given.get("PYTORCH_ALLOC_CONF") == expected

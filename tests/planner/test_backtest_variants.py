@@ -496,3 +496,75 @@ def test_when_transformers_got_fused_attention(model, day, attention):
     row = {"model": model, "framework": "HF Trainer", "flash_attn": "", "date": day}
     assert setup(**row).attention == attention
     assert setup(**row | {"flash_attn": "flash_attention_2"}).attention == "flash"
+
+
+@pytest.mark.parametrize(
+    ("text", "spread"),
+    [("ZeRO-3 SP8", ("zero3", 4, 1, 8)), ("FSDP32 CP2", ("fsdp", 16, 1, 2)), ("FSDP+TP8", ("fsdp", 4, 8, 1)),
+     ("Ulysses-8 + ZeRO-3", ("zero3", 4, 1, 8)), ("TP4 PP1", ("mixed", 8, 4, 1)), ("TP8+SP", ("mixed", 4, 8, 1)),
+     ("ZeRO-1 TP2", ("zero1", 16, 2, 1))],
+)  # fmt: skip
+def test_a_model_split_in_two_ways_is_sharded_too(text, spread):
+    told = setup(num_gpus="32", parallelism=text).parallelism
+    assert (told.kind, told.data, told.tensor, told.context) == spread
+
+
+def test_shards_lie_on_the_ranks_that_share_a_sequence_too():
+    long = {"method": "full", "num_gpus": "32", "seq_len": "131072", "grad_checkpointing": "true"}
+    whole, shared = (
+        estimate_run(BASE | long | {"framework": "xtuner", "parallelism": text}).memory
+        for text in ("ZeRO-3", "ZeRO-3 SP8")
+    )
+    assert shared.components_bytes["weights"] == pytest.approx(whole.components_bytes["weights"])
+    assert shared.components_bytes["activations"] == pytest.approx(
+        whole.components_bytes["activations"] / 8, rel=0.01
+    )
+
+
+@pytest.mark.parametrize("loss", ["orpo", "SimPO", "cpo"])
+def test_preference_losses_without_a_frozen_copy(loss):
+    alone, pair = setup(task=loss, method="full"), setup(task="dpo", method="full")
+    assert (alone.task, alone.reference, pair.reference) == ("dpo", False, True)
+    told = estimate_run(BASE | {"task": loss, "method": "full"})
+    assert told.memory.components_bytes["reference_models"] == 0.0
+    assert (
+        told.step.step_time_s.p50
+        < estimate_run(BASE | {"task": "dpo", "method": "full"}).step.step_time_s.p50
+    )
+
+
+def test_modules_trained_whole_beside_an_adapter():
+    """A copy, its gradient, two states and the step's temporary, two bytes each, for embedding and head."""
+    one = {
+        "model": "Qwen/Qwen-7B",
+        "num_gpus": "1",
+        "framework": "HF Trainer",
+        "seq_len": "256",
+        "lora_rank": "64",
+    }
+    plain, more = (
+        estimate_run(BASE | one | {"lora_targets": text, "grad_checkpointing": "true"})
+        for text in ("c_attn", "c_attn + modules_to_save wte, lm_head")
+    )
+    assert more.run.setup.adapter.whole == ("embedding", "head")
+    assert more.run.setup.adapter.targets == plain.run.setup.adapter.targets
+    grown = more.memory.allocated_bytes - plain.memory.allocated_bytes
+    assert grown == pytest.approx(2 * 151936 * 4096 * 5 * 2, rel=0.1)
+
+
+def test_torchtunes_chunks_hold_logits_in_bf16():
+    chunked = setup(framework="torchtune", liger_fused="chunked cross entropy")
+    assert chunked.loss_bytes == 2.75
+    assert setup(framework="torchtune").loss_bytes is None
+
+
+@pytest.mark.parametrize(
+    ("framework", "date", "prepared"),
+    [("HF Trainer", "2023-10", True), ("xtuner", "2026-01", True), ("axolotl", "2024-01", False),
+     ("LLaMA-Factory", "2024-01", False), ("TRL", "2025-12", False), ("TRL", "2025-01", True),
+     ("homemade trainer", "2024-01", False)],
+)  # fmt: skip
+def test_who_prepares_a_quantised_base_as_peft_does(framework, date, prepared):
+    one = {"method": "qlora", "num_gpus": "1", "framework": framework, "date": date}
+    assert setup(**one).upcast_frozen is prepared
+    assert not setup(**one | {"precision": "GPTQ int4"}).upcast_frozen
