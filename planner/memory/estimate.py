@@ -307,12 +307,11 @@ def _fragmentation(setup: TrainingSetup, parts: _Parts, components: dict[str, fl
     """What the caching allocator holds beyond the tensors: rounding, and blocks that no longer fit."""
     stepping = components["gradients"] + components["optimizer_step_temporary"]
     # Logits are cached after the loss, whatever the peak's phase; gathers run on streams with pools of their own.
-    gathers = parts.state.comm.backward if setup.parallelism.kind == "fsdp" else 0.0
     return (
         CONSTANTS["slack_activations"] * components["activations"]
         + CONSTANTS["slack_logits"] * head
         + CONSTANTS["slack_step"] * stepping
-        + CONSTANTS["slack_comm"] * gathers
+        + CONSTANTS["slack_comm"] * parts.state.comm.streams
         + CONSTANTS["slack_base"] * GIB
     )
 
