@@ -87,7 +87,7 @@ def estimate_memory(setup: TrainingSetup, cluster: Cluster) -> MemoryEstimate:
         upper_bytes=(reserved + context) * (1 + (CONSTANTS["upper"] - 1) * doubt),
         limit_bytes=limit,
         components_bytes=components,
-        verdict=verdict_of(allocated, context, limit, doubt, weights=components["weights"]),
+        verdict=_verdict(setup, components, allocated, limit),
         peak_phase=phase,
         host_ram_bytes=_host_ram(setup, parts, cluster),
         save_peak_bytes=parts.state.static + _gathered_to_save(setup, parts),
@@ -318,7 +318,17 @@ def _fragmentation(setup: TrainingSetup, parts: _Parts, components: dict[str, fl
 
 def _is_uncertain(setup: TrainingSetup) -> bool:
     """Set-ups that few published runs cover, or that stacks build very differently."""
-    return setup.arch.is_moe or setup.offload != "none" or setup.task in ("ppo", "grpo")
+    rare = setup.arch.is_moe or setup.offload != "none" or setup.task in ("ppo", "grpo")
+    return rare or setup.framework == "other"
+
+
+def _verdict(setup: TrainingSetup, components: dict[str, float], allocated: float, limit: float) -> Verdict:
+    """Of a stack of which nothing is known, that a run cannot fit is only certain of weights and optimizer alone."""
+    context = components["context"]
+    doubt = CONSTANTS["wide"] if _is_uncertain(setup) else 1.0
+    verdict = verdict_of(allocated, context, limit, doubt, weights=components["weights"])
+    held = components["weights"] + components["optimizer"] + context
+    return "borderline" if verdict == "oom" and setup.framework == "other" and held <= limit else verdict
 
 
 def _context_bytes(setup: TrainingSetup, cluster: Cluster) -> float:
