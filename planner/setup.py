@@ -65,6 +65,9 @@ class TrainingSetup(NamedTuple):
         quantization: Of the frozen base: none, 8bit, 4bit, fp8.
         precision: bf16, fp16, fp32, tf32, amp_bf16, amp_fp16 (fp32 master weights), fp8 or fp4.
         optimizer: adamw, adamw_fused, adamw_8bit, paged_adamw_32bit, paged_adamw_8bit, adafactor, lion, sgd.
+        steps_in_backward: The optimizer steps on each gradient as it comes, and frees it.
+        older_torch: Before 2.0 gradients are zeroed and not freed between steps, the optimizer takes one parameter at
+            a time, and CUDA loads all kernels at once.
         sequence_tokens: Tokens in one row (padded or packed length).
         micro_batch: Rows a GPU holds at once.
         grad_accum: Micro-batches between optimizer steps.
@@ -100,6 +103,8 @@ class TrainingSetup(NamedTuple):
     quantization: str = "none"
     precision: str = "bf16"
     optimizer: str = "adamw"
+    steps_in_backward: bool = False
+    older_torch: bool = False
     sequence_tokens: int = 2048
     micro_batch: int = 1
     grad_accum: int = 1
@@ -130,6 +135,7 @@ class TrainingSetup(NamedTuple):
         return (
             self.arch, self.task, self.adapter, self.quantization, self.precision, self.optimizer,
             self.grad_accum > 1, self.gradient_checkpointing, self.recomputed_blocks, self.keeps_products,
+            self.steps_in_backward, self.older_torch,
             self.attention, self.fused_loss, self.labels,
             self.framework, self.offload, parallel.kind, parallel.data, parallel.tensor, parallel.pipeline,
             parallel.context, parallel.expert, self.upcast_frozen, self.keeps_quantised_inputs,

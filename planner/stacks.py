@@ -43,7 +43,9 @@ class Stack(NamedTuple):
 _STACKS = (
     Stack("trl", loss_bytes=0.5, tiled_head=True, autocast=True, fsdp2=True),  # what we launch
     Stack("hf"),
-    Stack("other"),  # one that is named, and of which nothing is known here: modules of transformers, a loop of its own
+    Stack(
+        "other"
+    ),  # one that is named, and of which nothing is known here: modules of transformers, a loop of its own
     Stack("deepspeed", foreach_step=False),
     Stack("unsloth", loss_bytes=0.5, fused_norm=True, fused_mlp=True, foreach_step=False),
     Stack("llm-foundry", fused_norm=True),

@@ -119,6 +119,14 @@ def optimizer_of(row: Row) -> str:
     return "adamw_fused" if any(part in text for part in ("fused", "apex", "lamb", "cpuadam")) else "adamw"
 
 
+def steps_in_backward(row: Row) -> bool:
+    """Whether the optimizer steps on each gradient as it comes: torchtune's `optimizer_in_bwd`, and others' words."""
+    return (
+        re.search(r"in[ _-](?:the )?(?:backward|bwd)|fused? (?:in|with) backward", cell(row, "optimizer"))
+        is not None
+    )
+
+
 def checkpointing_of(row: Row, arch: ModelArchitecture, framework: str, gpus: int) -> bool:
     """Stated, or the stack's default: Hugging Face recipes of big decoders and torchtune's recipes switch it on."""
     text = cell(row, "grad_checkpointing")

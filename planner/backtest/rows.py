@@ -78,6 +78,8 @@ def read_run(row: Row) -> Run:
         quantization=quantization,
         precision=habits.precision_of(row, cluster.gpu, autocasts),
         optimizer=habits.optimizer_of(row),
+        steps_in_backward=habits.steps_in_backward(row),
+        older_torch=dated_before(row, "2023-03"),
         sequence_tokens=sequence,
         micro_batch=micro_batch,
         grad_accum=_grad_accum(row, micro_batch, parallelism.data),

@@ -223,8 +223,7 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> tu
     lasting = kept if setup.gradient_checkpointing and wrapped else 0.0
     loss = head + parts.tail_per_token * tokens
     grads = state.gradients
-    before = (setup.grad_accum > 1 and not state.comm.waiting) or setup.adapter is not None
-    earlier = grads if before else 0.0
+    earlier = grads if _holds_earlier_gradients(setup, state) else 0.0
     begun = max(earlier, min(grads, state.head_gradient))
     comm = state.comm
     arrived = parts.width.residual * setup.arch.hidden * tokens
@@ -273,6 +272,17 @@ def _kept_of_block(setup: TrainingSetup, parts: _Parts, one: float, tokens: floa
     if setup.keeps_products:
         start += parts.width.activation * kept_values(setup.arch) * tokens * parts.split
     return setup.recomputed_blocks * start + (1 - setup.recomputed_blocks) * one
+
+
+def _holds_earlier_gradients(setup: TrainingSetup, state: ModelState) -> bool:
+    """Whether all gradients are there while a micro-batch is computed.
+
+    DeepSpeed and Megatron free theirs in every version; adapters' are small enough not to ask.
+    """
+    if setup.steps_in_backward:
+        return False
+    zeroed = setup.older_torch and setup.parallelism.kind in ("single", "ddp")
+    return zeroed or setup.adapter is not None or (setup.grad_accum > 1 and not state.comm.waiting)
 
 
 def _sampling(setup: TrainingSetup, parts: _Parts) -> Generation:
@@ -331,12 +341,18 @@ def _verdict(setup: TrainingSetup, components: dict[str, float], allocated: floa
     return "borderline" if verdict == "oom" and setup.framework == "other" and held <= limit else verdict
 
 
+#: Kernels of torch and its libraries that CUDA loads lazily since 11.7: a context took 1.3 GiB on a V100
+#: (transformers' performance guide of 2022: "kernels alone take up 1.3GB").
+_ALL_KERNELS_GIB = 0.75
+
+
 def _context_bytes(setup: TrainingSetup, cluster: Cluster) -> float:
     """CUDA context and communication library; on a CPU the Python process."""
     if cluster.gpu.vendor == "cpu":
         return CONSTANTS["cpu_context"] * GIB
     several = setup.parallelism.gpus_total > 1
-    return (CONSTANTS["context"] + several * CONSTANTS["nccl"]) * GIB
+    kernels = _ALL_KERNELS_GIB if setup.older_torch else 0.0
+    return (CONSTANTS["context"] + several * CONSTANTS["nccl"] + kernels) * GIB
 
 
 def _limit_bytes(cluster: Cluster) -> float:

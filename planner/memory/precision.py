@@ -73,7 +73,8 @@ def widths(setup: TrainingSetup) -> Widths:
         zero = False
     values, bytes_each = _OPTIMIZERS[setup.optimizer]
     state = values * (bytes_each or (4.0 if zero else weight))
-    foreach = stack.foreach_step and setup.optimizer in _FOREACH and not zero
+    foreach = stack.foreach_step and setup.optimizer in _FOREACH and not zero and not setup.older_torch
+    foreach = foreach and not setup.steps_in_backward
     full = setup.adapter is None
     return Widths(
         weight=weight,

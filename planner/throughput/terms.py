@@ -212,7 +212,8 @@ def optimizer_seconds(setup: TrainingSetup, gpu: GpuFacts) -> float:
     ranks = setup.parallelism.data * setup.parallelism.context
     shards = ranks if kind in ("fsdp", "zero1", "zero2", "zero3", "mixed") else 1
     mine = shape.trained / setup.parallelism.tensor / setup.parallelism.pipeline / shards
-    moved = 2 * (width.weight + width.state + width.master) + 2 * width.gradient + 3 * width.step
+    temporary = width.weight if setup.older_torch else width.step  # one parameter's at a time moves as much
+    moved = 2 * (width.weight + width.state + width.master) + 2 * width.gradient + 3 * temporary
     if setup.offload in ("optimizer", "parameters"):
         # Gradients go to the host, the step runs there, weights come back.
         return mine * (2 * width.weight + width.gradient) / gpu.pcie_bytes_per_s + mine * moved / 40e9

@@ -31,3 +31,36 @@ def test_an_unknown_stack_gets_a_wider_bound():
         memory = estimate_run(ROW | {"framework": name, "precision": "bf16-true"}).memory
         bounds.append(memory.upper_bytes / memory.nvml_bytes)
     assert bounds[1] > bounds[0] + 0.2
+
+
+def test_before_torch_2_gradients_stay_the_step_has_no_temporary_and_kernels_are_loaded_at_once():
+    """BERT-large of transformers' guide of 2022, on one V100: 14.6 GiB with four rows of 512 tokens in fp32."""
+    bert = {
+        "model": "bert-large-uncased", "method": "full", "precision": "fp32", "gpu": "V100-16GB", "gpu_mem_gb": "16",
+        "num_gpus": "1", "seq_len": "512", "micro_batch": "4", "grad_accum": "1", "grad_checkpointing": "false",
+        "framework": "HF Trainer", "task": "classification",
+    }  # fmt: skip
+    old, new = (estimate_run(bert | {"date": day}).memory for day in ("2022-01", "2023-06"))
+    parameters = 335e6
+    assert old.components_bytes["gradients"] > 3.9 * parameters
+    assert old.allocated_bytes - new.allocated_bytes > 3.9 * parameters
+    assert old.nvml_bytes - old.reserved_bytes == new.nvml_bytes - new.reserved_bytes + 0.75 * 2**30
+    assert 13.2 < old.nvml_bytes / 2**30 < 15.4
+    small = bert | {"micro_batch": "1", "grad_checkpointing": "true"}
+    old, new = (estimate_run(small | {"date": day}).memory for day in ("2022-01", "2023-06"))
+    assert new.peak_phase == "optimizer_step"
+    assert new.allocated_bytes - old.allocated_bytes > 0.7 * 4 * parameters
+
+
+def test_an_optimizer_that_steps_in_the_backward_pass_holds_one_gradient():
+    """torchtune's 8B recipe for one GPU of 24 GB, which would not hold its gradients (14 GiB)."""
+    one = ROW | {"num_gpus": "1", "parallelism": "", "gpu": "RTX 4090", "gpu_mem_gb": "24", "micro_batch": "2",
+                 "grad_accum": "1", "framework": "torchtune (compile)"}  # fmt: skip
+    usual, within = (
+        estimate_run(one | {"optimizer": f"paged_adamw_8bit{more}"})
+        for more in ("", ", optimizer in backward")
+    )
+    assert (usual.run.setup.steps_in_backward, within.run.setup.steps_in_backward) == (False, True)
+    assert usual.memory.components_bytes["gradients"] > 13 * 2**30
+    assert within.memory.components_bytes["gradients"] < 1.1 * 2**30
+    assert (usual.memory.verdict, within.memory.verdict) == ("oom", "fits")
