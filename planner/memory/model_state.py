@@ -14,6 +14,8 @@ from planner.shape_cache import by_shape
 # quantisation).
 _QUANTISED_BYTES = {"4bit": 0.5 + 1 / 64 + 4 / (64 * 256), "8bit": 1.0, "fp8": 1.0}
 
+_ZERO3_SUB_GROUP_PARAMETERS = 1e9  # DeepSpeed's sub_group_size: stepped on one after the other
+
 
 class ModelState(NamedTuple):
     """Bytes on one GPU.
@@ -80,7 +82,10 @@ def model_state(setup: TrainingSetup) -> ModelState:
     if full and setup.steps_in_backward:
         gradients = _largest_gradient(setup, width) / parts
     optimizer = mine * (width.state + width.master) / state_shards
-    step = mine * width.step / state_shards
+    stepping = mine / state_shards
+    if parallel.kind == "zero3":
+        stepping = min(stepping, _ZERO3_SUB_GROUP_PARAMETERS)
+    step = stepping * width.step
     embedding = setup.arch.vocab * setup.arch.hidden * width.gradient / parts if full else 0.0
     shared = setup.arch.tied_embeddings and not is_classifier(setup)
     added = (shared and not setup.steps_in_backward) or setup.grad_accum > 1 or setup.older_torch

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from planner.architecture import adapter_parameters, adapter_targets, parameter_counts, whole_parameters
 from planner.hardware import GpuFacts
-from planner.memory.precision import is_sharded, widths
+from planner.memory.precision import Widths, is_sharded, widths
 from planner.recomputation import recomputed
 from planner.setup import Cluster, TrainingSetup
 from planner.shape_cache import by_shape
@@ -213,7 +213,8 @@ def optimizer_seconds(setup: TrainingSetup, gpu: GpuFacts) -> float:
     shards = ranks if kind in ("fsdp", "zero1", "zero2", "zero3", "mixed") else 1
     mine = shape.trained / setup.parallelism.tensor / setup.parallelism.pipeline / shards
     temporary = width.weight if setup.older_torch else width.step  # one parameter's at a time moves as much
-    moved = 2 * (width.weight + width.state + width.master) + 2 * width.gradient + 3 * temporary
+    moved = 2 * (width.weight + width.state + width.master) + 2 * width.gradient
+    moved += width.step if width.master else 3 * temporary
     if setup.offload in ("optimizer", "parameters"):
         # Gradients go to the host, the step runs there, weights come back.
         return mine * (2 * width.weight + width.gradient) / gpu.pcie_bytes_per_s + mine * moved / 40e9
@@ -229,12 +230,17 @@ def collective_seconds(setup: TrainingSetup, cluster: Cluster) -> tuple[float, f
     every, once = 0.0, 0.0
     ranks = parallel.data * parallel.context
     if ranks > 1:
-        every, once = _data_parallel_bytes(setup, width.compute, width.gradient, shape.trained)
+        every, once = _data_parallel_bytes(setup, width.compute, _reduced(setup, width), shape.trained)
     link = collective_rate(cluster, ranks)
     seconds = every / link + _model_parallel_seconds(setup, cluster)
     if is_sharded(parallel.kind):
         seconds += (setup.arch.layers + setup.arch.decoder_layers) * fsdp_block_s(setup)
     return seconds, once / link
+
+
+def _reduced(setup: TrainingSetup, width: Widths) -> float:
+    """Bytes of a gradient as it is sent: Megatron adds them up in fp32, but its recipes reduce them in bf16."""
+    return width.compute if setup.framework == "megatron" else width.gradient
 
 
 def collective_rate(cluster: Cluster, ranks: int) -> float:

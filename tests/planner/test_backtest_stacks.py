@@ -1,6 +1,6 @@
 """What published runs imply about stacks: older ones, unknown ones, and their optimizers."""
 
-from planner.backtest import estimate_run, predict, read_run
+from planner.backtest import estimate_run, predict
 
 ROW = {
     "model": "meta-llama/Llama-3.1-8B", "method": "full", "precision": "bf16", "gpu": "A100-80GB", "gpu_mem_gb": "80",
