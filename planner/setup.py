@@ -87,6 +87,8 @@ class TrainingSetup(NamedTuple):
             (bitsandbytes up to 0.43.1; its pull request 1270), integer copies of 8-bit ones' (up to 0.44).
         experts_quantised: Quantisation covers experts too (separate modules in transformers 4, fused in 5).
         loss_bytes: Bytes per vocabulary entry and token at the loss's peak, None for the framework's own.
+        varied_lengths: Micro-batches differ in length, and the allocator's segments do not grow: blocks of one are left
+            unused by the next.
         row_tokens: Mean length of a row as it is computed, padding included; None for sequence_tokens.
             Unpacked rows are shorter than the longest one, which alone decides memory.
         real_tokens_share: Share of the computed tokens that are not padding.
@@ -121,6 +123,7 @@ class TrainingSetup(NamedTuple):
     keeps_quantised_inputs: bool = False
     experts_quantised: bool = False
     loss_bytes: float | None = None
+    varied_lengths: bool = False
     row_tokens: float | None = None
     real_tokens_share: float = 1.0
     compiled: bool = False

@@ -256,6 +256,15 @@ def is_unpacked(row: Row) -> bool:
     return denied(text) or text in ("unpacked", "not packed")
 
 
+def reuses_memory(row: Row, framework: str) -> bool:
+    """Whether blocks left by rows of another length are used again: axolotl, unsloth, torchtune and torchtitan let
+    the allocator's segments grow, peft's comparison of its methods empties the cache every ten steps.
+    """
+    text = cell(row, "framework")
+    own_way = "axolotl" in text or re.match(r"peft [\d.]+", text) is not None
+    return own_way or framework in ("unsloth", "torchtune", "torchtitan")
+
+
 def padding_of(row: Row, sequence: int, micro_batch: int) -> tuple[float | None, float]:
     """Computed length of a row, and the share of it that is not padding.
 

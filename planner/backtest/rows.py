@@ -95,6 +95,7 @@ def read_run(row: Row) -> Run:
         keeps_quantised_inputs=habits.keeps_quantised_inputs(row, framework, quantization),
         experts_quantised=dated_before(row, "2025-12"),
         loss_bytes=habits.loss_bytes_of(row, framework),
+        varied_lengths=habits.is_unpacked(row) and not habits.reuses_memory(row, framework),
         row_tokens=row_tokens,
         real_tokens_share=real_share,
         compiled=habits.fuses_kernels(row)

@@ -80,11 +80,13 @@ def estimate_memory(setup: TrainingSetup, cluster: Cluster) -> MemoryEstimate:
     components |= {"fragmentation": slack, "context": context}
     reserved = allocated + slack
     doubt = CONSTANTS["wide"] if _is_uncertain(setup) else 1.0
+    passing = components["activations"] + head
+    unused = CONSTANTS["upper_lengths"] * passing if setup.varied_lengths else 0.0
     return MemoryEstimate(
         allocated_bytes=allocated,
         reserved_bytes=reserved,
         nvml_bytes=reserved + context,
-        upper_bytes=(reserved + context) * (1 + (CONSTANTS["upper"] - 1) * doubt),
+        upper_bytes=(reserved + context) * (1 + (CONSTANTS["upper"] - 1) * doubt) + unused,
         limit_bytes=limit,
         components_bytes=components,
         verdict=_verdict(setup, components, allocated, limit),
@@ -315,11 +317,12 @@ def _dora_norm_bytes(setup: TrainingSetup) -> float:
 
 def _fragmentation(setup: TrainingSetup, parts: _Parts, components: dict[str, float], head: float) -> float:
     """What the caching allocator holds beyond the tensors: rounding, and blocks that no longer fit."""
+    lengths = CONSTANTS["slack_lengths"] if setup.varied_lengths else 0.0
     stepping = components["gradients"] + components["optimizer_step_temporary"]
     # Logits are cached after the loss, whatever the peak's phase; gathers run on streams with pools of their own.
     return (
-        CONSTANTS["slack_activations"] * components["activations"]
-        + CONSTANTS["slack_logits"] * head
+        (CONSTANTS["slack_activations"] + lengths) * components["activations"]
+        + (CONSTANTS["slack_logits"] + lengths) * head
         + CONSTANTS["slack_step"] * stepping
         + CONSTANTS["slack_comm"] * parts.state.comm.streams
         + CONSTANTS["slack_base"] * GIB

@@ -1,5 +1,7 @@
 """What published runs imply about stacks: older ones, unknown ones, and their optimizers."""
 
+import pytest
+
 from planner.backtest import estimate_run, predict
 
 ROW = {
@@ -64,3 +66,25 @@ def test_an_optimizer_that_steps_in_the_backward_pass_holds_one_gradient():
     assert usual.memory.components_bytes["gradients"] > 13 * 2**30
     assert within.memory.components_bytes["gradients"] < 1.1 * 2**30
     assert (usual.memory.verdict, within.memory.verdict) == ("oom", "fits")
+
+
+def test_rows_of_many_lengths_leave_memory_unused():
+    """Unless segments grow (unsloth) or the cache is emptied (peft's comparison); tensors are the same."""
+    one = ROW | {
+        "method": "lora",
+        "lora_rank": "8",
+        "lora_targets": "q,v",
+        "num_gpus": "1",
+        "parallelism": "",
+    }
+    packed, unpacked = (
+        estimate_run(one | {"framework": "HF Trainer", "packing": packing}).memory
+        for packing in ("true", "false")
+    )
+    assert unpacked.allocated_bytes == packed.allocated_bytes
+    passing = packed.components_bytes["activations"] + packed.components_bytes["logits_loss"]
+    assert unpacked.reserved_bytes == pytest.approx(packed.reserved_bytes + 0.5 * passing, rel=0.02)
+    assert unpacked.upper_bytes > packed.upper_bytes + 2 * passing
+    assert unpacked.verdict == packed.verdict
+    for stack in ("unsloth", "axolotl 0.8", "peft 0.19.2"):
+        assert not estimate_run(one | {"framework": stack, "packing": "false"}).run.setup.varied_lengths
