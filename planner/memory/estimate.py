@@ -125,6 +125,8 @@ def _constants(setup: TrainingSetup) -> _Parts:
         shared,
         copied,
         _adapter_input(setup, width),
+        stack.spread_keys,
+        stack.fused_qkv,
     )
     product, largest = _adapter_products(setup)
     tail = (4.0 + (4.0 if setup.adapter is None else 0.0)) * arch.hidden
