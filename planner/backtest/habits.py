@@ -52,6 +52,8 @@ def framework_of(row: Row) -> str:
     """The stack, plain transformers where nothing else is named."""
     text = cell(row, "framework")
     named = next((name for part, name in _FRAMEWORKS.items() if part in text), None)
+    if "swift" in text and re.search(r"\b[tpe]p\s*=?\s*\d", cell(row, "parallelism")):
+        return "megatron"  # Megatron-SWIFT: its trainers over transformers split no model
     if named is None and "deepspeed" in text and not any(part in text for part in _HUGGING_FACE):
         return "deepspeed"
     return named or "hf"
