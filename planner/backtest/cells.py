@@ -6,9 +6,13 @@ import re
 from collections.abc import Mapping
 
 Row = Mapping[str, str]
-_NUMBER = re.compile(r"(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?(?:[eE]\+?(\d{1,2})\b)?(?:\s?([kK])\b)?")
+_NUMBER = re.compile(r"(-\s*)?(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?(?:[eE]\+?(\d{1,2})\b)?(?:\s?([kKmMbBgG])\b)?")
 _NEGATIVE = frozenset({"false", "none", "no", "0", "off", "disabled", "n/a", "na", "-", "without"})
 _KILO_TOKENS = 1024  # lengths are powers of two: 8k is 8192
+_LENGTHS = frozenset({"seq_len"})
+#: Columns of counts, where a letter means thousands, millions or billions; elsewhere it is a unit ("80 GB", "7B").
+_COUNTS = frozenset({"dataset_tokens", "steps"})
+_TIMES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9}
 
 
 class UnsupportedRunError(ValueError):
@@ -36,15 +40,28 @@ def number(row: Row, column: str) -> float | None:
     500.0
     >>> number({"seq_len": "32k"}, "seq_len"), number({"seq_len": "32,768"}, "seq_len")
     (32768.0, 32768.0)
-    >>> number({"dataset_tokens": "1.5e9"}, "dataset_tokens")
-    1500000000.0
+    >>> number({"dataset_tokens": "1.5e9"}, "dataset_tokens"), number({"dataset_tokens": "15M"}, "dataset_tokens")
+    (1500000000.0, 15000000.0)
+    >>> number({"steps": "1k"}, "steps"), number({"params_b": "7B"}, "params_b"), number({"seq_len": "-5"}, "seq_len")
+    (1000.0, 7.0, None)
     """
     match = _NUMBER.search(row.get(column) or "")
     if match is None:
         return None
-    whole, fraction, exponent, kilo = match.groups()
+    sign, whole, fraction, exponent, letter = match.groups()
+    if sign and not (row.get(column) or "")[: match.start()].strip():
+        return None  # no count is negative; a dash between two numbers is none
     value = float(f"{whole.replace(',', '')}{fraction or ''}e{exponent or 0}")
-    return value * (_KILO_TOKENS if kilo else 1)
+    return value * _times(column, (letter or "").lower())
+
+
+def _times(column: str, letter: str) -> float:
+    """What a letter behind a number multiplies it by."""
+    if column in _COUNTS:
+        return _TIMES.get(letter, 1.0)
+    if letter != "k":
+        return 1.0
+    return _KILO_TOKENS if column in _LENGTHS else 1e3
 
 
 def required(row: Row, column: str) -> int:
@@ -53,9 +70,11 @@ def required(row: Row, column: str) -> int:
     Raises:
         UnsupportedRunError: If there is none.
     """
-    value = number(row, column)
-    if value is None or value < 1:
-        raise UnsupportedRunError(f"{column} is not stated")
+    value, text = number(row, column), (row.get(column) or "").strip()
+    if value is None or value < 1 or value != round(value):
+        raise UnsupportedRunError(
+            f"{column} {text!r} is no whole number" if text else f"{column} is not stated"
+        )
     return round(value)
 
 

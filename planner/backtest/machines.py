@@ -15,11 +15,13 @@ _TYPICAL = {6: "RTX2060", 8: "RTX4060", 10: "RTX3080", 11: "RTX2080-Ti", 12: "RT
             141: "H200", 180: "B200", 192: "MI300X"}  # fmt: skip
 # What a table adds to a GPU's name: counts, remarks in brackets, the machine around it.
 _AROUND = re.compile(
-    r"\b\d{1,2}\s*[x×]\s*(?=[A-Z])|\s+[x×]\s*\d+\s*$|(?<=[\dB])[x×]\d+$|\(.*?\)|(?<=\d{3})s$"
+    r"\b\d{1,2}\s*[x×*]\s*(?=[A-Z])|\s+[x×*]\s*\d+\s*$|(?<=[\dB)])[x×*]\d+$|\(.*?\)|(?<=\d{3})s$"
     r"|\b(?:320|640) ?GB\b|(?<=\d)(?=SXM|PCIe)"
     r"|\b(?:NVL72|HGX|DGX(?:-\d+)?|HPU|Colab|Kaggle|Cards?|Pascal|Volta|Turing|Ampere|Hopper)\b",
     re.IGNORECASE,
 )
+_MEMORY_IN_BRACKETS = re.compile(r"\((\d{2,3}) ?GB?\)", re.IGNORECASE)
+_COUNT_IN_NAME = re.compile(r"^\s*(\d{1,4})\s*[x×*]|(?<=[\s\dB)])[x×*]\s*(\d{1,4})\s*$", re.IGNORECASE)
 _GPUS_PER_NODE = 8
 # What published clusters of these chips have per machine where a row does not say: one port a GPU.
 _NETWORK_GBIT_PER_S = {"A100": 1600.0, "A800": 1600.0, "H100": 3200.0, "H200": 3200.0, "B200": 3200.0,
@@ -37,14 +39,25 @@ def cluster_of(row: Row) -> tuple[Cluster, bool]:
         UnsupportedRunError: If the GPU or the number of GPUs is missing or unknown.
     """
     name = row.get("gpu") or ""
-    memory = number(row, "gpu_mem_gb")
+    memory = number(row, "gpu_mem_gb") or _in_name(_MEMORY_IN_BRACKETS, name)
     known = gpu_facts(name, memory) or gpu_facts(_AROUND.sub(" ", name).strip(), memory)
     facts = known or _by_memory(name)
-    gpus = required(row, "num_gpus")
+    counted = _in_name(_COUNT_IN_NAME, name) if not cell(row, "num_gpus") else None
+    gpus = round(counted) if counted else required(row, "num_gpus")
     nodes = max(1, round(number(row, "num_nodes") or -(-gpus // _GPUS_PER_NODE)))
     same = memory is not None and abs(memory - facts.memory_gib) <= 0.12 * facts.memory_gib
     network = next((rate for chip, rate in _NETWORK_GBIT_PER_S.items() if facts.name.startswith(chip)), None)
     return Cluster(facts, max(1, gpus // nodes), nodes, None if same else memory, network), known is not None
+
+
+def _in_name(pattern: re.Pattern[str], name: str) -> float | None:
+    """A number that a table writes beside the GPU's name.
+
+    >>> [_in_name(_COUNT_IN_NAME, name) for name in ("8xH100 SXM", "RTX 4090", "A100 x4")]
+    [8.0, None, 4.0]
+    """
+    match = pattern.search(name)
+    return float(next(group for group in match.groups() if group)) if match else None
 
 
 def _by_memory(name: str) -> GpuFacts:
@@ -72,10 +85,12 @@ def parallelism_of(row: Row, gpus: int, arch: ModelArchitecture, full: bool) -> 
     experts = degrees.pop("expert")
     if experts == 1:
         experts = _degree(cell(row, "liger_fused"), ("ep",)) or 1
-    experts = min(experts, gpus) if arch.is_moe else 1
+    experts = experts if arch.is_moe else 1
     if "naive" in text or "device map" in text or text in ("pp", "mp", "model parallel"):
         return Parallelism("pp", 1, 1, gpus)
     parts = degrees["tensor"] * degrees["pipeline"] * degrees["context"]
+    if max(parts, experts * degrees["pipeline"]) > gpus:
+        raise UnsupportedRunError(f"{cell(row, 'parallelism')!r} needs more than {gpus} GPUs")
     if parts > 1 or any(name in text for name in ("tp1", "pp1")):
         kind = _data_parallel(text, gpus, arch, full) if _SHARDED.search(text) else "mixed"
         return Parallelism(kind, max(1, gpus // parts), **degrees, expert=experts)

@@ -76,7 +76,7 @@ def method_of(row: Row, arch: ModelArchitecture, framework: str) -> tuple[Adapte
     targets = _targets(row, arch, usual[0])
     rank = _rank(row, arch, targets, usual[1] if lora else 8)
     dropout = stack_of(framework).adapter_dropout
-    return Adapter(kind, rank, targets, fp32, dropout, whole=_whole(row)), bits
+    return Adapter(kind, rank, targets, fp32, dropout, whole=_whole(row) if lora else ()), bits
 
 
 def _whole(row: Row) -> tuple[str, ...]:
@@ -87,7 +87,7 @@ def _whole(row: Row) -> tuple[str, ...]:
 
 def _rank(row: Row, arch: ModelArchitecture, targets: tuple[str, ...], default: int) -> int:
     """Stated, or what the stated number of trainable parameters implies, or the usual one."""
-    stated = number(row, "lora_rank")
+    stated = number(row, "lora_rank") or rank_in_words(cell(row, "method"))
     if stated:
         return max(1, round(stated))
     trained = number(row, "trainable_params_m")
@@ -95,6 +95,16 @@ def _rank(row: Row, arch: ModelArchitecture, targets: tuple[str, ...], default: 
     if trained and one and trained * 1e6 >= one:
         return min(_LARGEST_RANK, max(1, round(trained * 1e6 / one)))
     return default
+
+
+def rank_in_words(method: str) -> float | None:
+    """The rank that a table writes into the method.
+
+    >>> rank_in_words("LoRA r=256"), rank_in_words("qlora (rank 8)"), rank_in_words("lora")
+    (256.0, 8.0, None)
+    """
+    match = re.search(r"\b(?:r|rank)\s*[=: ]?\s*(\d+)", method)
+    return float(match[1]) if match else None
 
 
 def _targets(row: Row, arch: ModelArchitecture, usual: tuple[str, ...]) -> tuple[str, ...]:

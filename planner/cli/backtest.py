@@ -43,8 +43,8 @@ def _rows(path: Path) -> list[dict[str, str]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, restval="")
+            names = reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or []]
             rows = [{key: value for key, value in row.items() if key is not None} for row in reader]
-            names = reader.fieldnames or []
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}", path=str(path)) from error
     except (UnicodeDecodeError, csv.Error) as error:
