@@ -2,7 +2,7 @@
 
 import pytest
 
-from planner.backtest import estimate_run, predict
+from planner.backtest import estimate_run, predict, read_run
 
 ROW = {
     "model": "meta-llama/Llama-3.1-8B", "method": "full", "precision": "bf16", "gpu": "A100-80GB", "gpu_mem_gb": "80",
@@ -88,3 +88,23 @@ def test_rows_of_many_lengths_leave_memory_unused():
     assert unpacked.verdict == packed.verdict
     for stack in ("unsloth", "axolotl 0.8", "peft 0.19.2"):
         assert not estimate_run(one | {"framework": stack, "packing": "false"}).run.setup.varied_lengths
+
+
+@pytest.mark.parametrize(
+    ("framework", "date", "loss_bytes"),
+    [
+        ("torchtune", "2024-05", 16.0),  # logits stay to the end of the backward pass
+        ("torchtune", "2024-10", None),  # in chunks, as the stack says
+        ("torchtitan", "2024-12", None),
+        ("torchtitan", "2025-06", None),
+        ("torchtitan (compile)", "2025-06", 4.0),  # logits and their gradients in bf16
+    ],
+)
+def test_what_a_loss_holds_changed(framework, date, loss_bytes):
+    assert read_run(ROW | {"framework": framework, "date": date}).setup.loss_bytes == loss_bytes
+
+
+def test_model_parallel_ms_swift_is_megatron():
+    spread = ROW | {"framework": "ms-swift", "num_gpus": "16", "parallelism": "TP2 PP2"}
+    assert read_run(spread).setup.framework == "megatron"
+    assert read_run(spread | {"parallelism": "ZeRO-3"}).setup.framework == "hf"

@@ -72,3 +72,20 @@ def test_where_a_row_only_says_selective_the_bound_is_that_of_none():
         for text in ("selective", "false")
     ]
     assert bounds[0] == pytest.approx(bounds[1], rel=0.03)
+
+
+def test_stacks_that_repeat_keys_keep_them_for_every_head():
+    """A Llama of 8 key heads keeps 2 x (4096 - 1024) values more in litgpt; one of 32 the product of all three."""
+    titan, plain = (
+        estimate_memory(NOTHING._replace(framework=name, loss_bytes=8.0), NODE).components_bytes[
+            "activations"
+        ]
+        for name in ("torchtitan", "megatron")
+    )
+    assert titan > plain + 32 * 8192 * 2 * 2 * (4096 - 1024)
+    all_heads = NOTHING._replace(arch=load_architecture("llama-2-7b"), parallelism=Parallelism())
+    litgpt, hf = (
+        estimate_memory(all_heads._replace(framework=name), NODE).components_bytes["activations"]
+        for name in ("litgpt", "hf")
+    )
+    assert litgpt - hf == pytest.approx(32 * 8192 * 2 * 2 * 4096, rel=0.01)
