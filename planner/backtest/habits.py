@@ -66,6 +66,12 @@ def names_unknown_stack(row: Row) -> bool:
     return bool(text) and not any(part in text for part in known)
 
 
+def has_own_loop(row: Row) -> bool:
+    """Whether Hugging Face's models are trained by a loop of the stack's own, for all that its name says."""
+    own = re.search(r"\b(?:hf|hugging ?face|transformers) models?\b", cell(row, "framework"))
+    return own is not None or names_unknown_stack(row)
+
+
 def precision_of(row: Row, gpu: GpuFacts, autocasts: bool) -> str:
     """One of TrainingSetup's precisions; what the GPU is best at where a row does not say.
 

@@ -88,7 +88,7 @@ def read_run(row: Row) -> Run:
         keeps_products=keeps_products_of(row),
         attention=habits.attention_of(row, framework, arch),
         fused_loss=habits.fuses_loss(row),
-        framework="other" if habits.names_unknown_stack(row) else framework,
+        framework="other" if habits.has_own_loop(row) else framework,
         offload=habits.offload_of(row),
         parallelism=parallelism,
         upcast_frozen=habits.upcasts_frozen(row, quantization, framework, parallelism),

@@ -108,3 +108,10 @@ def test_model_parallel_ms_swift_is_megatron():
     spread = ROW | {"framework": "ms-swift", "num_gpus": "16", "parallelism": "TP2 PP2"}
     assert read_run(spread).setup.framework == "megatron"
     assert read_run(spread | {"parallelism": "ZeRO-3"}).setup.framework == "hf"
+
+
+def test_a_loop_of_its_own_over_known_models_is_an_unknown_stack():
+    """Read as transformers, but nothing of accelerate's habits is known of it."""
+    own = ROW | {"framework": "some-trainer (PyTorch, HF models)"}
+    assert read_run(own).setup.framework == "other"
+    assert read_run(own | {"framework": "HF Trainer"}).setup.framework == "hf"
