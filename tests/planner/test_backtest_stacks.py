@@ -115,3 +115,14 @@ def test_a_loop_of_its_own_over_known_models_is_an_unknown_stack():
     own = ROW | {"framework": "some-trainer (PyTorch, HF models)"}
     assert read_run(own).setup.framework == "other"
     assert read_run(own | {"framework": "HF Trainer"}).setup.framework == "hf"
+
+
+def test_megatron_lm_may_leave_the_optimizer_whole():
+    """18 bytes a parameter on every rank, unless it is told to spread the states, as NeMo does unasked."""
+    spread = ROW | {"parallelism": "TP2 PP1", "num_gpus": "8"}
+    told = {"framework": "Megatron-LM", "optimizer": "distributed adam"}
+    bounds = [
+        estimate_run(spread | more).memory.upper_bytes
+        for more in ({"framework": "Megatron-LM"}, told, {"framework": "NeMo"})
+    ]
+    assert bounds[0] > 1.3 * bounds[1] == pytest.approx(1.3 * bounds[2])
