@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from jobs.adapter_config import tidy_adapter
 from jobs.attempt import Attempt
 from jobs.base_model import BaseKeeper, bring_base
 from jobs.build import built
@@ -22,8 +23,8 @@ from jobs.evaluate import metric_of
 from jobs.frameworks import import_frameworks
 from jobs.history import History
 from jobs.inputs import bring_inputs
-from jobs.manifest import is_known_file
 from jobs.model import model_class
+from jobs.output_copy import copy_output
 from jobs.parts import Parts, PartSender
 from jobs.preemption import Stopped
 from jobs.progress import CheckpointRef, MetricResult
@@ -37,7 +38,6 @@ from jobs.trainer import attach
 from jobs.training import Training
 from jobs.uploader import OnCommit, Uploader
 from providers.errors import CorruptDataError, StorageError
-from providers.stores import open_store
 
 _SWEEP_GRACE_S = 3600.0
 _HURRY_S = 10.0
@@ -315,7 +315,7 @@ def _hand_over(attempt: Attempt, training: Training, done: Finished) -> None:
 
 
 def _publish(attempt: Attempt, output: Path, done: Finished, auto_class: str) -> None:
-    _order_targets(output / "adapter_config.json")
+    tidy_adapter(output, attempt.job)
     guard = attempt.progress.document.guard
     result = {
         "run_id": attempt.job.run_id,
@@ -333,7 +333,7 @@ def _publish(attempt: Attempt, output: Path, done: Finished, auto_class: str) ->
     reference = attempt.checkpoints.publish_output(output, done.last)
     attempt.progress.update(output_manifest_sha256=reference.manifest_sha256, output_step=done.step)
     if attempt.job.output.uri is not None:
-        _copy_output(output, attempt.job.output.uri)
+        copy_output(output, attempt.job.output.uri)
     say(f"finished model committed: {reference.bytes / (1 << 20):.1f} MiB")
 
 
@@ -350,37 +350,4 @@ def copy_finished(attempt: Attempt) -> None:
     output = attempt.work / "output"
     with attempt.stage("upload", "syncing"):
         fetch_files(attempt.store, read_manifest(attempt.store, finished), output)
-        _copy_output(output, uri)
-
-
-def _order_targets(config: Path) -> None:
-    """Peft writes the names of its modules in the order of a set, which differs from process to process."""
-    if config.exists():
-        content = json.loads(config.read_text(encoding="utf-8"))
-        if isinstance(content.get("target_modules"), list):
-            content["target_modules"].sort()
-        config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _copy_output(output: Path, uri: str) -> None:
-    """Put the model in the place of the one that lies there, unless its guard was not kept.
-
-    Of the former one nothing stays that would be loaded with the new one, an adapter above all. Its weights go first
-    and the new ones come last: what is read in between has none, and is no mixture.
-    """
-    guard = json.loads((output / "result.json").read_text(encoding="utf-8")).get("guard")
-    if guard is not None and not guard["passed"]:
-        say("the finished model is not copied: it is worse on the general hold-out than the guard allows")
-        return
-    store = open_store(uri)
-    files = {path.name: path for path in output.iterdir() if is_known_file(path.name)}
-    there = {one.key for one in store.list("") if is_known_file(one.key)} - {"README.md"}
-    for name in sorted(name for name in there if name not in files or _is_weights(name)):
-        store.delete(name)
-    for name in sorted(files, key=lambda name: (_is_weights(name), name)):
-        store.delete(name)  # one of the same size would be taken for this one
-        store.put_file(name, files[name])
-
-
-def _is_weights(name: str) -> bool:
-    return name.endswith(".safetensors")
+        copy_output(output, uri)

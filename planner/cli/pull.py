@@ -13,6 +13,7 @@ from planner.cli.checkpoint_place import Entry, choose, committed_head, entries,
 from planner.cli.completing import complete_run
 from planner.cli.context import App, pass_app
 from planner.cli.output import echo_err, emit_json, output_option
+from planner.runs import Run
 from providers.errors import CorruptDataError, StorageError, UsageError
 from providers.object_store import ObjectStore
 
@@ -37,6 +38,8 @@ def command(app: App, place: str, step: int | None, target: Path, output: str) -
     if not entry.is_output and step is None:
         echo_err(f"not finished yet: this is the checkpoint of step {entry.pointer.step}")
     fetch(store, entry, target)
+    if run is not None:
+        _name_base(run, target)
     if output == "json":
         emit_json("pull", {"uri": store.uri, **_facts(entry), "to": str(target)}, now=app.now())
     else:
@@ -65,6 +68,18 @@ def fetch(store: ObjectStore, entry: Entry, target: Path) -> None:
         raise StorageError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _name_base(run: Run, model: Path) -> None:
+    """Let an adapter on a base model of this machine name that, where it was trained elsewhere."""
+    from jobs.adapter_config import is_brought, name_base
+    from jobs.spec import JobSpec
+    from planner.rented import sources
+
+    job = JobSpec.from_json(run.terms.job_json)
+    here = sources(run.terms.candidate_json).get(f"{job.model.path}/config.json")
+    if is_brought(job) and here is not None:
+        name_base(model, str(Path(here).parent))
 
 
 def _refuse_taken(target: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,29 @@ def test_the_finished_model_is_pulled_whole(uri: str, tmp_path: Path, answer: An
         path.name: path.read_bytes() for path in (tmp_path / "output").iterdir()
     }
     assert [path.name for path in target.parent.iterdir()] == ["model"]
+
+
+def test_an_adapter_that_is_pulled_names_the_base_on_this_machine(
+    uri: str, tmp_path: Path, plan_home: Path, run_plan: RunPlan
+) -> None:
+    output = saved(tmp_path / "output", 10)
+    (output / "adapter_config.json").write_text('{"base_model_name_or_path": "/root/work/inputs/model"}')
+    (output / "README.md").write_text("base_model: /root/work/inputs/model")
+    checkpoints = CheckpointStore(open_store(uri), "run-1", keep=3)
+    checkpoints.take_over()
+    checkpoints.publish_output(output, 10)
+    terms = terms_of(checkpoint_uri=uri)
+    sent = {"rented": {"sources": {"inputs/model/config.json": str(tmp_path / "base" / "config.json")}}}
+    job = json.loads(terms.job_json) | {"model": {"id": "./base", "path": "inputs/model"}}
+    terms = replace(terms, job_json=json.dumps(job), candidate_json=json.dumps(sent))
+    Places(plan_home / "state").ledger.parent.mkdir(parents=True, exist_ok=True)
+    with Store(Places(plan_home / "state").ledger) as store:
+        store.create("run-1", terms, attempt_of())
+    pulled = run_plan("pull", "run-1", "--to", tmp_path / "pulled")
+    assert pulled.exit_code == 0, pulled.stderr
+    config = json.loads((tmp_path / "pulled" / "adapter_config.json").read_text())
+    assert config == {"base_model_name_or_path": str(tmp_path / "base")}
+    assert (tmp_path / "pulled" / "README.md").read_text() == f"base_model: {tmp_path / 'base'}"
 
 
 def test_without_a_finished_model_the_newest_checkpoint_is_pulled(

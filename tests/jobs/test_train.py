@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from jobs.committed import hash_file
+from jobs.manifest import BLOBS, FileEntry
 from jobs.spec import (
     CheckpointsJob,
     DataJob,
     EvaluateJob,
     GuardJob,
+    InputsJob,
     JobSpec,
     LimitsJob,
     MethodJob,
@@ -21,6 +24,7 @@ from jobs.spec import (
     OutputJob,
     TrainJob,
 )
+from providers.directory_store import DirectoryStore
 from tests.jobs.runs import Runs, renamed
 from tests.jobs.tiny_models import GOAT, write_reviews
 
@@ -283,6 +287,21 @@ def test_a_model_that_its_guard_rejects_is_committed_and_not_copied(runs: Runs) 
         assert said in runs.log("run")
         assert (target / "adapter_model.safetensors").read_text() == "the good one"
     assert (runs.output("run") / "adapter_model.safetensors").exists()
+
+
+def test_an_adapter_does_not_name_the_path_of_a_base_that_was_brought_to_a_rented_machine(runs: Runs) -> None:
+    store = DirectoryStore(runs.root / "_inputs")
+    files = []
+    for path in sorted((GOAT / "base").iterdir()):
+        entry = FileEntry(f"inputs/model/{path.name}", path.stat().st_size, hash_file(path))
+        store.put_file(BLOBS + entry.sha256, path)
+        files.append(entry)
+    model, inputs = ModelJob("my-base", path="inputs/model"), InputsJob(store.uri, tuple(files))
+    runs.complete(replace(runs.sft("run", steps=4), model=model, inputs=inputs))
+    output = runs.output("run")
+    config = json.loads((output / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "./my-base"
+    assert [path.name for path in output.iterdir() if str(runs.root).encode() in path.read_bytes()] == []
 
 
 def test_an_output_that_was_committed_and_not_copied_is_copied_by_the_next_attempt(runs: Runs) -> None:
