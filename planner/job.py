@@ -14,6 +14,10 @@ from planner.workload import rows_of
 
 #: Of the tokens; less is the tail that most data has.
 _LOST_SHARE = 0.05
+_SAMPLED = (
+    "the data is too large to be read whole here: its examples are scaled from a part of it, and rows taken to be as "
+    "long as train.sequence_length allows; `plan data inspect` reads all of it"
+)
 
 
 class Assumption(NamedTuple):
@@ -181,7 +185,8 @@ def _sequence_tokens(spec: FineTuneSpec, train: DataFacts, rows: Lengths) -> int
 
 def _known(spec: FineTuneSpec, train: DataFacts) -> bool:
     """Whether the longest example is known, so that no row is longer."""
-    return train.lengths is not None or spec.data.max_tokens_per_sample is not None
+    counted = train.lengths is not None and not train.is_partial
+    return counted or spec.data.max_tokens_per_sample is not None
 
 
 def _lengths(
@@ -196,6 +201,8 @@ def _lengths(
         return assumed_lengths(mean, longest)
     if train.lengths is not None:
         assumptions.append(Assumption("tokens per example", train.lengths.mean, "tokens", train.source))
+        if train.is_partial:
+            warnings.append(("data_sampled", _SAMPLED))
         return train.lengths
     return _unknown_lengths(spec, assumptions, warnings)
 
