@@ -25,6 +25,7 @@ Examples:
 JOBS.csv has the columns job_id, traces (ids, ';' between regions), start_tick, work_h, deadline_h,
 restart_overhead_h and, if wanted, history_h.
 With several regions the simple policies move free of charge; ours and omniscient pay for each move.
+On records ours counts money alone; what SPEC is simulated with counts waiting too, as `plan launch --move` does.
 """
 _POLICIES = ("ours", "uniform_progress", "greedy", "spot_else_on_demand", "on_demand", "omniscient")
 _COLUMNS = ("job_id", "policy", "cost_usd", "finish_h", "late", "launches", "spot_h", "on_demand_h")
