@@ -224,7 +224,7 @@ def _candidate_id(item: Priced) -> str:
 
 
 def _tokens_per_s(question: Question, step_time_s: Quantiles) -> Quantiles:
-    tokens = question.job.tokens_per_step
+    tokens = question.job.tokens_per_full_step
     return Quantiles(tokens / step_time_s.p90, tokens / step_time_s.p50, tokens / step_time_s.p10)
 
 

@@ -46,10 +46,10 @@ def hours(question: Question, candidate: Candidate, priced: Priced) -> Section:
 
 
 def _training(question: Question, candidate: Candidate) -> Term:
-    steps, step = question.job.steps, candidate.step_time_s
-    inputs: dict[str, Value] = {"steps": steps, "step": step.p50}
+    steps, step = question.job.full_steps, candidate.step_time_s
+    inputs: dict[str, Value] = {"full steps": steps, "step": step.p50}
     spread = step.scaled(steps / 3600)
-    formula, source = "steps x step / 3600", "the step above"
+    formula, source = "full steps x step / 3600", "the step above"
     return Term("training", spread.p50, "h", formula, inputs, source=source, interval=spread)
 
 

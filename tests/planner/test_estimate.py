@@ -14,6 +14,7 @@ from planner.estimate import Estimate, build_estimate
 from planner.hardware import gpu_facts
 from planner.hazards import OwnSpell
 from planner.intake import Overrides
+from planner.job import Job
 from planner.memory import estimate_memory
 from planner.price_age import PriceLimit
 from planner.pricing import Priced
@@ -295,6 +296,29 @@ def test_rows_filled_to_the_end_hold_every_token() -> None:
     data, train = {"samples": 1000, "tokens_per_sample": 9000}, {"sequence_length": 4096, "packing": True}
     assert question_of(data=data, train=train).job.tokens_total == pytest.approx(9e6, rel=0.01)
     assert question_of(data=data, train={**train, "attention": "flash"}).job.tokens_total < 4.1e6
+
+
+@pytest.mark.parametrize(("packing", "rows"), [(True, 2), (False, 40)])
+def test_data_smaller_than_a_batch_counts_once_in_each_pass(packing: bool, rows: int) -> None:
+    data = {"samples": 40, "tokens_per_sample": 100, "max_tokens_per_sample": 100}
+    question = question_of(data=data, train={"epochs": 3, "global_batch": 128, "packing": packing})
+    job = question.job
+    assert job.steps == 3
+    assert job.tokens_total == pytest.approx(3 * rows * (2048 if packing else 100))
+    assert f"makes {rows} rows" in dict(job.warnings)["data_below_batch"]
+
+
+def test_the_last_step_of_a_pass_has_what_is_left() -> None:
+    data = {"samples": 130, "tokens_per_sample": 100, "max_tokens_per_sample": 100}
+
+    def job(**train: object) -> Job:
+        return question_of(data=data, train={"global_batch": 128, "packing": False, **train}).job
+
+    assert (job(epochs=2).steps, job(epochs=2).full_steps) == (4, 260 / 128)
+    assert (job(epochs=0.5).steps, job(epochs=0.5).full_steps) == (1, 1.0)
+    assert (job(steps=5).steps, job(steps=5).full_steps) == (5, 260 / 128 + 1)
+    assert job(epochs=2).tokens_total == pytest.approx(26_000)
+    assert "data_below_batch" not in dict(job().warnings)
 
 
 def test_global_batch_must_divide() -> None:
