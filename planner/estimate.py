@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from planner.candidates import Candidate, CandidateMemory, CandidateRisk
+from planner.candidates import HOST_RAM_SHORT, Candidate, CandidateMemory, CandidateRisk
 from planner.egress import AS_OF as EGRESS_AS_OF
 from planner.egress import SOURCE as EGRESS_SOURCE
 from planner.hazards import PRIOR_SOURCE, prior
@@ -200,7 +200,7 @@ def candidate_memory(memory: MemoryEstimate) -> CandidateMemory:
 def _flagged(item: Priced) -> Offer:
     """The offer, marked where its host memory is too small for loading the model."""
     if item.host_ram_short:
-        return item.offer._replace(flags=(*item.offer.flags, "host_ram_short"))
+        return item.offer._replace(flags=(*item.offer.flags, HOST_RAM_SHORT))
     return item.offer
 
 

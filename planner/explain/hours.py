@@ -17,6 +17,7 @@ from planner.overheads import (
 from planner.pricing import Priced
 from planner.quantiles import Quantiles
 from planner.question import Question
+from planner.risk import MOST_SAVING
 
 _MIB, _GIB = 2.0**20, 2.0**30
 
@@ -130,7 +131,8 @@ def interruptions(question: Question, priced: Priced) -> Section:
             "checkpoint interval",
             lost.checkpoint_interval_s,
             "s",
-            "sqrt(2 x save time / rate), at most 30 min (Young 1974)",
+            "sqrt(2 x save time / rate), at most 30 min, or save time / saving share if that is longer (Young 1974)",
+            {"save s": priced.solved.around.save_s, "saving share": MOST_SAVING},
         ),
         Term("expected rework and restarts", lost.billed_mean_h, "h", "mean, which ranks the candidates"),
         Term(
