@@ -69,7 +69,8 @@ def measure_dataset(path: Path, vocab: int = _VOCAB, tokenizer: Path | None = No
     size = sum(map(size_bytes, files))
     examples = read_examples(files)
     if not examples.parsed:
-        raise UsageError(f"{path} has no examples", path="data.train", hint="write one example a line")
+        hint = f"write one example a {'row' if files[0].suffix.lower() == '.parquet' else 'line'}"
+        raise UsageError(f"{path} has no examples", path="data.train", hint=hint)
     tokens = _tokens(examples, vocab, None if tokenizer is None else load_counter(tokenizer))
     counted = "counted" if examples.is_complete else f"counted {examples.places}, the rest scaled"
     return DataFacts(

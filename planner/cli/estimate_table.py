@@ -75,8 +75,8 @@ def render_job(estimate: Estimate, spec: FineTuneSpec) -> str:
         f"job     {spec.name}: {spec.task}, {method} on {spec.model.id}{counted}",
         f"model   {_count(counts.total)} parameters, {_count(question.trainable)} trained"
         f"{_published(question.publication)}",
-        f"work    {job.steps:,} steps of {job.global_batch} rows, {_count(job.tokens_total)} tokens, "
-        f"sequence length {job.sequence_tokens:,}{' packed' if job.packed else ''}",
+        f"work    {_counted(job.steps, 'step')} of {_counted(job.global_batch, 'row')}, "
+        f"{_count(job.tokens_total)} tokens, sequence length {job.sequence_tokens:,}{' packed' if job.packed else ''}",
         f"goal    {_goal(estimate)}",
     ]
     return "\n".join(lines)
@@ -297,7 +297,11 @@ def _dropped(rejected: Sequence[Rejection], most: int = 5) -> Iterator[str]:
 
 
 def _offers(count: int) -> str:
-    return f"{count:,} offer{'' if count == 1 else 's'}"
+    return _counted(count, "offer")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def duration(hours: Quantiles, *, interval: bool) -> str:

@@ -432,7 +432,7 @@ def test_a_budget_miss_hides_neither_a_late_finish_nor_what_the_budget_pays_for(
     assert "fastest_within_budget" in fast and "likely" not in fast
     assert "nothing costs less" in missed(OverBudgetError, objective="cheapest", budget="0.01usd")
     limited = Limits(cost_usd=0.01, wall_clock_h=0.01)
-    assert "over 0.01 h" in missed(OverBudgetError, limited, objective="cheapest")
+    assert "over 36 s" in missed(OverBudgetError, limited, objective="cheapest")
     late = missed(PolicyError, objective="cheapest", within="15m")
     assert "the best candidate is not likely" in late and "plan deadline" in late
 
