@@ -25,12 +25,18 @@ def tidy_adapter(directory: Path, job: JobSpec) -> None:
         content["target_modules"].sort()
     _write(directory, content)
     if is_brought(job):
-        name_base(directory, job.model.id)
+        name_base(directory, base_name(job))
 
 
 def is_brought(job: JobSpec) -> bool:
     """Whether the base model was brought to where the job ran, from the machine that launched it."""
     return job.model.path is not None and not Path(job.model.path).is_absolute()
+
+
+def base_name(job: JobSpec) -> str:
+    """What the spec calls a base model of its own machine; as a path, since the Hub may have another of that name."""
+    name = job.model.id
+    return name if name.startswith(("/", "./", "../", "~")) or "://" in name else f"./{name}"
 
 
 def name_base(directory: Path, base: str) -> None:

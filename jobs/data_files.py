@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple
 
 from jobs.formats import Row, as_known
 from providers.errors import MissingExtraError, UsageError
@@ -99,7 +99,7 @@ def not_text(path: Path) -> UsageError:
     return UsageError(f"cannot read {path}: not UTF-8 text", hint=_TEXT_HINT, code="bad_data", path=str(path))
 
 
-def table_rows(path: Path, file: TextIO) -> csv.DictReader[str]:
+def table_rows(path: Path, file: Iterable[str]) -> csv.DictReader[str]:
     """Rows of a table with a header; what separates its columns follows from the name of the file."""
     csv.field_size_limit(_FIELD_LIMIT_BYTES)
     return csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
@@ -137,8 +137,8 @@ def _read_text(path: Path) -> Iterator[tuple[int, Row]]:
                 yield number, {"text": line.rstrip("\n")}
 
 
-def parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """Rows of a Parquet file with their number, from 1.
+def parquet_rows(path: Path, first_group: int = 0) -> Iterator[tuple[int, Row]]:
+    """Rows of a Parquet file, from one of its groups on, with their number, from 1.
 
     Raises:
         UsageError: It is damaged.
@@ -146,21 +146,30 @@ def parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
     """
     number = 0
     with _parquet_file(path) as file:
-        for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
+        groups = range(first_group, file.num_row_groups)
+        for batch in file.iter_batches(batch_size=_PARQUET_ROWS, row_groups=groups):
             for row in batch.to_pylist():
                 number += 1
                 yield number, row
 
 
-def parquet_row_count(path: Path) -> int:
-    """Rows of a Parquet file, by its footer.
+class RowGroup(NamedTuple):
+    """A group of rows of a Parquet file, by the file's footer; `bytes` are what they take unpacked."""
+
+    rows: int
+    bytes: int
+
+
+def parquet_groups(path: Path) -> list[RowGroup]:
+    """Groups of rows of a Parquet file.
 
     Raises:
         UsageError: It is damaged.
         MissingExtraError: pyarrow is not installed.
     """
     with _parquet_file(path) as file:
-        return int(file.metadata.num_rows)
+        found = (file.metadata.row_group(index) for index in range(file.num_row_groups))
+        return [RowGroup(int(group.num_rows), int(group.total_byte_size)) for group in found]
 
 
 @contextmanager

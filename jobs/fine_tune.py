@@ -288,7 +288,7 @@ def _committed(attempt: Attempt, reference: CheckpointRef, seconds: float) -> No
 
 
 def _not_committed(error: StorageError) -> None:
-    say(f"checkpoint not committed, training goes on: {error.message}")
+    say(f"checkpoint not committed: {error.message}")
 
 
 def _hand_over(attempt: Attempt, training: Training, done: Finished) -> None:

@@ -7,7 +7,11 @@ from pathlib import Path
 
 from jobs.console import say
 from jobs.manifest import is_known_file
+from providers.errors import StoreAccessError
+from providers.object_store import ObjectStore
 from providers.stores import open_store
+
+_INDEX = "model.safetensors.index.json"
 
 
 def copy_output(output: Path, uri: str) -> None:
@@ -22,12 +26,20 @@ def copy_output(output: Path, uri: str) -> None:
         return
     store = open_store(uri)
     files = {path.name: path for path in output.iterdir() if is_known_file(path.name)}
-    there = {one.key for one in store.list("") if is_known_file(one.key)} - {"README.md"}
+    there = _lying_there(store) - {"README.md"}
     for name in sorted(name for name in there if name not in files or _is_weights(name)):
         store.delete(name)
     for name in sorted(files, key=lambda name: (_is_weights(name), name)):
         store.delete(name)  # one of the same size would be taken for this one
         store.put_file(name, files[name])
+
+
+def _lying_there(store: ObjectStore) -> set[str]:
+    """Files of models; where nothing may be listed, those by which a former model would be loaded."""
+    try:
+        return {one.key for one in store.list("") if is_known_file(one.key)}
+    except StoreAccessError:
+        return {"adapter_config.json", "adapter_model.safetensors", "model.safetensors", _INDEX}
 
 
 def _is_weights(name: str) -> bool:

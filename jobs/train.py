@@ -7,10 +7,11 @@ takes the run over, commits and reports; all stop at the same step with the same
 into whole files, with the random state of every process beside them, so that a run goes on with another number of
 processes: from the same rows, but then not bit by bit as it would have.
 
-Exit codes: 0 done, 75 preempted after a committed checkpoint of the last step, 76 preempted without one
-(after both, start it again), 77 stopped at the cap or time limit, or asked to end by whoever watches the run (a person
-decides, or the watcher), 78 the job document or the data is wrong, 79 done and committed, but worse on the general
-hold-out than the guard allows, 1 anything else, also a newer attempt having taken over.
+Exit codes: 0 done, 75 preempted after a committed checkpoint of the last step, 76 preempted without one (both also
+where the store stayed away; after both, start it again), 77 stopped at the cap or time limit, or asked to end by
+whoever watches the run (a person decides, or the watcher), 78 the job document or the data is wrong, 79 done and
+committed, but worse on the general hold-out than the guard allows, 1 anything else, also a newer attempt having taken
+over.
 """
 
 from __future__ import annotations

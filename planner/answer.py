@@ -22,7 +22,7 @@ from planner.question import Question
 from planner.ranking import EVEN_CHANCE
 from planner.relax import NearestFit, explain_nothing, nearest_fits
 from planner.spec import FineTuneSpec
-from planner.units import parse_duration_s, parse_usd
+from planner.units import hours_text, parse_duration_s, parse_usd
 from providers.errors import UsageError
 from providers.offers import PriceSnapshot
 
@@ -148,7 +148,7 @@ def check(answer: Answer, limits: Limits) -> None:
         over = f"the best candidate costs about ${best.cost_usd.p50:,.2f}, over ${budget:,.2f}"
         raise OverBudgetError("; ".join((over, *late)), hint=_within(answer.estimate, budget))
     if late:
-        hint = f"the best one needs about {best.wall_clock_h.p50:.1f} h"
+        hint = f"the best one needs about {hours_text(best.wall_clock_h.p50)}"
         raise PolicyError(
             "; ".join(late),
             hint=hint if goal.deadline is None else f"{hint}; `plan deadline` says what would be in time",
@@ -163,7 +163,8 @@ def _late(estimate: Estimate, best: Candidate, limits: Limits) -> Iterator[str]:
         who = "the best candidate is not" if others else "no candidate is"
         yield f"{who} likely to finish by {deadline:%Y-%m-%d %H:%M} UTC ({chance:.0%})"
     if limits.wall_clock_h is not None and best.wall_clock_h.p50 > limits.wall_clock_h:
-        yield f"the best candidate takes about {best.wall_clock_h.p50:.1f} h, over {limits.wall_clock_h:g} h"
+        needed, most = hours_text(best.wall_clock_h.p50), hours_text(limits.wall_clock_h)
+        yield f"the best candidate takes about {needed}, over {most}"
 
 
 def _within(estimate: Estimate, budget_usd: float) -> str:
@@ -172,7 +173,7 @@ def _within(estimate: Estimate, budget_usd: float) -> str:
     if not paid:
         return f"nothing costs less than about ${min(row.cost_usd.p50 for row in estimate.candidates):,.2f}"
     earliest = min(paid, key=lambda row: row.wall_clock_h.p50)
-    found = f"about ${earliest.cost_usd.p50:,.2f} in {earliest.wall_clock_h.p50:.1f} h"
+    found = f"about ${earliest.cost_usd.p50:,.2f} in {hours_text(earliest.wall_clock_h.p50)}"
     return f"`goal.objective: fastest_within_budget` with that budget gives one for {found}"
 
 

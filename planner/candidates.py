@@ -10,6 +10,8 @@ from planner.setup import Parallelism
 from providers.offers import Offer
 
 Verdict = Literal["fits", "borderline", "oom"]
+#: Flag of an offer whose machine states less memory of its own than the job needs.
+HOST_RAM_SHORT = "host_ram_short"
 
 
 class CandidateMemory(NamedTuple):
@@ -81,6 +83,13 @@ class Candidate(NamedTuple):
     basis: Basis | None = None
     risk: CandidateRisk | None = None
     after_credits_usd: Quantiles | None = None
+
+    @property
+    def fit_in_a_word(self) -> str:
+        """The verdict as people are told it: tight is what fits, but by its upper bound or RAM may not."""
+        memory = self.memory
+        unsure = memory.upper_gib > memory.limit_gib or HOST_RAM_SHORT in self.offer.flags
+        return "tight" if self.verdict == "fits" and unsure else self.verdict
 
     @property
     def gpus_total(self) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from planner.candidates import Candidate, CandidateMemory, CandidateRisk
+from planner.candidates import HOST_RAM_SHORT, Candidate, CandidateMemory, CandidateRisk
 from planner.egress import AS_OF as EGRESS_AS_OF
 from planner.egress import SOURCE as EGRESS_SOURCE
 from planner.hazards import PRIOR_SOURCE, prior
@@ -203,7 +203,7 @@ def candidate_memory(memory: MemoryEstimate) -> CandidateMemory:
 def _flagged(item: Priced) -> Offer:
     """The offer, marked where its host memory is too small for loading the model."""
     if item.host_ram_short:
-        return item.offer._replace(flags=(*item.offer.flags, "host_ram_short"))
+        return item.offer._replace(flags=(*item.offer.flags, HOST_RAM_SHORT))
     return item.offer
 
 
@@ -227,7 +227,7 @@ def _candidate_id(item: Priced) -> str:
 
 
 def _tokens_per_s(question: Question, step_time_s: Quantiles) -> Quantiles:
-    tokens = question.job.tokens_per_step
+    tokens = question.job.tokens_per_full_step
     return Quantiles(tokens / step_time_s.p90, tokens / step_time_s.p50, tokens / step_time_s.p10)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import planner
-from jobs.adapter_config import is_brought, name_base
+from jobs.adapter_config import base_name, is_brought, name_base
 from jobs.base_model import pinned
 from jobs.codec import Mismatch, decode
 from jobs.committed import fetch_files, read_manifest
@@ -97,7 +97,7 @@ def made(order: Order, places: Places, told: Callable[[str], None]) -> Iterator[
             shutil.copyfile(fetched / "result.json", merged / "result.json")
             fetched = merged
         if is_brought(job):  # also of a run that an older version trained
-            name_base(fetched, job.model.id)
+            name_base(fetched, base_name(job))
         for unwanted in _NOT_HANDED_OVER:
             (fetched / unwanted).unlink(missing_ok=True)
         if order.converter is not None:

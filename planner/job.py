@@ -14,6 +14,10 @@ from planner.workload import rows_of
 
 #: Of the tokens; less is the tail that most data has.
 _LOST_SHARE = 0.05
+_SAMPLED = (
+    "the data is too large to be read whole here: its examples are scaled from a part of it, and rows taken to be as "
+    "long as train.sequence_length allows; `plan data inspect` reads all of it"
+)
 
 
 class Assumption(NamedTuple):
@@ -42,6 +46,7 @@ class Job(NamedTuple):
         assumptions: What was assumed.
         warnings: (code, message) of what a person should know.
         steps_stated: The spec states the steps, whatever a step's size.
+        epoch_rows: What one pass over the data counts in batches, None if unknown.
     """
 
     steps: int
@@ -57,6 +62,7 @@ class Job(NamedTuple):
     assumptions: tuple[Assumption, ...]
     warnings: tuple[tuple[str, str], ...]
     steps_stated: bool = False
+    epoch_rows: int | None = None
 
     def rebatched(self, global_batch: int) -> Job:
         """The same with other batches: as many passes over the data, unless the steps are stated."""
@@ -64,13 +70,27 @@ class Job(NamedTuple):
         return self._replace(global_batch=global_batch, steps=steps)
 
     @property
+    def full_steps(self) -> float:
+        """Steps of as many rows as there are, if all had a whole batch: the last one of each pass has what is left."""
+        if not self.epoch_rows:
+            return float(self.steps)
+        passes, left = divmod(self.steps, -(-self.epoch_rows // self.global_batch))
+        rows = passes * self.epoch_rows + min(left * self.global_batch, self.epoch_rows)
+        return rows / self.global_batch
+
+    @property
     def tokens_total(self) -> float:
         """Tokens that are learned from over the whole training, without padding."""
-        return self.steps * self.tokens_per_step
+        return self.full_steps * self.tokens_per_full_step
 
     @property
     def tokens_per_step(self) -> float:
-        """Tokens between two optimizer steps, without padding."""
+        """Mean tokens between two optimizer steps, without padding."""
+        return self.tokens_total / self.steps
+
+    @property
+    def tokens_per_full_step(self) -> float:
+        """Tokens of a step that has a whole batch, without padding."""
         return self.global_batch * self.rows_per_example * self.row_tokens
 
     def padded_row_tokens(self, micro_batch: int) -> float:
@@ -108,8 +128,10 @@ def size_job(spec: FineTuneSpec, train: DataFacts, held_out: DataFacts) -> Job:
     if spec.task == "grpo":
         is_known = train.lengths is not None or spec.data.tokens_per_sample is not None
         rows = _with_answers(spec, lengths, assumptions, is_known=is_known)
-    steps = _steps(spec, train, lengths, assumptions)
     samples = _samples(spec, train)
+    epoch_rows = None if samples is None else _epoch_rows(spec, samples, lengths)
+    steps = _steps(spec, train, epoch_rows, assumptions)
+    warnings += _below_batch(spec, epoch_rows)
     job = Job(
         steps=steps,
         global_batch=spec.train.global_batch,
@@ -124,6 +146,7 @@ def size_job(spec: FineTuneSpec, train: DataFacts, held_out: DataFacts) -> Job:
         assumptions=tuple(assumptions),
         warnings=tuple(warnings),
         steps_stated=spec.train.steps is not None,
+        epoch_rows=None if spec.task == "grpo" else epoch_rows,  # which leaves out what fills no batch
     )
     return job if samples is not None else job._replace(data_tokens=job.tokens_total)
 
@@ -181,7 +204,8 @@ def _sequence_tokens(spec: FineTuneSpec, train: DataFacts, rows: Lengths) -> int
 
 def _known(spec: FineTuneSpec, train: DataFacts) -> bool:
     """Whether the longest example is known, so that no row is longer."""
-    return train.lengths is not None or spec.data.max_tokens_per_sample is not None
+    counted = train.lengths is not None and not train.is_partial
+    return counted or spec.data.max_tokens_per_sample is not None
 
 
 def _lengths(
@@ -196,6 +220,8 @@ def _lengths(
         return assumed_lengths(mean, longest)
     if train.lengths is not None:
         assumptions.append(Assumption("tokens per example", train.lengths.mean, "tokens", train.source))
+        if train.is_partial:
+            warnings.append(("data_sampled", _SAMPLED))
         return train.lengths
     return _unknown_lengths(spec, assumptions, warnings)
 
@@ -211,11 +237,35 @@ def _unknown_lengths(
     return Lengths((full,))
 
 
-def _steps(spec: FineTuneSpec, train: DataFacts, lengths: Lengths, assumptions: list[Assumption]) -> int:
+def _below_batch(spec: FineTuneSpec, epoch_rows: int | None) -> Iterator[tuple[str, str]]:
+    """A warning where no step has a whole batch."""
+    batch = spec.train.global_batch
+    if epoch_rows is not None and epoch_rows < batch:
+        rows = f"{epoch_rows:,} row{'' if epoch_rows == 1 else 's'}"
+        message = f"all of the data makes {rows}{' when packed' if spec.train.packing else ''}"
+        yield (
+            "data_below_batch",
+            f"{message}, fewer than train.global_batch ({batch:,}): each pass is one step of what there is",
+        )
+
+
+def _epoch_rows(spec: FineTuneSpec, samples: int, lengths: Lengths) -> int:
+    """What one pass over the data counts in batches."""
+    rows = samples
+    if spec.train.packing:
+        longest = spec.train.sequence_length
+        kept = lengths.cut(longest) if _is_cut(spec) else lengths
+        rows = math.ceil(samples * kept.mean / longest)
+    return rows * _batch_items(spec)
+
+
+def _steps(
+    spec: FineTuneSpec, train: DataFacts, epoch_rows: int | None, assumptions: list[Assumption]
+) -> int:
     if spec.train.steps is not None:
         return spec.train.steps
     samples = _samples(spec, train)
-    if samples is None:
+    if samples is None or epoch_rows is None:
         raise SpecError(
             [
                 Finding(
@@ -228,12 +278,7 @@ def _steps(spec: FineTuneSpec, train: DataFacts, lengths: Lengths, assumptions: 
         )
     source = "spec" if spec.data.samples is not None else train.source
     assumptions.append(Assumption("examples", samples, "examples", source))
-    rows = samples
-    if spec.train.packing:
-        longest = spec.train.sequence_length
-        kept = lengths.cut(longest) if _is_cut(spec) else lengths
-        rows = math.ceil(samples * kept.mean / longest)
-    per_epoch = math.ceil(rows * _batch_items(spec) / spec.train.global_batch)
+    per_epoch = math.ceil(epoch_rows / spec.train.global_batch)
     return max(math.ceil(per_epoch * (spec.train.epochs or 1.0)), 1)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from statistics import NormalDist
 from typing import NamedTuple
 
 _POINTS = 64
+_MOST_QUANTILES = 4096
 #: Spread (sigma of the logarithm) where only the mean is known. Instruction and chat sets lie at 0.4-0.9.
 ASSUMED_LOG_SIGMA = 0.6
 
@@ -62,19 +64,31 @@ class Lengths(NamedTuple):
         return bisect_left(self.quantiles, most + 1e-9) / len(self.quantiles)
 
 
-def lengths_of(values: Sequence[float], most: int = 4096) -> Lengths:
+def lengths_of(values: Sequence[float], most: int = _MOST_QUANTILES) -> Lengths:
     """The distribution of counted lengths, thinned to at most `most` points that keep the longest.
 
     Raises:
         ValueError: No values.
     """
-    if not values:
+    return lengths_of_counts([(value, 1) for value in values], most)
+
+
+def lengths_of_counts(counts: Sequence[tuple[float, int]], most: int = _MOST_QUANTILES) -> Lengths:
+    """The same of lengths with the number of examples of each.
+
+    >>> lengths_of_counts([(7.0, 1), (3.0, 2)]).quantiles
+    (3.0, 3.0, 7.0)
+
+    Raises:
+        ValueError: No values.
+    """
+    if not counts:
         raise ValueError("no lengths")
-    ordered = sorted(values)
-    if len(ordered) > most:
-        step = (len(ordered) - 1) / (most - 1)
-        ordered = [ordered[round(index * step)] for index in range(most)]
-    return Lengths(tuple(ordered))
+    ordered = sorted(counts)
+    ends = list(accumulate(count for _, count in ordered))
+    points = min(ends[-1], most)
+    step = (ends[-1] - 1) / max(points - 1, 1)
+    return Lengths(tuple(ordered[bisect_right(ends, round(index * step))][0] for index in range(points)))
 
 
 def assumed_lengths(mean: float, longest: float | None) -> Lengths:

@@ -16,7 +16,7 @@ from planner.architecture.stored import completed
 from planner.model_facts import ModelFacts
 from planner.price_age import age_s, age_text
 from providers.errors import StorageError, UsageError
-from providers.hub import HubAccess, HubModel, fetch_model, is_commit
+from providers.hub import REPOSITORY_ID, HubAccess, HubModel, fetch_model, is_commit
 from providers.price_table import replace_file
 from providers.web import UnreachableError
 from providers.weights import Weights
@@ -60,6 +60,8 @@ class HubSource:
         known = self._remembered(model, revision)
         if known is not None and self._lasts(known, revision):
             return _facts(known)
+        if not REPOSITORY_ID.fullmatch(model):
+            raise _not_asked(unknown, "it is no Hugging Face model id either")
         if self.access.offline:
             if known is None:
                 raise _not_asked(unknown, "the Hub was not asked, because HF_HUB_OFFLINE is set")

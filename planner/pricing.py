@@ -245,7 +245,7 @@ def _timed(question: Question, offer: Offer, nodes: int, found: Fit) -> Solved |
     doubt = (
         question.job.tokens_log_sd if question.job.packed else 0.0
     )  # packed: the number of steps is in doubt
-    line = timeline(question.job.steps, fit.step.step_time_s.widened(doubt), around, hazards)
+    line = timeline(question.job.full_steps, fit.step.step_time_s.widened(doubt), around, hazards)
     fixed = FREE_LINES if offer.market == "local" else _object_store_lines(question, line, checkpoint)
     saving_h = line.interruptions.checkpoint_h * assumed.save_s / around.save_s
     basis = basis_of(formula, assumed, saving_h, groups)

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from jobs.spec import JobSpec
 from planner import rented
+from planner.architecture import maker_of
 from planner.bundle import missing_requirements, spec_extras
 from planner.candidate_document import candidate_document
 from planner.candidates import Candidate
@@ -333,7 +334,12 @@ def _files(spec: FineTuneSpec, base_dir: Path) -> Iterator[Finding]:
         yield Finding(error.message, path=error.path or "data", code=error.code, hint=error.hint)
     model = model_ref(base_dir, spec.model.id)
     if model.kind == "path" and not Path(model.value, "config.json").is_file():
-        yield Finding(f"there is no config.json in {model.value}", path="model.id", code="model_missing")
+        yield Finding(
+            f"there is no config.json in {model.value}",
+            path="model.id",
+            code="model_missing",
+            hint=maker_of(Path(model.value)),
+        )
 
 
 def _software(spec: FineTuneSpec) -> Iterator[Finding]:

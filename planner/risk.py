@@ -19,7 +19,7 @@ _TYPICAL_AGE_H = 4.0
 PLACE_DOUBT = 4.0
 #: A machine that stays still crashes now and then: a checkpoint at least so often, unless saving took more than this
 #: share of the time. The worker's own limits are the same (`jobs.interval`).
-_LONGEST_INTERVAL_S, _MOST_SAVING = 1800.0, 0.05
+_LONGEST_INTERVAL_S, MOST_SAVING = 1800.0, 0.05
 _NONE = Quantiles(0.0, 0.0, 0.0)
 
 
@@ -59,7 +59,7 @@ def checkpoint_interval_s(save_s: float, hazard_per_h: float, *, least_s: float 
     >>> round(checkpoint_interval_s(15, 0.2) / 60), checkpoint_interval_s(15, 0), checkpoint_interval_s(1200, 0) / 3600
     (12, 1800.0, 6.666666666666667)
     """
-    longest_s = max(_LONGEST_INTERVAL_S, save_s / _MOST_SAVING)
+    longest_s = max(_LONGEST_INTERVAL_S, save_s / MOST_SAVING)
     if hazard_per_h <= 0:
         return longest_s
     return min(max(math.sqrt(2 * save_s * 3600 / hazard_per_h), least_s), longest_s)

@@ -67,10 +67,16 @@ class TrainingSetup(NamedTuple):
         quantization: Of the frozen base: none, 8bit, 4bit, fp8.
         precision: bf16, fp16, fp32, tf32, amp_bf16, amp_fp16 (fp32 master weights), fp8 or fp4.
         optimizer: adamw, adamw_fused, adamw_8bit, paged_adamw_32bit, paged_adamw_8bit, adafactor, lion, sgd.
+        steps_in_backward: The optimizer steps on each gradient as it comes, and frees it.
+        older_torch: Before 2.0 gradients are zeroed and not freed between steps, the optimizer takes one parameter at
+            a time, and CUDA loads all kernels at once.
         sequence_tokens: Tokens in one row (padded or packed length).
         micro_batch: Rows a GPU holds at once.
         grad_accum: Micro-batches between optimizer steps.
         gradient_checkpointing: Activations recomputed in the backward pass.
+        recomputed_blocks: Share of the blocks of which they are.
+        keeps_products: Of these, attention's and every second product's outputs are kept all the same (torchtitan's
+            selection by operation).
         attention: flash, sdpa (memory-efficient) or eager (materialises s x s).
         fused_loss: Logits never held whole.
         labels: Classes, for classification.
@@ -83,6 +89,8 @@ class TrainingSetup(NamedTuple):
             (bitsandbytes up to 0.43.1; its pull request 1270), integer copies of 8-bit ones' (up to 0.44).
         experts_quantised: Quantisation covers experts too (separate modules in transformers 4, fused in 5).
         loss_bytes: Bytes per vocabulary entry and token at the loss's peak, None for the framework's own.
+        varied_lengths: Micro-batches differ in length, and the allocator's segments do not grow: blocks of one are left
+            unused by the next.
         row_tokens: Mean length of a row as it is computed, padding included; None for sequence_tokens.
             Unpacked rows are shorter than the longest one, which alone decides memory.
         real_tokens_share: Share of the computed tokens that are not padding.
@@ -99,10 +107,14 @@ class TrainingSetup(NamedTuple):
     quantization: str = "none"
     precision: str = "bf16"
     optimizer: str = "adamw"
+    steps_in_backward: bool = False
+    older_torch: bool = False
     sequence_tokens: int = 2048
     micro_batch: int = 1
     grad_accum: int = 1
     gradient_checkpointing: bool = True
+    recomputed_blocks: float = 1.0
+    keeps_products: bool = False
     attention: str = "sdpa"
     fused_loss: bool = False
     labels: int = 2
@@ -113,6 +125,7 @@ class TrainingSetup(NamedTuple):
     keeps_quantised_inputs: bool = False
     experts_quantised: bool = False
     loss_bytes: float | None = None
+    varied_lengths: bool = False
     row_tokens: float | None = None
     real_tokens_share: float = 1.0
     compiled: bool = False
@@ -126,7 +139,9 @@ class TrainingSetup(NamedTuple):
         parallel = self.parallelism
         return (
             self.arch, self.task, self.adapter, self.quantization, self.precision, self.optimizer,
-            self.grad_accum > 1, self.gradient_checkpointing, self.attention, self.fused_loss, self.labels,
+            self.grad_accum > 1, self.gradient_checkpointing, self.recomputed_blocks, self.keeps_products,
+            self.steps_in_backward, self.older_torch,
+            self.attention, self.fused_loss, self.labels,
             self.framework, self.offload, parallel.kind, parallel.data, parallel.tensor, parallel.pipeline,
             parallel.context, parallel.expert, self.upcast_frozen, self.keeps_quantised_inputs,
             self.experts_quantised, self.loss_bytes, self.compiled, self.preference_loss, self.reference,

@@ -73,6 +73,13 @@ class Simulation:
     jobs: int
     source: str
 
+    @property
+    def machines(self) -> str:
+        """Machines of the candidate, and where they are."""
+        offer = self.spot.offer
+        place = f"{offer.cloud} {offer.zone or offer.region}"
+        return f"{self.spot.nodes} x {offer.gpu}:{offer.gpus_per_node} in {place}"
+
     def document(self) -> dict[str, Any]:
         """Body of the `tuneplan/simulate` answer."""
         return {
@@ -93,10 +100,8 @@ class Simulation:
 
     def text(self) -> str:
         """For a person."""
-        offer = self.spot.offer
         lines = [
-            f"{self.jobs} simulated jobs on {self.spot.nodes} x {offer.gpu}:{offer.gpus_per_node} "
-            f"in {offer.cloud} {offer.zone or offer.region}",
+            f"{self.jobs} simulated jobs on {self.machines}",
             f"{'way':20} {'mean $':>9} {'$ p50':>9} {'$ p90':>9} {'h p50':>7} {'h p90':>7}"
             + ("" if self.deadline_h is None else "  in time"),
         ]

@@ -22,8 +22,11 @@ class Stack(NamedTuple):
         adapter_dropout: Adapters are dropped out by default.
         autocast: Adapters in fp32 compute in the base's type.
         fsdp2: FSDP shards each parameter by itself.
+        wraps_embeddings: Sharded embedding and head are units of their own, gathered when they are used.
         tiled_head: Logits are never held whole, and computed again in the backward pass.
         fp32_reduce: Sharded gradients are summed in fp32, whatever is computed in.
+        spread_keys: Keys and values of a group are repeated for each of its heads.
+        fused_qkv: Queries, keys and values come from one product in every family.
         slowdown: Step time against the physics, fitted.
     """
 
@@ -39,18 +42,46 @@ class Stack(NamedTuple):
     autocast: bool = False
     fsdp2: bool = False
     fp32_reduce: bool = False
+    wraps_embeddings: bool = False
+    spread_keys: bool = False
+    fused_qkv: bool = False
     slowdown: float = 1.0
 
 
 _STACKS = (
     Stack("trl", loss_bytes=0.5, tiled_head=True, autocast=True, fsdp2=True),  # what we launch
     Stack("hf"),
+    Stack("other"),  # named, and nothing is known of it here: modules of transformers, a loop of its own
     Stack("deepspeed", foreach_step=False),
     Stack("unsloth", loss_bytes=0.5, fused_kernels=True, fused_norm=True, fused_mlp=True, foreach_step=False),
     Stack("llm-foundry", fused_kernels=True, fused_norm=True),
-    Stack("litgpt", loss_bytes=5.0, fp32_master=False, adapter_dropout=True),
-    Stack("torchtune", loss_bytes=5.0, fp32_master=False, foreach_step=False),
-    Stack("torchtitan", loss_bytes=8.0, fused_norm=True, foreach_step=False, fp32_reduce=True),
+    Stack(
+        "litgpt",
+        loss_bytes=5.0,
+        fp32_master=False,
+        adapter_dropout=True,
+        spread_keys=True,
+        fused_qkv=True,
+    ),
+    Stack(
+        "torchtune",
+        loss_bytes=5.0,
+        fp32_master=False,
+        foreach_step=False,
+        fsdp2=True,
+        wraps_embeddings=True,
+        spread_keys=True,
+    ),
+    Stack(
+        "torchtitan",
+        loss_bytes=10.0,
+        fp32_reduce=True,
+        fused_norm=True,
+        foreach_step=False,
+        fsdp2=True,
+        wraps_embeddings=True,
+        spread_keys=True,
+    ),
     Stack(
         "megatron", loss_bytes=8.0, fused_kernels=True, fused_norm=True, fused_mlp=True, foreach_step=False
     ),

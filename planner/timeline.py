@@ -35,14 +35,16 @@ class Timeline(NamedTuple):
     interruptions: Interruptions
 
 
-def timeline(steps: int, step_time_s: Quantiles, around: Overheads, hazards: SpotHazards | None) -> Timeline:
+def timeline(
+    steps: float, step_time_s: Quantiles, around: Overheads, hazards: SpotHazards | None
+) -> Timeline:
     """Billed hours and finish of one run.
 
     Quantiles of steps and overheads are added: they share their causes (a slow machine is slow in all), so the sum's
     interval is slightly too wide rather than too narrow. Losing machines is independent of them.
 
     Args:
-        steps: Optimizer steps.
+        steps: Optimizer steps of a whole batch.
         step_time_s: Seconds of one.
         around: Overheads.
         hazards: Of the machines, None where nothing is taken away (on demand, own machine).

@@ -112,6 +112,17 @@ def duration_text(seconds: float) -> str:
     return f"{int(seconds) if seconds == int(seconds) else seconds}s"
 
 
+def hours_text(hours: float) -> str:
+    """Hours for a person, or minutes or seconds where an hour is too coarse.
+
+    >>> hours_text(1.93), hours_text(36), hours_text(1 / 60), hours_text(0.004)
+    ('1.9 h', '36 h', '1 min', '14.4 s')
+    """
+    units = (("h", 1), ("min", 60), ("s", 3600))
+    unit, size = next((unit, size) for unit, size in units if hours * size >= 1 - 1e-9 or unit == "s")
+    return f"{hours * size:,.1f}".removesuffix(".0") + f" {unit}"
+
+
 def parse_usd(value: Any) -> float:
     """US dollars of `50usd`, `$50`, `50 USD`, `1,000.50` or the number 50.
 

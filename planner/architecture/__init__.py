@@ -5,7 +5,13 @@ from planner.architecture.counts import CLASSIFIERS, ParameterCounts, parameter_
 from planner.architecture.linears import LinearShape, linear_shapes
 from planner.architecture.model import ModelArchitecture
 from planner.architecture.publication import Publication
-from planner.architecture.registry import known_models, load_architecture, model_config, registered_model
+from planner.architecture.registry import (
+    known_models,
+    load_architecture,
+    maker_of,
+    model_config,
+    registered_model,
+)
 
 __all__ = [
     "CLASSIFIERS",
@@ -19,6 +25,7 @@ __all__ = [
     "known_models",
     "linear_shapes",
     "load_architecture",
+    "maker_of",
     "model_config",
     "parameter_counts",
     "registered_model",

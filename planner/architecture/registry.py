@@ -134,7 +134,7 @@ def _config_at(path: Path, model: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise UsageError(
             f"there is no {file}",
-            hint="Give a directory that holds a config.json.",
+            hint=maker_of(path) or "Give a directory that holds a config.json.",
             code="model_not_found",
             path=model,
         ) from None
@@ -145,6 +145,12 @@ def _config_at(path: Path, model: str) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise UsageError(f"{file} does not hold a JSON object", code="bad_model_config", path=model)
     return config
+
+
+def maker_of(folder: Path) -> str | None:
+    """How to make a base model that is not there, where a script beside it does so, as in the examples."""
+    script = folder.parent / "make_base.py"
+    return f"`python {script}` makes it" if script.is_file() else None
 
 
 def _unknown(model: str) -> UsageError:

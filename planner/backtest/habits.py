@@ -52,6 +52,8 @@ def framework_of(row: Row) -> str:
     """The stack, plain transformers where nothing else is named."""
     text = cell(row, "framework")
     named = next((name for part, name in _FRAMEWORKS.items() if part in text), None)
+    if "swift" in text and re.search(r"\b[tpe]p\s*=?\s*\d", cell(row, "parallelism")):
+        return "megatron"  # Megatron-SWIFT: its trainers over transformers split no model
     if named is None and "deepspeed" in text and not any(part in text for part in _HUGGING_FACE):
         return "deepspeed"
     return named or "hf"
@@ -66,6 +68,12 @@ def names_unknown_stack(row: Row) -> bool:
     text = re.sub(r"\(.*?\)", " ", text).strip() or text
     known = (*_FRAMEWORKS, *_HUGGING_FACE, "deepspeed")
     return bool(text) and not any(part in text for part in known)
+
+
+def has_own_loop(row: Row) -> bool:
+    """Whether Hugging Face's models are trained by a loop of the stack's own, for all that its name says."""
+    own = re.search(r"\b(?:hf|hugging ?face|transformers) models?\b", cell(row, "framework"))
+    return own is not None or names_unknown_stack(row)
 
 
 def precision_of(row: Row, gpu: GpuFacts, autocasts: bool) -> str:
@@ -123,11 +131,19 @@ def optimizer_of(row: Row) -> str:
     return "adamw_fused" if any(part in text for part in ("fused", "apex", "lamb", "cpuadam")) else "adamw"
 
 
+def steps_in_backward(row: Row) -> bool:
+    """Whether the optimizer steps on each gradient as it comes: torchtune's `optimizer_in_bwd`, and others' words."""
+    return (
+        re.search(r"in[ _-](?:the )?(?:backward|bwd)|fused? (?:in|with) backward", cell(row, "optimizer"))
+        is not None
+    )
+
+
 def checkpointing_of(row: Row, arch: ModelArchitecture, framework: str, gpus: int) -> bool:
     """Stated, or the stack's default: Hugging Face recipes of big decoders and torchtune's recipes switch it on."""
     text = cell(row, "grad_checkpointing")
-    if text:  # "selective" keeps nearly everything where attention is fused
-        return not denied(text) and "selective" not in text
+    if text:  # Megatron's "selective" recomputes attention's scores, which a fused kernel never keeps
+        return not denied(text) and not (framework == "megatron" and "selective" in text)
     if framework in ("unsloth", "torchtune", "openrlhf") or recomputes_unasked(row):
         return True
     if framework == "litgpt":
@@ -174,11 +190,17 @@ def fuses_loss(row: Row) -> bool:
 
 def loss_bytes_of(row: Row, framework: str) -> float | None:
     """Until v4.46 transformers shifted a copy of the fp32 logits; fused cross-entropies keep two fp32 copies; TRL
-    computes the loss in chunks since 1.7 (June 2026); torchtune's chunks keep the logits in bf16 and compute their loss
-    and gradient an eighth at a time (`CEWithChunkedOutputLoss`).
+    computes the loss in chunks since 1.7 (June 2026). torchtune held shifted fp32 logits until the backward pass was
+    over, beside log-probabilities and two gradients, up to 0.3 (September 2024); its chunks since keep the logits in
+    bf16 and compute their loss and gradient an eighth at a time (`CEWithChunkedOutputLoss`). torchtitan compiles the
+    loss with the model (again since April 2025), which leaves the logits and their gradients in bf16.
     """
-    if "chunk" in cell(row, "liger_fused") and framework == "torchtune":
-        return 2.0 + (4.0 + 2.0) / 8
+    if framework == "torchtune":
+        if "chunk" in cell(row, "liger_fused"):
+            return 2.0 + (4.0 + 2.0) / 8
+        return 16.0 if dated_before(row, "2024-09") else None
+    if framework == "torchtitan":
+        return 4.0 if fuses_kernels(row) and not dated_before(row, "2025-04") else None
     if "trl" in cell(row, "framework") and cell(row, "date") >= "2026-07":
         return STACKS["trl"].loss_bytes
     if "foak" in cell(row, "liger_fused"):
@@ -244,6 +266,15 @@ def is_unpacked(row: Row) -> bool:
     """Whether rows of different length are padded to the longest of their micro-batch."""
     text = cell(row, "packing")
     return denied(text) or text in ("unpacked", "not packed")
+
+
+def reuses_memory(row: Row, framework: str) -> bool:
+    """Whether blocks left by rows of another length are used again: axolotl, unsloth, torchtune and torchtitan let
+    the allocator's segments grow, peft's comparison of its methods empties the cache every ten steps.
+    """
+    text = cell(row, "framework")
+    own_way = "axolotl" in text or re.match(r"peft [\d.]+", text) is not None
+    return own_way or framework in ("unsloth", "torchtune", "torchtitan")
 
 
 def padding_of(row: Row, sequence: int, micro_batch: int) -> tuple[float | None, float]:

@@ -9,6 +9,7 @@ from planner.backtest.cells import Row, cell, dated_before, number, required
 from planner.backtest.machines import cluster_of, parallelism_of
 from planner.backtest.methods import method_of
 from planner.backtest.models import architecture_of
+from planner.backtest.selection import keeps_products_of, recomputed_blocks_of
 from planner.backtest.unstated import unstated
 from planner.setup import Cluster, TrainingSetup
 from planner.stacks import computed_by
@@ -77,19 +78,24 @@ def read_run(row: Row) -> Run:
         quantization=quantization,
         precision=habits.precision_of(row, cluster.gpu, autocasts),
         optimizer=habits.optimizer_of(row),
+        steps_in_backward=habits.steps_in_backward(row),
+        older_torch=dated_before(row, "2023-03"),
         sequence_tokens=sequence,
         micro_batch=micro_batch,
         grad_accum=_grad_accum(row, micro_batch, parallelism.data),
         gradient_checkpointing=habits.checkpointing_of(row, arch, framework, gpus),
+        recomputed_blocks=recomputed_blocks_of(row),
+        keeps_products=keeps_products_of(row),
         attention=habits.attention_of(row, framework, arch),
         fused_loss=habits.fuses_loss(row),
-        framework=framework,
+        framework="other" if habits.has_own_loop(row) else framework,
         offload=habits.offload_of(row),
         parallelism=parallelism,
         upcast_frozen=habits.upcasts_frozen(row, quantization, framework, parallelism),
         keeps_quantised_inputs=habits.keeps_quantised_inputs(row, framework, quantization),
         experts_quantised=dated_before(row, "2025-12"),
         loss_bytes=habits.loss_bytes_of(row, framework),
+        varied_lengths=habits.is_unpacked(row) and not habits.reuses_memory(row, framework),
         row_tokens=row_tokens,
         real_tokens_share=real_share,
         compiled=habits.fuses_kernels(row) or cluster.gpu.name.startswith("Gaudi"),

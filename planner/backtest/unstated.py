@@ -5,11 +5,13 @@ A run whose source says everything is predicted better than one of which half ha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from planner.architecture import Adapter
 from planner.backtest.cells import Row, cell, number
 from planner.backtest.habits import is_unpacked, names_unknown_stack, recomputes_unasked
+from planner.backtest.selection import keeps_products_of
 from planner.setup import TrainingSetup
 from planner.throughput import Doubt
 
@@ -41,6 +43,10 @@ def also_allowed(row: Row, setup: TrainingSetup) -> Iterator[TrainingSetup]:
     """Larger set-ups that the row's words, read loosely, allow as well as the usual one that it was read as."""
     if leaves_masters_open(row, setup):
         yield setup._replace(precision=f"amp_{setup.precision}")
+    if setup.gradient_checkpointing and keeps_products_of(row):
+        yield setup._replace(gradient_checkpointing=False)
+    if leaves_distributed_optimizer_open(row, setup):
+        yield setup._replace(parallelism=setup.parallelism._replace(kind="tp"))
 
 
 def _largest_usual(row: Row, setup: TrainingSetup) -> Adapter | None:
@@ -58,6 +64,15 @@ def _largest_usual(row: Row, setup: TrainingSetup) -> Adapter | None:
         rank=adapter.rank if rank else max(adapter.rank, _QLORA_RANK),
         targets=adapter.targets if targets else ("all-linear",),
     )
+
+
+def leaves_distributed_optimizer_open(row: Row, setup: TrainingSetup) -> bool:
+    """Whether each data-parallel rank may hold all states: Megatron-LM spreads them only where it is told to
+    (`--use-distributed-optimizer`), NeMo and Megatron Bridge always.
+    """
+    told = re.search(r"zero|dist", f"{cell(row, 'parallelism')} {cell(row, 'optimizer')}")
+    plain = cell(row, "framework") in ("megatron", "megatron-lm", "megatron lm")
+    return plain and told is None and setup.adapter is None and setup.parallelism.kind == "mixed"
 
 
 def leaves_masters_open(row: Row, setup: TrainingSetup) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 _QUANTILES = {"p10", "p50", "p90"}
 #: Money is text in JSON; this is one with more than cents.
 _FINER_THAN_CENTS = re.compile(r"-?\d+\.\d{3,}")
+_SHARE = re.compile(r"(.+_)?share|p_(in_time|finish_by_deadline)")
 _OFFER = ("offer.cloud", "offer.region", "offer.gpu", "offer.gpus_per_node", "offer.market")
 _PRICE = ("offer.price_usd_per_h", "offer.source", "offer.as_of_at", "offer.flags")
 _COMPARED = (
@@ -123,12 +124,14 @@ def _cell(value: Any, name: str = "") -> str:
 
     Args:
         value: JSON types.
-        name: Of the field, dotted; text in quantiles, and in fields of dollars, is money.
+        name: Of the field, dotted; text in quantiles, and in fields of dollars, is money; shares are per cent.
     """
     if value is None:
         return "n/a"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float | int) and (percent := _percent(value, name.rpartition(".")[2])):
+        return percent
     if isinstance(value, float):
         return _number(value)
     if isinstance(value, Mapping) and set(value) == _QUANTILES:
@@ -140,6 +143,13 @@ def _cell(value: Any, name: str = "") -> str:
     if "usd" in name and _FINER_THAN_CENTS.fullmatch(text):
         return _cents(float(text))
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+
+
+def _percent(value: float, field: str) -> str:
+    """A change, a share or a chance as tables show it; nothing if the field is none of them."""
+    if field == "change":
+        return f"{value:+.1%}"
+    return f"{100 * value:.3g}%" if _SHARE.fullmatch(field) else ""
 
 
 def _cents(usd: float) -> str:

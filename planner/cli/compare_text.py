@@ -58,7 +58,7 @@ def _row(side: Side) -> Iterator[str]:
     yield span(best.cost_usd, 2)
     yield f"{best.memory.reserved_gib:.1f}"
     yield "-" if best.p_finish_by_deadline is None else f"{best.p_finish_by_deadline:.0%}"
-    yield best.verdict
+    yield best.fit_in_a_word
 
 
 def where(candidate: Candidate) -> str:

@@ -167,12 +167,14 @@ def _at(moment: datetime) -> str:
 
 
 def _lines(found: Release) -> Iterator[str]:
+    from planner.ranking import SURE_ENOUGH
     from planner.release import where_of
 
     hours = (found.deadline - found.now).total_seconds() / 3600
     yield f"to be done by {_at(found.deadline)}, in {hours:.1f} h"
     yield ""
-    yield f"{'way':11} {'mean $':>9} {'$ p90':>9} {'h p50':>7} {'h p90':>7} {'in time':>8}  latest safe start   where"
+    heads = f"{'way':11} {'mean $':>9} {'$ p90':>9} {'h p50':>7} {'h p90':>7} {'in time':>8}"
+    yield f"{heads}  {'latest safe start':<23} where"
     more = () if found.more_machines is None else (found.more_machines,)
     for way in (*found.ways, *more):
         finish = way.item.finish_h
@@ -181,7 +183,8 @@ def _lines(found: Release) -> Iterator[str]:
         money = f"{way.item.expected_usd:9.2f} {way.item.cost_usd.p90:9.2f}"
         time = f"{finish.p50:7.1f} {finish.p90:7.1f} {way.p_in_time:8.0%}"
         name = _NAMES.get(way.name, way.name)
-        yield (f"{name:11} {money} {time}  {start:<20}{mark} {where_of(way.item)}")
+        yield (f"{name:11} {money} {time}  {start:<20} {mark} {where_of(way.item)}")
+    yield f"-> the cheapest that is in time in {SURE_ENOUGH:.0%} of cases, or else the likeliest"
     if found.possible:
         yield from (_more(way) for way in more)
     yield from _mixed(found)

@@ -121,6 +121,8 @@ def _describe(axes: Axes, title: str, *, free: bool) -> None:
         axis.set_major_locator(LogLocator(subs=_TICKS))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter(NullFormatter())
+    if free:
+        axes.set_ylim(bottom=0)
     axes.set_xlabel("billed hours, p50 (without waiting for capacity)")
     axes.set_ylabel("US dollars before tax, p50")
     axes.set_title(title, fontsize=11)

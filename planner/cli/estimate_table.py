@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
 from planner.architecture import Publication
-from planner.candidates import Candidate, CandidateRisk
+from planner.candidates import HOST_RAM_SHORT, Candidate, CandidateRisk
 from planner.estimate import Estimate, Rejection
 from planner.price_age import age_text
 from planner.quantiles import Quantiles
@@ -19,7 +19,6 @@ from providers.offers import FLAGS, Offer
 _ROOMY = 112
 #: The place is never cut below this.
 _LEAST_WHERE = 8
-_RAM_SHORT = "host_ram_short"
 #: Vast's own client cuts every machine off at this, and leaves smaller ones out, for catalogs in SkyPilot's format.
 _VAST_RAM_GIB = 64.0
 
@@ -76,8 +75,8 @@ def render_job(estimate: Estimate, spec: FineTuneSpec) -> str:
         f"job     {spec.name}: {spec.task}, {method} on {spec.model.id}{counted}",
         f"model   {_count(counts.total)} parameters, {_count(question.trainable)} trained"
         f"{_published(question.publication)}",
-        f"work    {job.steps:,} steps of {job.global_batch} rows, {_count(job.tokens_total)} tokens, "
-        f"sequence length {job.sequence_tokens:,}{' packed' if job.packed else ''}",
+        f"work    {_counted(job.steps, 'step')} of {_counted(job.global_batch, 'row')}, "
+        f"{_count(job.tokens_total)} tokens, sequence length {job.sequence_tokens:,}{' packed' if job.packed else ''}",
         f"goal    {_goal(estimate)}",
     ]
     return "\n".join(lines)
@@ -158,7 +157,7 @@ def _columns(
         "total $": (lambda c: span(c.cost_usd, 2), True),
         "you pay $": (_paid, True),
         "P(in time)": (_chance, True),
-        "fits": (lambda c: "tight" if _tight(c) else c.verdict, False),
+        "fits": (lambda c: c.fit_in_a_word, False),
         "age": (lambda c: _age(c.offer, now) + (" !" if c.offer.flags else ""), False),
     }
     left_out = {"age"} if compact else set()
@@ -182,12 +181,6 @@ def _chance(candidate: Candidate) -> str:
 def _paid(candidate: Candidate) -> str:
     """After your credits, the same without any."""
     return _number((candidate.after_credits_usd or candidate.cost_usd).p50, 2)
-
-
-def _tight(candidate: Candidate) -> bool:
-    """Fits by expectation, but not by its upper bound, or not into the memory that the machine states of its own."""
-    over = candidate.memory.upper_gib > candidate.memory.limit_gib
-    return candidate.verdict == "fits" and (over or _RAM_SHORT in candidate.offer.flags)
 
 
 def _gpus(offer: Offer) -> str:
@@ -261,7 +254,7 @@ def _footer(estimate: Estimate, shown: int) -> Iterator[str]:
     )
     doubts = Counter(flag for row in estimate.candidates[:shown] for flag in row.offer.flags)
     for flag, times in sorted(doubts.items()):
-        numbers = _ram_of(estimate.candidates[:shown]) if flag == _RAM_SHORT else ""
+        numbers = _ram_of(estimate.candidates[:shown]) if flag == HOST_RAM_SHORT else ""
         yield f"! {flag} ({times} of them): {FLAGS.get(flag, 'see the source')}{numbers}"
     yield from _dropped(estimate.rejected)
     yield from _calibrated(estimate)
@@ -271,7 +264,7 @@ def _footer(estimate: Estimate, shown: int) -> Iterator[str]:
 
 def _ram_of(shown: Sequence[Candidate]) -> str:
     """What machines that are short of memory state, and what the job takes there."""
-    short = [row for row in shown if _RAM_SHORT in row.offer.flags]
+    short = [row for row in shown if HOST_RAM_SHORT in row.offer.flags]
     pairs = dict.fromkeys((row.offer.ram_gib or 0.0, row.host_ram_gib) for row in short)
     told = [f"{stated:g} GiB stated, {needed:.1f} needed" for stated, needed in pairs]
     floor = "; every machine of Vast's catalog states 64 GiB or more as 64" * any(
@@ -304,7 +297,11 @@ def _dropped(rejected: Sequence[Rejection], most: int = 5) -> Iterator[str]:
 
 
 def _offers(count: int) -> str:
-    return f"{count:,} offer{'' if count == 1 else 's'}"
+    return _counted(count, "offer")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def duration(hours: Quantiles, *, interval: bool) -> str:

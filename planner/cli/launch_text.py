@@ -25,7 +25,7 @@ def render_order(order: Order, places: Places, around: Surroundings) -> str:
         *_no_login(order, around),
         (
             "memory",
-            f"{chosen.memory.reserved_gib:.1f} GiB of {chosen.memory.limit_gib:.1f}: {chosen.verdict}",
+            f"{chosen.memory.reserved_gib:.1f} GiB of {chosen.memory.limit_gib:.1f}: {chosen.fit_in_a_word}",
         ),
         *_inputs(order, places),
         *_disk(order),

@@ -16,6 +16,7 @@ from providers.errors import UsageError
 
 if TYPE_CHECKING:
     from planner.simulation import Simulation
+    from planner.specfile import LoadedSpec
 
 _EXAMPLE = """\b
 Examples:
@@ -25,6 +26,7 @@ Examples:
 JOBS.csv has the columns job_id, traces (ids, ';' between regions), start_tick, work_h, deadline_h,
 restart_overhead_h and, if wanted, history_h.
 With several regions the simple policies move free of charge; ours and omniscient pay for each move.
+On records ours counts money alone; what SPEC is simulated with counts waiting too, as `plan launch --move` does.
 """
 _POLICIES = ("ours", "uniform_progress", "greedy", "spot_else_on_demand", "on_demand", "omniscient")
 _COLUMNS = ("job_id", "policy", "cost_usd", "finish_h", "late", "launches", "spot_h", "on_demand_h")
@@ -69,11 +71,14 @@ def command(
         return
     if spec_file is None:
         raise UsageError("name a spec, or records with --traces", hint="plan simulate spec.yaml")
-    found = _simulated(app, spec_file, _count(jobs), seed, gpu=gpu, count=count)
+    from planner.specfile import load_spec
+
+    loaded = load_spec(spec_file)
+    found = _simulated(app, loaded, _count(jobs), seed, gpu=gpu, count=count)
     if plot is not None:
         from planner.cli.simulate_plot import plot_simulation
 
-        plot_simulation(found, plot)
+        plot_simulation(found, f"{loaded.spec.name} on {loaded.spec.model.id}", plot)
         echo_err(f"plot written to {plot}")
     if output == "json":
         emit_json("simulate", found.document(), now=app.now())
@@ -91,15 +96,13 @@ def _count(jobs: str | None) -> int:
     return number
 
 
-def _simulated(app: App, spec_file: Path, jobs: int, seed: int, **fixed: Any) -> Simulation:
+def _simulated(app: App, loaded: LoadedSpec, jobs: int, seed: int, **fixed: Any) -> Simulation:
     from planner.answer import estimate_spec
     from planner.intake import Overrides
     from planner.placing import placed_in
     from planner.simulation import simulate_estimate
-    from planner.specfile import load_spec
     from planner.support import unsupported
 
-    loaded = load_spec(spec_file)
     loaded.refuse(unsupported(loaded.spec))
     with placed_in(loaded):
         answer = estimate_spec(

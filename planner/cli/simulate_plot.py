@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from planner.cli.picture import save
 from planner.simulation import WAYS, Simulation
-from planner.whole_file import whole_file
 from providers.errors import MissingExtraError
 
 _COLOURS = {"ours": "tab:green", "spot": "tab:orange", "on_demand": "tab:blue"}
@@ -13,8 +13,13 @@ _COLOURS = {"ours": "tab:green", "spot": "tab:orange", "on_demand": "tab:blue"}
 _WIDTHS = {"ours": 4.5, "spot": 2.5, "on_demand": 1.2}
 
 
-def plot_simulation(found: Simulation, path: Path) -> None:
+def plot_simulation(found: Simulation, title: str, path: Path) -> None:
     """Draw into an .svg or .png file: chance of at most so many dollars, and of being done by then.
+
+    Args:
+        found: What to draw.
+        title: Names the job.
+        path: The file.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -24,6 +29,7 @@ def plot_simulation(found: Simulation, path: Path) -> None:
     except ImportError:
         raise MissingExtraError("report", "a plot") from None
     figure = Figure(figsize=(11, 4.5), layout="constrained")
+    figure.suptitle(f"{title}, {found.jobs} simulated jobs on {found.machines}", fontsize=11)
     cost, finish = figure.subplots(1, 2, sharey=True)
     shares = [(index + 1) / found.jobs for index in range(found.jobs)]
     for way in found.ways:
@@ -44,5 +50,4 @@ def plot_simulation(found: Simulation, path: Path) -> None:
     for axes in (cost, finish):
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8, loc="lower right")
-    with whole_file(path) as beside:
-        figure.savefig(beside)
+    save(figure, path)

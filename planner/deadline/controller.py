@@ -26,11 +26,9 @@ from itertools import groupby
 
 from planner.deadline.decision import Decision, name
 from planner.deadline.placement import Placement
-from planner.deadline.policy import DeadlinePolicy
+from planner.deadline.policy import LIVE_TIME_SHARE, DeadlinePolicy
 
 _VERSION = 1
-#: Somebody waits for the result: an hour sooner is worth a tenth of an hour on demand.
-_TIME_SHARE = 0.1
 _STATES: dict[bool | None, str] = {True: "up", False: "down", None: "unknown"}
 _BY_NAME = {text: state for state, text in _STATES.items()}
 
@@ -222,7 +220,7 @@ def _policy(state: ControllerState) -> DeadlinePolicy:
         mission.tick_h,
         [math.inf if price is None else price for price in mission.on_demand_usd_per_h],
         history=[_expanded(zone) for zone in state.seen],
-        time_share=_TIME_SHARE,
+        time_share=LIVE_TIME_SHARE,
     )
     policy.price_memory = state.prices
     return policy

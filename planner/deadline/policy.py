@@ -32,7 +32,9 @@ _PRICE_STEP, _LEAST_PRICE = 0.04, 0.05
 #: Rate at which a spot machine is lost while another region still has spot; flat from 0.4 to 0.6 on the records.
 _OWN_LOSS_PER_H = 0.5
 #: Of equal costs the earlier finish wins: what an hour without progress costs besides, over the on-demand price.
-_TIME_SHARE = 0.005
+TIME_SHARE = 0.005
+#: The same of a launched run, where somebody waits: an hour sooner is worth a tenth of an hour on demand.
+LIVE_TIME_SHARE = 0.1
 #: Hours over which a region's own spell and price are compared with the market's.
 _OUTLOOK_H = 4.0
 
@@ -73,7 +75,7 @@ class DeadlinePolicy:
         *,
         models: SpotModels | None = None,
         most_bytes: int = USUAL_BYTES,
-        time_share: float = _TIME_SHARE,
+        time_share: float = TIME_SHARE,
     ) -> None:
         """Prepare for a job.
 

@@ -13,15 +13,16 @@ import numpy.typing as npt
 from planner.deadline.baselines import Rule, RulePolicy
 from planner.deadline.models import FloatArray
 from planner.deadline.optimum import omniscient_cost_usd
-from planner.deadline.policy import DeadlinePolicy
+from planner.deadline.policy import LIVE_TIME_SHARE, TIME_SHARE, DeadlinePolicy
 from planner.deadline.replay import DeadlineJob, Market, Outcome, Policy, merged, replay
 from planner.deadline.traces import TracedJob
 from planner.hazards import Spell, SpotHazards
 
 PolicyName = Literal["ours", "uniform_progress", "greedy", "spot_else_on_demand", "on_demand", "omniscient"]
 POLICIES: tuple[PolicyName, ...] = get_args(PolicyName)
-#: Ticks of a drawn market are this long for short jobs; a job is given at most this many up to its deadline.
-_TICK_S, _MOST_TICKS = 600, 150
+#: Ticks of a drawn market: a sixtieth of the work, in whole minutes up to five, as a launched run decides. The work of
+#: a long job takes no more than so many, or a thousand jobs would take long. What is billed is whole ticks.
+_LEAST_TICKS, _MOST_TICKS, _SHORTEST_TICK_S, _USUAL_TICK_S = 60, 300, 60, 300
 #: Many jobs share a value table: a large one is worth its memory.
 _TABLE_BYTES = 300_000_000
 
@@ -67,7 +68,11 @@ def simulate(traced: TracedJob, policy: PolicyName) -> Simulated:
 
 
 def policy_of(
-    job: DeadlineJob, market: Market, history: Sequence[npt.NDArray[np.int_]] | None = None
+    job: DeadlineJob,
+    market: Market,
+    history: Sequence[npt.NDArray[np.int_]] | None = None,
+    *,
+    time_share: float = TIME_SHARE,
 ) -> DeadlinePolicy:
     """Our policy for a job on a market; of the market it is told tick and on-demand prices."""
     return DeadlinePolicy(
@@ -78,6 +83,7 @@ def policy_of(
         market.on_demand_usd_per_h.tolist(),
         history=history,
         most_bytes=_TABLE_BYTES,
+        time_share=time_share,
     )
 
 
@@ -122,7 +128,11 @@ def monte_carlo(
             on_demand = drawn.on_demand_usd_per_h or math.inf
             prices = np.full(up.shape, drawn.spot_usd_per_h)
             market = Market(tick_s, up, prices, np.array([on_demand]))
-            policy = policy_of(job, market) if name == "ours" else _rule(name, job, tick_s)
+            policy = (
+                policy_of(job, market, time_share=LIVE_TIME_SHARE)
+                if name == "ours"
+                else _rule(name, job, tick_s)
+            )
             found.setdefault(name, []).append(replay(job, market, policy))
     return {
         name: (
@@ -155,9 +165,11 @@ def _rule(name: str, job: DeadlineJob, tick_s: int) -> Policy:
 
 
 def _tick_s(drawn: DrawnJobs) -> int:
-    """Ten minutes, or longer ticks for long deadlines, so that a thousand jobs stay quick."""
-    span_h = drawn.deadline_h or max(drawn.work_h)
-    return _TICK_S * max(1, math.ceil(span_h * 3600 / _TICK_S / _MOST_TICKS))
+    """Length of a tick by the work alone: what a job costs must not depend on how far off its deadline is."""
+    work_s = (sum(drawn.work_h) / len(drawn.work_h) + drawn.restart_h) * 3600
+    short_s = int(work_s / _LEAST_TICKS) // _SHORTEST_TICK_S * _SHORTEST_TICK_S
+    long_s = math.ceil(work_s / _MOST_TICKS / _USUAL_TICK_S) * _USUAL_TICK_S
+    return max(min(short_s, long_s), _SHORTEST_TICK_S)
 
 
 def drawn_zone(

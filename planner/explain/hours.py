@@ -18,6 +18,7 @@ from planner.overheads import (
 from planner.pricing import Priced
 from planner.quantiles import Quantiles
 from planner.question import Question
+from planner.risk import MOST_SAVING
 
 _MIB, _GIB = 2.0**20, 2.0**30
 
@@ -47,10 +48,10 @@ def hours(question: Question, candidate: Candidate, priced: Priced) -> Section:
 
 
 def _training(question: Question, candidate: Candidate) -> Term:
-    steps, step = question.job.steps, candidate.step_time_s
-    inputs: dict[str, Value] = {"steps": steps, "step": step.p50}
+    steps, step = question.job.full_steps, candidate.step_time_s
+    inputs: dict[str, Value] = {"full steps": steps, "step": step.p50}
     spread = step.scaled(steps / 3600)
-    formula, source = "steps x step / 3600", "the step above"
+    formula, source = "full steps x step / 3600", "the step above"
     return Term("training", spread.p50, "h", formula, inputs, source=source, interval=spread)
 
 
@@ -133,7 +134,8 @@ def interruptions(question: Question, priced: Priced) -> Section:
             "checkpoint interval",
             lost.checkpoint_interval_s,
             "s",
-            "sqrt(2 x save time / rate), at most 30 min (Young 1974)",
+            "sqrt(2 x save time / rate), at most 30 min, or save time / saving share if that is longer (Young 1974)",
+            {"save s": priced.solved.around.save_s, "saving share": MOST_SAVING},
         ),
         Term("expected rework and restarts", lost.billed_mean_h, "h", "mean, which ranks the candidates"),
         Term(

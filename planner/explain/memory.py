@@ -64,7 +64,12 @@ def _bounds(candidate: Candidate) -> tuple[Term, ...]:
             "what a process can get on this GPU",
             {"gpu": candidate.offer.gpu},
         ),
-        Term("verdict", candidate.verdict, "", "tensors and context with a margin, against the limit"),
+        Term(
+            "verdict",
+            candidate.fit_in_a_word,
+            "",
+            "tensors and context with a margin, against the limit; tight: the upper bound is beyond it",
+        ),
     )
 
 

@@ -74,7 +74,7 @@ def workload(question: Question) -> Section:
     """Rows, tokens, steps and FLOPs."""
     job = question.job
     rows = {"global_batch": job.global_batch, "rows an example": job.rows_per_example}
-    tokens = {"steps": job.steps, "tokens a step": job.tokens_per_step}
+    tokens = {"full steps": job.full_steps, "tokens a full step": job.tokens_per_full_step}
     per_token = question.flops_total / job.tokens_total
     return Section(
         key="workload",
@@ -90,14 +90,21 @@ def workload(question: Question) -> Section:
                 {"longest": job.sequence_tokens},
             ),
             Term(
-                "tokens a step",
-                job.tokens_per_step,
+                "tokens a full step",
+                job.tokens_per_full_step,
                 "tokens",
                 "global_batch x rows an example x tokens a row",
                 rows,
             ),
             Term("steps", job.steps, "", "train.steps, or epochs x rows / global_batch, rounded up", rows),
-            Term("tokens", job.tokens_total, "tokens", "steps x tokens a step", tokens),
+            Term(
+                "full steps",
+                job.full_steps,
+                "",
+                "rows / global_batch: the last step of a pass has what is left",
+                {"steps": job.steps},
+            ),
+            Term("tokens", job.tokens_total, "tokens", "full steps x tokens a full step", tokens),
             Term(
                 "FLOPs a token",
                 per_token,

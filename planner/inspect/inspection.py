@@ -20,6 +20,7 @@ _ODD_SHARE = 0.02
 #: Near leaks are looked for among this many training records.
 _MOST_NEAR_LEAKS = 200_000
 _MOST_LABELS = 1000
+_TABLES = frozenset({".csv", ".tsv", ".parquet"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +218,8 @@ class _Passage:
 def _no_example(path: Path, broken: Finding | None) -> UsageError:
     """Says why, of the first line that is none."""
     if broken is None or not broken.examples:
-        return UsageError(f"{path} holds no example: every line is empty", path=str(path))
+        why = "it has no row" if path.suffix.lower() in _TABLES else "every line is empty"
+        return UsageError(f"{path} holds no example: {why}", path=str(path))
     hint = "keys: messages, prompt and completion, chosen and rejected, or text (and label)"
     where = broken.lines[0] if broken.lines else path.name
     return UsageError(f"{path} holds no example; {where}: {broken.examples[0]}", path=str(path), hint=hint)

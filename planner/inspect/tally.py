@@ -160,7 +160,7 @@ class Tally:
         return size
 
     def _length_distribution(self) -> Lengths:
-        rows = [*self._lengths, self._longest]
+        rows = self._lengths if self._longest in self._lengths else [*self._lengths, self._longest]
         return lengths_of([self._strata[key].ratio * guess + marks for key, guess, marks in rows])
 
 

@@ -49,6 +49,8 @@ def block_activations(
     quantised_input: float = 0.0,
     quantised_copy: float = 0.0,
     adapter_input: float = 0.0,
+    spread_keys: bool = False,
+    fused_qkv: bool = False,
 ) -> BlockActivations:
     """Sum over the operations of a block.
 
@@ -63,12 +65,15 @@ def block_activations(
         quantised_copy: Bytes kept of it by each of these products.
         adapter_input: Bytes of each value of its input that an adapted module keeps for itself, cast to the type that
             its adapter computes in; 0 where that is the input's own.
+        spread_keys: Keys and values of a group are repeated for each of its heads.
+        fused_qkv: Queries, keys and values come from one product.
     """
     full = adapter is None
     # A decoder block of an encoder-decoder attends twice, the second time with a norm of its own.
     twice = arch.decoder_layers / (arch.layers + arch.decoder_layers)
     saved = _norms(arch, width, residual, full, fused_norm, arch.norms_per_layer + twice)
     saved += _attention(arch, width, full) * (1 + twice)
+    saved += width * _kept_by_stack(arch, spread_keys, fused_qkv)
     mlp, mlp_backward = _mlp(arch, width, full, fused_mlp)
     saved += mlp + (_adapters(arch, adapter, width, adapter_input) if adapter is not None else 0.0)
     if 0.0 < adapter_input < 4.0:
@@ -101,6 +106,20 @@ def _attention(arch: ModelArchitecture, width: float, full: bool) -> float:
         return _softmax_attention(arch, width, full)
     parts = arch.attention_layers * _softmax_attention(arch, width, full)
     return (parts + arch.linear_layers * _linear_attention(arch, width)) / arch.layers
+
+
+def _kept_by_stack(arch: ModelArchitecture, spread_keys: bool, fused_qkv: bool) -> float:
+    """Values of an average block that a stack's own attention keeps beside what transformers' would.
+
+    litgpt, torchtitan and torchtune repeat keys and values of a group before the kernel. In litgpt all three are split
+    from one product, which values that are not repeated keep whole, as a view.
+    """
+    if arch.linear_layers or arch.kv_lora_rank:
+        return 0.0
+    if arch.kv_size < arch.q_size:
+        return float(2 * arch.q_size - arch.kv_size - arch.v_size) if spread_keys else 0.0
+    again = fused_qkv and arch.layout not in _ROTATED_FUSED
+    return float(arch.q_size + arch.kv_size) if again else 0.0
 
 
 _CHUNK = 64  # tokens that a gated delta rule solves at once

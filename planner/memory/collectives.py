@@ -22,6 +22,7 @@ class Buffers(NamedTuple):
         end: When they come to the first block.
         sampling: While answers are sampled, inside a block and at the head.
         waiting: Gradients of earlier micro-batches wait in these bytes, unsharded.
+        streams: Passes through streams with pools of their own: what is gathered and reduced.
     """
 
     loss: float
@@ -29,6 +30,7 @@ class Buffers(NamedTuple):
     end: float
     sampling: tuple[float, float]
     waiting: bool = False
+    streams: float = 0.0
 
 
 def buffers(setup: TrainingSetup, width: Widths, base: float, mine: float, gradients: float) -> Buffers:
@@ -81,10 +83,29 @@ def _fsdp(setup: TrainingSetup, width: Widths, base: float) -> Buffers:
     unsharded = width.compute * counts.total / parts / setup.parallelism.pipeline if waiting else 0.0
     last = width.compute * (block + root) if full else 0.0
     backward = gathered + max(unsharded, last)
-    if not stack_of(setup.framework).fsdp2:
-        return Buffers(backward, backward, backward, (backward, backward))
+    stack = stack_of(setup.framework)
+    if not stack.fsdp2:
+        return Buffers(backward, backward, backward, (backward, backward), streams=gathered + last)
     head = width.compute * head_parameters(setup) / parts
-    return Buffers(head + unsharded, backward, gathered + last, (blocks, head), waiting)
+    if stack.wraps_embeddings:
+        trained = 1 + (4.0 if stack.fp32_master else width.compute) / width.compute if full else 0.0
+        return _wrapped(blocks, width.compute * block * trained, head, head * trained)
+    return Buffers(head + unsharded, backward, gathered + last, (blocks, head), waiting, gathered + last)
+
+
+def _wrapped(blocks: float, block_gradients: float, head: float, head_gradient: float) -> Buffers:
+    """Where embedding and head are sharded for themselves (torchtitan, torchtune's `custom_sharded_layers`).
+
+    A head is gathered before the loss, and still there with its gradient when the backward pass begins.
+
+    Args:
+        blocks: Bytes of two gathered blocks.
+        block_gradients: Bytes of a block's gradients, and of the copy that is reduced.
+        head: Bytes of the gathered head.
+        head_gradient: The same of its gradient.
+    """
+    inside = blocks + block_gradients
+    return Buffers(head + head_gradient, max(inside, head), inside, (blocks, head), streams=inside)
 
 
 def head_parameters(setup: TrainingSetup) -> int:

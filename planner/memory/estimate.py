@@ -17,6 +17,7 @@ from planner.memory.loss import loss_bytes
 from planner.memory.model_state import ModelState, model_state
 from planner.memory.precision import Widths, is_sharded, widths
 from planner.memory.verdict import Verdict, verdict_of
+from planner.recomputation import kept_values
 from planner.setup import Cluster, TrainingSetup
 from planner.shape_cache import by_shape
 from planner.stacks import stack_of
@@ -79,14 +80,16 @@ def estimate_memory(setup: TrainingSetup, cluster: Cluster) -> MemoryEstimate:
     components |= {"fragmentation": slack, "context": context}
     reserved = allocated + slack
     doubt = CONSTANTS["wide"] if _is_uncertain(setup) else 1.0
+    passing = components["activations"] + head
+    unused = CONSTANTS["upper_lengths"] * passing if setup.varied_lengths else 0.0
     return MemoryEstimate(
         allocated_bytes=allocated,
         reserved_bytes=reserved,
         nvml_bytes=reserved + context,
-        upper_bytes=(reserved + context) * (1 + (CONSTANTS["upper"] - 1) * doubt),
+        upper_bytes=(reserved + context) * (1 + (CONSTANTS["upper"] - 1) * doubt) + unused,
         limit_bytes=limit,
         components_bytes=components,
-        verdict=verdict_of(allocated, context, limit, doubt, weights=components["weights"]),
+        verdict=_verdict(setup, components, allocated, limit),
         peak_phase=phase,
         host_ram_bytes=_host_ram(setup, parts, cluster),
         save_peak_bytes=parts.state.static + _gathered_to_save(setup, parts),
@@ -122,6 +125,8 @@ def _constants(setup: TrainingSetup) -> _Parts:
         shared,
         copied,
         _adapter_input(setup, width),
+        stack.spread_keys,
+        stack.fused_qkv,
     )
     product, largest = _adapter_products(setup)
     tail = (4.0 + (4.0 if setup.adapter is None else 0.0)) * arch.hidden
@@ -207,9 +212,9 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> tu
     last = working = one + passing
     unused = 0.0
     if setup.gradient_checkpointing:
-        per_block = parts.width.residual * setup.arch.hidden * tokens * parts.split
-        if setup.offload == "activations":
-            per_block /= parts.blocks
+        per_block = _kept_of_block(setup, parts, one, tokens)
+        start = parts.width.residual * setup.arch.hidden * tokens * parts.split
+        working -= max(0.0, per_block - start)  # is there already
     else:
         per_block, working = one, passing
         if setup.adapter is not None:  # nothing before the first adapter needs a gradient
@@ -222,8 +227,7 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> tu
     lasting = kept if setup.gradient_checkpointing and wrapped else 0.0
     loss = head + parts.tail_per_token * tokens
     grads = state.gradients
-    before = (setup.grad_accum > 1 and not state.comm.waiting) or setup.adapter is not None
-    earlier = grads if before else 0.0
+    earlier = grads if _holds_earlier_gradients(setup, state) else 0.0
     begun = max(earlier, min(grads, state.head_gradient))
     comm = state.comm
     arrived = parts.width.residual * setup.arch.hidden * tokens
@@ -257,6 +261,34 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> tu
     }
 
 
+def _kept_of_block(setup: TrainingSetup, parts: _Parts, one: float, tokens: float) -> float:
+    """What an average block keeps where activations are recomputed: its input, and what is not recomputed.
+
+    Args:
+        setup: The training.
+        parts: What does not depend on the batch.
+        one: All activations of one block, bytes.
+        tokens: Of a micro-batch on one GPU.
+    """
+    start = parts.width.residual * setup.arch.hidden * tokens * parts.split
+    if setup.offload == "activations":
+        start /= parts.blocks
+    if setup.keeps_products:
+        start += parts.width.activation * kept_values(setup.arch) * tokens * parts.split
+    return setup.recomputed_blocks * start + (1 - setup.recomputed_blocks) * one
+
+
+def _holds_earlier_gradients(setup: TrainingSetup, state: ModelState) -> bool:
+    """Whether all gradients are there while a micro-batch is computed.
+
+    DeepSpeed and Megatron free theirs in every version; adapters' are small enough not to ask.
+    """
+    if setup.steps_in_backward:
+        return False
+    zeroed = setup.older_torch and setup.parallelism.kind in ("single", "ddp")
+    return zeroed or setup.adapter is not None or (setup.grad_accum > 1 and not state.comm.waiting)
+
+
 def _sampling(setup: TrainingSetup, parts: _Parts) -> Generation:
     if setup.task == "grpo":
         return generation_bytes(setup, parts.state.comm.sampling)
@@ -287,21 +319,36 @@ def _dora_norm_bytes(setup: TrainingSetup) -> float:
 
 def _fragmentation(setup: TrainingSetup, parts: _Parts, components: dict[str, float], head: float) -> float:
     """What the caching allocator holds beyond the tensors: rounding, and blocks that no longer fit."""
+    lengths = CONSTANTS["slack_lengths"] if setup.varied_lengths else 0.0
     stepping = components["gradients"] + components["optimizer_step_temporary"]
     # Logits are cached after the loss, whatever the peak's phase; gathers run on streams with pools of their own.
-    gathers = parts.state.comm.backward if setup.parallelism.kind == "fsdp" else 0.0
     return (
-        CONSTANTS["slack_activations"] * components["activations"]
-        + CONSTANTS["slack_logits"] * head
+        (CONSTANTS["slack_activations"] + lengths) * components["activations"]
+        + (CONSTANTS["slack_logits"] + lengths) * head
         + CONSTANTS["slack_step"] * stepping
-        + CONSTANTS["slack_comm"] * gathers
+        + CONSTANTS["slack_comm"] * parts.state.comm.streams
         + CONSTANTS["slack_base"] * GIB
     )
 
 
 def _is_uncertain(setup: TrainingSetup) -> bool:
     """Set-ups that few published runs cover, or that stacks build very differently."""
-    return setup.arch.is_moe or setup.offload != "none" or setup.task in ("ppo", "grpo")
+    rare = setup.arch.is_moe or setup.offload != "none" or setup.task in ("ppo", "grpo")
+    return rare or setup.framework == "other"
+
+
+def _verdict(setup: TrainingSetup, components: dict[str, float], allocated: float, limit: float) -> Verdict:
+    """Of a stack of which nothing is known, that a run cannot fit is only certain of weights and optimizer alone."""
+    context = components["context"]
+    doubt = CONSTANTS["wide"] if _is_uncertain(setup) else 1.0
+    verdict = verdict_of(allocated, context, limit, doubt, weights=components["weights"])
+    held = components["weights"] + components["optimizer"] + context
+    return "borderline" if verdict == "oom" and setup.framework == "other" and held <= limit else verdict
+
+
+#: Kernels of torch and its libraries that CUDA loads lazily since 11.7: a context took 1.3 GiB on a V100
+#: (transformers' performance guide of 2022: "kernels alone take up 1.3GB").
+_ALL_KERNELS_GIB = 0.75
 
 
 def _context_bytes(setup: TrainingSetup, cluster: Cluster) -> float:
@@ -309,7 +356,8 @@ def _context_bytes(setup: TrainingSetup, cluster: Cluster) -> float:
     if cluster.gpu.vendor == "cpu":
         return CONSTANTS["cpu_context"] * GIB
     several = setup.parallelism.gpus_total > 1
-    return (CONSTANTS["context"] + several * CONSTANTS["nccl"]) * GIB
+    kernels = _ALL_KERNELS_GIB if setup.older_torch else 0.0
+    return (CONSTANTS["context"] + several * CONSTANTS["nccl"] + kernels) * GIB
 
 
 def _limit_bytes(cluster: Cluster) -> float:

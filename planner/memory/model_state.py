@@ -14,6 +14,8 @@ from planner.shape_cache import by_shape
 # quantisation).
 _QUANTISED_BYTES = {"4bit": 0.5 + 1 / 64 + 4 / (64 * 256), "8bit": 1.0, "fp8": 1.0}
 
+_ZERO3_SUB_GROUP_PARAMETERS = 1e9  # DeepSpeed's sub_group_size: stepped on one after the other
+
 
 class ModelState(NamedTuple):
     """Bytes on one GPU.
@@ -77,10 +79,16 @@ def model_state(setup: TrainingSetup) -> ModelState:
     gradient_shards = ranks if parallel.kind in ("fsdp", "zero2", "zero3") else 1
     gradients = mine * width.gradient * _per_rank(expert if full else 0.0, gradient_shards, parallel.expert)
     state_shards = ranks if parallel.kind in ("zero1", "mixed") else gradient_shards
+    if full and setup.steps_in_backward:
+        gradients = _largest_gradient(setup, width) / parts
     optimizer = mine * (width.state + width.master) / state_shards
-    step = mine * width.step / state_shards
+    stepping = mine / state_shards
+    if parallel.kind == "zero3":
+        stepping = min(stepping, _ZERO3_SUB_GROUP_PARAMETERS)
+    step = stepping * width.step
     embedding = setup.arch.vocab * setup.arch.hidden * width.gradient / parts if full else 0.0
     shared = setup.arch.tied_embeddings and not is_classifier(setup)
+    added = (shared and not setup.steps_in_backward) or setup.grad_accum > 1 or setup.older_torch
     state = ModelState(
         weights=weights + (counts.trainable / parts * width.cast_cache if full else 0.0),
         adapters=adapters,
@@ -90,13 +98,20 @@ def model_state(setup: TrainingSetup) -> ModelState:
         comm=buffers(setup, width, base, mine, gradients),
         references=_references(setup, counts.total * width.reference / parts, optimizer + gradients + step),
         head_gradient=head_parameters(setup) * width.gradient / parts / shards if full else gradients,
-        late_gradient=0.0 if shared else embedding / gradient_shards,
-        embedding_gradient=embedding if (shared or setup.grad_accum > 1) and ranks == 1 else 0.0,
+        late_gradient=0.0 if shared or setup.steps_in_backward else embedding / gradient_shards,
+        embedding_gradient=embedding if added and ranks == 1 else 0.0,
         trainable=trainable + whole,
         total=counts.total + (0 if full else trainable + whole),
         host=optimizer if setup.optimizer.startswith("paged") else 0.0,
     )
     return _offloaded(setup, state)
+
+
+def _largest_gradient(setup: TrainingSetup, width: Widths) -> float:
+    """Bytes of the one gradient that is there at a time where the optimizer steps on each as it comes."""
+    counts = parameter_counts(setup.arch, setup.task, setup.labels)
+    matrices = (shape.inputs * shape.outputs for shape in counts.shapes)
+    return width.gradient * max(setup.arch.vocab * setup.arch.hidden, *matrices)
 
 
 def base_weight_bytes(setup: TrainingSetup, width: Widths | None = None) -> float:

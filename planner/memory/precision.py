@@ -56,16 +56,19 @@ def widths(setup: TrainingSetup) -> Widths:
     """Widths of a set-up.
 
     Pure bf16 holds everything in two bytes; mixed precision (`amp_*`), FSDP as accelerate runs it and ZeRO
-    keep trainable parameters in fp32 (16 bytes a parameter in all with AdamW). Where norms and embeddings of a
-    quantised base are in fp32, its products return what they were given, fp32: with a few real steps the closed form
-    agrees within 12 % (tests/planner/test_prepared.py).
+    keep trainable parameters in fp32 (16 bytes a parameter in all with AdamW). ZeRO's step flattens the gradients of a
+    partition and casts them to fp32 (DeepSpeed's `single_grad_partition`); Megatron adds gradients up in fp32 (18 bytes
+    a parameter in its `theoretical_memory_usage.py`). Where norms and embeddings of a quantised base are in fp32, its
+    products return what they were given, fp32: with a few real steps the closed form agrees within 12 %
+    (tests/planner/test_prepared.py).
     """
     kind, stack = setup.parallelism.kind, stack_of(setup.framework)
     low = 4.0 if setup.precision in ("fp32", "tf32") else 2.0
     mixed = setup.precision.startswith("amp_")
+    megatron, full = setup.framework == "megatron", setup.adapter is None
     zero = kind in ("zero1", "zero2", "zero3")
     master_fp32 = low == 4.0 or mixed or (kind == "fsdp" and stack.fp32_master)
-    if setup.framework == "megatron":
+    if megatron:
         mixed, zero, master_fp32 = False, True, False
     weight = 4.0 if master_fp32 and not zero else low
     if setup.adapter is not None:
@@ -73,18 +76,23 @@ def widths(setup: TrainingSetup) -> Widths:
         zero = False
     values, bytes_each = _OPTIMIZERS[setup.optimizer]
     state = values * (bytes_each or (4.0 if zero else weight))
-    foreach = stack.foreach_step and setup.optimizer in _FOREACH and not zero
-    full = setup.adapter is None
+    masters = zero and low == 2.0
     return Widths(
         weight=weight,
         frozen=4.0 if low == 4.0 or (mixed and full) else 2.0,
-        gradient=low if zero else weight,
-        master=4.0 if zero and low == 2.0 else 0.0,
+        gradient=4.0 if masters and megatron else low if zero else weight,
+        master=4.0 if masters else 0.0,
         state=state,
-        step=weight if foreach else 0.0,
+        step=(low + 4.0 if masters and not megatron else 0.0) if zero else _foreach(setup, weight),
         activation=4.0 if setup.upcast_frozen else low,
         residual=4.0 if low == 4.0 or (mixed and full) or setup.upcast_frozen else 2.0,
         compute=low,
         cast_cache=2.0 if mixed and full and not is_sharded(kind) else 0.0,
         reference=4.0 if low == 4.0 else 2.0,
     )
+
+
+def _foreach(setup: TrainingSetup, weight: float) -> float:
+    """torch's own optimizers step on all parameters at once since 2.0, with a temporary as large."""
+    apart = setup.older_torch or setup.steps_in_backward or setup.optimizer not in _FOREACH
+    return 0.0 if apart or not stack_of(setup.framework).foreach_step else weight

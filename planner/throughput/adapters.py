@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from planner.architecture import LinearShape, adapter_targets
 from planner.memory.precision import is_sharded, widths
+from planner.recomputation import recomputed
 from planner.setup import TrainingSetup
 
 _WITHOUT_MODULES = frozenset({"prompt_tuning", "p_tuning", "prefix_tuning", "ln_tuning"})
@@ -40,7 +41,7 @@ def adapter_bytes(setup: TrainingSetup) -> float:
         or is_sharded(setup.parallelism.kind)
     ):
         return 0.0
-    again = 2.0 if setup.gradient_checkpointing else 1.0
+    again = 1.0 + recomputed(setup).elementwise
     dropout = (again + 1) * _DROPOUT if adapter.dropout else 0.0
     of_input = again * _FORWARD[0] + _BACKWARD[0] + dropout
     of_output = again * _FORWARD[1] + _BACKWARD[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from planner.hardware import GpuFacts
+from planner.recomputation import recomputed
 from planner.setup import TrainingSetup
 from planner.throughput.constants import TIME
 from planner.workload import attention_flops_per_token, scored_keys
@@ -31,7 +32,7 @@ def attention_seconds(
         length: Tokens of a row.
         tokens: Of the micro-batch.
     """
-    passes = 3.5 + (1.0 if setup.gradient_checkpointing else 0.0)
+    passes = 3.5 + recomputed(setup).attention
     # Without padding sdpa runs the flash kernel; with it, a masked kernel that computes the upper half as well.
     fused = setup.attention == "flash" or (setup.attention == "sdpa" and setup.real_tokens_share == 1.0)
     causal = setup.arch.kind == "decoder" and fused

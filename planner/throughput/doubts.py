@@ -84,8 +84,10 @@ def tokens_of(setup: TrainingSetup) -> float:
 
 
 def covered_by(setup: TrainingSetup, gpu: GpuFacts) -> tuple[str, str, str]:
-    """Stack, GPU and what is trained, as calibration runs are grouped; trl, which we launch, is timed as hf."""
-    stack = "hf" if setup.framework == "trl" else setup.framework
+    """Stack, GPU and what is trained, as calibration runs are grouped; trl, which we launch, is timed as hf, and so is
+    a stack that nobody knows, whose doubt is its own.
+    """
+    stack = "hf" if setup.framework in ("trl", "other") else setup.framework
     trained = "full" if setup.adapter is None else "quantised" if setup.quantization != "none" else "adapter"
     return stack, gpu.name, trained if setup.arch.kind == "decoder" else "encoder"
 

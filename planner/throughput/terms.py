@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from planner.architecture import adapter_parameters, adapter_targets, parameter_counts, whole_parameters
 from planner.hardware import GpuFacts
-from planner.memory.precision import is_sharded, widths
+from planner.memory.precision import Widths, is_sharded, widths
+from planner.recomputation import recomputed
 from planner.setup import Cluster, TrainingSetup
 from planner.shape_cache import by_shape
 from planner.stacks import stack_of
@@ -70,7 +71,7 @@ def step_shape(setup: TrainingSetup) -> StepShape:
     full = setup.adapter is None
     adapter = 0 if setup.adapter is None else adapter_parameters(arch, setup.adapter)
     whole = 0 if setup.adapter is None else whole_parameters(arch, setup.adapter)
-    again = 1.0 if setup.gradient_checkpointing else 0.0
+    again = recomputed(setup)
     forwards = extra_forwards(setup.task, setup.preference_loss, reference=setup.reference)
     blocks = arch.layers + arch.decoder_layers
     inner = arch.intermediate * (arch.mlp_matrices == 3) + arch.intermediate * 2
@@ -94,8 +95,8 @@ def step_shape(setup: TrainingSetup) -> StepShape:
         elementwise=blocks * values * widths(setup).activation,
         adapters=adapter_bytes(setup),
         kernels=float(kernels),
-        passes_matmul=(3.0 if full else 2.0) + again + forwards,
-        passes_memory=3.0 + again + forwards,
+        passes_matmul=(3.0 if full else 2.0) + again.products + forwards,
+        passes_memory=3.0 + again.elementwise + forwards,
         trained=float(counts.trainable if full else adapter + whole),
         products=_products(setup),
     )
@@ -138,7 +139,7 @@ def compute_terms(setup: TrainingSetup, gpu: GpuFacts) -> dict[str, float]:
     elementwise = shape.elementwise * shape.passes_memory * TIME["elementwise"] + shape.adapters
     elementwise = fused * (elementwise * _from_memory(setup, gpu, tokens) + _loss_bytes(setup, gpu))
     kernels = shape.kernels * shape.passes_memory
-    again = 1.0 if setup.gradient_checkpointing else 0.0
+    again = recomputed(setup).products
     products = shape.products * (_PRODUCT_BYTES * (1 + again) + _PRODUCT_BACKWARD_BYTES)
     if setup.precision.startswith("amp_"):
         elementwise, kernels = elementwise * TIME["autocast_bytes"], kernels * TIME["autocast_launches"]
@@ -172,7 +173,7 @@ def _hooks_s(setup: TrainingSetup) -> float:
     """
     if setup.parallelism.kind != "zero3":
         return 0.0
-    arch, passes = setup.arch, 3.0 if setup.gradient_checkpointing else 2.0
+    arch, passes = setup.arch, 2.0 + recomputed(setup).elementwise
     blocks = (arch.layers + arch.decoder_layers) * TIME["zero3_layer_pass_s"]
     experts = (
         arch.experts * arch.moe_layers * TIME["zero3_expert_pass_s"] if _loops_over_experts(setup) else 0.0
@@ -207,7 +208,7 @@ def _matmul(setup: TrainingSetup, shape: StepShape, rate: float, gpu: GpuFacts, 
     if setup.precision == "fp4" and gpu.capability in _FOUR_BIT:
         reached *= TIME["fp4"]
     # blocks are computed again with checkpointing, a head in tiles in any case
-    again = shape.head * (float(tiles_head(setup)) - float(setup.gradient_checkpointing))
+    again = shape.head * (float(tiles_head(setup)) - recomputed(setup).products)
     flops = 2.0 * tokens * (shape.dense * shape.passes_matmul + again + 3 * shape.adapter)
     seconds = flops / reached * narrow * (1 + TIME["few_tokens"] * ridge / tokens)
     if shape.expert:
@@ -226,7 +227,9 @@ def optimizer_seconds(setup: TrainingSetup, gpu: GpuFacts) -> float:
     ranks = setup.parallelism.data * setup.parallelism.context
     shards = ranks if kind in ("fsdp", "zero1", "zero2", "zero3", "mixed") else 1
     mine = shape.trained / setup.parallelism.tensor / setup.parallelism.pipeline / shards
-    moved = 2 * (width.weight + width.state + width.master) + 2 * width.gradient + 3 * width.step
+    temporary = width.weight if setup.older_torch else width.step  # one parameter's at a time moves as much
+    moved = 2 * (width.weight + width.state + width.master) + 2 * width.gradient
+    moved += width.step if width.master else 3 * temporary
     if setup.offload in ("optimizer", "parameters"):
         # Gradients go to the host, the step runs there, weights come back.
         return mine * (2 * width.weight + width.gradient) / gpu.pcie_bytes_per_s + mine * moved / 40e9
@@ -242,12 +245,17 @@ def collective_seconds(setup: TrainingSetup, cluster: Cluster) -> tuple[float, f
     every, once = 0.0, 0.0
     ranks = parallel.data * parallel.context
     if ranks > 1:
-        every, once = _data_parallel_bytes(setup, width.compute, width.gradient, shape.trained)
+        every, once = _data_parallel_bytes(setup, width.compute, _reduced(setup, width), shape.trained)
     link = collective_rate(cluster, ranks)
     seconds = every / link + _model_parallel_seconds(setup, cluster)
     if is_sharded(parallel.kind) and parallel.kind != "zero3":
         seconds += (setup.arch.layers + setup.arch.decoder_layers) * fsdp_block_s(setup)
     return seconds, once / link
+
+
+def _reduced(setup: TrainingSetup, width: Widths) -> float:
+    """Bytes of a gradient as it is sent: Megatron adds them up in fp32, but its recipes reduce them in bf16."""
+    return width.compute if setup.framework == "megatron" else width.gradient
 
 
 def collective_rate(cluster: Cluster, ranks: int) -> float:

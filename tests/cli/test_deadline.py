@@ -41,6 +41,14 @@ def test_backwards_from_the_date(ask: Callable[..., Result], run_plan: RunPlan) 
     assert all(row["saves_h"] >= 0 for row in parts.values())
 
 
+def test_the_arrow_of_the_way_to_take_is_explained(ask: Callable[..., Result]) -> None:
+    lines = ask().stdout.splitlines()
+    heads, *ways = lines[2:6]
+    assert all(line[heads.index("where") :].startswith("1 x ") for line in ways)
+    assert sum(" UTC -> 1 x " in line for line in ways) == 1
+    assert any(line.startswith("-> the cheapest that is in time in 90% of cases") for line in lines)
+
+
 def test_a_date_that_is_too_soon_names_the_nearest(ask: Callable[..., Result]) -> None:
     result = ask("--within", "20m")
     assert result.exit_code == 9

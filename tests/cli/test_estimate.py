@@ -105,6 +105,28 @@ def test_limits_and_their_exit_codes(words: list[str], code: int) -> None:
     assert run(LLAMA, *words).exit_code == code
 
 
+def test_a_short_limit_is_told_in_its_own_unit() -> None:
+    assert " h, over 1 min\n" in run(LLAMA, "--fail-after", "1m").stderr
+
+
+def test_a_base_that_a_script_makes_names_the_script(tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text("name: x\nmodel: ./base\ndata: {samples: 10, tokens_per_sample: 10}\n")
+    (tmp_path / "make_base.py").touch()
+    said = f"hint: `python {tmp_path}/make_base.py` makes it"
+    assert said in run(str(spec)).stderr
+    launched = CliRunner(mix_stderr=False).invoke(cli, ["launch", str(spec), "--infra", "local", "--yes"])
+    assert launched.exit_code == 2 and said in launched.stderr
+
+
+def test_one_is_no_plural(tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(
+        "name: x\nmodel: roberta-large\ndata: {samples: 1, tokens_per_sample: 10}\ntrain: {global_batch: 1}\n"
+    )
+    assert "1 step of 1 row, " in run(str(spec)).stdout
+
+
 @pytest.mark.parametrize(
     ("line", "where", "code"),
     [

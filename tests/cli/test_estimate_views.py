@@ -12,6 +12,7 @@ import pytest
 from click.testing import Result
 
 from planner.candidates import Candidate, CandidateMemory
+from planner.cli.estimate_plot import plot_estimate
 from planner.cli.estimate_table import render_estimate, render_job
 from planner.cli.explain_text import render_explanation
 from planner.cli.terminal_plot import plot_in_terminal
@@ -152,6 +153,12 @@ def test_plot_of_what_costs_nothing() -> None:
     text = plot_in_terminal(estimate_of(candidate_of(cost=0.0)), 80)
     assert "$0.00" in text and "  1  " in text
     assert plot_in_terminal(estimate_of(), 80) == "there is no candidate to draw"
+
+
+def test_a_picture_of_what_costs_nothing_shows_no_money_below_it(tmp_path: Path) -> None:
+    path = tmp_path / "free.svg"
+    plot_estimate(estimate_of(candidate_of(cost=0.0)), "free", path)
+    assert "\N{MINUS SIGN}" not in path.read_text()
 
 
 def test_plot_keeps_to_the_width_and_to_ascii(run_plan: RunPlan, monkeypatch: pytest.MonkeyPatch) -> None:

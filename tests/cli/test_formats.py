@@ -100,6 +100,13 @@ def test_markdown_has_a_table_for_each_list() -> None:
     ]
 
 
+def test_changes_shares_and_chances_are_per_cent_in_markdown() -> None:
+    row = {"change": 0.772, "p_in_time": 1.0, "spot_share": 0.975, "before": 0.5, "share": None}
+    text = markdown_text({**HEAD, "rows": [row, {**row, "change": -0.5}]})
+    assert "| +77.2% | 100% | 97.5% | 0.5 | n/a |" in text
+    assert "| -50.0% |" in text
+
+
 def test_numbers_in_markdown_are_as_exact_as_a_person_reads_them() -> None:
     text = markdown_text(
         {
@@ -119,7 +126,7 @@ def test_numbers_in_markdown_are_as_exact_as_a_person_reads_them() -> None:
     assert "| cost | 1234.57 (6.21 to 0.0015) |" in text
     assert "| hours | 1234.57 (6.21 to 0.00154) |" in text
     assert "| `revision` | 1.23456 |" in text and "| `price_usd_per_h` | 10.24 |" in text
-    assert "| `tiny_usd` | 0.000012 |" in text and "| `change` | -0.123 |" in text
+    assert "| `tiny_usd` | 0.000012 |" in text and "| `change` | -12.3% |" in text
 
 
 def test_the_same_answer_in_every_format(run_plan: RunPlan) -> None:

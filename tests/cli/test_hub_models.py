@@ -109,6 +109,15 @@ def test_without_network_or_memory_the_model_is_unknown_with_the_reason(
     assert "HF_HUB_OFFLINE is set" in run_plan("estimate", spec).stderr
 
 
+def test_a_name_that_is_no_id_gets_the_nearest_known_one_and_the_hub_is_not_asked(
+    hub: HubHost, run_plan: Run, spec: Path
+):
+    spec.write_text(spec.read_text().replace("lab/new-1b", "Llama 3.1 8B"))
+    said = run_plan("estimate", spec).stderr
+    assert "it is no Hugging Face model id" in said and "did you mean meta-llama/Llama-3.1-8B?" in said
+    assert "asking " not in said
+
+
 def test_gates_and_code_of_the_model_are_told_before_it_is_used(hub: HubHost, run_plan: Run, spec: Path):
     config = {**CONFIG, "auto_map": {"AutoModelForCausalLM": "modeling.New"}}
     hub.models["lab/new-1b"] = hosted(config=config, gate="manual", info={})

@@ -24,7 +24,9 @@ def test_a_spec_is_simulated_and_drawn(run_plan: RunPlan, tmp_path: Path) -> Non
     ways = {way["way"]: way for way in answer["ways"]}
     assert set(ways) == {"ours", "spot", "on_demand"}
     assert ways["ours"]["p_finish_by_deadline"] == 1
-    assert picture.read_text().count("<svg") == 1
+    drawn = picture.read_text()
+    assert drawn.count("<svg") == 1
+    assert "support-bot on meta-llama/Llama-3.1-8B-Instruct, 20 simulated jobs on 1 x H100:1 in " in drawn
 
 
 def test_jobs_on_records_give_a_table_of_results(run_plan: RunPlan, tmp_path: Path) -> None:

@@ -296,7 +296,7 @@ def test_an_adapter_does_not_name_the_path_of_a_base_that_was_brought_to_a_rente
         entry = FileEntry(f"inputs/model/{path.name}", path.stat().st_size, hash_file(path))
         store.put_file(BLOBS + entry.sha256, path)
         files.append(entry)
-    model, inputs = ModelJob("./my-base", path="inputs/model"), InputsJob(store.uri, tuple(files))
+    model, inputs = ModelJob("my-base", path="inputs/model"), InputsJob(store.uri, tuple(files))
     runs.complete(replace(runs.sft("run", steps=4), model=model, inputs=inputs))
     output = runs.output("run")
     config = json.loads((output / "adapter_config.json").read_text())

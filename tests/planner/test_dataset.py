@@ -1,10 +1,13 @@
+import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from planner.dataset import measure_dataset
 from planner.estimate import build_estimate
+from planner.inspect.inspection import inspect_files
 from providers.errors import UsageError
 from tests.planner.factories import offer_of, question_of, snapshot_of
 
@@ -79,7 +82,7 @@ def test_only_what_the_format_keeps_is_counted(tmp_path: Path) -> None:
     assert measure_dataset(_lines(tmp_path / "a.jsonl", [more])).lengths.mean == pytest.approx(mean)
 
 
-def test_parquet_is_counted_by_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parquet_is_counted_by_its_rows(tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
@@ -90,18 +93,108 @@ def test_parquet_is_counted_by_its_rows(tmp_path: Path, monkeypatch: pytest.Monk
     facts = measure_dataset(path)
     assert (facts.samples, facts.bytes) == (300, path.stat().st_size)
     assert facts.lengths.mean == pytest.approx(whole.lengths.mean)
-    monkeypatch.setattr("planner.dataset._READ_WHOLE_BYTES", 10_000)
-    assert measure_dataset(path).samples == 300
-    assert "scaled by rows" in measure_dataset(path).source
 
 
-def test_a_large_file_is_scaled_from_its_head(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    line = json.dumps({"text": "\u00e9" * 400}, ensure_ascii=False) + "\n"
-    path.write_text(line * 12_000, encoding="utf-8")
+def _short_then_long(short: int = 3000, long: int = 200) -> list[object]:
+    return [{"text": WORDS}] * short + [{"text": f"{WORDS * 40}\n{number}"} for number in range(long)]
+
+
+def _write_csv(path: Path, rows: list[dict[str, str]]) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ["text"])
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def _write_parquet(path: Path, rows: list[object]) -> Path:
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(
+        pyarrow.Table.from_pylist(rows), path, row_group_size=100, use_dictionary=False
+    )
+    return path
+
+
+SUFFIXES = {_lines: ".jsonl", _write_csv: ".csv", _write_parquet: ".parquet"}
+
+
+@pytest.mark.parametrize("write", [_lines, _write_csv, _write_parquet])
+def test_of_large_data_every_example_is_counted_wherever_the_long_ones_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path, list[object]], Path]
+) -> None:
+    path = write(tmp_path / f"a{SUFFIXES[write]}", _short_then_long())
+    monkeypatch.setattr("planner.examples._SMALL_BYTES", 20_000)
+    monkeypatch.setattr("planner.examples._PARSED_BYTES", 20_000)
+    facts, seen = measure_dataset(path), inspect_files([path])
+    assert (facts.samples, facts.is_partial) == (seen.records, False) == (3200, False)
+    assert facts.lengths.mean == pytest.approx(seen.tokens.lengths.mean, rel=0.03)
+    assert facts.lengths.longest == pytest.approx(seen.tokens.lengths.longest, rel=0.03)
+
+
+@pytest.mark.parametrize("write", [_lines, _write_parquet])
+def test_huge_data_is_counted_in_places_spread_over_it_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path, list[object]], Path]
+) -> None:
+    path = write(tmp_path / f"a{SUFFIXES[write]}", _short_then_long(30_000, 2000))
+    monkeypatch.setattr("planner.examples._SMALL_BYTES", 20_000)
+    monkeypatch.setattr("planner.examples._PARSED_BYTES", 20_000)
+    monkeypatch.setattr("planner.examples._SIZED_BYTES", 2_000_000)
+    monkeypatch.setattr("planner.examples._PARQUET_BYTES", 2_000_000)
+    facts, seen = measure_dataset(path), inspect_files([path])
+    assert facts.is_partial
+    assert facts.samples == pytest.approx(seen.records, rel=0.1)
+    assert facts.lengths.mean == pytest.approx(seen.tokens.lengths.mean, rel=0.1)
+    data = {"samples": None, "tokens_per_sample": None, "train": str(path)}
+    question = question_of(data=data, train={"packing": False, "sequence_length": 4096})
+    assert "data_sampled" in dict(question.job.warnings)
+    assert question.job.sequence_tokens == 4096  # a longer one may be where nobody looked
+
+
+def test_of_a_huge_table_the_beginning_is_counted_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _write_csv(tmp_path / "a.csv", [{"text": f'{WORDS}\n"{WORDS}"'}] * 4000)
+    monkeypatch.setattr("planner.examples._SMALL_BYTES", 20_000)
+    monkeypatch.setattr("planner.examples._SIZED_BYTES", 100_000)
     facts = measure_dataset(path)
-    assert facts.samples == pytest.approx(12_000, rel=0.01)
-    assert "scaled" in facts.source
+    assert facts.samples == pytest.approx(4000, rel=0.02)
+    assert facts.is_partial and "counted at the beginning of each file, the rest scaled" in facts.source
+
+
+def test_places_in_a_directory_are_spread_over_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for number in range(3):
+        _lines(folder / f"{number}.jsonl", _short_then_long(2000 * number, 100 * number))
+    monkeypatch.setattr("planner.examples._SMALL_BYTES", 20_000)
+    monkeypatch.setattr("planner.examples._PARSED_BYTES", 20_000)
+    monkeypatch.setattr("planner.examples._SIZED_BYTES", 500_000)
+    assert measure_dataset(folder).samples == pytest.approx(6300, rel=0.1)
+
+
+def test_a_first_line_longer_than_what_is_parsed_is_an_example(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _lines(tmp_path / "a.jsonl", [{"text": WORDS * 100}, {"text": WORDS}])
+    monkeypatch.setattr("planner.examples._SMALL_BYTES", 2000)
+    facts = measure_dataset(path)
+    assert facts.samples == 2
+    assert facts.lengths.longest == pytest.approx(1700, rel=0.15)
+
+
+def test_a_broken_line_of_large_data_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(
+        json.dumps({"text": WORDS}).encode() + b"\n\n" + b"no json, and longer than that line" * 9
+    )
+    monkeypatch.setattr("planner.examples._SMALL_BYTES", 100)
+    monkeypatch.setattr("planner.examples._PARSED_BYTES", 100)
+    with pytest.raises(UsageError, match=r"a\.jsonl:3: not a JSON object"):
+        measure_dataset(path)
 
 
 def test_a_guess_makes_the_interval_wider(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from planner.estimate import Estimate, build_estimate
 from planner.hardware import gpu_facts
 from planner.hazards import OwnSpell
 from planner.intake import Overrides
+from planner.job import Job
 from planner.memory import estimate_memory
 from planner.price_age import PriceLimit
 from planner.pricing import Priced
@@ -304,6 +305,29 @@ def test_rows_filled_to_the_end_hold_every_token() -> None:
     assert question_of(data=data, train={**train, "attention": "flash"}).job.tokens_total < 4.1e6
 
 
+@pytest.mark.parametrize(("packing", "rows"), [(True, 2), (False, 40)])
+def test_data_smaller_than_a_batch_counts_once_in_each_pass(packing: bool, rows: int) -> None:
+    data = {"samples": 40, "tokens_per_sample": 100, "max_tokens_per_sample": 100}
+    question = question_of(data=data, train={"epochs": 3, "global_batch": 128, "packing": packing})
+    job = question.job
+    assert job.steps == 3
+    assert job.tokens_total == pytest.approx(3 * rows * (2048 if packing else 100))
+    assert f"makes {rows} rows" in dict(job.warnings)["data_below_batch"]
+
+
+def test_the_last_step_of_a_pass_has_what_is_left() -> None:
+    data = {"samples": 130, "tokens_per_sample": 100, "max_tokens_per_sample": 100}
+
+    def job(**train: object) -> Job:
+        return question_of(data=data, train={"global_batch": 128, "packing": False, **train}).job
+
+    assert (job(epochs=2).steps, job(epochs=2).full_steps) == (4, 260 / 128)
+    assert (job(epochs=0.5).steps, job(epochs=0.5).full_steps) == (1, 1.0)
+    assert (job(steps=5).steps, job(steps=5).full_steps) == (5, 260 / 128 + 1)
+    assert job(epochs=2).tokens_total == pytest.approx(26_000)
+    assert "data_below_batch" not in dict(job().warnings)
+
+
 def test_global_batch_must_divide() -> None:
     estimate = build_estimate(question_of(), snapshot_of(offer_of(count=3)))
     assert "does not divide" in estimate.rejected[0].reason
@@ -415,7 +439,7 @@ def test_a_budget_miss_hides_neither_a_late_finish_nor_what_the_budget_pays_for(
     assert "fastest_within_budget" in fast and "likely" not in fast
     assert "nothing costs less" in missed(OverBudgetError, objective="cheapest", budget="0.01usd")
     limited = Limits(cost_usd=0.01, wall_clock_h=0.01)
-    assert "over 0.01 h" in missed(OverBudgetError, limited, objective="cheapest")
+    assert "over 36 s" in missed(OverBudgetError, limited, objective="cheapest")
     late = missed(PolicyError, objective="cheapest", within="15m")
     assert "the best candidate is not likely" in late and "plan deadline" in late
 

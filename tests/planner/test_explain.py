@@ -6,13 +6,15 @@ import pytest
 
 from planner.calibration import Calibration, Observation
 from planner.candidate_document import candidate_document
+from planner.cli.estimate_table import render_estimate
 from planner.estimate import Estimate, build_estimate
 from planner.explain import Section, explain, explanation_document
+from planner.explain.memory import memory
 from planner.intake import Overrides
 from planner.money import usd_text
 from planner.question import Question
 from providers.errors import UsageError
-from tests.planner.factories import offer_of, question_of, snapshot_of
+from tests.planner.factories import offer_of, question_of, snapshot_of, spec_of
 
 OFFERS = (
     offer_of("A100-80GB", 1, 2.0),
@@ -163,3 +165,27 @@ def test_candidates_are_found_by_rank_and_id() -> None:
     for wrong in ("0", "99", "c-", "c-zz"):
         with pytest.raises(UsageError, match="candidate is called"):
             explain(estimate, wrong)
+
+
+def test_the_verdict_is_the_word_of_the_table() -> None:
+    estimate = estimate_of("lora")
+    fits, priced = estimate.candidates[0], estimate.priced[0]
+    tight = fits._replace(memory=fits.memory._replace(upper_gib=fits.memory.limit_gib + 1))
+    for candidate, word in ((fits, "fits"), (tight, "tight")):
+        notes = {term.name: term.value for term in memory(candidate, priced).notes}
+        assert notes["verdict"] == word
+        shown = render_estimate(estimate._replace(candidates=(candidate,)), spec_of(), rows=1, width=200)
+        assert f" {word} " in next(line for line in shown.splitlines() if line.startswith("1 "))
+
+
+def test_a_checkpoint_interval_above_half_an_hour_is_explained() -> None:
+    question = question_of(Overrides(nodes=2), model="meta-llama/Llama-3.1-70B", method={"kind": "full"})
+    estimate = build_estimate(question, snapshot_of(offer_of("H200", 8, 30.0)))
+    term = next(
+        row
+        for row in section(explain(estimate).sections, "interruptions").terms
+        if row.name == "checkpoint interval"
+    )
+    save_s, share = (number(term.inputs[name]) for name in ("save s", "saving share"))
+    assert number(term.value) > 1800
+    assert number(term.value) == pytest.approx(save_s / share)

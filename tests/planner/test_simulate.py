@@ -5,14 +5,17 @@ import gzip
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from planner.deadline.controller import ControllerState, Mission, Observation, step
 from planner.deadline.optimum import omniscient_cost_usd
 from planner.deadline.placement import Placement
-from planner.deadline.replay import DeadlineJob, replay
-from planner.deadline.simulate import POLICIES, DrawnJobs, drawn_zone, monte_carlo, simulate
+from planner.deadline.policy import LIVE_TIME_SHARE
+from planner.deadline.replay import DeadlineJob, Market, replay
+from planner.deadline.simulate import POLICIES, DrawnJobs, drawn_zone, monte_carlo, policy_of, simulate
 from planner.deadline.traces import COLUMNS, load_jobs, load_traces
 from planner.hazards import prior, recorded
 from planner.preemption import Preemptions
@@ -149,3 +152,39 @@ def test_ours_keeps_the_deadline_and_costs_less_than_on_demand() -> None:
     assert set(found) == {"spot", "on_demand", "ours"}
     assert (found["ours"][1] <= 8.0 + 1e-9).all()
     assert found["ours"][0].mean() < 0.7 * found["on_demand"][0].mean()
+
+
+def test_a_far_deadline_changes_neither_what_on_demand_costs_nor_when_a_launched_run_is_done() -> None:
+    near, far = (
+        monte_carlo(DrawnJobs((2.0,), 0.2, deadline_h, 0.3, 1.0), prior(), 40, 1) for deadline_h in (24, 168)
+    )
+    assert far["on_demand"][0].tolist() == near["on_demand"][0].tolist()
+    assert near["on_demand"][0].mean() == pytest.approx(2.2, rel=0.02)  # a tick is short beside the work
+    waiting = np.quantile(far["spot"][1], 0.9)
+    assert np.quantile(far["ours"][1], 0.9) <= waiting + 0.5  # nobody is made to wait for the deadline
+    assert far["ours"][0].mean() == pytest.approx(near["ours"][0].mean(), rel=0.1)
+
+
+def test_a_tick_is_short_beside_short_work_and_long_work_has_few() -> None:
+    def finish_h(work_h: float) -> float:
+        return float(monte_carlo(DrawnJobs((work_h,), 0.0, None, 0.3, 1.0), prior(), 1, 1)["on_demand"][1][0])
+
+    assert finish_h(0.49) == pytest.approx(0.5)  # whole minutes
+    assert finish_h(400.1) == pytest.approx(400.9167)  # 85 minutes
+
+
+def test_what_is_simulated_decides_as_what_watches_a_launched_run() -> None:
+    record = invented(900, 300, 1, 4)
+    job = DeadlineJob(3 * 3600, 600, 40 * 3600)
+    mission = Mission(3.0, 40.0, 600 / 3600, 300 / 3600, ("here",), (1.0,))
+    state = ControllerState.begin(mission)
+
+    class Live:
+        def decide(self, *seen: Any) -> Placement | None:
+            nonlocal state
+            elapsed, work, up, spot, current, left = seen
+            state, advice = step(state, Observation(elapsed, work, tuple(up), tuple(spot), current, left))
+            return advice.placement
+
+    now = Market(300, record.up, record.spot_usd_per_h, np.ones(1))
+    assert replay(job, now, policy_of(job, now, time_share=LIVE_TIME_SHARE)) == replay(job, now, Live())

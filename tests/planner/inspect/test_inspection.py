@@ -217,6 +217,7 @@ def test_labels_are_counted(tmp_path: Path) -> None:
     [
         ("a.jsonl", b"", "is empty"),
         ("a.jsonl", b" \n\t\n", "every line is empty"),
+        ("a.csv", b"text,label\n", "it has no row"),
         ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n', mtime=0), r"is compressed \(gzip\)"),
         ("a.jsonl", '{"text": "a"}\n'.encode("utf-16"), "is UTF-16"),
         ("a.json", b'\n[{"text": "a"}]', "is one JSON array"),
@@ -245,3 +246,13 @@ def test_nul_bytes_marks_and_line_ends_are_read(tmp_path: Path) -> None:
     path.write_bytes(b'\xef\xbb\xbf{"text": "hello"}\r\n{"text": "x\x00y"}\r\n{"text": "a\\u0000b"}\r\n')
     found = inspect_files([path])
     assert (found.records, found.findings["broken"].lines) == (2, ["a.jsonl:2"])
+
+
+def test_a_parquet_file_without_rows_has_no_row_and_no_lines(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": pyarrow.array([], pyarrow.string())}), path)
+    with pytest.raises(UsageError, match="holds no example: it has no row"):
+        inspect_files([path])

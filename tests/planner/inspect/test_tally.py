@@ -116,3 +116,17 @@ def test_shares_of_rows_are_shares(lengths: list[int], row: int) -> None:
         assert -1e-9 <= share <= 1 + 1e-9
     assert use.truncated_share == pytest.approx(fmean(size > row for size in lengths))
     assert use.padding[1] == pytest.approx(0)
+
+
+def test_each_of_few_records_counts_once_in_the_lengths() -> None:
+    texts = ["word " * count for count in (100, 200, 300)]
+    assert len(tallied(texts, exact_chars=10**9).lengths.quantiles) == 3
+
+
+def test_the_longest_of_many_records_is_among_the_lengths() -> None:
+    tally = Tally()
+    for tokens in [5000.0, *[10.0] * 60_000]:
+        tally.add("", tokens, 0)
+    lengths = tally.result(0.1).lengths
+    assert lengths.longest == 5000.0
+    assert lengths.mean == pytest.approx(10, rel=0.2)

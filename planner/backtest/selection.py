@@ -1,0 +1,36 @@
+"""Selective recomputation as stacks mean it: some blocks, or some operations of each."""
+
+from __future__ import annotations
+
+import re
+
+from planner.backtest.cells import Row, cell
+
+_EVERY = re.compile(r"every\s+(?:(\d+)|other|second)|\b1\s*/\s*(\d+)\b")
+
+
+def recomputed_blocks_of(row: Row) -> float:
+    """Share of the blocks that is recomputed: torchtitan's and torchtune's number n is every n-th block, fms-fsdp's
+    a share.
+
+    >>> [recomputed_blocks_of({"grad_checkpointing": text}) for text in ("true", "selective 2", "selective 0.25")]
+    [1.0, 0.5, 0.25]
+    >>> recomputed_blocks_of({"grad_checkpointing": "selective every 2nd layer"})
+    0.5
+    """
+    text = cell(row, "grad_checkpointing")
+    every = _EVERY.search(text)
+    if every:
+        return 1.0 / max(1, int(every[1] or every[2] or 2))
+    number = re.search(r"selective\D{0,3}(\d*\.?\d+)", text)
+    if number is None or not float(number[1]):
+        return 1.0
+    value = float(number[1])
+    return value if value < 1 else 1.0 / value
+
+
+def keeps_products_of(row: Row) -> bool:
+    """Whether "selective" is by operation, which is what it means where no blocks are counted: torchtitan's default,
+    and the reading between none and all for stacks that do not say.
+    """
+    return "selective" in cell(row, "grad_checkpointing") and recomputed_blocks_of(row) == 1.0

@@ -1,0 +1,128 @@
+"""What published runs imply about stacks: older ones, unknown ones, and their optimizers."""
+
+import pytest
+
+from planner.backtest import estimate_run, predict, read_run
+
+ROW = {
+    "model": "meta-llama/Llama-3.1-8B", "method": "full", "precision": "bf16", "gpu": "A100-80GB", "gpu_mem_gb": "80",
+    "num_gpus": "8", "parallelism": "FSDP", "seq_len": "2048", "micro_batch": "1", "grad_accum": "4",
+    "grad_checkpointing": "true", "date": "2025-01",
+}  # fmt: skip
+STACKS = ("HF Trainer", "Homegrown")
+
+
+def test_gradients_do_not_wait_in_an_unknown_stack():
+    """Not to reduce them between micro-batches is accelerate's habit."""
+    known, unknown = (estimate_run(ROW | {"framework": name}) for name in STACKS)
+    assert (known.run.setup.framework, unknown.run.setup.framework) == ("hf", "other")
+    held = [estimate.memory.components_bytes["comm_buffers"] for estimate in (known, unknown)]
+    assert held[1] < held[0] - 8e9
+
+
+def test_of_an_unknown_stack_only_weights_and_optimizer_are_sure_not_to_fit():
+    many = ROW | {"micro_batch": "64"}
+    assert [predict(many | {"framework": name})["verdict"] for name in STACKS] == ["oom", "borderline"]
+    small = many | {"num_gpus": "1", "parallelism": "", "gpu": "RTX 4090", "gpu_mem_gb": "24"}
+    assert predict(small | {"framework": STACKS[1]})["verdict"] == "oom"
+
+
+def test_an_unknown_stack_gets_a_wider_bound():
+    bounds = []
+    for name in STACKS:
+        memory = estimate_run(ROW | {"framework": name, "precision": "bf16-true"}).memory
+        bounds.append(memory.upper_bytes / memory.nvml_bytes)
+    assert bounds[1] > bounds[0] + 0.2
+
+
+def test_before_torch_2_gradients_stay_the_step_has_no_temporary_and_kernels_are_loaded_at_once():
+    """BERT-large of transformers' guide of 2022, on one V100: 14.6 GiB with four rows of 512 tokens in fp32."""
+    bert = {
+        "model": "bert-large-uncased", "method": "full", "precision": "fp32", "gpu": "V100-16GB", "gpu_mem_gb": "16",
+        "num_gpus": "1", "seq_len": "512", "micro_batch": "4", "grad_accum": "1", "grad_checkpointing": "false",
+        "framework": "HF Trainer", "task": "classification",
+    }  # fmt: skip
+    old, new = (estimate_run(bert | {"date": day}).memory for day in ("2022-01", "2023-06"))
+    parameters = 335e6
+    assert old.components_bytes["gradients"] > 3.9 * parameters
+    assert old.allocated_bytes - new.allocated_bytes > 3.9 * parameters
+    assert old.nvml_bytes - old.reserved_bytes == new.nvml_bytes - new.reserved_bytes + 0.75 * 2**30
+    assert 13.2 < old.nvml_bytes / 2**30 < 15.4
+    small = bert | {"micro_batch": "1", "grad_checkpointing": "true"}
+    old, new = (estimate_run(small | {"date": day}).memory for day in ("2022-01", "2023-06"))
+    assert new.peak_phase == "optimizer_step"
+    assert new.allocated_bytes - old.allocated_bytes > 0.7 * 4 * parameters
+
+
+def test_an_optimizer_that_steps_in_the_backward_pass_holds_one_gradient():
+    """torchtune's 8B recipe for one GPU of 24 GB, which would not hold its gradients (14 GiB)."""
+    one = ROW | {"num_gpus": "1", "parallelism": "", "gpu": "RTX 4090", "gpu_mem_gb": "24", "micro_batch": "2",
+                 "grad_accum": "1", "framework": "torchtune (compile)"}  # fmt: skip
+    usual, within = (
+        estimate_run(one | {"optimizer": f"paged_adamw_8bit{more}"})
+        for more in ("", ", optimizer in backward")
+    )
+    assert (usual.run.setup.steps_in_backward, within.run.setup.steps_in_backward) == (False, True)
+    assert usual.memory.components_bytes["gradients"] > 13 * 2**30
+    assert within.memory.components_bytes["gradients"] < 1.1 * 2**30
+    assert (usual.memory.verdict, within.memory.verdict) == ("oom", "fits")
+
+
+def test_rows_of_many_lengths_leave_memory_unused():
+    """Unless segments grow (unsloth) or the cache is emptied (peft's comparison); tensors are the same."""
+    one = ROW | {
+        "method": "lora",
+        "lora_rank": "8",
+        "lora_targets": "q,v",
+        "num_gpus": "1",
+        "parallelism": "",
+    }
+    packed, unpacked = (
+        estimate_run(one | {"framework": "HF Trainer", "packing": packing}).memory
+        for packing in ("true", "false")
+    )
+    assert unpacked.allocated_bytes == packed.allocated_bytes
+    passing = packed.components_bytes["activations"] + packed.components_bytes["logits_loss"]
+    assert unpacked.reserved_bytes == pytest.approx(packed.reserved_bytes + 0.5 * passing, rel=0.02)
+    assert unpacked.upper_bytes > packed.upper_bytes + 2 * passing
+    assert unpacked.verdict == packed.verdict
+    for stack in ("unsloth", "axolotl 0.8", "peft 0.19.2"):
+        assert not estimate_run(one | {"framework": stack, "packing": "false"}).run.setup.varied_lengths
+
+
+@pytest.mark.parametrize(
+    ("framework", "date", "loss_bytes"),
+    [
+        ("torchtune", "2024-05", 16.0),  # logits stay to the end of the backward pass
+        ("torchtune", "2024-10", None),  # in chunks, as the stack says
+        ("torchtitan", "2024-12", None),
+        ("torchtitan", "2025-06", None),
+        ("torchtitan (compile)", "2025-06", 4.0),  # logits and their gradients in bf16
+    ],
+)
+def test_what_a_loss_holds_changed(framework, date, loss_bytes):
+    assert read_run(ROW | {"framework": framework, "date": date}).setup.loss_bytes == loss_bytes
+
+
+def test_model_parallel_ms_swift_is_megatron():
+    spread = ROW | {"framework": "ms-swift", "num_gpus": "16", "parallelism": "TP2 PP2"}
+    assert read_run(spread).setup.framework == "megatron"
+    assert read_run(spread | {"parallelism": "ZeRO-3"}).setup.framework == "hf"
+
+
+def test_a_loop_of_its_own_over_known_models_is_an_unknown_stack():
+    """Read as transformers, but nothing of accelerate's habits is known of it."""
+    own = ROW | {"framework": "some-trainer (PyTorch, HF models)"}
+    assert read_run(own).setup.framework == "other"
+    assert read_run(own | {"framework": "HF Trainer"}).setup.framework == "hf"
+
+
+def test_megatron_lm_may_leave_the_optimizer_whole():
+    """18 bytes a parameter on every rank, unless it is told to spread the states, as NeMo does unasked."""
+    spread = ROW | {"parallelism": "TP2 PP1", "num_gpus": "8"}
+    told = {"framework": "Megatron-LM", "optimizer": "distributed adam"}
+    bounds = [
+        estimate_run(spread | more).memory.upper_bytes
+        for more in ({"framework": "Megatron-LM"}, told, {"framework": "NeMo"})
+    ]
+    assert bounds[0] > 1.3 * bounds[1] == pytest.approx(1.3 * bounds[2])

@@ -1,0 +1,54 @@
+"""What sharding holds beside the shards, stack by stack."""
+
+import pytest
+
+from planner.architecture import parameter_counts
+from planner.memory import estimate_memory, model_state
+from planner.memory.collectives import buffers
+from planner.memory.precision import widths
+from planner.setup import Parallelism
+from tests.planner.setups import cluster, setup
+
+NODE = cluster("H100", 8)
+SHARDED = setup(parallelism=Parallelism("fsdp", 8), gradient_checkpointing=True, sequence_tokens=4096)
+
+
+def held(some):
+    return buffers(some, widths(some), 16e9, 8e9, 4e9)
+
+
+def test_embedding_and_head_of_torchtitan_are_gathered_when_they_are_used():
+    """Elsewhere the root holds both, gathered, through the whole backward pass."""
+    titan, other = held(SHARDED._replace(framework="torchtitan")), held(SHARDED._replace(framework="hf"))
+    head = SHARDED.arch.vocab * SHARDED.arch.hidden
+    assert titan.backward < other.backward - 2 * 2.0 * head
+    assert titan.loss == pytest.approx(head * (2 + 2 + 4))  # with its gradient, and that to be reduced
+
+
+def test_waiting_gradients_are_no_gathers():
+    """Gradients that wait unsharded lie in the usual pool, which leaves less unused than those of the gathers."""
+    once = SHARDED._replace(framework="hf", grad_accum=1)
+    first, second = (
+        estimate_memory(some, NODE).components_bytes for some in (once, once._replace(grad_accum=8))
+    )
+    more = second["comm_buffers"] - first["comm_buffers"]
+    assert more > parameter_counts(SHARDED.arch).total  # in two bytes each, less those of the last block
+    assert second["fragmentation"] - first["fragmentation"] < 0.2 * more
+
+
+def test_zero_casts_the_gradients_of_its_partition_to_fp32():
+    """DeepSpeed's step holds them flat in two bytes and again in four, beside those that were reduced."""
+    zero2 = SHARDED._replace(parallelism=Parallelism("zero2", 4), framework="deepspeed", sequence_tokens=256)
+    memory = estimate_memory(zero2, NODE)
+    mine = parameter_counts(zero2.arch).total / 4
+    assert memory.peak_phase == "optimizer_step"
+    assert memory.components_bytes["optimizer_step_temporary"] == pytest.approx(6 * mine)
+    zero3 = zero2._replace(parallelism=Parallelism("zero3", 4))
+    assert model_state(zero3).step == pytest.approx(6e9)  # a sub-group of 1e9 parameters at a time
+
+
+def test_megatron_adds_gradients_up_in_fp32():
+    """18 bytes a parameter, or 6 and 12 over the data-parallel ranks (its theoretical_memory_usage.py)."""
+    state = model_state(SHARDED._replace(parallelism=Parallelism("mixed", 8), framework="megatron"))
+    total = parameter_counts(SHARDED.arch).total
+    assert state.weights + state.gradients + state.optimizer == pytest.approx((6 + 12 / 8) * total)
