@@ -25,6 +25,7 @@ from planner.backtest import UnsupportedRunError, estimate_run
 from planner.memory.constants import CONSTANTS
 from planner.throughput import estimate_step
 from planner.throughput.constants import COMPARED, TIME
+from planner.throughput.doubts import covered_by, tokens_of
 
 GIB = 2**30
 
@@ -51,6 +52,7 @@ def shipped_constants() -> Iterator[None]:
     finally:
         TIME.update(time)
         CONSTANTS.update(memory)
+        COMPARED.clear()
         COMPARED.update(compared)
 
 
@@ -63,6 +65,7 @@ def held_out() -> dict[str, Held]:
             fit_memory.fit_memory([case for case in memory if case[0] != source])
             others = [case for case in time if case[0] != source]
             fit_throughput.fit(others)
+            COMPARED.clear()
             COMPARED.update(compared(others))
             held = predicted(source, rows, memory, time)
             if held.memory or held.time or held.verdicts:
@@ -70,13 +73,14 @@ def held_out() -> dict[str, Held]:
     return found
 
 
-def compared(cases: list[fit_throughput.Case]) -> dict[str, set[str]]:
-    """Stacks and GPUs that these runs used; trl is timed as hf."""
-    stacks = {run.setup.framework for _, run, _ in cases}
-    return {
-        "stacks": stacks | {"trl" for stack in stacks if stack == "hf"},
-        "gpus": {run.cluster.gpu.name for _, run, _ in cases},
-    }
+def compared(cases: list[fit_throughput.Case]) -> dict[tuple[str, str, str], tuple[float, float]]:
+    """Stack, GPU and method of these runs with the fewest and most tokens of a micro-batch."""
+    spans: dict[tuple[str, str, str], tuple[float, float]] = {}
+    for _, run, _ in cases:
+        group, tokens = covered_by(run.setup, run.cluster.gpu), tokens_of(run.setup)
+        fewest, most = spans.get(group, (tokens, tokens))
+        spans[group] = min(fewest, tokens), max(most, tokens)
+    return spans
 
 
 def predicted(

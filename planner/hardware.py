@@ -37,6 +37,7 @@ class GpuFacts(NamedTuple):
         source: Where the data-sheet figures come from.
         attainable_source: Where the attainable rate comes from.
         launch_s: Host time of one kernel launch.
+        cache_bytes: Last-level cache, where it is large enough to hold activations; 0 elsewhere.
     """
 
     name: str
@@ -56,6 +57,7 @@ class GpuFacts(NamedTuple):
     source: str
     attainable_source: str
     launch_s: float = 9e-6
+    cache_bytes: float = 0.0
 
 
 @lru_cache(maxsize=1)
@@ -110,6 +112,7 @@ def _facts(name: str, row: dict[str, Any]) -> GpuFacts:
         pcie_bytes_per_s=row["pcie_gb_per_s"] * 1e9,
         capability=row["capability"],
         source=row["source"],
+        cache_bytes=row.get("cache_mib", 0) * 2.0**20,
         attainable_source=row["attainable_source"] or f"{ATTAINABLE_SHARE:.0%} of the dense peak, assumed",
     )
 

@@ -14,6 +14,7 @@ class Stack(NamedTuple):
     Attributes:
         name: Key.
         loss_bytes: Bytes per vocabulary entry and token that the loss holds at its peak.
+        fused_kernels: Memory-bound work runs in fused kernels without a compiler.
         fused_norm: Norms keep no fp32 copy of their input.
         fused_mlp: The gated MLP recomputes its product instead of keeping it.
         fp32_master: Sharded training keeps trainable parameters in fp32 (accelerate, FSDP mixed precision).
@@ -25,11 +26,13 @@ class Stack(NamedTuple):
         tiled_head: Logits are never held whole, and computed again in the backward pass.
         spread_keys: Keys and values of a group are repeated for each of its heads.
         fused_qkv: Queries, keys and values come from one product in every family.
+        fp32_reduce: Sharded gradients are summed in fp32, whatever is computed in.
         slowdown: Step time against the physics, fitted.
     """
 
     name: str
     loss_bytes: float = 12.0
+    fused_kernels: bool = False
     fused_norm: bool = False
     fused_mlp: bool = False
     fp32_master: bool = True
@@ -41,6 +44,7 @@ class Stack(NamedTuple):
     wraps_embeddings: bool = False
     spread_keys: bool = False
     fused_qkv: bool = False
+    fp32_reduce: bool = False
     slowdown: float = 1.0
 
 
@@ -49,8 +53,8 @@ _STACKS = (
     Stack("hf"),
     Stack("other"),  # named, and nothing is known of it here: modules of transformers, a loop of its own
     Stack("deepspeed", foreach_step=False),
-    Stack("unsloth", loss_bytes=0.5, fused_norm=True, fused_mlp=True, foreach_step=False),
-    Stack("llm-foundry", fused_norm=True),
+    Stack("unsloth", loss_bytes=0.5, fused_kernels=True, fused_norm=True, fused_mlp=True, foreach_step=False),
+    Stack("llm-foundry", fused_kernels=True, fused_norm=True),
     Stack(
         "litgpt",
         loss_bytes=5.0,
@@ -76,8 +80,11 @@ _STACKS = (
         fsdp2=True,
         wraps_embeddings=True,
         spread_keys=True,
+        fp32_reduce=True,
     ),
-    Stack("megatron", loss_bytes=8.0, fused_norm=True, fused_mlp=True, foreach_step=False),
+    Stack(
+        "megatron", loss_bytes=8.0, fused_kernels=True, fused_norm=True, fused_mlp=True, foreach_step=False
+    ),
     Stack("openrlhf", foreach_step=False),
 )
 STACKS = {stack.name: stack for stack in _STACKS}

@@ -90,11 +90,16 @@ def flops_per_token(setup: TrainingSetup) -> float:
 def attention_flops_per_token(arch: ModelArchitecture, length: float, causal: bool | None = None) -> float:
     """FLOPs of scores and weighted values in one forward pass, over all blocks, per token."""
     causal = arch.kind == "decoder" if causal is None else causal
-    window = arch.sliding_window
-    keys = min(length, window) if window and length > window else length / 2 if causal else length
+    keys = scored_keys(arch, length, causal)
     return (
         2.0 * keys * (arch.q_size + arch.attention_width) * (arch.attention_layers + 2 * arch.decoder_layers)
     )
+
+
+def scored_keys(arch: ModelArchitecture, length: float, causal: bool) -> float:
+    """Keys that a query is scored with, on average."""
+    window = arch.sliding_window
+    return min(length, window) if window and length > window else length / 2 if causal else length
 
 
 def workload(

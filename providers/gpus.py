@@ -26,7 +26,7 @@ CANONICAL_GPUS: dict[str, float] = {
     "A2": 16, "A10": 24, "A10G": 24, "A16": 16, "A30": 24, "A40": 48,
     "A100": 40, "A100-PCIe": 40, "A100-80GB": 80, "A100-80GB-PCIe": 80, "A800-80GB": 80,
     "L4": 24, "L20": 48, "L40": 48, "L40S": 48,
-    "H20": 96, "H100": 80, "H100-PCIe": 80, "H100-NVL": 94, "H800": 80, "H200": 141, "H200-NVL": 141,
+    "H20": 96, "H100": 80, "H100-PCIe": 80, "H100-NVL": 94, "H100-96GB": 96, "H800": 80, "H200": 141, "H200-NVL": 141,
     "GH200": 96, "B100": 180, "B200": 180, "B300": 268, "GB200": 186, "GB300": 278,
     # Workstation and consumer, NVIDIA
     "M4000": 8, "P4000": 8, "GTX1070": 8, "GTX1080": 8, "GTX1080-Ti": 11, "TITAN-X": 12, "TITAN-Xp": 12,
@@ -56,7 +56,8 @@ _BOARDS: dict[str, dict[tuple[int, str], str]] = {
              (80, ""): "A100-80GB", (80, "PCIe"): "A100-80GB-PCIe"},
     "A800": {(80, ""): "A800-80GB"},
     "V100": {(16, ""): "V100", (32, ""): "V100-32GB"},
-    "H100": {(80, ""): "H100", (80, "PCIe"): "H100-PCIe", (94, "NVL"): "H100-NVL"},
+    "H100": {(80, ""): "H100", (80, "PCIe"): "H100-PCIe", (94, "NVL"): "H100-NVL",
+             (96, ""): "H100-96GB"},
     "H200": {(141, ""): "H200", (141, "NVL"): "H200-NVL"},
 }  # fmt: skip
 
@@ -135,7 +136,7 @@ def gpu_boards(name: str) -> tuple[str, ...]:
     """The other boards of the same chip, to point out what a strict filter leaves aside.
 
     >>> gpu_boards("H100")
-    ('H100-PCIe', 'H100-NVL')
+    ('H100-PCIe', 'H100-NVL', 'H100-96GB')
     """
     for boards in _BOARDS.values():
         if name in boards.values():

@@ -60,8 +60,12 @@ def framework_of(row: Row) -> str:
 
 
 def names_unknown_stack(row: Row) -> bool:
-    """Whether a stack is named of which nothing is known here; it is then taken for transformers."""
+    """Whether a stack is named of which nothing is known here; it is then taken for transformers.
+
+    What stands in brackets says what a stack is built on: "a-trainer (HF models)" is not transformers' Trainer.
+    """
     text = cell(row, "framework")
+    text = re.sub(r"\(.*?\)", " ", text).strip() or text
     known = (*_FRAMEWORKS, *_HUGGING_FACE, "deepspeed")
     return bool(text) and not any(part in text for part in known)
 

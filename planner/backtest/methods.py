@@ -71,7 +71,9 @@ def method_of(row: Row, arch: ModelArchitecture, framework: str) -> tuple[Adapte
         return None, "none" if bits == "4bit" else bits
     if not lora and method not in _SMALL:
         raise UnsupportedRunError(f"method {cell(row, 'method')!r} is not expressed")
-    fp32 = framework == "hf" and "true" not in cell(row, "precision").replace("autocast=true", "")
+    # adapters of their own or cast to the base's type: NeMo AutoModel, answer.ai's train.py in plain bf16
+    own = any(name in cell(row, "framework") for name in ("automodel", "fsdp_qlora"))
+    fp32 = framework == "hf" and not own and "true" not in cell(row, "precision").replace("autocast=true", "")
     kind = method if method in ("loha", "lokr") else "dora" if "dora" in method else "lora"
     usual = next(
         (found for name, found in _USUAL.items() if name in cell(row, "framework")), (("q", "v"), 16)

@@ -98,9 +98,7 @@ def read_run(row: Row) -> Run:
         varied_lengths=habits.is_unpacked(row) and not habits.reuses_memory(row, framework),
         row_tokens=row_tokens,
         real_tokens_share=real_share,
-        compiled=habits.fuses_kernels(row)
-        or framework == "torchtitan"
-        or cluster.gpu.name.startswith("Gaudi"),
+        compiled=habits.fuses_kernels(row) or cluster.gpu.name.startswith("Gaudi"),
     )
     tokens, epochs = number(row, "dataset_tokens"), number(row, "epochs")
     total = tokens * (epochs or 1.0) if tokens else None

@@ -2,7 +2,7 @@
 
 A doubt is a standard deviation of log(actual / predicted). Doubts add in squares, and the 80 % interval is p50 times
 and divided by exp(1.28 sd). Sizes come from published runs with their source left out of the fit (ACCURACY.md), group
-by group: a stack and a GPU that other sources ran, with thousands of tokens in a micro-batch, is predicted within
+by group: what the calibration runs cover (stack, GPU, what is trained, size of the micro-batch) is predicted within
 a fifth; a stack or a GPU that none of them ran, a rate that nobody measured, GPUs over PCIe and a few hundred tokens
 err by up to three times as much. Where no run says anything (offload, experts, sampling), they are wide on purpose.
 """
@@ -20,15 +20,18 @@ from planner.throughput.constants import COMPARED
 from planner.workload import rows_of
 
 _BASE = 0.12  # version of the stack, clocks, what a spec does not say
-_UNSEEN_STACK = 0.15  # none of the runs that the formula was compared with used it
-_UNSEEN_GPU = 0.12  # the same of the GPU, whose attainable rate was measured
+_UNSEEN = 0.18  # no calibration run had this stack, GPU and method with as many tokens
+_UNSEEN_STACK = 0.15  # nor the stack on any GPU
+_UNSEEN_GPU = 0.12  # nor the GPU, whose attainable rate was measured
+_UNMEASURED_RATE = 0.15  # the same of a GPU whose attainable rate is estimated
+_OUTSIDE = 2.0  # tokens of a micro-batch that still count as compared: half the fewest, twice the most
 _FEW_TOKENS = 0.20  # more, with hardly any tokens in a micro-batch
 _FEW_TOKENS_SCALE = 1500.0
-_UNMEASURED_RATE = 0.15  # of a GPU whose attainable rate is estimated
-_OTHER_VENDOR = 0.20  # kernels of a vendor for which few runs are published
-_LAUNCHES, _DEQUANTISE, _PADDING, _PCIE = 0.25, 0.20, 0.10, 0.30
+_OTHER_VENDOR = 0.30  # kernels of a vendor for which few runs are published
+_LAUNCHES, _DEQUANTISE, _PADDING, _PCIE = 0.40, 0.20, 0.10, 0.30
 _EXPERTS, _SAMPLING, _OFFLOAD, _NETWORK, _CPU = 0.45, 0.65, 0.40, 0.22, 0.50
-_FOUR_BIT, _LINEAR, _ROTATIONS = 0.20, 0.25, 0.60
+_SHARDED_EXPERTS = 0.80
+_FOUR_BIT, _LINEAR, _ROTATIONS, _EIGHT_BIT, _CONTEXT = 0.20, 0.25, 0.60, 0.15, 0.20
 
 
 class Doubt(NamedTuple):
@@ -53,17 +56,17 @@ def doubts_of(setup: TrainingSetup, cluster: Cluster, terms_s: Mapping[str, floa
     """
     total = sum(terms_s.values()) or 1.0
     share = {name: seconds / total for name, seconds in terms_s.items()}
-    length = setup.row_tokens or float(setup.sequence_tokens)
-    tokens = setup.micro_batch * length * rows_of(setup.task) / setup.parallelism.context
+    tokens = tokens_of(setup)
     found = [
         Doubt(_BASE, "stacks and their versions"),
         Doubt(_FEW_TOKENS / (1 + tokens / _FEW_TOKENS_SCALE), f"{tokens:,.0f} tokens in a micro-batch"),
         Doubt(_LAUNCHES * share["launch"], "kernel launches, which the host decides"),
         Doubt(_DEQUANTISE * share["dequantise"], "dequantisation"),
-        *_hardware(cluster.gpu),
     ]
-    if setup.framework not in COMPARED["stacks"]:
-        found.append(Doubt(_UNSEEN_STACK, f"no published run of {setup.framework} was compared"))
+    if cluster.gpu.vendor == "cpu":
+        found.append(Doubt(_CPU, "a CPU that nobody has measured"))
+    elif not _is_compared(setup, cluster.gpu, tokens):
+        found += _unseen(setup, cluster.gpu, tokens)
     if setup.row_tokens is not None:
         found.append(Doubt(_PADDING, "padding of rows of different length"))
     if setup.parallelism.gpus_total > 1 and cluster.gpu.link_bytes_per_s is None:
@@ -74,14 +77,38 @@ def doubts_of(setup: TrainingSetup, cluster: Cluster, terms_s: Mapping[str, floa
     return [*found, *_rare(setup, cluster)]
 
 
-def _hardware(gpu: GpuFacts) -> list[Doubt]:
-    if gpu.vendor == "cpu":
-        return [Doubt(_CPU, "a CPU that nobody has measured")]
-    found = []
-    if "published measurements" not in gpu.attainable_source:
-        found.append(Doubt(_UNMEASURED_RATE, f"attainable rate of {gpu.name} is estimated"))
-    elif gpu.name not in COMPARED["gpus"]:
-        found.append(Doubt(_UNSEEN_GPU, f"no published run on {gpu.name} was compared"))
+def tokens_of(setup: TrainingSetup) -> float:
+    """Of one micro-batch, on one GPU."""
+    length = setup.row_tokens or float(setup.sequence_tokens)
+    return setup.micro_batch * length * rows_of(setup.task) / setup.parallelism.context
+
+
+def covered_by(setup: TrainingSetup, gpu: GpuFacts) -> tuple[str, str, str]:
+    """Stack, GPU and what is trained, as calibration runs are grouped; trl, which we launch, is timed as hf."""
+    stack = "hf" if setup.framework == "trl" else setup.framework
+    trained = "full" if setup.adapter is None else "quantised" if setup.quantization != "none" else "adapter"
+    return stack, gpu.name, trained if setup.arch.kind == "decoder" else "encoder"
+
+
+def _is_compared(setup: TrainingSetup, gpu: GpuFacts, tokens: float) -> bool:
+    fewest, most = COMPARED.get(covered_by(setup, gpu), (math.inf, 0.0))
+    return fewest / _OUTSIDE <= tokens <= most * _OUTSIDE
+
+
+def _unseen(setup: TrainingSetup, gpu: GpuFacts, tokens: float) -> list[Doubt]:
+    """What no calibration run says: the combination, and the stack or the GPU if they are in none."""
+    stack, _, trained = covered_by(setup, gpu)
+    where = f"{stack}, {trained} on {gpu.name}"
+    found = [Doubt(_UNSEEN, f"no published run of {where} with {tokens:,.0f} tokens was compared")]
+    if all(stack != other for other, _, _ in COMPARED):
+        found.append(Doubt(_UNSEEN_STACK, f"no published run of {stack} was compared"))
+    if all(gpu.name != other for _, other, _ in COMPARED):
+        measured = "published measurements" in gpu.attainable_source
+        found.append(
+            Doubt(_UNSEEN_GPU, f"no published run on {gpu.name} was compared")
+            if measured
+            else Doubt(_UNMEASURED_RATE, f"attainable rate of {gpu.name} is estimated")
+        )
     if gpu.vendor != "nvidia":
         found.append(Doubt(_OTHER_VENDOR, f"few published runs on {gpu.vendor.upper()}"))
     return found
@@ -89,22 +116,25 @@ def _hardware(gpu: GpuFacts) -> list[Doubt]:
 
 def _rare(setup: TrainingSetup, cluster: Cluster) -> list[Doubt]:
     """What few published runs cover, or where stacks differ widely."""
-    found = []
-    if setup.task in ("grpo", "ppo"):
-        found.append(Doubt(_SAMPLING, "sampling answers inside the step"))
-    if setup.arch.is_moe:
-        found.append(Doubt(_EXPERTS, "experts: kernels differ widely between stacks"))
-    if setup.adapter is not None and setup.adapter.kind in ("oft", "boft"):
-        found.append(Doubt(_ROTATIONS, f"{setup.adapter.kind} builds rotations, which are not counted"))
-    if setup.arch.linear_layers:
-        found.append(Doubt(_LINEAR, "linear attention, of which few runs are published"))
-    if setup.offload in ("optimizer", "parameters"):
-        found.append(Doubt(_OFFLOAD, "offload to the host"))
-    if cluster.nodes > 1:
-        found.append(Doubt(_NETWORK, "network between machines"))
-    if setup.precision.endswith("fp4"):
-        found.append(Doubt(_FOUR_BIT, "four-bit training"))
-    return found
+    kind = "" if setup.adapter is None else setup.adapter.kind
+    moe, parallel = setup.arch.is_moe, setup.parallelism
+    rare = (
+        (setup.task in ("grpo", "ppo"), _SAMPLING, "sampling answers inside the step"),
+        (moe, _EXPERTS, "experts: kernels differ widely between stacks"),
+        (
+            moe and parallel.kind == "zero3",
+            _SHARDED_EXPERTS,
+            "experts in shards, fetched one by one or all at once",
+        ),
+        (kind in ("oft", "boft"), _ROTATIONS, f"{kind} builds rotations, which are not counted"),
+        (bool(setup.arch.linear_layers), _LINEAR, "linear attention, of which few runs are published"),
+        (setup.offload in ("optimizer", "parameters"), _OFFLOAD, "offload to the host"),
+        (cluster.nodes > 1, _NETWORK, "network between machines"),
+        (parallel.context > 1, _CONTEXT, "rows in parts, which stacks exchange in different ways"),
+        (setup.precision.endswith("fp8"), _EIGHT_BIT, "eight-bit training"),
+        (setup.precision.endswith("fp4"), _FOUR_BIT, "four-bit training"),
+    )
+    return [Doubt(size, reason) for applies, size, reason in rare if applies]
 
 
 def spread_of(doubts: list[Doubt]) -> tuple[float, str]:

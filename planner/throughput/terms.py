@@ -11,11 +11,13 @@ from planner.recomputation import recomputed
 from planner.setup import Cluster, TrainingSetup
 from planner.shape_cache import by_shape
 from planner.stacks import stack_of
+from planner.throughput.adapters import adapter_bytes, adapter_kernels
+from planner.throughput.attention import attention_seconds
 from planner.throughput.constants import TIME
-from planner.workload import attention_flops_per_token, extra_forwards, rows_of, scores_words, tiles_head
+from planner.workload import extra_forwards, rows_of, scores_words, tiles_head
 
 _KERNELS_PER_BLOCK = 45  # forward kernels of one eager block
-_KERNELS_PER_ADAPTER = 6
+_KERNELS_PER_QUANTISED = 6  # of bitsandbytes: scales, their offset, weights; and as much Python around them
 _KERNELS_PER_EXPERT = 8  # select, gather, three products, activation, product, scatter
 # Bytes that one element of LoHa's change of a weight costs in fp32: two products, their product, its scaling and cast;
 # backward twice the sum of a factor's recomputation and the gradients of both its halves.
@@ -24,7 +26,6 @@ _ETHERNET_BYTES_PER_S = 100e9 / 8  # where a published run does not say; what is
 _RACK_SCALE = frozenset({"GB200", "GB300"})  # NVLink reaches every GPU of a rack
 _RACK_GPUS = 72
 _FOUR_BIT = frozenset({"10.0", "10.3", "12.0", "12.1", "gfx950"})  # chips with matrix units of four bits
-_HOPPER_AND_LATER = frozenset({"9.0", "10.0", "10.3"})  # FlashAttention 2 does not use their new instructions
 
 
 class StepShape(NamedTuple):
@@ -37,6 +38,7 @@ class StepShape(NamedTuple):
         adapter: Trainable parameters of the adapters.
         quantised: Parameters that are dequantised in each pass.
         elementwise: Bytes of memory-bound work of one pass, per token.
+        adapters: The same of adapters, of all passes.
         kernels: Kernel launches of one forward pass.
         passes_matmul: Forward-equivalents of matmul work in a step, recomputation included.
         passes_memory: The same for memory-bound work and launches.
@@ -50,6 +52,7 @@ class StepShape(NamedTuple):
     adapter: float
     quantised: float
     elementwise: float
+    adapters: float
     kernels: float
     passes_matmul: float
     passes_memory: float
@@ -78,13 +81,10 @@ def step_shape(setup: TrainingSetup) -> StepShape:
     if arch.dropout:  # twice, with masks of a byte: three quarters of a value each
         values += 1.5 * arch.hidden
     kernels = blocks * _KERNELS_PER_BLOCK
-    if setup.adapter is not None:
-        kernels += _KERNELS_PER_ADAPTER * sum(
-            s.count for s in counts.shapes if s.role in ("attention", "mlp", "shared")
-        )
-    if (
-        setup.experts_quantised and setup.framework == "hf"
-    ):  # a loop over separate modules, before grouped products
+    kernels += adapter_kernels(setup)
+    if setup.quantization in ("4bit", "8bit"):
+        kernels += _KERNELS_PER_QUANTISED * sum(s.count for s in counts.shapes if s.role not in kept)
+    if _loops_over_experts(setup):
         kernels += _KERNELS_PER_EXPERT * arch.experts * arch.moe_layers
     return StepShape(
         dense=float(counts.matmul_active - expert),
@@ -93,6 +93,7 @@ def step_shape(setup: TrainingSetup) -> StepShape:
         adapter=float(adapter),
         quantised=float(linear if setup.quantization in ("4bit", "8bit") else 0.0),
         elementwise=blocks * values * widths(setup).activation,
+        adapters=adapter_bytes(setup),
         kernels=float(kernels),
         passes_matmul=(3.0 if full else 2.0) + again.products + forwards,
         passes_memory=3.0 + again.elementwise + forwards,
@@ -133,10 +134,10 @@ def compute_terms(setup: TrainingSetup, gpu: GpuFacts) -> dict[str, float]:
     tokens = setup.micro_batch * length * rows_of(setup.task) / setup.parallelism.context
     parts = setup.parallelism.tensor * setup.parallelism.pipeline
     rate = matmul_rate(setup, gpu)
-    fused = TIME["compiled"] if setup.compiled or stack_of(setup.framework).fused_norm else 1.0
+    fused = TIME["compiled"] if setup.compiled or stack_of(setup.framework).fused_kernels else 1.0
     memory = gpu.memory_bytes_per_s
-    elementwise = shape.elementwise * shape.passes_memory * TIME["elementwise"] + _loss_bytes(setup, gpu)
-    elementwise *= fused
+    elementwise = shape.elementwise * shape.passes_memory * TIME["elementwise"] + shape.adapters
+    elementwise = fused * (elementwise * _from_memory(setup, gpu, tokens) + _loss_bytes(setup, gpu))
     kernels = shape.kernels * shape.passes_memory
     again = recomputed(setup).products
     products = shape.products * (_PRODUCT_BYTES * (1 + again) + _PRODUCT_BACKWARD_BYTES)
@@ -144,15 +145,45 @@ def compute_terms(setup: TrainingSetup, gpu: GpuFacts) -> dict[str, float]:
         elementwise, kernels = elementwise * TIME["autocast_bytes"], kernels * TIME["autocast_launches"]
     return {
         "matmul": _matmul(setup, shape, rate, gpu, tokens) / parts,
-        "attention": _attention(setup, rate, gpu, length, tokens, shape) / parts,
+        "attention": attention_seconds(setup, rate, gpu, length, tokens) / parts,
         "elementwise": (elementwise * tokens + products) / memory / parts,
         "dequantise": TIME["dequantise_8bit" if setup.quantization == "8bit" else "dequantise"]
         * shape.quantised
         * shape.passes_matmul
         / memory
         / parts,
-        "launch": kernels * gpu.launch_s * TIME["launch"] / setup.parallelism.pipeline,
+        "launch": (kernels * gpu.launch_s * TIME["launch"] + _hooks_s(setup)) / setup.parallelism.pipeline,
     }
+
+
+def _from_memory(setup: TrainingSetup, gpu: GpuFacts, tokens: float) -> float:
+    """Share of the time of memory-bound work that is left where a block's values stay in the last-level cache.
+
+    A kernel reads two of them and writes one; half of the cache holds weights and what passes through.
+    """
+    held = 3 * tokens * setup.arch.hidden / setup.parallelism.tensor * widths(setup).activation
+    hit = max(0.0, min(1.0, gpu.cache_bytes / held - 1))
+    return 1 - hit * (1 - TIME["cached"])
+
+
+def _hooks_s(setup: TrainingSetup) -> float:
+    """Host time of ZeRO-3 for one micro-batch: Python around every module fetches and releases its parameters.
+
+    It is spent by one GPU alone as well, and by the thread that launches kernels.
+    """
+    if setup.parallelism.kind != "zero3":
+        return 0.0
+    arch, passes = setup.arch, 3.0 if setup.gradient_checkpointing else 2.0
+    blocks = (arch.layers + arch.decoder_layers) * TIME["zero3_layer_pass_s"]
+    experts = (
+        arch.experts * arch.moe_layers * TIME["zero3_expert_pass_s"] if _loops_over_experts(setup) else 0.0
+    )
+    return passes * (blocks + experts)
+
+
+def _loops_over_experts(setup: TrainingSetup) -> bool:
+    """Whether experts are modules of their own, as in transformers before grouped products (December 2025)."""
+    return setup.arch.is_moe and setup.experts_quantised and setup.framework == "hf"
 
 
 def _loss_bytes(setup: TrainingSetup, gpu: GpuFacts) -> float:
@@ -189,29 +220,6 @@ def _matmul(setup: TrainingSetup, shape: StepShape, rate: float, gpu: GpuFacts, 
     return seconds
 
 
-def _attention(
-    setup: TrainingSetup, rate: float, gpu: GpuFacts, length: float, tokens: float, shape: StepShape
-) -> float:
-    """Scores and values: one pass forward, two and a half backward, once more if recomputed."""
-    passes = 3.5 + recomputed(setup).attention
-    # Without padding sdpa runs the flash kernel; with it, a masked kernel that computes the upper half as
-    # well.
-    fused = setup.attention == "flash" or (setup.attention == "sdpa" and setup.real_tokens_share == 1.0)
-    causal = setup.arch.kind == "decoder" and fused
-    flops = attention_flops_per_token(setup.arch, length, causal) * tokens * passes
-    reached = TIME["attention"] if fused else TIME["sdpa"]
-    if gpu.capability in _HOPPER_AND_LATER and setup.framework != "megatron":
-        reached *= TIME["attention_hopper"]
-    seconds = flops / (rate * reached)
-    if setup.attention == "eager":
-        blocks = setup.arch.attention_layers + 2 * setup.arch.decoder_layers
-        width = 4.0 if setup.precision == "fp32" else 2.0
-        moved = 6.5 if setup.arch.dropout else 5.0  # what is dropped out is read and written once more
-        scores = moved * width * setup.arch.heads * length * blocks
-        seconds += scores * tokens * passes / 1.5 / gpu.memory_bytes_per_s
-    return seconds
-
-
 def optimizer_seconds(setup: TrainingSetup, gpu: GpuFacts) -> float:
     """The optimizer's step reads and writes weights, gradients and states once."""
     shape, width = step_shape(setup), widths(setup)
@@ -240,7 +248,7 @@ def collective_seconds(setup: TrainingSetup, cluster: Cluster) -> tuple[float, f
         every, once = _data_parallel_bytes(setup, width.compute, _reduced(setup, width), shape.trained)
     link = collective_rate(cluster, ranks)
     seconds = every / link + _model_parallel_seconds(setup, cluster)
-    if is_sharded(parallel.kind):
+    if is_sharded(parallel.kind) and parallel.kind != "zero3":
         seconds += (setup.arch.layers + setup.arch.decoder_layers) * fsdp_block_s(setup)
     return seconds, once / link
 
@@ -297,7 +305,8 @@ def _data_parallel_bytes(
         total = parameter_counts(setup.arch, setup.task, setup.labels).total
         each = {"4bit": 0.53, "8bit": 1.0, "fp8": 1.0}.get(setup.quantization, compute)
         passes = 3 if setup.gradient_checkpointing and parallel.kind == "zero3" else 2
-        return share * (passes * each * total + compute * trained) / parts, 0.0
+        reduced = 4.0 if stack_of(setup.framework).fp32_reduce else compute
+        return share * (passes * each * total + reduced * trained) / parts, 0.0
     return 0.0, share * 2 * gradient * trained / parts
 
 

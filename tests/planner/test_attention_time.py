@@ -1,0 +1,57 @@
+"""Time of attention against what its kernels are published to reach."""
+
+import pytest
+
+from planner.hardware import gpu_facts
+from planner.setup import Parallelism
+from planner.throughput.attention import attention_seconds
+from planner.throughput.estimate import estimate_step
+from planner.workload import attention_flops_per_token
+from tests.planner.setups import cluster, setup
+
+
+def tflops(gpu, length, framework="hf", **changes):
+    """Of forward and backward together, as FlashAttention's benchmarks count them."""
+    some = setup(attention="flash", gradient_checkpointing=False, framework=framework, **changes)
+    facts = gpu_facts(gpu)
+    took = attention_seconds(some, facts.attainable_flops_per_s, facts, length, length)
+    return 3.5 * attention_flops_per_token(some.arch, length, causal=True) * length / took / 1e12
+
+
+@pytest.mark.parametrize(
+    ("length", "published"), [(512, 99), (1024, 133), (2048, 155), (4096, 173), (8192, 182), (16384, 189)]
+)
+def test_flash_attention_2_on_an_a100(length, published):
+    """Dao 2023, figure 4: causal, heads of 128."""
+    assert tflops("A100-80GB", length) == pytest.approx(published, rel=0.1)
+
+
+def test_flash_attention_2_on_hopper_uses_old_instructions():
+    """Up to 335 TFLOP/s on an H100, as its authors say; kernels of Megatron use the new ones."""
+    assert 270 < tflops("H100", 16384) < 350
+    assert tflops("H100", 16384, framework="megatron") > 1.4 * tflops("H100", 16384)
+
+
+def test_softmax_costs_little_where_vector_units_are_fast():
+    """An H20 has a third of its matrix rate in vectors, an RTX 4090 half, an A100 a sixteenth."""
+    reached = {name: tflops(name, 16384) / (gpu_facts(name).attainable_flops_per_s / 1e12) for name in
+               ("H20", "RTX4090", "A100-80GB", "H100")}  # fmt: skip
+    assert min(reached["H20"], reached["RTX4090"]) > 0.8 > reached["A100-80GB"] > reached["H100"]
+
+
+def test_the_first_flash_attention_was_slower():
+    assert tflops("A100-80GB", 8192, framework="llm-foundry") < 0.7 * tflops("A100-80GB", 8192)
+
+
+def test_long_rows_on_eight_a100():
+    """InternLM/xtuner, docs: Llama-2-7B, ZeRO-3, rows of 32 768 tokens: 2234 tokens/s and GPU."""
+    long = setup(
+        attention="flash",
+        micro_batch=1,
+        sequence_tokens=32768,
+        parallelism=Parallelism("zero3", 8),
+        framework="hf",
+    )
+    assert estimate_step(long, cluster("A100-80GB", 8)).tokens_per_s_total.p50 == pytest.approx(
+        17874, rel=0.15
+    )
