@@ -24,9 +24,9 @@ class Stack(NamedTuple):
         fsdp2: FSDP shards each parameter by itself.
         wraps_embeddings: Sharded embedding and head are units of their own, gathered when they are used.
         tiled_head: Logits are never held whole, and computed again in the backward pass.
-        fp32_reduce: Sharded gradients are summed in fp32, whatever is computed in.
         spread_keys: Keys and values of a group are repeated for each of its heads.
         fused_qkv: Queries, keys and values come from one product in every family.
+        fp32_reduce: Sharded gradients are summed in fp32, whatever is computed in.
         slowdown: Step time against the physics, fitted.
     """
 
@@ -41,10 +41,10 @@ class Stack(NamedTuple):
     tiled_head: bool = False
     autocast: bool = False
     fsdp2: bool = False
-    fp32_reduce: bool = False
     wraps_embeddings: bool = False
     spread_keys: bool = False
     fused_qkv: bool = False
+    fp32_reduce: bool = False
     slowdown: float = 1.0
 
 
@@ -75,12 +75,12 @@ _STACKS = (
     Stack(
         "torchtitan",
         loss_bytes=10.0,
-        fp32_reduce=True,
         fused_norm=True,
         foreach_step=False,
         fsdp2=True,
         wraps_embeddings=True,
         spread_keys=True,
+        fp32_reduce=True,
     ),
     Stack(
         "megatron", loss_bytes=8.0, fused_kernels=True, fused_norm=True, fused_mlp=True, foreach_step=False

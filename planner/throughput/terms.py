@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from planner.architecture import adapter_parameters, adapter_targets, parameter_counts, whole_parameters
+from planner.architecture import adapter_parameters, parameter_counts, whole_parameters
 from planner.hardware import GpuFacts
 from planner.memory.precision import Widths, is_sharded, widths
 from planner.recomputation import recomputed
 from planner.setup import Cluster, TrainingSetup
 from planner.shape_cache import by_shape
 from planner.stacks import stack_of
-from planner.throughput.adapters import adapter_bytes, adapter_kernels
+from planner.throughput.adapters import adapter_bytes, adapter_kernels, weight_bytes
 from planner.throughput.attention import attention_seconds
 from planner.throughput.constants import TIME
 from planner.workload import extra_forwards, rows_of, scores_words, tiles_head
@@ -19,9 +19,6 @@ from planner.workload import extra_forwards, rows_of, scores_words, tiles_head
 _KERNELS_PER_BLOCK = 45  # forward kernels of one eager block
 _KERNELS_PER_QUANTISED = 6  # of bitsandbytes: scales, their offset, weights; and as much Python around them
 _KERNELS_PER_EXPERT = 8  # select, gather, three products, activation, product, scatter
-# Bytes that one element of LoHa's change of a weight costs in fp32: two products, their product, its scaling and cast;
-# backward twice the sum of a factor's recomputation and the gradients of both its halves.
-_PRODUCT_BYTES, _PRODUCT_BACKWARD_BYTES = 34.0, 60.0
 _ETHERNET_BYTES_PER_S = 100e9 / 8  # where a published run does not say; what is rented has `planner.network`
 _RACK_SCALE = frozenset({"GB200", "GB300"})  # NVLink reaches every GPU of a rack
 _RACK_GPUS = 72
@@ -43,7 +40,7 @@ class StepShape(NamedTuple):
         passes_matmul: Forward-equivalents of matmul work in a step, recomputation included.
         passes_memory: The same for memory-bound work and launches.
         trained: Trainable parameters.
-        products: Elements of the weights' changes that LoHa and LoKr multiply out for each micro-batch.
+        products: Bytes that adapters move for each micro-batch, whatever its tokens: weights' changes multiplied out.
     """
 
     dense: float
@@ -98,15 +95,8 @@ def step_shape(setup: TrainingSetup) -> StepShape:
         passes_matmul=(3.0 if full else 2.0) + again.products + forwards,
         passes_memory=3.0 + again.elementwise + forwards,
         trained=float(counts.trainable if full else adapter + whole),
-        products=_products(setup),
+        products=weight_bytes(setup),
     )
-
-
-def _products(setup: TrainingSetup) -> float:
-    if setup.adapter is None or setup.adapter.kind not in ("loha", "lokr"):
-        return 0.0
-    targets = adapter_targets(setup.arch, setup.adapter)
-    return float(sum(s.count * s.inputs * s.outputs for s in targets))
 
 
 def emulates_bf16(precision: str, gpu: GpuFacts | None) -> bool:
@@ -139,14 +129,12 @@ def compute_terms(setup: TrainingSetup, gpu: GpuFacts) -> dict[str, float]:
     elementwise = shape.elementwise * shape.passes_memory * TIME["elementwise"] + shape.adapters
     elementwise = fused * (elementwise * _from_memory(setup, gpu, tokens) + _loss_bytes(setup, gpu))
     kernels = shape.kernels * shape.passes_memory
-    again = recomputed(setup).products
-    products = shape.products * (_PRODUCT_BYTES * (1 + again) + _PRODUCT_BACKWARD_BYTES)
     if setup.precision.startswith("amp_"):
         elementwise, kernels = elementwise * TIME["autocast_bytes"], kernels * TIME["autocast_launches"]
     return {
         "matmul": _matmul(setup, shape, rate, gpu, tokens) / parts,
         "attention": attention_seconds(setup, rate, gpu, length, tokens) / parts,
-        "elementwise": (elementwise * tokens + products) / memory / parts,
+        "elementwise": (elementwise * tokens + shape.products) / memory / parts,
         "dequantise": TIME["dequantise_8bit" if setup.quantization == "8bit" else "dequantise"]
         * shape.quantised
         * shape.passes_matmul
