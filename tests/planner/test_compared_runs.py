@@ -59,3 +59,10 @@ def test_torchtitan_compiles_where_it_says_so():
 def test_some_stacks_keep_adapters_in_the_bases_type(framework, fp32):
     """NeMo's own modules; AnswerDotAI/fsdp_qlora's train.py autocasts only where its precision is named so."""
     assert read_run(ROW | {"framework": framework}).setup.adapter.fp32 is fp32
+
+
+def test_a_stack_that_nobody_knows_is_doubted_once():
+    """Its own doubt says it; what it runs on is compared or not as of transformers."""
+    step = estimate_run(ROW | {"framework": "a-trainer", "micro_batch": "8"}).step
+    assert "nothing is known of a-trainer" in step.spread_reason
+    assert "no published run" not in step.spread_reason
