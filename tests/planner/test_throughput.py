@@ -263,8 +263,8 @@ def test_an_adapter_launches_where_it_is_put():
 def test_dora_takes_norms_of_whole_weights_and_scales_outputs():
     """A published pair alike (peft's comparison of methods, L40S): 1.21 times LoRA's step."""
     plain, more = (
-        setup("meta-llama/Llama-3.2-3B", adapter=lora(32, ("q", "v"))._replace(kind=kind), framework="hf", sequence_tokens=768,
-              micro_batch=4, gradient_checkpointing=False)
+        setup("meta-llama/Llama-3.2-3B", adapter=lora(32, ("q", "v"))._replace(kind=kind), framework="hf",
+              sequence_tokens=768, micro_batch=4, gradient_checkpointing=False)
         for kind in ("lora", "dora")
     )  # fmt: skip
     where = cluster("L40S", 1)
