@@ -231,6 +231,13 @@ def keeps_quantised_inputs(row: Row, framework: str, quantization: str) -> bool:
     return quantization in ("4bit", "8bit") and framework != "unsloth" and dated_before(row, last)
 
 
+def quantises_experts(row: Row) -> bool:
+    """Fused experts, which transformers has since 5 (December 2025), stay in their type under bitsandbytes; axolotl
+    quantises them as it loads them (`quantize_moe_experts`).
+    """
+    return dated_before(row, "2025-12") or "axolotl" in cell(row, "framework")
+
+
 def offload_of(row: Row) -> str:
     """none, optimizer, parameters or activations."""
     stated = cell(row, "offload")
@@ -240,7 +247,7 @@ def offload_of(row: Row) -> str:
         return "activations"
     spread = re.sub(r"\b(?:no|without)[\w\s-]*offload", "", cell(row, "parallelism"))
     text = f"{stated} {spread}" if re.search("offload|cpu|nvme|infinity", spread) else stated
-    if "activation" in text and "cpu" not in text:
+    if stated.startswith("activation") and not re.search("param|opt|weight|zero|infinity", text):
         return "activations"
     lesser = re.search(r"zero[- ]?[12]\b.*offload|zero[- ]?offload", text)
     if (

@@ -66,9 +66,7 @@ def read_run(row: Row) -> Run:
     parallelism = parallelism_of(row, gpus, arch, adapter is None)
     micro_batch, sequence = _micro_batch(row, parallelism.data), required(row, "seq_len")
     plainly_spread = parallelism.kind in ("single", "ddp", "fsdp")
-    autocasts = (
-        adapter is None and framework == "hf" and plainly_spread and not habits.names_unknown_stack(row)
-    )
+    autocasts = adapter is None and framework == "hf" and plainly_spread
     row_tokens, real_share = habits.padding_of(row, sequence, micro_batch)
     setup = TrainingSetup(
         arch=arch,
@@ -93,7 +91,7 @@ def read_run(row: Row) -> Run:
         parallelism=parallelism,
         upcast_frozen=habits.upcasts_frozen(row, quantization, framework, parallelism),
         keeps_quantised_inputs=habits.keeps_quantised_inputs(row, framework, quantization),
-        experts_quantised=dated_before(row, "2025-12"),
+        experts_quantised=habits.quantises_experts(row),
         loss_bytes=habits.loss_bytes_of(row, framework),
         varied_lengths=habits.is_unpacked(row) and not habits.reuses_memory(row, framework),
         row_tokens=row_tokens,

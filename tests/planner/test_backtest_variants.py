@@ -600,3 +600,41 @@ def test_the_rank_that_a_method_names():
 )
 def test_a_run_spread_over_more_gpus_than_it_has_is_not_guessed(some):
     assert "more than 8 GPUs" in predict(BASE | {"method": "full"} | some)["unsupported_reason"]
+
+
+@pytest.mark.parametrize(
+    ("offload", "expected"),
+    [("activations(cpu)", "activations"), ("activations", "activations"), ("cpu+activation", "parameters"),
+     ("params+optimizer cpu, activations", "parameters"), ("optimizer cpu", "optimizer")],
+)  # fmt: skip
+def test_what_is_offloaded(offload, expected):
+    assert setup(offload=offload).offload == expected
+
+
+def test_axolotl_quantises_fused_experts_too():
+    moe = {
+        "model": "zai-org/GLM-4.5-Air",
+        "method": "qlora",
+        "quant_bits": "4",
+        "date": "2026-03",
+        "num_gpus": "1",
+    }
+    ours, fused = (setup(**moe | {"framework": name}) for name in ("axolotl", "HF Trainer"))
+    assert (ours.experts_quantised, fused.experts_quantised) == (True, False)
+
+
+def test_nobody_trains_all_weights_in_plain_fp16():
+    """Gradients in fp16 vanish without masters in fp32."""
+    told = setup(
+        method="full", precision="fp16", framework="a loop of our own", num_gpus="1", model="gpt2-xl"
+    )
+    assert told.precision == "amp_fp16"
+
+
+def test_litgpts_mixed_precision_holds_the_base_in_fp32():
+    one = {"num_gpus": "1", "model": "meta-llama/Llama-2-7b-hf", "framework": "litgpt", "seq_len": "512"}
+    mixed, true = (
+        estimate_run(BASE | one | {"precision": text}).memory for text in ("bf16-mixed", "bf16-true")
+    )
+    weights = [memory.components_bytes["weights"] for memory in (mixed, true)]
+    assert weights[0] == pytest.approx(2 * weights[1])
