@@ -66,7 +66,9 @@ def read_run(row: Row) -> Run:
     parallelism = parallelism_of(row, gpus, arch, adapter is None)
     micro_batch, sequence = _micro_batch(row, parallelism.data), required(row, "seq_len")
     plainly_spread = parallelism.kind in ("single", "ddp", "fsdp")
-    autocasts = adapter is None and framework == "hf" and plainly_spread
+    autocasts = (
+        adapter is None and framework == "hf" and plainly_spread and not habits.names_unknown_stack(row)
+    )
     row_tokens, real_share = habits.padding_of(row, sequence, micro_batch)
     setup = TrainingSetup(
         arch=arch,

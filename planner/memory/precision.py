@@ -55,6 +55,7 @@ def is_sharded(kind: str) -> bool:
 def widths(setup: TrainingSetup) -> Widths:
     """Widths of a set-up.
 
+    Weights trained in fp16 have masters and states in fp32, as Apex (O2) and DeepSpeed keep them.
     Pure bf16 holds everything in two bytes; mixed precision (`amp_*`), FSDP as accelerate runs it and ZeRO
     keep trainable parameters in fp32 (16 bytes a parameter in all with AdamW). ZeRO's step flattens the gradients of a
     partition and casts them to fp32 (DeepSpeed's `single_grad_partition`); Megatron adds gradients up in fp32 (18 bytes
@@ -66,7 +67,8 @@ def widths(setup: TrainingSetup) -> Widths:
     low = 4.0 if setup.precision in ("fp32", "tf32") else 2.0
     mixed = setup.precision.startswith("amp_")
     megatron, full = setup.framework == "megatron", setup.adapter is None
-    zero = kind in ("zero1", "zero2", "zero3")
+    beside = setup.precision == "fp16" and full  # steps are too small for weights in fp16
+    zero = kind in ("zero1", "zero2", "zero3") or beside
     master_fp32 = low == 4.0 or mixed or (kind == "fsdp" and stack.fp32_master)
     if megatron:
         mixed, zero, master_fp32 = False, True, False
