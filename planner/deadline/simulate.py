@@ -23,7 +23,7 @@ POLICIES: tuple[PolicyName, ...] = get_args(PolicyName)
 #: Ticks of a drawn market are this long for short jobs; a job is given at most this many up to its deadline.
 _TICK_S, _MOST_TICKS = 600, 150
 #: Many jobs share a value table: a large one is worth its memory.
-_TABLE_BYTES = 300_000_000
+_TABLE_BYTES = 320_000_000
 
 
 @dataclass(frozen=True, slots=True)
