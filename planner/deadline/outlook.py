@@ -33,9 +33,8 @@ class Outlook:
             share.astype(np.float32) for share in (weights * (1 - ends), weights * ends)
         )
         self._weights = weights.astype(np.float32)
-        self._loss: float | None = None
+        self._losses: dict[int, float] = {}
         self._known: dict[tuple[float, int], float] = {}
-        self._own = 1 - math.exp(-table.problem.own_loss_per_h * hold_h)
 
     def wait(self) -> float:
         """After a step without a machine."""
@@ -45,20 +44,23 @@ class Outlook:
         """After a step on on-demand whose start-up takes `start_h` more."""
         return self._after(max(0.0, self._work_h + start_h - self._hold_h), _ON_DEMAND, _ON_DEMAND)
 
-    def spot(self, start_h: float) -> float:
-        """After a step on spot whose start-up takes `start_h` more."""
+    def spot(self, start_h: float, stage: int = 0) -> float:
+        """After a step on spot whose start-up takes `start_h` more; then the region's spell is in `stage`."""
         work_h, level = self._running(start_h)
+        if level == self._table.problem.levels - 1:
+            level += stage
         if (work_h, level) not in self._known:  # regions whose machine takes as long to start have one value
             self._known[work_h, level] = self._after(work_h, level, _NONE)
         return self._known[work_h, level]
 
-    def loss(self) -> float:
+    def loss(self, stage: int = 0) -> float:
         """What losing a running spot machine costs while the market stays."""
-        if self._loss is None:
+        if stage not in self._losses:
+            level = self._table.problem.levels - 1 + stage
             here, gone = self._position(self._work_h, 0), self._position(self._work_h, _NONE)
-            held = self._mean(self._weights, here, UP, self._older, self._table.problem.levels - 1)
-            self._loss = self._mean(self._weights, gone, UP, self._older, _NONE) - held
-        return self._loss
+            held = self._mean(self._weights, here, UP, self._older, level)
+            self._losses[stage] = self._mean(self._weights, gone, UP, self._older, _NONE) - held
+        return self._losses[stage]
 
     def _running(self, start_h: float) -> tuple[float, int]:
         """Work left and level of a spot machine after the step; what is left of a start counts as work."""
@@ -76,11 +78,16 @@ class Outlook:
         if work_h <= 0:
             return 0.0
         here, gone = self._position(work_h, market), self._position(work_h, fallback)
-        own = self._own if market >= 0 else 0.0
+        own = self._lost(market) if market >= 0 else 0.0
         total = (1 - own) * self._mean(self._stays, here, self._state, self._older, market)
         if own > 0:
             total += own * self._mean(self._stays, gone, self._state, self._older, fallback)
         return total + self._mean(self._changes, gone, 1 - self._state, 0, fallback)
+
+    def _lost(self, level: int) -> float:
+        """Chance that a spot machine is lost in the step while the market stays."""
+        p = self._table.problem
+        return 1 - math.exp(-p.own_loss_per_h[max(0, level - p.levels + 1)] * self._hold_h)
 
     def _position(self, work_h: float, market: int) -> tuple[int, int, float, float]:
         """Step and slack below real-valued ones, and the shares of the way to the next."""

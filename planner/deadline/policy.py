@@ -19,6 +19,7 @@ from planner.deadline.belief import ZoneBelief, ZoneBeliefs
 from planner.deadline.decision import Decision, Option
 from planner.deadline.models import SpotModels, shipped_models
 from planner.deadline.outlook import Outlook
+from planner.deadline.own_loss import OWN_LOSS_PER_H, OWN_STAGE_H, kept, stage
 from planner.deadline.placement import Placement
 from planner.deadline.problem import posed
 from planner.deadline.shelf import table_for
@@ -29,8 +30,6 @@ _EPS = 1e-7
 _PRICE_DRIFT, _PRICE_PATIENCE_H = 0.1, 1.0
 #: Prices are rounded up to a grid of this ratio, from this share of the on-demand price on.
 _PRICE_STEP, _LEAST_PRICE = 0.04, 0.05
-#: Rate at which a spot machine is lost while another region still has spot; flat from 0.4 to 0.6 on the records.
-_OWN_LOSS_PER_H = 0.5
 #: Of equal costs the earlier finish wins: what an hour without progress costs besides, over the on-demand price.
 TIME_SHARE = 0.005
 #: The same of a launched run, where somebody waits: an hour sooner is worth a tenth of an hour on demand.
@@ -244,22 +243,38 @@ class DeadlinePolicy:
             options.append(Option(place, cost * base_usd))
         if self._in_time(again_h, left):
             options.append(Option(None, away.wait() * base_usd))
-        corrections = self._corrections(view, prices, up, min(_OUTLOOK_H, work_h), hold_h)
+        now, then = self._stages(start_h, hold_h)
+        corrections = self._corrections(view, prices, up, now, min(_OUTLOOK_H, work_h), hold_h)
         for region, state in enumerate(up):
             place = Placement(region, "spot")
             start = start_h.get(place, self._overhead_h)
             todo_h, seen = (work_h, view) if place == current else (again_h, away)
             done_h = max(0.0, self._tick_h - start)
             if state and (todo_h - done_h <= _EPS or self._in_time(again_h - done_h, left)):
-                cost = prices[region] * self._bill(todo_h + start, hold_h) + seen.spot(start)
+                cost = prices[region] * self._bill(todo_h + start, hold_h) + seen.spot(start, then[region])
                 options.append(Option(place, (cost + corrections[region]) * base_usd))
         return options
+
+    def _stages(self, start_h: dict[Placement | None, float], hold_h: float) -> tuple[list[int], list[int]]:
+        """Stage of each region's spell, now for a machine that is ready by the end of the step, and at that end."""
+        if self._zones is None:
+            return [0], [0]
+        spells_h = self._zones.ages_h()
+        starts_h = [
+            start_h.get(Placement(region, "spot"), self._overhead_h) for region in range(len(spells_h))
+        ]
+        now = [
+            stage(spell_h) if start <= hold_h else 0
+            for spell_h, start in zip(spells_h, starts_h, strict=True)
+        ]
+        return now, [stage(spell_h + hold_h) for spell_h in spells_h]
 
     def _corrections(
         self,
         view: Outlook,
         prices: Sequence[float],
         up: Sequence[bool | None],
+        stages: Sequence[int],
         horizon_h: float,
         hold_h: float,
     ) -> list[float]:
@@ -272,8 +287,10 @@ class DeadlinePolicy:
             lasts, gains = [market_lasts], [0.0]
         else:
             lasts = self._zones.survival(horizon_h)
-            lasts_on_average = market_lasts * math.exp(-_OWN_LOSS_PER_H * horizon_h)
-            gains = [(lasts_on_average - one) * view.loss() for one in lasts]
+            gains = [
+                (market_lasts * kept(at, horizon_h) - one) * view.loss(at)
+                for at, one in zip(stages, lasts, strict=True)
+            ]
         return [
             gain + premium * max(0.0, 0.5 * (1 + one) * horizon_h - hold_h)
             for gain, premium, one in zip(gains, premiums, lasts, strict=True)
@@ -316,10 +333,8 @@ class DeadlinePolicy:
             self._table = None
         if self._table is None or work_h > self._work_h + _EPS:
             self._work_h = max(work_h, self._work_h)
-            own_loss = _OWN_LOSS_PER_H if len(prices) > 1 else 0.0
+            own = (OWN_LOSS_PER_H, OWN_STAGE_H) if len(prices) > 1 else ()
             deadline_h = self._ticks * self._tick_h
-            problem = posed(
-                self._work_h, deadline_h, self._overhead_h, self._tick_h, self._table_price, own_loss
-            )
+            problem = posed(self._work_h, deadline_h, self._overhead_h, self._tick_h, self._table_price, *own)
             self._table = table_for(problem, self._models, self._most_bytes)
         return self._table

@@ -30,7 +30,9 @@ class Problem:
         overhead_steps: Start-up of a machine, in steps (may be fractional).
         spot_price: Spot price over the on-demand price.
         tick_steps: Time that is billed as a whole, in steps.
-        own_loss_per_h: Rate at which our spot machine is lost while the market stays; 0 for a single region.
+        own_loss_per_h: Rates at which our spot machine is lost while the market stays, by stage of its region's spell;
+            (0,) for a single region.
+        own_stage_h: Mean hours of each stage but the last.
     """
 
     work_steps: int
@@ -40,7 +42,8 @@ class Problem:
     overhead_steps: float
     spot_price: float
     tick_steps: float
-    own_loss_per_h: float = 0.0
+    own_loss_per_h: tuple[float, ...] = (0.0,)
+    own_stage_h: tuple[float, ...] = ()
 
     @cached_property
     def steps(self) -> int:
@@ -52,6 +55,11 @@ class Problem:
         """Steps after which a machine started now is ready, at least 1."""
         return max(1, math.ceil(self.overhead_steps - 1e-9))
 
+    @cached_property
+    def machines(self) -> int:
+        """States of a spot machine: the levels of its start, the last of which is the first stage, and later stages."""
+        return self.levels + len(self.own_stage_h)
+
     def slacks(self, n: int) -> tuple[int, int]:
         """First slack that can be met with `n` steps left, and the one after the last."""
         most_steps = self.work_steps + self.levels  # on-demand counts its start-up as work
@@ -59,9 +67,8 @@ class Problem:
 
     def covers(self, other: Problem) -> bool:
         """Whether its values are those of the other one too: they do not depend on where a job begins."""
-        extents = {"work_steps": self.work_steps, "slack_parts": self.slack_parts}
         larger = self.work_steps >= other.work_steps and self.slack_parts >= other.slack_parts
-        return larger and replace(other, **extents) == self
+        return larger and replace(other, work_steps=self.work_steps, slack_parts=self.slack_parts) == self
 
 
 def posed(
@@ -70,17 +77,18 @@ def posed(
     overhead_h: float,
     tick_h: float,
     spot_price: float,
-    own_loss_per_h: float,
+    own_loss_per_h: tuple[float, ...] = (0.0,),
+    own_stage_h: tuple[float, ...] = (),
 ) -> Problem:
     """The problem on the finest grid that is quick to solve: 10 minutes up to about 48 h of work in 92 h.
 
     Jobs of less than two hours have finer steps.
 
-    >>> posed(0.2, 0.5, 0.1, 1 / 360, 0.3, 0.0).step_h * 60
+    >>> posed(0.2, 0.5, 0.1, 1 / 360, 0.3).step_h * 60
     1.0
-    >>> posed(48, 52, 0.2, 1 / 6, 0.3, 0.0).step_h * 60
+    >>> posed(48, 52, 0.2, 1 / 6, 0.3).step_h * 60
     10.0
-    >>> posed(200, 240, 0.2, 1 / 6, 0.3, 0.0).step_h * 60
+    >>> posed(200, 240, 0.2, 1 / 6, 0.3).step_h * 60
     20.0
     """
     slack_h = min(max(deadline_h - work_h, 0.0), _MOST_SLACK_H)
@@ -98,6 +106,7 @@ def posed(
         spot_price=spot_price,
         tick_steps=min(1.0, tick_h / step_h),
         own_loss_per_h=own_loss_per_h,
+        own_stage_h=own_stage_h,
     )
 
 

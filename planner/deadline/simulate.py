@@ -24,7 +24,7 @@ POLICIES: tuple[PolicyName, ...] = get_args(PolicyName)
 #: a long job takes no more than so many, or a thousand jobs would take long. What is billed is whole ticks.
 _LEAST_TICKS, _MOST_TICKS, _SHORTEST_TICK_S, _USUAL_TICK_S = 60, 300, 60, 300
 #: Many jobs share a value table: a large one is worth its memory.
-_TABLE_BYTES = 300_000_000
+_TABLE_BYTES = 320_000_000
 
 
 @dataclass(frozen=True, slots=True)

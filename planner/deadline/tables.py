@@ -89,7 +89,7 @@ class ValueTable:
     def _size(self) -> int:
         """Bytes of all layers."""
         p, ages = self.problem, len(self.models.age_edges_h)
-        rows = len(self.models.weight) * ages * (4 + p.levels)
+        rows = len(self.models.weight) * ages * (4 + p.machines)
         return 4 * rows * sum(end - first for first, end in map(p.slacks, range(p.steps + 1)))
 
 
@@ -100,27 +100,27 @@ class _Solver:
         self.p = problem
         self.overhead = problem.overhead_steps * problem.parts
         self.ages = len(models.age_edges_h)
-        stays, lost = _moves(models, problem.step_h), 1 - math.exp(-problem.own_loss_per_h * problem.step_h)
-        ages = self.ages
-        self.move = stays.astype(np.float32)[:, None]
-        kept = stays[:, ages:, ages:] * (1 - lost)
-        self.move_spot = kept.astype(np.float32)[:, None]
-        fallen = stays[:, ages:] * lost
-        fallen[:, :, 0] = stays[:, ages:, 0]
-        self.move_fallen = fallen.astype(np.float32)
+        move = _moves(models, problem.step_h)
+        up, ages = move[:, self.ages :], self.ages
+        self.move = move.astype(np.float32)[:, None]
+        self.stays_up = up[:, :, ages:].astype(np.float32)
+        self.falls = up[:, :, 0].astype(np.float32)
+        first = [problem.own_loss_per_h[0]] * (problem.levels - 1)
+        rates = np.array([*first, *problem.own_loss_per_h])
+        self.lost = (1 - np.exp(-rates * problem.step_h)).astype(np.float32)[:, None, None]
+        self.older = [min(1.0, problem.step_h / stage_h) for stage_h in problem.own_stage_h]
 
     def last(self) -> Layer:
         """Nothing left to do, nothing to pay."""
         models, ages, width = len(self.move), self.ages, min(self.p.slack_parts, self.p.parts) + 1
         fixed = np.zeros((models, 2, 2 * ages, width), np.float32)
-        return Layer(0, fixed, np.zeros((models, self.p.levels, ages, width), np.float32))
+        return Layer(0, fixed, np.zeros((models, self.p.machines, ages, width), np.float32))
 
     def before(self, n: int, after: Layer) -> Layer:
         """Values with `n` steps left from those with one step less."""
         step = _Step(self.p, n, after.first, after.fixed.shape[-1])
         fixed = np.matmul(self.move, after.fixed)
-        spot = np.matmul(self.move_spot, after.spot)
-        spot += np.matmul(self.move_fallen, after.fixed[:, 0])[:, None]
+        spot = self._machine_after(after)
         value = Layer(step.first, step.room(fixed), step.room(spot))
         waiting, on_demand = value.fixed[:, 0], value.fixed[:, 1]
         inner = slice(0, step.width)
@@ -134,14 +134,35 @@ class _Solver:
         waiting[..., inner] = fresh
         running = step.hold(fixed[:, 1], 1.0, 0.0, 0.0)
         np.minimum(fresh, running, out=on_demand[..., inner])
-        for level in range(p.levels):
+        for level in range(p.machines):
             left = max(0.0, p.overhead_steps - level - 1)
             lost = p.parts * min(1.0, left)
-            after_spot = spot[:, min(level + 1, p.levels - 1)]
+            after_spot = self._next(spot, level)
             goes_on = step.guard(step.hold(after_spot, p.spot_price, left, lost), lost)
             np.minimum(fresh_up, goes_on, out=value.spot[:, level, :, inner])
         step.close(value)
         return value
+
+    def _machine_after(self, after: Layer) -> Values:
+        """Expected values after a step of a spot machine, by the state it is in then if it is not lost."""
+        up, waiting = self.stays_up[:, None], after.fixed[:, 0]
+        spot: Values = np.matmul(up, after.spot)
+        if self.lost.any():
+            gone = np.matmul(self.stays_up, waiting[:, self.ages :])[:, None]
+            spot += self.lost * (gone - spot)
+        spot += (self.falls[:, :, None] * waiting[:, None, 0])[:, None]
+        return spot
+
+    def _next(self, spot: Values, level: int) -> Values:
+        """What a machine in this state becomes within a step."""
+        first = self.p.levels - 1
+        if level < first:
+            return spot[:, level + 1]
+        here = spot[:, level]
+        if level == self.p.machines - 1:
+            return here
+        moved: Values = here + np.float32(self.older[level - first]) * (spot[:, level + 1] - here)
+        return moved
 
 
 class _Step:
