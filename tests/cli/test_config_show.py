@@ -13,7 +13,7 @@ Run = Callable[..., Result]
 CONFIG = """\
 prices:
   max_age: 2d
-  url: https://me:secret@prices.example/v8
+  url: https://prices.example/v8
   overrides:
   - {cloud: gcp, gpu: H100, discount: 15%}
   - {cloud: aws, credit: 500usd}
@@ -62,6 +62,14 @@ def test_lines_of_the_file_and_variables(run_plan: Run, plan_home: Path, monkeyp
     assert found["hub.token"] == ("set, not shown", "$HF_TOKEN")
 
 
+def test_a_login_in_an_address_is_refused_and_not_shown(run_plan: Run, plan_home: Path):
+    """It would be taken for the host, and be sent to whoever answers to it."""
+    (plan_home / "config.yaml").write_text(CONFIG.replace("https://", "https://me:secret@"))
+    result = run_plan("config", "show")
+    assert result.exit_code == 2 and "config.yaml:3:8: prices.url" in result.stderr
+    assert "login" in result.stderr and "secret" not in result.stdout + result.stderr
+
+
 def test_no_secret_is_shown(run_plan: Run, plan_home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     (plan_home / "config.yaml").write_text(CONFIG)
     (tmp_path / ".cache/huggingface").mkdir(parents=True)
@@ -69,7 +77,7 @@ def test_no_secret_is_shown(run_plan: Run, plan_home: Path, monkeypatch: pytest.
     monkeypatch.setenv("HF_ENDPOINT", "https://me:secret@hub.example")
     for words in ((), ("--origin",), ("-o", "json"), ("-o", "md")):
         text = run_plan("config", "show", *words).stdout
-        assert "secret" not in text and "https://***@prices.example/v8" in text
+        assert "secret" not in text and "https://***@hub.example" in text
     token = run_plan("config", "show", "--origin").stdout.splitlines()[-1]
     assert token.split() == ["hub.token", "set,", "not", "shown", "hf", "auth", "login"]
 

@@ -71,7 +71,7 @@ def large(tmp_path: Path) -> Path:
 
 
 def test_a_date_that_more_machines_keep_names_the_fewest_that_do(run_plan: RunPlan, large: Path) -> None:
-    words = ("deadline", large, "--within", "10h", "--jobs", "20")
+    words = ("deadline", large, "--within", "12h", "--jobs", "20")
     refused = run_plan(*words)
     assert refused.exit_code == 9
     answer = json.loads(run_plan(*words, "-o", "json").stdout)

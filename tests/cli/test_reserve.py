@@ -163,6 +163,7 @@ def test_a_standing_order_is_recorded_and_cancelled(
 
 
 def test_advice_names_its_price(capacity: Capacity, run_plan: RunPlan, spec: Path) -> None:
+    spec.write_text(SPEC.replace("samples: 200000", "samples: 150000"))  # a part of a block's time
     words = ("reserve", "advise", spec, "--by", FAR, *BLOCKS, "-o", "json")
     plain = answer(run_plan(*words))
     assert plain["verdict"] == "do_not_reserve" and "--late-cost" in plain["reason"]
