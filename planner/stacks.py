@@ -27,7 +27,6 @@ class Stack(NamedTuple):
         spread_keys: Keys and values of a group are repeated for each of its heads.
         fused_qkv: Queries, keys and values come from one product in every family.
         fp32_reduce: Sharded gradients are summed in fp32, whatever is computed in.
-        mixed_from_fp32: Under mixed precision a frozen base is held in fp32 too.
         slowdown: Step time against the physics, fitted.
     """
 
@@ -46,7 +45,6 @@ class Stack(NamedTuple):
     spread_keys: bool = False
     fused_qkv: bool = False
     fp32_reduce: bool = False
-    mixed_from_fp32: bool = False
     slowdown: float = 1.0
 
 
@@ -64,7 +62,6 @@ _STACKS = (
         adapter_dropout=True,
         spread_keys=True,
         fused_qkv=True,
-        mixed_from_fp32=True,
     ),
     Stack(
         "torchtune",

@@ -81,7 +81,7 @@ def widths(setup: TrainingSetup) -> Widths:
     masters = zero and low == 2.0
     return Widths(
         weight=weight,
-        frozen=4.0 if low == 4.0 or (mixed and (full or stack.mixed_from_fp32)) else 2.0,
+        frozen=4.0 if low == 4.0 or (mixed and full) else 2.0,
         gradient=4.0 if masters and megatron else low if zero else weight,
         master=4.0 if masters else 0.0,
         state=state,

@@ -629,12 +629,3 @@ def test_nobody_trains_all_weights_in_plain_fp16(framework):
     one = {"method": "full", "precision": "fp16", "framework": framework, "num_gpus": "1", "model": "gpt2-xl"}
     told = estimate_run(BASE | one).memory.components_bytes
     assert told["weights"] + told["optimizer"] > 13.9 * 1.55e9
-
-
-def test_litgpts_mixed_precision_holds_the_base_in_fp32():
-    one = {"num_gpus": "1", "model": "meta-llama/Llama-2-7b-hf", "framework": "litgpt", "seq_len": "512"}
-    mixed, true = (
-        estimate_run(BASE | one | {"precision": text}).memory for text in ("bf16-mixed", "bf16-true")
-    )
-    weights = [memory.components_bytes["weights"] for memory in (mixed, true)]
-    assert weights[0] == pytest.approx(2 * weights[1])
