@@ -25,7 +25,8 @@ from planner.backtest import UnsupportedRunError, estimate_run
 from planner.memory.constants import CONSTANTS
 from planner.throughput import estimate_step
 from planner.throughput.constants import COMPARED, TIME
-from planner.throughput.doubts import covered_by, tokens_of
+from planner.throughput.doubts import covered_by
+from planner.workload import micro_batch_tokens
 
 GIB = 2**30
 
@@ -77,7 +78,7 @@ def compared(cases: list[fit_throughput.Case]) -> dict[tuple[str, str, str], tup
     """Stack, GPU and method of these runs with the fewest and most tokens of a micro-batch."""
     spans: dict[tuple[str, str, str], tuple[float, float]] = {}
     for _, run, _ in cases:
-        group, tokens = covered_by(run.setup, run.cluster.gpu), tokens_of(run.setup)
+        group, tokens = covered_by(run.setup, run.cluster.gpu), micro_batch_tokens(run.setup)
         fewest, most = spans.get(group, (tokens, tokens))
         spans[group] = min(fewest, tokens), max(most, tokens)
     return spans

@@ -43,6 +43,12 @@ def rows_of(task: str) -> int:
     return _ROWS.get(task, 1)
 
 
+def micro_batch_tokens(setup: TrainingSetup) -> float:
+    """Tokens that one GPU computes at a time, padding included."""
+    length = setup.row_tokens or float(setup.sequence_tokens)
+    return setup.micro_batch * length * rows_of(setup.task) / setup.parallelism.context
+
+
 def extra_forwards(task: str, loss: str = "auto", *, reference: bool = True) -> int:
     """Further forward passes that a task runs beside the trained one.
 

@@ -1,6 +1,12 @@
 """Model facts and exact parameter counts from a config alone, never through transformers."""
 
-from planner.architecture.adapters import Adapter, adapter_parameters, adapter_targets, whole_parameters
+from planner.architecture.adapters import (
+    WITHOUT_TARGETS,
+    Adapter,
+    adapter_parameters,
+    adapter_targets,
+    whole_parameters,
+)
 from planner.architecture.counts import CLASSIFIERS, ParameterCounts, parameter_counts
 from planner.architecture.linears import LinearShape, linear_shapes
 from planner.architecture.model import ModelArchitecture
@@ -15,6 +21,7 @@ from planner.architecture.registry import (
 
 __all__ = [
     "CLASSIFIERS",
+    "WITHOUT_TARGETS",
     "Adapter",
     "LinearShape",
     "ModelArchitecture",

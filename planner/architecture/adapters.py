@@ -64,8 +64,8 @@ def adapter_parameters(arch: ModelArchitecture, adapter: Adapter) -> int:
     >>> adapter_parameters(load_architecture("llama-7b"), Adapter("lora", 8, ("q_proj", "v_proj")))
     4194304
     """
-    if adapter.kind in _WITHOUT_TARGETS:
-        return _WITHOUT_TARGETS[adapter.kind](arch, adapter.virtual_tokens)
+    if adapter.kind in WITHOUT_TARGETS:
+        return WITHOUT_TARGETS[adapter.kind](arch, adapter.virtual_tokens)
     return sum(
         shape.count * _of_module(adapter, shape, LAYOUTS[arch.layout].down)
         for shape in adapter_targets(arch, adapter)
@@ -121,7 +121,8 @@ def _factors(number: int) -> tuple[int, int]:
     return few, number // few
 
 
-_WITHOUT_TARGETS: dict[str, Callable[[ModelArchitecture, int], int]] = {
+#: Kinds that are put on no modules -> their parameters, of a number of learned tokens.
+WITHOUT_TARGETS: dict[str, Callable[[ModelArchitecture, int], int]] = {
     "prompt_tuning": lambda arch, tokens: tokens * arch.hidden,
     "p_tuning": lambda arch, tokens: tokens * arch.hidden + 3 * (arch.hidden + 1) * arch.hidden,
     "prefix_tuning": lambda arch, tokens: 2 * tokens * arch.layers * arch.kv_size,

@@ -92,7 +92,7 @@ def _whole(row: Row) -> tuple[str, ...]:
 
 def _rank(row: Row, arch: ModelArchitecture, targets: tuple[str, ...], default: int) -> int:
     """Stated, or what the stated number of trainable parameters implies, or the usual one."""
-    stated = number(row, "lora_rank") or rank_in_words(cell(row, "method"))
+    stated = number(row, "lora_rank") or _rank_in_words(cell(row, "method"))
     if stated:
         return max(1, round(stated))
     trained = number(row, "trainable_params_m")
@@ -102,10 +102,10 @@ def _rank(row: Row, arch: ModelArchitecture, targets: tuple[str, ...], default: 
     return default
 
 
-def rank_in_words(method: str) -> float | None:
+def _rank_in_words(method: str) -> float | None:
     """The rank that a table writes into the method.
 
-    >>> rank_in_words("LoRA r=256"), rank_in_words("qlora (rank 8)"), rank_in_words("lora")
+    >>> _rank_in_words("LoRA r=256"), _rank_in_words("qlora (rank 8)"), _rank_in_words("lora")
     (256.0, 8.0, None)
     """
     match = re.search(r"\b(?:r|rank)\s*[=: ]?\s*(\d+)", method)

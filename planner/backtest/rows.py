@@ -19,13 +19,12 @@ _TASKS = frozenset(
     ["pretrain", "dpo", "ppo", "grpo", "kto", "reward", "qa", "ner", "classification", "embedding"]
 )
 # Parts of the names that tables give tasks, the first that fits counts.
-_SAME_TASKS = {"ppo": "ppo", "rlhf": "ppo", "reward": "reward", "dpo": "dpo", "orpo": "dpo", "simpo": "dpo", "cpo":
-               "dpo", "grpo": "grpo", "rloo": "grpo", "rlvr": "grpo", "dapo": "grpo", "gspo": "grpo", "squad":
-               "qa", "question": "qa", "token class": "ner", "token-class": "ner", "classification":
-               "classification", "glue": "classification", "mlm": "pretrain", "masked": "pretrain", "pre-train":
-               "pretrain", "pretrain": "pretrain", "contrastive": "embedding", "retriev": "embedding"}  # fmt: skip
-
-
+_SAME_TASKS = {"ppo": "ppo", "rlhf": "ppo", "reward": "reward", "dpo": "dpo", "orpo": "dpo", "simpo": "dpo",
+               "cpo": "dpo", "grpo": "grpo", "rloo": "grpo", "rlvr": "grpo", "dapo": "grpo", "gspo": "grpo",
+               "squad": "qa", "question": "qa", "token class": "ner", "token-class": "ner",
+               "classification": "classification", "glue": "classification", "mlm": "pretrain",
+               "masked": "pretrain", "pre-train": "pretrain", "pretrain": "pretrain", "contrastive": "embedding",
+               "retriev": "embedding"}  # fmt: skip
 #: Preference losses that ask no frozen copy.
 _WITHOUT_REFERENCE = ("orpo", "simpo", "cpo")
 

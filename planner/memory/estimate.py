@@ -89,7 +89,7 @@ def estimate_memory(setup: TrainingSetup, cluster: Cluster) -> MemoryEstimate:
         upper_bytes=(reserved + context) * (1 + (CONSTANTS["upper"] - 1) * doubt) + unused,
         limit_bytes=limit,
         components_bytes=components,
-        verdict=_verdict(setup, components, allocated, limit),
+        verdict=_verdict(setup, components, allocated, limit, doubt),
         peak_phase=phase,
         host_ram_bytes=_host_ram(setup, parts, cluster),
         save_peak_bytes=parts.state.static + _gathered_to_save(setup, parts),
@@ -337,10 +337,11 @@ def _is_uncertain(setup: TrainingSetup) -> bool:
     return rare or setup.framework == "other"
 
 
-def _verdict(setup: TrainingSetup, components: dict[str, float], allocated: float, limit: float) -> Verdict:
+def _verdict(
+    setup: TrainingSetup, components: dict[str, float], allocated: float, limit: float, doubt: float
+) -> Verdict:
     """Of a stack of which nothing is known, that a run cannot fit is only certain of weights and optimizer alone."""
     context = components["context"]
-    doubt = CONSTANTS["wide"] if _is_uncertain(setup) else 1.0
     verdict = verdict_of(allocated, context, limit, doubt, weights=components["weights"])
     held = components["weights"] + components["optimizer"] + context
     return "borderline" if verdict == "oom" and setup.framework == "other" and held <= limit else verdict

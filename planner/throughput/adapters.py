@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from planner.architecture import LinearShape, adapter_targets
+from planner.architecture import WITHOUT_TARGETS, LinearShape, adapter_targets
 from planner.memory.precision import is_sharded, widths
 from planner.recomputation import recomputed
 from planner.setup import TrainingSetup
 
-_WITHOUT_MODULES = frozenset({"prompt_tuning", "p_tuning", "prefix_tuning", "ln_tuning"})
 _KERNELS = 8  # forward, under autocast: casts of input and both weights, two products, scale, sum, cast back
 # Bytes for each value of a module's input and of its output, forward and backward, of an adapter in fp32 under
 # autocast: its input is cast there and back and read; its output is written, scaled and added to the base's.
@@ -26,7 +25,7 @@ _PRODUCT, _PRODUCT_BACKWARD = 34.0, 60.0
 
 def adapted_modules(setup: TrainingSetup) -> tuple[LinearShape, ...]:
     """Modules that run an adapter beside their own product."""
-    if setup.adapter is None or setup.adapter.kind in _WITHOUT_MODULES:
+    if setup.adapter is None or setup.adapter.kind in WITHOUT_TARGETS:
         return ()
     return adapter_targets(setup.arch, setup.adapter)
 

@@ -17,7 +17,7 @@ from planner.hardware import GpuFacts
 from planner.quantiles import Z90
 from planner.setup import Cluster, TrainingSetup
 from planner.throughput.constants import COMPARED
-from planner.workload import rows_of
+from planner.workload import micro_batch_tokens
 
 _BASE = 0.12  # version of the stack, clocks, what a spec does not say
 _UNSEEN = 0.18  # no calibration run had this stack, GPU and method with as many tokens
@@ -56,7 +56,7 @@ def doubts_of(setup: TrainingSetup, cluster: Cluster, terms_s: Mapping[str, floa
     """
     total = sum(terms_s.values()) or 1.0
     share = {name: seconds / total for name, seconds in terms_s.items()}
-    tokens = tokens_of(setup)
+    tokens = micro_batch_tokens(setup)
     found = [
         Doubt(_BASE, "stacks and their versions"),
         Doubt(_FEW_TOKENS / (1 + tokens / _FEW_TOKENS_SCALE), f"{tokens:,.0f} tokens in a micro-batch"),
@@ -75,12 +75,6 @@ def doubts_of(setup: TrainingSetup, cluster: Cluster, terms_s: Mapping[str, floa
         said = Doubt(cluster.inter_node_log_sd * share["collectives"], "rate of the network between machines")
         found.append(said)
     return [*found, *_rare(setup, cluster)]
-
-
-def tokens_of(setup: TrainingSetup) -> float:
-    """Of one micro-batch, on one GPU."""
-    length = setup.row_tokens or float(setup.sequence_tokens)
-    return setup.micro_batch * length * rows_of(setup.task) / setup.parallelism.context
 
 
 def covered_by(setup: TrainingSetup, gpu: GpuFacts) -> tuple[str, str, str]:

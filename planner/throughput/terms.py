@@ -14,7 +14,7 @@ from planner.stacks import stack_of
 from planner.throughput.adapters import adapter_bytes, adapter_kernels, weight_bytes
 from planner.throughput.attention import attention_seconds
 from planner.throughput.constants import TIME
-from planner.workload import extra_forwards, rows_of, scores_words, tiles_head
+from planner.workload import extra_forwards, micro_batch_tokens, scores_words, tiles_head
 
 _KERNELS_PER_BLOCK = 45  # forward kernels of one eager block
 _KERNELS_PER_QUANTISED = 6  # of bitsandbytes: scales, their offset, weights; and as much Python around them
@@ -121,7 +121,7 @@ def compute_terms(setup: TrainingSetup, gpu: GpuFacts) -> dict[str, float]:
     """Seconds of GPU work and of host launches of one micro-batch, before they overlap."""
     shape = step_shape(setup)
     length = setup.row_tokens or float(setup.sequence_tokens)
-    tokens = setup.micro_batch * length * rows_of(setup.task) / setup.parallelism.context
+    tokens = micro_batch_tokens(setup)
     parts = setup.parallelism.tensor * setup.parallelism.pipeline
     rate = matmul_rate(setup, gpu)
     fused = TIME["compiled"] if setup.compiled or stack_of(setup.framework).fused_kernels else 1.0
@@ -265,8 +265,7 @@ def _model_parallel_seconds(setup: TrainingSetup, cluster: Cluster) -> float:
     expert ranks.
     """
     arch, parallel = setup.arch, setup.parallelism
-    length = setup.row_tokens or float(setup.sequence_tokens)
-    tokens = setup.micro_batch * length * rows_of(setup.task) / parallel.context
+    tokens = micro_batch_tokens(setup)
     moved = [
         (parallel.tensor, 4 * 2 * tokens * arch.hidden * 2.0 * arch.layers),
         (
