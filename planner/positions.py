@@ -11,8 +11,10 @@ from planner.errors import Finding
 from planner.spec import FineTuneSpec
 from providers.errors import TuneplanError
 
-#: Families whose first token has row 2 of the table: RoBERTa's kin count from the padding's index, OPT adds two.
-_FROM_ROW_2 = frozenset({"roberta", "xlm-roberta", "camembert", "opt"})
+#: Families whose first token has row 2 of the table: RoBERTa's kin count from the padding's index, others add two.
+_FROM_ROW_2 = frozenset(
+    {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "esm", "opt", "bart", "mbart"}
+)
 #: Families that look rotary positions up in a table, which ends.
 _ROTARY_TABLES = frozenset({"gptj"})
 
@@ -23,7 +25,8 @@ def most_tokens(arch: ModelArchitecture) -> int | None:
         return arch.context_tokens or None
     if not arch.position_rows:
         return None
-    return arch.position_rows - (2 if arch.model_type in _FROM_ROW_2 else 0)
+    rows = arch.position_rows // (2 if arch.decoder_layers else 1)  # each stack has a table of its own
+    return rows - (2 if arch.model_type in _FROM_ROW_2 else 0)
 
 
 def within_positions(spec: FineTuneSpec, arch: ModelArchitecture) -> FineTuneSpec:

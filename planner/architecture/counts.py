@@ -79,10 +79,10 @@ def norm_parameters(arch: ModelArchitecture) -> int:
 def norm_count(arch: ModelArchitecture) -> int:
     """Norms of the hidden width.
 
-    A decoder block that attends to the encoder has one norm more; each stack ends in its own norm.
+    A decoder block that attends to the encoder has one norm more; each stack begins and ends in norms of its own.
     """
     norms = (arch.layers + arch.decoder_layers) * arch.norms_per_layer + arch.decoder_layers
-    return norms + (2 if arch.decoder_layers else 1) * arch.final_norm + arch.embedding_norm
+    return norms + (2 if arch.decoder_layers else 1) * (arch.final_norm + arch.embedding_norm)
 
 
 def _embedding(arch: ModelArchitecture) -> int:
@@ -94,13 +94,13 @@ def _embedding(arch: ModelArchitecture) -> int:
 
 def _head(arch: ModelArchitecture, task: str, labels: int) -> tuple[int, int]:
     """Parameters of the head, and those of its matrix product."""
-    h = arch.hidden
+    h, width = arch.hidden, arch.embedding_width or arch.hidden
     if task in CLASSIFIERS:
         return _classification_head(arch, task, 1 if task == "reward" else labels)
     if arch.kind == "encoder":  # masked-language-model head: a dense layer, its norm and the tied decoder
-        head = h * h + norm_parameters(arch) + (h + arch.vocab if arch.layout != "modernbert" else arch.vocab)
-        return head, h * h + arch.vocab * h
-    width = arch.embedding_width or h
+        norm = width * (2 if arch.norm == "layer" else 1)
+        head = h * width + norm + (width + arch.vocab if arch.layout != "modernbert" else arch.vocab)
+        return head, h * width + arch.vocab * width
     product = arch.vocab * width
     return (0 if arch.tied_embeddings else product) + (arch.vocab if arch.head_bias else 0), product
 

@@ -19,6 +19,9 @@ _ENCODER: dict[str, Any] = {
     "dropout": 0.1,
 }  # fmt: skip
 _T5: dict[str, Any] = {"kind": "encoder-decoder", "layout": "t5", "tied_embeddings": True, "dropout": 0.1}
+_BART: dict[str, Any] = {
+    **_BIASED, "kind": "encoder-decoder", "layout": "opt", "tied_embeddings": True, "dropout": 0.1,
+}  # fmt: skip
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {},
@@ -96,6 +99,10 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "camembert": {**_ENCODER, "layout": "bert"},
     "electra": {**_ENCODER, "layout": "bert"},
     "distilbert": {**_ENCODER, "layout": "distilbert"},
+    "mpnet": {**_ENCODER, "layout": "mpnet", "fused_attention": False},
+    "xlm-roberta-xl": {**_ENCODER, "layout": "bert", "final_norm": True, "embedding_norm": False},
+    "esm": {**_ENCODER, "layout": "bert", "final_norm": True, "embedding_norm": False, "dropout": 0.0},
+    "deberta": {**_ENCODER, "layout": "deberta_v1", "qkv_bias": False, "fused_attention": False},
     "deberta-v2": {**_ENCODER, "layout": "deberta", "fused_attention": False},
     "modernbert": {
         "kind": "encoder", "layout": "modernbert", "norm": "layer_no_bias", "tied_embeddings": True,
@@ -104,15 +111,28 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "t5": _T5,
     "mt5": {**_T5, "tied_embeddings": False},
     "umt5": {**_T5, "tied_embeddings": False},
+    "bart": {**_BART, "final_norm": False, "embedding_norm": True},
+    "mbart": {**_BART, "embedding_norm": True},
+    "pegasus": _BART,
+    "marian": {**_BART, "final_norm": False},
+    "m2m_100": _BART,
 }  # fmt: skip
 
 # Names that differ between families; the first one present counts.
 NAMES: dict[str, tuple[str, ...]] = {
     "hidden": ("hidden_size", "n_embd", "d_model", "dim"),
-    "layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
-    "heads": ("num_attention_heads", "n_head", "n_heads", "num_heads"),
+    "layers": ("encoder_layers", "num_hidden_layers", "n_layer", "n_layers", "num_layers"),
+    "heads": ("encoder_attention_heads", "num_attention_heads", "n_head", "n_heads", "num_heads"),
     "kv_heads": ("num_key_value_heads", "num_kv_heads"),
-    "intermediate": ("intermediate_size", "ffn_dim", "n_inner", "d_ff", "ffn_hidden_size", "hidden_dim"),
+    "intermediate": (
+        "encoder_ffn_dim",
+        "intermediate_size",
+        "ffn_dim",
+        "n_inner",
+        "d_ff",
+        "ffn_hidden_size",
+        "hidden_dim",
+    ),
     "vocab": ("vocab_size",),
     "experts": ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"),
     "experts_per_token": ("num_experts_per_tok", "num_experts_per_token", "moe_k", "top_k_experts"),

@@ -269,6 +269,39 @@ def _deberta(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
     return {"position_rows": rows, "token_types": types, "relative_positions": table}
 
 
+def _deberta_v1(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
+    """Biases of queries and values alone, and two projections of the relative positions, which see no tokens."""
+    h = facts["hidden"]
+    return {**_deberta(config, facts), "extra_per_layer": 2 * h * h + 3 * h}
+
+
+def _electra(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
+    """All three embeddings and their norm have a width of their own, then there is one projection, with a bias."""
+    found, h = _encoder(config, facts), facts["hidden"]
+    width = int(config.get("embedding_size") or h)
+    if width == h:
+        return found
+    rows = found["position_rows"] + found["token_types"]
+    extra = (rows + 2) * (width - h) - width * h + h
+    return {**found, "embedding_width": width, "extra_parameters": extra}
+
+
+def _mpnet(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
+    buckets = int(config.get("relative_attention_num_buckets") or 32)
+    rows = int(config.get("max_position_embeddings") or 512)
+    return {"position_rows": rows, "relative_positions": buckets * facts["heads"]}
+
+
+def _esm(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
+    """Learned positions or rotary ones; every model has a regression of contacts on its attention maps."""
+    learned = config.get("position_embedding_type", "absolute") == "absolute"
+    return {
+        "position_rows": int(config.get("max_position_embeddings") or 1026) if learned else 0,
+        "embedding_norm": bool(config.get("emb_layer_norm_before")),
+        "extra_parameters": facts["layers"] * facts["heads"] + 1,
+    }
+
+
 def _modernbert(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
     # The first block has no attention norm.
     return {"extra_parameters": -facts["hidden"]}
@@ -287,11 +320,33 @@ def _t5(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _decoder_blocks(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
+    return {"decoder_layers": int(config.get("decoder_layers") or facts["layers"])}
+
+
+def _bart(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
+    """Learned positions of each stack, two rows more than tokens."""
+    rows = 2 * (int(config.get("max_position_embeddings") or 1024) + 2)
+    return {**_decoder_blocks(config, facts), "position_rows": rows}
+
+
+def _pegasus(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
+    """Sinusoids of each stack, which are parameters that no training changes."""
+    rows = 2 * int(config.get("max_position_embeddings") or 1024)
+    return {
+        **_decoder_blocks(config, facts),
+        "position_rows": rows,
+        "idle_parameters": rows * facts["hidden"],
+    }
+
+
 _RULES = {
     "seed_oss": _seed_oss, "glm": _biased_qkv, "glm4": _biased_qkv, "gpt_oss": _gpt_oss,
     "llama4_text": _llama4, "gemma4_text": _gemma4, "glm4_moe": _glm4_moe, "ernie4_5_moe": _ernie4_5_moe,
     "gpt2": _learned_positions, "gpt_neo": _learned_positions, "gpt_bigcode": _bigcode, "opt": _opt,
     "falcon": _falcon, "cohere": _cohere, "mpt": _mpt, "bert": _encoder, "roberta": _encoder, "xlm-roberta": _encoder,
-    "camembert": _encoder, "electra": _encoder, "distilbert": _distilbert, "deberta-v2": _deberta,
-    "modernbert": _modernbert, "t5": _t5, "mt5": _t5, "umt5": _t5,
+    "camembert": _encoder, "electra": _electra, "distilbert": _distilbert, "deberta-v2": _deberta,
+    "deberta": _deberta_v1, "mpnet": _mpnet, "xlm-roberta-xl": _encoder, "esm": _esm, "modernbert": _modernbert,
+    "t5": _t5, "mt5": _t5, "umt5": _t5, "bart": _bart, "mbart": _bart, "pegasus": _pegasus, "marian": _pegasus,
+    "m2m_100": _decoder_blocks,
 }  # fmt: skip

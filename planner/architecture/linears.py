@@ -42,6 +42,8 @@ LAYOUTS = {
     "qwen": _fused("c_attn", "c_proj", "w1", "c_proj", "w2"),
     "bert": Layout("query", "key", "value", "dense", "", "dense", "dense"),
     "deberta": Layout("query_proj", "key_proj", "value_proj", "dense", "", "dense", "dense"),
+    "deberta_v1": _fused("in_proj", "dense", "dense", "dense"),
+    "mpnet": Layout("q", "k", "v", "o", "", "dense", "dense"),
     "distilbert": Layout("q_lin", "k_lin", "v_lin", "out_lin", "", "lin1", "lin2"),
     "modernbert": _fused("Wqkv", "Wo", "Wi", "Wo", "Wi"),
     "t5": Layout("q", "k", "v", "o", "wi_0", "wi_1", "wo"),

@@ -87,8 +87,15 @@ def load_architecture(
 
 @lru_cache(maxsize=256)
 def _known(name: str) -> ModelArchitecture:
-    facts = _registry()["models"][name]
+    facts = _facts(name)
     return read_config(facts, name, facts.get("source", "published configuration"))
+
+
+def _facts(name: str) -> dict[str, Any]:
+    """Fields of an entry; one that names another holds only where it differs (its length, its vocabulary)."""
+    facts = dict(_registry()["models"][name])
+    other = facts.pop("like", None)
+    return facts if other is None else {**_facts(other), **facts}
 
 
 def _looks_local(model: str) -> bool:
@@ -118,7 +125,7 @@ def model_config(model: str, base_dir: Path | None = None) -> dict[str, Any]:
     name = registered_model(model)
     if name is None:
         raise _unknown(model)
-    return dict(_registry()["models"][name])
+    return _facts(name)
 
 
 def _from_path(path: Path, model: str) -> ModelArchitecture:

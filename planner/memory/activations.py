@@ -205,13 +205,16 @@ def _dropout(arch: ModelArchitecture, twice: float) -> float:
     """Masks of one byte for what each part adds to the residual stream; T5 also drops out inside the MLP."""
     if not arch.dropout:
         return 0.0
-    inside = arch.intermediate if arch.kind == "encoder-decoder" else 0.0
+    inside = arch.intermediate if arch.layout.startswith("t5") else 0.0
     return (2.0 + twice) * arch.hidden + inside
 
 
 # Families whose softmax stays in the type of its scores; the others' is in fp32.
 _NATIVE_SOFTMAX = frozenset(
-    {"bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra", "deberta-v2", "gpt2"}
+    {
+        *("bert", "roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "distilbert", "electra", "gpt2"),
+        *("deberta", "deberta-v2", "mpnet", "esm", "bart", "mbart", "pegasus", "marian", "m2m_100"),
+    }
 )
 
 
