@@ -17,7 +17,8 @@ from providers.errors import TuneplanError
 NO_CLASSIFIER = frozenset(
     {
         *("apertus", "cohere", "cohere2", "ernie4_5", "ernie4_5_moe", "glm4_moe", "glm4_moe_lite", "granite"),
-        *("gemma4_text", "granitemoe", "llama4_text", "minimax_m2", "olmoe", "qwen3_5_moe_text"),
+        *("gemma4_text", "granitemoe", "llama4_text", "m2m_100", "marian", "minimax_m2", "olmoe", "pegasus"),
+        "qwen3_5_moe_text",
     }
 )
 #: Those that it has no class for at all: their code lies beside the weights.

@@ -38,6 +38,8 @@ _FURTHER = {
     "phi3": {"pad_token_id": 0},
     "modernbert": {"pad_token_id": 0},
     "deepseek_v2": {"q_lora_rank": None},
+    "deberta": {"pos_att_type": ["c2p", "p2c"]},
+    "esm": {"mask_token_id": 32},
 }
 
 
@@ -54,6 +56,8 @@ def config_of(facts):
     fields = {**_FURTHER.get(family, {}), **{names.get(k, k): v for k, v in fields.items()}}
     if family == "gpt_neo":
         fields["attention_types"] = [[["global", "local"], fields["num_layers"] // 2]]
+    if family == "bart":
+        fields["num_labels"] = 2  # its own default is the three of an entailment task
     if family == "opt":
         fields.setdefault("word_embed_proj_dim", fields["hidden_size"])
         fields.setdefault("ffn_dim", 4 * fields["hidden_size"])
@@ -69,12 +73,22 @@ def count(facts, task):
         AutoModelForSequenceClassification,
     )
 
-    encoder = {"bert", "roberta", "xlm-roberta", "distilbert", "deberta-v2", "modernbert"}
+    encoder = {
+        "bert",
+        "roberta",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "distilbert",
+        "deberta",
+        "deberta-v2",
+        "modernbert",
+    }
+    encoder |= {"electra", "esm", "mpnet"}
     family = facts["model_type"]
     classes = AutoModelForCausalLM
     if task == "classification":
         classes = AutoModelForSequenceClassification
-    elif family in ("t5", "mt5"):
+    elif family in ("t5", "mt5", "bart", "mbart", "pegasus", "marian", "m2m_100"):
         classes = AutoModelForSeq2SeqLM
     elif family in encoder:
         classes = AutoModelForMaskedLM

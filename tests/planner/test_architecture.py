@@ -6,6 +6,8 @@ import pytest
 
 from planner.architecture import Adapter, adapter_targets, known_models, load_architecture, parameter_counts
 from planner.architecture.hf_config import read_config
+from planner.architecture.registry import _MODELS, model_config
+from planner.positions import most_tokens
 from providers.errors import UsageError
 
 LLAMA = {
@@ -96,6 +98,73 @@ def test_adapters_never_sit_on_routers_or_fused_experts():
 )
 def test_what_others_publish_again_is_known(mirror: str, known: str) -> None:
     assert load_architecture(mirror).id == known
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "vocab", "context"),
+    [
+        ("microsoft/Phi-3-mini-128k-instruct", "microsoft/Phi-3-mini-128k-instruct", 32064, 131072),
+        ("Qwen/Qwen2.5-Math-7B-Instruct", "Qwen/Qwen2.5-Math-7B", 152064, 4096),
+        ("Qwen/Qwen3-4B-Thinking-2507", "Qwen/Qwen3-4B-Instruct-2507", 151936, 262144),
+        ("codellama/CodeLlama-7b-Python-hf", "codellama/CodeLlama-7b-Python-hf", 32000, 16384),
+        ("codellama/CodeLlama-7b-Instruct-hf", "codellama/CodeLlama-7b-hf", 32016, 16384),
+        ("allenai/scibert_scivocab_uncased", "allenai/scibert_scivocab_uncased", 31090, 512),
+        ("dbmdz/bert-base-german-cased", "deepset/gbert-base", 31102, 512),
+    ],
+)
+def test_a_model_like_another_has_its_own_vocabulary_and_length(name, known, vocab, context):
+    arch = load_architecture(name)
+    assert (arch.id, arch.vocab, arch.context_tokens) == (known, vocab, context)
+
+
+def test_every_entry_and_alias_leads_to_facts_of_its_own():
+    registry = json.loads(_MODELS.read_text(encoding="utf-8"))
+    assert not set(registry["aliases"]) & set(registry["models"])
+    assert set(registry["aliases"].values()) <= set(registry["models"])
+    for name, facts in registry["models"].items():
+        assert facts["source"], name
+        assert "like" not in registry["models"].get(facts.get("like", ""), {}), name
+        assert "like" not in model_config(name)
+
+
+@pytest.mark.parametrize(
+    ("written", "known"),
+    [
+        ("biobert", "bert-base-cased"), ("PubMedBERT", "bert-base-uncased"), ("ProsusAI/finbert", "bert-base-uncased"),
+        ("bert-base-multilingual-uncased", "google-bert/bert-base-multilingual-uncased"),
+        ("deepset/gbert-base", "deepset/gbert-base"), ("DeepPavlov/rubert-base-cased", "bert-base-multilingual-cased"),
+        ("thenlper/gte-small", "microsoft/MiniLM-L12-H384-uncased"), ("bart-large-cnn", "facebook/bart-large-cnn"),
+        ("facebook/nllb-200-distilled-1.3B", "facebook/nllb-200-1.3B"), ("esm2-650m", "facebook/esm2_t33_650M_UR50D"),
+        ("Qwen/Qwen2-7B-Instruct", "Qwen/Qwen2-7B"), ("Qwen/Qwen3-8B-Base", "Qwen/Qwen3-8B"),
+        ("deepseek-ai/deepseek-coder-6.7b-instruct", "deepseek-ai/deepseek-coder-6.7b-base"),
+        ("openhermes", "teknium/OpenHermes-2.5-Mistral-7B"), ("01-ai/Yi-34B-Chat", "01-ai/Yi-34B"),
+        ("EleutherAI/pythia-1.4b-deduped", "EleutherAI/pythia-1.4b"),
+        ("HuggingFaceTB/SmolLM-135M-Instruct", "HuggingFaceTB/SmolLM2-135M"),
+    ],
+)  # fmt: skip
+def test_names_that_people_write(written, known):
+    assert load_architecture(written).id == known
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("bart-largee", "facebook/bart-large"), ("Qwen3-8B-Bse", "Qwen/Qwen3-8B"),
+        ("facebook/nllb-200-distiled-600M", "facebook/nllb-200-distilled-600M"),
+        ("microsoft/deberta-v3-bas", "microsoft/deberta-v3-base"), ("mistral-7b-v0.4", "mistralai/Mistral-7B-v0"),
+    ],
+)  # fmt: skip
+def test_near_misses_lead_to_what_was_meant(wrong, meant):
+    with pytest.raises(UsageError) as caught:
+        load_architecture(wrong)
+    assert f"did you mean {meant}" in str(caught.value.hint)
+
+
+def test_positions_of_two_stacks_are_those_of_one():
+    assert most_tokens(load_architecture("facebook/bart-base")) == 1024
+    assert most_tokens(load_architecture("google/pegasus-xsum")) == 512
+    assert most_tokens(load_architecture("vinai/bertweet-base")) == 128
+    assert most_tokens(load_architecture("facebook/nllb-200-3.3B")) is None
 
 
 @pytest.mark.parametrize("own", ["NousResearch/Hermes-9", "somebody/Llama-3.2-1B", "unsloth/", "unsloth"])

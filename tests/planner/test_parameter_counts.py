@@ -29,7 +29,9 @@ MODELS = [
     "answerdotai/ModernBERT-base", "openai/gpt-oss-20b", "allenai/OLMo-2-0425-1B", "allenai/Olmo-3-7B-Instruct-SFT",
     "ByteDance-Seed/Seed-OSS-36B-Instruct", "HuggingFaceTB/SmolLM3-3B", "bigcode/starcoder2-7b",
     "stabilityai/stablelm-2-1_6b", "ibm-granite/granite-8b-code-base", "deepseek-ai/DeepSeek-V2-Lite",
-    "THUDM/glm-4-9b",
+    "THUDM/glm-4-9b", "facebook/bart-base", "facebook/mbart-large-50", "facebook/esm2_t6_8M_UR50D",
+    "microsoft/deberta-base", "google/electra-small-discriminator", "sentence-transformers/all-mpnet-base-v2",
+    "facebook/xlm-roberta-xl", "microsoft/mdeberta-v3-base", "cointegrated/rubert-tiny2", "vinai/bertweet-base",
 ]  # fmt: skip
 NO_CLASSIFIER = {
     "ibm/PowerLM-3b", "ibm-granite/granite-3.0-3b-a800m-instruct", "swiss-ai/Apertus-8B-Instruct-2509",
@@ -40,6 +42,8 @@ NO_CLASSIFIER = {
     "Qwen/Qwen3-Next-80B-A3B-Instruct", "Qwen/Qwen3.5-35B-A3B", "zai-org/GLM-4.5", "zai-org/GLM-4.7-Flash",
     "MiniMaxAI/MiniMax-M2", "baidu/ERNIE-4.5-21B-A3B-PT", "openbmb/MiniCPM3-4B", "meta-llama/Llama-4-Maverick-17B-128E",
     "google/gemma-4-31B", "google/gemma-4-26B-A4B",
+    "google/pegasus-xsum", "Helsinki-NLP/opus-mt-en-de", "facebook/nllb-200-distilled-600M",
+    "sshleifer/distilbart-cnn-12-6", "Salesforce/codet5-base",
     "LGAI-EXAONE/EXAONE-4.0-32B", "arcee-ai/AFM-4.5B", "baidu/ERNIE-4.5-0.3B-PT", "tencent/Hunyuan-7B-Instruct",
 }  # fmt: skip
 ONLY_LM = sorted(NO_CLASSIFIER | {"deepseek-ai/DeepSeek-V3", "t5-base", "facebook/opt-350m"})
@@ -111,6 +115,46 @@ def test_published_totals():
         assert parameter_counts(load_architecture(name)).total / 1e9 == pytest.approx(billions, rel=5e-4), (
             name
         )
+
+
+def test_published_totals_of_encoders_without_their_heads():
+    """As keras-hub's presets state them, which have BERT's and ELECTRA's pooler too, and none of ESM's contacts."""
+    published = {
+        "distilbert-base-multilingual-cased": 134_734_080, "microsoft/mdeberta-v3-base": 278_218_752,
+        "prajjwal1/bert-small": 28_763_648, "prajjwal1/bert-medium": 41_373_184,
+        "intfloat/multilingual-e5-small": 117_653_760, "BAAI/bge-small-zh-v1.5": 23_953_920,
+        "hfl/chinese-roberta-wwm-ext-large": 325_522_432, "google/electra-small-discriminator": 13_548_800,
+        "google/electra-base-generator": 33_576_960, "google/electra-large-generator": 51_065_344,
+        "facebook/esm2_t6_8M_UR50D": 7_408_960, "facebook/esm2_t12_35M_UR50D": 33_269_280,
+        "facebook/esm2_t30_150M_UR50D": 147_728_000, "facebook/esm2_t33_650M_UR50D": 649_400_320,
+    }  # fmt: skip
+    for name, parameters in published.items():
+        arch = load_architecture(name)
+        counts = parameter_counts(arch)
+        pooler = arch.hidden * (arch.hidden + 1) if arch.model_type in ("bert", "electra") else 0
+        contacts = arch.layers * arch.heads + 1 if arch.model_type == "esm" else 0
+        assert counts.total - counts.head + pooler - contacts == parameters, name
+
+
+def test_published_sizes():
+    """In millions, as their cards, papers and names have them."""
+    published = {
+        "facebook/bart-base": 139.4, "facebook/bart-large": 406.3, "sshleifer/distilbart-cnn-12-6": 306,
+        "facebook/mbart-large-50": 610, "google/pegasus-xsum": 568, "Helsinki-NLP/opus-mt-en-de": 74,
+        "facebook/nllb-200-distilled-600M": 600, "facebook/nllb-200-1.3B": 1_300, "facebook/nllb-200-3.3B": 3_300,
+        "Salesforce/codet5-base": 220, "Salesforce/codet5p-770m": 770, "google/byt5-base": 582,
+        "microsoft/deberta-base": 140, "microsoft/deberta-large": 400, "facebook/xlm-roberta-xl": 3_500,
+        "facebook/esm2_t36_3B_UR50D": 2_840, "google-bert/bert-base-multilingual-uncased": 168,
+        "almanach/camembert-large": 335, "allenai/scibert_scivocab_uncased": 110, "deepset/gbert-large": 335,
+        "neuralmind/bert-large-portuguese-cased": 335, "vinai/bertweet-base": 135, "vinai/phobert-large": 370,
+        "jhu-clsp/mmBERT-small": 140, "EleutherAI/pythia-14m": 14, "EleutherAI/pythia-31m": 31, "distilgpt2": 82,
+        "BSC-LT/salamandra-2b": 2_253, "keeeeenw/MicroLlama": 305, "01-ai/Yi-Coder-1.5B": 1_480,
+        "ibm-granite/granite-3b-code-base": 3_480, "nvidia/Llama-3.1-Minitron-4B-Width-Base": 4_515,
+        "teknium/OpenHermes-2.5-Mistral-7B": 7_242, "codellama/CodeLlama-7b-Python-hf": 6_738,
+    }  # fmt: skip
+    for name, millions in published.items():
+        total = parameter_counts(load_architecture(name)).total / 1e6
+        assert total == pytest.approx(millions, rel=0.06), name
 
 
 def test_active_parameters_of_experts():
