@@ -118,7 +118,7 @@ def _facts(name: str, row: dict[str, Any]) -> GpuFacts:
 
 
 def _vendor(name: str) -> str:
-    if name.startswith(("MI", "Radeon", "RX", "W7")):
+    if name.startswith(("MI", "Radeon", "RX", "R9", "W6", "W7")):
         return "amd"
     return "intel" if name.startswith(("Gaudi", "Max", "Arc")) else "nvidia"
 

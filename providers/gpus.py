@@ -21,10 +21,10 @@ CPU = "CPU"
 # planner's matter.
 CANONICAL_GPUS: dict[str, float] = {
     # Data centre, NVIDIA
-    "K80": 12, "M40": 12, "M60": 8, "P4": 8, "P40": 24, "P100": 16, "T4": 16, "T4g": 16,
+    "K40": 12, "K80": 12, "M40": 12, "M60": 8, "P4": 8, "P40": 24, "P100": 16, "T4": 16, "T4g": 16,
     "V100": 16, "V100-32GB": 32,
     "A2": 16, "A10": 24, "A10G": 24, "A16": 16, "A30": 24, "A40": 48,
-    "A100": 40, "A100-PCIe": 40, "A100-80GB": 80, "A100-80GB-PCIe": 80, "A800-80GB": 80,
+    "A100": 40, "A100-PCIe": 40, "A100-80GB": 80, "A100-80GB-PCIe": 80, "A800-40GB": 40, "A800-80GB": 80,
     "L4": 24, "L20": 48, "L40": 48, "L40S": 48,
     "H20": 96, "H100": 80, "H100-PCIe": 80, "H100-NVL": 94, "H100-96GB": 96, "H800": 80, "H200": 141, "H200-NVL": 141,
     "GH200": 96, "B100": 180, "B200": 180, "B300": 268, "GB200": 186, "GB300": 278,
@@ -32,7 +32,8 @@ CANONICAL_GPUS: dict[str, float] = {
     "M4000": 8, "P4000": 8, "GTX1070": 8, "GTX1080": 8, "GTX1080-Ti": 11, "TITAN-X": 12, "TITAN-Xp": 12,
     "TITAN-V": 12, "TITAN-RTX": 24, "RTX2060": 6, "RTX2070": 8, "RTX2070-Super": 8, "RTX2080": 8,
     "RTX2080-Super": 8, "RTX2080-Ti": 11, "RTX3050": 8, "RTX3070-Ti": 8, "RTX4070-Super": 12, "RTX5060": 8,
-    "GB10": 128,
+    "GB10": 128, "GTX1050-Ti": 4, "GTX1060": 6, "GTX1070-Ti": 8, "GTX1650": 4, "GTX1660": 6, "GTX1660-Super": 6,
+    "GTX1660-Ti": 6, "RTX2060-Super": 8, "RTX3080-12GB": 12, "RTX4060-Ti-8GB": 8, "RTX5050": 8, "RTX5060-Ti-8GB": 8,
     "RTX3060": 12, "RTX3060-Ti": 8, "RTX3070": 8, "RTX3080": 10, "RTX3080-Ti": 12,
     "RTX3090": 24, "RTX3090-Ti": 24,
     "RTX4060": 8, "RTX4060-Ti": 16, "RTX4070": 12, "RTX4070-Ti": 12, "RTX4070-Ti-Super": 16, "RTX4080": 16,
@@ -42,11 +43,21 @@ CANONICAL_GPUS: dict[str, float] = {
     "RTX2000-Ada": 16, "RTX4000-Ada": 20, "RTX4500-Ada": 24, "RTX5000-Ada": 32,
     "RTX5880-Ada": 48, "RTX6000-Ada": 48,
     "RTXPRO4500": 32, "RTXPRO5000": 48, "RTXPRO6000": 96, "RTXPRO6000WS": 96,
+    "M6000": 24, "P5000": 16, "P6000": 24, "GP100": 16, "GV100": 32, "RTXA5500": 24, "RTX4000-SFF-Ada": 20,
+    "RTXPRO2000": 16, "RTXPRO4000": 24, "RTXPRO5000-72GB": 72, "RTXPRO6000MaxQ": 96,
+    # Laptops, NVIDIA: other chips than the boards of the same number, and fed as many watts as the chassis cools
+    "RTX3050-Laptop": 4, "RTX3050-Ti-Laptop": 4, "RTX3060-Laptop": 6, "RTX3070-Laptop": 8, "RTX3070-Ti-Laptop": 8,
+    "RTX3080-Laptop": 8, "RTX3080-Laptop-16GB": 16, "RTX3080-Ti-Laptop": 16, "RTX4050-Laptop": 6, "RTX4060-Laptop": 8,
+    "RTX4070-Laptop": 8, "RTX4080-Laptop": 12, "RTX4090-Laptop": 16, "RTX5060-Laptop": 8, "RTX5070-Laptop": 8,
+    "RTX5070-Ti-Laptop": 12, "RTX5080-Laptop": 16, "RTX5090-Laptop": 24,
     # AMD; MI250-GCD is one of the two dies of a card, which is what software sees as a GPU
-    "MI25": 16, "MI50": 16, "MI100": 32, "MI210": 64, "MI250-GCD": 64, "MI300A": 128, "MI300X": 192,
+    "MI25": 16, "MI50": 16, "MI60": 32, "MI100": 32, "MI210": 64, "MI250-GCD": 64, "MI300A": 128, "MI300X": 192,
     "MI325X": 256, "MI350X": 288, "MI355X": 288, "Radeon-Pro-V520": 8, "RX7900-XTX": 24, "W7900": 48,
+    "RX6800-XT": 16, "RX6900-XT": 16, "RX7600-XT": 16, "RX7700-XT": 12, "RX7800-XT": 16, "RX7900-GRE": 16,
+    "RX7900-XT": 20, "RX9070": 16, "RX9070-XT": 16, "R9700": 32, "W6800": 32, "W7800": 32, "Radeon-VII": 16,
     # Intel
     "Gaudi": 32, "Gaudi2": 96, "Gaudi3": 128, "Max-1100": 48, "Max-1550": 128, "Arc-A770": 16,
+    "Arc-A750": 8, "Arc-B570": 10, "Arc-B580": 12, "Arc-Pro-B60": 24,
 }  # fmt: skip
 
 # Chips sold as several boards: (memory in GiB, board) -> name. The first entry is meant if nothing more is
@@ -54,11 +65,16 @@ CANONICAL_GPUS: dict[str, float] = {
 _BOARDS: dict[str, dict[tuple[int, str], str]] = {
     "A100": {(40, ""): "A100", (40, "PCIe"): "A100-PCIe",
              (80, ""): "A100-80GB", (80, "PCIe"): "A100-80GB-PCIe"},
-    "A800": {(80, ""): "A800-80GB"},
+    "A800": {(80, ""): "A800-80GB", (40, ""): "A800-40GB"},
     "V100": {(16, ""): "V100", (32, ""): "V100-32GB"},
     "H100": {(80, ""): "H100", (80, "PCIe"): "H100-PCIe", (94, "NVL"): "H100-NVL",
              (96, ""): "H100-96GB"},
     "H200": {(141, ""): "H200", (141, "NVL"): "H200-NVL"},
+    "RTX3080": {(10, ""): "RTX3080", (12, ""): "RTX3080-12GB"},
+    "RTX3080LAPTOP": {(8, ""): "RTX3080-Laptop", (16, ""): "RTX3080-Laptop-16GB"},
+    "RTX4060TI": {(16, ""): "RTX4060-Ti", (8, ""): "RTX4060-Ti-8GB"},
+    "RTX5060TI": {(16, ""): "RTX5060-Ti", (8, ""): "RTX5060-Ti-8GB"},
+    "RTXPRO5000": {(48, ""): "RTXPRO5000", (72, ""): "RTXPRO5000-72GB"},
 }  # fmt: skip
 
 # What is left of a name once vendor, memory and board are taken off, upper case without separators.
@@ -66,23 +82,43 @@ _ALIASES: dict[str, str] = {
     "A4000": "RTXA4000", "A4500": "RTXA4500", "A5000": "RTXA5000", "A6000": "RTXA6000",
     "RTX6000": "RTX6000", "QUADRORTX6000": "RTX6000", "QUADRORTX8000": "RTX8000", "QUADROP4000": "P4000",
     "RTX4070STI": "RTX4070-Ti-Super", "RTX4070SUPERTI": "RTX4070-Ti-Super", "RTX4080S": "RTX4080-Super",
-    "3090": "RTX3090", "4090": "RTX4090", "5090": "RTX5090", "TITANRTX": "TITAN-RTX",
+    "TITANRTX": "TITAN-RTX", "QUADRORTX4000": "RTX4000", "QUADRORTX5000": "RTX5000", "A5500": "RTXA5500",
+    "QUADROM6000": "M6000", "QUADROP5000": "P5000", "QUADROP6000": "P6000", "QUADROGP100": "GP100",
+    "QUADROGV100": "GV100", "RTXPRO2000BLACKWELL": "RTXPRO2000", "RTXPRO4000BLACKWELL": "RTXPRO4000",
+    "RTXPRO4500BLACKWELL": "RTXPRO4500", "RTXPRO6000BLACKWELLMAXQWORKSTATION": "RTXPRO6000MaxQ",
+    "GB200NVL72": "GB200", "GB300NVL72": "GB300", "DGXH100": "H100", "HGXH100": "H100", "DGXB200": "B200",
+    "HGXB200": "B200",
     "RTXPRO6000WK": "RTXPRO6000WS", "RTXPRO6000WORKSTATION": "RTXPRO6000WS", "RTXPRO6000S": "RTXPRO6000",
     "RTXPRO6000SE": "RTXPRO6000", "RTXPRO6000SERVER": "RTXPRO6000",
     "RTXPRO6000BLACKWELL": "RTXPRO6000", "RTXPRO6000BLACKWELLSERVER": "RTXPRO6000",
     "RTXPRO6000BLACKWELLWORKSTATION": "RTXPRO6000WS",
-    "TITANXPASCAL": "TITAN-X", "DGXSPARK": "GB10", "2080TI": "RTX2080-Ti", "1080TI": "GTX1080-Ti",
-    "7900XTX": "RX7900-XTX", "PROW7900": "W7900", "DATACENTERMAX1550": "Max-1550", "PVC1550": "Max-1550",
-    "DATACENTERMAX1100": "Max-1100", "ARCA770": "Arc-A770", "A770": "Arc-A770", "HPUGAUDI2": "Gaudi2",
+    "TITANXPASCAL": "TITAN-X", "DGXSPARK": "GB10",
+    "PROW6800": "W6800", "PROW7800": "W7800", "PROW7900": "W7900", "AIPROR9700": "R9700", "VII": "Radeon-VII",
+    "DATACENTERMAX1550": "Max-1550", "PVC1550": "Max-1550",
+    "DATACENTERMAX1100": "Max-1100", "A750": "Arc-A750", "A770": "Arc-A770", "B570": "Arc-B570", "B580": "Arc-B580",
+    "PROB60": "Arc-Pro-B60", "HPUGAUDI2": "Gaudi2",
     "HABANAGAUDI": "Gaudi", "HABANAGAUDI2": "Gaudi2", "HABANAGAUDI3": "Gaudi3", "GAUDI1": "Gaudi",
     "HL205": "Gaudi", "GAUDIHL205": "Gaudi", "HL225": "Gaudi2", "HL325": "Gaudi3", "V100S": "V100-32GB",
     "MI250": "MI250-GCD", "MI250X": "MI250-GCD", "MI250XGCD": "MI250-GCD",
     "PROV520": "Radeon-Pro-V520", "NONE": CPU,
 }  # fmt: skip
 _ALIASES |= {re.sub(r"[^A-Z0-9]", "", name.upper()): name for name in (*CANONICAL_GPUS, CPU)}
+# Games' cards by their number alone, and laptops by the words that sellers have for them.
+_ALIASES |= {
+    re.sub(r"^(GTX|RTX|RX)", "", spelt): name
+    for spelt, name in _ALIASES.items()
+    if re.match(r"GTX1\d{3}|RTX[2-5]0[5-9]0|RX\d{4}", spelt)
+}
+_ALIASES |= {
+    spelt.replace("LAPTOP", word): name
+    for spelt, name in _ALIASES.items()
+    for word in ("MOBILE", "NOTEBOOK")
+    if "LAPTOP" in spelt
+}
 
 _NOISE = re.compile(
     r"NVIDIA|AMD|INTEL|TESLA|GEFORCE|INSTINCT|RADEON|GENERATION|EDITION|TENSOR|CORE|GPU|NVLINK|MEGA|HBM\dE?|SXM\d?|OAM"
+    r"|R|TM|GRAPHICS"
 )
 _MEMORY = re.compile(r"^(\d+)(?:G|GB|GIB)$")
 _WORD = re.compile(r"[A-Z0-9]+")
@@ -105,9 +141,13 @@ def canonical_gpu(name: str, memory_gib: float | None = None) -> str | None:
     board = "NVL" if "NVL" in words else "PCIe" if "PCIE" in words else ""
     chip = "".join(word for word in words if not _MEMORY.match(word) and word not in ("NVL", "PCIE"))
     size = float(sizes[0]) if sizes else memory_gib
-    if chip in _BOARDS:
-        return _board(_BOARDS[chip], size, board)
-    return _ALIASES.get(chip)
+    known = _ALIASES.get(chip)
+    boards = _BOARDS.get(chip) or _BOARDS.get(_squashed(known or ""))
+    return _board(boards, size, board) if boards else known
+
+
+def _squashed(name: str) -> str:
+    return re.sub(r"[^A-Z0-9]", "", name.upper())
 
 
 def _board(boards: dict[tuple[int, str], str], memory_gib: float | None, board: str) -> str | None:
@@ -150,6 +190,5 @@ def suggest_gpus(name: str) -> list[str]:
     >>> suggest_gpus("H10O")[0], suggest_gpus("RTX409")[0], suggest_gpus("xyzzy")
     ('H100', 'RTX4090', [])
     """
-    squashed = re.sub(r"[^A-Z0-9]", "", name.upper())
-    near = difflib.get_close_matches(squashed, _ALIASES, n=4, cutoff=0.6)
+    near = difflib.get_close_matches(_squashed(name), _ALIASES, n=4, cutoff=0.6)
     return list(dict.fromkeys(_ALIASES[alias] for alias in near))[:2]

@@ -41,6 +41,23 @@ def test_old_chips_have_no_bf16():
     assert gpu_facts("V100").bf16_flops_per_s is None
 
 
+def test_laptops_are_slower_than_boards_of_the_same_number():
+    for name in CANONICAL_GPUS:
+        if "-Laptop" in name:
+            board = gpu_facts(name.split("-Laptop")[0]) or gpu_facts(
+                "RTX4060"
+            )  # there is no board of some numbers
+            assert gpu_facts(name).attainable_flops_per_s < board.attainable_flops_per_s, name
+            assert "assumed" in gpu_facts(name).attainable_source
+
+
+def test_vendors():
+    amd = ("RX9070-XT", "R9700", "W6800", "W7800", "Radeon-VII", "MI60")
+    assert {gpu_facts(name).vendor for name in amd} == {"amd"}
+    assert {gpu_facts(name).vendor for name in ("Arc-B580", "Arc-Pro-B60")} == {"intel"}
+    assert gpu_facts("RTX4090-Laptop").vendor == "nvidia"
+
+
 def test_cpu_grows_with_cores():
     assert cpu_facts(4, 16).attainable_flops_per_s == 2 * cpu_facts(2, 16).attainable_flops_per_s
     assert cpu_facts(2, 16).usable_gib == 16

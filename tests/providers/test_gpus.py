@@ -50,12 +50,54 @@ def test_traps(name: str, canonical: str | None):
     assert canonical_gpu(name) == canonical
 
 
+@pytest.mark.parametrize(
+    ("name", "canonical"),
+    [
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", "RTX4090-Laptop"),  # a quarter of the board's rate
+        ("RTX 3070 Ti Mobile", "RTX3070-Ti-Laptop"),
+        ("GeForce RTX 3080 Laptop GPU 16GB", "RTX3080-Laptop-16GB"),
+        ("4060 laptop", "RTX4060-Laptop"),
+        ("NVIDIA GeForce GTX 1660 SUPER", "GTX1660-Super"),
+        ("1660 Ti", "GTX1660-Ti"),
+        ("rtx 3080", "RTX3080"),
+        ("RTX 3080 12GB", "RTX3080-12GB"),
+        ("RTX 4060 Ti 8GB", "RTX4060-Ti-8GB"),
+        ("RTX 5060 Ti", "RTX5060-Ti"),
+        ("4060 Ti 8GB", "RTX4060-Ti-8GB"),
+        ("3080 laptop 16GB", "RTX3080-Laptop-16GB"),
+        ("AMD Radeon RX 7900 XT", "RX7900-XT"),
+        ("7900 XTX", "RX7900-XTX"),
+        ("9070xt", "RX9070-XT"),
+        ("AMD Radeon PRO W7800", "W7800"),
+        ("AMD Radeon AI PRO R9700", "R9700"),
+        ("Intel(R) Arc(TM) B580 Graphics", "Arc-B580"),
+        ("NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition", "RTXPRO6000MaxQ"),
+        ("NVIDIA RTX PRO 4000 Blackwell", "RTXPRO4000"),
+        ("RTX PRO 5000 72GB", "RTXPRO5000-72GB"),
+        ("NVIDIA RTX 4000 SFF Ada Generation", "RTX4000-SFF-Ada"),
+        ("Quadro GV100", "GV100"),
+        ("Quadro RTX 5000", "RTX5000"),
+        ("Tesla K40", "K40"),
+        ("AMD Instinct MI60", "MI60"),
+        ("GB200 NVL72", "GB200"),
+        ("A800", "A800-80GB"),
+        ("RTX 4090", "RTX4090"),
+        ("4000", None),  # a Quadro, an RTX or an Ada
+        ("Apple M3 Max", None),
+    ],
+)
+def test_what_people_own_and_rent(name: str, canonical: str | None):
+    assert canonical_gpu(name) == canonical
+
+
 def test_memory_decides_between_boards_unless_the_name_does():
     assert canonical_gpu("A100", 80) == "A100-80GB"
     assert canonical_gpu("A100", 39.6) == "A100"
     assert canonical_gpu("V100", 32) == "V100-32GB"
     assert canonical_gpu("A100-40GB", 80) == "A100"
     assert canonical_gpu("A100 PCIe", 80) == "A100-80GB-PCIe"
+    assert canonical_gpu("NVIDIA GeForce RTX 4060 Ti", 7.996) == "RTX4060-Ti-8GB"
+    assert canonical_gpu("NVIDIA GeForce RTX 3080 Laptop GPU", 16) == "RTX3080-Laptop-16GB"
 
 
 @pytest.mark.parametrize("name", CANONICAL_GPUS)
@@ -75,6 +117,12 @@ def test_suggestions_for_mistyped_names():
     assert suggest_gpus("H10O")[0] == "H100"
     assert suggest_gpus("A100-80BG")[0] == "A100-80GB"
     assert suggest_gpus("qwertz") == []
+    assert suggest_gpus("RTX409")[0] == "RTX4090"
+    assert suggest_gpus("RTX 4070 Ti Supr")[0] == "RTX4070-Ti-Super"
+    assert suggest_gpus("RX 7900 XTZ")[0] in ("RX7900-XTX", "RX7900-XT")
+    assert suggest_gpus("MI300")[0] in ("MI300X", "MI300A")
+    assert suggest_gpus("RTX 4090 Lptop")[0] == "RTX4090-Laptop"
+    assert suggest_gpus("L40X")[0].startswith("L40")
 
 
 def test_same_memory_takes_gb_for_gib_but_not_the_next_board():
