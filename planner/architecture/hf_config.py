@@ -270,9 +270,14 @@ def _deberta(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _deberta_v1(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
-    """Biases of queries and values alone, and two projections of the relative positions, which see no tokens."""
-    h = facts["hidden"]
-    return {**_deberta(config, facts), "extra_per_layer": 2 * h * h + 3 * h}
+    """Biases of queries and values alone, and a projection of the relative positions, which sees no tokens, for each
+    way that they meet queries and keys.
+    """
+    h, ways = facts["hidden"], config.get("pos_att_type") or ()
+    return {
+        **_deberta(config, facts),
+        "extra_per_layer": 2 * h + h * h * ("c2p" in ways) + (h * h + h) * ("p2c" in ways),
+    }
 
 
 def _electra(config: Config, facts: dict[str, Any]) -> dict[str, Any]:

@@ -150,7 +150,7 @@ def _softmax_attention(arch: ModelArchitecture, width: float, full: bool) -> flo
 
 
 # Families whose activation is written out in elementary operations; each keeps what it needs for itself.
-_WRITTEN_OUT = {"gpt2": 3, "gpt_neo": 3, "gptj": 3, "phi": 3, "gpt_oss": 2}
+_WRITTEN_OUT = {"gpt2": 3, "gpt_neo": 3, "gptj": 3, "phi": 3, "gpt_oss": 2, "esm": 2}
 
 
 def _mlp(arch: ModelArchitecture, width: float, full: bool, fused: bool) -> tuple[float, float]:

@@ -38,7 +38,6 @@ _FURTHER = {
     "phi3": {"pad_token_id": 0},
     "modernbert": {"pad_token_id": 0},
     "deepseek_v2": {"q_lora_rank": None},
-    "deberta": {"pos_att_type": ["c2p", "p2c"]},
     "esm": {"mask_token_id": 32},
 }
 

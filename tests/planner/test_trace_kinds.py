@@ -47,6 +47,9 @@ KINDS = [
     (LLAMA, {}, {**ALL, "kind": "loha"}, 0.03),
     ("meta-llama/Llama-4-Scout-17B-16E", {}, ALL, 0.04),
     ("t5-base", {}, {**ALL, "targets": ["q", "v"]}, 0.08),
+    ("facebook/esm2_t30_150M_UR50D", LABELS, None, 0.08),
+    ("google/electra-small-discriminator", LABELS, None, 0.03),
+    ("facebook/xlm-roberta-xl", LABELS, None, 0.025),
 ]
 CASES = [(*kind, recomputed) for kind in KINDS for recomputed in (True, False)]
 
