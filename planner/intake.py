@@ -108,7 +108,7 @@ def gather(
         flops_total=job.tokens_total * flops_per_token(base._replace(row_tokens=job.row_tokens)),
         job=job,
         base=base,
-        freedom=_freedom(spec, fixed),
+        freedom=_freedom(spec, arch, fixed),
         nodes=_nodes(spec, fixed),
         filter=_filter(spec, fixed),
         goal=_goal(spec, now),
@@ -262,9 +262,11 @@ def _not_adapted(spec: FineTuneSpec, arch: ModelArchitecture) -> Iterator[tuple[
         )
 
 
-def _freedom(spec: FineTuneSpec, fixed: Overrides) -> Freedom:
+def _freedom(spec: FineTuneSpec, arch: ModelArchitecture, fixed: Overrides) -> Freedom:
     micro = fixed.micro_batch if fixed.micro_batch is not None else spec.train.micro_batch
     checkpointing = spec.train.gradient_checkpointing
+    if checkpointing == "auto" and not arch.recomputes:
+        checkpointing = False
     return Freedom(
         micro_batch=None if micro == "auto" else micro,
         gradient_checkpointing=None if checkpointing == "auto" else checkpointing,

@@ -79,6 +79,9 @@ def unsupported_model(spec: FineTuneSpec, arch: ModelArchitecture) -> Iterator[F
     if spec.task not in CLASSIFIERS and arch.kind != "decoder":
         what = f"launching {spec.task} on {arch.id} (an {arch.kind}, which generates no text here)"
         yield not_yet("task", what, "use classification, or a base model that is a decoder")
+    if spec.train.gradient_checkpointing is True and not arch.recomputes:
+        what = f"launching {arch.id} with recomputation (transformers has none for {arch.model_type})"
+        yield not_yet("train.gradient_checkpointing", what, "leave it out, or set it to false")
     yield from _unsupported_towers(spec, arch)
     if arch.model_type in OWN_CODE and not spec.model.trust_remote_code:
         what = f"launching {arch.id} without its own code (transformers has no class for {arch.model_type})"

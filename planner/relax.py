@@ -127,7 +127,7 @@ def _batch_changes(question: Question) -> Iterator[_Change]:
     freedom = question.freedom
     if freedom.micro_batch not in (None, 1):
         yield {"train.micro_batch": 1}, question._replace(freedom=freedom._replace(micro_batch=1))
-    if freedom.gradient_checkpointing is False:
+    if freedom.gradient_checkpointing is False and question.arch.recomputes:
         yield (
             {"train.gradient_checkpointing": True},
             question._replace(freedom=freedom._replace(gradient_checkpointing=True)),

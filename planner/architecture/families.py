@@ -99,7 +99,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "camembert": {**_ENCODER, "layout": "bert"},
     "electra": {**_ENCODER, "layout": "bert"},
     "distilbert": {**_ENCODER, "layout": "distilbert"},
-    "mpnet": {**_ENCODER, "layout": "mpnet", "fused_attention": False},
+    "mpnet": {**_ENCODER, "layout": "mpnet", "fused_attention": False, "recomputes": False},
     "xlm-roberta-xl": {**_ENCODER, "layout": "bert", "final_norm": True, "embedding_norm": False},
     "esm": {**_ENCODER, "layout": "bert", "final_norm": True, "embedding_norm": False, "dropout": 0.0},
     "deberta": {**_ENCODER, "layout": "deberta_v1", "qkv_bias": False, "fused_attention": False},

@@ -60,6 +60,7 @@ class ModelArchitecture:
         qk_rope_head_dim: Width of its rotary part.
         v_head_dim: Width of a value head, for latent attention.
         fused_attention: transformers runs fused attention for the model; without it scores are written out.
+        recomputes: transformers can recompute its blocks in the backward pass.
         gated_attention: Queries come with an output gate of the same width (Qwen3-Next and later).
         linear_layers: Blocks with a gated delta rule (linear attention) instead of attention.
         linear_key_width: Width of all keys of such a block together.
@@ -124,6 +125,7 @@ class ModelArchitecture:
     qk_rope_head_dim: int = 0
     v_head_dim: int = 0
     fused_attention: bool = True
+    recomputes: bool = True
     gated_attention: bool = False
     linear_layers: int = 0
     linear_key_width: int = 0

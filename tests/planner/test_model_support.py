@@ -36,6 +36,18 @@ def test_what_transformers_cannot_load_is_found(model, task, paths):
     )
 
 
+def test_blocks_that_transformers_does_not_recompute_are_left_whole():
+    """MPNet has no gradient checkpointing: a worker that is told to switch it on would end there."""
+    mpnet, roberta = "microsoft/mpnet-base", "roberta-base"
+    short = {"task": "classification", "train": {"sequence_length": 128}}
+    assert question_of(model={"id": mpnet}, **short).freedom.gradient_checkpointing is False
+    assert question_of(model={"id": roberta}, **short).freedom.gradient_checkpointing is None
+    asked = {**short, "train": {"gradient_checkpointing": True}}
+    for name, paths in ((mpnet, ["train.gradient_checkpointing"]), (roberta, [])):
+        found = unsupported_model(spec_of(model={"id": name}, **asked), load_architecture(name))
+        assert [finding.path for finding in found] == paths
+
+
 @pytest.mark.parametrize(
     ("model", "method", "trained"),
     [
