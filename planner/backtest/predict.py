@@ -49,6 +49,11 @@ OUTCOME_COLUMNS = frozenset(
         "quality",
     ]
 )
+# Up to this much longer with evaluations and checkpoints (one in ten runs is beyond).
+_EVALUATED = 1.6
+# What comes once: kernels are loaded, a compiler may run; a Gaudi compiles the graphs of every shape (optimum-habana's
+# own durations are 1 to 9 minutes longer than their steps).
+_FIRST_STEP_S, _GRAPHS_S = Quantiles(0, 0, 60), Quantiles(30, 150, 600)
 
 Prediction = dict[str, str]
 
@@ -146,12 +151,25 @@ def _cost_usd(row: Mapping[str, str], run: Run, hours: Quantiles) -> str:
 
 
 def wall_clock_h(run: Run, step: StepEstimate) -> Quantiles | None:
-    """Hours of all steps, None where the row states neither steps nor the data's tokens."""
+    """Hours from the first step to the last, None where the row states neither steps nor the data's tokens.
+
+    A published duration often holds evaluations and checkpoints as well, of which rows say nothing: that may only
+    make it longer, and so widens the interval upwards (peft's comparison of its methods evaluates for a third of it).
+    """
     steps = run.steps
     if steps is None and run.total_tokens is not None:
         per_step = step.tokens_per_s_total.p50 * step.step_time_s.p50
         steps = run.total_tokens / per_step
-    return None if steps is None else step.step_time_s.scaled(steps / 3600)
+    if steps is None:
+        return None
+    hours = step.step_time_s.scaled(steps / 3600)
+    beside = math.hypot(math.log(step.spread), math.log(_EVALUATED))
+    start = _GRAPHS_S if run.cluster.gpu.name.startswith("Gaudi") else _FIRST_STEP_S
+    return Quantiles(
+        hours.p10 + start.p10 / 3600,
+        hours.p50 + start.p50 / 3600,
+        hours.p50 * math.exp(beside) + start.p90 / 3600,
+    )
 
 
 def _text(value: float) -> str:
