@@ -101,8 +101,13 @@ _RUN_TRANSFORMERS_MODULES = frozenset({"trl", "hf", "deepspeed", "openrlhf"})
 _EVERY_EXPERT = frozenset({"llama4_text"})
 
 
+def runs_transformers_modules(name: str) -> bool:
+    """Whether a stack's blocks are transformers' own, as they are written there."""
+    return name in _RUN_TRANSFORMERS_MODULES
+
+
 def computed_by(name: str, arch: ModelArchitecture) -> ModelArchitecture:
     """The model as a stack computes it, which may be more than its routing asks for."""
-    if name in _RUN_TRANSFORMERS_MODULES and arch.model_type in _EVERY_EXPERT:
+    if runs_transformers_modules(name) and arch.model_type in _EVERY_EXPERT:
         return replace(arch, experts_per_token=arch.experts)
     return arch
