@@ -10,8 +10,9 @@ from planner.setup import Cluster, TrainingSetup
 from planner.stacks import stack_of
 from planner.throughput.constants import TIME
 from planner.throughput.doubts import Doubt, doubts_of, spread_of
+from planner.throughput.optimizer import optimizer_seconds
 from planner.throughput.sampling import sampling_seconds
-from planner.throughput.terms import collective_seconds, compute_terms, matmul_rate, optimizer_seconds
+from planner.throughput.terms import collective_seconds, compute_terms, matmul_rate
 from planner.workload import flops_per_token, rows_of
 
 

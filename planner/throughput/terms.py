@@ -10,7 +10,7 @@ from planner.memory.precision import Widths, is_sharded, widths
 from planner.recomputation import recomputed
 from planner.setup import Cluster, TrainingSetup
 from planner.shape_cache import by_shape
-from planner.stacks import stack_of
+from planner.stacks import runs_transformers_modules, stack_of
 from planner.throughput.adapters import adapter_bytes, adapter_kernels, weight_bytes
 from planner.throughput.attention import attention_seconds
 from planner.throughput.constants import TIME
@@ -19,6 +19,13 @@ from planner.workload import extra_forwards, micro_batch_tokens, scores_words, t
 _KERNELS_PER_BLOCK = 45  # forward kernels of one eager block
 _KERNELS_PER_QUANTISED = 6  # of bitsandbytes: scales, their offset, weights; and as much Python around them
 _KERNELS_PER_EXPERT = 8  # select, gather, three products, activation, product, scatter
+# transformers' NewGELUActivation is written in eight operations: beside what a fused activation moves, as many more
+# values a pass (17 accesses forward, 28 backward, over what one counted value stands for: `elementwise` in constants).
+_GELU_IN_STEPS = frozenset({"gpt2", "gptj", "gpt_neo", "codegen", "phi", "bloom"})
+_GELU_VALUES = 4.7
+# Autocast casts each weight to 16 bits in the forward pass (6 bytes) and its gradient back (6).
+_CAST_FORWARD, _CAST_BACKWARD = 6.0, 6.0
+_ALIGNED_VALUES = 8  # sixteen bytes of 16-bit values
 _ETHERNET_BYTES_PER_S = 100e9 / 8  # where a published run does not say; what is rented has `planner.network`
 _RACK_SCALE = frozenset({"GB200", "GB300"})  # NVLink reaches every GPU of a rack
 _RACK_GPUS = 72
@@ -40,7 +47,8 @@ class StepShape(NamedTuple):
         passes_matmul: Forward-equivalents of matmul work in a step, recomputation included.
         passes_memory: The same for memory-bound work and launches.
         trained: Trainable parameters.
-        products: Bytes that adapters move for each micro-batch, whatever its tokens: weights' changes multiplied out.
+        products: Bytes moved for each micro-batch, whatever its tokens: weights that are cast, changes of weights that
+            adapters multiply out.
     """
 
     dense: float
@@ -71,9 +79,15 @@ def step_shape(setup: TrainingSetup) -> StepShape:
     again = recomputed(setup)
     forwards = extra_forwards(setup.task, setup.preference_loss, reference=setup.reference)
     blocks = arch.layers + arch.decoder_layers
-    inner = arch.intermediate * (arch.mlp_matrices == 3) + arch.intermediate * 2
+    inner = float(arch.intermediate * (arch.mlp_matrices == 3) + arch.intermediate * 2)
     if arch.is_moe:
         inner = 3 * arch.experts_per_token * arch.moe_intermediate + 3 * arch.shared_intermediate
+    if (
+        arch.model_type in _GELU_IN_STEPS
+        and runs_transformers_modules(setup.framework)
+        and not setup.compiled
+    ):
+        inner += _GELU_VALUES * arch.intermediate
     values = 12 * arch.hidden + inner + 2 * arch.projected_width
     if arch.dropout:  # twice, with masks of a byte: three quarters of a value each
         values += 1.5 * arch.hidden
@@ -95,8 +109,15 @@ def step_shape(setup: TrainingSetup) -> StepShape:
         passes_matmul=(3.0 if full else 2.0) + again.products + forwards,
         passes_memory=3.0 + again.elementwise + forwards,
         trained=float(counts.trainable if full else adapter + whole),
-        products=weight_bytes(setup),
+        products=weight_bytes(setup) + _cast_bytes(setup, counts.matmul_active),
     )
+
+
+def _cast_bytes(setup: TrainingSetup, weights: float) -> float:
+    """Bytes that autocast moves in each micro-batch to cast weights, whatever its tokens."""
+    if not widths(setup).cast_cache:
+        return 0.0
+    return weights * (_CAST_FORWARD * (1.0 + recomputed(setup).products) + _CAST_BACKWARD)
 
 
 def emulates_bf16(precision: str, gpu: GpuFacts | None) -> bool:
@@ -187,7 +208,8 @@ def _loss_bytes(setup: TrainingSetup, gpu: GpuFacts) -> float:
 
 def _matmul(setup: TrainingSetup, shape: StepShape, rate: float, gpu: GpuFacts, tokens: float) -> float:
     """FLOPs over the attainable rate, slower with few tokens and narrow products (both are memory-bound)."""
-    ridge = min(rate / gpu.memory_bytes_per_s, TIME["ridge"])
+    halves = widths(setup).compute / 2.0  # operands of four bytes take twice the time to fetch
+    ridge = min(halves * rate / gpu.memory_bytes_per_s, TIME["ridge"])
     h = setup.arch.hidden / setup.parallelism.tensor
     narrow = 1 + TIME["narrow"] * ridge / h
     reached = TIME["matmul"] * rate
@@ -197,6 +219,8 @@ def _matmul(setup: TrainingSetup, shape: StepShape, rate: float, gpu: GpuFacts, 
         reached *= TIME["fp4"]
     # blocks are computed again with checkpointing, a head in tiles in any case
     again = shape.head * (float(tiles_head(setup)) - recomputed(setup).products)
+    if _unaligned_head(setup):
+        again += shape.head * (3.0 if setup.adapter is None else 2.0) * (TIME["unaligned"] - 1)
     flops = 2.0 * tokens * (shape.dense * shape.passes_matmul + again + 3 * shape.adapter)
     seconds = flops / reached * narrow * (1 + TIME["few_tokens"] * ridge / tokens)
     if shape.expert:
@@ -208,20 +232,14 @@ def _matmul(setup: TrainingSetup, shape: StepShape, rate: float, gpu: GpuFacts, 
     return seconds
 
 
-def optimizer_seconds(setup: TrainingSetup, gpu: GpuFacts) -> float:
-    """The optimizer's step reads and writes weights, gradients and states once."""
-    shape, width = step_shape(setup), widths(setup)
-    kind = setup.parallelism.kind
-    ranks = setup.parallelism.data * setup.parallelism.context
-    shards = ranks if kind in ("fsdp", "zero1", "zero2", "zero3", "mixed") else 1
-    mine = shape.trained / setup.parallelism.tensor / setup.parallelism.pipeline / shards
-    temporary = width.weight if setup.older_torch else width.step  # one parameter's at a time moves as much
-    moved = 2 * (width.weight + width.state + width.master) + 2 * width.gradient
-    moved += width.step if width.master else 3 * temporary
-    if setup.offload in ("optimizer", "parameters"):
-        # Gradients go to the host, the step runs there, weights come back.
-        return mine * (2 * width.weight + width.gradient) / gpu.pcie_bytes_per_s + mine * moved / 40e9
-    return mine * moved / (0.75 * gpu.memory_bytes_per_s)
+def _unaligned_head(setup: TrainingSetup) -> bool:
+    """Whether the head is as wide as the tokenizer has words, and no multiple of what matrix units read at once.
+
+    Megatron pads it to 128, torch's compiler to 8.
+    """
+    padded = setup.compiled or setup.framework == "megatron"
+    unaligned = scores_words(setup.task) and setup.arch.vocab % _ALIGNED_VALUES != 0
+    return unaligned and not padded and widths(setup).compute == 2.0
 
 
 def collective_seconds(setup: TrainingSetup, cluster: Cluster) -> tuple[float, float]:
