@@ -26,6 +26,9 @@ class Stack(NamedTuple):
         tiled_head: Logits are never held whole, and computed again in the backward pass.
         spread_keys: Keys and values of a group are repeated for each of its heads.
         fused_qkv: Queries, keys and values come from one product in every family.
+        fused_products: Written in CUDA as a whole: bias, residual, activation and norm are done beside products or in
+            one kernel, gradients are added up by the products that make them, and the loss writes its gradient over
+            the logits.
         fp32_reduce: Sharded gradients are summed in fp32, whatever is computed in.
         slowdown: Step time against the physics, fitted.
     """
@@ -44,6 +47,7 @@ class Stack(NamedTuple):
     wraps_embeddings: bool = False
     spread_keys: bool = False
     fused_qkv: bool = False
+    fused_products: bool = False
     fp32_reduce: bool = False
     slowdown: float = 1.0
 
@@ -86,6 +90,15 @@ _STACKS = (
         "megatron", loss_bytes=8.0, fused_kernels=True, fused_norm=True, fused_mlp=True, foreach_step=False
     ),
     Stack("openrlhf", foreach_step=False),
+    # llm.c and what was made after it, as their kernels are written (`fused_classifier.cu`, `matmul.cuh`)
+    Stack(
+        "cuda",
+        loss_bytes=2.0,
+        fused_kernels=True,
+        fused_norm=True,
+        foreach_step=False,
+        fused_products=True,
+    ),
 )
 STACKS = {stack.name: stack for stack in _STACKS}
 

@@ -32,6 +32,9 @@ _FRAMEWORKS = {
     "openrlhf": "openrlhf",
     "dschat": "openrlhf",
     "deepspeed-chat": "openrlhf",
+    "llm.c": "cuda",
+    "llmq": "cuda",
+    "pure cuda": "cuda",
 }
 _PRECISIONS = (("bfloat16", "bf16"), ("bfp16", "bf16"), ("brain float 16", "bf16"), ("float", "fp"), ("half", "fp16"),
                ("apex o1", "amp fp16"), ("apex", "fp16"), ("amp o2", "fp16"))  # fmt: skip
@@ -148,6 +151,8 @@ def checkpointing_of(row: Row, arch: ModelArchitecture, framework: str, gpus: in
         return True
     if framework == "litgpt":
         return gpus > 1
+    if arch.is_moe and "automodel" in cell(row, "framework"):
+        return False  # its recipes of mixtures say `activation_checkpointing: false`
     recipes = framework in ("hf", "deepspeed", "llm-foundry")
     return recipes and arch.kind != "encoder" and arch.hidden >= 2048
 
@@ -169,8 +174,10 @@ def attention_of(row: Row, framework: str, arch: ModelArchitecture) -> str:
         ("true", "yes", "flash", "fa2", "fa3", "fa-", "xformers", "1", "on", "cudnn", "te", "flex")
     ):
         return "flash"
-    if framework in ("megatron", "unsloth"):
-        return "flash"
+    if framework in ("megatron", "unsloth", "cuda") or (
+        arch.is_moe and "automodel" in cell(row, "framework")
+    ):
+        return "flash"  # AutoModel's mixtures attend with Transformer Engine or flex
     if text == "eager" or (written_out and (not text or denied(text))):
         return "eager"
     return "sdpa"
@@ -233,9 +240,11 @@ def keeps_quantised_inputs(row: Row, framework: str, quantization: str) -> bool:
 
 def quantises_experts(row: Row) -> bool:
     """Fused experts, which transformers has since 5 (December 2025), stay in their type under bitsandbytes; axolotl
-    quantises them as it loads them (`quantize_moe_experts`).
+    quantises them as it loads them (`quantize_moe_experts`). NeMo AutoModel's mixtures have blocks of its own, with
+    grouped products (`GroupedExpertsDeepEP`).
     """
-    return dated_before(row, "2025-12") or "axolotl" in cell(row, "framework")
+    text = cell(row, "framework")
+    return "axolotl" in text or (dated_before(row, "2025-12") and "automodel" not in text)
 
 
 def offload_of(row: Row) -> str:

@@ -85,7 +85,9 @@ def parallelism_of(row: Row, gpus: int, arch: ModelArchitecture, full: bool) -> 
     experts = degrees.pop("expert")
     if experts == 1:
         experts = _degree(cell(row, "liger_fused"), ("ep",)) or 1
-    experts = experts if arch.is_moe else 1
+    if experts == 1 and "automodel" in cell(row, "framework"):
+        experts = gpus  # `ep_size` of NeMo AutoModel's recipes
+    experts = min(experts, arch.experts) if arch.is_moe else 1
     if "naive" in text or "device map" in text or text in ("pp", "mp", "model parallel"):
         return Parallelism("pp", 1, 1, gpus)
     parts = degrees["tensor"] * degrees["pipeline"] * degrees["context"]

@@ -18,6 +18,7 @@ _SOFTMAX_FLOPS = 11.0
 _DIAGONAL_TOKENS, _EDGE_TOKENS = 440.0, 180.0
 _NEW_UNITS = frozenset({"9.0", "10.0", "10.3"})  # with matrix instructions that FlashAttention 2 does not use
 _FIRST_KERNELS = frozenset({"llm-foundry"})  # Triton's FlashAttention 1 with position biases (MPT)
+_CUDNN = frozenset({"megatron", "cuda"})  # stacks whose attention is cuDNN's, which uses them
 _DISENTANGLED = frozenset({"deberta-v2"})
 _RELATIVE_KEYS = 512.0  # of its position buckets, both ways, that each query and each key is multiplied with
 _CHOOSE_SCORES = frozenset({"gpt2", "gpt_neo", "gptj", "codegen"})
@@ -74,7 +75,7 @@ def _kernel_seconds(
 
 def _unit_rate(setup: TrainingSetup, rate: float, gpu: GpuFacts) -> float:
     """FLOP/s of the instructions that the kernel uses; old ones are tied to the vector units' rate."""
-    if gpu.capability in _NEW_UNITS and setup.framework != "megatron":
+    if gpu.capability in _NEW_UNITS and setup.framework not in _CUDNN:
         return min(rate, TIME["attention_hopper"] * gpu.fp32_flops_per_s)
     return rate
 

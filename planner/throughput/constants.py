@@ -24,6 +24,8 @@ TIME: dict[str, float] = {
     # folded in torch, without Triton.
     "tiled_loss_widths": 6.0,
     "folded_loss_bytes": 170.0,
+    # Of a loss that writes its gradient over logits in 16 bits: written, read twice, written, read by two products.
+    "written_over_loss_bytes": 12.0,
     "dequantise_8bit": 10.0,  # the same of an 8-bit base, whose forward products stay in integers
     "dequantise": 20.5,  # bytes per parameter and pass
     "launch": 1.1,  # of the host time of a kernel launch

@@ -148,7 +148,7 @@ def compute_terms(setup: TrainingSetup, gpu: GpuFacts) -> dict[str, float]:
     fused = TIME["compiled"] if setup.compiled or stack_of(setup.framework).fused_kernels else 1.0
     memory = gpu.memory_bytes_per_s
     elementwise = shape.elementwise * shape.passes_memory * TIME["elementwise"] + shape.adapters
-    elementwise = fused * (elementwise * _from_memory(setup, gpu, tokens) + _loss_bytes(setup, gpu))
+    elementwise = fused * elementwise * _from_memory(setup, gpu, tokens) + _loss_bytes(setup, gpu, fused)
     kernels = shape.kernels * shape.passes_memory
     if setup.precision.startswith("amp_"):
         elementwise, kernels = elementwise * TIME["autocast_bytes"], kernels * TIME["autocast_launches"]
@@ -195,15 +195,17 @@ def _loops_over_experts(setup: TrainingSetup) -> bool:
     return setup.arch.is_moe and setup.experts_quantised and setup.framework == "hf"
 
 
-def _loss_bytes(setup: TrainingSetup, gpu: GpuFacts) -> float:
-    """Bytes that the loss moves for one token."""
+def _loss_bytes(setup: TrainingSetup, gpu: GpuFacts, fused: float) -> float:
+    """Bytes that the loss moves for one token, where kernels that are fused leave that share."""
     if not scores_words(setup.task):
         return 0.0
+    if stack_of(setup.framework).fused_products:
+        return setup.arch.vocab * TIME["written_over_loss_bytes"]
     if not tiles_head(setup):
-        return setup.arch.vocab * TIME["loss_bytes"]
+        return fused * setup.arch.vocab * TIME["loss_bytes"]
     if gpu.vendor == "cpu":
-        return setup.arch.vocab * TIME["folded_loss_bytes"]
-    return setup.arch.vocab * TIME["tiled_loss_widths"] * widths(setup).compute
+        return fused * setup.arch.vocab * TIME["folded_loss_bytes"]
+    return fused * setup.arch.vocab * TIME["tiled_loss_widths"] * widths(setup).compute
 
 
 def _matmul(setup: TrainingSetup, shape: StepShape, rate: float, gpu: GpuFacts, tokens: float) -> float:
@@ -211,7 +213,9 @@ def _matmul(setup: TrainingSetup, shape: StepShape, rate: float, gpu: GpuFacts, 
     halves = widths(setup).compute / 2.0  # operands of four bytes take twice the time to fetch
     ridge = min(halves * rate / gpu.memory_bytes_per_s, TIME["ridge"])
     h = setup.arch.hidden / setup.parallelism.tensor
-    narrow = 1 + TIME["narrow"] * ridge / h
+    # what products cannot hide is mostly traffic between kernels, of which fused ones have less
+    share = TIME["compiled"] if stack_of(setup.framework).fused_products else 1.0
+    narrow = 1 + share * TIME["narrow"] * ridge / h
     reached = TIME["matmul"] * rate
     if setup.precision.endswith(("fp8", "fp4")) and gpu.fp8_flops_per_s is not None:
         reached *= TIME["fp8" if setup.framework == "megatron" else "fp8_casts"]
@@ -235,9 +239,9 @@ def _matmul(setup: TrainingSetup, shape: StepShape, rate: float, gpu: GpuFacts, 
 def _unaligned_head(setup: TrainingSetup) -> bool:
     """Whether the head is as wide as the tokenizer has words, and no multiple of what matrix units read at once.
 
-    Megatron pads it to 128, torch's compiler to 8.
+    Megatron and llm.c pad it to 128, torch's compiler to 8.
     """
-    padded = setup.compiled or setup.framework == "megatron"
+    padded = setup.compiled or setup.framework in ("megatron", "cuda")
     unaligned = scores_words(setup.task) and setup.arch.vocab % _ALIGNED_VALUES != 0
     return unaligned and not padded and widths(setup).compute == 2.0
 
@@ -302,16 +306,23 @@ def _model_parallel_seconds(setup: TrainingSetup, cluster: Cluster) -> float:
 def _data_parallel_bytes(
     setup: TrainingSetup, compute: float, gradient: float, trained: float
 ) -> tuple[float, float]:
+    """Bytes of weights and gradients that a GPU exchanges in a micro-batch, and in a step.
+
+    Experts that expert-parallel ranks share out are gathered and reduced among the ranks that hold the same ones only.
+    """
     parallel = setup.parallelism
     ranks = parallel.data * parallel.context
     share = (ranks - 1) / ranks
     parts = parallel.tensor * parallel.pipeline
+    counts = parameter_counts(setup.arch, setup.task, setup.labels)
+    experts = sum(s.parameters for s in counts.shapes if s.role == "expert") / counts.total
+    alike = ranks / parallel.expert
+    share *= 1 - experts + experts * max(0.0, alike - 1) / (ranks - 1)
     if is_sharded(parallel.kind):
-        total = parameter_counts(setup.arch, setup.task, setup.labels).total
         each = {"4bit": 0.53, "8bit": 1.0, "fp8": 1.0}.get(setup.quantization, compute)
         passes = 3 if setup.gradient_checkpointing and parallel.kind == "zero3" else 2
         reduced = 4.0 if stack_of(setup.framework).fp32_reduce else compute
-        return share * (passes * each * total + reduced * trained) / parts, 0.0
+        return share * (passes * each * counts.total + reduced * trained) / parts, 0.0
     return 0.0, share * 2 * gradient * trained / parts
 
 
