@@ -94,6 +94,7 @@ class TrainingSetup(NamedTuple):
         row_tokens: Mean length of a row as it is computed, padding included; None for sequence_tokens.
             Unpacked rows are shorter than the longest one, which alone decides memory.
         real_tokens_share: Share of the computed tokens that are not padding.
+        padded: Rows are padded, whether or not it is known how far, of which transformers tells attention by a mask.
         compiled: The model's memory-bound work is fused: torch.compile, Liger or kernels like it.
         preference_loss: Of dpo and kto, as in the spec.
         reference: grpo measures how far it is from a frozen copy of the start, and so does dpo (not its kin without
@@ -128,6 +129,7 @@ class TrainingSetup(NamedTuple):
     varied_lengths: bool = False
     row_tokens: float | None = None
     real_tokens_share: float = 1.0
+    padded: bool = False
     compiled: bool = False
     preference_loss: str = "auto"
     reference: bool = True

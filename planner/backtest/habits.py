@@ -284,6 +284,11 @@ def is_unpacked(row: Row) -> bool:
     return denied(text) or text in ("unpacked", "not packed")
 
 
+def pads_rows(row: Row, micro_batch: int) -> bool:
+    """Whether a mask hides padding: rows are filled up to a length, or to the longest of their micro-batch."""
+    return "padded" in cell(row, "packing") or (is_unpacked(row) and micro_batch > 1)
+
+
 def reuses_memory(row: Row, framework: str) -> bool:
     """Whether blocks left by rows of another length are used again: axolotl, unsloth, torchtune and torchtitan let
     the allocator's segments grow, peft's comparison of its methods empties the cache every ten steps.

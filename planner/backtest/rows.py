@@ -97,6 +97,7 @@ def read_run(row: Row) -> Run:
         varied_lengths=habits.is_unpacked(row) and not habits.reuses_memory(row, framework),
         row_tokens=row_tokens,
         real_tokens_share=real_share,
+        padded=framework == "hf" and cluster.gpu.vendor == "nvidia" and habits.pads_rows(row, micro_batch),
         compiled=habits.fuses_kernels(row) or cluster.gpu.name.startswith("Gaudi"),
     )
     tokens, epochs = number(row, "dataset_tokens"), number(row, "epochs")

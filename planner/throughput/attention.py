@@ -40,7 +40,8 @@ def attention_seconds(
         tokens: Of the micro-batch.
     """
     # Without padding sdpa runs the flash kernel; with it, a masked kernel that computes the upper half as well.
-    fused = setup.attention == "flash" or (setup.attention == "sdpa" and setup.real_tokens_share == 1.0)
+    padded = setup.padded or setup.real_tokens_share < 1.0
+    fused = setup.attention == "flash" or (setup.attention == "sdpa" and not padded)
     narrow = windowed_share(setup.arch, length) if setup.attention == "sdpa" and fused else 0.0
     if not narrow or not runs_transformers_modules(setup.framework):
         return _kernel_seconds(setup, rate, gpu, length, tokens, fused)

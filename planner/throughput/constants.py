@@ -11,7 +11,9 @@ TIME: dict[str, float] = {
     "fp4": 1.3,  # further speed-up of four-bit formats over fp8, assumed: published training runs are few
     "ridge": 200.0,  # FLOP per byte above which large caches hide the memory
     "attention_first": 0.62,  # speed of FlashAttention 1 against the second
-    "sdpa": 0.6,  # the same of the kernel that takes a mask
+    # The same of the kernel that takes a mask: 8.7 ms where the flash kernel takes 2.5 without one (16 heads of 64,
+    # 8 rows of 4,096 tokens, forward; pytorch/pytorch 121845).
+    "sdpa": 0.3,
     "attention_hopper": 6.0,  # matrix FLOP/s of old instructions on Hopper and later, over fp32 FLOP/s of vectors
     "elementwise": 2.25,  # of the counted bytes
     "compiled": 0.45,  # share of elementwise bytes left where kernels are fused

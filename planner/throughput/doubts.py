@@ -16,7 +16,7 @@ from typing import NamedTuple
 from planner.hardware import GpuFacts
 from planner.quantiles import Z90
 from planner.setup import Cluster, TrainingSetup
-from planner.throughput.constants import COMPARED
+from planner.throughput.constants import COMPARED, TIME
 from planner.workload import micro_batch_tokens
 
 _BASE = 0.12  # version of the stack, clocks, what a spec does not say
@@ -74,7 +74,7 @@ def doubts_of(setup: TrainingSetup, cluster: Cluster, terms_s: Mapping[str, floa
     if cluster.nodes > 1 and cluster.inter_node_log_sd:
         said = Doubt(cluster.inter_node_log_sd * share["collectives"], "rate of the network between machines")
         found.append(said)
-    return [*found, *_rare(setup, cluster)]
+    return [*found, *_rare(setup, cluster, share)]
 
 
 def covered_by(setup: TrainingSetup, gpu: GpuFacts) -> tuple[str, str, str]:
@@ -110,9 +110,10 @@ def _unseen(setup: TrainingSetup, gpu: GpuFacts, tokens: float) -> list[Doubt]:
     return found
 
 
-def _rare(setup: TrainingSetup, cluster: Cluster) -> list[Doubt]:
+def _rare(setup: TrainingSetup, cluster: Cluster, share: Mapping[str, float]) -> list[Doubt]:
     """What few published runs cover, or where stacks differ widely."""
     kind = "" if setup.adapter is None else setup.adapter.kind
+    masks = setup.framework == "other" and setup.attention == "sdpa" and not setup.padded
     moe, parallel = setup.arch.is_moe, setup.parallelism
     rare = (
         (setup.task in ("grpo", "ppo"), _SAMPLING, "sampling answers inside the step"),
@@ -123,6 +124,11 @@ def _rare(setup: TrainingSetup, cluster: Cluster) -> list[Doubt]:
             "experts in shards, fetched one by one or all at once",
         ),
         (kind in ("oft", "boft"), _ROTATIONS, f"{kind} builds rotations, which are not counted"),
+        (
+            masks,
+            _masked(share),
+            "whether a loop of its own hides padding by a mask, for which sdpa has a slow kernel",
+        ),
         (bool(setup.arch.linear_layers), _LINEAR, "linear attention, of which few runs are published"),
         (setup.offload in ("optimizer", "parameters"), _OFFLOAD, "offload to the host"),
         (cluster.nodes > 1, _NETWORK, "network between machines"),
@@ -131,6 +137,11 @@ def _rare(setup: TrainingSetup, cluster: Cluster) -> list[Doubt]:
         (setup.precision.endswith("fp4"), _FOUR_BIT, "four-bit training"),
     )
     return [Doubt(size, reason) for applies, size, reason in rare if applies]
+
+
+def _masked(share: Mapping[str, float]) -> float:
+    """Half of the logarithm of the step's time with the kernel that takes a mask and computes the whole square."""
+    return 0.5 * math.log1p((2 / TIME["sdpa"] - 1) * share["attention"])
 
 
 def spread_of(doubts: list[Doubt]) -> tuple[float, str]:

@@ -170,3 +170,16 @@ def test_trainers_written_in_cuda_fuse_what_stands_between_products(named):
     unknown = estimate_run(CUDA | {"framework": "Homegrown"})
     assert own.step.terms_s["elementwise"] < 0.5 * unknown.step.terms_s["elementwise"]
     assert own.step.spread < unknown.step.spread
+
+
+@pytest.mark.parametrize(
+    ("packing", "rows", "framework", "gpu", "padded"),
+    [("padded", "1", "HF Trainer", "A100-80GB", True), ("false", "2", "HF Trainer", "A100-80GB", True),
+     ("false", "1", "HF Trainer", "A100-80GB", False), ("true", "2", "HF Trainer", "A100-80GB", False),
+     ("padded", "2", "my trainer (HF models)", "A100-80GB", True), ("padded", "2", "torchtune", "A100-80GB", False),
+     ("padded", "2", "DeepSpeed transformer kernels", "A100-80GB", False),
+     ("padded", "2", "optimum-habana GaudiTrainer", "Gaudi2", False)],
+)  # fmt: skip
+def test_transformers_is_told_of_padding_by_a_mask(packing, rows, framework, gpu, padded):
+    row = ROW | {"packing": packing, "micro_batch": rows, "framework": framework, "gpu": gpu}
+    assert estimate_run(row).run.setup.padded == padded
