@@ -57,7 +57,7 @@ def test_the_worker_and_the_estimate_agree_on_what_is_tiny() -> None:
 
 @pytest.mark.parametrize(("name", "most"), [("MI300X", 708), ("MI325X", 831), ("MI355X", 1565)])
 def test_amd_reaches_three_quarters_of_its_best_shape_in_workloads(name, most):
-    """AMD's maximum and typical attained FLOPs: 831 and 616 TFLOP/s on an MI325X; training takes 0.89 of what is here."""
+    """AMD measured 831 TFLOP/s at most and 616 typically on an MI325X; training takes 0.89 of what is here."""
     facts = gpu_facts(name)
     assert facts is not None
     assert facts.attainable_flops_per_s / 1e12 == pytest.approx(0.74 * most / 0.89, rel=0.02)
