@@ -323,6 +323,8 @@ def _data_parallel_bytes(
         passes = 3 if setup.gradient_checkpointing and parallel.kind == "zero3" else 2
         reduced = 4.0 if stack_of(setup.framework).fp32_reduce else compute
         return share * (passes * each * counts.total + reduced * trained) / parts, 0.0
+    if parallel.kind == "zero2":
+        return share * gradient * trained / parts, share * compute * trained / parts
     return 0.0, share * 2 * gradient * trained / parts
 
 
