@@ -17,7 +17,7 @@ from planner.throughput import Doubt
 
 _RECOMPUTATION_FULL, _RECOMPUTATION_ADAPTER = 0.13, 0.18  # a third, or half, of the compute in between
 _FRAMEWORK, _PRECISION, _PACKING, _LENGTHS, _ADAPTER = 0.12, 0.08, 0.08, 0.20, 0.20
-_STACK = 0.30  # from half again as fast to three times slower: CUDA by hand, loops that nobody has tuned
+_STACK = 0.24  # loops that nobody has tuned; trainers in CUDA and padding that is masked are told apart
 _ORTHOGONAL = 0.60  # rotations of whole inputs are built for each step
 _LORA_LIKE = ("lora", "dora", "loha", "lokr", "full", "osf", "pissa")
 _QLORA_RANK = 64

@@ -304,3 +304,13 @@ def test_zero2_reduces_gradients_in_every_micro_batch():
     assert ratio["ddp"] == pytest.approx(1)
     assert ratio["zero1"] == pytest.approx(1)
     assert ratio["zero2"] == pytest.approx((8 + 1) / 2)
+
+
+def test_young_chips_are_doubted_outside_their_makers_stack():
+    spreads = {
+        (gpu, name): estimate_step(setup(framework=name), cluster(gpu, 8)).spread
+        for gpu in ("H200", "B200")
+        for name in ("torchtitan", "megatron")
+    }
+    assert spreads["B200", "torchtitan"] > 1.03 * spreads["H200", "torchtitan"]
+    assert spreads["B200", "megatron"] < 1.02 * spreads["H200", "megatron"]
