@@ -70,7 +70,7 @@ def _kernel_seconds(
     if setup.attention == "eager":
         return seconds + _written_out(setup, length, tokens, passes, gpu)
     if not fused:
-        return seconds / TIME["sdpa"]
+        return seconds / TIME["sdpa" if gpu.vendor == "nvidia" else "sdpa_elsewhere"]
     return seconds / TIME["attention_first"] if setup.framework in _FIRST_KERNELS else seconds
 
 

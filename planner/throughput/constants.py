@@ -14,6 +14,7 @@ TIME: dict[str, float] = {
     # The same of the kernel that takes a mask: 8.7 ms where the flash kernel takes 2.5 without one (16 heads of 64,
     # 8 rows of 4,096 tokens, forward; pytorch/pytorch 121845).
     "sdpa": 0.3,
+    "sdpa_elsewhere": 0.6,  # the same on what is not NVIDIA's, whose kernels are others; assumed
     "attention_hopper": 6.0,  # matrix FLOP/s of old instructions on Hopper and later, over fp32 FLOP/s of vectors
     "elementwise": 2.25,  # of the counted bytes
     "compiled": 0.45,  # share of elementwise bytes left where kernels are fused

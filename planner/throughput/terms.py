@@ -210,7 +210,8 @@ def _loss_bytes(setup: TrainingSetup, gpu: GpuFacts, fused: float) -> float:
 
 def _matmul(setup: TrainingSetup, shape: StepShape, rate: float, gpu: GpuFacts, tokens: float) -> float:
     """FLOPs over the attainable rate, slower with few tokens and narrow products (both are memory-bound)."""
-    halves = widths(setup).compute / 2.0  # operands of four bytes take twice the time to fetch
+    # operands of four bytes take twice the time to fetch; a CPU's rates were measured with them
+    halves = 1.0 if gpu.vendor == "cpu" else widths(setup).compute / 2.0
     ridge = min(halves * rate / gpu.memory_bytes_per_s, TIME["ridge"])
     h = setup.arch.hidden / setup.parallelism.tensor
     # what products cannot hide is mostly traffic between kernels, of which fused ones have less
