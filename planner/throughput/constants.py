@@ -43,9 +43,9 @@ TIME: dict[str, float] = {
     "zero3_layer_pass_s": 0.003,
     "zero3_expert_pass_s": 0.0017,  # of an expert: four modules more, and three gathers of few bytes
     "expert": 1.1,  # experts that get more tokens than others, against a dense product of the same size
-    # Share of the vector rate that fp32 products reach, over that of others; runs of transformers on V100 and TITAN RTX
-    # say 0.97, once their optimizer's launches are counted, NVIDIA's of BERT 0.85.
-    "fp32": 0.92,
+    # Share of the vector rate that large fp32 products reach: 14 of a V100's 15.7 TFLOP/s
+    # (qhduan/transformers-benchmarks); a training step takes the share `matmul` of that, as of others.
+    "fp32": 0.89,
     # Slowdown of the head's products in 16 bits where the vocabulary is no multiple of 8: matrix units want 16 bytes
     # (NVIDIA's guide to mixed precision). Padding GPT-2's 50,257 words to 50,304 was told as 4 % of a step on an RTX
     # 3090 (RobertRiachi/nanoPALM 6), as 25 % on an A100 by nanoGPT's author.
