@@ -31,7 +31,12 @@ TIME: dict[str, float] = {
     "written_over_loss_bytes": 12.0,
     "dequantise_8bit": 10.0,  # the same of an 8-bit base, whose forward products stay in integers
     "dequantise": 20.5,  # bytes per parameter and pass
-    "launch": 1.1,  # of the host time of a kernel launch
+    "launch": 1.1,  # of the host time of a kernel launch, in loops over tensors
+    # Of a forward pass's launches: modules in Python launch it, the autograd engine the twice as many of the backward
+    # pass. Their sum is what the calibration runs have; how it is shared, 0.9 ms for a block's forward pass in
+    # transformers, as its generation of words has it.
+    "launch_forward": 1.9,
+    "launch_backward": 1.4,
     # Of a forward pass's launches in transformers' generate: 25 to 49 ms a token were told of 7 B and 36 ms of 13 B
     # (NVIDIA/FasterTransformer 506, foundation-model-stack 34 and 69); not fitted.
     "generate_launch": 2.2,

@@ -95,7 +95,7 @@ def step_shape(setup: TrainingSetup) -> StepShape:
     kernels += adapter_kernels(setup)
     if setup.quantization in ("4bit", "8bit"):
         kernels += _KERNELS_PER_QUANTISED * sum(s.count for s in counts.shapes if s.role not in kept)
-    if _loops_over_experts(setup):
+    if loops_over_experts(setup):
         kernels += _KERNELS_PER_EXPERT * arch.experts * arch.moe_layers
     return StepShape(
         dense=float(counts.matmul_active - expert),
@@ -139,7 +139,7 @@ def matmul_rate(setup: TrainingSetup, gpu: GpuFacts) -> float:
 
 
 def compute_terms(setup: TrainingSetup, gpu: GpuFacts) -> dict[str, float]:
-    """Seconds of GPU work and of host launches of one micro-batch, before they overlap."""
+    """Seconds of GPU work of one micro-batch."""
     shape = step_shape(setup)
     length = setup.row_tokens or float(setup.sequence_tokens)
     tokens = micro_batch_tokens(setup)
@@ -149,9 +149,8 @@ def compute_terms(setup: TrainingSetup, gpu: GpuFacts) -> dict[str, float]:
     memory = gpu.memory_bytes_per_s
     elementwise = shape.elementwise * shape.passes_memory * TIME["elementwise"] + shape.adapters
     elementwise = fused * elementwise * _from_memory(setup, gpu, tokens) + _loss_bytes(setup, gpu, fused)
-    kernels = shape.kernels * shape.passes_memory
     if setup.precision.startswith("amp_"):
-        elementwise, kernels = elementwise * TIME["autocast_bytes"], kernels * TIME["autocast_launches"]
+        elementwise *= TIME["autocast_bytes"]
     return {
         "matmul": _matmul(setup, shape, rate, gpu, tokens) / parts,
         "attention": attention_seconds(setup, rate, gpu, length, tokens) / parts,
@@ -161,7 +160,6 @@ def compute_terms(setup: TrainingSetup, gpu: GpuFacts) -> dict[str, float]:
         * shape.passes_matmul
         / memory
         / parts,
-        "launch": (kernels * gpu.launch_s * TIME["launch"] + _hooks_s(setup)) / setup.parallelism.pipeline,
     }
 
 
@@ -175,22 +173,7 @@ def _from_memory(setup: TrainingSetup, gpu: GpuFacts, tokens: float) -> float:
     return 1 - hit * (1 - TIME["cached"])
 
 
-def _hooks_s(setup: TrainingSetup) -> float:
-    """Host time of ZeRO-3 for one micro-batch: Python around every module fetches and releases its parameters.
-
-    It is spent by one GPU alone as well, and by the thread that launches kernels.
-    """
-    if setup.parallelism.kind != "zero3":
-        return 0.0
-    arch, passes = setup.arch, 2.0 + recomputed(setup).elementwise
-    blocks = (arch.layers + arch.decoder_layers) * TIME["zero3_layer_pass_s"]
-    experts = (
-        arch.experts * arch.moe_layers * TIME["zero3_expert_pass_s"] if _loops_over_experts(setup) else 0.0
-    )
-    return passes * (blocks + experts)
-
-
-def _loops_over_experts(setup: TrainingSetup) -> bool:
+def loops_over_experts(setup: TrainingSetup) -> bool:
     """Whether experts are modules of their own, as in transformers before grouped products (December 2025)."""
     return setup.arch.is_moe and setup.experts_quantised and setup.framework == "hf"
 

@@ -313,4 +313,4 @@ def test_young_chips_are_doubted_outside_their_makers_stack():
         for name in ("torchtitan", "megatron")
     }
     assert spreads["B200", "torchtitan"] > 1.03 * spreads["H200", "torchtitan"]
-    assert spreads["B200", "megatron"] < 1.02 * spreads["H200", "megatron"]
+    assert spreads["B200", "megatron"] < 1.05 * spreads["H200", "megatron"]
