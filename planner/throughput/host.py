@@ -55,7 +55,7 @@ def compute_seconds(
     if gpu.vendor == "cpu":  # it computes what it launches itself: nothing overlaps
         return work + sum(host_s)
     ahead = (1.0 + _extra_forwards(setup)) / step_shape(setup).passes_matmul
-    seconds = sum(
+    seconds: float = sum(
         (computed**4 + launched**4) ** 0.25
         for computed, launched in zip((work * ahead, work * (1.0 - ahead)), host_s, strict=True)
     )

@@ -111,3 +111,11 @@ def test_gpt2_of_deepspeeds_autotuning(parallelism, rows, tokens_per_s):
     """Published samples/s of transformers 4.12 on 16 V100; predicted a third to a half too high before."""
     row = ROW | {"framework": "transformers 4.12+deepspeed", "parallelism": parallelism, "micro_batch": rows}
     assert estimate_run(row).step.tokens_per_s_total.p50 == pytest.approx(tokens_per_s, rel=0.26)
+
+
+def test_autocast_keeps_written_out_scores_in_fp32():
+    """A mask in fp32 makes the scores fp32; a model in fp16 throughout keeps them in two bytes."""
+    pure, cast = (
+        terms(bert(precision=kind, sequence_tokens=512))["attention"] for kind in ("fp16", "amp_fp16")
+    )
+    assert 1.4 * pure < cast < 1.85 * pure
