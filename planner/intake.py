@@ -17,6 +17,7 @@ from planner.errors import Finding, SpecError
 from planner.filters import OfferFilter, offer_filter
 from planner.job import Job, size_job
 from planner.model_facts import ModelSource, local_facts
+from planner.model_files import stored_bytes
 from planner.model_support import as_launched, missing_kernels, text_only, unsupported_model
 from planner.positions import beyond_context, unplaced, within_positions
 from planner.question import Goal, Question
@@ -107,6 +108,7 @@ def gather(
         trainable=_trainable(base),
         flops_total=job.tokens_total * flops_per_token(base._replace(row_tokens=job.row_tokens)),
         job=job,
+        stored_bytes=stored_bytes(spec, base_dir, facts, base),
         base=base,
         freedom=_freedom(spec, fixed),
         nodes=_nodes(spec, fixed),
