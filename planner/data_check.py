@@ -85,10 +85,14 @@ def unlearnable(spec: FineTuneSpec, base_dir: Path, *, most_chars: int | None = 
 
 
 def talks(spec: FineTuneSpec, base_dir: Path) -> bool:
-    """Whether the first example here is a conversation, which takes a chat template to write."""
+    """Whether the first example, or what the spec says of those elsewhere, is a conversation: writing it takes a chat
+    template.
+    """
     train = _local(base_dir, spec.data.train)
+    if train is None:
+        return spec.data.format == "messages"
     try:
-        row = {} if train is None else next((row for *_, row in read_rows(train)), {})
+        row = next((row for *_, row in read_rows(train)), {})
     except TuneplanError:
         return False
     kind = format_of(row) if spec.data.format == "auto" else spec.data.format
