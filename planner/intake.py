@@ -90,7 +90,8 @@ def gather(
     spec = within_positions(spec, arch)
     if misplaced := list(unplaced(spec, arch)):
         raise SpecError(misplaced)
-    job = size_job(spec, _facts(spec.data.train, base_dir, arch), _facts(spec.data.eval, base_dir, arch))
+    train, held_out = (_facts(spec, key, base_dir, arch) for key in ("train", "eval"))
+    job = size_job(spec, train, held_out)
     told = (
         *_packed(spec),
         *_unrouted(arch, computed),
@@ -156,8 +157,9 @@ def _not_launched(spec: FineTuneSpec, arch: ModelArchitecture) -> Iterator[tuple
         yield finding.code, finding.message
 
 
-def _facts(reference: str | None, base_dir: Path, arch: ModelArchitecture) -> DataFacts:
-    """Facts of a local file; anything else is unknown here."""
+def _facts(spec: FineTuneSpec, key: str, base_dir: Path, arch: ModelArchitecture) -> DataFacts:
+    """Facts of a local file that `data.train` or `data.eval` names; anything else is unknown here."""
+    reference = getattr(spec.data, key)
     if reference is None:
         return _UNKNOWN
     ref = data_ref(base_dir, reference)
@@ -165,7 +167,11 @@ def _facts(reference: str | None, base_dir: Path, arch: ModelArchitecture) -> Da
         return _UNKNOWN
     tokenizer = resolve_path(base_dir, arch.id) / FILE_NAME
     at_hand = tokenizer.is_file() and is_installed()
-    return measure_dataset(Path(ref.value), arch.vocab, tokenizer if at_hand else None)
+    try:
+        return measure_dataset(Path(ref.value), arch.vocab, tokenizer if at_hand else None)
+    except UsageError as error:
+        error.path = f"data.{key}"
+        raise
 
 
 def _bucket(uri: str | None) -> Place | None:

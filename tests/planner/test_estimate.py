@@ -442,6 +442,10 @@ def test_a_budget_miss_hides_neither_a_late_finish_nor_what_the_budget_pays_for(
     assert "nothing costs less" in missed(OverBudgetError, objective="cheapest", budget="0.01usd")
     limited = Limits(cost_usd=0.01, wall_clock_h=0.01)
     assert "over 36 s" in missed(OverBudgetError, limited, objective="cheapest")
+    past = missed(PolicyError, objective="cheapest", deadline="2026-11-01T00:00:00Z")
+    assert (
+        past.startswith("the deadline 2026-11-01 00:00 UTC has passed |") and "a later goal.deadline" in past
+    )
     late = missed(PolicyError, objective="cheapest", within="15m")
     assert "the best candidate is not likely" in late and "plan deadline" in late
 
