@@ -22,7 +22,8 @@ _SAMPLED_CHARS = 2_000_000
 def unnamed_data(spec: FineTuneSpec) -> Iterator[Finding]:
     """A spec that names nothing to train on."""
     if spec.data.train is None:
-        yield Finding("there is no data to train on", path="data.train", code="data_missing")
+        hint = "name a file or a directory, a data set of the Hub (org/name), or an s3://, gs:// or https:// address"
+        yield Finding("there is no data to train on", path="data.train", code="data_missing", hint=hint)
 
 
 def missing_data(spec: FineTuneSpec, base_dir: Path) -> Iterator[Finding]:

@@ -23,6 +23,7 @@ from jobs.data_files import (
     table_rows,
 )
 from jobs.formats import CHECKS, Row, as_known, format_of
+from planner.quantiles import Z90
 from planner.table_places import row_start
 from providers.errors import UsageError
 
@@ -49,12 +50,14 @@ class Examples(NamedTuple):
         parsed: (size, text) of those that were parsed, some of each doubling of sizes among them.
         total: All examples, also those that were not looked at.
         is_complete: Every example was looked at, not only those in places spread over the data.
+        doubt: Of the total: in four cases of five it is off by no larger share. Of Parquet files it is exact.
     """
 
     sizes: Counter[int]
     parsed: list[tuple[int, str]]
     total: int
     is_complete: bool = True
+    doubt: float = 0.0
 
 
 class _Place(NamedTuple):
@@ -130,20 +133,43 @@ def _large(files: Sequence[Path], sizes: Sequence[int]) -> Examples:
     is_complete = total <= _SIZED_BYTES
     places = [_Place(path, 0) for path in files] if is_complete else _places(files, sizes)
     sample = _Sample(min(total, _SIZED_BYTES) // _PARSED_BYTES)
+    seen: list[tuple[int, int]] = []
     for place in places:
         most = total if is_complete else _SIZED_BYTES // len(places)
+        rows = size = 0
         with place.path.open("rb") as file:
             header = file.readline() if _is_table(place.path) else b""
             if place.start:
                 _seek_row(place, file)
             for number, line in enumerate(_within(most, _lines(place.path, file)), 1):
-                if not line.isspace() and sample.wants(len(line)):
+                if line.isspace():
+                    continue
+                rows, size = rows + 1, size + len(line)
+                if sample.wants(len(line)):
                     where = f"{place.path}:{number}" if place.start == 0 else str(place.path)
                     sample.parsed.append((len(line), _text_of(place.path, where, header, line)))
+        seen.append((rows, size))
     count = sample.sizes.total()
-    if not is_complete:
-        count = round(count * total / max(sum(size * many for size, many in sample.sizes.items()), 1))
-    return Examples(sample.sizes, sample.parsed, count, is_complete)
+    if is_complete:
+        return Examples(sample.sizes, sample.parsed, count)
+    scaled = round(count * total / max(sum(size for _, size in seen), 1))
+    return Examples(sample.sizes, sample.parsed, scaled, is_complete=False, doubt=_doubt(seen))
+
+
+def _doubt(seen: Sequence[tuple[int, int]]) -> float:
+    """Half width of the p10-p90 interval of the examples' number, as a share: that of a ratio estimated from clusters.
+
+    Cochran, Sampling Techniques (1977), 6.3: the variance of rows less those expected of as many bytes, between places.
+    Places lie at equal distances, which is no worse than drawing them.
+
+    >>> _doubt([(10, 1000), (10, 1000)]), round(_doubt([(10, 1000), (30, 1000)] * 32), 3)
+    (0.0, 0.081)
+    """
+    rows, size = sum(one for one, _ in seen), sum(one for _, one in seen)
+    if len(seen) < 2 or rows == 0:
+        return 0.0
+    squares = sum((found - of * rows / size) ** 2 for found, of in seen)
+    return Z90 * math.sqrt(len(seen) * squares / (len(seen) - 1)) / rows
 
 
 def _places(files: Sequence[Path], sizes: Sequence[int]) -> list[_Place]:

@@ -3,6 +3,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -147,7 +148,7 @@ def test_huge_data_is_counted_in_places_spread_over_it_and_says_so(
     monkeypatch.setattr("planner.examples._SIZED_BYTES", 2_000_000)
     monkeypatch.setattr("planner.examples._PARQUET_BYTES", 2_000_000)
     facts, seen = measure_dataset(path), inspect_files([path])
-    assert facts.is_partial and "counted in places spread over it, the rest scaled" in facts.source
+    assert facts.is_partial and "counted in places spread over it, the rest scaled (+-" in facts.source
     assert facts.samples == pytest.approx(seen.records, rel=0.1)
     assert facts.lengths.mean == pytest.approx(seen.tokens.lengths.mean, rel=0.1)
     data = {"samples": None, "tokens_per_sample": None, "train": str(path)}
@@ -178,6 +179,23 @@ def test_a_row_of_a_table_is_found_from_any_place(line_end: str, separator: str)
     for place in range(1, starts[-5]):
         found = row_start(text[place:], separator.encode())
         assert found is not None and place + found == min(start for start in starts if start > place), place
+
+
+@pytest.mark.parametrize("write", [_lines, _write_csv])
+def test_the_number_of_scaled_examples_lies_in_its_interval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path, list[object]], Path]
+) -> None:
+    monkeypatch.setattr("planner.examples._SMALL_BYTES", 20_000)
+    monkeypatch.setattr("planner.examples._SIZED_BYTES", 200_000)
+    inside = 0
+    for seed in range(10):
+        draw = Random(seed)
+        rows = [{"text": WORDS * draw.randrange(1, 40)} for _ in range(1500)]
+        facts = measure_dataset(write(tmp_path / f"{seed}{SUFFIXES[write]}", rows))
+        doubt = float(facts.source.split("(+-")[1].split("%")[0]) / 100
+        assert 0.001 < doubt < 0.2
+        inside += abs(facts.samples - len(rows)) <= doubt * len(rows)
+    assert inside >= 6
 
 
 def test_places_in_a_directory_are_spread_over_its_files(
