@@ -212,8 +212,8 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> tu
     last = working = one + passing
     unused = 0.0
     if setup.gradient_checkpointing:
-        per_block = _kept_of_block(setup, parts, one, tokens)
         start = parts.width.residual * setup.arch.hidden * tokens * parts.split
+        per_block = _kept_of_block(setup, parts, start, one, tokens)
         working -= max(0.0, per_block - start)  # is there already
     else:
         per_block, working = one, passing
@@ -261,16 +261,16 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> tu
     }
 
 
-def _kept_of_block(setup: TrainingSetup, parts: _Parts, one: float, tokens: float) -> float:
+def _kept_of_block(setup: TrainingSetup, parts: _Parts, start: float, one: float, tokens: float) -> float:
     """What an average block keeps where activations are recomputed: its input, and what is not recomputed.
 
     Args:
         setup: The training.
         parts: What does not depend on the batch.
+        start: A block's input, bytes.
         one: All activations of one block, bytes.
         tokens: Of a micro-batch on one GPU.
     """
-    start = parts.width.residual * setup.arch.hidden * tokens * parts.split
     if setup.offload == "activations":
         start /= parts.blocks
     if setup.keeps_products:
