@@ -68,6 +68,8 @@ class TrainingSetup(NamedTuple):
         precision: bf16, fp16, fp32, tf32, amp_bf16, amp_fp16 (fp32 master weights), fp8 or fp4.
         optimizer: adamw, adamw_fused, adamw_8bit, paged_adamw_32bit, paged_adamw_8bit, adafactor, lion, sgd.
         steps_in_backward: The optimizer steps on each gradient as it comes, and frees it.
+        reduces_each_micro_batch: Sharded gradients are reduced after each micro-batch of a step, which accelerate did
+            under FSDP2 until 1.11 (its pull request 3762).
         older_torch: Before 2.0 gradients are zeroed and not freed between steps, the optimizer takes one parameter at
             a time, and CUDA loads all kernels at once.
         sequence_tokens: Tokens in one row (padded or packed length).
@@ -108,6 +110,7 @@ class TrainingSetup(NamedTuple):
     precision: str = "bf16"
     optimizer: str = "adamw"
     steps_in_backward: bool = False
+    reduces_each_micro_batch: bool = False
     older_torch: bool = False
     sequence_tokens: int = 2048
     micro_batch: int = 1
@@ -140,7 +143,7 @@ class TrainingSetup(NamedTuple):
         return (
             self.arch, self.task, self.adapter, self.quantization, self.precision, self.optimizer,
             self.grad_accum > 1, self.gradient_checkpointing, self.recomputed_blocks, self.keeps_products,
-            self.steps_in_backward, self.older_torch,
+            self.steps_in_backward, self.reduces_each_micro_batch, self.older_torch,
             self.attention, self.fused_loss, self.labels,
             self.framework, self.offload, parallel.kind, parallel.data, parallel.tensor, parallel.pipeline,
             parallel.context, parallel.expert, self.upcast_frozen, self.keeps_quantised_inputs,

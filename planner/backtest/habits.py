@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from planner.architecture import ModelArchitecture
-from planner.backtest.cells import Row, UnsupportedRunError, cell, dated_before, denied, number
+from planner.backtest.cells import Row, UnsupportedRunError, begun_before, cell, dated_before, denied, number
 from planner.hardware import GpuFacts
 from planner.setup import Parallelism
 from planner.stacks import STACKS
@@ -74,6 +74,28 @@ def has_own_loop(row: Row) -> bool:
     """Whether Hugging Face's models are trained by a loop of the stack's own, for all that its name says."""
     own = re.search(r"\b(?:hf|hugging ?face|transformers) models?\b", cell(row, "framework"))
     return own is not None or names_unknown_stack(row)
+
+
+def stack_of_run(row: Row, framework: str, parallelism: Parallelism) -> str:
+    """The key of what trains: axolotl moved its examples to an FSDP2 of its own in July 2025 (pull request 2760)."""
+    if has_own_loop(row):
+        return "other"
+    own_fsdp2 = "axolotl" in cell(row, "framework") and not dated_before(row, "2025-07")
+    return "axolotl" if own_fsdp2 and parallelism.kind == "fsdp" else framework
+
+
+#: Of accelerate 1.11, the first whose `no_sync` reaches FSDP2.
+_WAITING_SINCE = "2025-11"
+
+
+def reduces_each_micro_batch(row: Row, stack: str) -> bool:
+    """Whether sharded gradients did not wait for a step's last micro-batch."""
+    return stack == "axolotl" and begun_before(row, _WAITING_SINCE)
+
+
+def leaves_reduction_open(row: Row) -> bool:
+    """Whether the row's range of dates has both ways in it."""
+    return begun_before(row, _WAITING_SINCE) and not dated_before(row, _WAITING_SINCE)
 
 
 def precision_of(row: Row, gpu: GpuFacts, autocasts: bool) -> str:

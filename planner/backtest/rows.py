@@ -68,6 +68,7 @@ def read_run(row: Row) -> Run:
     autocasts = (
         adapter is None and framework == "hf" and plainly_spread and not habits.names_unknown_stack(row)
     )
+    stack = habits.stack_of_run(row, framework, parallelism)
     row_tokens, real_share = habits.padding_of(row, sequence, micro_batch)
     setup = TrainingSetup(
         arch=arch,
@@ -78,6 +79,7 @@ def read_run(row: Row) -> Run:
         precision=habits.precision_of(row, cluster.gpu, autocasts),
         optimizer=habits.optimizer_of(row),
         steps_in_backward=habits.steps_in_backward(row),
+        reduces_each_micro_batch=habits.reduces_each_micro_batch(row, stack),
         older_torch=dated_before(row, "2023-03"),
         sequence_tokens=sequence,
         micro_batch=micro_batch,
@@ -87,7 +89,7 @@ def read_run(row: Row) -> Run:
         keeps_products=keeps_products_of(row),
         attention=habits.attention_of(row, framework, arch),
         fused_loss=habits.fuses_loss(row),
-        framework="other" if habits.has_own_loop(row) else framework,
+        framework=stack,
         offload=habits.offload_of(row),
         parallelism=parallelism,
         upcast_frozen=habits.upcasts_frozen(row, quantization, framework, parallelism),

@@ -126,3 +126,44 @@ def test_megatron_lm_may_leave_the_optimizer_whole():
         for more in ({"framework": "Megatron-LM"}, told, {"framework": "NeMo"})
     ]
     assert bounds[0] > 1.3 * bounds[1] == pytest.approx(1.3 * bounds[2])
+
+
+AXOLOTL = {"model": "openai/gpt-oss-20b", "method": "full", "precision": "bf16", "optimizer": "adamw_torch_8bit",
+           "gpu": "H100-80GB", "gpu_mem_gb": "80", "parallelism": "FSDP", "offload": "activations(cpu)",
+           "seq_len": "4096", "micro_batch": "1", "grad_accum": "2", "grad_checkpointing": "true",
+           "flash_attn": "true", "framework": "axolotl"}  # fmt: skip
+
+
+@pytest.mark.parametrize(("gpus", "published_gib"), [("4", 46), ("8", 36)])
+def test_fsdp2_of_axolotl_holds_weights_as_they_were_loaded(gpus, published_gib):
+    """Its README of August 2025 for gpt-oss-20b; accelerate's own prepare step casts what is trained to fp32."""
+    memory = estimate_run(AXOLOTL | {"num_gpus": gpus, "date": "2025-08"}).memory
+    assert memory.reserved_bytes / 2**30 == pytest.approx(published_gib, rel=0.18)
+    older = estimate_run(AXOLOTL | {"num_gpus": gpus, "date": "2025-06"}).memory
+    assert older.components_bytes["weights"] == pytest.approx(
+        2 * memory.components_bytes["weights"], rel=0.01
+    )
+
+
+def test_gradients_wait_under_fsdp2_since_accelerate_1_11():
+    """Its `no_sync` did not reach FSDP2 before; a range of dates with both in it has the larger one in its bound."""
+    before, after, either = (
+        estimate_run(AXOLOTL | {"num_gpus": "8", "date": day}) for day in ("2025-08", "2025-12", "2025/2026")
+    )
+    more = after.memory.allocated_bytes - before.memory.allocated_bytes
+    assert more > 30 * 2**30  # 20.9e9 gradients in two bytes, less their shards
+    assert either.memory.allocated_bytes == before.memory.allocated_bytes
+    assert after.memory.nvml_bytes < either.memory.upper_bytes > before.memory.upper_bytes
+
+
+@pytest.mark.parametrize(("method", "published_gib"), [("qlora", 29), ("lora (8bit)", 43)])
+def test_axolotl_loads_a_quantised_base_whole_before_it_shards(method, published_gib):
+    """GLM-4.7-Flash on two GPUs takes more than on one (24 and 35 GiB): the shard lies beside the whole."""
+    row = AXOLOTL | {"model": "zai-org/GLM-4.7-Flash", "method": method, "lora_rank": "32", "num_gpus": "2",
+                     "lora_targets": "q_proj,v_proj,k_proj,o_proj", "seq_len": "2048", "micro_batch": "2",
+                     "gpu": "L40S", "gpu_mem_gb": "48", "offload": "", "date": "2026-03"}  # fmt: skip
+    memory = estimate_run(row).memory
+    assert memory.peak_phase == "loading"
+    assert memory.components_bytes["weights"] == pytest.approx(memory.allocated_bytes)
+    assert memory.reserved_bytes / 2**30 == pytest.approx(published_gib, rel=0.2)
+    assert sum(memory.components_bytes.values()) == pytest.approx(memory.nvml_bytes)
