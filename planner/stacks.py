@@ -25,7 +25,8 @@ class Stack(NamedTuple):
         accelerate: It trains over accelerate, which reduces gradients with a step's last micro-batch.
         loads_whole: A quantised base lies whole on each GPU before it is sharded: axolotl's `fsdp2_prepare_model` holds
             its `state_dict` meanwhile, and cannot move what bitsandbytes packed to the meta device.
-        masters_beside: Whatever is sharded is in the type that is computed in, with masters in fp32 beside it.
+        masters_beside: However it is sharded, weights are in the type that is computed in, and the optimizer steps on
+            copies of weights and gradients in fp32 (InternEvo's `FSDPadaptOptimizer` and `HybridZeroOptimizer`).
         wraps_embeddings: Sharded embedding and head are units of their own, gathered when they are used.
         tiled_head: Logits are never held whole, and computed again in the backward pass.
         spread_keys: Keys and values of a group are repeated for each of its heads.
@@ -96,6 +97,7 @@ _STACKS = (
     Stack(
         "megatron", loss_bytes=8.0, fused_kernels=True, fused_norm=True, fused_mlp=True, foreach_step=False
     ),
+    Stack("internevo", masters_beside=True),
     Stack("openrlhf", foreach_step=False),
 )
 STACKS = {stack.name: stack for stack in _STACKS}

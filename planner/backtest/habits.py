@@ -30,6 +30,7 @@ _FRAMEWORKS = {
     "nanotron": "megatron",
     "primus": "megatron",
     "openrlhf": "openrlhf",
+    "internevo": "internevo",
     "dschat": "openrlhf",
     "deepspeed-chat": "openrlhf",
 }

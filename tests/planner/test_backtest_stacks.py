@@ -167,3 +167,14 @@ def test_axolotl_loads_a_quantised_base_whole_before_it_shards(method, published
     assert memory.components_bytes["weights"] == pytest.approx(memory.allocated_bytes)
     assert memory.reserved_bytes / 2**30 == pytest.approx(published_gib, rel=0.2)
     assert sum(memory.components_bytes.values()) == pytest.approx(memory.nvml_bytes)
+
+
+def test_internevo_steps_on_copies_of_weights_and_gradients():
+    """24 bytes a parameter under FSDP: both in bf16, both again in fp32, two states and the step's temporary."""
+    row = ROW | {"framework": "InternEvo", "date": "2023-11", "num_gpus": "4"}
+    estimate = estimate_run(row)
+    assert estimate.run.setup.framework == "internevo"
+    parts = estimate.memory.components_bytes
+    assert estimate.memory.peak_phase == "optimizer_step"
+    held = ("weights", "gradients", "optimizer", "optimizer_step_temporary")
+    assert sum(parts[name] for name in held) == pytest.approx(24 * 8.03e9 / 4, rel=0.01)
