@@ -214,14 +214,13 @@ def fuses_loss(row: Row) -> bool:
 def loss_bytes_of(row: Row, framework: str) -> float | None:
     """Until v4.46 transformers shifted a copy of the fp32 logits; fused cross-entropies keep two fp32 copies; TRL
     computes the loss in chunks since 1.7 (June 2026). torchtune held shifted fp32 logits until the backward pass was
-    over, beside log-probabilities and two gradients, up to 0.3 (September 2024); its chunks since keep the logits in
-    bf16 and compute their loss and gradient an eighth at a time (`CEWithChunkedOutputLoss`). torchtitan compiles the
+    over, beside log-probabilities and two gradients, up to 0.2; in chunks, as since in all its
+    recipes, it does not. torchtitan compiles the
     loss with the model (again since April 2025), which leaves the logits and their gradients in bf16.
     """
     if framework == "torchtune":
-        if "chunk" in cell(row, "liger_fused"):
-            return 2.0 + (4.0 + 2.0) / 8
-        return 16.0 if dated_before(row, "2024-09") else None
+        old = dated_before(row, "2024-09") and "chunk" not in cell(row, "liger_fused")
+        return 16.0 if old else None
     if framework == "torchtitan":
         return 4.0 if fuses_kernels(row) and not dated_before(row, "2025-04") else None
     if "trl" in cell(row, "framework") and cell(row, "date") >= "2026-07":

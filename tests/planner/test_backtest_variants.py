@@ -11,6 +11,7 @@ import pytest
 
 from planner.backtest import COLUMNS, UnsupportedRunError, estimate_run, predict
 from planner.backtest.rows import read_run
+from planner.stacks import stack_of
 
 MODELS = {
     "Qwen/Qwen2.5-7B-Instruct": 7.6, "unsloth/Qwen3-14B-unsloth-bnb-4bit": 14.8, "Qwen/Qwen3-8B-Base": 8.2,
@@ -555,9 +556,11 @@ def test_modules_trained_whole_beside_an_adapter():
 
 
 def test_torchtunes_chunks_hold_logits_in_bf16():
-    chunked = setup(framework="torchtune", liger_fused="chunked cross entropy")
-    assert chunked.loss_bytes == 2.75
-    assert setup(framework="torchtune").loss_bytes is None
+    """As all its recipes do since 0.3 (September 2024)."""
+    chunked = setup(framework="torchtune", liger_fused="chunked cross entropy", date="2024-08")
+    assert chunked.loss_bytes is setup(framework="torchtune").loss_bytes is None
+    assert stack_of("torchtune").loss_bytes == 2.75
+    assert setup(framework="torchtune", date="2024-08").loss_bytes == 16.0
 
 
 @pytest.mark.parametrize(
