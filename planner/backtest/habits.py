@@ -46,6 +46,8 @@ _FUSED_SINCE = {"bert": "2024-05", "roberta": "2024-09", "xlm-roberta": "2024-09
                 "distilbert": "2024-10", "electra": "2025-09", "gpt2": "2024-07", "gpt_neox": "2024-07",
                 "opt": "2024-11"}  # fmt: skip
 _LOW_RANK_OPTIMIZERS = ("galore", "apollo", "lomo", "badam", "lisa", "mezo", "shampoo")
+#: Trainers that recompute unless they are told not to, or whose every example says so.
+_RECOMPUTE = ("factory", "swift", "autotrain", "xtuner", "axolotl", "verl")
 _FUSING = frozenset({"liger", "foak", "compile", "compiled", "thunder", "fused", "true"})
 
 
@@ -162,8 +164,21 @@ def steps_in_backward(row: Row) -> bool:
     )
 
 
-def checkpointing_of(row: Row, arch: ModelArchitecture, framework: str, gpus: int) -> bool:
-    """Stated, or the stack's default: Hugging Face recipes of big decoders and torchtune's recipes switch it on."""
+def checkpointing_of(
+    row: Row, arch: ModelArchitecture, framework: str, gpus: int, *, plain_adapter: bool
+) -> bool:
+    """Stated, or the stack's default: Hugging Face recipes of big decoders and torchtune's recipes switch it on.
+
+    Scripts around its trainers leave adapters to TrainingArguments, whose own default is off; over a quantised base
+    peft's prepare_model_for_kbit_training switches it on.
+
+    Args:
+        row: The run.
+        arch: Its model.
+        framework: The stack.
+        gpus: In all.
+        plain_adapter: An adapter is trained over a base that is not quantised.
+    """
     text = cell(row, "grad_checkpointing")
     if text:  # Megatron's "selective" recomputes attention's scores, which a fused kernel never keeps
         return not denied(text) and not (framework == "megatron" and "selective" in text)
@@ -171,6 +186,8 @@ def checkpointing_of(row: Row, arch: ModelArchitecture, framework: str, gpus: in
         return True
     if framework == "litgpt":
         return gpus > 1
+    if plain_adapter and framework == "hf" and not has_own_loop(row):
+        return any(name in cell(row, "framework") for name in _RECOMPUTE)
     recipes = framework in ("hf", "deepspeed", "llm-foundry")
     return recipes and arch.kind != "encoder" and arch.hidden >= 2048
 

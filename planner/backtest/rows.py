@@ -84,7 +84,9 @@ def read_run(row: Row) -> Run:
         sequence_tokens=sequence,
         micro_batch=micro_batch,
         grad_accum=_grad_accum(row, micro_batch, parallelism.data),
-        gradient_checkpointing=habits.checkpointing_of(row, arch, framework, gpus),
+        gradient_checkpointing=habits.checkpointing_of(
+            row, arch, framework, gpus, plain_adapter=adapter is not None and quantization == "none"
+        ),
         recomputed_blocks=recomputed_blocks_of(row),
         keeps_products=keeps_products_of(row),
         attention=habits.attention_of(row, framework, arch),

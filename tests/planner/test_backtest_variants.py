@@ -481,6 +481,29 @@ def test_trl_recomputes_unasked_since_august_2025():
     assert not setup(**row | {"grad_checkpointing": "false"}, date="2025-10").gradient_checkpointing
 
 
+def test_scripts_recompute_under_adapters_only_where_the_base_is_quantised():
+    """TrainingArguments leaves it off, peft's prepare_model_for_kbit_training switches it on, some trainers always."""
+    row = {"model": "meta-llama/Llama-2-7b-hf", "method": "lora", "num_gpus": "1", "grad_checkpointing": "",
+           "date": "2023-08"}  # fmt: skip
+    scripts = setup(**row, framework="HF PEFT")
+    assert not scripts.gradient_checkpointing
+    assert setup(**row | {"method": "qlora"}, framework="HF PEFT").gradient_checkpointing
+    assert setup(**row | {"method": "full"}, framework="HF Trainer").gradient_checkpointing
+    for name in ("LLaMA-Factory", "ms-swift", "axolotl", "a-trainer (HF models)"):
+        assert setup(**row, framework=name).gradient_checkpointing, name
+
+
+def test_lora_of_a_7b_in_a_plain_script():
+    """Vertex's image of August 2023, two rows of 512 tokens on an A100: 28 GiB; on a V100 not even one row fits."""
+    row = {"model": "openlm-research/open_llama_7b", "method": "lora", "lora_rank": "4", "precision": "fp16",
+           "num_gpus": "1", "gpu": "A100-40GB", "gpu_mem_gb": "40", "seq_len": "512", "micro_batch": "2",
+           "framework": "HF PEFT", "packing": "false", "grad_checkpointing": "", "date": "2023-08"}  # fmt: skip
+    fits = predict(BASE | row)
+    assert 21 < float(fits["predicted_reserved_gib"]) < 30
+    one = predict(BASE | row | {"gpu": "V100-16GB", "gpu_mem_gb": "16", "micro_batch": "1"})
+    assert (fits["verdict"], one["verdict"]) == ("fits", "oom")
+
+
 def test_the_optimizer_that_transformers_takes_unasked():
     row = {"framework": "HF Trainer", "optimizer": ""}
     assert [setup(**row, date=day).optimizer for day in ("2025-03", "2025-11", "")] == [
