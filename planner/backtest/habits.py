@@ -249,11 +249,11 @@ def loss_bytes_of(row: Row, framework: str) -> float | None:
 
 def upcasts_frozen(row: Row, quantization: str, framework: str, parallelism: Parallelism) -> bool:
     """Scripts around Hugging Face's trainers call peft's prepare_model_for_kbit_training on unsharded models, TRL did
-    so unasked until autumn 2025. LLaMA-Factory, fms-acceleration and fsdp_qlora prepare models their own way,
-    axolotl casts them back, and peft leaves weights as they are that came packed (GPTQ and its kin).
+    so unasked until autumn 2025. LLaMA-Factory, ms-swift, fms-acceleration and fsdp_qlora prepare models their
+    own way, axolotl casts them back, and peft leaves weights as they are that came packed (GPTQ and its kin).
     """
     text = cell(row, "framework")
-    own_way = any(part in text for part in ("factory", "fms", "axolotl", "fsdp_qlora"))
+    own_way = any(part in text for part in ("factory", "swift", "fms", "axolotl", "fsdp_qlora"))
     prepared = framework == "hf" and not own_way and not names_unknown_stack(row)
     told = f"{cell(row, 'method')} {cell(row, 'precision')} {text} {cell(row, 'model')}"
     packed = any(name in told for name in ("gptq", "awq", "aqlm", "eetq", "hqq"))

@@ -590,7 +590,7 @@ def test_torchtunes_chunks_hold_logits_in_bf16():
     ("framework", "date", "prepared"),
     [("HF Trainer", "2023-10", True), ("xtuner", "2026-01", True), ("axolotl", "2024-01", False),
      ("LLaMA-Factory", "2024-01", False), ("TRL", "2025-12", False), ("TRL", "2025-01", True),
-     ("homemade trainer", "2024-01", False)],
+     ("homemade trainer", "2024-01", False), ("ms-swift (HF Trainer)", "2024-01", False)],
 )  # fmt: skip
 def test_who_prepares_a_quantised_base_as_peft_does(framework, date, prepared):
     one = {"method": "qlora", "num_gpus": "1", "framework": framework, "date": date}
