@@ -292,10 +292,14 @@ def _fragmentation(setup: TrainingSetup, parts: _Parts, components: dict[str, fl
     )
 
 
+#: Stacks of which nothing is known, or no more than their optimizers' code.
+_LITTLE_SEEN = ("other", "internevo")
+
+
 def _is_uncertain(setup: TrainingSetup) -> bool:
     """Set-ups that few published runs cover, or that stacks build very differently."""
     rare = setup.arch.is_moe or setup.offload != "none" or setup.task in ("ppo", "grpo")
-    return rare or setup.framework == "other"
+    return rare or setup.framework in _LITTLE_SEEN
 
 
 def _verdict(
