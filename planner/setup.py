@@ -93,6 +93,8 @@ class TrainingSetup(NamedTuple):
         loss_bytes: Bytes per vocabulary entry and token at the loss's peak, None for the framework's own.
         varied_lengths: Micro-batches differ in length, and the allocator's segments do not grow: blocks of one are left
             unused by the next.
+        drops_longer_rows: Rows beyond the limit are left out and not cut to it, so that the longest micro-batches are
+            each of a length of their own.
         row_tokens: Mean length of a row as it is computed, padding included; None for sequence_tokens.
             Unpacked rows are shorter than the longest one, which alone decides memory.
         real_tokens_share: Share of the computed tokens that are not padding.
@@ -129,6 +131,7 @@ class TrainingSetup(NamedTuple):
     experts_quantised: bool = False
     loss_bytes: float | None = None
     varied_lengths: bool = False
+    drops_longer_rows: bool = False
     row_tokens: float | None = None
     real_tokens_share: float = 1.0
     compiled: bool = False

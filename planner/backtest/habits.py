@@ -323,6 +323,11 @@ def reuses_memory(row: Row, framework: str) -> bool:
     return own_way or framework in ("unsloth", "torchtune", "torchtitan")
 
 
+def drops_longer_rows(row: Row) -> bool:
+    """ms-swift's `truncation_strategy` has always been "delete" where it is not told otherwise."""
+    return "swift" in cell(row, "framework")
+
+
 def padding_of(row: Row, sequence: int, micro_batch: int) -> tuple[float | None, float]:
     """Computed length of a row, and the share of it that is not padding.
 

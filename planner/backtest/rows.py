@@ -99,6 +99,7 @@ def read_run(row: Row) -> Run:
         experts_quantised=habits.quantises_experts(row),
         loss_bytes=habits.loss_bytes_of(row, framework),
         varied_lengths=habits.is_unpacked(row) and not habits.reuses_memory(row, framework),
+        drops_longer_rows=habits.drops_longer_rows(row),
         row_tokens=row_tokens,
         real_tokens_share=real_share,
         compiled=habits.fuses_kernels(row) or cluster.gpu.name.startswith("Gaudi"),

@@ -280,16 +280,26 @@ def _dora_norm_bytes(setup: TrainingSetup) -> float:
 
 def _fragmentation(setup: TrainingSetup, parts: _Parts, components: dict[str, float], head: float) -> float:
     """What the caching allocator holds beyond the tensors: rounding, and blocks that no longer fit."""
-    lengths = CONSTANTS["slack_lengths"] if setup.varied_lengths else 0.0
     stepping = components["gradients"] + components["optimizer_step_temporary"]
     # Logits are cached after the loss, whatever the peak's phase; gathers run on streams with pools of their own.
     return (
-        (CONSTANTS["slack_activations"] + lengths) * components["activations"]
-        + (CONSTANTS["slack_logits"] + lengths) * head
+        CONSTANTS["slack_activations"] * components["activations"]
+        + CONSTANTS["slack_logits"] * head
+        + _unused_by_others(setup, components, head)
         + CONSTANTS["slack_step"] * stepping
         + CONSTANTS["slack_comm"] * parts.state.comm.streams
         + CONSTANTS["slack_base"] * GIB
     )
+
+
+def _unused_by_others(setup: TrainingSetup, components: dict[str, float], head: float) -> float:
+    """Blocks of rows of one length that rows of another do not fit, less the room that the step's temporaries leave."""
+    if not setup.varied_lengths:
+        return 0.0
+    kind = "dropped" if setup.drops_longer_rows else "cut"
+    activations = components["activations"]
+    unused = CONSTANTS[f"{kind}_activations"] * activations + CONSTANTS[f"{kind}_logits"] * head
+    return unused if activations else max(0.0, unused + head - components["optimizer_step_temporary"])
 
 
 #: Stacks of which nothing is known, or no more than their optimizers' code.

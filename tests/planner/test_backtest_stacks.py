@@ -83,11 +83,34 @@ def test_rows_of_many_lengths_leave_memory_unused():
     )
     assert unpacked.allocated_bytes == packed.allocated_bytes
     passing = packed.components_bytes["activations"] + packed.components_bytes["logits_loss"]
-    assert unpacked.reserved_bytes == pytest.approx(packed.reserved_bytes + 0.5 * passing, rel=0.02)
+    logits = packed.components_bytes["logits_loss"]
+    assert 0.3 * logits < unpacked.reserved_bytes - packed.reserved_bytes < 0.8 * passing
     assert unpacked.upper_bytes > packed.upper_bytes + 2 * passing
     assert unpacked.verdict == packed.verdict
     for stack in ("unsloth", "axolotl 0.8", "peft 0.19.2"):
         assert not estimate_run(one | {"framework": stack, "packing": "false"}).run.setup.varied_lengths
+
+
+@pytest.mark.parametrize(("tokens", "published_gib"), [("512", 18.0), ("1024", 21.7), ("2048", 27.7)])
+def test_dropped_rows_leave_every_longest_one_a_length_of_its_own(tokens, published_gib):
+    """ms-swift's benchmark of January 2024 (Qwen-7B, LoRA on an A100): rows beyond the limit are left out, not cut."""
+    row = ROW | {"model": "Qwen/Qwen-7B", "method": "lora", "lora_rank": "8", "lora_targets": "c_attn",
+                 "packing": "false", "num_gpus": "1", "parallelism": "", "seq_len": tokens, "flash_attn": "true",
+                 "grad_accum": "16", "date": "2024-01"}  # fmt: skip
+    dropped, cut = (estimate_run(row | {"framework": name}).memory for name in ("ms-swift", "HF Trainer"))
+    assert dropped.reserved_bytes / 2**30 == pytest.approx(published_gib, rel=0.1)
+    assert dropped.allocated_bytes == cut.allocated_bytes
+    assert dropped.reserved_bytes > cut.reserved_bytes * 1.05
+    assert dropped.verdict == cut.verdict  # before it fails the allocator gives cached blocks back
+
+
+def test_unused_blocks_take_the_room_of_the_step_first():
+    """Training all of a small model, the temporary of the step is larger than what short rows leave."""
+    row = ROW | {"model": "Qwen/Qwen-1_8B", "num_gpus": "1", "parallelism": "", "seq_len": "256",
+                 "precision": "bf16-true", "framework": "ms-swift", "date": "2024-01"}  # fmt: skip
+    packed, unpacked = (estimate_run(row | {"packing": packing}).memory for packing in ("true", "false"))
+    assert packed.peak_phase == "optimizer_step"
+    assert unpacked.reserved_bytes == packed.reserved_bytes
 
 
 @pytest.mark.parametrize(
@@ -178,3 +201,4 @@ def test_internevo_steps_on_copies_of_weights_and_gradients():
     assert estimate.memory.peak_phase == "optimizer_step"
     held = ("weights", "gradients", "optimizer", "optimizer_step_temporary")
     assert sum(parts[name] for name in held) == pytest.approx(24 * 8.03e9 / 4, rel=0.01)
+    assert estimate.memory.upper_bytes > 1.5 * estimate.memory.nvml_bytes  # no more than this code was read
