@@ -68,6 +68,8 @@ class TrainingSetup(NamedTuple):
         precision: bf16, fp16, fp32, tf32, amp_bf16, amp_fp16 (fp32 master weights), fp8 or fp4.
         optimizer: adamw, adamw_fused, adamw_8bit, paged_adamw_32bit, paged_adamw_8bit, adafactor, lion, sgd.
         steps_in_backward: The optimizer steps on each gradient as it comes, and frees it.
+        reduces_each_micro_batch: Sharded gradients are reduced after each micro-batch of a step, which accelerate did
+            under FSDP2 until 1.11 (its pull request 3762).
         older_torch: Before 2.0 gradients are zeroed and not freed between steps, the optimizer takes one parameter at
             a time, and CUDA loads all kernels at once.
         sequence_tokens: Tokens in one row (padded or packed length).
@@ -91,6 +93,8 @@ class TrainingSetup(NamedTuple):
         loss_bytes: Bytes per vocabulary entry and token at the loss's peak, None for the framework's own.
         varied_lengths: Micro-batches differ in length, and the allocator's segments do not grow: blocks of one are left
             unused by the next.
+        drops_longer_rows: Rows beyond the limit are left out and not cut to it, so that the longest micro-batches are
+            each of a length of their own.
         row_tokens: Mean length of a row as it is computed, padding included; None for sequence_tokens.
             Unpacked rows are shorter than the longest one, which alone decides memory.
         real_tokens_share: Share of the computed tokens that are not padding.
@@ -109,6 +113,7 @@ class TrainingSetup(NamedTuple):
     precision: str = "bf16"
     optimizer: str = "adamw"
     steps_in_backward: bool = False
+    reduces_each_micro_batch: bool = False
     older_torch: bool = False
     sequence_tokens: int = 2048
     micro_batch: int = 1
@@ -127,6 +132,7 @@ class TrainingSetup(NamedTuple):
     experts_quantised: bool = False
     loss_bytes: float | None = None
     varied_lengths: bool = False
+    drops_longer_rows: bool = False
     row_tokens: float | None = None
     real_tokens_share: float = 1.0
     padded: bool = False
@@ -142,7 +148,7 @@ class TrainingSetup(NamedTuple):
         return (
             self.arch, self.task, self.adapter, self.quantization, self.precision, self.optimizer,
             self.grad_accum > 1, self.gradient_checkpointing, self.recomputed_blocks, self.keeps_products,
-            self.steps_in_backward, self.older_torch,
+            self.steps_in_backward, self.reduces_each_micro_batch, self.older_torch,
             self.attention, self.fused_loss, self.labels,
             self.framework, self.offload, parallel.kind, parallel.data, parallel.tensor, parallel.pipeline,
             parallel.context, parallel.expert, self.upcast_frozen, self.keeps_quantised_inputs,

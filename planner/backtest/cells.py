@@ -81,3 +81,13 @@ def required(row: Row, column: str) -> int:
 def dated_before(row: Row, day: str) -> bool:
     """Whether the row is older than a day (ISO); rows without a date are new."""
     return (row.get("date") or "9") < day
+
+
+def begun_before(row: Row, day: str) -> bool:
+    """Whether the row may be older than a day: of a range of dates the first counts.
+
+    >>> row = {"date": "2025/2026"}
+    >>> dated_before(row, "2025-11"), begun_before(row, "2025-11")
+    (False, True)
+    """
+    return (row.get("date") or "9").split("/")[0] < day

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from planner.architecture import ModelArchitecture
-from planner.backtest.cells import Row, UnsupportedRunError, cell, dated_before, denied, number
+from planner.backtest.cells import Row, UnsupportedRunError, begun_before, cell, dated_before, denied, number
 from planner.hardware import GpuFacts
 from planner.setup import Parallelism
 from planner.stacks import STACKS
@@ -30,6 +30,7 @@ _FRAMEWORKS = {
     "nanotron": "megatron",
     "primus": "megatron",
     "openrlhf": "openrlhf",
+    "internevo": "internevo",
     "dschat": "openrlhf",
     "deepspeed-chat": "openrlhf",
     "llm.c": "cuda",
@@ -48,6 +49,8 @@ _FUSED_SINCE = {"bert": "2024-05", "roberta": "2024-09", "xlm-roberta": "2024-09
                 "distilbert": "2024-10", "electra": "2025-09", "gpt2": "2024-07", "gpt_neox": "2024-07",
                 "opt": "2024-11"}  # fmt: skip
 _LOW_RANK_OPTIMIZERS = ("galore", "apollo", "lomo", "badam", "lisa", "mezo", "shampoo")
+#: Trainers that recompute unless they are told not to, or whose every example says so.
+_RECOMPUTE = ("factory", "swift", "autotrain", "xtuner", "axolotl", "verl")
 _FUSING = frozenset({"liger", "foak", "compile", "compiled", "thunder", "fused", "true"})
 
 
@@ -77,6 +80,28 @@ def has_own_loop(row: Row) -> bool:
     """Whether Hugging Face's models are trained by a loop of the stack's own, for all that its name says."""
     own = re.search(r"\b(?:hf|hugging ?face|transformers) models?\b", cell(row, "framework"))
     return own is not None or names_unknown_stack(row)
+
+
+def stack_of_run(row: Row, framework: str, parallelism: Parallelism) -> str:
+    """The key of what trains: axolotl moved its examples to an FSDP2 of its own in July 2025 (pull request 2760)."""
+    if has_own_loop(row):
+        return "other"
+    own_fsdp2 = "axolotl" in cell(row, "framework") and not dated_before(row, "2025-07")
+    return "axolotl" if own_fsdp2 and parallelism.kind == "fsdp" else framework
+
+
+#: Of accelerate 1.11, the first whose `no_sync` reaches FSDP2.
+_WAITING_SINCE = "2025-11"
+
+
+def reduces_each_micro_batch(row: Row, stack: str) -> bool:
+    """Whether sharded gradients did not wait for a step's last micro-batch."""
+    return stack == "axolotl" and begun_before(row, _WAITING_SINCE)
+
+
+def leaves_reduction_open(row: Row) -> bool:
+    """Whether the row's range of dates has both ways in it."""
+    return begun_before(row, _WAITING_SINCE) and not dated_before(row, _WAITING_SINCE)
 
 
 def precision_of(row: Row, gpu: GpuFacts, autocasts: bool) -> str:
@@ -142,8 +167,21 @@ def steps_in_backward(row: Row) -> bool:
     )
 
 
-def checkpointing_of(row: Row, arch: ModelArchitecture, framework: str, gpus: int) -> bool:
-    """Stated, or the stack's default: Hugging Face recipes of big decoders and torchtune's recipes switch it on."""
+def checkpointing_of(
+    row: Row, arch: ModelArchitecture, framework: str, gpus: int, *, plain_adapter: bool
+) -> bool:
+    """Stated, or the stack's default: Hugging Face recipes of big decoders and torchtune's recipes switch it on.
+
+    Scripts around its trainers leave adapters to TrainingArguments, whose own default is off; over a quantised base
+    peft's prepare_model_for_kbit_training switches it on.
+
+    Args:
+        row: The run.
+        arch: Its model.
+        framework: The stack.
+        gpus: In all.
+        plain_adapter: An adapter is trained over a base that is not quantised.
+    """
     text = cell(row, "grad_checkpointing")
     if text:  # Megatron's "selective" recomputes attention's scores, which a fused kernel never keeps
         return not denied(text) and not (framework == "megatron" and "selective" in text)
@@ -153,6 +191,8 @@ def checkpointing_of(row: Row, arch: ModelArchitecture, framework: str, gpus: in
         return gpus > 1
     if arch.is_moe and "automodel" in cell(row, "framework"):
         return False  # its recipes of mixtures say `activation_checkpointing: false`
+    if plain_adapter and framework == "hf" and not has_own_loop(row):
+        return any(name in cell(row, "framework") for name in _RECOMPUTE)
     recipes = framework in ("hf", "deepspeed", "llm-foundry")
     return recipes and arch.kind != "encoder" and arch.hidden >= 2048
 
@@ -198,14 +238,13 @@ def fuses_loss(row: Row) -> bool:
 def loss_bytes_of(row: Row, framework: str) -> float | None:
     """Until v4.46 transformers shifted a copy of the fp32 logits; fused cross-entropies keep two fp32 copies; TRL
     computes the loss in chunks since 1.7 (June 2026). torchtune held shifted fp32 logits until the backward pass was
-    over, beside log-probabilities and two gradients, up to 0.3 (September 2024); its chunks since keep the logits in
-    bf16 and compute their loss and gradient an eighth at a time (`CEWithChunkedOutputLoss`). torchtitan compiles the
+    over, beside log-probabilities and two gradients, up to 0.2; in chunks, as since in all its
+    recipes, it does not. torchtitan compiles the
     loss with the model (again since April 2025), which leaves the logits and their gradients in bf16.
     """
     if framework == "torchtune":
-        if "chunk" in cell(row, "liger_fused"):
-            return 2.0 + (4.0 + 2.0) / 8
-        return 16.0 if dated_before(row, "2024-09") else None
+        old = dated_before(row, "2024-09") and "chunk" not in cell(row, "liger_fused")
+        return 16.0 if old else None
     if framework == "torchtitan":
         return 4.0 if fuses_kernels(row) and not dated_before(row, "2025-04") else None
     if "trl" in cell(row, "framework") and cell(row, "date") >= "2026-07":
@@ -217,11 +256,11 @@ def loss_bytes_of(row: Row, framework: str) -> float | None:
 
 def upcasts_frozen(row: Row, quantization: str, framework: str, parallelism: Parallelism) -> bool:
     """Scripts around Hugging Face's trainers call peft's prepare_model_for_kbit_training on unsharded models, TRL did
-    so unasked until autumn 2025. LLaMA-Factory, fms-acceleration and fsdp_qlora prepare models their own way,
-    axolotl casts them back, and peft leaves weights as they are that came packed (GPTQ and its kin).
+    so unasked until autumn 2025. LLaMA-Factory, ms-swift, fms-acceleration and fsdp_qlora prepare models their
+    own way, axolotl casts them back, and peft leaves weights as they are that came packed (GPTQ and its kin).
     """
     text = cell(row, "framework")
-    own_way = any(part in text for part in ("factory", "fms", "axolotl", "fsdp_qlora"))
+    own_way = any(part in text for part in ("factory", "swift", "fms", "axolotl", "fsdp_qlora"))
     prepared = framework == "hf" and not own_way and not names_unknown_stack(row)
     told = f"{cell(row, 'method')} {cell(row, 'precision')} {text} {cell(row, 'model')}"
     packed = any(name in told for name in ("gptq", "awq", "aqlm", "eetq", "hqq"))
@@ -296,6 +335,11 @@ def reuses_memory(row: Row, framework: str) -> bool:
     text = cell(row, "framework")
     own_way = "axolotl" in text or re.match(r"peft [\d.]+", text) is not None
     return own_way or framework in ("unsloth", "torchtune", "torchtitan")
+
+
+def drops_longer_rows(row: Row) -> bool:
+    """ms-swift's `truncation_strategy` has always been "delete" where it is not told otherwise."""
+    return "swift" in cell(row, "framework")
 
 
 def padding_of(row: Row, sequence: int, micro_batch: int) -> tuple[float | None, float]:

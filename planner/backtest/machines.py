@@ -105,7 +105,7 @@ def _plain(text: str) -> str:
     for degree, words in _SPELLED:
         text = re.sub(rf"\b(?:{words})[\s-]*parallel(?:ism)?\b|\b(?:{words})(?=\s*[=:-]?\s*\d)", degree, text)
     text = re.sub(r"\b(\d+)[\s-]*way[\s-]*(tp|pp|cp|ep)\b", r"\2\1", text)
-    text = text.replace("zero-infinity", "zero3").replace("zero-offload", "zero2")
+    text = re.sub(r"zero[\s-]+offload", "zero2", text.replace("zero-infinity", "zero3"))
     text = re.sub(r"(?:zero)?[\s-]*stage[\s-]*(?=[123])", "zero", text)
     return re.sub(r"zero[\s-]+(?=[123])", "zero", text)
 

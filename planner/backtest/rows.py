@@ -68,6 +68,7 @@ def read_run(row: Row) -> Run:
     autocasts = (
         adapter is None and framework == "hf" and plainly_spread and not habits.names_unknown_stack(row)
     )
+    stack = habits.stack_of_run(row, framework, parallelism)
     row_tokens, real_share = habits.padding_of(row, sequence, micro_batch)
     setup = TrainingSetup(
         arch=arch,
@@ -78,16 +79,19 @@ def read_run(row: Row) -> Run:
         precision=habits.precision_of(row, cluster.gpu, autocasts),
         optimizer=habits.optimizer_of(row),
         steps_in_backward=habits.steps_in_backward(row),
+        reduces_each_micro_batch=habits.reduces_each_micro_batch(row, stack),
         older_torch=dated_before(row, "2023-03"),
         sequence_tokens=sequence,
         micro_batch=micro_batch,
         grad_accum=_grad_accum(row, micro_batch, parallelism.data),
-        gradient_checkpointing=habits.checkpointing_of(row, arch, framework, gpus),
+        gradient_checkpointing=habits.checkpointing_of(
+            row, arch, framework, gpus, plain_adapter=adapter is not None and quantization == "none"
+        ),
         recomputed_blocks=recomputed_blocks_of(row),
         keeps_products=keeps_products_of(row),
         attention=habits.attention_of(row, framework, arch),
         fused_loss=habits.fuses_loss(row),
-        framework="other" if habits.has_own_loop(row) else framework,
+        framework=stack,
         offload=habits.offload_of(row),
         parallelism=parallelism,
         upcast_frozen=habits.upcasts_frozen(row, quantization, framework, parallelism),
@@ -95,6 +99,7 @@ def read_run(row: Row) -> Run:
         experts_quantised=habits.quantises_experts(row),
         loss_bytes=habits.loss_bytes_of(row, framework),
         varied_lengths=habits.is_unpacked(row) and not habits.reuses_memory(row, framework),
+        drops_longer_rows=habits.drops_longer_rows(row),
         row_tokens=row_tokens,
         real_tokens_share=real_share,
         padded=framework == "hf" and cluster.gpu.vendor == "nvidia" and habits.pads_rows(row, micro_batch),

@@ -10,7 +10,12 @@ from collections.abc import Iterator
 
 from planner.architecture import Adapter
 from planner.backtest.cells import Row, cell, number
-from planner.backtest.habits import is_unpacked, names_unknown_stack, recomputes_unasked
+from planner.backtest.habits import (
+    is_unpacked,
+    leaves_reduction_open,
+    names_unknown_stack,
+    recomputes_unasked,
+)
 from planner.backtest.selection import keeps_products_of
 from planner.setup import TrainingSetup
 from planner.throughput import Doubt
@@ -45,6 +50,8 @@ def also_allowed(row: Row, setup: TrainingSetup) -> Iterator[TrainingSetup]:
         yield setup._replace(precision=f"amp_{setup.precision}")
     if setup.gradient_checkpointing and keeps_products_of(row):
         yield setup._replace(gradient_checkpointing=False)
+    if setup.reduces_each_micro_batch and leaves_reduction_open(row):
+        yield setup._replace(reduces_each_micro_batch=False)
     if leaves_distributed_optimizer_open(row, setup):
         yield setup._replace(parallelism=setup.parallelism._replace(kind="tp"))
 

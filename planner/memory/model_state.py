@@ -9,6 +9,7 @@ from planner.memory.collectives import Buffers, buffers, head_parameters, is_cla
 from planner.memory.precision import Widths, is_sharded, widths
 from planner.setup import TrainingSetup
 from planner.shape_cache import by_shape
+from planner.stacks import stack_of
 
 # nf4: half a byte, an absmax byte a block of 64, and its own fp32 scale every 256 blocks (double
 # quantisation).
@@ -36,6 +37,7 @@ class ModelState(NamedTuple):
         trainable: Trainable parameters in the whole model.
         total: Parameters of the whole model, adapters included.
         host: Bytes offloaded to the host, per GPU.
+        loading: The whole base that lies beside its shard before training, 0 where ranks load their shards alone.
     """
 
     weights: float
@@ -51,6 +53,7 @@ class ModelState(NamedTuple):
     trainable: int
     total: int
     host: float
+    loading: float = 0.0
 
     @property
     def static(self) -> float:
@@ -103,8 +106,14 @@ def model_state(setup: TrainingSetup) -> ModelState:
         trainable=trainable + whole,
         total=counts.total + (0 if full else trainable + whole),
         host=optimizer if setup.optimizer.startswith("paged") else 0.0,
+        loading=base / parts if _loads_whole(setup) else 0.0,
     )
     return _offloaded(setup, state)
+
+
+def _loads_whole(setup: TrainingSetup) -> bool:
+    packed = setup.quantization in ("4bit", "8bit") and setup.parallelism.kind == "fsdp"
+    return packed and stack_of(setup.framework).loads_whole
 
 
 def _largest_gradient(setup: TrainingSetup, width: Widths) -> float:

@@ -67,7 +67,8 @@ def widths(setup: TrainingSetup) -> Widths:
     low = 4.0 if setup.precision in ("fp32", "tf32") else 2.0
     mixed = setup.precision.startswith("amp_")
     megatron, full = setup.framework == "megatron", setup.adapter is None
-    beside = setup.precision == "fp16" and full  # steps are too small for weights in fp16
+    # steps are too small for weights in fp16
+    beside = full and (setup.precision == "fp16" or (stack.masters_beside and low == 2.0 and not mixed))
     zero = kind in ("zero1", "zero2", "zero3") or beside
     master_fp32 = low == 4.0 or mixed or (kind == "fsdp" and stack.fp32_master)
     if megatron:
@@ -85,13 +86,20 @@ def widths(setup: TrainingSetup) -> Widths:
         gradient=4.0 if masters and megatron else low if zero else weight,
         master=4.0 if masters else 0.0,
         state=state,
-        step=(low + 4.0 if masters and not megatron else 0.0) if zero else _foreach(setup, weight),
+        step=_of_step(setup, low, masters=masters) if zero else _foreach(setup, weight),
         activation=4.0 if setup.upcast_frozen else low,
         residual=4.0 if low == 4.0 or (mixed and full) or setup.upcast_frozen else 2.0,
         compute=low,
         cast_cache=2.0 if mixed and full and not is_sharded(kind) else 0.0,
         reference=4.0 if low == 4.0 else 2.0,
     )
+
+
+def _of_step(setup: TrainingSetup, low: float, *, masters: bool) -> float:
+    """The gradients in fp32, beside those of a partition made flat, or a temporary of torch's own optimizer."""
+    if not masters or setup.framework == "megatron":
+        return 0.0
+    return 4.0 + (_foreach(setup, 4.0) if stack_of(setup.framework).masters_beside else low)
 
 
 def _foreach(setup: TrainingSetup, weight: float) -> float:

@@ -81,10 +81,10 @@ def doubts_of(setup: TrainingSetup, cluster: Cluster, terms_s: Mapping[str, floa
 
 
 def covered_by(setup: TrainingSetup, gpu: GpuFacts) -> tuple[str, str, str]:
-    """Stack, GPU and what is trained, as calibration runs are grouped; trl, which we launch, is timed as hf, and so is
-    a stack that nobody knows, whose doubt is its own.
+    """Stack, GPU and what is trained, as calibration runs are grouped; trl, which we launch, is timed as hf, and so are
+    axolotl's trainers and a stack that nobody knows, whose doubt is its own.
     """
-    stack = "hf" if setup.framework in ("trl", "other") else setup.framework
+    stack = "hf" if setup.framework in ("trl", "axolotl", "other") else setup.framework
     trained = "full" if setup.adapter is None else "quantised" if setup.quantization != "none" else "adapter"
     return stack, gpu.name, trained if setup.arch.kind == "decoder" else "encoder"
 

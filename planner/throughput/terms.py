@@ -259,8 +259,7 @@ def collective_rate(cluster: Cluster, ranks: int) -> float:
 
 def fsdp_block_s(setup: TrainingSetup) -> float:
     """Host time that sharding costs for each block and micro-batch."""
-    accelerate = setup.framework in ("hf", "trl")
-    return TIME["fsdp_layer_s" if accelerate else "fsdp_layer_native_s"]
+    return TIME["fsdp_layer_s" if stack_of(setup.framework).accelerate else "fsdp_layer_native_s"]
 
 
 def _model_parallel_seconds(setup: TrainingSetup, cluster: Cluster) -> float:

@@ -11,6 +11,7 @@ import pytest
 
 from planner.backtest import COLUMNS, UnsupportedRunError, estimate_run, predict
 from planner.backtest.rows import read_run
+from planner.stacks import stack_of
 
 MODELS = {
     "Qwen/Qwen2.5-7B-Instruct": 7.6, "unsloth/Qwen3-14B-unsloth-bnb-4bit": 14.8, "Qwen/Qwen3-8B-Base": 8.2,
@@ -489,15 +490,39 @@ def test_methods_that_it_cannot_express_are_refused(method):
 
 def test_stages_of_zero():
     kinds = [
-        setup(parallelism=text, method="full").parallelism.kind for text in ("ZeRO-1", "zero_stage_2", "z3")
+        setup(parallelism=text, method="full").parallelism.kind
+        for text in ("ZeRO-1", "zero_stage_2", "z3", "ZeRO offload")
     ]
-    assert kinds == ["zero1", "zero2", "zero3"]
+    assert kinds == ["zero1", "zero2", "zero3", "zero2"]  # ZeRO-Offload is built on the second stage
 
 
 def test_trl_recomputes_unasked_since_august_2025():
     row = {"framework": "trl", "model": "Qwen/Qwen2.5-0.5B", "grad_checkpointing": ""}
     assert [setup(**row, date=day).gradient_checkpointing for day in ("2025-06", "2025-10")] == [False, True]
     assert not setup(**row | {"grad_checkpointing": "false"}, date="2025-10").gradient_checkpointing
+
+
+def test_scripts_recompute_under_adapters_only_where_the_base_is_quantised():
+    """TrainingArguments leaves it off, peft's prepare_model_for_kbit_training switches it on, some trainers always."""
+    row = {"model": "meta-llama/Llama-2-7b-hf", "method": "lora", "num_gpus": "1", "grad_checkpointing": "",
+           "date": "2023-08"}  # fmt: skip
+    scripts = setup(**row, framework="HF PEFT")
+    assert not scripts.gradient_checkpointing
+    assert setup(**row | {"method": "qlora"}, framework="HF PEFT").gradient_checkpointing
+    assert setup(**row | {"method": "full"}, framework="HF Trainer").gradient_checkpointing
+    for name in ("LLaMA-Factory", "ms-swift", "axolotl", "a-trainer (HF models)"):
+        assert setup(**row, framework=name).gradient_checkpointing, name
+
+
+def test_lora_of_a_7b_in_a_plain_script():
+    """Vertex's image of August 2023, two rows of 512 tokens on an A100: 28 GiB; on a V100 not even one row fits."""
+    row = {"model": "openlm-research/open_llama_7b", "method": "lora", "lora_rank": "4", "precision": "fp16",
+           "num_gpus": "1", "gpu": "A100-40GB", "gpu_mem_gb": "40", "seq_len": "512", "micro_batch": "2",
+           "framework": "HF PEFT", "packing": "false", "grad_checkpointing": "", "date": "2023-08"}  # fmt: skip
+    fits = predict(BASE | row)
+    assert 21 < float(fits["predicted_reserved_gib"]) < 30
+    one = predict(BASE | row | {"gpu": "V100-16GB", "gpu_mem_gb": "16", "micro_batch": "1"})
+    assert (fits["verdict"], one["verdict"]) == ("fits", "oom")
 
 
 def test_the_optimizer_that_transformers_takes_unasked():
@@ -575,16 +600,18 @@ def test_modules_trained_whole_beside_an_adapter():
 
 
 def test_torchtunes_chunks_hold_logits_in_bf16():
-    chunked = setup(framework="torchtune", liger_fused="chunked cross entropy")
-    assert chunked.loss_bytes == 2.75
-    assert setup(framework="torchtune").loss_bytes is None
+    """As all its recipes do since 0.3 (September 2024)."""
+    chunked = setup(framework="torchtune", liger_fused="chunked cross entropy", date="2024-08")
+    assert chunked.loss_bytes is setup(framework="torchtune").loss_bytes is None
+    assert stack_of("torchtune").loss_bytes == 2.75
+    assert setup(framework="torchtune", date="2024-08").loss_bytes == 16.0
 
 
 @pytest.mark.parametrize(
     ("framework", "date", "prepared"),
     [("HF Trainer", "2023-10", True), ("xtuner", "2026-01", True), ("axolotl", "2024-01", False),
      ("LLaMA-Factory", "2024-01", False), ("TRL", "2025-12", False), ("TRL", "2025-01", True),
-     ("homemade trainer", "2024-01", False)],
+     ("homemade trainer", "2024-01", False), ("ms-swift (HF Trainer)", "2024-01", False)],
 )  # fmt: skip
 def test_who_prepares_a_quantised_base_as_peft_does(framework, date, prepared):
     one = {"method": "qlora", "num_gpus": "1", "framework": framework, "date": date}
