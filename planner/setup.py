@@ -87,6 +87,7 @@ class TrainingSetup(NamedTuple):
         parallelism: Sharding.
         upcast_frozen: Norms, embeddings and head of a quantised base are held in fp32, and with them all
             activations (peft's prepare_model_for_kbit_training).
+        frozen_fp32: A frozen base that is not quantised is held in fp32, and cast for each product (`amp_*`).
         keeps_quantised_inputs: Quantised products keep more for the backward pass than they need: inputs of 4-bit ones
             (bitsandbytes up to 0.43.1; its pull request 1270), integer copies of 8-bit ones' (up to 0.44).
         experts_quantised: Quantisation covers experts too (separate modules in transformers 4, fused in 5).
@@ -128,6 +129,7 @@ class TrainingSetup(NamedTuple):
     offload: str = "none"
     parallelism: Parallelism = Parallelism()
     upcast_frozen: bool = False
+    frozen_fp32: bool = False
     keeps_quantised_inputs: bool = False
     experts_quantised: bool = False
     loss_bytes: float | None = None
@@ -151,6 +153,6 @@ class TrainingSetup(NamedTuple):
             self.steps_in_backward, self.reduces_each_micro_batch, self.older_torch,
             self.attention, self.fused_loss, self.labels,
             self.framework, self.offload, parallel.kind, parallel.data, parallel.tensor, parallel.pipeline,
-            parallel.context, parallel.expert, self.upcast_frozen, self.keeps_quantised_inputs,
+            parallel.context, parallel.expert, self.upcast_frozen, self.frozen_fp32, self.keeps_quantised_inputs,
             self.experts_quantised, self.loss_bytes, self.compiled, self.preference_loss, self.reference,
         )  # fmt: skip

@@ -24,6 +24,7 @@ _RECOMPUTATION_FULL, _RECOMPUTATION_ADAPTER = 0.13, 0.18  # a third, or half, of
 _FRAMEWORK, _PRECISION, _PACKING, _LENGTHS, _ADAPTER = 0.12, 0.08, 0.08, 0.20, 0.20
 _STACK = 0.24  # loops that nobody has tuned; trainers in CUDA and padding that is masked are told apart
 _ORTHOGONAL = 0.60  # rotations of whole inputs are built for each step
+_LOADS_BY_DEFAULT = frozenset({"hf", "other"})  # scripts that may leave a frozen base's type to transformers
 _LORA_LIKE = ("lora", "dora", "loha", "lokr", "full", "osf", "pissa")
 _QLORA_RANK = 64
 _SMALLEST_RECOMPUTED = 1024  # hidden width from which recipes recompute activations
@@ -47,7 +48,7 @@ def left_open(row: Row, setup: TrainingSetup) -> Iterator[TrainingSetup]:
 def also_allowed(row: Row, setup: TrainingSetup) -> Iterator[TrainingSetup]:
     """Larger set-ups that the row's words, read loosely, allow as well as the usual one that it was read as."""
     if leaves_masters_open(row, setup):
-        yield setup._replace(precision=f"amp_{setup.precision}")
+        yield setup._replace(precision=f"amp_{setup.precision}", frozen_fp32=setup.adapter is not None)
     if setup.gradient_checkpointing and keeps_products_of(row):
         yield setup._replace(gradient_checkpointing=False)
     if setup.reduces_each_micro_batch and leaves_reduction_open(row):
@@ -84,10 +85,13 @@ def leaves_distributed_optimizer_open(row: Row, setup: TrainingSetup) -> bool:
 
 def leaves_masters_open(row: Row, setup: TrainingSetup) -> bool:
     """Whether "bf16" may mean weights in bf16 or autocast over weights in fp32, as Trainer(bf16=True) trains a model
-    that was loaded as transformers did by default until version 5.
+    that was loaded as transformers did by default until version 5, under adapters as well.
     """
     loose = setup.precision in ("bf16", "fp16") and "true" not in cell(row, "precision")
-    return loose and setup.adapter is None and setup.parallelism.kind in ("single", "ddp", "fsdp")
+    if setup.adapter is None:
+        return loose and setup.parallelism.kind in ("single", "ddp", "fsdp")
+    by_default = setup.quantization == "none" and setup.framework in _LOADS_BY_DEFAULT
+    return loose and by_default and setup.parallelism.kind in ("single", "ddp")
 
 
 def unstated(row: Row, setup: TrainingSetup) -> list[Doubt]:

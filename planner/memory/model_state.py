@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from planner.architecture import ModelArchitecture, adapter_parameters, parameter_counts, whole_parameters
+from planner.architecture import (
+    ModelArchitecture,
+    ParameterCounts,
+    adapter_parameters,
+    parameter_counts,
+    whole_parameters,
+)
 from planner.memory.collectives import Buffers, buffers, head_parameters, is_classifier
 from planner.memory.precision import Widths, is_sharded, widths
 from planner.setup import TrainingSetup
@@ -93,7 +99,7 @@ def model_state(setup: TrainingSetup) -> ModelState:
     shared = setup.arch.tied_embeddings and not is_classifier(setup)
     added = (shared and not setup.steps_in_backward) or setup.grad_accum > 1 or setup.older_torch
     state = ModelState(
-        weights=weights + (counts.trainable / parts * width.cast_cache if full else 0.0),
+        weights=weights + _cast_weights(setup, width, counts) / parts,
         adapters=adapters,
         gradients=gradients,
         optimizer=0.0 if setup.optimizer.startswith("paged") else optimizer,
@@ -109,6 +115,16 @@ def model_state(setup: TrainingSetup) -> ModelState:
         loading=base / parts if _loads_whole(setup) else 0.0,
     )
     return _offloaded(setup, state)
+
+
+def _cast_weights(setup: TrainingSetup, width: Widths, counts: ParameterCounts) -> float:
+    """Copies that autocast makes: it keeps those of trainable weights, and products keep those of a frozen base for
+    their backward pass where they are not computed again.
+    """
+    if setup.adapter is None:
+        return counts.trainable * width.cast_cache
+    kept = setup.frozen_fp32 and not setup.gradient_checkpointing
+    return counts.linear * width.compute if kept else 0.0
 
 
 def _loads_whole(setup: TrainingSetup) -> bool:

@@ -77,18 +77,19 @@ def widths(setup: TrainingSetup) -> Widths:
     if setup.adapter is not None:
         weight = 4.0 if setup.adapter.fp32 else 2.0
         zero = False
+    base_fp32 = low == 4.0 or (mixed and (full or setup.frozen_fp32))
     values, bytes_each = _OPTIMIZERS[setup.optimizer]
     state = values * (bytes_each or (4.0 if zero else weight))
     masters = zero and low == 2.0
     return Widths(
         weight=weight,
-        frozen=4.0 if low == 4.0 or (mixed and full) else 2.0,
+        frozen=4.0 if base_fp32 else 2.0,
         gradient=4.0 if masters and megatron else low if zero else weight,
         master=4.0 if masters else 0.0,
         state=state,
         step=_of_step(setup, low, masters=masters) if zero else _foreach(setup, weight),
         activation=4.0 if setup.upcast_frozen else low,
-        residual=4.0 if low == 4.0 or (mixed and full) or setup.upcast_frozen else 2.0,
+        residual=4.0 if base_fp32 or setup.upcast_frozen else 2.0,
         compute=low,
         cast_cache=2.0 if mixed and full and not is_sharded(kind) else 0.0,
         reference=4.0 if low == 4.0 else 2.0,

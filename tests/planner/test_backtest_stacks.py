@@ -3,6 +3,7 @@
 import pytest
 
 from planner.backtest import estimate_run, predict, read_run
+from planner.memory import estimate_memory
 
 ROW = {
     "model": "meta-llama/Llama-3.1-8B", "method": "full", "precision": "bf16", "gpu": "A100-80GB", "gpu_mem_gb": "80",
@@ -259,3 +260,20 @@ def test_internevo_steps_on_copies_of_weights_and_gradients():
     held = ("weights", "gradients", "optimizer", "optimizer_step_temporary")
     assert sum(parts[name] for name in held) == pytest.approx(24 * 8.03e9 / 4, rel=0.01)
     assert estimate.memory.upper_bytes > 1.5 * estimate.memory.nvml_bytes  # no more than this code was read
+
+
+def test_a_frozen_base_may_lie_in_fp32_under_autocast():
+    """Published: 71 GiB for Llama-3.1-8B with LoRA, 4 rows of 1,024 and nothing recomputed, its base left in fp32."""
+    row = ROW | {"method": "lora", "lora_rank": "16", "lora_targets": "q_proj,v_proj", "seq_len": "1024",
+                 "micro_batch": "4", "grad_checkpointing": "false", "precision": "bf16", "framework": "HF Trainer",
+                 "parallelism": "single", "num_gpus": "1"}  # fmt: skip
+    loose, told = (estimate_run(row | {"precision": words}) for words in ("bf16", "bf16-true"))
+    assert told.memory.nvml_bytes <= loose.memory.nvml_bytes < told.memory.upper_bytes < 71 * 2**30
+    assert loose.memory.upper_bytes > 71 * 2**30
+    setup = loose.run.setup._replace(precision="amp_bf16", frozen_fp32=True)
+    memory = estimate_memory(setup, loose.run.cluster)
+    assert memory.nvml_bytes / 2**30 == pytest.approx(71, rel=0.1)
+    again = estimate_memory(setup._replace(gradient_checkpointing=True), loose.run.cluster)
+    assert again.components_bytes["weights"] == pytest.approx(4 * 8.03e9, rel=0.01)
+    packed = estimate_run(row | {"method": "qlora", "quant_bits": "4"})
+    assert packed.memory.upper_bytes < 1.5 * packed.memory.nvml_bytes
