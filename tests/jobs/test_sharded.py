@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from jobs.committed import read_manifest
+from jobs.history import History
 from jobs.manifest import BLOBS
 from jobs.spec import CheckpointsJob, DataJob, EvaluateJob, JobSpec, MethodJob, ModelJob, RolloutJob
 from jobs.spec_rules import SHARDED_METHODS
@@ -135,6 +136,16 @@ def restore(arguments: list[str]) -> None:
     (target / "shards.json").write_text(json.dumps(whole))
     (target / second).write_bytes((target / second).read_bytes()[:100])
     refused(f"{second} cannot be read")
+
+
+def test_it_is_measured_while_it_trains(runs: Runs) -> None:
+    """Saved right after an evaluation, which has gathered the embedding and the head; a kill changes nothing."""
+    job = replace(spread(runs, "measured", "full"), evaluate=EvaluateJob("loss", every_steps=2, choose="best"))
+    assert together(runs, job) == [0, 0], runs.log(job.run_id)
+    history = History.read(runs.output(job.run_id))
+    assert [one.step for one in history.evaluations] == [2, 4, 6, 8, 10, 12]
+    goes_on_exactly(runs, job, from_step=4)
+    assert History.read(runs.output(f"{job.run_id}-killed")) == history
 
 
 @pytest.mark.long
