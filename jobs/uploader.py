@@ -38,7 +38,7 @@ class Uploader:
 
     Directories handed in belong to the uploader and are deleted when they are committed or superseded, or when their
     commit fails: the next one brings the same and more. Only the best so far is tried again, since no later one makes
-    up for it; not where other processes have saved parts of it, which they give away when they are asked.
+    up for it.
 
     Args:
         checkpoints: Where to commit; used from the thread only, until `close`.
@@ -140,7 +140,7 @@ class Uploader:
 
     def _later(self, item: _Item, error: StorageError) -> _Item | None:
         """What is tried again of an item that failed."""
-        if self.over is not None or self._others is not None or not item.directory.exists():
+        if self.over is not None or not item.directory.exists():
             return None
         if self._closed:
             return item if self._again is not None and is_passing(error) and self._again() else None
@@ -155,6 +155,9 @@ class Uploader:
                 later = None  # a better one came meanwhile
             if later is not None:
                 self._waiting.insert(0, later)
+            wanted = [one.step for one in self._waiting]
+        if self._others is not None:
+            self._others.keep(max([item.step, *wanted]), wanted)
         if later is None:
             shutil.rmtree(item.directory, ignore_errors=True)
         with self._changed:

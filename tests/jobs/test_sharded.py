@@ -140,7 +140,9 @@ def restore(arguments: list[str]) -> None:
 
 def test_it_is_measured_while_it_trains(runs: Runs) -> None:
     """Saved right after an evaluation, which has gathered the embedding and the head; a kill changes nothing."""
-    job = replace(spread(runs, "measured", "full"), evaluate=EvaluateJob("loss", every_steps=2, choose="best"))
+    job = replace(
+        spread(runs, "measured", "full"), evaluate=EvaluateJob("loss", every_steps=2, choose="best")
+    )
     assert together(runs, job) == [0, 0], runs.log(job.run_id)
     history = History.read(runs.output(job.run_id))
     assert [one.step for one in history.evaluations] == [2, 4, 6, 8, 10, 12]
