@@ -27,7 +27,7 @@ from jobs.inputs import bring_inputs
 from jobs.model import model_class
 from jobs.output_copy import copy_output
 from jobs.parts import Parts, PartSender
-from jobs.patience import Patience
+from jobs.patience import Patience, why_not_waited
 from jobs.pinned_data import pin_data
 from jobs.preemption import Stopped
 from jobs.progress import CheckpointRef, MetricResult
@@ -230,10 +230,19 @@ def _train(
         sender.close()
     if uploader and uploader.fenced:
         raise uploader.fenced
+    done = group.share(uploader is not None and uploader.committed_step == step)
     if pulse.stopped:
-        done = uploader is not None and uploader.committed_step == step
-        raise Stopped(*pulse.stopped, committed=group.share(done))
+        raise Stopped(*pulse.stopped, committed=done)
+    _go_on_unless_away(attempt, uploader, committed=done)
     return step
+
+
+def _go_on_unless_away(attempt: Attempt, uploader: Uploader | None, *, committed: bool) -> None:
+    """End as if preempted where the store was waited for in vain already."""
+    away = uploader.away if uploader else None
+    given_up = attempt.group.share(None if away is None else why_not_waited(away, attempt.stop))
+    if given_up is not None:
+        raise Stopped(*given_up, committed=committed)
 
 
 def _uploads(attempt: Attempt, committed: OnCommit) -> tuple[Uploader | None, PartSender | None]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from jobs.console import duration, say
-from jobs.preemption import Stopped, StopSignal
+from jobs.preemption import StopKind, Stopped, StopSignal
 from providers.errors import StorageError
 
 #: How long a worker waits. The machine costs money meanwhile, and training again what is not committed costs more.
@@ -78,6 +78,10 @@ def insist(act: Callable[[], T], stop: StopSignal, *, committed: bool = False) -
             if not waited:
                 say(f"trying again for {duration(LIMIT_S)}: {error.message}")
             if not patience.wait():
-                away = f"the object store stayed away: {error.message}"
-                raise Stopped(*(stop.reason() or ("preempted", away)), committed=committed) from error
+                raise Stopped(*why_not_waited(error, stop), committed=committed) from error
             waited = True
+
+
+def why_not_waited(error: StorageError, stop: StopSignal) -> tuple[StopKind, str]:
+    """Why a worker ends that waits for a store no longer: it was told to end, or has waited enough."""
+    return stop.reason() or ("preempted", f"the object store stayed away: {error.message}")

@@ -61,6 +61,8 @@ class Uploader:
         self.committed_step: int | None = None
         self.fenced: FencedError | None = None
         self.refused: StoreAccessError | None = None
+        self.away: StorageError | None = None
+        """Why the last commit failed, if the store stayed away for as long as it was waited for at the end."""
         self._refusals = 0
         self._checkpoints = checkpoints
         self._on_commit = on_commit
@@ -143,11 +145,19 @@ class Uploader:
         if self.over is not None or not item.directory.exists():
             return None
         if self._closed:
-            return item if self._again is not None and is_passing(error) and self._again() else None
+            return item if self._is_waited_for(error) else None
         if not item.best:
             return None
         pause_s = min(2 * item.pause_s, _LONGEST_PAUSE_S)
         return item._replace(not_before_s=time.monotonic() + item.pause_s, pause_s=pause_s)
+
+    def _is_waited_for(self, error: StorageError) -> bool:
+        """Whether to try again at the end, after a pause."""
+        if self._again is None or not is_passing(error):
+            return False
+        again = self._again()
+        self.away = None if again else error
+        return again
 
     def _put_away(self, item: _Item, later: _Item | None) -> None:
         with self._changed:
@@ -180,6 +190,7 @@ class Uploader:
             self._failed(known)
             return known
         self.committed_step = max(item.step, self.committed_step or 0)
+        self.away = None
         self._told(reference, time.monotonic() - start)
         return None
 

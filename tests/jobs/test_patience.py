@@ -88,3 +88,19 @@ def test_a_run_outlasts_a_store_that_is_away_as_it_begins_and_as_it_ends(runs: R
     progress = runs.progress("away")
     assert (progress.state, progress.resumed_from_step) == ("done", progress.step)
     assert runs.weights("away") == runs.weights("whole")
+
+
+@pytest.mark.train
+def test_a_store_that_stayed_away_from_the_last_checkpoint_is_not_waited_for_again(runs: Runs) -> None:
+    """Nothing is measured and nothing is asked of it once it was waited for."""
+    (runs.root / "gone").mkdir()
+    told = {"at_begin": 0, "at_end": 10**6, "patience_s": 0.2, "last_step": 24}
+    (runs.root / "gone" / "away.json").write_text(json.dumps(told))
+    job = runs.sft("gone")
+    assert runs.zygote.wait(runs.start(job, AWAY)) == 76, runs.log("gone")
+    said = runs.log("gone")
+    assert "preempted: the object store stayed away: nobody answers" in said
+    assert "tuned:" not in said
+    assert "trying again" not in said
+    assert runs.newest_step("gone") == 20
+    assert runs.complete(job).resumed_from_step == 20
