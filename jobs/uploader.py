@@ -36,14 +36,14 @@ class _Item(NamedTuple):
 class Uploader:
     """One upload at a time; of those waiting only the newest is kept, and the newest that was the best so far.
 
-    Directories handed in belong to the uploader and are deleted when they are committed or superseded, or when their
-    commit fails: the next one brings the same and more. Only the best so far is tried again, since no later one makes
-    up for it.
+    Directories handed in belong to the uploader and are deleted when they are committed or superseded. A commit that
+    failed is tried again: of the newest if the store is away, since the next one may be long in coming, and of the
+    best so far whatever the reason, since no later one makes up for it.
 
     Args:
         checkpoints: Where to commit; used from the thread only, until `close`.
         others: The other processes, where each has saved a part.
-        pause_s: Before the best so far is tried again; doubled from try to try.
+        pause_s: Before a commit that failed is tried again; doubled from try to try.
         on_commit: Called in the thread with the committed checkpoint and the seconds it took.
         on_error: Called in the thread when a commit failed; the next one is tried all the same.
     """
@@ -146,7 +146,7 @@ class Uploader:
             return None
         if self._closed:
             return item if self._is_waited_for(error) else None
-        if not item.best:
+        if not item.best and not is_passing(error):
             return None
         pause_s = min(2 * item.pause_s, _LONGEST_PAUSE_S)
         return item._replace(not_before_s=time.monotonic() + item.pause_s, pause_s=pause_s)
@@ -161,8 +161,8 @@ class Uploader:
 
     def _put_away(self, item: _Item, later: _Item | None) -> None:
         with self._changed:
-            if later is not None and later.best and any(other.best for other in self._waiting):
-                later = None  # a better one came meanwhile
+            if any(other.best if item.best else other.step > item.step for other in self._waiting):
+                later = None  # a better one came meanwhile, or a newer one
             if later is not None:
                 self._waiting.insert(0, later)
             wanted = [one.step for one in self._waiting]
