@@ -103,6 +103,8 @@ class Attempt:
         if earlier is not None:
             names = _RESULT if head.output else _STANDING
             first = replace(first, **{name: getattr(earlier, name) for name in names})
+        if head.output is not None:  # the attempt that committed it may have died before it said so
+            first = replace(first, output_manifest_sha256=head.output.sha256)
         say(f"run {job.run_id}, attempt {head.fence}, checkpoints in {store.uri}")
         progress: ProgressWriter | SilentProgress = SilentProgress(first)
         if group.leads:

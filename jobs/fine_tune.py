@@ -327,9 +327,10 @@ def _publish(attempt: Attempt, output: Path, done: Finished, auto_class: str) ->
     }
     (output / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     done.history.write(output)
+    attempt.progress.update(output_step=done.step)
     attempt.progress.flush()  # what came of it is known before it counts as finished
     reference = attempt.insist(lambda: attempt.checkpoints.publish_output(output, done.last))
-    attempt.progress.update(output_manifest_sha256=reference.manifest_sha256, output_step=done.step)
+    attempt.progress.update(output_manifest_sha256=reference.manifest_sha256)
     if attempt.job.output.uri is not None:
         uri = attempt.job.output.uri
         attempt.insist(lambda: copy_output(output, uri))

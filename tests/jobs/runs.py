@@ -282,6 +282,20 @@ def train_where_no_commit_is_repeated(arguments: list[str]) -> int:
     return train_where_commits_fail(arguments)
 
 
+def train_and_die_once_finished(arguments: list[str]) -> int:
+    """Train, and be killed as soon as the finished model is committed."""
+    from jobs.checkpoint import CheckpointStore
+
+    publish_output = CheckpointStore.publish_output
+
+    def and_die(*words: Any) -> Any:
+        publish_output(*words)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    CheckpointStore.publish_output = and_die  # type: ignore[method-assign]
+    return main(arguments)
+
+
 def train_until_the_loss_is_nan(arguments: list[str]) -> int:
     """Train; the loss of the seventh step is no number."""
     from trl import SFTTrainer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -247,6 +248,17 @@ def test_a_second_start_of_a_finished_run_trains_nothing(runs: Runs) -> None:
     assert again.step == first.step
     assert again.last_checkpoint == first.last_checkpoint
     assert runs.weights("run") == weights
+
+
+def test_what_was_committed_by_an_attempt_that_died_of_it_is_told_by_the_next(runs: Runs) -> None:
+    told = runs.complete(runs.sft("told", steps=4))
+    job = runs.sft("died", steps=4)
+    died = runs.zygote.wait(runs.start(job, "tests.jobs.runs:train_and_die_once_finished"))
+    assert died == -signal.SIGKILL and runs.head("died").output is not None
+    again = runs.complete(job)
+    assert (again.metrics, again.output_step) == (told.metrics, told.output_step)
+    output = runs.head("died").output
+    assert output is not None and again.output_manifest_sha256 == output.sha256
 
 
 def test_the_output_is_copied_where_the_job_wants_it(runs: Runs) -> None:
