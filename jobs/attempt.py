@@ -148,7 +148,7 @@ class Attempt:
         patience = Patience(self.stop) if state in _OVER else Patience(limit_s=_HURRY_S)
         self.progress.close(patience.wait)
         if self.group.leads_machine:
-            shutil.rmtree(self.work / "saving", ignore_errors=True)
+            shutil.rmtree(self.work, ignore_errors=True)
 
     def _is_committed(self) -> bool:
         newest = self.checkpoints.head.newest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -37,7 +38,7 @@ from jobs.scoring import Scoring
 from jobs.sharded import Sharding
 from jobs.trackers import open_tracker
 from jobs.tracking import Tracking
-from jobs.trainer import attach
+from jobs.trainer import after_first_step, attach
 from jobs.training import Training
 from jobs.uploader import OnCommit, Uploader
 from providers.errors import StorageError
@@ -276,6 +277,8 @@ def _run_trainer(attempt: Attempt, trainer: Any, restored: Restored | None, scor
     if ended:  # trained to the end, but not handed over
         trainer._load_from_checkpoint(str(directory))
         return int(state["global_step"])
+    if attempt.group.leads_machine:  # until then a slower process may still read its random state
+        after_first_step(trainer, partial(shutil.rmtree, directory, ignore_errors=True))
     trainer.train(resume_from_checkpoint=str(directory))
     return int(trainer.state.global_step)
 

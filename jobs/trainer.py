@@ -188,6 +188,20 @@ def attach(trainer: Any, pulse: Pulse, scoring: Scoring) -> None:
     trainer.add_callback(Callback())
 
 
+def after_first_step(trainer: Any, act: Callable[[], None]) -> None:
+    """Call once when a step of this training is done, in every process where a pulse is attached already."""
+    from transformers import TrainerCallback
+
+    acts = [act]
+
+    class Callback(TrainerCallback):  # type: ignore[misc] # its base is untyped here
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if acts:
+                acts.pop()()
+
+    trainer.add_callback(Callback())
+
+
 def _is_finite(model: Any) -> bool:
     """Whether all trained weights of this process are numbers."""
     import torch
