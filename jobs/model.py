@@ -43,6 +43,22 @@ def load_tokenizer(job: JobSpec, base: Path) -> Any:
     return tokenizer
 
 
+def save_tokenizer(tokenizer: Any, directory: Path) -> None:
+    """Save a tokenizer for whoever uses the model: it neither cuts nor pads, as it did for the training's own batches.
+
+    Whoever reads `tokenizer.json` without transformers would heed that. Several chat templates go into the
+    configuration, as a finished model has no directories.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_truncation()
+        backend.no_padding()
+    several = isinstance(tokenizer.chat_template, dict)
+    if several:
+        (directory / "chat_template.jinja").unlink(missing_ok=True)
+    tokenizer.save_pretrained(str(directory), save_jinja_files=not several)
+
+
 def load_model(job: JobSpec, base: Path, tokenizer: Any, label_names: tuple[str, ...]) -> Any:
     """The base model in the job's precision, ready for its adapter.
 

@@ -189,6 +189,8 @@ def test_classification_learns(runs: Runs, reviews: JobSpec, kind: str, rate: fl
     assert (metrics["accuracy"].base or 0) <= 0.7
     assert (metrics["accuracy"].tuned or 0) >= 0.95
     assert (metrics["f1"].tuned or 0) >= 0.95
+    tokenizer = json.loads((runs.output("reviews") / "tokenizer.json").read_text())
+    assert (tokenizer["truncation"], tokenizer["padding"]) == (None, None)  # rows were cut at 16 tokens
     if kind == "full":
         config = json.loads((runs.output("reviews") / "config.json").read_text())
         assert config["id2label"] == {"0": "negative", "1": "positive"}
@@ -212,7 +214,10 @@ def test_conversations_train(runs: Runs, turns: int) -> None:
     """One answer: only it is learned, so that it can be matched. Several: the whole text is learned."""
     base = shutil.copytree(GOAT / "base", runs.root / "chat")
     settings = json.loads((base / "tokenizer_config.json").read_text())
-    settings["chat_template"] = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    settings["chat_template"] = [
+        {"name": "default", "template": "{% for m in messages %}{{ m.content }}{% endfor %}"},
+        {"name": "tool_use", "template": "tools"},
+    ]
     (base / "tokenizer_config.json").write_text(json.dumps(settings))
     turn = [{"role": "user", "content": "7-5="}, {"role": "assistant", "content": "2"}]
     (runs.root / "chat.jsonl").write_text((json.dumps({"messages": turn * turns}) + "\n") * 16)
@@ -227,6 +232,17 @@ def test_conversations_train(runs: Runs, turns: int) -> None:
     assert metric.tuned is not None
     assert metric.base is not None
     assert (metric.tuned >= metric.base) == metric.higher_is_better
+    check = "tests.jobs.test_train:check_chat_templates"
+    runs.zygote.call(check, str(base), str(runs.output("chat")), log=runs.root / "check.log")
+
+
+def check_chat_templates(arguments: list[str]) -> None:
+    """The second directory's tokenizer has those of the first."""
+    from transformers import AutoTokenizer
+
+    before, after = (AutoTokenizer.from_pretrained(directory).chat_template for directory in arguments)
+    assert list(before) == ["default", "tool_use"]
+    assert after == before
 
 
 def test_conversations_need_a_chat_template(runs: Runs) -> None:
