@@ -9,7 +9,7 @@ import pytest
 
 from jobs import patience
 from jobs.checkpoint import FencedError
-from jobs.patience import insist
+from jobs.patience import Patience, insist
 from jobs.preemption import Stopped, StopSignal
 from jobs.spec import LimitsJob
 from providers.errors import StorageError, StoreAccessError
@@ -69,6 +69,28 @@ def test_one_that_stays_away_means_to_start_again(stop: StopSignal, monkeypatch:
     with pytest.raises(Stopped, match="the object store stayed away: nobody answers") as stopped:
         insist(Store(*(away() for _ in range(1000))).ask, stop)
     assert (stopped.value.kind, stopped.value.committed) == ("preempted", False)
+
+
+def test_the_time_of_a_long_upload_is_not_waited_for_the_store(
+    stop: StopSignal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs from the first failure on, and anew from one after a try that was answered for longer."""
+    monkeypatch.setattr(patience, "LIMIT_S", 0.5)
+    monkeypatch.setattr(patience, "_LONGEST_TRY_S", 0.7)
+    store, waits = Store(away(), away(), away()), iter([0.8, 0.0, 0.8, 0.0])
+
+    def upload() -> str:
+        time.sleep(next(waits))
+        return store.ask()
+
+    assert insist(upload, stop) == "answer"
+
+
+def test_who_ends_already_waits_no_longer_than_it_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "FIRST_WAIT_S", 0.001)
+    hurried = Patience(limit_s=0.05)
+    time.sleep(0.06)
+    assert not hurried.wait()
 
 
 @pytest.mark.train
