@@ -92,7 +92,7 @@ class Uploader:
         """
         with self._changed:
             superseded = [item for item in self._waiting if best or not item.best]
-            kept = [item for item in self._waiting if item not in superseded]
+            kept = [self._due(item) for item in self._waiting if item not in superseded]
             self._waiting = [*kept, _Item(directory, step, best, 0.0, self._pause_s)]
             self._changed.notify_all()
         for item in superseded:
@@ -120,11 +120,12 @@ class Uploader:
     def _run(self) -> None:
         while (item := self._next()) is not None:
             later = None
+            error: StorageError | None = None
             try:
                 error = self._commit(item)
                 later = None if error is None else self._later(item, error)
             finally:
-                self._put_away(item, later)
+                self._put_away(item, later, is_back=error is None)
 
     def _next(self) -> _Item | None:
         """The first that is due, waiting for it; None if nothing will come any more."""
@@ -139,6 +140,10 @@ class Uploader:
                 first_s = min((item.not_before_s for item in self._waiting), default=None)
                 self._changed.wait(None if first_s is None else first_s - now_s)
             return None
+
+    def _due(self, item: _Item) -> _Item:
+        """To be tried before anything newer: what is resumed from later names the best step, which must be there."""
+        return item._replace(not_before_s=0.0, pause_s=self._pause_s)
 
     def _later(self, item: _Item, error: StorageError) -> _Item | None:
         """What is tried again of an item that failed."""
@@ -159,8 +164,10 @@ class Uploader:
         self.away = None if again else error
         return again
 
-    def _put_away(self, item: _Item, later: _Item | None) -> None:
+    def _put_away(self, item: _Item, later: _Item | None, *, is_back: bool) -> None:
         with self._changed:
+            if is_back:  # the store is: what waits for it need not wait longer
+                self._waiting = [self._due(other) for other in self._waiting]
             if any(other.best if item.best else other.step > item.step for other in self._waiting):
                 later = None  # a better one came meanwhile, or a newer one
             if later is not None:

@@ -157,8 +157,10 @@ def test_the_best_so_far_is_sent_again_by_all(tmp_path: Path, machine: str) -> N
     """Whoever could not send it; a newer one goes first."""
     machines = Machines(tmp_path, pause_s=0.2)
     machines.failing = [machine]
+    machines.gate.clear()
     machines.save(4, best=True)
     machines.save(8)
+    machines.gate.set()
     assert machines.uploader.drain(30)
     assert machines.commits == [8, 4]
     best = machines.checkpoints.head.best

@@ -101,14 +101,39 @@ def test_the_best_so_far_waits_beside_the_newest(watched: Watched) -> None:
 def test_the_best_so_far_is_tried_again_until_there_is_a_better_one(tmp_path: Path) -> None:
     watched = Watched(tmp_path, pause_s=0.05)
     watched.failing = {1, 3}
+    watched.gate.clear()
     best = watched.submit(1, best=True)
     watched.submit(2)
+    watched.gate.set()
     assert watched.uploader.drain(30)
     assert (watched.commits, best.exists()) == ([2, 1], False)
     head = watched.checkpoints.head
     assert [one.step for one in head.checkpoints] == [2], "the newest is what is resumed from"
     assert head.best is not None and head.best.step == 1
     assert watched.uploader.committed_step == 2
+    watched.uploader.close()
+
+
+def test_the_best_so_far_goes_before_a_newer_one_that_names_it(watched: Watched) -> None:
+    """Killed in between, a run would go on from one whose best is nowhere."""
+    watched.failing = {1}
+    watched.submit(1, best=True)
+    while not watched.errors:
+        time.sleep(0.001)
+    watched.submit(2)
+    assert watched.uploader.drain(30)
+    assert watched.commits == [1, 2]
+    watched.uploader.close()
+
+
+def test_once_a_commit_gets_through_nothing_waits_for_the_store(watched: Watched) -> None:
+    watched.failing = {1}
+    watched.gate.clear()
+    watched.submit(1, best=True)
+    watched.submit(2)
+    watched.gate.set()
+    assert watched.uploader.drain(30)
+    assert watched.commits == [2, 1]
     watched.uploader.close()
 
 
