@@ -25,7 +25,7 @@ from jobs.evaluate import metric_of
 from jobs.frameworks import import_frameworks
 from jobs.history import History
 from jobs.inputs import bring_inputs
-from jobs.model import model_class, save_tokenizer
+from jobs.model import model_class, save_processor, save_tokenizer
 from jobs.output_copy import copy_output
 from jobs.parts import Parts, PartSender
 from jobs.patience import Patience, why_not_waited
@@ -311,7 +311,10 @@ def _hand_over(attempt: Attempt, training: Training, done: Finished) -> None:
     with attempt.stage("upload", "syncing"):
         if attempt.group.leads:
             save_tokenizer(training.trainer.processing_class, output)
-            auto_class = model_class(attempt.job, training.trainer.model.config).__name__
+            model = training.trainer.model
+            if attempt.job.method.kind == "full":
+                save_processor(attempt.job, attempt.base, model, output)
+            auto_class = model_class(attempt.job, model.config).__name__
             _publish(attempt, output, done, auto_class)
         attempt.group.wait()
 

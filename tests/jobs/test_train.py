@@ -27,6 +27,7 @@ from jobs.spec import (
 )
 from providers.directory_store import DirectoryStore
 from tests.jobs.runs import Runs, renamed
+from tests.jobs.test_families import WITH_TOWERS
 from tests.jobs.tiny_models import GOAT, write_reviews
 
 pytestmark = pytest.mark.train
@@ -275,6 +276,23 @@ def test_what_was_committed_by_an_attempt_that_died_of_it_is_told_by_the_next(ru
     assert (again.metrics, again.output_step) == (told.metrics, told.output_step)
     output = runs.head("died").output
     assert output is not None and again.output_manifest_sha256 == output.sha256
+
+
+def test_a_model_that_reads_images_keeps_its_processor(runs: Runs) -> None:
+    """Whole and merged, as servers load it."""
+    base, shape = runs.root / "gemma", json.dumps({"model_type": "gemma3", **WITH_TOWERS["gemma3"]})
+    runs.zygote.call("benchmarks.small_jobs:make_base", str(base), shape, log=runs.root / "make.log")
+    (base / "preprocessor_config.json").write_text('{"do_resize": true}')
+    model = ModelJob("gemma", path=str(base))
+    for kind in ("full", "lora"):
+        runs.complete(replace(runs.sft(kind, kind=kind, steps=1), model=model))
+    job, adapter, merged = runs.root / "lora" / "job.json", runs.output("lora"), runs.root / "merged"
+    words = [str(job), "--adapter", str(adapter), "--out", str(merged)]
+    runs.zygote.call("jobs.merge:main", *words, log=runs.root / "merge.log")
+    for whole in (runs.output("full"), merged):
+        assert (whole / "preprocessor_config.json").read_text() == '{"do_resize": true}'
+        assert not (whole / "processor_config.json").exists()
+    assert not (adapter / "preprocessor_config.json").exists()
 
 
 def test_the_output_is_copied_where_the_job_wants_it(runs: Runs) -> None:
