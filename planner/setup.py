@@ -16,12 +16,14 @@ class Parallelism(NamedTuple):
     """How one model copy is spread and how many copies there are.
 
     Attributes:
-        kind: Sharding strategy.
+        kind: Sharding strategy; pp: layers on one GPU after the other, without a schedule (`device_map`).
         data: Data-parallel ranks (shards, for fsdp and zero).
         tensor: Tensor-parallel ranks.
         pipeline: Pipeline stages.
         context: Ranks that share one sequence.
         expert: Ranks (of the data-parallel ones) that share one copy of all experts.
+        replicas: Groups of data-parallel ranks each of which shards a whole copy of its own (HSDP, ZeRO within a
+            machine).
     """
 
     kind: ParallelKind = "single"
@@ -30,6 +32,17 @@ class Parallelism(NamedTuple):
     pipeline: int = 1
     context: int = 1
     expert: int = 1
+    replicas: int = 1
+
+    @property
+    def shards(self) -> int:
+        """Ranks over which one copy is sharded, where it is."""
+        return max(1, self.data * self.context // self.replicas)
+
+    @property
+    def stages_at_once(self) -> int:
+        """Stages that compute at a time: where layers are only laid out (`device_map`) one waits for the other."""
+        return 1 if self.kind == "pp" else self.pipeline
 
     @property
     def gpus_total(self) -> int:
@@ -143,6 +156,6 @@ class TrainingSetup(NamedTuple):
             self.steps_in_backward, self.older_torch,
             self.attention, self.fused_loss, self.labels,
             self.framework, self.offload, parallel.kind, parallel.data, parallel.tensor, parallel.pipeline,
-            parallel.context, parallel.expert, self.upcast_frozen, self.keeps_quantised_inputs,
+            parallel.context, parallel.expert, parallel.replicas, self.upcast_frozen, self.keeps_quantised_inputs,
             self.experts_quantised, self.loss_bytes, self.compiled, self.preference_loss, self.reference,
         )  # fmt: skip

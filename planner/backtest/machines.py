@@ -26,9 +26,13 @@ _GPUS_PER_NODE = 8
 # What published clusters of these chips have per machine where a row does not say: one port a GPU.
 _NETWORK_GBIT_PER_S = {"A100": 1600.0, "A800": 1600.0, "H100": 3200.0, "H200": 3200.0, "B200": 3200.0,
                        "B300": 6400.0, "MI300X": 3200.0, "MI325X": 3200.0, "MI355X": 3200.0}  # fmt: skip
-_SPELLED = (("tp", "tensor|tensor model"), ("pp", "pipeline|pipeline model"), ("ep", "expert"),
+_SPELLED = (("tp", "tensor|tensor model|mp"), ("pp", "pipeline|pipeline model"), ("ep", "expert"),
             ("cp", "context|sequence|ulysses sp|ulysses|ring|sp"))  # fmt: skip
-_SHARDED = re.compile("fsdp|zero[123]|shard")
+_SHARDED = re.compile("fsdp|zero[123]|shard|hsdp|mics")
+# Shards within a machine and copies across machines, unless both degrees are told ("HSDP 2x4": copies x shards).
+_HYBRID = re.compile(r"hsdp|hybrid[\s-]*shard|mics|within (?:a |the )?(?:node|machine)|intra[\s-]?node")
+_COPIES_BY_SHARDS = re.compile(r"hsdp\s*\(?\s*(\d+)\s*[x×]\s*(\d+)")
+_SHARD_DEGREE = re.compile(r"\b(?:dp )?shard(?:s|ing)?\s*[=:]\s*(\d+)|zero[123]\s*=\s*(\d+)")
 _DEGREES = {"tensor": ("tp",), "pipeline": ("pp",), "context": ("cp",), "expert": ("ep",)}
 
 
@@ -44,7 +48,7 @@ def cluster_of(row: Row) -> tuple[Cluster, bool]:
     facts = known or _by_memory(name)
     counted = _in_name(_COUNT_IN_NAME, name) if not cell(row, "num_gpus") else None
     gpus = round(counted) if counted else required(row, "num_gpus")
-    nodes = max(1, round(number(row, "num_nodes") or -(-gpus // _GPUS_PER_NODE)))
+    nodes = _nodes(row, gpus)
     same = memory is not None and abs(memory - facts.memory_gib) <= 0.12 * facts.memory_gib
     network = next((rate for chip, rate in _NETWORK_GBIT_PER_S.items() if facts.name.startswith(chip)), None)
     return Cluster(facts, max(1, gpus // nodes), nodes, None if same else memory, network), known is not None
@@ -91,10 +95,36 @@ def parallelism_of(row: Row, gpus: int, arch: ModelArchitecture, full: bool) -> 
     parts = degrees["tensor"] * degrees["pipeline"] * degrees["context"]
     if max(parts, experts * degrees["pipeline"]) > gpus:
         raise UnsupportedRunError(f"{cell(row, 'parallelism')!r} needs more than {gpus} GPUs")
-    if parts > 1 or any(name in text for name in ("tp1", "pp1")):
-        kind = _data_parallel(text, gpus, arch, full) if _SHARDED.search(text) else "mixed"
-        return Parallelism(kind, max(1, gpus // parts), **degrees, expert=experts)
-    return Parallelism(_data_parallel(text, gpus, arch, full), gpus, expert=experts)
+    data = max(1, gpus // parts)
+    replicas = _replicas(text, data * degrees["context"], _per_node(row, gpus) // degrees["tensor"])
+    kind = _data_parallel(text, gpus, arch, full)
+    if (parts > 1 or any(name in text for name in ("tp1", "pp1"))) and not _SHARDED.search(text):
+        kind = "mixed"
+    return Parallelism(kind, data, **degrees, expert=experts, replicas=replicas)
+
+
+def _replicas(text: str, ranks: int, per_node: int) -> int:
+    """Groups of ranks that shard a copy each, 1 where all share one.
+
+    >>> _replicas("hsdp", 32, 8), _replicas("hsdp 2x4", 8, 8), _replicas("zero1 (zero1=8, within node)", 64, 8)
+    (4, 2, 8)
+    >>> _replicas("fsdp", 32, 8), _replicas("hsdp", 8, 8)
+    (1, 1)
+    """
+    if not _HYBRID.search(text):
+        return 1
+    both, told = _COPIES_BY_SHARDS.search(text), _SHARD_DEGREE.search(text)
+    shards = int(both[2]) if both else int(told[1] or told[2]) if told else per_node
+    return ranks // shards if 0 < shards < ranks else 1
+
+
+def _per_node(row: Row, gpus: int) -> int:
+    return gpus // _nodes(row, gpus)
+
+
+def _nodes(row: Row, gpus: int) -> int:
+    """Machines as stated, or of eight GPUs each."""
+    return max(1, round(number(row, "num_nodes") or -(-gpus // _GPUS_PER_NODE)))
 
 
 def _plain(text: str) -> str:
@@ -119,10 +149,14 @@ def _data_parallel(text: str, gpus: int, arch: ModelArchitecture, full: bool) ->
         return "single"
     if "shard_grad_op" in text or "shard grad op" in text:
         return "zero2"
+    if re.search(r"no[\s-]*shard", text):
+        return "ddp"
+    if "mics" in text or "zero++" in text:  # both are ways of ZeRO-3
+        return "zero3"
     if "ddp" in text or text in ("dp", "data parallel"):
         return "ddp"
     big = full and parameter_counts(arch).total > 2e9
-    return "fsdp" if "fsdp" in text or "shard" in text or big else "ddp"
+    return "fsdp" if "fsdp" in text or "hsdp" in text or "shard" in text or big else "ddp"
 
 
 def _degree(text: str, names: tuple[str, ...]) -> int | None:

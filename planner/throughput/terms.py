@@ -122,7 +122,8 @@ def compute_terms(setup: TrainingSetup, gpu: GpuFacts) -> dict[str, float]:
     shape = step_shape(setup)
     length = setup.row_tokens or float(setup.sequence_tokens)
     tokens = micro_batch_tokens(setup)
-    parts = setup.parallelism.tensor * setup.parallelism.pipeline
+    stages = setup.parallelism.stages_at_once
+    parts = setup.parallelism.tensor * stages
     rate = matmul_rate(setup, gpu)
     fused = TIME["compiled"] if setup.compiled or stack_of(setup.framework).fused_kernels else 1.0
     memory = gpu.memory_bytes_per_s
@@ -140,7 +141,7 @@ def compute_terms(setup: TrainingSetup, gpu: GpuFacts) -> dict[str, float]:
         * shape.passes_matmul
         / memory
         / parts,
-        "launch": (kernels * gpu.launch_s * TIME["launch"] + _hooks_s(setup)) / setup.parallelism.pipeline,
+        "launch": (kernels * gpu.launch_s * TIME["launch"] + _hooks_s(setup)) / stages,
     }
 
 
@@ -212,7 +213,7 @@ def optimizer_seconds(setup: TrainingSetup, gpu: GpuFacts) -> float:
     """The optimizer's step reads and writes weights, gradients and states once."""
     shape, width = step_shape(setup), widths(setup)
     kind = setup.parallelism.kind
-    ranks = setup.parallelism.data * setup.parallelism.context
+    ranks = setup.parallelism.shards
     shards = ranks if kind in ("fsdp", "zero1", "zero2", "zero3", "mixed") else 1
     mine = shape.trained / setup.parallelism.tensor / setup.parallelism.pipeline / shards
     temporary = width.weight if setup.older_torch else width.step  # one parameter's at a time moves as much
@@ -234,11 +235,10 @@ def collective_seconds(setup: TrainingSetup, cluster: Cluster) -> tuple[float, f
     ranks = parallel.data * parallel.context
     if ranks > 1:
         every, once = _data_parallel_bytes(setup, width.compute, _reduced(setup, width), shape.trained)
-    link = collective_rate(cluster, ranks)
-    seconds = every / link + _model_parallel_seconds(setup, cluster)
+    seconds = every / collective_rate(cluster, parallel.shards) + _model_parallel_seconds(setup, cluster)
     if is_sharded(parallel.kind) and parallel.kind != "zero3":
         seconds += (setup.arch.layers + setup.arch.decoder_layers) * fsdp_block_s(setup)
-    return seconds, once / link
+    return seconds, once / collective_rate(cluster, ranks)
 
 
 def _reduced(setup: TrainingSetup, width: Widths) -> float:
@@ -285,16 +285,17 @@ def _data_parallel_bytes(
     setup: TrainingSetup, compute: float, gradient: float, trained: float
 ) -> tuple[float, float]:
     parallel = setup.parallelism
-    ranks = parallel.data * parallel.context
-    share = (ranks - 1) / ranks
+    ranks, replicas = parallel.data * parallel.context, parallel.replicas
     parts = parallel.tensor * parallel.pipeline
     if is_sharded(parallel.kind):
         total = parameter_counts(setup.arch, setup.task, setup.labels).total
         each = {"4bit": 0.53, "8bit": 1.0, "fp8": 1.0}.get(setup.quantization, compute)
         passes = 3 if setup.gradient_checkpointing and parallel.kind == "zero3" else 2
         reduced = 4.0 if stack_of(setup.framework).fp32_reduce else compute
-        return share * (passes * each * total + reduced * trained) / parts, 0.0
-    return 0.0, share * 2 * gradient * trained / parts
+        share = (parallel.shards - 1) / parallel.shards
+        copies = (replicas - 1) / replicas * 2 * reduced * trained  # of all GPUs of a machine together
+        return share * (passes * each * total + reduced * trained) / parts, copies / parts
+    return 0.0, (ranks - 1) / ranks * 2 * gradient * trained / parts
 
 
 def group_bytes_per_s(cluster: Cluster, ranks: int) -> float:

@@ -114,6 +114,38 @@ def test_parallelism(change, seen):
 
 
 @pytest.mark.parametrize(
+    ("text", "kind", "shards", "replicas"),
+    [
+        ("HSDP", "fsdp", 8, 4), ("FSDP hybrid_shard", "fsdp", 8, 4), ("hsdp dp_replicate=8 dp_shard=4", "fsdp", 4, 8),
+        ("HSDP 2x16", "fsdp", 16, 2), ("ZeRO-1 (zero1=8, within node)", "zero1", 8, 4), ("MiCS", "zero3", 8, 4),
+        ("FSDP", "fsdp", 32, 1), ("ZeRO++", "zero3", 32, 1), ("FSDP NO_SHARD", "ddp", 32, 1), ("HSDP TP2", "fsdp", 4, 4),
+    ],
+)  # fmt: skip
+def test_copies_that_are_sharded_each_for_itself(text, kind, shards, replicas):
+    row = ROW | {"method": "full", "num_gpus": "32", "num_nodes": "4", "parallelism": text}
+    parallel = read_run(row).setup.parallelism
+    assert (parallel.kind, parallel.shards, parallel.replicas) == (kind, shards, replicas)
+
+
+def test_shards_within_a_machine_need_what_one_machine_alone_needs():
+    spread = ROW | {"method": "full", "num_gpus": "32", "num_nodes": "4"}
+    whole, hybrid = (estimate_run(spread | {"parallelism": text}) for text in ("FSDP", "HSDP"))
+    alone = estimate_run(ROW | {"method": "full", "num_gpus": "8", "parallelism": "FSDP"})
+    assert hybrid.memory.allocated_bytes == alone.memory.allocated_bytes > whole.memory.allocated_bytes
+    assert 3 < hybrid.step.tokens_per_s_total.p50 / alone.step.tokens_per_s_total.p50 < 4
+
+
+def test_layers_that_are_only_laid_out_compute_one_gpu_at_a_time():
+    """device_map spreads a model and makes nothing faster; one micro-batch's activations are held, not one a stage."""
+    laid_out = ROW | {"num_gpus": "4", "parallelism": "device_map(naive)", "grad_accum": "16"}
+    naive, alone = estimate_run(laid_out), estimate_run(ROW | {"grad_accum": "16"})
+    speed = naive.step.tokens_per_s_total.p50 / alone.step.tokens_per_s_total.p50
+    assert 0.95 < speed < 1.05
+    once = estimate_run(laid_out | {"grad_accum": "1"})
+    assert naive.memory.components_bytes["activations"] == once.memory.components_bytes["activations"]
+
+
+@pytest.mark.parametrize(
     ("text", "seen"),
     [("bf16", "bf16"), ("fp16-mixed", "amp_fp16"), ("16-mixed", "amp_fp16"), ("amp_fp8", "amp_fp8"), ("mxfp8", "fp8"),
      ("NF4 bf16", "bf16"), ("tf32", "tf32"), ("32-true", "fp32"), ("", "bf16")],
