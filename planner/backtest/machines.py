@@ -15,12 +15,17 @@ _TYPICAL = {6: "RTX2060", 8: "RTX4060", 10: "RTX3080", 11: "RTX2080-Ti", 12: "RT
             141: "H200", 180: "B200", 192: "MI300X"}  # fmt: skip
 # What a table adds to a GPU's name: counts, remarks in brackets, the machine around it.
 _AROUND = re.compile(
-    r"\b\d{1,2}\s*[x×*]\s*(?=[A-Z])|\s+[x×*]\s*\d+\s*$|(?<=[\dB)])[x×*]\d+$|\(.*?\)|(?<=\d{3})s$"
+    r"\b\d{1,2}\s*[x×*]\s*(?=[A-Z])|^\d{1,3}\s+(?=NVIDIA|AMD|GeForce|Tesla|[ABHLVT]\d|RTX|GTX|MI\d)|\s+[x×*]\s*\d+\s*$|(?<=[\dB)])[x×*]\d+$|\(.*?\)|(?<=\d{3})s$"
     r"|\b(?:320|640) ?GB\b|(?<=\d)(?=SXM|PCIe)"
-    r"|\b(?:NVL72|HGX|DGX(?:-\d+)?|HPU|Colab|Kaggle|Cards?|Pascal|Volta|Turing|Ampere|Hopper)\b",
+    r"|\b(?:NVL\d{1,2}|HGX|DGXS?(?:-\d+)?|GRID|HPU|Colab|Kaggle|Cards?|Pascal|Volta|Turing|Ampere"
+    r"|Hopper|Blackwell)\b",
     re.IGNORECASE,
 )
-_MEMORY_IN_BRACKETS = re.compile(r"\((\d{2,3}) ?GB?\)", re.IGNORECASE)
+_MEMORY_IN_NAME = re.compile(r"(?<![\d.])(\d{1,3}) ?G(?:i?B)?\b", re.IGNORECASE)
+# Boards that torch runs on as on the others: what they hold is known by their memory, if not how fast they are.
+_GPU = re.compile(
+    r"nvidia|geforce|\b[rg]tx|quadro|tesla|titan|radeon|instinct|\bmi ?\d{2,3}|\ba\d{2,4}\b", re.IGNORECASE
+)
 _COUNT_IN_NAME = re.compile(r"^\s*(\d{1,4})\s*[x×*]|(?<=[\s\dB)])[x×*]\s*(\d{1,4})\s*$", re.IGNORECASE)
 _GPUS_PER_NODE = 8
 # What published clusters of these chips have per machine where a row does not say: one port a GPU.
@@ -43,9 +48,9 @@ def cluster_of(row: Row) -> tuple[Cluster, bool]:
         UnsupportedRunError: If the GPU or the number of GPUs is missing or unknown.
     """
     name = row.get("gpu") or ""
-    memory = number(row, "gpu_mem_gb") or _in_name(_MEMORY_IN_BRACKETS, name)
-    known = gpu_facts(name, memory) or gpu_facts(_AROUND.sub(" ", name).strip(), memory)
-    facts = known or _by_memory(name)
+    memory = number(row, "gpu_mem_gb") or _in_name(_MEMORY_IN_NAME, name)
+    known = _known(name, memory)
+    facts = known or _by_memory(name, memory)
     counted = _in_name(_COUNT_IN_NAME, name) if not cell(row, "num_gpus") else None
     gpus = round(counted) if counted else required(row, "num_gpus")
     nodes = _nodes(row, gpus)
@@ -64,10 +69,20 @@ def _in_name(pattern: re.Pattern[str], name: str) -> float | None:
     return float(next(group for group in match.groups() if group)) if match else None
 
 
-def _by_memory(name: str) -> GpuFacts:
-    """A GPU named only by the size of its memory: enough for what fits, not for speed."""
+def _known(name: str, memory: float | None) -> GpuFacts | None:
+    """Facts of the board, or of the chip where no board of it has so much memory ("A100 64GB", "RTX 4090 48GB")."""
+    plain = _AROUND.sub(" ", name).strip()
+    chip = _MEMORY_IN_NAME.sub(" ", plain).strip()
+    found = (gpu_facts(*spelled) for spelled in ((name, memory), (plain, memory), (chip, None)))
+    return next((facts for facts in found if facts is not None), None)
+
+
+def _by_memory(name: str, memory: float | None) -> GpuFacts:
+    """A GPU of which only the size of its memory is known: enough for what fits, not for speed."""
     match = _CLASS.match(name.strip())
     facts = gpu_facts(_TYPICAL.get(int(match[1]), "")) if match else None
+    if facts is None and memory and _GPU.search(name):
+        facts = gpu_facts(_TYPICAL[min(_TYPICAL, key=lambda size: abs(size - memory))])
     if facts is None:
         raise UnsupportedRunError(f"GPU {name!r} is not known" if name else "gpu is not stated")
     return facts
