@@ -79,7 +79,11 @@ class TrainingSetup(NamedTuple):
         adapter: None for full fine-tuning.
         quantization: Of the frozen base: none, 8bit, 4bit, fp8.
         precision: bf16, fp16, fp32, tf32, amp_bf16, amp_fp16 (fp32 master weights), fp8 or fp4.
-        optimizer: adamw, adamw_fused, adamw_8bit, paged_adamw_32bit, paged_adamw_8bit, adafactor, lion, sgd.
+        optimizer: adamw, adamw_fused, adamw_8bit, paged_adamw_32bit, paged_adamw_8bit, adafactor, lion, sgd, or
+            another of `planner.memory.optimizers`.
+        optimizer_rank: Of those that keep their states in a low rank, 0 for the usual one.
+        trained_share: Share of the weights that a full fine-tuning trains at a time (frozen layers, Spectrum, LISA,
+            BAdam).
         steps_in_backward: The optimizer steps on each gradient as it comes, and frees it.
         older_torch: Before 2.0 gradients are zeroed and not freed between steps, the optimizer takes one parameter at
             a time, and CUDA loads all kernels at once.
@@ -120,6 +124,8 @@ class TrainingSetup(NamedTuple):
     quantization: str = "none"
     precision: str = "bf16"
     optimizer: str = "adamw"
+    optimizer_rank: int = 0
+    trained_share: float = 1.0
     steps_in_backward: bool = False
     older_torch: bool = False
     sequence_tokens: int = 2048
@@ -152,6 +158,7 @@ class TrainingSetup(NamedTuple):
         parallel = self.parallelism
         return (
             self.arch, self.task, self.adapter, self.quantization, self.precision, self.optimizer,
+            self.optimizer_rank, self.trained_share,
             self.grad_accum > 1, self.gradient_checkpointing, self.recomputed_blocks, self.keeps_products,
             self.steps_in_backward, self.older_torch,
             self.attention, self.fused_loss, self.labels,

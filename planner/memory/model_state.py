@@ -66,7 +66,10 @@ def model_state(setup: TrainingSetup) -> ModelState:
     counts = parameter_counts(setup.arch, setup.task, setup.labels)
     full = setup.adapter is None
     whole = 0 if setup.adapter is None else whole_parameters(setup.arch, setup.adapter)
-    trainable = counts.trainable if full else adapter_parameters(setup.arch, setup.adapter) + _new_head(setup)
+    if full:
+        trainable = round(counts.trainable * setup.trained_share)
+    else:
+        trainable = adapter_parameters(setup.arch, setup.adapter) + _new_head(setup)
     parts = parallel.tensor * parallel.pipeline
     shards = parallel.shards if is_sharded(parallel.kind) else 1
     expert = _expert_share(setup, counts.total)
@@ -86,7 +89,8 @@ def model_state(setup: TrainingSetup) -> ModelState:
     if parallel.kind == "zero3":
         stepping = min(stepping, _ZERO3_SUB_GROUP_PARAMETERS)
     step = stepping * width.step
-    embedding = setup.arch.vocab * setup.arch.hidden * width.gradient / parts if full else 0.0
+    reaches = full and setup.trained_share == 1.0  # a frozen embedding gets no gradient
+    embedding = setup.arch.vocab * setup.arch.hidden * width.gradient / parts if reaches else 0.0
     shared = setup.arch.tied_embeddings and not is_classifier(setup)
     added = (shared and not setup.steps_in_backward) or setup.grad_accum > 1 or setup.older_torch
     state = ModelState(

@@ -92,9 +92,9 @@ def step_shape(setup: TrainingSetup) -> StepShape:
         elementwise=blocks * values * widths(setup).activation,
         adapters=adapter_bytes(setup),
         kernels=float(kernels),
-        passes_matmul=(3.0 if full else 2.0) + again.products + forwards,
+        passes_matmul=2.0 + full * setup.trained_share + again.products + forwards,
         passes_memory=3.0 + again.elementwise + forwards,
-        trained=float(counts.trainable if full else adapter + whole),
+        trained=float(counts.trainable * setup.trained_share if full else adapter + whole),
         products=weight_bytes(setup),
     )
 
@@ -236,6 +236,7 @@ def collective_seconds(setup: TrainingSetup, cluster: Cluster) -> tuple[float, f
     if ranks > 1:
         every, once = _data_parallel_bytes(setup, width.compute, _reduced(setup, width), shape.trained)
     seconds = every / collective_rate(cluster, parallel.shards) + _model_parallel_seconds(setup, cluster)
+    seconds += _copies_bytes(setup, shape.trained) / collective_rate(cluster, ranks)
     if is_sharded(parallel.kind) and parallel.kind != "zero3":
         seconds += (setup.arch.layers + setup.arch.decoder_layers) * fsdp_block_s(setup)
     return seconds, once / collective_rate(cluster, ranks)
@@ -285,17 +286,32 @@ def _data_parallel_bytes(
     setup: TrainingSetup, compute: float, gradient: float, trained: float
 ) -> tuple[float, float]:
     parallel = setup.parallelism
-    ranks, replicas = parallel.data * parallel.context, parallel.replicas
+    ranks = parallel.data * parallel.context
     parts = parallel.tensor * parallel.pipeline
     if is_sharded(parallel.kind):
         total = parameter_counts(setup.arch, setup.task, setup.labels).total
         each = {"4bit": 0.53, "8bit": 1.0, "fp8": 1.0}.get(setup.quantization, compute)
         passes = 3 if setup.gradient_checkpointing and parallel.kind == "zero3" else 2
-        reduced = 4.0 if stack_of(setup.framework).fp32_reduce else compute
+        reduced = _sharded_gradient(setup, compute)
         share = (parallel.shards - 1) / parallel.shards
-        copies = (replicas - 1) / replicas * 2 * reduced * trained  # of all GPUs of a machine together
-        return share * (passes * each * total + reduced * trained) / parts, copies / parts
+        return share * (passes * each * total + reduced * trained) / parts, 0.0
     return 0.0, (ranks - 1) / ranks * 2 * gradient * trained / parts
+
+
+def _sharded_gradient(setup: TrainingSetup, compute: float) -> float:
+    """Bytes of a sharded gradient as it is sent."""
+    return 4.0 if stack_of(setup.framework).fp32_reduce else compute
+
+
+def _copies_bytes(setup: TrainingSetup, trained: float) -> float:
+    """Bytes of gradients that machines with a sharded copy each exchange, all GPUs of a machine together; block by
+    block, behind the backward pass.
+    """
+    parallel = setup.parallelism
+    if not is_sharded(parallel.kind):
+        return 0.0
+    sent = _sharded_gradient(setup, widths(setup).compute) * trained / (parallel.tensor * parallel.pipeline)
+    return 2 * sent * (parallel.replicas - 1) / parallel.replicas
 
 
 def group_bytes_per_s(cluster: Cluster, ranks: int) -> float:

@@ -69,7 +69,9 @@ def test_outcomes_are_never_read(rows):
         ({"model": "nobody/knows-this"}, "not known"), ({"model": ""}, "model is not stated"),
         ({"gpu": "Cerebras WSE"}, "not known"), ({"gpu": ""}, "gpu is not stated"),
         ({"seq_len": ""}, "seq_len is not stated"), ({"micro_batch": ""}, "micro_batch is not stated"),
-        ({"method": "galore"}, "method 'galore'"),
+        ({"method": "mezo"}, "method 'mezo'"),
+        ({"task": "knowledge distillation"}, "task"), ({"task": "VLM SFT"}, "task"),
+        ({"method": "spectrum"}, "spectrum's share"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_expressed_keeps_its_row_with_a_reason(change, reason):
