@@ -26,7 +26,11 @@ _MEMORY_IN_NAME = re.compile(r"(?<![\d.])(\d{1,3}) ?G(?:i?B)?\b", re.IGNORECASE)
 _GPU = re.compile(
     r"nvidia|geforce|\b[rg]tx|quadro|tesla|titan|radeon|instinct|\bmi ?\d{2,3}|\ba\d{2,4}\b", re.IGNORECASE
 )
-_COUNT_IN_NAME = re.compile(r"^\s*(\d{1,4})\s*[x×*]|(?<=[\s\dB)])[x×*]\s*(\d{1,4})\s*$", re.IGNORECASE)
+_MAKERS = r"NVIDIA|AMD|GeForce|Tesla|[ABHLVT]\d|RTX|GTX|MI\d"
+_COUNT_IN_NAME = re.compile(
+    rf"^\s*(\d{{1,4}})\s*[x×*]|^\s*(\d{{1,3}})\s+(?={_MAKERS})|(?<=[\s\dB)])[x×*]\s*(\d{{1,4}})\s*$",
+    re.IGNORECASE,
+)
 _GPUS_PER_NODE = 8
 # What published clusters of these chips have per machine where a row does not say: one port a GPU.
 _NETWORK_GBIT_PER_S = {"A100": 1600.0, "A800": 1600.0, "H100": 3200.0, "H200": 3200.0, "B200": 3200.0,
@@ -51,12 +55,21 @@ def cluster_of(row: Row) -> tuple[Cluster, bool]:
     memory = number(row, "gpu_mem_gb") or _in_name(_MEMORY_IN_NAME, name)
     known = _known(name, memory)
     facts = known or _by_memory(name, memory)
-    counted = _in_name(_COUNT_IN_NAME, name) if not cell(row, "num_gpus") else None
-    gpus = round(counted) if counted else required(row, "num_gpus")
+    gpus = gpus_of(row)
     nodes = _nodes(row, gpus)
     same = memory is not None and abs(memory - facts.memory_gib) <= 0.12 * facts.memory_gib
     network = next((rate for chip, rate in _NETWORK_GBIT_PER_S.items() if facts.name.startswith(chip)), None)
-    return Cluster(facts, max(1, gpus // nodes), nodes, None if same else memory, network), known is not None
+    return Cluster(facts, -(-gpus // nodes), nodes, None if same else memory, network), known is not None
+
+
+def gpus_of(row: Row) -> int:
+    """GPUs in all, stated or written before the board's name.
+
+    Raises:
+        UnsupportedRunError: If neither.
+    """
+    counted = _in_name(_COUNT_IN_NAME, row.get("gpu") or "") if not cell(row, "num_gpus") else None
+    return round(counted) if counted else required(row, "num_gpus")
 
 
 def _in_name(pattern: re.Pattern[str], name: str) -> float | None:
@@ -138,8 +151,8 @@ def _per_node(row: Row, gpus: int) -> int:
 
 
 def _nodes(row: Row, gpus: int) -> int:
-    """Machines as stated, or of eight GPUs each."""
-    return max(1, round(number(row, "num_nodes") or -(-gpus // _GPUS_PER_NODE)))
+    """Machines as stated, or of eight GPUs each; none is without a GPU."""
+    return min(gpus, max(1, round(number(row, "num_nodes") or -(-gpus // _GPUS_PER_NODE))))
 
 
 def _plain(text: str) -> str:

@@ -50,6 +50,7 @@ OUTCOME_COLUMNS = frozenset(
     ]
 )
 
+_LONGEST_REASON = 200  # characters
 Prediction = dict[str, str]
 
 
@@ -95,11 +96,16 @@ def predict(row: Mapping[str, str]) -> Prediction:
     try:
         estimate = estimate_run(row)
     except UnsupportedRunError as error:
-        return answer | {"unsupported_reason": str(error)}
+        return answer | {"unsupported_reason": _shortened(str(error))}
     answer |= _memory_columns(estimate.memory)
     if estimate.step is not None:
         answer |= _time_columns(row, estimate.run, estimate.step)
     return answer
+
+
+def _shortened(reason: str) -> str:
+    """A cell is quoted in a reason, and may hold a page."""
+    return reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}..."
 
 
 def predictions(rows: Iterable[Mapping[str, str]]) -> Iterator[Prediction]:
@@ -141,7 +147,7 @@ def _cost_usd(row: Mapping[str, str], run: Run, hours: Quantiles) -> str:
     """Hours at the price that the row states for a GPU or for all machines; blank where it states none."""
     of_gpu, of_all = number(row, "price_usd_per_gpu_hour"), number(row, "price_usd_per_hour")
     if of_all is None and of_gpu is not None:
-        of_all = of_gpu * run.cluster.gpus_per_node * run.cluster.nodes
+        of_all = of_gpu * run.setup.parallelism.gpus_total
     return "" if of_all is None else _text(hours.p50 * of_all)
 
 

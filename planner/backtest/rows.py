@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from planner.backtest import habits
 from planner.backtest.cells import Row, UnsupportedRunError, cell, dated_before, number, required
-from planner.backtest.machines import cluster_of, parallelism_of
+from planner.backtest.machines import cluster_of, gpus_of, parallelism_of
 from planner.backtest.methods import method_of
 from planner.backtest.models import architecture_of
 from planner.backtest.optimizers import optimizer_of, optimizer_rank_of, steps_in_backward
@@ -67,7 +67,7 @@ def read_run(row: Row) -> Run:
     framework = habits.framework_of(row)
     arch = computed_by(framework, architecture_of(row))
     cluster, speed_known = cluster_of(row)
-    gpus = cluster.gpus_per_node * cluster.nodes
+    gpus = gpus_of(row)
     adapter, quantization = method_of(row, arch, framework)
     parallelism = parallelism_of(row, gpus, arch, adapter is None)
     micro_batch, sequence = _micro_batch(row, parallelism.data), required(row, "seq_len")
@@ -110,7 +110,7 @@ def read_run(row: Row) -> Run:
     )
     tokens, epochs = number(row, "dataset_tokens"), number(row, "epochs")
     total = tokens * (epochs or 1.0) if tokens else None
-    return Run(setup, cluster, speed_known, number(row, "steps"), total, tuple(unstated(row, setup)))
+    return Run(setup, cluster, speed_known, number(row, "steps") or None, total, tuple(unstated(row, setup)))
 
 
 def _task(row: Row) -> str:

@@ -214,6 +214,44 @@ def test_command_refuses_other_files(tmp_path, content):
     assert "error: " in result.output
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"num_gpus": "9" * 40}, "num_gpus"), ({"seq_len": "1e12"}, "seq_len '1e12' is no whole number that a run can"),
+        ({"micro_batch": "9" * 40}, "micro_batch"), ({"model": "m" * 5000}, "model 'mmm"),
+    ],
+)  # fmt: skip
+def test_no_prediction_of_what_no_run_can_have(change, reason):
+    answer = predict(ROW | change)
+    assert answer["unsupported_reason"].startswith(reason)
+    assert len(answer["unsupported_reason"]) < 250
+    assert answer["verdict"] == ""
+
+
+def test_all_gpus_count_however_they_are_spread():
+    """Nine GPUs do not fill two machines; more machines than GPUs there are none."""
+    for change, gpus in (
+        ({"num_gpus": "9"}, 9),
+        ({"num_gpus": "4", "num_nodes": "99"}, 4),
+        ({"num_gpus": "15"}, 15),
+    ):
+        run = read_run(ROW | {"num_nodes": ""} | change)
+        assert run.setup.parallelism.gpus_total == gpus
+        assert run.cluster.nodes <= gpus
+    assert read_run(ROW | {"num_gpus": "", "gpu": "16 A100 (40GB)"}).setup.parallelism.gpus_total == 16
+    assert predict(ROW | {"steps": "0"})["predicted_wall_clock_h"] == ""
+
+
+def test_command_reads_long_remarks(tmp_path):
+    source = tmp_path / "runs.csv"
+    with source.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, [*ROW, "notes"])
+        writer.writeheader()
+        writer.writerow(ROW | {"notes": "n" * 200_000})
+    result = CliRunner().invoke(cli, ["backtest", str(source)])
+    assert result.exit_code == 0, result.output
+
+
 NASTY = (
     "",
     "0",
