@@ -22,8 +22,6 @@ class Parallelism(NamedTuple):
         pipeline: Pipeline stages.
         context: Ranks that share one sequence.
         expert: Ranks (of the data-parallel ones) that share one copy of all experts.
-        replicas: Groups of data-parallel ranks each of which shards a whole copy of its own (HSDP, ZeRO within a
-            machine).
     """
 
     kind: ParallelKind = "single"
@@ -32,12 +30,6 @@ class Parallelism(NamedTuple):
     pipeline: int = 1
     context: int = 1
     expert: int = 1
-    replicas: int = 1
-
-    @property
-    def shards(self) -> int:
-        """Ranks over which one copy is sharded, where it is."""
-        return max(1, self.data * self.context // self.replicas)
 
     @property
     def stages_at_once(self) -> int:
@@ -100,6 +92,8 @@ class TrainingSetup(NamedTuple):
         framework: A key of `planner.stacks.STACKS`; trl is what we launch.
         offload: none, optimizer, parameters (optimizer too), activations.
         parallelism: Sharding.
+        replicas: Groups of data-parallel ranks each of which shards a whole copy of its own (HSDP, ZeRO within a
+            machine).
         upcast_frozen: Norms, embeddings and head of a quantised base are held in fp32, and with them all
             activations (peft's prepare_model_for_kbit_training).
         keeps_quantised_inputs: Quantised products keep more for the backward pass than they need: inputs of 4-bit ones
@@ -140,6 +134,7 @@ class TrainingSetup(NamedTuple):
     framework: str = "trl"
     offload: str = "none"
     parallelism: Parallelism = Parallelism()
+    replicas: int = 1
     upcast_frozen: bool = False
     keeps_quantised_inputs: bool = False
     experts_quantised: bool = False
@@ -153,6 +148,11 @@ class TrainingSetup(NamedTuple):
     generated_tokens: int = 256
 
     @property
+    def shards(self) -> int:
+        """Ranks over which one copy is sharded, where it is."""
+        return max(1, self.parallelism.data * self.parallelism.context // self.replicas)
+
+    @property
     def shape(self) -> tuple[object, ...]:
         """Everything but micro-batch and lengths; of the accumulation only whether there is any."""
         parallel = self.parallelism
@@ -163,6 +163,6 @@ class TrainingSetup(NamedTuple):
             self.steps_in_backward, self.older_torch,
             self.attention, self.fused_loss, self.labels,
             self.framework, self.offload, parallel.kind, parallel.data, parallel.tensor, parallel.pipeline,
-            parallel.context, parallel.expert, parallel.replicas, self.upcast_frozen, self.keeps_quantised_inputs,
+            parallel.context, parallel.expert, self.replicas, self.upcast_frozen, self.keeps_quantised_inputs,
             self.experts_quantised, self.loss_bytes, self.compiled, self.preference_loss, self.reference,
         )  # fmt: skip

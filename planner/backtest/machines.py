@@ -124,30 +124,26 @@ def parallelism_of(row: Row, gpus: int, arch: ModelArchitecture, full: bool) -> 
     if max(parts, experts * degrees["pipeline"]) > gpus:
         raise UnsupportedRunError(f"{cell(row, 'parallelism')!r} needs more than {gpus} GPUs")
     data = max(1, gpus // parts)
-    replicas = _replicas(text, data * degrees["context"], _per_node(row, gpus) // degrees["tensor"])
     kind = _data_parallel(text, gpus, arch, full)
     if (parts > 1 or any(name in text for name in ("tp1", "pp1"))) and not _SHARDED.search(text):
         kind = "mixed"
-    return Parallelism(kind, data, **degrees, expert=experts, replicas=replicas)
+    return Parallelism(kind, data, **degrees, expert=experts)
 
 
-def _replicas(text: str, ranks: int, per_node: int) -> int:
+def replicas_of(row: Row, gpus: int, parallelism: Parallelism) -> int:
     """Groups of ranks that shard a copy each, 1 where all share one.
 
-    >>> _replicas("hsdp", 32, 8), _replicas("hsdp 2x4", 8, 8), _replicas("zero1 (zero1=8, within node)", 64, 8)
-    (4, 2, 8)
-    >>> _replicas("fsdp", 32, 8), _replicas("hsdp", 8, 8)
-    (1, 1)
+    >>> wide = Parallelism("fsdp", 32)
+    >>> [replicas_of({"parallelism": text}, 32, wide) for text in ("HSDP", "hsdp 2x16", "zero1=4, within node", "FSDP")]
+    [4, 2, 8, 1]
     """
+    text, ranks = _plain(cell(row, "parallelism")), parallelism.data * parallelism.context
     if not _HYBRID.search(text):
         return 1
     both, told = _COPIES_BY_SHARDS.search(text), _SHARD_DEGREE.search(text)
+    per_node = gpus // _nodes(row, gpus) // parallelism.tensor
     shards = int(both[2]) if both else int(told[1] or told[2]) if told else per_node
     return ranks // shards if 0 < shards < ranks else 1
-
-
-def _per_node(row: Row, gpus: int) -> int:
-    return gpus // _nodes(row, gpus)
 
 
 def _nodes(row: Row, gpus: int) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from planner.backtest import habits
 from planner.backtest.cells import Row, UnsupportedRunError, cell, dated_before, number, required
-from planner.backtest.machines import cluster_of, gpus_of, parallelism_of
+from planner.backtest.machines import cluster_of, gpus_of, parallelism_of, replicas_of
 from planner.backtest.methods import method_of
 from planner.backtest.models import architecture_of
 from planner.backtest.optimizers import optimizer_of, optimizer_rank_of, steps_in_backward
@@ -99,6 +99,7 @@ def read_run(row: Row) -> Run:
         framework="other" if habits.has_own_loop(row) else framework,
         offload=habits.offload_of(row),
         parallelism=parallelism,
+        replicas=replicas_of(row, gpus, parallelism),
         upcast_frozen=habits.upcasts_frozen(row, quantization, framework, parallelism),
         keeps_quantised_inputs=habits.keeps_quantised_inputs(row, framework, quantization),
         experts_quantised=habits.quantises_experts(row),

@@ -71,14 +71,14 @@ def model_state(setup: TrainingSetup) -> ModelState:
     else:
         trainable = adapter_parameters(setup.arch, setup.adapter) + _new_head(setup)
     parts = parallel.tensor * parallel.pipeline
-    shards = parallel.shards if is_sharded(parallel.kind) else 1
+    shards = setup.shards if is_sharded(parallel.kind) else 1
     expert = _expert_share(setup, counts.total)
     # modules trained whole stay in the base's type, and so do their gradients and states
     mine = (trainable + whole * width.frozen / width.weight) / parts
     weights = base / parts * _per_rank(expert, shards, parallel.expert)
     adapters = 0.0 if full else mine * width.weight / shards
     # ZeRO-1 and the distributed optimizer of Megatron shard states alone; ZeRO-2 gradients as well.
-    ranks = parallel.shards
+    ranks = setup.shards
     gradient_shards = ranks if parallel.kind in ("fsdp", "zero2", "zero3") else 1
     gradients = mine * width.gradient * _per_rank(expert if full else 0.0, gradient_shards, parallel.expert)
     state_shards = ranks if parallel.kind in ("zero1", "mixed") else gradient_shards
@@ -167,7 +167,7 @@ def _references(setup: TrainingSetup, model: float, training: float) -> float:
         training: Bytes of gradients and optimizer of the trained model, on one GPU.
     """
     parallel = setup.parallelism
-    one = model / (parallel.shards if is_sharded(parallel.kind) else 1)
+    one = model / (setup.shards if is_sharded(parallel.kind) else 1)
     held = setup.task == "kto" or (setup.task in ("dpo", "grpo") and setup.reference)
     if held and setup.adapter is None:
         return one

@@ -213,7 +213,7 @@ def optimizer_seconds(setup: TrainingSetup, gpu: GpuFacts) -> float:
     """The optimizer's step reads and writes weights, gradients and states once."""
     shape, width = step_shape(setup), widths(setup)
     kind = setup.parallelism.kind
-    ranks = setup.parallelism.shards
+    ranks = setup.shards
     shards = ranks if kind in ("fsdp", "zero1", "zero2", "zero3", "mixed") else 1
     mine = shape.trained / setup.parallelism.tensor / setup.parallelism.pipeline / shards
     temporary = width.weight if setup.older_torch else width.step  # one parameter's at a time moves as much
@@ -235,7 +235,7 @@ def collective_seconds(setup: TrainingSetup, cluster: Cluster) -> tuple[float, f
     ranks = parallel.data * parallel.context
     if ranks > 1:
         every, once = _data_parallel_bytes(setup, width.compute, _reduced(setup, width), shape.trained)
-    seconds = every / collective_rate(cluster, parallel.shards) + _model_parallel_seconds(setup, cluster)
+    seconds = every / collective_rate(cluster, setup.shards) + _model_parallel_seconds(setup, cluster)
     seconds += _copies_bytes(setup, shape.trained) / collective_rate(cluster, ranks)
     if is_sharded(parallel.kind) and parallel.kind != "zero3":
         seconds += (setup.arch.layers + setup.arch.decoder_layers) * fsdp_block_s(setup)
@@ -293,7 +293,7 @@ def _data_parallel_bytes(
         each = {"4bit": 0.53, "8bit": 1.0, "fp8": 1.0}.get(setup.quantization, compute)
         passes = 3 if setup.gradient_checkpointing and parallel.kind == "zero3" else 2
         reduced = _sharded_gradient(setup, compute)
-        share = (parallel.shards - 1) / parallel.shards
+        share = (setup.shards - 1) / setup.shards
         return share * (passes * each * total + reduced * trained) / parts, 0.0
     return 0.0, (ranks - 1) / ranks * 2 * gradient * trained / parts
 
@@ -311,7 +311,7 @@ def _copies_bytes(setup: TrainingSetup, trained: float) -> float:
     if not is_sharded(parallel.kind):
         return 0.0
     sent = _sharded_gradient(setup, widths(setup).compute) * trained / (parallel.tensor * parallel.pipeline)
-    return 2 * sent * (parallel.replicas - 1) / parallel.replicas
+    return 2 * sent * (setup.replicas - 1) / setup.replicas
 
 
 def group_bytes_per_s(cluster: Cluster, ranks: int) -> float:

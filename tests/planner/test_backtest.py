@@ -149,8 +149,8 @@ def test_a_board_that_no_table_has_is_told_by_its_memory():
 )  # fmt: skip
 def test_copies_that_are_sharded_each_for_itself(text, kind, shards, replicas):
     row = ROW | {"method": "full", "num_gpus": "32", "num_nodes": "4", "parallelism": text}
-    parallel = read_run(row).setup.parallelism
-    assert (parallel.kind, parallel.shards, parallel.replicas) == (kind, shards, replicas)
+    setup = read_run(row).setup
+    assert (setup.parallelism.kind, setup.shards, setup.replicas) == (kind, shards, replicas)
 
 
 def test_shards_within_a_machine_need_what_one_machine_alone_needs():
