@@ -16,7 +16,7 @@ class Parallelism(NamedTuple):
     """How one model copy is spread and how many copies there are.
 
     Attributes:
-        kind: Sharding strategy.
+        kind: Sharding strategy; pp: layers on one GPU after the other, without a schedule (`device_map`).
         data: Data-parallel ranks (shards, for fsdp and zero).
         tensor: Tensor-parallel ranks.
         pipeline: Pipeline stages.
@@ -30,6 +30,11 @@ class Parallelism(NamedTuple):
     pipeline: int = 1
     context: int = 1
     expert: int = 1
+
+    @property
+    def stages_at_once(self) -> int:
+        """Stages that compute at a time: where layers are only laid out (`device_map`) one waits for the other."""
+        return 1 if self.kind == "pp" else self.pipeline
 
     @property
     def gpus_total(self) -> int:
@@ -66,7 +71,11 @@ class TrainingSetup(NamedTuple):
         adapter: None for full fine-tuning.
         quantization: Of the frozen base: none, 8bit, 4bit, fp8.
         precision: bf16, fp16, fp32, tf32, amp_bf16, amp_fp16 (fp32 master weights), fp8 or fp4.
-        optimizer: adamw, adamw_fused, adamw_8bit, paged_adamw_32bit, paged_adamw_8bit, adafactor, lion, sgd.
+        optimizer: adamw, adamw_fused, adamw_8bit, paged_adamw_32bit, paged_adamw_8bit, adafactor, lion, sgd, or
+            another of `planner.memory.optimizers`.
+        optimizer_rank: Of those that keep their states in a low rank, 0 for the usual one.
+        trained_share: Share of the weights that a full fine-tuning trains at a time (frozen layers, Spectrum, LISA,
+            BAdam).
         steps_in_backward: The optimizer steps on each gradient as it comes, and frees it.
         reduces_each_micro_batch: Sharded gradients are reduced after each micro-batch of a step, which accelerate did
             under FSDP2 until 1.11 (its pull request 3762).
@@ -85,6 +94,8 @@ class TrainingSetup(NamedTuple):
         framework: A key of `planner.stacks.STACKS`; trl is what we launch.
         offload: none, optimizer, parameters (optimizer too), activations.
         parallelism: Sharding.
+        replicas: Groups of data-parallel ranks each of which shards a whole copy of its own (HSDP, ZeRO within a
+            machine).
         upcast_frozen: Norms, embeddings and head of a quantised base are held in fp32, and with them all
             activations (peft's prepare_model_for_kbit_training).
         frozen_fp32: A frozen base that is not quantised is held in fp32, and cast for each product (`amp_*`).
@@ -113,6 +124,8 @@ class TrainingSetup(NamedTuple):
     quantization: str = "none"
     precision: str = "bf16"
     optimizer: str = "adamw"
+    optimizer_rank: int = 0
+    trained_share: float = 1.0
     steps_in_backward: bool = False
     reduces_each_micro_batch: bool = False
     older_torch: bool = False
@@ -128,6 +141,7 @@ class TrainingSetup(NamedTuple):
     framework: str = "trl"
     offload: str = "none"
     parallelism: Parallelism = Parallelism()
+    replicas: int = 1
     upcast_frozen: bool = False
     frozen_fp32: bool = False
     keeps_quantised_inputs: bool = False
@@ -144,15 +158,22 @@ class TrainingSetup(NamedTuple):
     generated_tokens: int = 256
 
     @property
+    def shards(self) -> int:
+        """Ranks over which one copy is sharded, where it is."""
+        return max(1, self.parallelism.data * self.parallelism.context // self.replicas)
+
+    @property
     def shape(self) -> tuple[object, ...]:
         """Everything but micro-batch and lengths; of the accumulation only whether there is any."""
         parallel = self.parallelism
         return (
             self.arch, self.task, self.adapter, self.quantization, self.precision, self.optimizer,
+            self.optimizer_rank, self.trained_share,
             self.grad_accum > 1, self.gradient_checkpointing, self.recomputed_blocks, self.keeps_products,
             self.steps_in_backward, self.reduces_each_micro_batch, self.older_torch,
             self.attention, self.fused_loss, self.labels,
             self.framework, self.offload, parallel.kind, parallel.data, parallel.tensor, parallel.pipeline,
-            parallel.context, parallel.expert, self.upcast_frozen, self.frozen_fp32, self.keeps_quantised_inputs,
+            parallel.context, parallel.expert, self.replicas, self.upcast_frozen, self.frozen_fp32,
+            self.keeps_quantised_inputs,
             self.experts_quantised, self.loss_bytes, self.compiled, self.preference_loss, self.reference,
         )  # fmt: skip

@@ -75,7 +75,8 @@ _ALIASES: dict[str, str] = {
     "7900XTX": "RX7900-XTX", "PROW7900": "W7900", "DATACENTERMAX1550": "Max-1550", "PVC1550": "Max-1550",
     "DATACENTERMAX1100": "Max-1100", "ARCA770": "Arc-A770", "A770": "Arc-A770", "HPUGAUDI2": "Gaudi2",
     "HABANAGAUDI": "Gaudi", "HABANAGAUDI2": "Gaudi2", "HABANAGAUDI3": "Gaudi3", "GAUDI1": "Gaudi",
-    "HL205": "Gaudi", "GAUDIHL205": "Gaudi", "HL225": "Gaudi2", "HL325": "Gaudi3", "V100S": "V100-32GB",
+    "HL205": "Gaudi", "GAUDIHL205": "Gaudi", "HL225": "Gaudi2", "GAUDI2HL225": "Gaudi2", "HL325": "Gaudi3",
+    "GAUDI3HL325": "Gaudi3", "MI300": "MI300X", "V100S": "V100-32GB",
     "MI250": "MI250-GCD", "MI250X": "MI250-GCD", "MI250XGCD": "MI250-GCD",
     "PROV520": "Radeon-Pro-V520", "NONE": CPU,
 }  # fmt: skip

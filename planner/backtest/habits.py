@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from planner.architecture import ModelArchitecture
-from planner.backtest.cells import Row, UnsupportedRunError, begun_before, cell, dated_before, denied, number
+from planner.backtest.cells import Row, begun_before, cell, dated_before, denied, number
 from planner.hardware import GpuFacts
 from planner.setup import Parallelism
 from planner.stacks import STACKS
@@ -38,7 +38,8 @@ _FRAMEWORKS = {
     "pure cuda": "cuda",
 }
 _PRECISIONS = (("bfloat16", "bf16"), ("bfp16", "bf16"), ("brain float 16", "bf16"), ("float", "fp"), ("half", "fp16"),
-               ("apex o1", "amp fp16"), ("apex", "fp16"), ("amp o2", "fp16"))  # fmt: skip
+               ("apex o1", "amp fp16"), ("apex", "fp16"), ("amp o2", "fp16"), ("o1", "amp fp16"),
+               ("o2", "fp16"))  # fmt: skip
 _HUGGING_FACE = (
     "hf", "trl", "peft", "transformers", "accelerate", "axolotl", "factory", "hugging", "optimum", "fastchat", "lmflow",
     "tuner", "swift", "llama-recipes", "llama-cookbook", "autotrain", "ludwig", "oumi", "verl", "alpaca", "vicuna",
@@ -48,7 +49,6 @@ _HUGGING_FACE = (
 _FUSED_SINCE = {"bert": "2024-05", "roberta": "2024-09", "xlm-roberta": "2024-09", "camembert": "2024-09",
                 "distilbert": "2024-10", "electra": "2025-09", "gpt2": "2024-07", "gpt_neox": "2024-07",
                 "opt": "2024-11"}  # fmt: skip
-_LOW_RANK_OPTIMIZERS = ("galore", "apollo", "lomo", "badam", "lisa", "mezo", "shampoo")
 #: Trainers that recompute unless they are told not to, or whose every example says so.
 _RECOMPUTE = ("factory", "swift", "autotrain", "xtuner", "axolotl", "verl")
 _FUSING = frozenset({"liger", "foak", "compile", "compiled", "thunder", "fused", "true"})
@@ -118,7 +118,7 @@ def precision_of(row: Row, gpu: GpuFacts, autocasts: bool) -> str:
     text = cell(row, "precision")
     for spelling, plain in _PRECISIONS:
         text = text.replace(spelling, plain)
-    mixed = "amp_" if "mixed" in text or "amp" in text else ""
+    mixed = "amp_" if re.search("mixed|amp|autocast(?!=)|fp32 master", text) else ""
     if "fp8" in text:
         return mixed + "fp8"
     if "nvfp4" in text or "mxfp4" in text:
@@ -133,38 +133,6 @@ def precision_of(row: Row, gpu: GpuFacts, autocasts: bool) -> str:
         old = not dated_before(row, "2020-10") and dated_before(row, "2022-07")
         return "tf32" if gpu.tf32_flops_per_s and old else "fp32"
     return mixed + ("bf16" if gpu.bf16_flops_per_s else "fp16")
-
-
-def optimizer_of(row: Row) -> str:
-    """One of TrainingSetup's optimizers, torch's AdamW where a row does not say; transformers takes the fused one where
-    torch is 2.8 (August 2025) or newer.
-
-    Raises:
-        UnsupportedRunError: If it keeps what no formula here counts.
-    """
-    text = cell(row, "optimizer")
-    if not text and framework_of(row) == "hf" and cell(row, "date") >= "2025-10":
-        return "adamw_fused"
-    unknown = next((name for name in _LOW_RANK_OPTIMIZERS if name in text), None)
-    if unknown:
-        raise UnsupportedRunError(f"optimizer {unknown!r} is not expressed")
-    eight = "8bit" in text or "8-bit" in text
-    if "paged" in text:
-        return "paged_adamw_8bit" if eight else "paged_adamw_32bit"
-    if eight:
-        return "adamw_8bit"
-    named = next((name for name in ("adafactor", "sgd") if name in text), None)
-    if named or text.startswith(("lion", "muon", "adam-mini", "adam_mini")):
-        return named or "lion"
-    return "adamw_fused" if any(part in text for part in ("fused", "apex", "lamb", "cpuadam")) else "adamw"
-
-
-def steps_in_backward(row: Row) -> bool:
-    """Whether the optimizer steps on each gradient as it comes: torchtune's `optimizer_in_bwd`, and others' words."""
-    return (
-        re.search(r"in[ _-](?:the )?(?:backward|bwd)|fused? (?:in|with) backward", cell(row, "optimizer"))
-        is not None
-    )
 
 
 def checkpointing_of(

@@ -55,6 +55,7 @@ _EVALUATED = 1.6
 # own durations are 1 to 9 minutes longer than their steps).
 _FIRST_STEP_S, _GRAPHS_S = Quantiles(0, 0, 60), Quantiles(30, 150, 600)
 
+_LONGEST_REASON = 200  # characters
 Prediction = dict[str, str]
 
 
@@ -100,11 +101,16 @@ def predict(row: Mapping[str, str]) -> Prediction:
     try:
         estimate = estimate_run(row)
     except UnsupportedRunError as error:
-        return answer | {"unsupported_reason": str(error)}
+        return answer | {"unsupported_reason": _shortened(str(error))}
     answer |= _memory_columns(estimate.memory)
     if estimate.step is not None:
         answer |= _time_columns(row, estimate.run, estimate.step)
     return answer
+
+
+def _shortened(reason: str) -> str:
+    """A cell is quoted in a reason, and may hold a page."""
+    return reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}..."
 
 
 def predictions(rows: Iterable[Mapping[str, str]]) -> Iterator[Prediction]:
@@ -146,7 +152,7 @@ def _cost_usd(row: Mapping[str, str], run: Run, hours: Quantiles) -> str:
     """Hours at the price that the row states for a GPU or for all machines; blank where it states none."""
     of_gpu, of_all = number(row, "price_usd_per_gpu_hour"), number(row, "price_usd_per_hour")
     if of_all is None and of_gpu is not None:
-        of_all = of_gpu * run.cluster.gpus_per_node * run.cluster.nodes
+        of_all = of_gpu * run.setup.parallelism.gpus_total
     return "" if of_all is None else _text(hours.p50 * of_all)
 
 

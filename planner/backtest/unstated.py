@@ -108,7 +108,9 @@ def unstated(row: Row, setup: TrainingSetup) -> list[Doubt]:
     if is_unpacked(row) and setup.row_tokens is None:
         found.append(Doubt(_LENGTHS, "lengths of unpacked rows are not stated"))
     method = cell(row, "method")
-    if method and not any(name in method for name in _LORA_LIKE):
+    if setup.trained_share < 1:
+        found.append(Doubt(_ADAPTER, f"{method} trains a part of the weights"))
+    elif setup.adapter is not None and method and not any(name in method for name in _LORA_LIKE):
         size = _ORTHOGONAL if "oft" in method or method == "hra" else _ADAPTER
         found.append(Doubt(size, f"{method} is timed as LoRA"))
     return found

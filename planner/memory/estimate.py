@@ -175,7 +175,7 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> tu
         per_block, working = one, passing
         if setup.adapter is not None:  # nothing before the first adapter needs a gradient
             unused = 4.0 * setup.arch.hidden * tokens * parts.split
-    kept = per_block * parts.blocks * min(setup.parallelism.pipeline, setup.grad_accum) - unused
+    kept = per_block * parts.blocks * min(setup.parallelism.stages_at_once, setup.grad_accum) - unused
     kept += _position_bias(setup, parts) * tokens * parts.split
     # Under the older FSDP with adapters the gradients of the blocks' inputs stay until the backward pass ends.
     older = setup.parallelism.kind == "fsdp" and not stack_of(setup.framework).fsdp2

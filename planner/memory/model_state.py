@@ -75,16 +75,19 @@ def model_state(setup: TrainingSetup) -> ModelState:
     counts = parameter_counts(setup.arch, setup.task, setup.labels)
     full = setup.adapter is None
     whole = 0 if setup.adapter is None else whole_parameters(setup.arch, setup.adapter)
-    trainable = counts.trainable if full else adapter_parameters(setup.arch, setup.adapter) + _new_head(setup)
+    if full:
+        trainable = round(counts.trainable * setup.trained_share)
+    else:
+        trainable = adapter_parameters(setup.arch, setup.adapter) + _new_head(setup)
     parts = parallel.tensor * parallel.pipeline
-    shards = parallel.data * parallel.context if is_sharded(parallel.kind) else 1
+    shards = setup.shards if is_sharded(parallel.kind) else 1
     expert = _expert_share(setup, counts.total)
     # modules trained whole stay in the base's type, and so do their gradients and states
     mine = (trainable + whole * width.frozen / width.weight) / parts
     weights = base / parts * _per_rank(expert, shards, parallel.expert)
     adapters = 0.0 if full else mine * width.weight / shards
     # ZeRO-1 and the distributed optimizer of Megatron shard states alone; ZeRO-2 gradients as well.
-    ranks = parallel.data * parallel.context
+    ranks = setup.shards
     gradient_shards = ranks if parallel.kind in ("fsdp", "zero2", "zero3") else 1
     gradients = mine * width.gradient * _per_rank(expert if full else 0.0, gradient_shards, parallel.expert)
     state_shards = ranks if parallel.kind in ("zero1", "mixed") else gradient_shards
@@ -95,7 +98,8 @@ def model_state(setup: TrainingSetup) -> ModelState:
     if parallel.kind == "zero3":
         stepping = min(stepping, _ZERO3_SUB_GROUP_PARAMETERS)
     step = stepping * width.step
-    embedding = setup.arch.vocab * setup.arch.hidden * width.gradient / parts if full else 0.0
+    reaches = full and setup.trained_share == 1.0  # a frozen embedding gets no gradient
+    embedding = setup.arch.vocab * setup.arch.hidden * width.gradient / parts if reaches else 0.0
     shared = setup.arch.tied_embeddings and not is_classifier(setup)
     added = (shared and not setup.steps_in_backward) or setup.grad_accum > 1 or setup.older_torch
     state = ModelState(
@@ -188,7 +192,7 @@ def _references(setup: TrainingSetup, model: float, training: float) -> float:
         training: Bytes of gradients and optimizer of the trained model, on one GPU.
     """
     parallel = setup.parallelism
-    one = model / (parallel.data * parallel.context if is_sharded(parallel.kind) else 1)
+    one = model / (setup.shards if is_sharded(parallel.kind) else 1)
     held = setup.task == "kto" or (setup.task in ("dpo", "grpo") and setup.reference)
     if held and setup.adapter is None:
         return one

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from planner.memory.optimizers import FOREACH, state_width
 from planner.setup import TrainingSetup
 from planner.shape_cache import by_shape
 from planner.stacks import stack_of
-
-# State values per parameter and bytes of each; None takes the width of the weights.
-_OPTIMIZERS: dict[str, tuple[float, float | None]] = {
-    "adamw": (2, None), "adamw_fused": (2, None), "adamw_8bit": (2, 1.02), "paged_adamw_32bit": (2, 4.0),
-    "paged_adamw_8bit": (2, 1.02), "adafactor": (0.01, 4.0), "lion": (1, None), "sgd": (0, None),
-}  # fmt: skip
-_FOREACH = frozenset({"adamw"})  # SGD adds to the weights in place
 
 
 class Widths(NamedTuple):
@@ -78,13 +72,13 @@ def widths(setup: TrainingSetup) -> Widths:
         weight = 4.0 if setup.adapter.fp32 else 2.0
         zero = False
     base_fp32 = low == 4.0 or (mixed and (full or setup.frozen_fp32))
-    values, bytes_each = _OPTIMIZERS[setup.optimizer]
-    state = values * (bytes_each or (4.0 if zero else weight))
-    masters = zero and low == 2.0
+    state = state_width(setup, 4.0 if zero else weight)
+    blockwise = setup.optimizer == "badam"
+    masters = (zero or blockwise) and low == 2.0
     return Widths(
         weight=weight,
         frozen=4.0 if base_fp32 else 2.0,
-        gradient=4.0 if masters and megatron else low if zero else weight,
+        gradient=4.0 if (masters and megatron) or blockwise else low if zero else weight,
         master=4.0 if masters else 0.0,
         state=state,
         step=_of_step(setup, low, masters=masters) if zero else _foreach(setup, weight),
@@ -105,5 +99,5 @@ def _of_step(setup: TrainingSetup, low: float, *, masters: bool) -> float:
 
 def _foreach(setup: TrainingSetup, weight: float) -> float:
     """torch's own optimizers step on all parameters at once since 2.0, with a temporary as large."""
-    apart = setup.older_torch or setup.steps_in_backward or setup.optimizer not in _FOREACH
+    apart = setup.older_torch or setup.steps_in_backward or setup.optimizer not in FOREACH
     return 0.0 if apart or not stack_of(setup.framework).foreach_step else weight

@@ -25,7 +25,7 @@ def host_seconds(setup: TrainingSetup, gpu: GpuFacts) -> tuple[float, float]:
     again, hook_s = recomputed(setup).elementwise, _hooks_s(setup)
     forward = launch_s * TIME["launch_forward"] + hook_s
     backward = launch_s * TIME["launch_backward"] + hook_s + again * forward
-    stages = setup.parallelism.pipeline
+    stages = setup.parallelism.stages_at_once
     return forward * (1.0 + _extra_forwards(setup)) / stages, backward / stages
 
 

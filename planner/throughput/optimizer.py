@@ -25,8 +25,7 @@ def optimizer_seconds(setup: TrainingSetup, gpu: GpuFacts) -> float:
     """
     width = widths(setup)
     kind = setup.parallelism.kind
-    ranks = setup.parallelism.data * setup.parallelism.context
-    shards = ranks if kind in ("fsdp", "zero1", "zero2", "zero3", "mixed") else 1
+    shards = setup.shards if kind in ("fsdp", "zero1", "zero2", "zero3", "mixed") else 1
     mine = step_shape(setup).trained / setup.parallelism.tensor / setup.parallelism.pipeline / shards
     temporary = width.weight if setup.older_torch else width.step  # one parameter's at a time moves as much
     moved = 2 * (width.weight + width.state + width.master) + 2 * width.gradient

@@ -106,9 +106,9 @@ def step_shape(setup: TrainingSetup) -> StepShape:
         elementwise=blocks * values * widths(setup).activation,
         adapters=adapter_bytes(setup),
         kernels=float(kernels),
-        passes_matmul=(3.0 if full else 2.0) + again.products + forwards,
+        passes_matmul=2.0 + full * setup.trained_share + again.products + forwards,
         passes_memory=3.0 + again.elementwise + forwards,
-        trained=float(counts.trainable if full else adapter + whole),
+        trained=float(counts.trainable * setup.trained_share if full else adapter + whole),
         products=weight_bytes(setup) + _cast_bytes(setup, counts.matmul_active),
     )
 
@@ -143,7 +143,8 @@ def compute_terms(setup: TrainingSetup, gpu: GpuFacts) -> dict[str, float]:
     shape = step_shape(setup)
     length = setup.row_tokens or float(setup.sequence_tokens)
     tokens = micro_batch_tokens(setup)
-    parts = setup.parallelism.tensor * setup.parallelism.pipeline
+    stages = setup.parallelism.stages_at_once
+    parts = setup.parallelism.tensor * stages
     rate = matmul_rate(setup, gpu)
     fused = TIME["compiled"] if setup.compiled or stack_of(setup.framework).fused_kernels else 1.0
     memory = gpu.memory_bytes_per_s
@@ -240,11 +241,11 @@ def collective_seconds(setup: TrainingSetup, cluster: Cluster) -> tuple[float, f
     ranks = parallel.data * parallel.context
     if ranks > 1:
         every, once = _data_parallel_bytes(setup, width.compute, _reduced(setup, width), shape.trained)
-    link = collective_rate(cluster, ranks)
-    seconds = every / link + _model_parallel_seconds(setup, cluster)
+    seconds = every / collective_rate(cluster, setup.shards) + _model_parallel_seconds(setup, cluster)
+    seconds += _copies_bytes(setup, shape.trained) / collective_rate(cluster, ranks)
     if is_sharded(parallel.kind) and parallel.kind != "zero3":
         seconds += (setup.arch.layers + setup.arch.decoder_layers) * fsdp_block_s(setup)
-    return seconds, once / link
+    return seconds, once / collective_rate(cluster, ranks)
 
 
 def _reduced(setup: TrainingSetup, width: Widths) -> float:
@@ -289,26 +290,48 @@ def _model_parallel_seconds(setup: TrainingSetup, cluster: Cluster) -> float:
 def _data_parallel_bytes(
     setup: TrainingSetup, compute: float, gradient: float, trained: float
 ) -> tuple[float, float]:
-    """Bytes of weights and gradients that a GPU exchanges in a micro-batch, and in a step.
-
-    Experts that expert-parallel ranks share out are gathered and reduced among the ranks that hold the same ones only.
-    """
+    """Bytes of weights and gradients that a GPU exchanges in a micro-batch, and in a step."""
     parallel = setup.parallelism
-    ranks = parallel.data * parallel.context
-    share = (ranks - 1) / ranks
     parts = parallel.tensor * parallel.pipeline
-    counts = parameter_counts(setup.arch, setup.task, setup.labels)
-    experts = sum(s.parameters for s in counts.shapes if s.role == "expert") / counts.total
-    alike = ranks / parallel.expert
-    share *= 1 - experts + experts * max(0.0, alike - 1) / (ranks - 1)
     if is_sharded(parallel.kind):
         each = {"4bit": 0.53, "8bit": 1.0, "fp8": 1.0}.get(setup.quantization, compute)
         passes = 3 if setup.gradient_checkpointing and parallel.kind == "zero3" else 2
-        reduced = 4.0 if stack_of(setup.framework).fp32_reduce else compute
-        return share * (passes * each * counts.total + reduced * trained) / parts, 0.0
+        total = parameter_counts(setup.arch, setup.task, setup.labels).total
+        moved = passes * each * total + _sharded_gradient(setup, compute) * trained
+        return _of_ranks(setup, setup.shards) * moved / parts, 0.0
+    share = _of_ranks(setup, parallel.data * parallel.context)
     if parallel.kind == "zero2":
         return share * gradient * trained / parts, share * compute * trained / parts
     return 0.0, share * 2 * gradient * trained / parts
+
+
+def _of_ranks(setup: TrainingSetup, ranks: int) -> float:
+    """Share of the parameters that a rank of so many gets from others, or sends.
+
+    Experts that expert-parallel ranks share out are gathered and reduced among the ranks that hold the same ones only.
+    """
+    if ranks == 1:
+        return 0.0
+    counts = parameter_counts(setup.arch, setup.task, setup.labels)
+    experts = sum(s.parameters for s in counts.shapes if s.role == "expert") / counts.total
+    alike = ranks / setup.parallelism.expert
+    return (ranks - 1) / ranks * (1 - experts + experts * max(0.0, alike - 1) / (ranks - 1))
+
+
+def _sharded_gradient(setup: TrainingSetup, compute: float) -> float:
+    """Bytes of a sharded gradient as it is sent."""
+    return 4.0 if stack_of(setup.framework).fp32_reduce else compute
+
+
+def _copies_bytes(setup: TrainingSetup, trained: float) -> float:
+    """Bytes of gradients that machines with a sharded copy each exchange, all GPUs of a machine together; block by
+    block, behind the backward pass.
+    """
+    parallel = setup.parallelism
+    if not is_sharded(parallel.kind):
+        return 0.0
+    sent = _sharded_gradient(setup, widths(setup).compute) * trained / (parallel.tensor * parallel.pipeline)
+    return 2 * sent * (setup.replicas - 1) / setup.replicas
 
 
 def group_bytes_per_s(cluster: Cluster, ranks: int) -> float:

@@ -47,6 +47,10 @@ KINDS = [
     (LLAMA, {}, {**ALL, "kind": "loha"}, 0.03),
     ("meta-llama/Llama-4-Scout-17B-16E", {}, ALL, 0.04),
     ("t5-base", {}, {**ALL, "targets": ["q", "v"]}, 0.08),
+    # its MLP, its embedding, an untied head and all keys are named otherwise in transformers than in the registry
+    ("facebook/opt-6.7b", {}, ALL, 0.05),
+    ("google/flan-t5-xl", {}, {**ALL, "targets": ["q", "v"]}, 0.12),
+    ("Qwen/Qwen1.5-0.5B", {}, ALL, 0.03),
 ]
 CASES = [(*kind, recomputed) for kind in KINDS for recomputed in (True, False)]
 
