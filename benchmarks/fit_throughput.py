@@ -29,10 +29,10 @@ BAD = frozenset(
     {"variable_len", "extrapolated_from_throughput", "coarse", "range_midpoint", "inconsistent_in_source"}
 )
 PRIORS = {
-    "matmul": 0.89, "few_tokens": 1.5, "narrow": 1.6, "fp8": 1.86, "attention_first": 0.55, "sdpa": 0.6,
+    "matmul": 0.89, "few_tokens": 1.5, "narrow": 1.6, "fp8": 1.86, "attention_first": 0.55, "sdpa": 0.3,
     "attention_hopper": 7.0, "elementwise": 2.0, "compiled": 0.45, "loss_bytes": 40.0, "dequantise": 18.0,
-    "launch": 1.0, "link": 0.7,
-    "overlap": 0.5, "fsdp_layer_s": 0.005, "fsdp_layer_native_s": 0.001, "fp32": 0.85,
+    "launch_forward": 2.0, "launch_backward": 1.3, "link": 0.7,
+    "overlap": 0.5, "fsdp_layer_s": 0.005, "fsdp_layer_native_s": 0.001, "fp32": 0.89,
 }  # fmt: skip
 PULL = 0.05  # penalty for a factor e away from the prior
 Case = tuple[str, Run, float]

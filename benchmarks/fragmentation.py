@@ -1,11 +1,12 @@
 """What rows of many lengths leave unused: torch's caching allocator, replayed over traced trainings without a GPU.
 
-    python benchmarks/fragmentation.py > benchmarks/results/fragmentation.md    # needs the extra [trace], 5 minutes
+    python benchmarks/fragmentation.py > benchmarks/results/fragmentation.md    # needs the extra [trace], 20 minutes
 
 A step is traced at two lengths; every allocation is linear in the length, so that any other follows. The replay keeps
 the allocator's rules (c10's CUDACachingAllocator, segments that do not grow): sizes rounded to 512 bytes, a small pool
 up to 1 MiB, segments of 2 MiB, of 20 MiB, or rounded to 2 MiB from 10 MiB on, the best fit, blocks split where more
-than 1 MiB is left, neighbours merged. Lengths are drawn log-normally (0.6), cut at the limit.
+than 1 MiB is left, neighbours merged. Lengths are drawn log-normally (0.6) and, where they are longer than the limit,
+cut to it or drawn again, as trainers do that drop such rows; a micro-batch is as long as its longest row.
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ import torch
 
 from planner import trace
 from planner.architecture import Adapter, load_architecture, model_config
-from planner.setup import TrainingSetup
+from planner.hardware import gpu_facts
+from planner.memory import estimate_memory
+from planner.setup import Cluster, TrainingSetup
 
 MIB, GIB = 2**20, 2**30
-STEPS, SEEDS = 100, 4
+STEPS, SEEDS = 60, 8
 LONGEST = 2048
-MEDIANS = {"most are cut": 1.3, "half as long": 0.5, "a fifth as long": 0.2}
+MEDIANS = {"most are longer": 1.3, "half as long": 0.5, "a fifth as long": 0.2}
+LONGER_ONES = ("cut", "dropped")
 Event = tuple[int, float, float]  # storage, bytes at length 0 (negative: freed), bytes per token of length
 
 
@@ -170,8 +174,18 @@ def pattern(setup: TrainingSetup) -> tuple[list[int], list[Event]]:
     return lasting, found
 
 
-def replay(lasting: list[int], events: list[Event], lengths: list[int]) -> float:
-    """What is reserved beyond the tensors' peak, in parts of that peak without what lies there all the time."""
+def drawn(chance: random.Random, median: float, longer_ones: str, rows: int) -> int:
+    """Tokens of the longest row of a micro-batch."""
+    found: list[float] = []
+    while len(found) < rows:
+        length = chance.lognormvariate(0, 0.6) * median * LONGEST
+        if length <= LONGEST or longer_ones == "cut":
+            found.append(min(length, LONGEST))
+    return max(16, int(max(found)))
+
+
+def held_after(lasting: list[int], events: list[Event], lengths: list[int]) -> tuple[int, int, int]:
+    """What lies there all the time, the tensors' peak, and what is reserved in the end."""
     allocator = Allocator()
     held = [allocator.malloc(size) for size in lasting]
     base = allocator.allocated
@@ -185,17 +199,36 @@ def replay(lasting: list[int], events: list[Event], lengths: list[int]) -> float
         for block in live.values():
             allocator.release(block)
     assert held
-    return (allocator.reserved - allocator.peak) / (allocator.peak - base)
+    return base, allocator.peak, allocator.reserved
+
+
+def share_of_logits(setup: TrainingSetup) -> float:
+    """Of what a step of the longest rows needs, the part that is logits and their like, as the closed form has it."""
+    gpu = gpu_facts("H200")
+    assert gpu is not None
+    parts = estimate_memory(setup._replace(sequence_tokens=LONGEST), Cluster(gpu)).components_bytes
+    return parts["logits_loss"] / (parts["logits_loss"] + parts["activations"])
+
+
+def in_parts(points: list[tuple[float, float]]) -> tuple[float, float]:
+    """What is unused in parts of activations and of logits: least squares over (share of logits, unused)."""
+    aa = sum((1 - share) ** 2 for share, _ in points)
+    ll = sum(share**2 for share, _ in points)
+    al = sum(share * (1 - share) for share, _ in points)
+    ay = sum((1 - share) * unused for share, unused in points)
+    ly = sum(share * unused for share, unused in points)
+    whole = aa * ll - al**2
+    return (ay * ll - ly * al) / whole, (ly * aa - ay * al) / whole
 
 
 def main() -> None:
     lora = Adapter("lora", 8, ("q", "k", "v"), fp32=True)
-    print("# Reserved beyond the tensors, in parts of what a step needs\n")
+    print("# Reserved beyond the tensors, in parts of what a step of the longest rows needs\n")
     print(
         f"{STEPS} steps, rows of up to {LONGEST} tokens; {SEEDS} draws of each kind, smallest to largest.\n"
     )
-    print("| model | all as long | " + " | ".join(MEDIANS) + " |\n|---|---|" + "---|" * len(MEDIANS))
-    every: list[float] = []
+    print("| model | longer ones | " + " | ".join(MEDIANS) + " |\n|---|---|" + "---|" * len(MEDIANS))
+    every: dict[str, list[tuple[float, list[float]]]] = {kind: [] for kind in LONGER_ONES}
     for name, rows, recomputed in (("llama-2-7b", 1, True), ("qwen2.5-7b", 1, True), ("qwen2.5-7b", 4, True),
                                    ("llama-2-7b", 1, False)):  # fmt: skip
         setup = TrainingSetup(
@@ -203,19 +236,32 @@ def main() -> None:
             framework="hf", optimizer="adamw_fused", attention="flash",
         )  # fmt: skip
         lasting, events = pattern(setup)
-        cells = [f"{replay(lasting, events, [LONGEST] * 3):.2f}"]
-        for share in MEDIANS.values():
-            drawn = []
-            for seed in range(SEEDS):
-                chance = random.Random(seed)
-                some = (chance.lognormvariate(0, 0.6) * share * LONGEST for _ in range(STEPS))
-                drawn.append(replay(lasting, events, [min(LONGEST, max(16, int(one))) for one in some]))
-            every += drawn
-            cells.append(", ".join(f"{one:.2f}" for one in sorted(drawn)))
+        base, peak, reserved = held_after(lasting, events, [LONGEST] * 3)
         what = f"{name}, LoRA, {rows} row{'s' * (rows > 1)}" + ("" if recomputed else ", nothing recomputed")
-        print(f"| {what} | " + " | ".join(cells) + " |", flush=True)
-    every.sort()
-    print(f"\nMedian {statistics.median(every):.2f}, nine of ten below {every[int(0.9 * len(every))]:.2f}.")
+        print(f"| {what} | all as long: {(reserved - peak) / (peak - base):.2f} | | | |", flush=True)
+        for longer_ones in LONGER_ONES:
+            cells, more = [], []
+            for median in MEDIANS.values():
+                shares = []
+                for seed in range(SEEDS):
+                    chance = random.Random(seed)
+                    lengths = [drawn(chance, median, longer_ones, rows) for _ in range(STEPS)]
+                    held = held_after(lasting, events, lengths)[2]
+                    shares.append((held - peak) / (peak - base))
+                    more.append((held - reserved) / (peak - base))
+                cells.append(", ".join(f"{one:.2f}" for one in sorted(shares)))
+            every[longer_ones].append((share_of_logits(setup), more))
+            print(f"| {what} | {longer_ones} | " + " | ".join(cells) + " |", flush=True)
+    print(
+        "\nBeyond what rows all as long leave, in parts of activations and of logits (least squares over the models):\n"
+    )
+    print(
+        "| longer ones | median: activations | logits | nine of ten: activations | logits |\n|---|---|---|---|---|"
+    )
+    for longer_ones, found in every.items():
+        middle = in_parts([(share, statistics.median(more)) for share, more in found])
+        most = in_parts([(share, sorted(more)[int(0.9 * len(more))]) for share, more in found])
+        print(f"| {longer_ones} | " + " | ".join(f"{one:.2f}" for one in (*middle, *most)) + " |")
 
 
 if __name__ == "__main__":

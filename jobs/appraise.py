@@ -22,7 +22,7 @@ from jobs.evaluate import metric_of
 from jobs.frameworks import import_frameworks
 from jobs.inputs import bring_inputs
 from jobs.progress import MetricResult, write_atomically
-from jobs.scoring import measure, results_of
+from jobs.scoring import measure, measure_base, results_of
 from jobs.spec import JobSpec
 from jobs.train import DONE, failed, set_defaults
 from providers.errors import CorruptDataError
@@ -80,7 +80,7 @@ def appraise(job: JobSpec, base: Path, adapter: Path | None) -> Appraisal:
     import_frameworks(job)
     with tempfile.TemporaryDirectory(prefix="plan-evaluate-") as scratch:
         training = built(job, base, examples, Path(scratch), processes=1)
-    before = measure(training, "eval", lambda: None)
+    before = measure_base(training, "eval", lambda: None)
     say(f"base: {metric} {before.values[metric]:.4f} on {before.n} rows")
     after = None
     if adapter is not None:

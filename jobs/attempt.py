@@ -103,6 +103,8 @@ class Attempt:
         if earlier is not None:
             names = _RESULT if head.output else _STANDING
             first = replace(first, **{name: getattr(earlier, name) for name in names})
+        if head.output is not None:  # the attempt that committed it may have died before it said so
+            first = replace(first, output_manifest_sha256=head.output.sha256)
         say(f"run {job.run_id}, attempt {head.fence}, checkpoints in {store.uri}")
         progress: ProgressWriter | SilentProgress = SilentProgress(first)
         if group.leads:
@@ -146,7 +148,7 @@ class Attempt:
         patience = Patience(self.stop) if state in _OVER else Patience(limit_s=_HURRY_S)
         self.progress.close(patience.wait)
         if self.group.leads_machine:
-            shutil.rmtree(self.work / "saving", ignore_errors=True)
+            shutil.rmtree(self.work, ignore_errors=True)
 
     def _is_committed(self) -> bool:
         newest = self.checkpoints.head.newest

@@ -102,7 +102,12 @@ def not_text(path: Path) -> UsageError:
 def table_rows(path: Path, file: Iterable[str]) -> csv.DictReader[str]:
     """Rows of a table with a header; what separates its columns follows from the name of the file."""
     csv.field_size_limit(_FIELD_LIMIT_BYTES)
-    return csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+    return csv.DictReader(file, delimiter=separator_of(path))
+
+
+def separator_of(path: Path) -> str:
+    """What separates the columns of a table."""
+    return "\t" if path.suffix.lower() == ".tsv" else ","
 
 
 def _read_jsonl(path: Path) -> Iterator[tuple[int, Row]]:

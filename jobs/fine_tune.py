@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -24,10 +25,10 @@ from jobs.evaluate import metric_of
 from jobs.frameworks import import_frameworks
 from jobs.history import History
 from jobs.inputs import bring_inputs
-from jobs.model import model_class
+from jobs.model import model_class, save_processor, save_tokenizer
 from jobs.output_copy import copy_output
 from jobs.parts import Parts, PartSender
-from jobs.patience import Patience
+from jobs.patience import Patience, why_not_waited
 from jobs.pinned_data import pin_data
 from jobs.preemption import Stopped
 from jobs.progress import CheckpointRef, MetricResult
@@ -37,7 +38,7 @@ from jobs.scoring import Scoring
 from jobs.sharded import Sharding
 from jobs.trackers import open_tracker
 from jobs.tracking import Tracking
-from jobs.trainer import attach
+from jobs.trainer import after_first_step, attach
 from jobs.training import Training
 from jobs.uploader import OnCommit, Uploader
 from providers.errors import StorageError
@@ -230,10 +231,19 @@ def _train(
         sender.close()
     if uploader and uploader.fenced:
         raise uploader.fenced
+    done = group.share(uploader is not None and uploader.committed_step == step)
     if pulse.stopped:
-        done = uploader is not None and uploader.committed_step == step
-        raise Stopped(*pulse.stopped, committed=group.share(done))
+        raise Stopped(*pulse.stopped, committed=done)
+    _go_on_unless_away(attempt, uploader, committed=done)
     return step
+
+
+def _go_on_unless_away(attempt: Attempt, uploader: Uploader | None, *, committed: bool) -> None:
+    """End as if preempted where the store was waited for in vain already."""
+    away = uploader.away if uploader else None
+    given_up = attempt.group.share(None if away is None else why_not_waited(away, attempt.stop))
+    if given_up is not None:
+        raise Stopped(*given_up, committed=committed)
 
 
 def _uploads(attempt: Attempt, committed: OnCommit) -> tuple[Uploader | None, PartSender | None]:
@@ -267,6 +277,8 @@ def _run_trainer(attempt: Attempt, trainer: Any, restored: Restored | None, scor
     if ended:  # trained to the end, but not handed over
         trainer._load_from_checkpoint(str(directory))
         return int(state["global_step"])
+    if attempt.group.leads_machine:  # until then a slower process may still read its random state
+        after_first_step(trainer, partial(shutil.rmtree, directory, ignore_errors=True))
     trainer.train(resume_from_checkpoint=str(directory))
     return int(trainer.state.global_step)
 
@@ -298,7 +310,11 @@ def _hand_over(attempt: Attempt, training: Training, done: Finished) -> None:
         training.trainer.save_model(str(output))  # together, where the model is sharded
     with attempt.stage("upload", "syncing"):
         if attempt.group.leads:
-            auto_class = model_class(attempt.job, training.trainer.model.config).__name__
+            save_tokenizer(training.trainer.processing_class, output)
+            model = training.trainer.model
+            if attempt.job.method.kind == "full":
+                save_processor(attempt.job, attempt.base, model, output)
+            auto_class = model_class(attempt.job, model.config).__name__
             _publish(attempt, output, done, auto_class)
         attempt.group.wait()
 
@@ -318,9 +334,10 @@ def _publish(attempt: Attempt, output: Path, done: Finished, auto_class: str) ->
     }
     (output / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     done.history.write(output)
+    attempt.progress.update(output_step=done.step)
     attempt.progress.flush()  # what came of it is known before it counts as finished
     reference = attempt.insist(lambda: attempt.checkpoints.publish_output(output, done.last))
-    attempt.progress.update(output_manifest_sha256=reference.manifest_sha256, output_step=done.step)
+    attempt.progress.update(output_manifest_sha256=reference.manifest_sha256)
     if attempt.job.output.uri is not None:
         uri = attempt.job.output.uri
         attempt.insist(lambda: copy_output(output, uri))

@@ -34,6 +34,7 @@ _KNOWN_FILES = re.compile(
     r"|optimizer\.pt|scheduler\.pt|scaler\.pt|rng_state(_\d+)?\.pth|trainer_state\.json|counters\.json|history\.json"
     r"|shards\.json|shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors"
     r"|tokenizer\.json|tokenizer_config\.json|special_tokens_map\.json|added_tokens\.json|tokenizer\.model"
+    r"|preprocessor_config\.json|processor_config\.json|video_preprocessor_config\.json"
     r"|vocab\.json|vocab\.txt|merges\.txt|spiece\.model|chat_template\.jinja|README\.md|result\.json"
 )
 

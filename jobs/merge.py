@@ -14,7 +14,7 @@ from pathlib import Path
 from jobs.console import say
 from jobs.frameworks import lean_imports
 from jobs.inputs import bring_inputs
-from jobs.model import load_model, load_tokenizer
+from jobs.model import load_model, load_tokenizer, save_processor
 from jobs.spec import JobSpec
 from jobs.spec_rules import PROMPT_LEARNING
 from jobs.train import DONE, failed, set_defaults
@@ -68,6 +68,7 @@ def merge(job: JobSpec, base: Path, adapter: Path, out: Path) -> None:
     merged = tuned.merge_and_unload(safe_merge=True)  # refuses weights that are no numbers
     merged.save_pretrained(str(out))
     tokenizer.save_pretrained(str(out))
+    save_processor(whole, base, merged, out)
     say(
         f"merged into {job.model.source}: {sum(weight.numel() for weight in merged.parameters()):,} parameters"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ _ATTENTION_MODULES = (
     *("query", "key", "value", "q_lin", "k_lin", "v_lin", "out_lin"),
     *("query_key_value", "c_attn", "Wqkv", "q", "k", "v", "o"),
 )
+_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 _CLASSIFY = ("classification", "reward")
 _ROUTERS = frozenset({"gate", "router", "shared_expert_gate"})
 _SECOND_LINEAR = {"down_proj", "fc2", "dense_4h_to_h", "lin2", "wo", "fc_out", "w2"}
@@ -41,6 +43,41 @@ def load_tokenizer(job: JobSpec, base: Path) -> Any:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def save_tokenizer(tokenizer: Any, directory: Path) -> None:
+    """Save a tokenizer for whoever uses the model: it neither cuts nor pads, as it did for the training's own batches.
+
+    Whoever reads `tokenizer.json` without transformers would heed that. Several chat templates go into the
+    configuration, as a finished model has no directories.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_truncation()
+        backend.no_padding()
+    several = isinstance(tokenizer.chat_template, dict)
+    if several:
+        (directory / "chat_template.jinja").unlink(missing_ok=True)
+    tokenizer.save_pretrained(str(directory), save_jinja_files=not several)
+
+
+def save_processor(job: JobSpec, base: Path, model: Any, directory: Path) -> None:
+    """Copy what turns images and sounds into a model's inputs, as its base has it; nothing where it reads text alone.
+
+    It was not trained, but servers do not load such a model without it.
+    """
+    if other_towers(model) is None:
+        return
+    from transformers.utils import cached_file
+
+    quietly = {
+        "_raise_exceptions_for_missing_entries": False,
+        "_raise_exceptions_for_connection_errors": False,
+    }
+    for name in _PROCESSOR_FILES:
+        found = cached_file(_source(job, base), name, revision=job.model.revision or "main", **quietly)
+        if found is not None:
+            shutil.copyfile(found, directory / name)
 
 
 def load_model(job: JobSpec, base: Path, tokenizer: Any, label_names: tuple[str, ...]) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -35,12 +35,20 @@ class _Order(NamedTuple):
     suspects: frozenset[str]
 
 
+class _Wanted(NamedTuple):
+    """What the leader says after each try: of the steps up to `newest`, only these may be asked for again."""
+
+    newest: int
+    steps: frozenset[int]
+
+
 class Part(NamedTuple):
     """What one process has sent, or why it could not."""
 
     entries: tuple[FileEntry, ...] = ()
     new_bytes: int = 0
     problem: str | None = None
+    code: str | None = None
 
 
 class Parts:
@@ -67,10 +75,15 @@ class Parts:
             yield parts
         finally:
             found = _talk(self._group.gather, Part())
-        problem = next((part.problem for part in found if part.problem is not None), None)
-        if problem is not None:
-            raise StorageError(problem)
+        failed = next((part for part in found if part.problem is not None), None)
+        if failed is not None:
+            raise StorageError(str(failed.problem), code=failed.code)
         parts += found
+
+    def keep(self, newest: int, steps: Iterable[int]) -> None:
+        """Let the others delete their shards of the steps up to the newest one known here, but for these."""
+        with suppress(StorageError):  # one of them is gone, as the next order will say
+            _talk(self._group.share, _Wanted(newest, frozenset(steps)))
 
     def close(self) -> None:
         """Let the others end."""
@@ -104,7 +117,7 @@ class PartSender:
         self._thread.start()
 
     def submit(self, directory: Path, step: int, *, best: bool = False) -> None:
-        """Keep a saved shard until the leader asks for it or for a later one; before the leader hears of it."""
+        """Keep a saved shard until the leader wants it no more; before the leader hears of it."""
         with self._lock:
             self._held[step] = part_directory(directory, self._group)
 
@@ -113,11 +126,13 @@ class PartSender:
         self._thread.join()
 
     def _run(self) -> None:
-        heard: _Order | None = None  # what the leader says
+        heard: _Order | _Wanted | None = None  # what the leader says
         try:
-            while (order := self._group.share(heard)) is not None:
-                self._group.gather(self._answer(order))
-                self._drop(order.step)
+            while (said := self._group.share(heard)) is not None:
+                if isinstance(said, _Wanted):
+                    self._drop(said)
+                else:
+                    self._group.gather(self._answer(said))
         except RuntimeError:
             return  # the leader is gone, and this process will be told
 
@@ -129,15 +144,14 @@ class PartSender:
         try:
             return Part(*send_files(self._store, directory, suspects=set(order.suspects)))
         except StorageError as error:
-            return Part(problem=error.message)
+            return Part(problem=error.message, code=error.code)
         except Exception as error:  # whatever it is, the leader waits for an answer
             return Part(problem=f"process {self._group.rank}: {type(error).__name__}: {error}")
 
-    def _drop(self, step: int) -> None:
-        """Delete this shard; of older checkpoints, which everybody is done with, what else this machine has."""
+    def _drop(self, wanted: _Wanted) -> None:
+        """Delete the shards that nobody asks for any more, and what else this machine has of their checkpoints."""
         with self._lock:
-            shard = self._held.get(step)
-            older = [self._held.pop(old) for old in list(self._held) if old < step]
-        for part in ([] if shard is None else [shard]) + older:
-            whole = self._group.leads_machine and part is not shard
-            shutil.rmtree(part.parent if whole else part, ignore_errors=True)
+            over = [step for step in self._held if step <= wanted.newest and step not in wanted.steps]
+            parts = [self._held.pop(step) for step in over]
+        for part in parts:
+            shutil.rmtree(part.parent if self._group.leads_machine else part, ignore_errors=True)

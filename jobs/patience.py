@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from jobs.console import duration, say
-from jobs.preemption import Stopped, StopSignal
+from jobs.preemption import StopKind, Stopped, StopSignal
 from providers.errors import StorageError
 
 #: How long a worker waits. The machine costs money meanwhile, and training again what is not committed costs more.
@@ -18,6 +18,8 @@ LIMIT_S = 900.0
 FIRST_WAIT_S = 1.0
 _LONGEST_WAIT_S = 30.0
 _POLL_S = 0.5
+#: The clients give up a store that does not answer within minutes (`providers.s3`, `providers.obstore_store`).
+_LONGEST_TRY_S = 900.0
 _PASSING = ("unreachable", "unavailable", "cut_off")
 
 T = TypeVar("T")
@@ -28,24 +30,32 @@ class Patience:
 
     Args:
         stop: Tells when to end early; None for a worker that ends already.
-        limit_s: For all tries together, default LIMIT_S.
+        limit_s: From now on, for all tries together; default LIMIT_S from the first try that failed, since what is
+            sent or fetched may take longer than that. A try that was answered for that long begins anew.
     """
 
     def __init__(self, stop: StopSignal | None = None, limit_s: float | None = None) -> None:
-        """The time runs from here."""
+        """The first try begins here."""
         self._stop = stop
-        self._end_s = time.monotonic() + (LIMIT_S if limit_s is None else limit_s)
+        self._tried_s = time.monotonic()
+        self._end_s = None if limit_s is None else self._tried_s + limit_s
+        self._may_begin_anew = limit_s is None
         self._wait_s = FIRST_WAIT_S
 
     def wait(self) -> bool:
         """Pause before the next try; False if there shall be none."""
-        until_s = time.monotonic() + self._wait_s
+        now_s = time.monotonic()
+        was_answered = self._may_begin_anew and now_s - self._tried_s > _LONGEST_TRY_S
+        if self._end_s is None or was_answered:
+            self._end_s, self._wait_s = now_s + LIMIT_S, FIRST_WAIT_S
+        until_s = now_s + self._wait_s
         self._wait_s = min(2 * self._wait_s, _LONGEST_WAIT_S)
         while (left_s := min(until_s, self._end_s) - time.monotonic()) > 0:
             if self._must_stop():
                 return False
             time.sleep(min(left_s, _POLL_S))
-        return not self._must_stop() and time.monotonic() < self._end_s
+        self._tried_s = time.monotonic()
+        return not self._must_stop() and self._tried_s < self._end_s
 
     def _must_stop(self) -> bool:
         return self._stop is not None and self._stop.reason() is not None
@@ -78,6 +88,10 @@ def insist(act: Callable[[], T], stop: StopSignal, *, committed: bool = False) -
             if not waited:
                 say(f"trying again for {duration(LIMIT_S)}: {error.message}")
             if not patience.wait():
-                away = f"the object store stayed away: {error.message}"
-                raise Stopped(*(stop.reason() or ("preempted", away)), committed=committed) from error
+                raise Stopped(*why_not_waited(error, stop), committed=committed) from error
             waited = True
+
+
+def why_not_waited(error: StorageError, stop: StopSignal) -> tuple[StopKind, str]:
+    """Why a worker ends that waits for a store no longer: it was told to end, or has waited enough."""
+    return stop.reason() or ("preempted", f"the object store stayed away: {error.message}")

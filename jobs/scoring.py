@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -176,7 +176,7 @@ class Scoring:
 
     def _measured_base(self, split: str) -> Scores:
         with self._attempt.stage("evaluate", "evaluating_base"):
-            scores = self._measure(split, self._attempt.check)
+            scores = measure_base(self._training, split, self._attempt.check, self._attempt.group)
         if self._attempt.group.leads:
             body = encode(scores).encode()
             self._attempt.insist(lambda: self._attempt.store.put_if_absent(BASE_SCORES_KEYS[split], body))
@@ -201,6 +201,17 @@ def measure(training: Training, split: str, check: Callable[[], None], group: Gr
     context: Callable[[], AbstractContextManager[None]] = training.trainer.compute_loss_context_manager
     rows = training.held_out[split]
     return evaluate(training.trainer.model, rows, training.collate, training.measure, context, check, group)
+
+
+def measure_base(training: Training, split: str, check: Callable[[], None], group: Group = ALONE) -> Scores:
+    """Score the model before its training.
+
+    Other adapters begin by changing nothing; learned tokens begin at random, and are not yet part of the base.
+    """
+    model = training.trainer.model
+    learns_tokens = hasattr(model, "peft_config") and model.active_peft_config.is_prompt_learning
+    with model.disable_adapter() if learns_tokens else nullcontext():
+        return measure(training, split, check, group)
 
 
 def results_of(

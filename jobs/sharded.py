@@ -108,6 +108,18 @@ def _generate_together(model: Any) -> None:
             module._is_fsdp_managed_module = True  # how transformers knows
 
 
+def _scatter(model: Any) -> None:
+    """Each process holds its own share alone again: the optimizer knows no other weights.
+
+    An evaluation leaves the last layers gathered, for a backward pass that does not come.
+    """
+    from torch.distributed.fsdp import FSDPModule
+
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
 class Sharding:
     """How one trainer's weights and optimizer are spread over the processes of a group.
 
@@ -226,6 +238,7 @@ class Sharding:
         import torch
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
 
+        _scatter(self._trainer.model)
         options = StateDictOptions(ignore_frozen_params=True)
         found = get_optimizer_state_dict(self._trainer.model, self._optimizer, options=options)
         tensors, values = self._weights(), {}

@@ -164,13 +164,13 @@ def attach(trainer: Any, pulse: Pulse, scoring: Scoring) -> None:
             save, stop = pulse.step_done(state.global_step, state.max_steps)
             control.should_save = control.should_save or save
             control.should_training_stop = control.should_training_stop or stop
-            control.should_log = control.should_log or save
             scoring.score_if_due(state.global_step, state.max_steps)
             ended = scoring.standing.ended is not None
             control.should_training_stop = control.should_training_stop or ended
             if ended or scoring.is_best(state.global_step):
                 control.should_save = True
             if control.should_save:
+                control.should_log = True  # what is not in the checkpoint is lost to whoever goes on from it
                 pulse.insist_on_numbers(state.global_step, _is_finite(trainer.model))
             pulse.resume_clock(saving=control.should_save)
 
@@ -184,6 +184,20 @@ def attach(trainer: Any, pulse: Pulse, scoring: Scoring) -> None:
             if logs and "loss" in logs:
                 pulse.logged(state.global_step, state.max_steps, float(logs["loss"]))
                 scoring.logged(state.global_step, float(logs["loss"]))
+
+    trainer.add_callback(Callback())
+
+
+def after_first_step(trainer: Any, act: Callable[[], None]) -> None:
+    """Call once when a step of this training is done, in every process where a pulse is attached already."""
+    from transformers import TrainerCallback
+
+    acts = [act]
+
+    class Callback(TrainerCallback):  # type: ignore[misc] # its base is untyped here
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if acts:
+                acts.pop()()
 
     trainer.add_callback(Callback())
 

@@ -36,14 +36,14 @@ class _Item(NamedTuple):
 class Uploader:
     """One upload at a time; of those waiting only the newest is kept, and the newest that was the best so far.
 
-    Directories handed in belong to the uploader and are deleted when they are committed or superseded, or when their
-    commit fails: the next one brings the same and more. Only the best so far is tried again, since no later one makes
-    up for it; not where other processes have saved parts of it, which they give away when they are asked.
+    Directories handed in belong to the uploader and are deleted when they are committed or superseded. A commit that
+    failed is tried again: of the newest if the store is away, since the next one may be long in coming, and of the
+    best so far whatever the reason, since no later one makes up for it.
 
     Args:
         checkpoints: Where to commit; used from the thread only, until `close`.
         others: The other processes, where each has saved a part.
-        pause_s: Before the best so far is tried again; doubled from try to try.
+        pause_s: Before a commit that failed is tried again; doubled from try to try.
         on_commit: Called in the thread with the committed checkpoint and the seconds it took.
         on_error: Called in the thread when a commit failed; the next one is tried all the same.
     """
@@ -61,6 +61,8 @@ class Uploader:
         self.committed_step: int | None = None
         self.fenced: FencedError | None = None
         self.refused: StoreAccessError | None = None
+        self.away: StorageError | None = None
+        """Why the last commit failed, if the store stayed away for as long as it was waited for at the end."""
         self._refusals = 0
         self._checkpoints = checkpoints
         self._on_commit = on_commit
@@ -90,7 +92,7 @@ class Uploader:
         """
         with self._changed:
             superseded = [item for item in self._waiting if best or not item.best]
-            kept = [item for item in self._waiting if item not in superseded]
+            kept = [self._due(item) for item in self._waiting if item not in superseded]
             self._waiting = [*kept, _Item(directory, step, best, 0.0, self._pause_s)]
             self._changed.notify_all()
         for item in superseded:
@@ -118,11 +120,12 @@ class Uploader:
     def _run(self) -> None:
         while (item := self._next()) is not None:
             later = None
+            error: StorageError | None = None
             try:
                 error = self._commit(item)
                 later = None if error is None else self._later(item, error)
             finally:
-                self._put_away(item, later)
+                self._put_away(item, later, is_back=error is None)
 
     def _next(self) -> _Item | None:
         """The first that is due, waiting for it; None if nothing will come any more."""
@@ -138,23 +141,40 @@ class Uploader:
                 self._changed.wait(None if first_s is None else first_s - now_s)
             return None
 
+    def _due(self, item: _Item) -> _Item:
+        """To be tried before anything newer: what is resumed from later names the best step, which must be there."""
+        return item._replace(not_before_s=0.0, pause_s=self._pause_s)
+
     def _later(self, item: _Item, error: StorageError) -> _Item | None:
         """What is tried again of an item that failed."""
-        if self.over is not None or self._others is not None or not item.directory.exists():
+        if self.over is not None or not item.directory.exists():
             return None
         if self._closed:
-            return item if self._again is not None and is_passing(error) and self._again() else None
-        if not item.best:
+            return item if self._is_waited_for(error) else None
+        if not item.best and not is_passing(error):
             return None
         pause_s = min(2 * item.pause_s, _LONGEST_PAUSE_S)
         return item._replace(not_before_s=time.monotonic() + item.pause_s, pause_s=pause_s)
 
-    def _put_away(self, item: _Item, later: _Item | None) -> None:
+    def _is_waited_for(self, error: StorageError) -> bool:
+        """Whether to try again at the end, after a pause."""
+        if self._again is None or not is_passing(error):
+            return False
+        again = self._again()
+        self.away = None if again else error
+        return again
+
+    def _put_away(self, item: _Item, later: _Item | None, *, is_back: bool) -> None:
         with self._changed:
-            if later is not None and later.best and any(other.best for other in self._waiting):
-                later = None  # a better one came meanwhile
+            if is_back:  # the store is: what waits for it need not wait longer
+                self._waiting = [self._due(other) for other in self._waiting]
+            if any(other.best if item.best else other.step > item.step for other in self._waiting):
+                later = None  # a better one came meanwhile, or a newer one
             if later is not None:
                 self._waiting.insert(0, later)
+            wanted = [one.step for one in self._waiting]
+        if self._others is not None:
+            self._others.keep(max([item.step, *wanted]), wanted)
         if later is None:
             shutil.rmtree(item.directory, ignore_errors=True)
         with self._changed:
@@ -177,6 +197,7 @@ class Uploader:
             self._failed(known)
             return known
         self.committed_step = max(item.step, self.committed_step or 0)
+        self.away = None
         self._told(reference, time.monotonic() - start)
         return None
 

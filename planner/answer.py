@@ -149,16 +149,18 @@ def check(answer: Answer, limits: Limits) -> None:
         raise OverBudgetError("; ".join((over, *late)), hint=_within(answer.estimate, budget))
     if late:
         hint = f"the best one needs about {hours_text(best.wall_clock_h.p50)}"
-        raise PolicyError(
-            "; ".join(late),
-            hint=hint if goal.deadline is None else f"{hint}; `plan deadline` says what would be in time",
-        )
+        if goal.deadline is not None:
+            later = "give a later goal.deadline, or goal.within" if goal.deadline <= goal.now else None
+            hint += f"; {later or '`plan deadline` says what would be in time'}"
+        raise PolicyError("; ".join(late), hint=hint)
 
 
 def _late(estimate: Estimate, best: Candidate, limits: Limits) -> Iterator[str]:
     """What is too late or takes too long."""
     deadline, chance = estimate.question.goal.deadline, best.p_finish_by_deadline or 0.0
-    if deadline is not None and chance < EVEN_CHANCE:
+    if deadline is not None and deadline <= estimate.question.goal.now:
+        yield f"the deadline {deadline:%Y-%m-%d %H:%M} UTC has passed"
+    elif deadline is not None and chance < EVEN_CHANCE:
         others = any((row.p_finish_by_deadline or 0.0) >= EVEN_CHANCE for row in estimate.candidates)
         who = "the best candidate is not" if others else "no candidate is"
         yield f"{who} likely to finish by {deadline:%Y-%m-%d %H:%M} UTC ({chance:.0%})"

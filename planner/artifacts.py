@@ -48,8 +48,9 @@ def disk_bytes(
 ) -> float:
     """Disk of one machine: weights, tokenised data, checkpoints, the result, and on a rented one the software.
 
-    A machine holds the checkpoint that it went on from, whole, and its share of two, one that is written and one that
-    is sent; one's own disk also holds those that stay, the best one among them.
+    A machine holds the checkpoint that it goes on from, whole, until its first step is done; then its share of three,
+    one that is written, one that is sent and one that waits, which is no more than one and its share of two. One's own
+    disk also holds those that stay, the best one among them.
 
     Args:
         local: On one's own machine, whose disk is the store as well.

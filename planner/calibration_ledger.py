@@ -10,8 +10,8 @@ from itertools import islice
 from typing import Any
 
 from jobs.progress import StepTimes
-from planner.calibration import Calibration, Observation
-from planner.candidate_document import basis_from_document
+from planner.calibration import Basis, Calibration, Observation
+from planner.candidate_document import bases_from_document
 from planner.runs import Run, seconds_between
 from planner.spot_record import own_spells_of
 
@@ -47,42 +47,58 @@ def observe_run(run: Run) -> Observation | None:
     """What a run says about the formulas, None if it says nothing.
 
     Step time and memory count from any end, as long as it trained for some steps, more where it did not succeed;
-    overheads only where one attempt did everything. A run that got another GPU or place than it was planned for says
-    nothing of that: predicted and measured are not of the same machine.
+    overheads only where one attempt did everything. A run that got another GPU or place than it was planned for is
+    compared with what the formulas said of the machine that it got, as far as that is on record, and says nothing of
+    the other one.
     """
-    planned = json.loads(run.terms.candidate_json)
-    basis = basis_from_document(planned)
-    if basis is None or run.progress_json is None or not run.final:
+    if run.progress_json is None or not run.final:
         return None
-    actual = _actual(run, json.loads(run.progress_json))
-    not_told = _not_as_planned(planned["offer"], json.loads(run.current.offer_json))
+    found = _told(json.loads(run.terms.candidate_json), json.loads(run.current.offer_json))
+    if found is None:
+        return None
+    basis, told = found
     ratios = {
         name: math.log(value / prior)
-        for name, value in actual.items()
-        if name not in not_told
-        and value is not None
-        and value > 0
-        and (prior := basis.priors.get(name, 0.0)) > 0
+        for name, value in _actual(run, json.loads(run.progress_json)).items()
+        if name in told and value is not None and value > 0 and (prior := basis.priors.get(name, 0.0)) > 0
     }
     return Observation(run.run_id, _by_device(basis.groups), ratios) if ratios else None
 
 
 def had_its_machine(run: Run) -> bool:
     """Whether all its attempts had the GPUs and the place that it was planned for."""
-    planned = json.loads(run.terms.candidate_json)["offer"]
+    planned = json.loads(run.terms.candidate_json)
+    bases = bases_from_document(planned)
+    machine = next(iter(bases), _machine(planned["offer"]))
     started = (json.loads(one.offer_json) for one in run.attempts if one.started_at is not None)
-    return not any(_not_as_planned(planned, got) for got in started)
+    return all(_machine(got) == machine and _same_size(planned["offer"], got) for got in started)
 
 
-def _not_as_planned(planned: Mapping[str, Any], got: Mapping[str, Any]) -> frozenset[str]:
-    """Quantities that a run on this offer does not tell about the offer that it was planned for."""
+def _told(planned: Mapping[str, Any], got: Mapping[str, Any]) -> tuple[Basis, frozenset[str]] | None:
+    """What a run that got a machine is to be compared with, and the quantities that it tells of; None if of none."""
+    bases = bases_from_document(planned)
+    (cloud, gpu), whole = _machine(got), _same_size(planned["offer"], got)
+    if (cloud, gpu) in bases and whole:
+        return bases[cloud, gpu], _OF_GPUS | _OF_PLACE
+    same_gpus = next((basis for (_, known), basis in bases.items() if known == gpu and whole), None)
+    if same_gpus is not None:
+        return same_gpus, _OF_GPUS
+    same_place = next((basis for (known, _), basis in bases.items() if known == cloud), None)
+    if same_place is None:
+        return None
+    other_job = {**same_place.groups, "job": f"{same_place.groups['job']} on {gpu}"}
+    return same_place._replace(groups=other_job), _OF_PLACE
 
-    def gpus(offer: Mapping[str, Any]) -> tuple[object, ...]:
-        cores = offer.get("vcpus") if offer["gpu"] == "CPU" else None  # a CPU is as many cores as it has
-        return offer["gpu"], offer["gpus_per_node"], cores
 
-    of_gpus = _OF_GPUS if gpus(planned) != gpus(got) else frozenset()
-    return of_gpus | (_OF_PLACE if planned["cloud"] != got["cloud"] else frozenset())
+def _machine(offer: Mapping[str, Any]) -> tuple[str, str]:
+    return offer["cloud"], offer["gpu"]
+
+
+def _same_size(planned: Mapping[str, Any], got: Mapping[str, Any]) -> bool:
+    """Whether two machines have as many GPUs; a CPU is as many cores as it has."""
+    if planned["gpu"] == got["gpu"] == "CPU":
+        return bool(planned.get("vcpus") == got.get("vcpus"))
+    return bool(planned["gpus_per_node"] == got["gpus_per_node"])
 
 
 def _by_device(groups: Mapping[str, str]) -> Mapping[str, str]:

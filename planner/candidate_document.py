@@ -159,3 +159,24 @@ def basis_from_document(document: Mapping[str, Any]) -> Basis | None:
     """What a stored candidate was made of, None if it was stored before that was kept."""
     basis = document.get("basis")
     return None if basis is None else Basis(basis["groups"], basis["priors"])
+
+
+def bases_from_document(document: Mapping[str, Any]) -> dict[tuple[str, str], Basis]:
+    """The bases of all kinds of machines that a run may get, by (cloud, GPU), the planned one first.
+
+    A basis names its machine itself: the document's offer may have been replaced at a resume.
+    """
+    planned, others = basis_from_document(document), document.get("rented", {}).get("bases", ())
+    found = {} if planned is None else {_machine_of(planned, document["offer"]): planned}
+    for row in others:  # absent in what an earlier version kept
+        found.setdefault((row["cloud"], row["gpu"]), Basis(row["groups"], row["priors"]))
+    return found
+
+
+def _machine_of(basis: Basis, offer: Mapping[str, Any]) -> tuple[str, str]:
+    """(cloud, GPU) of a basis; of the offer beside it where an earlier version did not say."""
+    cloud, gpu = (
+        basis.groups.get("place", "").rpartition("|")[2],
+        basis.groups.get("gpu", "").partition("|")[0],
+    )
+    return cloud or offer["cloud"], gpu or offer["gpu"]

@@ -13,7 +13,7 @@ from planner.specfile import model_ref
 from providers.errors import TuneplanError
 from providers.hub import HubAccess, HubRepository, file_names
 
-_SETTINGS = "tokenizer_config.json"
+_SETTINGS, _TOKENIZER = "tokenizer_config.json", "tokenizer.json"
 _FILES = frozenset({"chat_template.jinja", "chat_template.json"})
 #: Mistral's own tokenizers write conversations without a template.
 _OWN_WRITER = "tekken.json"
@@ -26,13 +26,21 @@ def untemplated_here(spec: FineTuneSpec, base_dir: Path) -> Iterator[Finding]:
         return
     folder = Path(model.value)
     try:
-        told = _has_template({path.name for path in folder.iterdir()}) or json.loads(
-            (folder / _SETTINGS).read_bytes()
-        ).get("chat_template")
+        names = {path.name for path in folder.iterdir()}
+        if _has_template(names) or names.isdisjoint({_SETTINGS, _TOKENIZER}):
+            return
+        told = _SETTINGS in names and json.loads((folder / _SETTINGS).read_bytes()).get("chat_template")
     except (OSError, ValueError, AttributeError):
         return  # what is not there or makes no sense says nothing
     if not told:
         yield _finding(spec)
+
+
+def template_warnings(spec: FineTuneSpec, base_dir: Path) -> Iterator[tuple[str, str]]:
+    """A warning for what `plan launch` will refuse, and the worker too, where the tokenizer is on this machine."""
+    for finding in untemplated_here(spec, base_dir):
+        ends = "a launch refuses it, and a worker would end before the first step (exit 78)"
+        yield finding.code, f"cannot be trained on: {finding.message}; {ends}; {finding.hint}"
 
 
 def untemplated_on_hub(spec: FineTuneSpec, base_dir: Path, access: HubAccess) -> Iterator[Finding]:

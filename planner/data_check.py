@@ -22,7 +22,8 @@ _SAMPLED_CHARS = 2_000_000
 def unnamed_data(spec: FineTuneSpec) -> Iterator[Finding]:
     """A spec that names nothing to train on."""
     if spec.data.train is None:
-        yield Finding("there is no data to train on", path="data.train", code="data_missing")
+        hint = "name a file or a directory, a data set of the Hub (org/name), or an s3://, gs:// or https:// address"
+        yield Finding("there is no data to train on", path="data.train", code="data_missing", hint=hint)
 
 
 def missing_data(spec: FineTuneSpec, base_dir: Path) -> Iterator[Finding]:
@@ -85,10 +86,14 @@ def unlearnable(spec: FineTuneSpec, base_dir: Path, *, most_chars: int | None = 
 
 
 def talks(spec: FineTuneSpec, base_dir: Path) -> bool:
-    """Whether the first example here is a conversation, which takes a chat template to write."""
+    """Whether the first example, or what the spec says of those elsewhere, is a conversation: writing it takes a chat
+    template.
+    """
     train = _local(base_dir, spec.data.train)
+    if train is None:
+        return spec.data.format == "messages"
     try:
-        row = {} if train is None else next((row for *_, row in read_rows(train)), {})
+        row = next((row for *_, row in read_rows(train)), {})
     except TuneplanError:
         return False
     kind = format_of(row) if spec.data.format == "auto" else spec.data.format

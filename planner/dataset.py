@@ -72,7 +72,8 @@ def measure_dataset(path: Path, vocab: int = _VOCAB, tokenizer: Path | None = No
         hint = f"write one example a {'row' if files[0].suffix.lower() == '.parquet' else 'line'}"
         raise UsageError(f"{path} has no examples", path="data.train", hint=hint)
     tokens = _tokens(examples, vocab, None if tokenizer is None else load_counter(tokenizer))
-    counted = "counted" if examples.is_complete else f"counted {examples.places}, the rest scaled"
+    scaled = f"counted in places spread over it, the rest scaled (+-{examples.doubt:.1%})"
+    counted = "counted" if examples.is_complete else scaled
     return DataFacts(
         samples=examples.total,
         lengths=tokens.lengths,

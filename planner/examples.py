@@ -13,8 +13,18 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
-from jobs.data_files import JSON_HINT, RowGroup, not_text, parquet_groups, parquet_rows, table_rows
+from jobs.data_files import (
+    JSON_HINT,
+    RowGroup,
+    not_text,
+    parquet_groups,
+    parquet_rows,
+    separator_of,
+    table_rows,
+)
 from jobs.formats import CHECKS, Row, as_known, format_of
+from planner.quantiles import Z90
+from planner.table_places import row_start
 from providers.errors import UsageError
 
 T = TypeVar("T")
@@ -28,9 +38,8 @@ _PLACES = 64
 _PARQUET_BYTES = 128 * 2**20
 #: Of each doubling of sizes so many are parsed in any case, as few as there may be of it.
 _OF_EACH_DOUBLING = 4
-
-
-_ALL_OVER, _AT_FIRST = "in places spread over it", "at the beginning of each file"
+#: So much is read at once to find where a row of a table begins.
+_SOUGHT_BYTES = 2**20
 
 
 class Examples(NamedTuple):
@@ -40,18 +49,15 @@ class Examples(NamedTuple):
         sizes: Size -> examples of it: characters, or bytes of a line where not all were parsed.
         parsed: (size, text) of those that were parsed, some of each doubling of sizes among them.
         total: All examples, also those that were not looked at.
-        places: Where they were looked at; empty if everywhere.
+        is_complete: Every example was looked at, not only those in places spread over the data.
+        doubt: Of the total: in four cases of five it is off by no larger share. Of Parquet files it is exact.
     """
 
     sizes: Counter[int]
     parsed: list[tuple[int, str]]
     total: int
-    places: str = ""
-
-    @property
-    def is_complete(self) -> bool:
-        """Every example was looked at."""
-        return not self.places
+    is_complete: bool = True
+    doubt: float = 0.0
 
 
 class _Place(NamedTuple):
@@ -127,31 +133,47 @@ def _large(files: Sequence[Path], sizes: Sequence[int]) -> Examples:
     is_complete = total <= _SIZED_BYTES
     places = [_Place(path, 0) for path in files] if is_complete else _places(files, sizes)
     sample = _Sample(min(total, _SIZED_BYTES) // _PARSED_BYTES)
+    seen: list[tuple[int, int]] = []
     for place in places:
         most = total if is_complete else _SIZED_BYTES // len(places)
+        rows = size = 0
         with place.path.open("rb") as file:
             header = file.readline() if _is_table(place.path) else b""
             if place.start:
-                file.seek(place.start)
-                file.readline()  # it began before
+                _seek_row(place, file)
             for number, line in enumerate(_within(most, _lines(place.path, file)), 1):
-                if not line.isspace() and sample.wants(len(line)):
+                if line.isspace():
+                    continue
+                rows, size = rows + 1, size + len(line)
+                if sample.wants(len(line)):
                     where = f"{place.path}:{number}" if place.start == 0 else str(place.path)
                     sample.parsed.append((len(line), _text_of(place.path, where, header, line)))
+        seen.append((rows, size))
     count = sample.sizes.total()
-    if not is_complete:
-        count = round(count * total / max(sum(size * many for size, many in sample.sizes.items()), 1))
-    where = _AT_FIRST if _is_table(files[0]) else _ALL_OVER
-    return Examples(sample.sizes, sample.parsed, count, "" if is_complete else where)
+    if is_complete:
+        return Examples(sample.sizes, sample.parsed, count)
+    scaled = round(count * total / max(sum(size for _, size in seen), 1))
+    return Examples(sample.sizes, sample.parsed, scaled, is_complete=False, doubt=_doubt(seen))
+
+
+def _doubt(seen: Sequence[tuple[int, int]]) -> float:
+    """Half width of the p10-p90 interval of the examples' number, as a share: that of a ratio estimated from clusters.
+
+    Cochran, Sampling Techniques (1977), 6.3: the variance of rows less those expected of as many bytes, between places.
+    Places lie at equal distances, which is no worse than drawing them.
+
+    >>> _doubt([(10, 1000), (10, 1000)]), round(_doubt([(10, 1000), (30, 1000)] * 32), 3)
+    (0.0, 0.081)
+    """
+    rows, size = sum(one for one, _ in seen), sum(one for _, one in seen)
+    if len(seen) < 2 or rows == 0:
+        return 0.0
+    squares = sum((found - of * rows / size) ** 2 for found, of in seen)
+    return Z90 * math.sqrt(len(seen) * squares / (len(seen) - 1)) / rows
 
 
 def _places(files: Sequence[Path], sizes: Sequence[int]) -> list[_Place]:
-    """Places at equal distances in the data.
-
-    Tables are read from their beginning alone: elsewhere a line end may stand in the midst of a quoted cell.
-    """
-    if _is_table(files[0]):
-        return _spread([_Place(path, 0) for path in files])
+    """Places at equal distances in the data."""
     distance, before = sum(sizes) / _PLACES, 0
     found = []
     for path, size in zip(files, sizes, strict=True):
@@ -159,6 +181,21 @@ def _places(files: Sequence[Path], sizes: Sequence[int]) -> list[_Place]:
         found += [_Place(path, int(turn * distance) - before) for turn in range(first, last)]
         before += size
     return found
+
+
+def _seek_row(place: _Place, file: BinaryIO) -> None:
+    """Go to the first row that begins after a place."""
+    start = place.start
+    file.seek(start)
+    if not _is_table(place.path):
+        file.readline()
+        return
+    while text := file.read(_SOUGHT_BYTES):
+        offset = row_start(text, separator_of(place.path).encode())
+        if offset is not None:
+            file.seek(start + offset)
+            return
+        start += len(text)
 
 
 def _spread(places: list[T]) -> list[T]:
@@ -222,7 +259,7 @@ def _parquet_examples(files: Sequence[Path]) -> Examples:
             if sample.wants(size):
                 sample.parsed.append((size, _row_text(row)))
     rows = sum(group.rows for groups in found.values() for group in groups)
-    return Examples(sample.sizes, sample.parsed, rows, "" if is_complete else _ALL_OVER)
+    return Examples(sample.sizes, sample.parsed, rows, is_complete)
 
 
 def _runs_of_rows(

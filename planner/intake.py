@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from jobs.spec_rules import EXPERT_NAMES, FUSED_EXPERTS, PROMPT_LEARNING
 from planner.architecture import ModelArchitecture, adapter_parameters, parameter_counts
+from planner.chat_template import template_warnings
 from planner.data_check import data_warnings
 from planner.dataset import DataFacts, measure_dataset
 from planner.egress import Place
@@ -17,6 +18,7 @@ from planner.errors import Finding, SpecError
 from planner.filters import OfferFilter, offer_filter
 from planner.job import Job, size_job
 from planner.model_facts import ModelSource, local_facts
+from planner.model_files import stored_bytes
 from planner.model_support import as_launched, missing_kernels, text_only, unsupported_model
 from planner.positions import beyond_context, unplaced, within_positions
 from planner.question import Goal, Question
@@ -88,7 +90,8 @@ def gather(
     spec = within_positions(spec, arch)
     if misplaced := list(unplaced(spec, arch)):
         raise SpecError(misplaced)
-    job = size_job(spec, _facts(spec.data.train, base_dir, arch), _facts(spec.data.eval, base_dir, arch))
+    train, held_out = (_facts(spec, key, base_dir, arch) for key in ("train", "eval"))
+    job = size_job(spec, train, held_out)
     told = (
         *_packed(spec),
         *_unrouted(arch, computed),
@@ -96,6 +99,7 @@ def gather(
         *_not_adapted(spec, arch),
         *_not_launched(spec, arch),
         *data_warnings(spec, base_dir),
+        *template_warnings(spec, base_dir),
         *beyond_context(arch, job.sequence_tokens),
     )
     job = job._replace(warnings=(*job.warnings, *told))
@@ -107,6 +111,7 @@ def gather(
         trainable=_trainable(base),
         flops_total=job.tokens_total * flops_per_token(base._replace(row_tokens=job.row_tokens)),
         job=job,
+        stored_bytes=stored_bytes(spec, base_dir, facts, base),
         base=base,
         freedom=_freedom(spec, arch, fixed),
         nodes=_nodes(spec, fixed),
@@ -152,8 +157,9 @@ def _not_launched(spec: FineTuneSpec, arch: ModelArchitecture) -> Iterator[tuple
         yield finding.code, finding.message
 
 
-def _facts(reference: str | None, base_dir: Path, arch: ModelArchitecture) -> DataFacts:
-    """Facts of a local file; anything else is unknown here."""
+def _facts(spec: FineTuneSpec, key: str, base_dir: Path, arch: ModelArchitecture) -> DataFacts:
+    """Facts of a local file that `data.train` or `data.eval` names; anything else is unknown here."""
+    reference = getattr(spec.data, key)
     if reference is None:
         return _UNKNOWN
     ref = data_ref(base_dir, reference)
@@ -161,7 +167,11 @@ def _facts(reference: str | None, base_dir: Path, arch: ModelArchitecture) -> Da
         return _UNKNOWN
     tokenizer = resolve_path(base_dir, arch.id) / FILE_NAME
     at_hand = tokenizer.is_file() and is_installed()
-    return measure_dataset(Path(ref.value), arch.vocab, tokenizer if at_hand else None)
+    try:
+        return measure_dataset(Path(ref.value), arch.vocab, tokenizer if at_hand else None)
+    except UsageError as error:
+        error.path = f"data.{key}"
+        raise
 
 
 def _bucket(uri: str | None) -> Place | None:

@@ -26,7 +26,7 @@ from planner.places import Places
 from planner.runs import RESUMABLE, Attempt, PolicyDecision, Run, RunTerms
 from planner.stop_grace import grace_ends_at
 from planner.store import Change, Store
-from providers.errors import LaunchError, TuneplanError, UsageError
+from providers.errors import CredentialsError, LaunchError, TuneplanError, UsageError
 from providers.launcher import Launcher, LaunchRequest
 from providers.offers import Offer
 
@@ -74,7 +74,7 @@ def launch(
 
     Raises:
         UsageError: The id belongs to another plan.
-        LaunchError: Nothing was started; the run is recorded as failed.
+        LaunchError, CredentialsError: Nothing was started; the run is recorded as failed.
     """
     offer_json = json.dumps(json.loads(terms.candidate_json)["offer"])
     attempt = Attempt(1, offer_json, micro_usd_per_hour, desk.now())
@@ -101,7 +101,7 @@ def launch(
             desk.store.record_decision(run_id, replace(first, attempt=again.attempt))
         run, created = _get(desk, run_id), True
     if _is_unconfirmed(run):
-        return _start(desk, run), created
+        return _start(desk, run, is_new=created), created
     return observe(desk.store, desk.launcher, run, desk.now()), created
 
 
@@ -127,7 +127,7 @@ def resume(
     Raises:
         UsageError: It is under way, has succeeded, or somebody else resumed it just now.
         CapReachedError: The cap is spent and was not raised.
-        LaunchError: Nothing was started.
+        LaunchError, CredentialsError: Nothing was started.
     """
     run = observe(desk.store, desk.launcher, run, desk.now())
     if _is_unconfirmed(run):
@@ -152,7 +152,7 @@ def resume(
         raise UsageError(
             f"run {run.run_id} was changed by somebody else just now", hint="look at `plan status`"
         )
-    return _start(desk, _get(desk, run.run_id))
+    return _start(desk, _get(desk, run.run_id), is_new=True)
 
 
 def resume_within_cap(
@@ -162,7 +162,7 @@ def resume_within_cap(
 
     Raises:
         UsageError: Somebody else resumed it just now.
-        LaunchError: Nothing was started.
+        LaunchError, CredentialsError: Nothing was started.
     """
     try:
         return resume(desk, run, offer=offer, candidate_json=candidate_json)
@@ -213,13 +213,19 @@ def cancel(desk: Desk, run: Run, *, grace_s: float) -> Run:
     return observe(desk.store, desk.launcher, _get(desk, run.run_id), desk.now())
 
 
-def _start(desk: Desk, run: Run) -> Run:
-    """Ask the backend for the newest attempt, which is on record, and record its answer."""
+def _start(desk: Desk, run: Run, *, is_new: bool = False) -> Run:
+    """Ask the backend for the newest attempt, which is on record, and record its answer.
+
+    Args:
+        desk: What it takes.
+        run: As read from the ledger.
+        is_new: This call put the attempt on record, so that nobody has asked the backend for it before.
+    """
     run = keep_record(desk.store, run, desk.now(), create=True)
     if run.final:  # another ledger has adopted it
         raise UsageError(f"run {run.run_id}: {run.state_reason}", code="other_ledger")
     job = _job(run)
-    _send(desk, run, job)
+    _send(desk, run, job, is_new=is_new)
     bundle = build_bundle(desk.places.bundle(run.run_id, run.launches), job)
     with launching(desk.places, run.run_id):
         newest = _get(desk, run.run_id)  # files may have been sent for hours
@@ -236,7 +242,7 @@ def _ask(desk: Desk, run: Run, request: LaunchRequest) -> None:
     """Have the backend start it; that it was not is on record before anybody is told."""
     try:
         desk.launcher.launch(request)
-    except LaunchError as error:
+    except (LaunchError, CredentialsError) as error:
         status = desk.launcher.status(run.run_id)
         if status.state == "unknown":  # an earlier call may have been heard: asking again finds that out
             raise
@@ -244,13 +250,26 @@ def _ask(desk: Desk, run: Run, request: LaunchRequest) -> None:
             raise
 
 
-def _send(desk: Desk, run: Run, job: JobSpec) -> None:
+def _send(desk: Desk, run: Run, job: JobSpec, *, is_new: bool) -> None:
     """Bring the run's files to its store, before a machine waits for them."""
     try:
         inputs.send(job.inputs, rented.sources(run.terms.candidate_json), desk.told)
-    except UsageError as error:  # what this run was launched with is nowhere any more
-        _record_failure(desk, run, error)
+    except (
+        UsageError,
+        CredentialsError,
+    ) as error:  # they are nowhere any more, or the store refuses our login
+        if is_new:
+            _record_failure(desk, run, error)
+        else:  # an earlier call may have been heard: it is not over
+            _note_delay(desk, run, error)
         raise
+
+
+def _note_delay(desk: Desk, run: Run, error: TuneplanError) -> None:
+    """Say why a launch that nobody has confirmed is not asked for again yet."""
+    reason = f"not asked for again: {error.message}"
+    if run.state_reason != reason:
+        desk.store.apply(run, Change(run.state, reason, run.current, desk.now(), kind="launch"))
 
 
 def _record_failure(desk: Desk, run: Run, error: TuneplanError) -> bool:
@@ -263,11 +282,18 @@ def _record_failure(desk: Desk, run: Run, error: TuneplanError) -> bool:
 
 
 def _failure(run: Run, error: TuneplanError, now: str) -> Change:
-    """Nothing was started; a run that moves rests and tries elsewhere, once it has been somewhere."""
+    """Nothing was started; a run that moves rests and tries elsewhere, once it has been somewhere.
+
+    A run that was taken away and is started again by whoever watches it rests too where a login or a secret is missing,
+    and is asked for again; of a first launch somebody was told that nothing runs, and nothing may start later.
+    """
     moves = run.terms.moving_json is not None and any(one.outcome != "failed" for one in run.attempts[:-1])
     if isinstance(error, LaunchError) and moves:
         refused = replace(run.current, outcome="stock_out", ended_at=now)
         return Change("preempted", f"refused: {error.message}", refused, now, kind="launch")
+    if isinstance(error, CredentialsError) and (moves or run.is_restarted):
+        unasked = replace(run.current, outcome="failed", ended_at=now)
+        return Change("preempted", f"not started again: {error.message}", unasked, now, kind="launch")
     return Change("failed", error.message, replace(run.current, outcome="failed"), now, kind="launch")
 
 

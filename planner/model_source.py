@@ -135,6 +135,7 @@ def _facts(answer: _Answer, *notes: tuple[str, str]) -> ModelFacts:
         remote_code=model.needs_remote_code,
         asked_at=answer.asked_at,
         notes=(*notes, *doubts),
+        stored_bytes=None if model.weights is None else model.weights.bytes,
     )
     return ModelFacts(arch, publication)
 

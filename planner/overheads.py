@@ -74,7 +74,7 @@ def overheads(
 
     Args:
         local: True on one's own machine: nothing boots, installs or downloads.
-        weight_bytes: Base model as stored (16-bit).
+        weight_bytes: Base model as stored.
         checkpoint_bytes: Adapter or model with optimizer state, as much of it as one machine writes.
         result_bytes: What is kept at the end.
         data_tokens: Tokens to tokenise.

@@ -71,8 +71,15 @@ def likeness(name: str, there: Collection[str]) -> str:
     if len(begun) > 1 or (begun and len(name) < 3):
         return f"there are: {', '.join(begun[:_SHOWN])}"
     folded = {one.lower(): one for one in there}
-    near = difflib.get_close_matches(name.lower(), folded, n=1)
-    return f"did you mean {folded[near[0]]}?" if near else f"there are: {', '.join(sorted(there)[:_SHOWN])}"
+    near = difflib.get_close_matches(name.lower(), sorted(folded), n=2)
+    if not near:
+        return f"there are: {', '.join(sorted(there)[:_SHOWN])}"
+    first, *others = near
+    alike = [
+        first,
+        *(one for one in others if sorted(one) == sorted(name.lower())),
+    ]  # letters that changed places
+    return f"did you mean {' or '.join(folded[one] for one in reversed(alike))}?"
 
 
 def _regions(offers: Sequence[Offer], clouds: Sequence[str] | None) -> set[str]:

@@ -253,7 +253,7 @@ def _timed(question: Question, offer: Offer, nodes: int, found: Fit) -> Solved |
     moved = _traffic(question, line, nodes, checkpoint, result)
     disk = disk_bytes(
         local=offer.market == "local",
-        weight_bytes=2.0 * question.counts.total,
+        weight_bytes=question.stored_bytes,
         checkpoint=checkpoint,
         result=result,
         data_tokens=question.job.data_tokens,
@@ -286,7 +286,7 @@ def _with_token_doubt(question: Question, fit: Fit) -> Fit:
 def _overheads(question: Question, offer: Offer, fit: Fit, checkpoint: float) -> Overheads:
     return overheads(
         local=offer.market == "local",
-        weight_bytes=2.0 * question.counts.total,
+        weight_bytes=question.stored_bytes,
         checkpoint_bytes=checkpoint,
         result_bytes=result_bytes(fit.setup, question.trainable),
         data_tokens=question.job.data_tokens,

@@ -47,6 +47,7 @@ class Question(NamedTuple):
         trainable: Parameters that are trained.
         flops_total: Floating-point operations of the whole training.
         job: What must be computed.
+        stored_bytes: Of the base model's files.
         base: Training set-up without what the search chooses.
         freedom: What the search may choose.
         nodes: Numbers of machines to try, ascending.
@@ -65,6 +66,7 @@ class Question(NamedTuple):
     trainable: int
     flops_total: float
     job: Job
+    stored_bytes: float
     base: TrainingSetup
     freedom: Freedom
     nodes: tuple[int, ...]

@@ -239,7 +239,7 @@ def _parts(item: Priced, items: list[Priced], estimate: Estimate) -> Iterator[Pa
     start_h = {name: value.p50 / 3600 for name, value in around.start_parts_s.items()}
     download_h = 0.0
     if item.offer.market != "local":
-        download_h = min(2.0 * estimate.question.counts.total / DOWNLOAD_BYTES_PER_S / 3600, start_h["model"])
+        download_h = min(estimate.question.stored_bytes / DOWNLOAD_BYTES_PER_S / 3600, start_h["model"])
 
     def saved(hours: float) -> float:
         """What fewer billed hours at each start bring."""

@@ -74,6 +74,7 @@ def terms_document(
     spec, others = plan.spec, alternatives(plan, chosen)
     return {
         "alternatives": [offer_document(offer) for offer in others],
+        "bases": _bases(_others(plan, chosen)[:_MOST_ALTERNATIVES]),
         "max_usd_per_hour": spec.where.max_usd_per_hour,
         "python": spec.environment.python if spec.environment.names_interpreter else ENVIRONMENT_PYTHON,
         "setup": _setup(spec),
@@ -83,6 +84,15 @@ def terms_document(
         "access": access(spec, (chosen.offer, *others)),
         "image": spec.environment.image,
     }
+
+
+def _bases(others: Iterable[Candidate]) -> list[dict[str, Any]]:
+    """What the formulas say of each other kind of machine, so that a run that gets one teaches of that one."""
+    kinds: dict[tuple[str, str], dict[str, Any]] = {}
+    for other in others:
+        if other.basis is not None:
+            kinds.setdefault((other.offer.cloud, other.offer.gpu), other.basis._asdict())
+    return [{"cloud": cloud, "gpu": gpu, **basis} for (cloud, gpu), basis in kinds.items()]
 
 
 def named_zones(document: dict[str, Any], names: Mapping[str, str]) -> None:

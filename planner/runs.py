@@ -263,6 +263,12 @@ class Run:
         return self.state in FINAL
 
     @property
+    def is_restarted(self) -> bool:
+        """Whether a monitor starts its newest attempt after the machines before it were taken away."""
+        started = [attempt for attempt in self.attempts[:-1] if attempt.started_at is not None]
+        return self.terms.monitor != "local" and bool(started) and started[-1].outcome == "preempted"
+
+    @property
     def came_to_nothing(self) -> bool:
         """Failed before any machine was there: to launch it again is to launch it for the first time."""
         return self.state == "failed" and all(attempt.started_at is None for attempt in self.attempts)

@@ -129,11 +129,17 @@ def _guided(desk: Desk, run: Run, habits: Habits) -> Run:
 
 
 def vain_attempts(attempts: tuple[Attempt, ...]) -> list[Attempt]:
-    """Newest attempts in a row that got no machine, or were taken away before they had done a step; newest first."""
+    """Newest attempts in a row that got no machine, or lost it before they had done a step; newest first.
+
+    Those that could not be asked for are among them: a login that is missing is not back the sooner for it.
+    """
 
     def is_vain(attempt: Attempt) -> bool:
         got_nowhere = (attempt.last_step or 0) <= (attempt.first_step or 0)
-        return attempt.outcome in ("preempted", "stock_out") and got_nowhere
+        is_unasked = (
+            attempt.outcome == "failed" and attempt.started_at is None and attempt.ended_at is not None
+        )
+        return (attempt.outcome in ("preempted", "stock_out") and got_nowhere) or is_unasked
 
     return list(takewhile(is_vain, reversed(attempts)))
 

@@ -16,7 +16,7 @@ class Parallelism(NamedTuple):
     """How one model copy is spread and how many copies there are.
 
     Attributes:
-        kind: Sharding strategy.
+        kind: Sharding strategy; pp: layers on one GPU after the other, without a schedule (`device_map`).
         data: Data-parallel ranks (shards, for fsdp and zero).
         tensor: Tensor-parallel ranks.
         pipeline: Pipeline stages.
@@ -30,6 +30,11 @@ class Parallelism(NamedTuple):
     pipeline: int = 1
     context: int = 1
     expert: int = 1
+
+    @property
+    def stages_at_once(self) -> int:
+        """Stages that compute at a time: where layers are only laid out (`device_map`) one waits for the other."""
+        return 1 if self.kind == "pp" else self.pipeline
 
     @property
     def gpus_total(self) -> int:
@@ -66,8 +71,14 @@ class TrainingSetup(NamedTuple):
         adapter: None for full fine-tuning.
         quantization: Of the frozen base: none, 8bit, 4bit, fp8.
         precision: bf16, fp16, fp32, tf32, amp_bf16, amp_fp16 (fp32 master weights), fp8 or fp4.
-        optimizer: adamw, adamw_fused, adamw_8bit, paged_adamw_32bit, paged_adamw_8bit, adafactor, lion, sgd.
+        optimizer: adamw, adamw_fused, adamw_8bit, paged_adamw_32bit, paged_adamw_8bit, adafactor, lion, sgd, or
+            another of `planner.memory.optimizers`.
+        optimizer_rank: Of those that keep their states in a low rank, 0 for the usual one.
+        trained_share: Share of the weights that a full fine-tuning trains at a time (frozen layers, Spectrum, LISA,
+            BAdam).
         steps_in_backward: The optimizer steps on each gradient as it comes, and frees it.
+        reduces_each_micro_batch: Sharded gradients are reduced after each micro-batch of a step, which accelerate did
+            under FSDP2 until 1.11 (its pull request 3762).
         older_torch: Before 2.0 gradients are zeroed and not freed between steps, the optimizer takes one parameter at
             a time, and CUDA loads all kernels at once.
         sequence_tokens: Tokens in one row (padded or packed length).
@@ -83,17 +94,23 @@ class TrainingSetup(NamedTuple):
         framework: A key of `planner.stacks.STACKS`; trl is what we launch.
         offload: none, optimizer, parameters (optimizer too), activations.
         parallelism: Sharding.
+        replicas: Groups of data-parallel ranks each of which shards a whole copy of its own (HSDP, ZeRO within a
+            machine).
         upcast_frozen: Norms, embeddings and head of a quantised base are held in fp32, and with them all
             activations (peft's prepare_model_for_kbit_training).
+        frozen_fp32: A frozen base that is not quantised is held in fp32, and cast for each product (`amp_*`).
         keeps_quantised_inputs: Quantised products keep more for the backward pass than they need: inputs of 4-bit ones
             (bitsandbytes up to 0.43.1; its pull request 1270), integer copies of 8-bit ones' (up to 0.44).
         experts_quantised: Quantisation covers experts too (separate modules in transformers 4, fused in 5).
         loss_bytes: Bytes per vocabulary entry and token at the loss's peak, None for the framework's own.
         varied_lengths: Micro-batches differ in length, and the allocator's segments do not grow: blocks of one are left
             unused by the next.
+        drops_longer_rows: Rows beyond the limit are left out and not cut to it, so that the longest micro-batches are
+            each of a length of their own.
         row_tokens: Mean length of a row as it is computed, padding included; None for sequence_tokens.
             Unpacked rows are shorter than the longest one, which alone decides memory.
         real_tokens_share: Share of the computed tokens that are not padding.
+        padded: Rows are padded, whether or not it is known how far, of which transformers tells attention by a mask.
         compiled: The model's memory-bound work is fused: torch.compile, Liger or kernels like it.
         preference_loss: Of dpo and kto, as in the spec.
         reference: grpo measures how far it is from a frozen copy of the start, and so does dpo (not its kin without
@@ -107,7 +124,10 @@ class TrainingSetup(NamedTuple):
     quantization: str = "none"
     precision: str = "bf16"
     optimizer: str = "adamw"
+    optimizer_rank: int = 0
+    trained_share: float = 1.0
     steps_in_backward: bool = False
+    reduces_each_micro_batch: bool = False
     older_torch: bool = False
     sequence_tokens: int = 2048
     micro_batch: int = 1
@@ -121,17 +141,26 @@ class TrainingSetup(NamedTuple):
     framework: str = "trl"
     offload: str = "none"
     parallelism: Parallelism = Parallelism()
+    replicas: int = 1
     upcast_frozen: bool = False
+    frozen_fp32: bool = False
     keeps_quantised_inputs: bool = False
     experts_quantised: bool = False
     loss_bytes: float | None = None
     varied_lengths: bool = False
+    drops_longer_rows: bool = False
     row_tokens: float | None = None
     real_tokens_share: float = 1.0
+    padded: bool = False
     compiled: bool = False
     preference_loss: str = "auto"
     reference: bool = True
     generated_tokens: int = 256
+
+    @property
+    def shards(self) -> int:
+        """Ranks over which one copy is sharded, where it is."""
+        return max(1, self.parallelism.data * self.parallelism.context // self.replicas)
 
     @property
     def shape(self) -> tuple[object, ...]:
@@ -139,10 +168,12 @@ class TrainingSetup(NamedTuple):
         parallel = self.parallelism
         return (
             self.arch, self.task, self.adapter, self.quantization, self.precision, self.optimizer,
+            self.optimizer_rank, self.trained_share,
             self.grad_accum > 1, self.gradient_checkpointing, self.recomputed_blocks, self.keeps_products,
-            self.steps_in_backward, self.older_torch,
+            self.steps_in_backward, self.reduces_each_micro_batch, self.older_torch,
             self.attention, self.fused_loss, self.labels,
             self.framework, self.offload, parallel.kind, parallel.data, parallel.tensor, parallel.pipeline,
-            parallel.context, parallel.expert, self.upcast_frozen, self.keeps_quantised_inputs,
+            parallel.context, parallel.expert, self.replicas, self.upcast_frozen, self.frozen_fp32,
+            self.keeps_quantised_inputs,
             self.experts_quantised, self.loss_bytes, self.compiled, self.preference_loss, self.reference,
         )  # fmt: skip

@@ -18,6 +18,9 @@ _SECRET_NAME = re.compile(
     r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS|API_?KEY|ACCESS_KEY|PRIVATE_KEY)$", re.I
 )
 
+_DATA_SCHEMES = ("file", "hf", "s3", "gs", "https")
+_SCHEMES = frozenset({*_DATA_SCHEMES, "az", "http"})
+
 _METRICS = {
     "sft": ("loss", "perplexity", "exact_match"),
     "classification": ("loss", "accuracy", "f1"),
@@ -203,7 +206,23 @@ def _object_stores(spec: FineTuneSpec) -> Iterator[Finding]:
             yield Finding(error.message, f"{key}.uri", code="bad_uri", hint=error.hint)
 
 
+def _schemes(spec: FineTuneSpec) -> Iterator[Finding]:
+    """Addresses that nobody understands: without a rule they would be taken for paths."""
+    guard = spec.evaluate.guard
+    data = {"model.id": spec.model.id, "data.train": spec.data.train, "data.eval": spec.data.eval}
+    data["evaluate.guard.data"] = None if guard is None else guard.data
+    stores = {"checkpoints.uri": spec.checkpoints.uri, "output.uri": spec.output.uri}
+    for path, text in (data | stores).items():
+        scheme, colon, rest = (text or "").partition(":")
+        if colon and scheme in _SCHEMES and not rest.startswith("//"):
+            hint = f"write it as {scheme}://..."
+            yield Finding(f"{scheme}: without // is no address", path, code="bad_uri", hint=hint)
+        elif rest.startswith("//") and path in data and scheme not in _DATA_SCHEMES:
+            hint = f"there are paths, hub ids, {', '.join(f'{one}://' for one in _DATA_SCHEMES)}"
+            yield Finding(f"{scheme}:// is not understood", path, code="bad_uri", hint=hint)
+
+
 _RULES: tuple[Rule, ...] = (
     _length, _deadline, _objective, _quantization, _packed, _targets, _metric, _evaluations, _format, _batches,
-    _preferences, _groups, _secrets, _object_stores,
+    _preferences, _groups, _secrets, _object_stores, _schemes,
 )  # fmt: skip

@@ -22,11 +22,22 @@ class Stack(NamedTuple):
         adapter_dropout: Adapters are dropped out by default.
         autocast: Adapters in fp32 compute in the base's type.
         fsdp2: FSDP shards each parameter by itself.
+        accelerate: It trains over accelerate, which reduces gradients with a step's last micro-batch.
+        loads_whole: A quantised base lies whole on each GPU before it is sharded: axolotl's `fsdp2_prepare_model` holds
+            its `state_dict` meanwhile, and cannot move what bitsandbytes packed to the meta device.
+        masters_beside: However it is sharded, weights are in the type that is computed in, and the optimizer steps on
+            copies of weights and gradients in fp32 (InternEvo's `FSDPadaptOptimizer` and `HybridZeroOptimizer`).
         wraps_embeddings: Sharded embedding and head are units of their own, gathered when they are used.
         tiled_head: Logits are never held whole, and computed again in the backward pass.
         spread_keys: Keys and values of a group are repeated for each of its heads.
         fused_qkv: Queries, keys and values come from one product in every family.
+        fused_products: Written in CUDA as a whole: bias, residual, activation and norm are done beside products or in
+            one kernel, gradients are added up by the products that make them, and the loss writes its gradient over
+            the logits.
         fp32_reduce: Sharded gradients are summed in fp32, whatever is computed in.
+        host_slowdown: Host time of a block against transformers' modules. Transformer Engine's check in Python:
+            published steps of Qwen3-4B on an H200 with 1, 2, 4 and 8 rows a micro-batch are bound by 1.9 ms for each
+            block's forward pass. CUDA graphs, which take that away, are not counted on.
         slowdown: Step time against the physics, fitted.
     """
 
@@ -41,16 +52,25 @@ class Stack(NamedTuple):
     tiled_head: bool = False
     autocast: bool = False
     fsdp2: bool = False
+    accelerate: bool = False
+    loads_whole: bool = False
+    masters_beside: bool = False
     wraps_embeddings: bool = False
     spread_keys: bool = False
     fused_qkv: bool = False
+    fused_products: bool = False
     fp32_reduce: bool = False
+    host_slowdown: float = 1.0
     slowdown: float = 1.0
 
 
 _STACKS = (
-    Stack("trl", loss_bytes=0.5, tiled_head=True, autocast=True, fsdp2=True),  # what we launch
-    Stack("hf"),
+    Stack(
+        "trl", loss_bytes=0.5, tiled_head=True, autocast=True, fsdp2=True, accelerate=True
+    ),  # what we launch
+    Stack("hf", accelerate=True),
+    # transformers' trainer with an FSDP2 of its own, which leaves the weights in the type that they were loaded in
+    Stack("axolotl", fsdp2=True, fp32_master=False, accelerate=True, loads_whole=True),
     Stack("other"),  # named, and nothing is known of it here: modules of transformers, a loop of its own
     Stack("deepspeed", foreach_step=False),
     Stack("unsloth", loss_bytes=0.5, fused_kernels=True, fused_norm=True, fused_mlp=True, foreach_step=False),
@@ -65,7 +85,8 @@ _STACKS = (
     ),
     Stack(
         "torchtune",
-        loss_bytes=5.0,
+        # logits in bf16, loss and gradient an eighth at a time: `CEWithChunkedOutputLoss`, in all recipes since 0.3
+        loss_bytes=2.0 + (4.0 + 2.0) / 8,
         fp32_master=False,
         foreach_step=False,
         fsdp2=True,
@@ -83,9 +104,25 @@ _STACKS = (
         fp32_reduce=True,
     ),
     Stack(
-        "megatron", loss_bytes=8.0, fused_kernels=True, fused_norm=True, fused_mlp=True, foreach_step=False
+        "megatron",
+        loss_bytes=8.0,
+        fused_kernels=True,
+        fused_norm=True,
+        fused_mlp=True,
+        foreach_step=False,
+        host_slowdown=2.0,
     ),
+    Stack("internevo", masters_beside=True),
     Stack("openrlhf", foreach_step=False),
+    # llm.c and what was made after it, as their kernels are written (`fused_classifier.cu`, `matmul.cuh`)
+    Stack(
+        "cuda",
+        loss_bytes=2.0,
+        fused_kernels=True,
+        fused_norm=True,
+        foreach_step=False,
+        fused_products=True,
+    ),
 )
 STACKS = {stack.name: stack for stack in _STACKS}
 
@@ -101,8 +138,13 @@ _RUN_TRANSFORMERS_MODULES = frozenset({"trl", "hf", "deepspeed", "openrlhf"})
 _EVERY_EXPERT = frozenset({"llama4_text"})
 
 
+def runs_transformers_modules(name: str) -> bool:
+    """Whether a stack's blocks are transformers' own, as they are written there."""
+    return name in _RUN_TRANSFORMERS_MODULES
+
+
 def computed_by(name: str, arch: ModelArchitecture) -> ModelArchitecture:
     """The model as a stack computes it, which may be more than its routing asks for."""
-    if name in _RUN_TRANSFORMERS_MODULES and arch.model_type in _EVERY_EXPERT:
+    if runs_transformers_modules(name) and arch.model_type in _EVERY_EXPERT:
         return replace(arch, experts_per_token=arch.experts)
     return arch

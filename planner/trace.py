@@ -167,6 +167,20 @@ def towers(setup: TrainingSetup) -> int:
     return extra if extra > _TOWER_SHARE * parameter_counts(setup.arch).total else 0
 
 
+def _native(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields by the names that transformers' own class of the family has: OPT's MLP and embedding have others.
+
+    Where none shares keys nothing is said of it, and some classes then take a number of their own (Qwen2's is 32).
+    """
+    fields = {key: value for key, value in config.items() if key not in _OURS}
+    if "num_attention_heads" in fields:
+        fields.setdefault("num_key_value_heads", fields["num_attention_heads"])
+    if fields["model_type"] == "opt":
+        fields.setdefault("ffn_dim", fields.get("intermediate_size"))
+        fields.setdefault("word_embed_proj_dim", fields["hidden_size"])
+    return fields
+
+
 def _built(setup: TrainingSetup, config: Mapping[str, Any]) -> Any:
     import torch
     from transformers import (
@@ -176,7 +190,7 @@ def _built(setup: TrainingSetup, config: Mapping[str, Any]) -> Any:
         AutoModelForSequenceClassification,
     )
 
-    fields = {key: value for key, value in config.items() if key not in _OURS}
+    fields = _native(config)
     with_head = AutoModelForSeq2SeqLM if setup.arch.kind == "encoder-decoder" else AutoModelForCausalLM
     classes = AutoModelForSequenceClassification if setup.task == "classification" else with_head
     kinds = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -188,9 +202,16 @@ def _built(setup: TrainingSetup, config: Mapping[str, Any]) -> Any:
         attention = "eager" if setup.attention == "eager" else _register_fused_attention()
         with torch.device("meta"):
             model = classes.from_config(built, attn_implementation=attention, dtype=kinds[setup.precision])
+            if setup.arch.kind == "encoder-decoder" and not setup.arch.tied_embeddings:
+                # transformers 5 builds every T5 with a tied head, and loads a head of its own where the file has one
+                rows, width = model.lm_head.weight.shape
+                model.lm_head = torch.nn.Linear(width, rows, bias=False, dtype=kinds[setup.precision])
     except (KeyError, ValueError) as error:
         raise UsageError(f"transformers cannot build this model: {error}", code="trace") from error
     model.train()
+    for module in model.modules():
+        if hasattr(module, "layerdrop"):
+            module.training = False  # OPT draws which blocks to leave out, and without values leaves out all
     return model
 
 

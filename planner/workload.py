@@ -102,10 +102,31 @@ def attention_flops_per_token(arch: ModelArchitecture, length: float, causal: bo
     )
 
 
+# Families of which each n-th block sees all tokens, the others a window (`layer_types` in transformers).
+_ALL_SEEN_EVERY = {
+    "gemma2": 2, "gemma3_text": 6, "gemma4_text": 6, "gpt_oss": 2, "cohere2": 4, "olmo3": 4, "exaone4": 4,
+    "modernbert": 3,
+}  # fmt: skip
+
+
+def windowed_share(arch: ModelArchitecture, length: float) -> float:
+    """Share of the blocks whose queries see fewer tokens than a row of this length has."""
+    if not arch.sliding_window or length <= arch.sliding_window:
+        return 0.0
+    every = _ALL_SEEN_EVERY.get(arch.model_type)
+    return 1.0 if every is None else 1.0 - 1.0 / every
+
+
 def scored_keys(arch: ModelArchitecture, length: float, causal: bool) -> float:
-    """Keys that a query is scored with, on average."""
-    window = arch.sliding_window
-    return min(length, window) if window and length > window else length / 2 if causal else length
+    """Keys that a query is scored with, on average over tokens and blocks.
+
+    >>> from planner.architecture import load_architecture
+    >>> scored_keys(load_architecture("openai/gpt-oss-20b"), 4096, True)  # half of the blocks see 128
+    1088.0
+    """
+    seen = length / 2 if causal else length
+    narrow = windowed_share(arch, length)
+    return (1 - narrow) * seen + narrow * arch.sliding_window
 
 
 def workload(

@@ -55,7 +55,10 @@ class YamlSource:
     places: dict[KeyPath, Place] = field(repr=False)
 
     def finding(self, path: KeyPath, message: str, *, at_key: bool = False, **rest: Any) -> Finding:
-        """A finding at a value, or at its key; at the nearest parent's key if the path is not in the file.
+        """A finding at a value, or at its key.
+
+        Where the path is not in the file, at the nearest parent's key, or at its text, if that stands for a key of it,
+        as in `model: org/name`.
 
         Args:
             path: Keys and indexes from the top.
@@ -68,7 +71,7 @@ class YamlSource:
             known = known[:-1]
         place = self.places[known]
         line, column = place.line, place.column
-        if at_key or known != path:
+        if at_key or (known != path and not place.plain_text):
             line, column = place.key_line, place.key_column
         finding = self.source.finding(line, column, message, path=path_text(path), **rest)
         return replace(finding, excerpt=None) if _PRIVATE.intersection(path) else finding

@@ -98,7 +98,8 @@ _ALIASES: dict[str, str] = {
     "DATACENTERMAX1100": "Max-1100", "A750": "Arc-A750", "A770": "Arc-A770", "B570": "Arc-B570", "B580": "Arc-B580",
     "PROB60": "Arc-Pro-B60", "HPUGAUDI2": "Gaudi2",
     "HABANAGAUDI": "Gaudi", "HABANAGAUDI2": "Gaudi2", "HABANAGAUDI3": "Gaudi3", "GAUDI1": "Gaudi",
-    "HL205": "Gaudi", "GAUDIHL205": "Gaudi", "HL225": "Gaudi2", "HL325": "Gaudi3", "V100S": "V100-32GB",
+    "HL205": "Gaudi", "GAUDIHL205": "Gaudi", "HL225": "Gaudi2", "GAUDI2HL225": "Gaudi2", "HL325": "Gaudi3",
+    "GAUDI3HL325": "Gaudi3", "MI300": "MI300X", "V100S": "V100-32GB",
     "MI250": "MI250-GCD", "MI250X": "MI250-GCD", "MI250XGCD": "MI250-GCD",
     "PROV520": "Radeon-Pro-V520", "NONE": CPU,
 }  # fmt: skip

@@ -47,7 +47,7 @@ _REFUSED = (
     "403 Forbidden",
 )
 # how obstore tells what may be answered later, after it has repeated it in vain
-_PASSING = re.compile(r"status code: (5\d\d|429)\b|HTTP error|timed out")
+_PASSING = re.compile(r"status code: (5\d\d|408|429)\b|HTTP error|timed out")
 
 
 class ObstoreStore:

@@ -18,7 +18,7 @@ _RIGHTS_HINT = (
 )
 _REACH_HINT = "check the network, and AWS_ENDPOINT_URL or ?endpoint= if the server is not AWS"
 _SERVER_ERROR = 500
-_TOO_MANY_REQUESTS = 429
+_PASSING = (408, 429)  # the server waited for the request too long; too many of them
 _BUSY = ("RequestTimeout", "RequestTimeoutException", "SlowDown", "Throttling", "ThrottlingException")
 _CUT_OFF = ("FlexibleChecksumError", "IncompleteReadError")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -98,7 +98,7 @@ def _refusal(error: Any, action: str, what: str) -> StorageError:
         return StorageError(text, hint=hint, code="bucket_not_found", path=what)
     if status == 404:
         return StorageError(f"cannot {action} {what}: it is not there", code="not_found", path=what)
-    passing = status >= _SERVER_ERROR or status == _TOO_MANY_REQUESTS or code in _BUSY
+    passing = status >= _SERVER_ERROR or status in _PASSING or code in _BUSY
     return StorageError(text, code="unavailable" if passing else None, path=what)
 
 

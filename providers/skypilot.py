@@ -73,12 +73,11 @@ class SkyPilotLauncher:
             CleanupPendingError: It is not known whether something was started.
         """
         document = task_document(request)
-        secrets = secret_values(request.secrets)
         with sky_module() as sky:
             _await_pending_launches(sky)
             jobs = _jobs_of(sky, request.run_id, wake=True)
             if not _started_before(jobs, request):
-                _start(sky, request, document, secrets)
+                _start(sky, request, document, secret_values(request.secrets))
                 jobs = _jobs_of(sky, request.run_id)
             return self._status(sky, jobs)
 

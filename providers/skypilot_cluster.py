@@ -69,7 +69,6 @@ class SkyPilotClusterLauncher:
             LaunchError: Nothing was started, an earlier attempt still runs, or a later one was started.
         """
         document = task_document(request, managed=False)
-        secrets = secret_values(request.secrets)
         with sky_module() as sky:
             before = self._status(sky, request.run_id)
             if before.attempt > request.attempt:
@@ -79,7 +78,7 @@ class SkyPilotClusterLauncher:
             if not _is_released(sky, request.run_id):
                 raise LaunchError(f"attempt {before.attempt} of {request.run_id} still runs")
             name = cluster_name(request.run_id, request.attempt)
-            with ready_task(sky, request, document, secrets) as task:
+            with ready_task(sky, request, document, secret_values(request.secrets)) as task:
                 sky.launch(task, cluster_name=name, **_ends_itself(request))
             return self._status(sky, request.run_id)
 

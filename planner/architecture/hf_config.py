@@ -96,6 +96,7 @@ def _shapes(config: Config, model_id: str) -> dict[str, Any]:
             f"the configuration of {model_id} lacks {', '.join(missing)}",
             hint="Give the complete config.json of Hugging Face, or the id of a model.",
             code="incomplete_model_config",
+            path="model.id",
         )
     hidden, heads = values["hidden"] or 0, values["heads"] or 1
     head_dim = config.get("head_dim") or config.get("d_kv") or hidden // heads

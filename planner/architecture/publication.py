@@ -16,6 +16,7 @@ class Publication(NamedTuple):
         remote_code: The repository brings Python code that defines the model.
         asked_at: RFC 3339 UTC, when the Hub said so.
         notes: (code, message) of doubts about the facts.
+        stored_bytes: Of its safetensors files, None if it has none.
     """
 
     commit: str
@@ -24,6 +25,7 @@ class Publication(NamedTuple):
     remote_code: bool
     asked_at: str
     notes: tuple[tuple[str, str], ...] = ()
+    stored_bytes: int | None = None
 
     def warnings(self, model_id: str, *, trusted: bool) -> Iterator[tuple[str, str]]:
         """What a person should know before the model is used.

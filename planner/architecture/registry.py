@@ -143,14 +143,14 @@ def _config_at(path: Path, model: str) -> dict[str, Any]:
             f"there is no {file}",
             hint=maker_of(path) or "Give a directory that holds a config.json.",
             code="model_not_found",
-            path=model,
+            path="model.id",
         ) from None
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise UsageError(
-            f"{file} is not a readable config.json: {error}", code="bad_model_config", path=model
+            f"{file} is not a readable config.json: {error}", code="bad_model_config", path="model.id"
         ) from error
     if not isinstance(config, dict):
-        raise UsageError(f"{file} does not hold a JSON object", code="bad_model_config", path=model)
+        raise UsageError(f"{file} does not hold a JSON object", code="bad_model_config", path="model.id")
     return config
 
 
@@ -161,10 +161,9 @@ def maker_of(folder: Path) -> str | None:
 
 
 def _unknown(model: str) -> UsageError:
-    names = _lower_names()
-    short = model.lower().split("/")[-1]
-    close = difflib.get_close_matches(short, [n for n in names if "/" not in n], n=1, cutoff=0.6)
-    guess = f"did you mean {names[close[0]]}? " if close else ""
+    spelt = {id_.split("/")[-1].lower(): id_ for id_ in (*_registry()["aliases"], *_registry()["models"])}
+    close = difflib.get_close_matches(model.lower().split("/")[-1], spelt, n=1, cutoff=0.6)
+    guess = f"did you mean {spelt[close[0]]}? " if close else ""
     return UsageError(
         f"model {model!r} is not known",
         hint=f"{guess}Or give a directory with the model's config.json.",

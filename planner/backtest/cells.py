@@ -12,6 +12,9 @@ _KILO_TOKENS = 1024  # lengths are powers of two: 8k is 8192
 _LENGTHS = frozenset({"seq_len"})
 #: Columns of counts, where a letter means thousands, millions or billions; elsewhere it is a unit ("80 GB", "7B").
 _COUNTS = frozenset({"dataset_tokens", "steps"})
+_BEYOND = 1e16  # tokens, the largest count: the longest pre-trainings took some 1e14
+_MOST = 10**8  # GPUs, rows of a micro-batch, tokens of a row
+_SHOWN = 60  # characters of a cell in a reason
 _TIMES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9}
 
 
@@ -52,7 +55,8 @@ def number(row: Row, column: str) -> float | None:
     if sign and not (row.get(column) or "")[: match.start()].strip():
         return None  # no count is negative; a dash between two numbers is none
     value = float(f"{whole.replace(',', '')}{fraction or ''}e{exponent or 0}")
-    return value * _times(column, (letter or "").lower())
+    value *= _times(column, (letter or "").lower())
+    return value if value < _BEYOND else None
 
 
 def _times(column: str, letter: str) -> float:
@@ -70,10 +74,10 @@ def required(row: Row, column: str) -> int:
     Raises:
         UnsupportedRunError: If there is none.
     """
-    value, text = number(row, column), (row.get(column) or "").strip()
-    if value is None or value < 1 or value != round(value):
+    value, text = number(row, column), (row.get(column) or "").strip()[:_SHOWN]
+    if value is None or not 1 <= value <= _MOST or value != round(value):
         raise UnsupportedRunError(
-            f"{column} {text!r} is no whole number" if text else f"{column} is not stated"
+            f"{column} {text!r} is no whole number that a run can have" if text else f"{column} is not stated"
         )
     return round(value)
 
@@ -81,3 +85,13 @@ def required(row: Row, column: str) -> int:
 def dated_before(row: Row, day: str) -> bool:
     """Whether the row is older than a day (ISO); rows without a date are new."""
     return (row.get("date") or "9") < day
+
+
+def begun_before(row: Row, day: str) -> bool:
+    """Whether the row may be older than a day: of a range of dates the first counts.
+
+    >>> row = {"date": "2025/2026"}
+    >>> dated_before(row, "2025-11"), begun_before(row, "2025-11")
+    (False, True)
+    """
+    return (row.get("date") or "9").split("/")[0] < day

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from planner.architecture import ModelArchitecture
-from planner.backtest.cells import Row, UnsupportedRunError, cell, dated_before, denied, number
+from planner.backtest.cells import Row, begun_before, cell, dated_before, denied, number
 from planner.hardware import GpuFacts
 from planner.setup import Parallelism
 from planner.stacks import STACKS
@@ -30,11 +30,16 @@ _FRAMEWORKS = {
     "nanotron": "megatron",
     "primus": "megatron",
     "openrlhf": "openrlhf",
+    "internevo": "internevo",
     "dschat": "openrlhf",
     "deepspeed-chat": "openrlhf",
+    "llm.c": "cuda",
+    "llmq": "cuda",
+    "pure cuda": "cuda",
 }
 _PRECISIONS = (("bfloat16", "bf16"), ("bfp16", "bf16"), ("brain float 16", "bf16"), ("float", "fp"), ("half", "fp16"),
-               ("apex o1", "amp fp16"), ("apex", "fp16"), ("amp o2", "fp16"))  # fmt: skip
+               ("apex o1", "amp fp16"), ("apex", "fp16"), ("amp o2", "fp16"), ("o1", "amp fp16"),
+               ("o2", "fp16"))  # fmt: skip
 _HUGGING_FACE = (
     "hf", "trl", "peft", "transformers", "accelerate", "axolotl", "factory", "hugging", "optimum", "fastchat", "lmflow",
     "tuner", "swift", "llama-recipes", "llama-cookbook", "autotrain", "ludwig", "oumi", "verl", "alpaca", "vicuna",
@@ -44,7 +49,8 @@ _HUGGING_FACE = (
 _FUSED_SINCE = {"bert": "2024-05", "roberta": "2024-09", "xlm-roberta": "2024-09", "camembert": "2024-09",
                 "distilbert": "2024-10", "electra": "2025-09", "gpt2": "2024-07", "gpt_neox": "2024-07",
                 "opt": "2024-11"}  # fmt: skip
-_LOW_RANK_OPTIMIZERS = ("galore", "apollo", "lomo", "badam", "lisa", "mezo", "shampoo")
+#: Trainers that recompute unless they are told not to, or whose every example says so.
+_RECOMPUTE = ("factory", "swift", "autotrain", "xtuner", "axolotl", "verl")
 _FUSING = frozenset({"liger", "foak", "compile", "compiled", "thunder", "fused", "true"})
 
 
@@ -76,6 +82,28 @@ def has_own_loop(row: Row) -> bool:
     return own is not None or names_unknown_stack(row)
 
 
+def stack_of_run(row: Row, framework: str, parallelism: Parallelism) -> str:
+    """The key of what trains: axolotl moved its examples to an FSDP2 of its own in July 2025 (pull request 2760)."""
+    if has_own_loop(row):
+        return "other"
+    own_fsdp2 = "axolotl" in cell(row, "framework") and not dated_before(row, "2025-07")
+    return "axolotl" if own_fsdp2 and parallelism.kind == "fsdp" else framework
+
+
+#: Of accelerate 1.11, the first whose `no_sync` reaches FSDP2.
+_WAITING_SINCE = "2025-11"
+
+
+def reduces_each_micro_batch(row: Row, stack: str) -> bool:
+    """Whether sharded gradients did not wait for a step's last micro-batch."""
+    return stack == "axolotl" and begun_before(row, _WAITING_SINCE)
+
+
+def leaves_reduction_open(row: Row) -> bool:
+    """Whether the row's range of dates has both ways in it."""
+    return begun_before(row, _WAITING_SINCE) and not dated_before(row, _WAITING_SINCE)
+
+
 def precision_of(row: Row, gpu: GpuFacts, autocasts: bool) -> str:
     """One of TrainingSetup's precisions; what the GPU is best at where a row does not say.
 
@@ -90,7 +118,7 @@ def precision_of(row: Row, gpu: GpuFacts, autocasts: bool) -> str:
     text = cell(row, "precision")
     for spelling, plain in _PRECISIONS:
         text = text.replace(spelling, plain)
-    mixed = "amp_" if "mixed" in text or "amp" in text else ""
+    mixed = "amp_" if re.search("mixed|amp|autocast(?!=)|fp32 master", text) else ""
     if "fp8" in text:
         return mixed + "fp8"
     if "nvfp4" in text or "mxfp4" in text:
@@ -107,40 +135,21 @@ def precision_of(row: Row, gpu: GpuFacts, autocasts: bool) -> str:
     return mixed + ("bf16" if gpu.bf16_flops_per_s else "fp16")
 
 
-def optimizer_of(row: Row) -> str:
-    """One of TrainingSetup's optimizers, torch's AdamW where a row does not say; transformers takes the fused one where
-    torch is 2.8 (August 2025) or newer.
+def checkpointing_of(
+    row: Row, arch: ModelArchitecture, framework: str, gpus: int, *, plain_adapter: bool
+) -> bool:
+    """Stated, or the stack's default: Hugging Face recipes of big decoders and torchtune's recipes switch it on.
 
-    Raises:
-        UnsupportedRunError: If it keeps what no formula here counts.
+    Scripts around its trainers leave adapters to TrainingArguments, whose own default is off; over a quantised base
+    peft's prepare_model_for_kbit_training switches it on.
+
+    Args:
+        row: The run.
+        arch: Its model.
+        framework: The stack.
+        gpus: In all.
+        plain_adapter: An adapter is trained over a base that is not quantised.
     """
-    text = cell(row, "optimizer")
-    if not text and framework_of(row) == "hf" and cell(row, "date") >= "2025-10":
-        return "adamw_fused"
-    unknown = next((name for name in _LOW_RANK_OPTIMIZERS if name in text), None)
-    if unknown:
-        raise UnsupportedRunError(f"optimizer {unknown!r} is not expressed")
-    eight = "8bit" in text or "8-bit" in text
-    if "paged" in text:
-        return "paged_adamw_8bit" if eight else "paged_adamw_32bit"
-    if eight:
-        return "adamw_8bit"
-    named = next((name for name in ("adafactor", "sgd") if name in text), None)
-    if named or text.startswith(("lion", "muon", "adam-mini", "adam_mini")):
-        return named or "lion"
-    return "adamw_fused" if any(part in text for part in ("fused", "apex", "lamb", "cpuadam")) else "adamw"
-
-
-def steps_in_backward(row: Row) -> bool:
-    """Whether the optimizer steps on each gradient as it comes: torchtune's `optimizer_in_bwd`, and others' words."""
-    return (
-        re.search(r"in[ _-](?:the )?(?:backward|bwd)|fused? (?:in|with) backward", cell(row, "optimizer"))
-        is not None
-    )
-
-
-def checkpointing_of(row: Row, arch: ModelArchitecture, framework: str, gpus: int) -> bool:
-    """Stated, or the stack's default: Hugging Face recipes of big decoders and torchtune's recipes switch it on."""
     text = cell(row, "grad_checkpointing")
     if text:  # Megatron's "selective" recomputes attention's scores, which a fused kernel never keeps
         return not denied(text) and not (framework == "megatron" and "selective" in text)
@@ -148,6 +157,10 @@ def checkpointing_of(row: Row, arch: ModelArchitecture, framework: str, gpus: in
         return True
     if framework == "litgpt":
         return gpus > 1
+    if arch.is_moe and "automodel" in cell(row, "framework"):
+        return False  # its recipes of mixtures say `activation_checkpointing: false`
+    if plain_adapter and framework == "hf" and not has_own_loop(row):
+        return any(name in cell(row, "framework") for name in _RECOMPUTE)
     recipes = framework in ("hf", "deepspeed", "llm-foundry")
     return recipes and arch.kind != "encoder" and arch.hidden >= 2048
 
@@ -169,8 +182,10 @@ def attention_of(row: Row, framework: str, arch: ModelArchitecture) -> str:
         ("true", "yes", "flash", "fa2", "fa3", "fa-", "xformers", "1", "on", "cudnn", "te", "flex")
     ):
         return "flash"
-    if framework in ("megatron", "unsloth"):
-        return "flash"
+    if framework in ("megatron", "unsloth", "cuda") or (
+        arch.is_moe and "automodel" in cell(row, "framework")
+    ):
+        return "flash"  # AutoModel's mixtures attend with Transformer Engine or flex
     if text == "eager" or (written_out and (not text or denied(text))):
         return "eager"
     return "sdpa"
@@ -191,14 +206,13 @@ def fuses_loss(row: Row) -> bool:
 def loss_bytes_of(row: Row, framework: str) -> float | None:
     """Until v4.46 transformers shifted a copy of the fp32 logits; fused cross-entropies keep two fp32 copies; TRL
     computes the loss in chunks since 1.7 (June 2026). torchtune held shifted fp32 logits until the backward pass was
-    over, beside log-probabilities and two gradients, up to 0.3 (September 2024); its chunks since keep the logits in
-    bf16 and compute their loss and gradient an eighth at a time (`CEWithChunkedOutputLoss`). torchtitan compiles the
+    over, beside log-probabilities and two gradients, up to 0.2; in chunks, as since in all its
+    recipes, it does not. torchtitan compiles the
     loss with the model (again since April 2025), which leaves the logits and their gradients in bf16.
     """
     if framework == "torchtune":
-        if "chunk" in cell(row, "liger_fused"):
-            return 2.0 + (4.0 + 2.0) / 8
-        return 16.0 if dated_before(row, "2024-09") else None
+        old = dated_before(row, "2024-09") and "chunk" not in cell(row, "liger_fused")
+        return 16.0 if old else None
     if framework == "torchtitan":
         return 4.0 if fuses_kernels(row) and not dated_before(row, "2025-04") else None
     if "trl" in cell(row, "framework") and cell(row, "date") >= "2026-07":
@@ -210,11 +224,11 @@ def loss_bytes_of(row: Row, framework: str) -> float | None:
 
 def upcasts_frozen(row: Row, quantization: str, framework: str, parallelism: Parallelism) -> bool:
     """Scripts around Hugging Face's trainers call peft's prepare_model_for_kbit_training on unsharded models, TRL did
-    so unasked until autumn 2025. LLaMA-Factory, fms-acceleration and fsdp_qlora prepare models their own way,
-    axolotl casts them back, and peft leaves weights as they are that came packed (GPTQ and its kin).
+    so unasked until autumn 2025. LLaMA-Factory, ms-swift, fms-acceleration and fsdp_qlora prepare models their
+    own way, axolotl casts them back, and peft leaves weights as they are that came packed (GPTQ and its kin).
     """
     text = cell(row, "framework")
-    own_way = any(part in text for part in ("factory", "fms", "axolotl", "fsdp_qlora"))
+    own_way = any(part in text for part in ("factory", "swift", "fms", "axolotl", "fsdp_qlora"))
     prepared = framework == "hf" and not own_way and not names_unknown_stack(row)
     told = f"{cell(row, 'method')} {cell(row, 'precision')} {text} {cell(row, 'model')}"
     packed = any(name in told for name in ("gptq", "awq", "aqlm", "eetq", "hqq"))
@@ -233,9 +247,11 @@ def keeps_quantised_inputs(row: Row, framework: str, quantization: str) -> bool:
 
 def quantises_experts(row: Row) -> bool:
     """Fused experts, which transformers has since 5 (December 2025), stay in their type under bitsandbytes; axolotl
-    quantises them as it loads them (`quantize_moe_experts`).
+    quantises them as it loads them (`quantize_moe_experts`). NeMo AutoModel's mixtures have blocks of its own, with
+    grouped products (`GroupedExpertsDeepEP`).
     """
-    return dated_before(row, "2025-12") or "axolotl" in cell(row, "framework")
+    text = cell(row, "framework")
+    return "axolotl" in text or (dated_before(row, "2025-12") and "automodel" not in text)
 
 
 def offload_of(row: Row) -> str:
@@ -275,6 +291,11 @@ def is_unpacked(row: Row) -> bool:
     return denied(text) or text in ("unpacked", "not packed")
 
 
+def pads_rows(row: Row, micro_batch: int) -> bool:
+    """Whether a mask hides padding: rows are filled up to a length, or to the longest of their micro-batch."""
+    return "padded" in cell(row, "packing") or (is_unpacked(row) and micro_batch > 1)
+
+
 def reuses_memory(row: Row, framework: str) -> bool:
     """Whether blocks left by rows of another length are used again: axolotl, unsloth, torchtune and torchtitan let
     the allocator's segments grow, peft's comparison of its methods empties the cache every ten steps.
@@ -282,6 +303,11 @@ def reuses_memory(row: Row, framework: str) -> bool:
     text = cell(row, "framework")
     own_way = "axolotl" in text or re.match(r"peft [\d.]+", text) is not None
     return own_way or framework in ("unsloth", "torchtune", "torchtitan")
+
+
+def drops_longer_rows(row: Row) -> bool:
+    """ms-swift's `truncation_strategy` has always been "delete" where it is not told otherwise."""
+    return "swift" in cell(row, "framework")
 
 
 def padding_of(row: Row, sequence: int, micro_batch: int) -> tuple[float | None, float]:

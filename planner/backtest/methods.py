@@ -6,24 +6,34 @@ import re
 
 from planner.architecture import Adapter, ModelArchitecture, adapter_parameters, adapter_targets
 from planner.backtest.cells import Row, UnsupportedRunError, cell, number
+from planner.backtest.partly import trains_partly
 from planner.spec_types import packed_in_4bit
 from planner.stacks import stack_of
 
 #: Every weight is trained, however a table spells it.
 _FULL = re.compile(
     r"(?:(?:8 ?bit|fp8|bf16|fp16|16 ?bit) )?full"
-    r"(?: ?(?:ft|weights?|parameters?|model|(?:para\w* )?fine ?tun(?:e|ed|ing)))?"
-    r"(?: (?:8 ?bit|fp8|bf16|fp16|16 ?bit))?|fft|sft|osf|fine ?tun(?:e|ed|ing)"
-    r"|(?:continued |continual )?pre ?train(?:ing)?|cpt|(?:from scratch )?train(?:ing)?|from scratch|"
+    r"(?: ?(?:ft|weights?|param(?:eter)?s?(?: ft)?|model|(?:param\w* )?fine ?tun(?:e|ed|ing)))?"
+    r"(?: \+?.*(?:8 ?bit|fp8|bf16|fp16|16 ?bit)(?: optimizer)?)?|fft|osf|fine ?tun(?:e|ed|ing)"
+    r"|(?:continued |continual )?pre ?train(?:ing)?|cpt|(?:from scratch )?train(?:ing)?|from scratch"
+    r"|all (?:weights|parameters|params|layers)|(?:q ?)?galore(?: .*)?|apollo(?: .*)?|(?:ada)?lomo|"
 )
 #: Adapters that hold next to nothing: their size decides neither memory nor speed.
 _SMALL = frozenset(
-    ["ia3", "prefix", "prefix tuning", "prompt tuning", "p tuning", "p tuning v2", "ptuning", "adaption prompt",
+    ["ia3", "prefix", "prefix tuning", "prompt tuning", "soft prompt", "soft prompts", "reft", "loreft",
+     "layernorm tuning",
+     "houlsby adapter", "pfeiffer adapter", "bottleneck adapter", "parallel adapter", "compacter", "tinylora", "vblora",
+     "vb lora", "xlora", "p tuning", "p tuning v2", "ptuning", "adaption prompt",
      "adapter", "llama adapter", "adapter v2", "adapters", "ln tuning", "vera", "randlora", "loha", "lokr", "boft",
      "oft", "hira", "c3a", "road", "shira", "miss", "bone", "trainable tokens", "fourierft", "hra", "bitfit"]
 )  # fmt: skip
 _LORA = re.compile(
-    r"\b(?:q|qa|rs|ada|lo|long)?[-_ ]?(?:lora|dora|qdora|pissa|olora|delora|loftq|loraplus)(?:[-_ +]?fa)?\b"
+    r"\b(?:q|qa|rs|ada|lo|long|re|mi)?[-_ ]?(?:lora|dora|qdora|pissa|olora|delora|loftq|loraplus|corda|eva|mora)"
+    r"(?:[-_ +]?fa)?\b"
+)
+# Training algorithms that tables write beside the method, or in its place.
+_ALGORITHM = re.compile(
+    r"\b(?:dpo|ipo|orpo|simpo|cpo|kto|bco|ppo|grpo|rloo|rlhf|reward model(?:l?ing)?|rm|sft)\b"
 )
 _FOUR_BITS = re.compile(r"\b(?:4 ?bits?|int4|nf4|fp4|gptq|awq|loftq)\b")
 _EIGHT_BITS = re.compile(r"\b(?:8 ?bits?|int8)\b")
@@ -55,19 +65,21 @@ def method_of(row: Row, arch: ModelArchitecture, framework: str) -> tuple[Adapte
     Raises:
         UnsupportedRunError: If the method is not one that the estimator can express.
     """
-    stated = re.sub(r"\(?ia\)?\^?3", "ia3", cell(row, "method")).replace("_", " ").replace("-", " ")
+    stated = re.sub(r"\(?ia\)?\^?[3³]", "ia3", cell(row, "method")).replace("_", " ").replace("-", " ")
     method = re.sub(r"\(.*?\)| single device| distributed", "", stated).strip()
+    method = " ".join(_ALGORITHM.sub(" ", method).split())
     bits = {4.0: "4bit", 8.0: "8bit"}.get(number(row, "quant_bits") or 0.0, "none")
     lora = _LORA.search(method)
     if bits == "none" and packed_in_4bit(cell(row, "model")):
         bits = "4bit"
     if lora and bits == "none":
         quantised = method.startswith("q") or any(word in method for word in ("qlora", "qdora"))
+        quantised = quantised and not (_EIGHT_BITS.search(method) and not _FOUR_BITS.search(method))
         how = f"{stated} {cell(row, 'precision')}"
         bits = (
             "4bit" if quantised or _FOUR_BITS.search(how) else "8bit" if _EIGHT_BITS.search(how) else "none"
         )
-    if _FULL.fullmatch(method):
+    if _FULL.fullmatch(method) or (not lora and trains_partly(stated)):
         return None, "none" if bits == "4bit" else bits
     if not lora and method not in _SMALL:
         raise UnsupportedRunError(f"method {cell(row, 'method')!r} is not expressed")

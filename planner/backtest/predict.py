@@ -49,7 +49,13 @@ OUTCOME_COLUMNS = frozenset(
         "quality",
     ]
 )
+# Up to this much longer with evaluations and checkpoints (one in ten runs is beyond).
+_EVALUATED = 1.6
+# What comes once: kernels are loaded, a compiler may run; a Gaudi compiles the graphs of every shape (optimum-habana's
+# own durations are 1 to 9 minutes longer than their steps).
+_FIRST_STEP_S, _GRAPHS_S = Quantiles(0, 0, 60), Quantiles(30, 150, 600)
 
+_LONGEST_REASON = 200  # characters
 Prediction = dict[str, str]
 
 
@@ -95,11 +101,16 @@ def predict(row: Mapping[str, str]) -> Prediction:
     try:
         estimate = estimate_run(row)
     except UnsupportedRunError as error:
-        return answer | {"unsupported_reason": str(error)}
+        return answer | {"unsupported_reason": _shortened(str(error))}
     answer |= _memory_columns(estimate.memory)
     if estimate.step is not None:
         answer |= _time_columns(row, estimate.run, estimate.step)
     return answer
+
+
+def _shortened(reason: str) -> str:
+    """A cell is quoted in a reason, and may hold a page."""
+    return reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}..."
 
 
 def predictions(rows: Iterable[Mapping[str, str]]) -> Iterator[Prediction]:
@@ -141,17 +152,30 @@ def _cost_usd(row: Mapping[str, str], run: Run, hours: Quantiles) -> str:
     """Hours at the price that the row states for a GPU or for all machines; blank where it states none."""
     of_gpu, of_all = number(row, "price_usd_per_gpu_hour"), number(row, "price_usd_per_hour")
     if of_all is None and of_gpu is not None:
-        of_all = of_gpu * run.cluster.gpus_per_node * run.cluster.nodes
+        of_all = of_gpu * run.setup.parallelism.gpus_total
     return "" if of_all is None else _text(hours.p50 * of_all)
 
 
 def wall_clock_h(run: Run, step: StepEstimate) -> Quantiles | None:
-    """Hours of all steps, None where the row states neither steps nor the data's tokens."""
+    """Hours from the first step to the last, None where the row states neither steps nor the data's tokens.
+
+    A published duration often holds evaluations and checkpoints as well, of which rows say nothing: that may only
+    make it longer, and so widens the interval upwards (peft's comparison of its methods evaluates for a third of it).
+    """
     steps = run.steps
     if steps is None and run.total_tokens is not None:
         per_step = step.tokens_per_s_total.p50 * step.step_time_s.p50
         steps = run.total_tokens / per_step
-    return None if steps is None else step.step_time_s.scaled(steps / 3600)
+    if steps is None:
+        return None
+    hours = step.step_time_s.scaled(steps / 3600)
+    beside = math.hypot(math.log(step.spread), math.log(_EVALUATED))
+    start = _GRAPHS_S if run.cluster.gpu.name.startswith("Gaudi") else _FIRST_STEP_S
+    return Quantiles(
+        hours.p10 + start.p10 / 3600,
+        hours.p50 + start.p50 / 3600,
+        hours.p50 * math.exp(beside) + start.p90 / 3600,
+    )
 
 
 def _text(value: float) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from planner.backtest import habits
-from planner.backtest.cells import Row, cell, dated_before, number, required
-from planner.backtest.machines import cluster_of, parallelism_of
+from planner.backtest.cells import Row, UnsupportedRunError, cell, dated_before, number, required
+from planner.backtest.machines import cluster_of, gpus_of, parallelism_of, replicas_of
 from planner.backtest.methods import method_of
 from planner.backtest.models import architecture_of
+from planner.backtest.optimizers import optimizer_of, optimizer_rank_of, steps_in_backward
+from planner.backtest.partly import trained_share_of
 from planner.backtest.selection import keeps_products_of, recomputed_blocks_of
 from planner.backtest.unstated import unstated
 from planner.setup import Cluster, TrainingSetup
@@ -20,11 +23,15 @@ _TASKS = frozenset(
 )
 # Parts of the names that tables give tasks, the first that fits counts.
 _SAME_TASKS = {"ppo": "ppo", "rlhf": "ppo", "reward": "reward", "dpo": "dpo", "orpo": "dpo", "simpo": "dpo",
-               "cpo": "dpo", "grpo": "grpo", "rloo": "grpo", "rlvr": "grpo", "dapo": "grpo", "gspo": "grpo",
-               "squad": "qa", "question": "qa", "token class": "ner", "token-class": "ner",
+               "cpo": "dpo", "ipo": "dpo", "bco": "kto", "kto": "kto", "grpo": "grpo", "rloo": "grpo", "rlvr": "grpo",
+               "dapo": "grpo", "gspo": "grpo", "reinforce": "grpo", "remax": "grpo", "squad": "qa", "question": "qa",
+               "token class": "ner", "token-class": "ner", "prm": "ner", "process reward": "ner",
                "classification": "classification", "glue": "classification", "mlm": "pretrain",
                "masked": "pretrain", "pre-train": "pretrain", "pretrain": "pretrain", "contrastive": "embedding",
-               "retriev": "embedding"}  # fmt: skip
+               "retriev": "embedding", "similarity": "embedding"}  # fmt: skip
+#: They need further models or inputs, of which rows say nothing and no formula here knows.
+_NOT_EXPRESSED = re.compile(r"distil|\bgkd\b|\bonline|\bnash|\bxpo\b|multi-?modal|\bvision|\bvlm\b|\bvqa\b|image|audio"
+                            r"|speech|\basr\b|\btts\b|video|diffusion")  # fmt: skip
 #: Preference losses that ask no frozen copy.
 _WITHOUT_REFERENCE = ("orpo", "simpo", "cpo")
 
@@ -60,7 +67,7 @@ def read_run(row: Row) -> Run:
     framework = habits.framework_of(row)
     arch = computed_by(framework, architecture_of(row))
     cluster, speed_known = cluster_of(row)
-    gpus = cluster.gpus_per_node * cluster.nodes
+    gpus = gpus_of(row)
     adapter, quantization = method_of(row, arch, framework)
     parallelism = parallelism_of(row, gpus, arch, adapter is None)
     micro_batch, sequence = _micro_batch(row, parallelism.data), required(row, "seq_len")
@@ -68,51 +75,69 @@ def read_run(row: Row) -> Run:
     autocasts = (
         adapter is None and framework == "hf" and plainly_spread and not habits.names_unknown_stack(row)
     )
+    stack = habits.stack_of_run(row, framework, parallelism)
     row_tokens, real_share = habits.padding_of(row, sequence, micro_batch)
     setup = TrainingSetup(
         arch=arch,
-        task=_task(cell(row, "task")),
-        reference=not any(loss in cell(row, "task") for loss in _WITHOUT_REFERENCE),
+        task=_task(row),
+        reference=not any(loss in cell(row, "task") + cell(row, "method") for loss in _WITHOUT_REFERENCE),
         adapter=adapter,
         quantization=quantization,
         precision=habits.precision_of(row, cluster.gpu, autocasts),
-        optimizer=habits.optimizer_of(row),
-        steps_in_backward=habits.steps_in_backward(row),
+        optimizer=optimizer_of(row),
+        optimizer_rank=optimizer_rank_of(row),
+        steps_in_backward=steps_in_backward(row),
+        reduces_each_micro_batch=habits.reduces_each_micro_batch(row, stack),
+        trained_share=trained_share_of(row, arch),
         older_torch=dated_before(row, "2023-03"),
         sequence_tokens=sequence,
         micro_batch=micro_batch,
         grad_accum=_grad_accum(row, micro_batch, parallelism.data),
-        gradient_checkpointing=habits.checkpointing_of(row, arch, framework, gpus),
+        gradient_checkpointing=habits.checkpointing_of(
+            row, arch, framework, gpus, plain_adapter=adapter is not None and quantization == "none"
+        ),
         recomputed_blocks=recomputed_blocks_of(row),
         keeps_products=keeps_products_of(row),
         attention=habits.attention_of(row, framework, arch),
         fused_loss=habits.fuses_loss(row),
-        framework="other" if habits.has_own_loop(row) else framework,
+        framework=stack,
         offload=habits.offload_of(row),
         parallelism=parallelism,
+        replicas=replicas_of(row, gpus, parallelism),
         upcast_frozen=habits.upcasts_frozen(row, quantization, framework, parallelism),
         keeps_quantised_inputs=habits.keeps_quantised_inputs(row, framework, quantization),
         experts_quantised=habits.quantises_experts(row),
         loss_bytes=habits.loss_bytes_of(row, framework),
         varied_lengths=habits.is_unpacked(row) and not habits.reuses_memory(row, framework),
+        drops_longer_rows=habits.drops_longer_rows(row),
         row_tokens=row_tokens,
         real_tokens_share=real_share,
+        padded=framework == "hf" and cluster.gpu.vendor == "nvidia" and habits.pads_rows(row, micro_batch),
         compiled=habits.fuses_kernels(row) or cluster.gpu.name.startswith("Gaudi"),
     )
     tokens, epochs = number(row, "dataset_tokens"), number(row, "epochs")
     total = tokens * (epochs or 1.0) if tokens else None
-    return Run(setup, cluster, speed_known, number(row, "steps"), total, tuple(unstated(row, setup)))
+    return Run(setup, cluster, speed_known, number(row, "steps") or None, total, tuple(unstated(row, setup)))
 
 
-def _task(text: str) -> str:
-    """One of the tasks, plain fine-tuning where a table has another word.
+def _task(row: Row) -> str:
+    """One of the tasks, plain fine-tuning where a table has another word; a method may name one ("DPO full").
 
-    >>> _task("classification-as-lm"), _task("rlhf (ppo)"), _task("summarization")
+    Raises:
+        UnsupportedRunError: If it needs more than the row's model and text.
+
+    >>> _task({"task": "classification-as-lm"}), _task({"task": "rlhf (ppo)"}), _task({"task": "summarization"})
     ('sft', 'ppo', 'sft')
+    >>> _task({"method": "DPO full"}), _task({"method": "lora"})
+    ('dpo', 'sft')
     """
+    text = cell(row, "task") or cell(row, "method")
+    if _NOT_EXPRESSED.search(text):
+        raise UnsupportedRunError(f"task {text!r} is not expressed")
     if text in _TASKS:
         return text
-    if text == "rm":
+    words = re.findall(r"[a-z]+", text)
+    if text == "rm" or (not cell(row, "task") and "rm" in words):
         return "reward"
     alike = (task for part, task in _SAME_TASKS.items() if part in text and not text.endswith("-as-lm"))
     return next(alike, "sft")

@@ -10,15 +10,21 @@ from collections.abc import Iterator
 
 from planner.architecture import Adapter
 from planner.backtest.cells import Row, cell, number
-from planner.backtest.habits import is_unpacked, names_unknown_stack, recomputes_unasked
+from planner.backtest.habits import (
+    is_unpacked,
+    leaves_reduction_open,
+    names_unknown_stack,
+    recomputes_unasked,
+)
 from planner.backtest.selection import keeps_products_of
 from planner.setup import TrainingSetup
 from planner.throughput import Doubt
 
 _RECOMPUTATION_FULL, _RECOMPUTATION_ADAPTER = 0.13, 0.18  # a third, or half, of the compute in between
 _FRAMEWORK, _PRECISION, _PACKING, _LENGTHS, _ADAPTER = 0.12, 0.08, 0.08, 0.20, 0.20
-_STACK = 0.30  # from half again as fast to three times slower: CUDA by hand, loops that nobody has tuned
+_STACK = 0.24  # loops that nobody has tuned; trainers in CUDA and padding that is masked are told apart
 _ORTHOGONAL = 0.60  # rotations of whole inputs are built for each step
+_LOADS_BY_DEFAULT = frozenset({"hf", "other"})  # scripts that may leave a frozen base's type to transformers
 _LORA_LIKE = ("lora", "dora", "loha", "lokr", "full", "osf", "pissa")
 _QLORA_RANK = 64
 _SMALLEST_RECOMPUTED = 1024  # hidden width from which recipes recompute activations
@@ -42,9 +48,11 @@ def left_open(row: Row, setup: TrainingSetup) -> Iterator[TrainingSetup]:
 def also_allowed(row: Row, setup: TrainingSetup) -> Iterator[TrainingSetup]:
     """Larger set-ups that the row's words, read loosely, allow as well as the usual one that it was read as."""
     if leaves_masters_open(row, setup):
-        yield setup._replace(precision=f"amp_{setup.precision}")
+        yield setup._replace(precision=f"amp_{setup.precision}", frozen_fp32=setup.adapter is not None)
     if setup.gradient_checkpointing and keeps_products_of(row):
         yield setup._replace(gradient_checkpointing=False)
+    if setup.reduces_each_micro_batch and leaves_reduction_open(row):
+        yield setup._replace(reduces_each_micro_batch=False)
     if leaves_distributed_optimizer_open(row, setup):
         yield setup._replace(parallelism=setup.parallelism._replace(kind="tp"))
 
@@ -77,10 +85,13 @@ def leaves_distributed_optimizer_open(row: Row, setup: TrainingSetup) -> bool:
 
 def leaves_masters_open(row: Row, setup: TrainingSetup) -> bool:
     """Whether "bf16" may mean weights in bf16 or autocast over weights in fp32, as Trainer(bf16=True) trains a model
-    that was loaded as transformers did by default until version 5.
+    that was loaded as transformers did by default until version 5, under adapters as well.
     """
     loose = setup.precision in ("bf16", "fp16") and "true" not in cell(row, "precision")
-    return loose and setup.adapter is None and setup.parallelism.kind in ("single", "ddp", "fsdp")
+    if setup.adapter is None:
+        return loose and setup.parallelism.kind in ("single", "ddp", "fsdp")
+    by_default = setup.quantization == "none" and setup.framework in _LOADS_BY_DEFAULT
+    return loose and by_default and setup.parallelism.kind in ("single", "ddp")
 
 
 def unstated(row: Row, setup: TrainingSetup) -> list[Doubt]:
@@ -97,7 +108,9 @@ def unstated(row: Row, setup: TrainingSetup) -> list[Doubt]:
     if is_unpacked(row) and setup.row_tokens is None:
         found.append(Doubt(_LENGTHS, "lengths of unpacked rows are not stated"))
     method = cell(row, "method")
-    if method and not any(name in method for name in _LORA_LIKE):
+    if setup.trained_share < 1:
+        found.append(Doubt(_ADAPTER, f"{method} trains a part of the weights"))
+    elif setup.adapter is not None and method and not any(name in method for name in _LORA_LIKE):
         size = _ORTHOGONAL if "oft" in method or method == "hra" else _ADAPTER
         found.append(Doubt(size, f"{method} is timed as LoRA"))
     return found

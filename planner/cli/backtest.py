@@ -20,6 +20,9 @@ Example:
 """
 
 
+_LONGEST_CELL = 2**31 - 1  # characters; remarks may be longer than csv's own 131,072
+
+
 @click.command("backtest", epilog=_EXAMPLE, short_help="Predict published runs")
 @click.argument("runs", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="CSV file to write; stdout if not given.")
@@ -40,6 +43,7 @@ def command(runs: Path, out: Path | None) -> None:
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
+    csv.field_size_limit(_LONGEST_CELL)
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, restval="")

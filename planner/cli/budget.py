@@ -26,14 +26,15 @@ def command() -> None:
 @click.argument("amount")
 @click.option("--per", type=click.Choice(["month", "total"]), default="month", show_default=True)
 @store_option
+@output_option("table", "json")
 @pass_app
-def set_command(app: App, project: str, amount: str, per: Per, store_uri: str | None) -> None:
+def set_command(app: App, project: str, amount: str, per: Per, store_uri: str | None, output: str) -> None:
     """Give PROJECT a budget of AMOUNT, as in 500usd, or none."""
     try:
         limit = None if amount == "none" else micro_usd(parse_usd(amount))
     except ValueError as error:
         raise UsageError(str(error)) from None
-    click.echo(_text(set_budget(open_register(app, store_uri)[0], project, limit, per), clock(app)()[:7]))
+    _answer(app, set_budget(open_register(app, store_uri)[0], project, limit, per), output)
 
 
 @command.command("show", epilog="\b\nExample:\n  plan budget show support -o json")
@@ -46,7 +47,11 @@ def show_command(app: App, project: str, store_uri: str | None, output: str) -> 
     register, uri = open_register(app, store_uri)
     with open_ledger(app) as ledger:
         settle_here(app, ledger, register, uri, project)
-    book, month = read_book(register, project), clock(app)()[:7]
+    _answer(app, read_book(register, project), output)
+
+
+def _answer(app: App, book: ProjectBook, output: str) -> None:
+    month = clock(app)()[:7]
     if output == "json":
         emit_json("budget", _document(book, month), now=app.now())
     else:

@@ -89,8 +89,9 @@ def verify(app: App, place: str, step: int | None, output: str) -> None:
 @_place
 @click.option("--grace", default="1d", show_default=True, help="Leave what is younger than this.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@output_option("table", "json")
 @pass_app
-def collect(app: App, place: str, grace: str, yes: bool) -> None:
+def collect(app: App, place: str, grace: str, yes: bool, output: str) -> None:
     """Delete stored files that no committed checkpoint names: left over by attempts that were killed."""
     try:
         grace_s = parse_duration_s(grace)
@@ -102,7 +103,11 @@ def collect(app: App, place: str, grace: str, yes: bool) -> None:
     confirm(f"Delete what no checkpoint in {store.uri} names and is older than {grace}?", yes=yes)
     owner = CheckpointStore(store, run.run_id if run else "")
     owner.take_over()  # an attempt that lives all the same ends instead of losing what it just sent
-    click.echo(f"{owner.sweep(grace_s=grace_s, now_s=app.now().timestamp())} objects deleted")
+    deleted = owner.sweep(grace_s=grace_s, now_s=app.now().timestamp())
+    if output == "json":
+        emit_json("checkpoints_gc", {"uri": store.uri, "objects_deleted": deleted}, now=app.now())
+    else:
+        click.echo(f"{deleted} objects deleted")
 
 
 def _answer(app: App, store: ObjectStore, head: Head, rows: Sequence[Checked], output: str) -> None:

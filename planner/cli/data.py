@@ -36,7 +36,11 @@ _WORDS = {
     "email": "e-mail addresses",
     "phone": "phone numbers",
     "card": "payment cards",
+    "iban": "bank accounts (IBAN)",
+    "social_security": "US social security numbers",
     "key": "keys or tokens of services",
+    "odd_script_latin": "English, seldom here",
+    "odd_script_latin_not_english": "another language in Latin letters, seldom here",
 }
 _SOURCES = {
     "counted": "counted by the model's tokenizer",

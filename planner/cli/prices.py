@@ -32,7 +32,7 @@ def command() -> None:
     """Show the prices in use, fetch newer ones or import your own copies."""
 
 
-@command.command("show")
+@command.command("show", epilog="\b\nExample:\n  plan prices show -o json")
 @click.option(
     "--prices", type=click.Path(path_type=Path), help="A snapshot file instead of the prices in use."
 )
@@ -47,7 +47,7 @@ def show(app: App, prices: Path | None, output: str) -> None:
         click.echo(_table(book, app))
 
 
-@command.command("import")
+@command.command("import", epilog="\b\nExample:\n  plan prices import ~/.sky/catalogs/v8")
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="File to write; default: the prices in use.")
 @click.option("--as-of", metavar="DATE", help="Date of catalogs whose date nothing says, as in 2026-05-20.")
@@ -76,7 +76,9 @@ def import_(app: App, directory: Path, out: Path | None, as_of: str | None, outp
 command.add_command(refresh_command)
 
 
-@command.command("update")
+@command.command(
+    "update", epilog="\b\nExamples:\n  plan prices update\n  plan prices update --cloud aws --cloud gcp"
+)
 @click.option("--url", metavar="URL", help="Holds <cloud>/vms.csv; default: prices.url of the configuration.")
 @click.option(
     "--cloud", "clouds", multiple=True, help="Only this cloud, which must be there; may be repeated."

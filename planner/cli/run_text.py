@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from datetime import datetime
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from planner.offer_document import offer_from_document
 from planner.run_document import eta_at, micro_text, progress_of
-from planner.runs import Run, RunState
+from planner.runs import Attempt, Run, RunState
 
 if TYPE_CHECKING:
     from planner.avoidance import Avoided
@@ -32,7 +34,8 @@ _SIGNS: dict[RunState, tuple[str, str]] = {
     "unknown": ("?", "yellow"),
 }
 _HEADER = ("run", "state", "step", "cost $", "cap $", "attempts", "project", "created")
-_RIGHT = ("step", "cost $", "cap $", "attempts")
+_ATTEMPTS = ("attempt", "outcome", "where", "$ an hour", "started", "ended", "steps", "cost $")
+_RIGHT = ("step", "cost $", "cap $", "attempts", "attempt", "$ an hour")
 
 
 def state_text(state: RunState) -> str:
@@ -44,18 +47,10 @@ def render_runs(runs: Sequence[Run]) -> str:
     """One line a run, newest first."""
     if not runs:
         return "no runs"
-    rows = [_HEADER, *(_row(run) for run in runs)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
-    lines = []
-    for row, run in zip(rows, [None, *runs], strict=True):
-        cells = [
-            cell.rjust(width) if name in _RIGHT else cell.ljust(width)
-            for cell, width, name in zip(row, widths, _HEADER, strict=True)
-        ]
-        if run is not None:
-            cells[1] = styled(cells[1], run.state)
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    header, *rows = _aligned([_HEADER, *(_row(run) for run in runs)])
+    for cells, run in zip(rows, runs, strict=True):
+        cells[1] = styled(cells[1], run.state)
+    return "\n".join("  ".join(cells).rstrip() for cells in (header, *rows))
 
 
 def render_active(runs: Sequence[Run], now: datetime) -> str:
@@ -77,13 +72,38 @@ def render_status(run: Run, pids: Sequence[int], now: datetime, avoided: Sequenc
         *(f"  {'avoided':<11} {row.place.text()} {row.text()}" for row in avoided),
         "",
     ]
-    lines.append("attempt  outcome    started                   steps            cost $")
-    for attempt in run.attempts:
-        steps = f"{_known(attempt.first_step)} to {_known(attempt.last_step)}"
-        cost = _known(micro_text(attempt.cost_micro_usd))
-        started = attempt.started_at or "not yet"
-        lines.append(f"{attempt.attempt:>7}  {attempt.outcome:<9}  {started:<24}  {steps:<15}  {cost}")
-    return "\n".join(lines)
+    table = _aligned([_ATTEMPTS, *map(_attempt, run.attempts)])
+    return "\n".join([*lines, *("  ".join(cells).rstrip() for cells in table)])
+
+
+def _attempt(attempt: Attempt) -> tuple[str, ...]:
+    """Where an attempt was and for how much, when, how far it came, and what it cost."""
+    offer = offer_from_document(json.loads(attempt.offer_json))
+    says_region = offer.zone is not None and offer.zone.startswith(offer.region)  # as us-east-1a does
+    place = "/".join(filter(None, (offer.cloud, None if says_region else offer.region, offer.zone)))
+    where = "this machine" if offer.market == "local" else f"{offer.market.replace('_', '-')} in {place}"
+    return (
+        str(attempt.attempt),
+        attempt.outcome,
+        where,
+        _known(micro_text(attempt.micro_usd_per_hour)),
+        attempt.started_at or "not yet",
+        attempt.ended_at or "",
+        f"{_known(attempt.first_step)} to {_known(attempt.last_step)}",
+        _known(micro_text(attempt.cost_micro_usd)),
+    )
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[list[str]]:
+    """Cells as wide as the widest of their column; numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        [
+            cell.rjust(width) if name in _RIGHT else cell.ljust(width)
+            for cell, width, name in zip(row, widths, rows[0], strict=True)
+        ]
+        for row in rows
+    ]
 
 
 def styled(text: str, state: RunState) -> str:

@@ -1,7 +1,8 @@
-"""`plan why`: what the moving policy decided for a run, from what, and why."""
+"""`plan why`: what happened to a run, and what the moving policy decided for it, from what, and why."""
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,14 +12,15 @@ from planner.cli.context import App, pass_app
 from planner.cli.desk import open_ledger
 from planner.cli.output import emit_json, output_option
 from planner.cli.run_text import state_text
-from providers.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from planner.runs import Run, RunEvent
 
-_EVENTS = ("moved", "moved_badly", "not_released", "cap_warning", "give_up")
+_EVENTS = ("moved", "moved_badly", "not_released", "cap_warning", "give_up", "refused")
+#: States that a run did not choose, or that end it.
+_TOLD = ("preempted", "recovering", "unknown", "succeeded", "failed", "capped", "cancelled")
 
 
 @click.command("why", epilog="\b\nExamples:\n  plan why goat-1\n  plan why goat-1 --all -o json")
@@ -27,19 +29,16 @@ _EVENTS = ("moved", "moved_badly", "not_released", "cap_warning", "give_up")
 @output_option("table", "json")
 @pass_app
 def command(app: App, run: str, every: bool, output: str) -> None:
-    """Show why RUN is where it is: time, what was known, the choice and what else was weighed.
+    """Show why RUN is where it is: what happened to it and, launched with `--move`, each decision with what was known.
 
-    For runs launched with `--move`. Nothing outside the ledger is asked.
+    The newest decision is shown in full. Nothing outside the ledger is asked.
     """
     from planner.moving.decision import document
 
     with open_ledger(app) as store:
         found = store.find(run)
         decisions = [document(row) for row in store.decisions(found.run_id)]
-        events = [event for event in store.events(found.run_id) if event.kind in _EVENTS]
-    if found.terms.moving_json is None:
-        hint = f"`plan status {found.run_id}` says why it is {found.state}"
-        raise UsageError(f"run {found.run_id} does not move by itself", hint=hint, code="not_moving")
+        events = list(_telling(store.events(found.run_id)))
     shown = decisions if every else _changes(decisions)
     if output == "json":
         emit_json("why", _document(found, shown, events), now=app.now())
@@ -47,12 +46,22 @@ def command(app: App, run: str, every: bool, output: str) -> None:
         click.echo(_text(found, shown, events))
 
 
+def _telling(events: Sequence[RunEvent]) -> Iterator[RunEvent]:
+    """Those that say what was decided or happened: notes of a move, and each new state of `_TOLD`."""
+    before = None
+    for event in events:
+        said = (event.state, event.reason)
+        if event.kind in _EVENTS or (event.state in _TOLD and said != before):
+            yield event
+        before = said
+
+
 def _changes(decisions: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Those that did something, the first of a wait or stay, and the newest."""
     kept = []
     before = None
     for row in decisions:
-        key = (row["action"], row["choice"]["where"])
+        key = (row["action"], row["choice"]["where"], row["attempt"])
         if key != before:
             kept.append(row)
         before = key
@@ -65,35 +74,63 @@ def _document(run: Run, decisions: Sequence[Mapping[str, Any]], events: Sequence
         "state": run.state,
         "deadline_at": decisions[-1]["deadline_at"] if decisions else None,
         "decisions": list(decisions),
-        "events": [{"at": event.at, "kind": event.kind, "text": event.reason} for event in events],
+        "events": [{"at": event.at, "kind": event.kind, "text": _told(event)} for event in events],
     }
 
 
 def _text(run: Run, decisions: Sequence[Mapping[str, Any]], events: Sequence[RunEvent]) -> str:
-    """The newest decision in full, what came before as one line each."""
-    head = f"{run.run_id}  {state_text(run.state)}"
+    """The newest decision in full; what came before it and after it as one line each, in order."""
+    head = f"{run.run_id}  {state_text(run.state)}{f': {run.state_reason}' if run.state_reason else ''}"
+    happened = [(event.at, _told(event)) for event in events]
     if not decisions:
-        return f"{head}: nothing was decided yet (`plan monitor run` decides)"
+        moves = run.terms.moving_json is not None
+        none = (
+            "nothing was decided yet (`plan monitor run` decides)" if moves else "it does not move by itself"
+        )
+        return "\n".join([f"{head}; {none}", *_lines("history:", happened)])
     *earlier, newest = decisions
-    lines = [f"{head}  to be done by {newest['deadline_at']}", "", f"{newest['at']}  {newest['reason']}"]
-    known = newest["known"]
-    lines.append(
+    rows = sorted([*((row["at"], _in_short(row)) for row in earlier), *happened], key=itemgetter(0))
+    lines = [f"{head}; to be done by {newest['deadline_at']}"]
+    lines += _lines("before:", [row for row in rows if row[0] < newest["at"]])
+    lines += ["", f"{newest['at']}  {newest['reason']}", *_known(newest), *_weighed(newest)]
+    return "\n".join(lines + _lines("since:", [row for row in rows if row[0] >= newest["at"]]))
+
+
+def _lines(title: str, rows: Sequence[tuple[str, str]]) -> list[str]:
+    return ["", title, *(f"  {at}  {text}" for at, text in rows)] if rows else []
+
+
+def _told(event: RunEvent) -> str:
+    said = f"attempt {event.attempt} {event.state}{f': {event.reason}' if event.reason else ''}"
+    return event.reason if event.kind in _EVENTS and event.kind != "refused" else said
+
+
+def _in_short(decision: Mapping[str, Any]) -> str:
+    """The sentence with the price of what was chosen, and what was spent until then."""
+    price, spent = decision["choice"]["usd_per_h"], decision["known"]["spent_usd"]
+    at = "" if price is None else f"${price}/h, "
+    return f"{decision['reason']} ({at}${spent or '?'} spent)"
+
+
+def _known(decision: Mapping[str, Any]) -> Iterator[str]:
+    known = decision["known"]
+    yield (
         f"  known    step {known['step']} of {known['max_steps'] or '?'}, {known['work_left_h']:.2f} h of work and "
-        f"{newest['time_left_h']:.2f} h left, ${known['spent_usd'] or '?'} spent, runs: {known['current']['where']}"
+        f"{decision['time_left_h']:.2f} h left, ${known['spent_usd'] or '?'} spent, runs: {known['current']['where']}"
     )
     for site in known["sites"]:
         spot = {True: "up", False: "down", None: "unknown"}[site["spot"]]
-        lines.append(
+        yield (
             f"           {site['name']}: spot {spot} ({site['why']}) {_usd(site['spot_usd_per_h'])}, "
             f"on-demand {_usd(site['on_demand_usd_per_h'])}"
         )
-    for number, option in enumerate(newest["alternatives"]):
+
+
+def _weighed(decision: Mapping[str, Any]) -> Iterator[str]:
+    for number, option in enumerate(decision["alternatives"]):
         sign = "->" if option["chosen"] else "  "
         lead = "  weighed  " if number == 0 else " " * 11
-        lines.append(f"{lead}{sign} {option['where']}: ${float(option['expected_cost_usd']):.2f} from here")
-    rows = [(row["at"], row["reason"]) for row in earlier] + [(event.at, event.reason) for event in events]
-    lines += ["", "before:", *(f"  {at}  {text}" for at, text in sorted(rows))] if rows else []
-    return "\n".join(lines)
+        yield f"{lead}{sign} {option['where']}: ${float(option['expected_cost_usd']):.2f} from here"
 
 
 def _usd(text: str | None) -> str:

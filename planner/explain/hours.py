@@ -56,7 +56,7 @@ def _training(question: Question, candidate: Candidate) -> Term:
 
 
 def _overheads(question: Question, priced: Priced) -> Iterator[Term]:
-    around, weights = priced.solved.around, 2.0 * question.counts.total
+    around, weights = priced.solved.around, question.stored_bytes
     rates: dict[str, Value] = {
         "weights GiB": weights / _GIB,
         "download MiB/s": DOWNLOAD_BYTES_PER_S / _MIB,

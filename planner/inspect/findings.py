@@ -17,6 +17,9 @@ _PHONE = re.compile(
     r"|\(\d{3}\) ?\d{3}-\d{4}|\d{3}-\d{3}-\d{4})(?![\w-])"
 )
 _CARD = re.compile(r"(?<![\w.-])\d(?:[ -]?\d){12,18}(?![\w-])")
+# United States social security numbers in the form that is written; areas 000, 666 and 900 to 999 are never given out.
+_SOCIAL_SECURITY = re.compile(r"(?<![\w.-])(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\w-])")
+_IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b")
 _KEY = re.compile(
     r"-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{36,}\b"
     r"|\bhf_[A-Za-z0-9]{30,}\b|\bsk-[A-Za-z0-9_-]{32,}\b|\bxox[abprs]-[A-Za-z0-9-]{20,}\b|\bAIza[0-9A-Za-z_-]{35}\b"
@@ -65,7 +68,7 @@ class Finding:
 
 
 def personal(text: str) -> Iterator[str]:
-    """Kinds of personal or secret data that a text seems to hold: email, phone, card, key.
+    """Kinds of personal or secret data that a text seems to hold: email, phone, card, iban, social_security, key.
 
     Quick tests come first: most texts hold none of the characters that are needed.
 
@@ -80,12 +83,28 @@ def personal(text: str) -> Iterator[str]:
             yield "phone"
         if cards:
             yield "card"
+        if any(is_iban(match[0]) for match in _IBAN.finditer(text)):
+            yield "iban"
+        if _SOCIAL_SECURITY.search(text):
+            yield "social_security"
     if any(sign in text for sign in _KEY_SIGNS) and _KEY.search(text):
         yield "key"
 
 
 def _is_inside(match: str, cards: list[str]) -> bool:
     return any(match in card for card in cards)
+
+
+def is_iban(text: str) -> bool:
+    """Whether letters and digits look like an account's number: their remainder by 97 is 1 (ISO 13616).
+
+    >>> is_iban("DE89 3704 0044 0532 0130 00"), is_iban("DE89370400440532013001")
+    (True, False)
+    """
+    packed = text.replace(" ", "")
+    if not 15 <= len(packed) <= 34:
+        return False
+    return int("".join(str(int(sign, 36)) for sign in packed[4:] + packed[:4])) % 97 == 1
 
 
 def is_card(text: str) -> bool:

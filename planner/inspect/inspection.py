@@ -16,6 +16,7 @@ from planner.token_guess import features, guess_tokens, script_of
 from providers.errors import UsageError
 
 #: A script that fewer records than this share are written in is odd.
+_TELLING_WORDS = 8
 _ODD_SHARE = 0.02
 #: Near leaks are looked for among this many training records.
 _MOST_NEAR_LEAKS = 200_000
@@ -143,7 +144,9 @@ class _Passage:
             self._labels[record.label] += 1
         for kind, said in self._faults(record, text, tokens):
             self._find(kind, where, tokens, said)
-        self._scripts.setdefault(script_of(counts), Finding()).add(where, tokens)
+        script = script_of(counts)
+        if script != "latin" or counts["words"] >= _TELLING_WORDS:  # short texts tell no language
+            self._scripts.setdefault(script, Finding()).add(where, tokens)
         if text.strip():
             self._compare(where, text, tokens)
 

@@ -71,7 +71,7 @@ def _fsdp(setup: TrainingSetup, width: Widths, base: float) -> Buffers:
     step's last micro-batch are not reduced (accelerate's `no_sync`): FSDP2 keeps them in place of their shards. While
     answers are sampled embedding and head are gathered each for itself (two real processes held no more).
     """
-    counts = parameter_counts(setup.arch, setup.task, setup.labels)
+    counts, stack = parameter_counts(setup.arch, setup.task, setup.labels), stack_of(setup.framework)
     parts = setup.parallelism.tensor
     block = counts.linear / (setup.arch.layers + setup.arch.decoder_layers) / parts
     root = (counts.total - counts.linear) / parts
@@ -79,11 +79,10 @@ def _fsdp(setup: TrainingSetup, width: Widths, base: float) -> Buffers:
     blocks = stored * 2 * block
     gathered = blocks + width.compute * root
     full = setup.adapter is None
-    waiting = full and setup.grad_accum > 1 and setup.framework in ("hf", "trl")
+    waiting = full and setup.grad_accum > 1 and stack.accelerate and not setup.reduces_each_micro_batch
     unsharded = width.compute * counts.total / parts / setup.parallelism.pipeline if waiting else 0.0
     last = width.compute * (block + root) if full else 0.0
     backward = gathered + max(unsharded, last)
-    stack = stack_of(setup.framework)
     if not stack.fsdp2:
         return Buffers(backward, backward, backward, (backward, backward), streams=gathered + last)
     head = width.compute * head_parameters(setup) / parts

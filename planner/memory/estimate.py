@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from planner.architecture import Adapter, adapter_targets
+from planner.architecture import adapter_targets
 from planner.memory.activations import (
     BlockActivations,
     ScoreActivations,
@@ -13,6 +13,7 @@ from planner.memory.activations import (
 )
 from planner.memory.constants import CONSTANTS
 from planner.memory.generation import Generation, cache_bytes, generation_bytes
+from planner.memory.linears import adapter_input, adapter_products, dequantised_bytes, quantised_inputs
 from planner.memory.loss import loss_bytes
 from planner.memory.model_state import ModelState, model_state
 from planner.memory.precision import Widths, is_sharded, widths
@@ -37,7 +38,7 @@ class MemoryEstimate(NamedTuple):
         limit_bytes: What a process can get on this GPU.
         components_bytes: Parts at the peak; they sum to nvml_bytes.
         verdict: fits, borderline or oom.
-        peak_phase: generation, loss, backward or optimizer_step.
+        peak_phase: loading, generation, loss, backward or optimizer_step.
         host_ram_bytes: Of one machine, to load, offload and save.
         save_peak_bytes: GPU memory while saving a checkpoint.
     """
@@ -77,10 +78,14 @@ def estimate_memory(setup: TrainingSetup, cluster: Cluster) -> MemoryEstimate:
         _fragmentation(setup, parts, components, head),
         max(CONSTANTS["slack_least"] * allocated, limit - context - allocated),
     )
+    passing = components["activations"] + head
+    if parts.state.weights + parts.state.loading > allocated:
+        phase, components = "loading", _while_loading(parts.state, components)
+        loaded = sum(components.values())
+        slack, allocated = max(CONSTANTS["slack_least"] * loaded, slack + allocated - loaded), loaded
     components |= {"fragmentation": slack, "context": context}
     reserved = allocated + slack
     doubt = CONSTANTS["wide"] if _is_uncertain(setup) else 1.0
-    passing = components["activations"] + head
     unused = CONSTANTS["upper_lengths"] * passing if setup.varied_lengths else 0.0
     return MemoryEstimate(
         allocated_bytes=allocated,
@@ -114,7 +119,7 @@ class _Parts(NamedTuple):
 def _constants(setup: TrainingSetup) -> _Parts:
     width, stack, parallel = widths(setup), stack_of(setup.framework), setup.parallelism
     arch = setup.arch
-    shared, copied = _quantised_inputs(setup, width)
+    shared, copied = quantised_inputs(setup, width)
     block = block_activations(
         arch,
         setup.adapter,
@@ -124,11 +129,11 @@ def _constants(setup: TrainingSetup) -> _Parts:
         stack.fused_mlp,
         shared,
         copied,
-        _adapter_input(setup, width),
+        adapter_input(setup, width),
         stack.spread_keys,
         stack.fused_qkv,
     )
-    product, largest = _adapter_products(setup)
+    product, largest = adapter_products(setup)
     tail = (4.0 + (4.0 if setup.adapter is None else 0.0)) * arch.hidden
     return _Parts(
         state=model_state(setup),
@@ -146,60 +151,11 @@ def _constants(setup: TrainingSetup) -> _Parts:
         split=1.0 / parallel.tensor,
         product=product,
         product_backward=largest,
-        dequantised=_dequantised(setup, width),
+        dequantised=dequantised_bytes(setup, width),
     )
 
 
-def _quantised_inputs(setup: TrainingSetup, width: Widths) -> tuple[float, float]:
-    """Bytes that quantised products keep of a value of their inputs, once for those that share it and each for itself.
-
-    An 8-bit product keeps its input in every version of bitsandbytes, and in older ones its transposed integers; a
-    4-bit one kept it, cast by the module to the type it computes in.
-    """
-    older = setup.keeps_quantised_inputs
-    if setup.quantization == "8bit":
-        return width.activation, 1.0 if older else 0.0
-    if not older:
-        return 0.0, 0.0
-    return (0.0, width.compute) if width.activation > width.compute else (width.activation, 0.0)
-
-
-def _adapter_input(setup: TrainingSetup, width: Widths) -> float:
-    """An fp32 adapter on a smaller base casts its input; under autocast, as we launch it, back again to compute."""
-    if setup.adapter is None or not setup.adapter.fp32 or width.activation == 4.0:
-        return 0.0
-    if not stack_of(setup.framework).autocast or setup.adapter.kind == "ia3":
-        return 4.0  # ia3 multiplies in fp32 whatever the context
-    gathered = setup.parallelism.kind == "fsdp"  # in the type that is computed in
-    return 0.0 if gathered else width.compute
-
-
-def _adapter_products(setup: TrainingSetup) -> tuple[float, float]:
-    """Bytes of the weights' changes that LoHa and LoKr multiply out: those of one block, kept until the backward pass,
-    and what that pass makes of the largest one (its gradient, the same scaled; for LoHa two products of factors more).
-    """
-    adapter = setup.adapter
-    if adapter is None or adapter.kind not in ("loha", "lokr"):
-        return 0.0, 0.0
-    width, arch = 4.0 if adapter.fp32 else 2.0, setup.arch
-    targets = adapter_targets(arch, adapter)
-    total = sum(width * s.count * s.inputs * s.outputs for s in targets)
-    largest = max((width * s.inputs * s.outputs for s in targets), default=0.0)
-    return total / (arch.layers + arch.decoder_layers), largest * (4 if adapter.kind == "loha" else 2)
-
-
 _PHASES = {"backward_end": "backward", "embedding": "backward"}
-
-
-def _dequantised(setup: TrainingSetup, width: Widths) -> float:
-    """Bytes of the largest quantised weight as it enters the product that takes a gradient back through it.
-
-    The MLP's last product is the first: half of what the others hold is not there yet.
-    """
-    if setup.quantization not in ("4bit", "8bit"):
-        return 0.0
-    linears = adapter_targets(setup.arch, Adapter("lora", 1, ("all-linear",)))
-    return max(width.compute * shape.inputs * shape.outputs for shape in linears)
 
 
 def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> tuple[str, dict[str, float]]:
@@ -212,14 +168,14 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> tu
     last = working = one + passing
     unused = 0.0
     if setup.gradient_checkpointing:
-        per_block = _kept_of_block(setup, parts, one, tokens)
         start = parts.width.residual * setup.arch.hidden * tokens * parts.split
+        per_block = _kept_of_block(setup, parts, start, one, tokens)
         working -= max(0.0, per_block - start)  # is there already
     else:
         per_block, working = one, passing
         if setup.adapter is not None:  # nothing before the first adapter needs a gradient
             unused = 4.0 * setup.arch.hidden * tokens * parts.split
-    kept = per_block * parts.blocks * min(setup.parallelism.pipeline, setup.grad_accum) - unused
+    kept = per_block * parts.blocks * min(setup.parallelism.stages_at_once, setup.grad_accum) - unused
     kept += _position_bias(setup, parts) * tokens * parts.split
     # Under the older FSDP with adapters the gradients of the blocks' inputs stay until the backward pass ends.
     older = setup.parallelism.kind == "fsdp" and not stack_of(setup.framework).fsdp2
@@ -261,16 +217,21 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> tu
     }
 
 
-def _kept_of_block(setup: TrainingSetup, parts: _Parts, one: float, tokens: float) -> float:
+def _while_loading(state: ModelState, components: dict[str, float]) -> dict[str, float]:
+    """The whole base beside its shard, before there is anything to train; its room is used again afterwards."""
+    return dict.fromkeys(components, 0.0) | {"weights": state.weights + state.loading}
+
+
+def _kept_of_block(setup: TrainingSetup, parts: _Parts, start: float, one: float, tokens: float) -> float:
     """What an average block keeps where activations are recomputed: its input, and what is not recomputed.
 
     Args:
         setup: The training.
         parts: What does not depend on the batch.
+        start: A block's input, bytes.
         one: All activations of one block, bytes.
         tokens: Of a micro-batch on one GPU.
     """
-    start = parts.width.residual * setup.arch.hidden * tokens * parts.split
     if setup.offload == "activations":
         start /= parts.blocks
     if setup.keeps_products:
@@ -319,22 +280,36 @@ def _dora_norm_bytes(setup: TrainingSetup) -> float:
 
 def _fragmentation(setup: TrainingSetup, parts: _Parts, components: dict[str, float], head: float) -> float:
     """What the caching allocator holds beyond the tensors: rounding, and blocks that no longer fit."""
-    lengths = CONSTANTS["slack_lengths"] if setup.varied_lengths else 0.0
     stepping = components["gradients"] + components["optimizer_step_temporary"]
     # Logits are cached after the loss, whatever the peak's phase; gathers run on streams with pools of their own.
     return (
-        (CONSTANTS["slack_activations"] + lengths) * components["activations"]
-        + (CONSTANTS["slack_logits"] + lengths) * head
+        CONSTANTS["slack_activations"] * components["activations"]
+        + CONSTANTS["slack_logits"] * head
+        + _unused_by_others(setup, components, head)
         + CONSTANTS["slack_step"] * stepping
         + CONSTANTS["slack_comm"] * parts.state.comm.streams
         + CONSTANTS["slack_base"] * GIB
     )
 
 
+def _unused_by_others(setup: TrainingSetup, components: dict[str, float], head: float) -> float:
+    """Blocks of rows of one length that rows of another do not fit, less the room that the step's temporaries leave."""
+    if not setup.varied_lengths:
+        return 0.0
+    kind = "dropped" if setup.drops_longer_rows else "cut"
+    activations = components["activations"]
+    unused = CONSTANTS[f"{kind}_activations"] * activations + CONSTANTS[f"{kind}_logits"] * head
+    return unused if activations else max(0.0, unused + head - components["optimizer_step_temporary"])
+
+
+#: Stacks of which nothing is known, or no more than their optimizers' code.
+_LITTLE_SEEN = ("other", "internevo")
+
+
 def _is_uncertain(setup: TrainingSetup) -> bool:
     """Set-ups that few published runs cover, or that stacks build very differently."""
     rare = setup.arch.is_moe or setup.offload != "none" or setup.task in ("ppo", "grpo")
-    return rare or setup.framework == "other"
+    return rare or setup.framework in _LITTLE_SEEN
 
 
 def _verdict(

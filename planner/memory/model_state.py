@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from planner.architecture import ModelArchitecture, adapter_parameters, parameter_counts, whole_parameters
+from planner.architecture import (
+    ModelArchitecture,
+    ParameterCounts,
+    adapter_parameters,
+    parameter_counts,
+    whole_parameters,
+)
 from planner.memory.collectives import Buffers, buffers, head_parameters, is_classifier
 from planner.memory.precision import Widths, is_sharded, widths
 from planner.setup import TrainingSetup
 from planner.shape_cache import by_shape
+from planner.stacks import stack_of
 
 # nf4: half a byte, an absmax byte a block of 64, and its own fp32 scale every 256 blocks (double
 # quantisation).
@@ -36,6 +43,7 @@ class ModelState(NamedTuple):
         trainable: Trainable parameters in the whole model.
         total: Parameters of the whole model, adapters included.
         host: Bytes offloaded to the host, per GPU.
+        loading: The whole base that lies beside its shard before training, 0 where ranks load their shards alone.
     """
 
     weights: float
@@ -51,6 +59,7 @@ class ModelState(NamedTuple):
     trainable: int
     total: int
     host: float
+    loading: float = 0.0
 
     @property
     def static(self) -> float:
@@ -66,16 +75,19 @@ def model_state(setup: TrainingSetup) -> ModelState:
     counts = parameter_counts(setup.arch, setup.task, setup.labels)
     full = setup.adapter is None
     whole = 0 if setup.adapter is None else whole_parameters(setup.arch, setup.adapter)
-    trainable = counts.trainable if full else adapter_parameters(setup.arch, setup.adapter) + _new_head(setup)
+    if full:
+        trainable = round(counts.trainable * setup.trained_share)
+    else:
+        trainable = adapter_parameters(setup.arch, setup.adapter) + _new_head(setup)
     parts = parallel.tensor * parallel.pipeline
-    shards = parallel.data * parallel.context if is_sharded(parallel.kind) else 1
+    shards = setup.shards if is_sharded(parallel.kind) else 1
     expert = _expert_share(setup, counts.total)
     # modules trained whole stay in the base's type, and so do their gradients and states
     mine = (trainable + whole * width.frozen / width.weight) / parts
     weights = base / parts * _per_rank(expert, shards, parallel.expert)
     adapters = 0.0 if full else mine * width.weight / shards
     # ZeRO-1 and the distributed optimizer of Megatron shard states alone; ZeRO-2 gradients as well.
-    ranks = parallel.data * parallel.context
+    ranks = setup.shards
     gradient_shards = ranks if parallel.kind in ("fsdp", "zero2", "zero3") else 1
     gradients = mine * width.gradient * _per_rank(expert if full else 0.0, gradient_shards, parallel.expert)
     state_shards = ranks if parallel.kind in ("zero1", "mixed") else gradient_shards
@@ -86,11 +98,12 @@ def model_state(setup: TrainingSetup) -> ModelState:
     if parallel.kind == "zero3":
         stepping = min(stepping, _ZERO3_SUB_GROUP_PARAMETERS)
     step = stepping * width.step
-    embedding = setup.arch.vocab * setup.arch.hidden * width.gradient / parts if full else 0.0
+    reaches = full and setup.trained_share == 1.0  # a frozen embedding gets no gradient
+    embedding = setup.arch.vocab * setup.arch.hidden * width.gradient / parts if reaches else 0.0
     shared = setup.arch.tied_embeddings and not is_classifier(setup)
     added = (shared and not setup.steps_in_backward) or setup.grad_accum > 1 or setup.older_torch
     state = ModelState(
-        weights=weights + (counts.trainable / parts * width.cast_cache if full else 0.0),
+        weights=weights + _cast_weights(setup, width, counts) / parts,
         adapters=adapters,
         gradients=gradients,
         optimizer=0.0 if setup.optimizer.startswith("paged") else optimizer,
@@ -103,8 +116,24 @@ def model_state(setup: TrainingSetup) -> ModelState:
         trainable=trainable + whole,
         total=counts.total + (0 if full else trainable + whole),
         host=optimizer if setup.optimizer.startswith("paged") else 0.0,
+        loading=base / parts if _loads_whole(setup) else 0.0,
     )
     return _offloaded(setup, state)
+
+
+def _cast_weights(setup: TrainingSetup, width: Widths, counts: ParameterCounts) -> float:
+    """Copies that autocast makes: it keeps those of trainable weights, and products keep those of a frozen base for
+    their backward pass where they are not computed again.
+    """
+    if setup.adapter is None:
+        return counts.trainable * width.cast_cache
+    kept = setup.frozen_fp32 and not setup.gradient_checkpointing
+    return counts.linear * width.compute if kept else 0.0
+
+
+def _loads_whole(setup: TrainingSetup) -> bool:
+    packed = setup.quantization in ("4bit", "8bit") and setup.parallelism.kind == "fsdp"
+    return packed and stack_of(setup.framework).loads_whole
 
 
 def _largest_gradient(setup: TrainingSetup, width: Widths) -> float:
@@ -163,7 +192,7 @@ def _references(setup: TrainingSetup, model: float, training: float) -> float:
         training: Bytes of gradients and optimizer of the trained model, on one GPU.
     """
     parallel = setup.parallelism
-    one = model / (parallel.data * parallel.context if is_sharded(parallel.kind) else 1)
+    one = model / (setup.shards if is_sharded(parallel.kind) else 1)
     held = setup.task == "kto" or (setup.task in ("dpo", "grpo") and setup.reference)
     if held and setup.adapter is None:
         return one

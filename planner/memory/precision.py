@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from planner.memory.optimizers import FOREACH, state_width
 from planner.setup import TrainingSetup
 from planner.shape_cache import by_shape
 from planner.stacks import stack_of
-
-# State values per parameter and bytes of each; None takes the width of the weights.
-_OPTIMIZERS: dict[str, tuple[float, float | None]] = {
-    "adamw": (2, None), "adamw_fused": (2, None), "adamw_8bit": (2, 1.02), "paged_adamw_32bit": (2, 4.0),
-    "paged_adamw_8bit": (2, 1.02), "adafactor": (0.01, 4.0), "lion": (1, None), "sgd": (0, None),
-}  # fmt: skip
-_FOREACH = frozenset({"adamw"})  # SGD adds to the weights in place
 
 
 class Widths(NamedTuple):
@@ -67,7 +61,8 @@ def widths(setup: TrainingSetup) -> Widths:
     low = 4.0 if setup.precision in ("fp32", "tf32") else 2.0
     mixed = setup.precision.startswith("amp_")
     megatron, full = setup.framework == "megatron", setup.adapter is None
-    beside = setup.precision == "fp16" and full  # steps are too small for weights in fp16
+    # steps are too small for weights in fp16
+    beside = full and (setup.precision == "fp16" or (stack.masters_beside and low == 2.0 and not mixed))
     zero = kind in ("zero1", "zero2", "zero3") or beside
     master_fp32 = low == 4.0 or mixed or (kind == "fsdp" and stack.fp32_master)
     if megatron:
@@ -76,25 +71,33 @@ def widths(setup: TrainingSetup) -> Widths:
     if setup.adapter is not None:
         weight = 4.0 if setup.adapter.fp32 else 2.0
         zero = False
-    values, bytes_each = _OPTIMIZERS[setup.optimizer]
-    state = values * (bytes_each or (4.0 if zero else weight))
-    masters = zero and low == 2.0
+    base_fp32 = low == 4.0 or (mixed and (full or setup.frozen_fp32))
+    state = state_width(setup, 4.0 if zero else weight)
+    blockwise = setup.optimizer == "badam"
+    masters = (zero or blockwise) and low == 2.0
     return Widths(
         weight=weight,
-        frozen=4.0 if low == 4.0 or (mixed and full) else 2.0,
-        gradient=4.0 if masters and megatron else low if zero else weight,
+        frozen=4.0 if base_fp32 else 2.0,
+        gradient=4.0 if (masters and megatron) or blockwise else low if zero else weight,
         master=4.0 if masters else 0.0,
         state=state,
-        step=(low + 4.0 if masters and not megatron else 0.0) if zero else _foreach(setup, weight),
+        step=_of_step(setup, low, masters=masters) if zero else _foreach(setup, weight),
         activation=4.0 if setup.upcast_frozen else low,
-        residual=4.0 if low == 4.0 or (mixed and full) or setup.upcast_frozen else 2.0,
+        residual=4.0 if base_fp32 or setup.upcast_frozen else 2.0,
         compute=low,
         cast_cache=2.0 if mixed and full and not is_sharded(kind) else 0.0,
         reference=4.0 if low == 4.0 else 2.0,
     )
 
 
+def _of_step(setup: TrainingSetup, low: float, *, masters: bool) -> float:
+    """The gradients in fp32, beside those of a partition made flat, or a temporary of torch's own optimizer."""
+    if not masters or setup.framework == "megatron":
+        return 0.0
+    return 4.0 + (_foreach(setup, 4.0) if stack_of(setup.framework).masters_beside else low)
+
+
 def _foreach(setup: TrainingSetup, weight: float) -> float:
     """torch's own optimizers step on all parameters at once since 2.0, with a temporary as large."""
-    apart = setup.older_torch or setup.steps_in_backward or setup.optimizer not in _FOREACH
+    apart = setup.older_torch or setup.steps_in_backward or setup.optimizer not in FOREACH
     return 0.0 if apart or not stack_of(setup.framework).foreach_step else weight

@@ -11,7 +11,10 @@ TIME: dict[str, float] = {
     "fp4": 1.3,  # further speed-up of four-bit formats over fp8, assumed: published training runs are few
     "ridge": 200.0,  # FLOP per byte above which large caches hide the memory
     "attention_first": 0.62,  # speed of FlashAttention 1 against the second
-    "sdpa": 0.6,  # the same of the kernel that takes a mask
+    # The same of the kernel that takes a mask: 8.7 ms where the flash kernel takes 2.5 without one (16 heads of 64,
+    # 8 rows of 4,096 tokens, forward; pytorch/pytorch 121845).
+    "sdpa": 0.3,
+    "sdpa_elsewhere": 0.6,  # the same on what is not NVIDIA's, whose kernels are others; assumed
     "attention_hopper": 6.0,  # matrix FLOP/s of old instructions on Hopper and later, over fp32 FLOP/s of vectors
     "elementwise": 2.25,  # of the counted bytes
     "compiled": 0.45,  # share of elementwise bytes left where kernels are fused
@@ -24,9 +27,16 @@ TIME: dict[str, float] = {
     # folded in torch, without Triton.
     "tiled_loss_widths": 6.0,
     "folded_loss_bytes": 170.0,
+    # Of a loss that writes its gradient over logits in 16 bits: written, read twice, written, read by two products.
+    "written_over_loss_bytes": 12.0,
     "dequantise_8bit": 10.0,  # the same of an 8-bit base, whose forward products stay in integers
     "dequantise": 20.5,  # bytes per parameter and pass
-    "launch": 1.1,  # of the host time of a kernel launch
+    "launch": 1.1,  # of the host time of a kernel launch, in loops over tensors
+    # Of a forward pass's launches: modules in Python launch it, the autograd engine the twice as many of the backward
+    # pass. Their sum is what the calibration runs have; how it is shared, 0.9 ms for a block's forward pass in
+    # transformers, as its generation of words has it.
+    "launch_forward": 1.9,
+    "launch_backward": 1.4,
     # Of a forward pass's launches in transformers' generate: 25 to 49 ms a token were told of 7 B and 36 ms of 13 B
     # (NVIDIA/FasterTransformer 506, foundation-model-stack 34 and 69); not fitted.
     "generate_launch": 2.2,
@@ -38,7 +48,13 @@ TIME: dict[str, float] = {
     "zero3_layer_pass_s": 0.003,
     "zero3_expert_pass_s": 0.0017,  # of an expert: four modules more, and three gathers of few bytes
     "expert": 1.1,  # experts that get more tokens than others, against a dense product of the same size
-    "fp32": 0.85,  # share of the vector rate that fp32 products reach
+    # Share of the vector rate that large fp32 products reach: 14 of a V100's 15.7 TFLOP/s
+    # (qhduan/transformers-benchmarks); a training step takes the share `matmul` of that, as of others.
+    "fp32": 0.89,
+    # Slowdown of the head's products in 16 bits where the vocabulary is no multiple of 8: matrix units want 16 bytes
+    # (NVIDIA's guide to mixed precision). Padding GPT-2's 50,257 words to 50,304 was told as 4 % of a step on an RTX
+    # 3090 (RobertRiachi/nanoPALM 6), as 25 % on an A100 by nanoGPT's author.
+    "unaligned": 2.0,
 }
 
 # What the calibration runs cover: stack, GPU and what is trained (`doubts.covered_by`), with the fewest and most tokens

@@ -10,8 +10,10 @@ from planner.setup import Cluster, TrainingSetup
 from planner.stacks import stack_of
 from planner.throughput.constants import TIME
 from planner.throughput.doubts import Doubt, doubts_of, spread_of
+from planner.throughput.host import compute_seconds, host_seconds
+from planner.throughput.optimizer import optimizer_seconds
 from planner.throughput.sampling import sampling_seconds
-from planner.throughput.terms import collective_seconds, compute_terms, matmul_rate, optimizer_seconds
+from planner.throughput.terms import collective_seconds, compute_terms, matmul_rate
 from planner.workload import flops_per_token, rows_of
 
 
@@ -38,8 +40,8 @@ class StepEstimate(NamedTuple):
 def estimate_step(setup: TrainingSetup, cluster: Cluster, unstated: Iterable[Doubt] = ()) -> StepEstimate:
     """Predict a step.
 
-    GPU work and kernel launches overlap (a soft maximum); collectives hide behind compute in part; the
-    optimizer runs once a step.
+    GPU work and kernel launches overlap pass by pass; collectives hide behind compute in part; the optimizer runs
+    once a step.
 
     Args:
         setup: The training.
@@ -47,13 +49,9 @@ def estimate_step(setup: TrainingSetup, cluster: Cluster, unstated: Iterable[Dou
         unstated: Doubts about the set-up itself, where its source leaves something open.
     """
     terms = compute_terms(setup, cluster.gpu)
-    gpu = terms["matmul"] + terms["attention"] + terms["elementwise"] + terms["dequantise"]
-    # a CPU computes what it launches itself: nothing overlaps
-    compute = (
-        gpu + terms["launch"] if cluster.gpu.vendor == "cpu" else (gpu**4 + terms["launch"] ** 4) ** 0.25
-    )
-    if setup.precision == "amp_fp16":
-        compute += TIME["scaler"] * terms["launch"]
+    host_s = host_seconds(setup, cluster.gpu)
+    terms["launch"] = sum(host_s)
+    compute = compute_seconds(setup, terms, host_s, cluster.gpu)
     every, once = collective_seconds(setup, cluster)
     optimizer = optimizer_seconds(setup, cluster.gpu)
     micro = max(compute, every) + TIME["overlap"] * min(compute, every)

@@ -21,7 +21,7 @@ def sampling_seconds(setup: TrainingSetup, cluster: Cluster) -> float:
     """
     if setup.task not in ("grpo", "ppo"):
         return 0.0
-    if stack_of(setup.framework).name in ("trl", "hf"):
+    if stack_of(setup.framework).accelerate:
         return setup.generated_tokens * _generated_token_s(setup, cluster)
     return setup.grad_accum * setup.generated_tokens * _engine_token_s(setup, cluster.gpu)
 

@@ -10,7 +10,7 @@ from planner.memory.precision import Widths, is_sharded, widths
 from planner.recomputation import recomputed
 from planner.setup import Cluster, TrainingSetup
 from planner.shape_cache import by_shape
-from planner.stacks import stack_of
+from planner.stacks import runs_transformers_modules, stack_of
 from planner.throughput.adapters import adapter_bytes, adapter_kernels, weight_bytes
 from planner.throughput.attention import attention_seconds
 from planner.throughput.constants import TIME
@@ -19,6 +19,13 @@ from planner.workload import extra_forwards, micro_batch_tokens, scores_words, t
 _KERNELS_PER_BLOCK = 45  # forward kernels of one eager block
 _KERNELS_PER_QUANTISED = 6  # of bitsandbytes: scales, their offset, weights; and as much Python around them
 _KERNELS_PER_EXPERT = 8  # select, gather, three products, activation, product, scatter
+# transformers' NewGELUActivation is written in eight operations: beside what a fused activation moves, as many more
+# values a pass (17 accesses forward, 28 backward, over what one counted value stands for: `elementwise` in constants).
+_GELU_IN_STEPS = frozenset({"gpt2", "gptj", "gpt_neo", "codegen", "phi", "bloom"})
+_GELU_VALUES = 4.7
+# Autocast casts each weight to 16 bits in the forward pass (6 bytes) and its gradient back (6).
+_CAST_FORWARD, _CAST_BACKWARD = 6.0, 6.0
+_ALIGNED_VALUES = 8  # sixteen bytes of 16-bit values
 _ETHERNET_BYTES_PER_S = 100e9 / 8  # where a published run does not say; what is rented has `planner.network`
 _RACK_SCALE = frozenset({"GB200", "GB300"})  # NVLink reaches every GPU of a rack
 _RACK_GPUS = 72
@@ -40,7 +47,8 @@ class StepShape(NamedTuple):
         passes_matmul: Forward-equivalents of matmul work in a step, recomputation included.
         passes_memory: The same for memory-bound work and launches.
         trained: Trainable parameters.
-        products: Bytes that adapters move for each micro-batch, whatever its tokens: weights' changes multiplied out.
+        products: Bytes moved for each micro-batch, whatever its tokens: weights that are cast, changes of weights that
+            adapters multiply out.
     """
 
     dense: float
@@ -71,9 +79,15 @@ def step_shape(setup: TrainingSetup) -> StepShape:
     again = recomputed(setup)
     forwards = extra_forwards(setup.task, setup.preference_loss, reference=setup.reference)
     blocks = arch.layers + arch.decoder_layers
-    inner = arch.intermediate * (arch.mlp_matrices == 3) + arch.intermediate * 2
+    inner = float(arch.intermediate * (arch.mlp_matrices == 3) + arch.intermediate * 2)
     if arch.is_moe:
         inner = 3 * arch.experts_per_token * arch.moe_intermediate + 3 * arch.shared_intermediate
+    if (
+        arch.model_type in _GELU_IN_STEPS
+        and runs_transformers_modules(setup.framework)
+        and not setup.compiled
+    ):
+        inner += _GELU_VALUES * arch.intermediate
     values = 12 * arch.hidden + inner + 2 * arch.projected_width
     if arch.dropout:  # twice, with masks of a byte: three quarters of a value each
         values += 1.5 * arch.hidden
@@ -81,7 +95,7 @@ def step_shape(setup: TrainingSetup) -> StepShape:
     kernels += adapter_kernels(setup)
     if setup.quantization in ("4bit", "8bit"):
         kernels += _KERNELS_PER_QUANTISED * sum(s.count for s in counts.shapes if s.role not in kept)
-    if _loops_over_experts(setup):
+    if loops_over_experts(setup):
         kernels += _KERNELS_PER_EXPERT * arch.experts * arch.moe_layers
     return StepShape(
         dense=float(counts.matmul_active - expert),
@@ -92,11 +106,18 @@ def step_shape(setup: TrainingSetup) -> StepShape:
         elementwise=blocks * values * widths(setup).activation,
         adapters=adapter_bytes(setup),
         kernels=float(kernels),
-        passes_matmul=(3.0 if full else 2.0) + again.products + forwards,
+        passes_matmul=2.0 + full * setup.trained_share + again.products + forwards,
         passes_memory=3.0 + again.elementwise + forwards,
-        trained=float(counts.trainable if full else adapter + whole),
-        products=weight_bytes(setup),
+        trained=float(counts.trainable * setup.trained_share if full else adapter + whole),
+        products=weight_bytes(setup) + _cast_bytes(setup, counts.matmul_active),
     )
+
+
+def _cast_bytes(setup: TrainingSetup, weights: float) -> float:
+    """Bytes that autocast moves in each micro-batch to cast weights, whatever its tokens."""
+    if not widths(setup).cast_cache:
+        return 0.0
+    return weights * (_CAST_FORWARD * (1.0 + recomputed(setup).products) + _CAST_BACKWARD)
 
 
 def emulates_bf16(precision: str, gpu: GpuFacts | None) -> bool:
@@ -118,19 +139,19 @@ def matmul_rate(setup: TrainingSetup, gpu: GpuFacts) -> float:
 
 
 def compute_terms(setup: TrainingSetup, gpu: GpuFacts) -> dict[str, float]:
-    """Seconds of GPU work and of host launches of one micro-batch, before they overlap."""
+    """Seconds of GPU work of one micro-batch."""
     shape = step_shape(setup)
     length = setup.row_tokens or float(setup.sequence_tokens)
     tokens = micro_batch_tokens(setup)
-    parts = setup.parallelism.tensor * setup.parallelism.pipeline
+    stages = setup.parallelism.stages_at_once
+    parts = setup.parallelism.tensor * stages
     rate = matmul_rate(setup, gpu)
     fused = TIME["compiled"] if setup.compiled or stack_of(setup.framework).fused_kernels else 1.0
     memory = gpu.memory_bytes_per_s
     elementwise = shape.elementwise * shape.passes_memory * TIME["elementwise"] + shape.adapters
-    elementwise = fused * (elementwise * _from_memory(setup, gpu, tokens) + _loss_bytes(setup, gpu))
-    kernels = shape.kernels * shape.passes_memory
+    elementwise = fused * elementwise * _from_memory(setup, gpu, tokens) + _loss_bytes(setup, gpu, fused)
     if setup.precision.startswith("amp_"):
-        elementwise, kernels = elementwise * TIME["autocast_bytes"], kernels * TIME["autocast_launches"]
+        elementwise *= TIME["autocast_bytes"]
     return {
         "matmul": _matmul(setup, shape, rate, gpu, tokens) / parts,
         "attention": attention_seconds(setup, rate, gpu, length, tokens) / parts,
@@ -140,7 +161,6 @@ def compute_terms(setup: TrainingSetup, gpu: GpuFacts) -> dict[str, float]:
         * shape.passes_matmul
         / memory
         / parts,
-        "launch": (kernels * gpu.launch_s * TIME["launch"] + _hooks_s(setup)) / setup.parallelism.pipeline,
     }
 
 
@@ -154,42 +174,33 @@ def _from_memory(setup: TrainingSetup, gpu: GpuFacts, tokens: float) -> float:
     return 1 - hit * (1 - TIME["cached"])
 
 
-def _hooks_s(setup: TrainingSetup) -> float:
-    """Host time of ZeRO-3 for one micro-batch: Python around every module fetches and releases its parameters.
-
-    It is spent by one GPU alone as well, and by the thread that launches kernels.
-    """
-    if setup.parallelism.kind != "zero3":
-        return 0.0
-    arch, passes = setup.arch, 2.0 + recomputed(setup).elementwise
-    blocks = (arch.layers + arch.decoder_layers) * TIME["zero3_layer_pass_s"]
-    experts = (
-        arch.experts * arch.moe_layers * TIME["zero3_expert_pass_s"] if _loops_over_experts(setup) else 0.0
-    )
-    return passes * (blocks + experts)
-
-
-def _loops_over_experts(setup: TrainingSetup) -> bool:
+def loops_over_experts(setup: TrainingSetup) -> bool:
     """Whether experts are modules of their own, as in transformers before grouped products (December 2025)."""
     return setup.arch.is_moe and setup.experts_quantised and setup.framework == "hf"
 
 
-def _loss_bytes(setup: TrainingSetup, gpu: GpuFacts) -> float:
-    """Bytes that the loss moves for one token."""
+def _loss_bytes(setup: TrainingSetup, gpu: GpuFacts, fused: float) -> float:
+    """Bytes that the loss moves for one token, where kernels that are fused leave that share."""
     if not scores_words(setup.task):
         return 0.0
+    if stack_of(setup.framework).fused_products:
+        return setup.arch.vocab * TIME["written_over_loss_bytes"]
     if not tiles_head(setup):
-        return setup.arch.vocab * TIME["loss_bytes"]
+        return fused * setup.arch.vocab * TIME["loss_bytes"]
     if gpu.vendor == "cpu":
-        return setup.arch.vocab * TIME["folded_loss_bytes"]
-    return setup.arch.vocab * TIME["tiled_loss_widths"] * widths(setup).compute
+        return fused * setup.arch.vocab * TIME["folded_loss_bytes"]
+    return fused * setup.arch.vocab * TIME["tiled_loss_widths"] * widths(setup).compute
 
 
 def _matmul(setup: TrainingSetup, shape: StepShape, rate: float, gpu: GpuFacts, tokens: float) -> float:
     """FLOPs over the attainable rate, slower with few tokens and narrow products (both are memory-bound)."""
-    ridge = min(rate / gpu.memory_bytes_per_s, TIME["ridge"])
+    # operands of four bytes take twice the time to fetch; a CPU's rates were measured with them
+    halves = 1.0 if gpu.vendor == "cpu" else widths(setup).compute / 2.0
+    ridge = min(halves * rate / gpu.memory_bytes_per_s, TIME["ridge"])
     h = setup.arch.hidden / setup.parallelism.tensor
-    narrow = 1 + TIME["narrow"] * ridge / h
+    # what products cannot hide is mostly traffic between kernels, of which fused ones have less
+    share = TIME["compiled"] if stack_of(setup.framework).fused_products else 1.0
+    narrow = 1 + share * TIME["narrow"] * ridge / h
     reached = TIME["matmul"] * rate
     if setup.precision.endswith(("fp8", "fp4")) and gpu.fp8_flops_per_s is not None:
         reached *= TIME["fp8" if setup.framework == "megatron" else "fp8_casts"]
@@ -197,6 +208,8 @@ def _matmul(setup: TrainingSetup, shape: StepShape, rate: float, gpu: GpuFacts, 
         reached *= TIME["fp4"]
     # blocks are computed again with checkpointing, a head in tiles in any case
     again = shape.head * (float(tiles_head(setup)) - recomputed(setup).products)
+    if _unaligned_head(setup):
+        again += shape.head * (3.0 if setup.adapter is None else 2.0) * (TIME["unaligned"] - 1)
     flops = 2.0 * tokens * (shape.dense * shape.passes_matmul + again + 3 * shape.adapter)
     seconds = flops / reached * narrow * (1 + TIME["few_tokens"] * ridge / tokens)
     if shape.expert:
@@ -208,20 +221,14 @@ def _matmul(setup: TrainingSetup, shape: StepShape, rate: float, gpu: GpuFacts, 
     return seconds
 
 
-def optimizer_seconds(setup: TrainingSetup, gpu: GpuFacts) -> float:
-    """The optimizer's step reads and writes weights, gradients and states once."""
-    shape, width = step_shape(setup), widths(setup)
-    kind = setup.parallelism.kind
-    ranks = setup.parallelism.data * setup.parallelism.context
-    shards = ranks if kind in ("fsdp", "zero1", "zero2", "zero3", "mixed") else 1
-    mine = shape.trained / setup.parallelism.tensor / setup.parallelism.pipeline / shards
-    temporary = width.weight if setup.older_torch else width.step  # one parameter's at a time moves as much
-    moved = 2 * (width.weight + width.state + width.master) + 2 * width.gradient
-    moved += width.step if width.master else 3 * temporary
-    if setup.offload in ("optimizer", "parameters"):
-        # Gradients go to the host, the step runs there, weights come back.
-        return mine * (2 * width.weight + width.gradient) / gpu.pcie_bytes_per_s + mine * moved / 40e9
-    return mine * moved / (0.75 * gpu.memory_bytes_per_s)
+def _unaligned_head(setup: TrainingSetup) -> bool:
+    """Whether the head is as wide as the tokenizer has words, and no multiple of what matrix units read at once.
+
+    Megatron and llm.c pad it to 128, torch's compiler to 8.
+    """
+    padded = setup.compiled or setup.framework in ("megatron", "cuda")
+    unaligned = scores_words(setup.task) and setup.arch.vocab % _ALIGNED_VALUES != 0
+    return unaligned and not padded and widths(setup).compute == 2.0
 
 
 def collective_seconds(setup: TrainingSetup, cluster: Cluster) -> tuple[float, float]:
@@ -234,11 +241,11 @@ def collective_seconds(setup: TrainingSetup, cluster: Cluster) -> tuple[float, f
     ranks = parallel.data * parallel.context
     if ranks > 1:
         every, once = _data_parallel_bytes(setup, width.compute, _reduced(setup, width), shape.trained)
-    link = collective_rate(cluster, ranks)
-    seconds = every / link + _model_parallel_seconds(setup, cluster)
+    seconds = every / collective_rate(cluster, setup.shards) + _model_parallel_seconds(setup, cluster)
+    seconds += _copies_bytes(setup, shape.trained) / collective_rate(cluster, ranks)
     if is_sharded(parallel.kind) and parallel.kind != "zero3":
         seconds += (setup.arch.layers + setup.arch.decoder_layers) * fsdp_block_s(setup)
-    return seconds, once / link
+    return seconds, once / collective_rate(cluster, ranks)
 
 
 def _reduced(setup: TrainingSetup, width: Widths) -> float:
@@ -253,8 +260,7 @@ def collective_rate(cluster: Cluster, ranks: int) -> float:
 
 def fsdp_block_s(setup: TrainingSetup) -> float:
     """Host time that sharding costs for each block and micro-batch."""
-    accelerate = setup.framework in ("hf", "trl")
-    return TIME["fsdp_layer_s" if accelerate else "fsdp_layer_native_s"]
+    return TIME["fsdp_layer_s" if stack_of(setup.framework).accelerate else "fsdp_layer_native_s"]
 
 
 def _model_parallel_seconds(setup: TrainingSetup, cluster: Cluster) -> float:
@@ -284,17 +290,48 @@ def _model_parallel_seconds(setup: TrainingSetup, cluster: Cluster) -> float:
 def _data_parallel_bytes(
     setup: TrainingSetup, compute: float, gradient: float, trained: float
 ) -> tuple[float, float]:
+    """Bytes of weights and gradients that a GPU exchanges in a micro-batch, and in a step."""
     parallel = setup.parallelism
-    ranks = parallel.data * parallel.context
-    share = (ranks - 1) / ranks
     parts = parallel.tensor * parallel.pipeline
     if is_sharded(parallel.kind):
-        total = parameter_counts(setup.arch, setup.task, setup.labels).total
         each = {"4bit": 0.53, "8bit": 1.0, "fp8": 1.0}.get(setup.quantization, compute)
         passes = 3 if setup.gradient_checkpointing and parallel.kind == "zero3" else 2
-        reduced = 4.0 if stack_of(setup.framework).fp32_reduce else compute
-        return share * (passes * each * total + reduced * trained) / parts, 0.0
+        total = parameter_counts(setup.arch, setup.task, setup.labels).total
+        moved = passes * each * total + _sharded_gradient(setup, compute) * trained
+        return _of_ranks(setup, setup.shards) * moved / parts, 0.0
+    share = _of_ranks(setup, parallel.data * parallel.context)
+    if parallel.kind == "zero2":
+        return share * gradient * trained / parts, share * compute * trained / parts
     return 0.0, share * 2 * gradient * trained / parts
+
+
+def _of_ranks(setup: TrainingSetup, ranks: int) -> float:
+    """Share of the parameters that a rank of so many gets from others, or sends.
+
+    Experts that expert-parallel ranks share out are gathered and reduced among the ranks that hold the same ones only.
+    """
+    if ranks == 1:
+        return 0.0
+    counts = parameter_counts(setup.arch, setup.task, setup.labels)
+    experts = sum(s.parameters for s in counts.shapes if s.role == "expert") / counts.total
+    alike = ranks / setup.parallelism.expert
+    return (ranks - 1) / ranks * (1 - experts + experts * max(0.0, alike - 1) / (ranks - 1))
+
+
+def _sharded_gradient(setup: TrainingSetup, compute: float) -> float:
+    """Bytes of a sharded gradient as it is sent."""
+    return 4.0 if stack_of(setup.framework).fp32_reduce else compute
+
+
+def _copies_bytes(setup: TrainingSetup, trained: float) -> float:
+    """Bytes of gradients that machines with a sharded copy each exchange, all GPUs of a machine together; block by
+    block, behind the backward pass.
+    """
+    parallel = setup.parallelism
+    if not is_sharded(parallel.kind):
+        return 0.0
+    sent = _sharded_gradient(setup, widths(setup).compute) * trained / (parallel.tensor * parallel.pipeline)
+    return 2 * sent * (setup.replicas - 1) / setup.replicas
 
 
 def group_bytes_per_s(cluster: Cluster, ranks: int) -> float:

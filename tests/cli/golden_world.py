@@ -34,7 +34,7 @@ from providers.errors import LaunchError
 from tests.cli.test_checkpoints import commit
 from tests.cli.test_learning import record
 from tests.planner.moving_runs import attempt_at, later, moving
-from tests.planner.run_factories import START, attempt_of, run_of, terms_of
+from tests.planner.run_factories import START, attempt_of, terms_of
 from tests.workers import eventually, make_python, order_exit
 
 ROOT = Path(__file__).parents[2]
@@ -272,14 +272,33 @@ def two_standing_orders(world: World) -> None:
 
 
 def a_moving_run(world: World) -> None:
-    """On spot, and pressed by its deadline."""
-    terms = moving(work_h=4.0, deadline_h=4.4)
-    kept = terms_of(moving_json=terms.to_json())
-    run = run_of("running", attempt_at(1, "bed-a", "spot"), terms=kept)
-    view = look(run, terms, {}, PriceLimit(), later(0.05))
+    """Begun on spot, lost there, gone on in another place, and pressed by its deadline in the end."""
+    terms = moving(work_h=4.0, deadline_h=4.9)
+    kept, before = terms_of(moving_json=terms.to_json()), None
     with Store(world.home / "state" / "plan.db") as store:
-        store.create("run-1", kept, attempt_of())
-        store.record_decision("run-1", decide(run, terms, view, None))
+
+        def decided(hours: float) -> None:
+            nonlocal before
+            run = store.find("run-1")
+            before = decide(run, terms, look(run, terms, {}, PriceLimit(), later(hours)), before)
+            store.record_decision("run-1", before)
+
+        store.create("run-1", kept, replace(attempt_at(1, "bed-a", "spot"), started_at=None, backend_id=None))
+        decided(0.0)
+        first = replace(attempt_at(1, "bed-a", "spot"), cost_micro_usd=60_000)
+        store.apply(store.find("run-1"), Change("running", "training", first, later(0.05), kind="observed"))
+        lost = replace(first, ended_at=later(0.2), outcome="preempted")
+        store.apply(
+            store.find("run-1"), Change("preempted", "its spot machine was taken away", lost, later(0.2))
+        )
+        decided(0.21)
+        second = attempt_at(2, "bed-b", "spot", started_at=later(0.3), cost_micro_usd=100_000)
+        store.add_attempt(store.find("run-1"), second, cap_micro_usd=None, max_duration_s=None)
+        store.apply(store.find("run-1"), Change("running", "training", second, later(0.35)))
+        decided(0.55)
+        store.note(
+            store.find("run-1"), "moved", "attempt 2 goes on from step 200 on spot in slurm/bed-b", later(0.6)
+        )
 
 
 def offer_id(world: World) -> str:

@@ -106,6 +106,12 @@ BROKEN: dict[str, tuple[str | bytes, str, str]] = {
     ),
     "guard without data": (GOOD + "evaluate: {guard: {at_most_worse: 1}}\n", ":6:12: evaluate.guard.data", "missing"),
     "objective without budget": (GOOD + "goal: {objective: fastest_within_budget}\n", ":6:19", "needs a budget"),
+    "no such directory": (GOOD.replace("roberta-large", "./nothere"), ":2:8: model.id", "there is no"),
+    "misspelt model": (GOOD.replace("roberta-large", "rob#rta-large"), ":2:8: model.id", "is not known"),
+    "no such data": (GOOD.replace("{samples", "{train: no.jsonl, samples"), ":5:15: data.train", "No such file"),
+    "no such held-out data": (GOOD.replace("{samples", "{eval: no.jsonl, samples"), ":5:14: data.eval", "No such file"),
+    "scheme of data": (GOOD.replace("{samples", "{train: ftp://a/b, samples"), ":5:15: data.train", "not understood"),
+    "one slash": (GOOD + "output: {uri: s3:/bucket/a}\n", ":6:15: output.uri", "without // is no address"),
     "micro over global": (GOOD + "train: {micro_batch: 64}\n", ":6:22", "train.global_batch (16)"),
 }  # fmt: skip
 

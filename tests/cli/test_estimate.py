@@ -130,7 +130,7 @@ def test_one_is_no_plural(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "where", "code"),
     [
-        ("model: gpt-99", (2, 1, "model.id"), "unknown_model"),
+        ("model: gpt-99", (2, 8, "model.id"), "unknown_model"),
         ("model: roberta-large\ndata: {train: gone.jsonl}", (3, 15, "data.train"), None),
         ("model: roberta-large", (1, 1, "data.samples"), "data_size_unknown"),
     ],

@@ -81,6 +81,22 @@ def test_an_unknown_model_is_fetched_once_and_pinned_in_the_plan(hub: HubHost, r
     assert len(hub.requests) == asked
 
 
+def test_the_download_is_of_the_bytes_that_the_hub_has(hub: HubHost, run_plan: Run, spec: Path):
+    explained = ("estimate", spec, "--explain", "-o", "json")
+
+    def weights_gib() -> float:
+        sections = {row["key"]: row for row in document_of(run_plan(*explained))["explanation"]["sections"]}
+        terms = {term["name"]: term for term in sections["hours"]["terms"]}
+        return float(terms["start: model"]["inputs"]["weights GiB"])
+
+    assert weights_gib() == pytest.approx(2 * TOTAL / 2**30)
+    tensors = {"packed": ("U8", [TOTAL // 2]), "norms": ("F32", [1000])}
+    files = {"config.json": json.dumps(CONFIG).encode(), "model.safetensors": safetensors_head(tensors)}
+    hub.models["lab/new-1b-bnb-4bit"] = HostedModel(files=files)
+    spec.write_text(spec.read_text().replace("lab/new-1b", "lab/new-1b-bnb-4bit"))
+    assert weights_gib() == pytest.approx((TOTAL // 2 + 4000) / 2**30)
+
+
 def test_offline_and_unreachable_use_what_is_remembered_and_say_its_age(
     hub: HubHost, run_plan: Run, spec: Path, monkeypatch: pytest.MonkeyPatch, plan_home: Path
 ):

@@ -17,7 +17,7 @@ from planner.cli.schema import schema_text
 from planner.runs import Attempt
 from planner.service import vain_attempts
 from tests.e2e.test_kill_plan import LAUNCH, Bench, points
-from tests.planner.run_factories import attempt_of
+from tests.planner.run_factories import START, attempt_of
 from tests.workers import eventually, starts
 
 ONCE = ("monitor", "run", "--once", "--every", "0.1s", "--retry-delay", "0.1s")
@@ -164,6 +164,7 @@ def test_unit_and_container_are_printed(run_plan: Any) -> None:
         ((attempt_of(outcome="preempted", first_step=0, last_step=9), attempt_of(2, outcome="preempted")), 1),
         ((attempt_of(outcome="preempted"), attempt_of(2, outcome="stock_out")), 2),
         ((attempt_of(outcome="failed"),), 0),
+        ((attempt_of(outcome="preempted"), attempt_of(2, outcome="failed", ended_at=START)), 2),
     ],
 )
 def test_only_attempts_that_got_nowhere_are_vain(attempts: tuple[Attempt, ...], vain: int) -> None:

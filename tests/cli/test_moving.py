@@ -12,19 +12,22 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from click.testing import Result
 
 from planner.cli.schema import schema_text
 from planner.launch import Desk, launch
 from planner.places import Places
 from planner.runs import utc_text
-from planner.store import Store
+from planner.store import Change, Store
 from providers.local import LocalLauncher
 from tests.e2e.test_kill_plan import points
 from tests.planner.moving_runs import attempt_at, moving
-from tests.planner.run_factories import terms_of
+from tests.planner.run_factories import START, attempt_of, terms_of
 from tests.workers import eventually, lives, starts
 
 from .test_monitor import ONCE, Watched
+
+Run = Callable[..., Result]
 
 
 class Moving(Watched):
@@ -104,7 +107,25 @@ def test_it_moves_and_says_why(begin: Callable[[Path], Moving], tmp_path: Path) 
     assert all(row["reason"].endswith(".") for row in answer["decisions"])
     text = bench.plan("why", "goat-1").stdout
     assert newest["reason"] in text and "weighed" in text and "known" in text
+    if begin is _preempted:
+        assert text.index("attempt 1 preempted: worker killed by SIGKILL") < text.index(newest["reason"])
+    status = bench.plan("status", "goat-1").stdout
+    assert "spot in slurm/bed-a/spot" in status and f"{CASES[begin][1].replace('_', '-')} in slurm/" in status
     bench.finish(2)
+
+
+def test_why_tells_what_happened_to_a_run_that_does_not_move(plan_home: Path, run_plan: Run) -> None:
+    with Store(plan_home / "state" / "plan.db") as store:
+        store.create("stays-1", terms_of(), attempt_of(1))
+        no_login = "secrets not set in this environment: HF_TOKEN"
+        failed = replace(attempt_of(1), outcome="failed")
+        store.apply(store.find("stays-1"), Change("failed", no_login, failed, START, kind="launch"))
+    text = run_plan("why", "stays-1").stdout
+    assert text.splitlines()[0] == f"stays-1  ✗ failed: {no_login}; it does not move by itself"
+    assert f"{START}  attempt 1 failed: {no_login}" in text
+    answer = json.loads(run_plan("why", "stays-1", "-o", "json").stdout)
+    jsonschema.validate(answer, json.loads(schema_text("why")))
+    assert (answer["decisions"], len(answer["events"])) == ([], 1)
 
 
 def try_kills(begin: Callable[[Path], Moving], tmp_path: Path, number: int, seed: int) -> None:
@@ -136,12 +157,3 @@ def test_a_monitor_killed_at_many_lines_of_a_move_makes_one_move(
     begin: Callable[[Path], Moving], tmp_path: Path
 ) -> None:
     try_kills(begin, tmp_path, int(os.environ["ROUNDS"]), int(os.environ.get("SEED", "1")))
-
-
-def test_a_run_that_does_not_move_has_no_why(tmp_path: Path) -> None:
-    bench = Watched(tmp_path / "home")
-    bench.launch()
-    refused = bench.plan("why", "goat-1")
-    assert refused.returncode == 2 and "does not move" in refused.stderr
-    assert bench.plan(*ONCE).returncode == 0  # this monitor says that it goes, so nobody waits for it
-    bench.finish(1)

@@ -217,9 +217,11 @@ def train_on_a_small_disk(arguments: list[str]) -> int:
 def train_while_the_store_comes_and_goes(arguments: list[str]) -> int:
     """Train where the store is away when the attempt begins, and again once it is trained.
 
-    `away.json` beside the job says for how many requests at each time, and how many seconds the worker waits.
+    `away.json` beside the job says for how many requests at each time, and how many seconds the worker waits; it may
+    be away from the last checkpoint on, too.
     """
     from jobs import attempt, fine_tune, patience
+    from jobs.uploader import Uploader
 
     told = json.loads(Path(arguments[0]).with_name("away.json").read_text())
     left = {"requests": told["at_begin"]}
@@ -244,6 +246,14 @@ def train_while_the_store_comes_and_goes(arguments: list[str]) -> int:
         hand_over(*words)
 
     fine_tune._hand_over = at_the_end
+    submit = Uploader.submit
+
+    def at_the_last(self: Any, directory: Path, step: int, **named: Any) -> None:
+        if step == told.get("last_step"):
+            left["requests"] = 10**6
+        submit(self, directory, step, **named)
+
+    Uploader.submit = at_the_last  # type: ignore[method-assign]
     return main(arguments)
 
 
@@ -270,6 +280,20 @@ def train_where_no_commit_is_repeated(arguments: list[str]) -> int:
 
     Uploader._later = lambda *_: None  # type: ignore[method-assign, assignment]
     return train_where_commits_fail(arguments)
+
+
+def train_and_die_once_finished(arguments: list[str]) -> int:
+    """Train, and be killed as soon as the finished model is committed."""
+    from jobs.checkpoint import CheckpointStore
+
+    publish_output = CheckpointStore.publish_output
+
+    def and_die(*words: Any) -> Any:
+        publish_output(*words)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    CheckpointStore.publish_output = and_die  # type: ignore[method-assign]
+    return main(arguments)
 
 
 def train_until_the_loss_is_nan(arguments: list[str]) -> int:

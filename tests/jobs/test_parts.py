@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from jobs.checkpoint import CheckpointStore
 from jobs.committed import read_manifest
 from jobs.group import Group
 from jobs.parts import Parts, PartSender, part_directory
+from jobs.uploader import Uploader
 from providers.directory_store import DirectoryStore
 from providers.errors import StorageError
 from tests.jobs.faulty_store import FaultyStore
@@ -98,32 +100,99 @@ def test_all_shards_are_in_one_manifest(store: DirectoryStore, tmp_path: Path) -
     assert checkpoints.restore(tmp_path / "restored") is not None
     found = {path.name: path.read_text() for path in (tmp_path / "restored").iterdir()}
     assert found["shard-00003-model-00001-of-00001.safetensors"] == "shard 2 of step 8"
-    assert [path.name for path in tmp_path.glob("checkpoint-*/part-*")] == []
 
 
-def test_a_machine_without_the_leader_keeps_one_checkpoint_at_most(
-    store: DirectoryStore, tmp_path: Path
-) -> None:
-    room = Room(2)
-    sender = PartSender(store, Member(1, 2, 0, room))
-    parts, checkpoints = Parts(Member.of(room, 0)), CheckpointStore(store, "run")
-    checkpoints.take_over()
+class Machines:
+    """Two machines of one process each, the leader's `here` and another `there`, whose bytes may not get through."""
+
+    def __init__(self, root: Path, pause_s: float = 0.01) -> None:
+        room = Room(2)
+        self.root = root
+        self.gate = threading.Event()
+        self.gate.set()
+        self.failing: list[str] = []
+        self.errors: list[StorageError] = []
+        self.commits: list[int] = []
+        self.checkpoints = CheckpointStore(self._store("here"), "run", keep=9)
+        self.checkpoints.take_over()
+        self.sender = PartSender(self._store("there"), Member(1, 2, 0, room))
+        others = Parts(Member.of(room, 0))
+        tell = lambda reference, _: self.commits.append(reference.step)  # noqa: E731
+        self.uploader = Uploader(self.checkpoints, tell, self.errors.append, others, pause_s=pause_s)
+
+    def _store(self, machine: str) -> Any:
+        def fault(operation: str, key: str, count: int) -> str | None:
+            self.gate.wait(30)
+            if operation == "put_file" and machine in self.failing:
+                self.failing.remove(machine)
+                return "refused"
+            return None
+
+        return FaultyStore(self.root / "store", fault)
+
+    def save(self, step: int, *, best: bool = False) -> None:
+        self.sender.submit(saved(self.root / "there", step, 2), step)
+        self.uploader.submit(saved(self.root / "here", step, 1), step, best=best)
+
+    def close(self, again: Any = None) -> None:
+        self.uploader.close(again)
+        self.sender.close()
+
+    def left(self) -> list[str]:
+        """What lies on either machine."""
+        return sorted(path.name for machine in ("here", "there") for path in (self.root / machine).iterdir())
+
+
+def test_a_machine_without_the_leader_keeps_no_checkpoint_that_is_committed(tmp_path: Path) -> None:
+    machines = Machines(tmp_path)
     for step in (4, 8, 12):
-        sender.submit(saved(tmp_path / "there", step, 2), step)
-        checkpoints.publish(saved(tmp_path / "here", step, 1), step, others=parts)
-    parts.close()
-    sender.close()
-    assert [path.name for path in (tmp_path / "there").iterdir()] == ["checkpoint-12"]
+        machines.save(step)
+        assert machines.uploader.drain(30)
+    machines.close()
+    assert (machines.commits, machines.left()) == ([4, 8, 12], [])
 
 
-def test_a_step_that_was_passed_over_is_dropped(store: DirectoryStore, tmp_path: Path) -> None:
-    with sharded(store) as (checkpoints, parts, senders):
-        for step in (4, 8):
-            for sender in senders:
-                sender.submit(saved(tmp_path, step), step)
-        checkpoints.publish(tmp_path / "checkpoint-8", 8, others=parts)
-    assert [pointer.step for pointer in checkpoints.head.checkpoints] == [8]
-    assert not (tmp_path / "checkpoint-4" / "part-1").exists()
+@pytest.mark.parametrize("machine", ["here", "there"])
+def test_the_best_so_far_is_sent_again_by_all(tmp_path: Path, machine: str) -> None:
+    """Whoever could not send it; a newer one goes first."""
+    machines = Machines(tmp_path, pause_s=0.2)
+    machines.failing = [machine]
+    machines.gate.clear()
+    machines.save(4, best=True)
+    machines.save(8)
+    machines.gate.set()
+    assert machines.uploader.drain(30)
+    assert machines.commits == [8, 4]
+    best = machines.checkpoints.head.best
+    assert best is not None and best.step == 4
+    assert len(read_manifest(machines.checkpoints.store, best).files) == 3
+    machines.close()
+    assert machines.left() == []
+
+
+@pytest.mark.parametrize("machine", ["here", "there"])
+def test_at_the_end_all_send_again_what_failed(tmp_path: Path, machine: str) -> None:
+    machines = Machines(tmp_path)
+    machines.failing = [machine] * 3
+    machines.gate.clear()
+    machines.save(8)
+    threading.Timer(0.1, machines.gate.set).start()
+    machines.close(lambda: True)
+    assert machines.commits == [8]
+    assert machines.left() == []
+
+
+def test_a_step_that_was_passed_over_is_dropped(tmp_path: Path) -> None:
+    machines = Machines(tmp_path, pause_s=3600)
+    machines.failing = ["there"]
+    machines.save(4, best=True)
+    while not machines.errors:
+        time.sleep(0.001)
+    assert machines.left() == ["checkpoint-4"] * 2
+    machines.save(8, best=True)
+    assert machines.uploader.drain(30)
+    machines.close()
+    assert (machines.commits, machines.left()) == ([8], [])
 
 
 @pytest.mark.parametrize("rank", [0, 2])

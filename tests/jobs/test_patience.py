@@ -9,7 +9,7 @@ import pytest
 
 from jobs import patience
 from jobs.checkpoint import FencedError
-from jobs.patience import insist
+from jobs.patience import Patience, insist
 from jobs.preemption import Stopped, StopSignal
 from jobs.spec import LimitsJob
 from providers.errors import StorageError, StoreAccessError
@@ -71,6 +71,28 @@ def test_one_that_stays_away_means_to_start_again(stop: StopSignal, monkeypatch:
     assert (stopped.value.kind, stopped.value.committed) == ("preempted", False)
 
 
+def test_the_time_of_a_long_upload_is_not_waited_for_the_store(
+    stop: StopSignal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs from the first failure on, and anew from one after a try that was answered for longer."""
+    monkeypatch.setattr(patience, "LIMIT_S", 0.5)
+    monkeypatch.setattr(patience, "_LONGEST_TRY_S", 0.7)
+    store, waits = Store(away(), away(), away()), iter([0.8, 0.0, 0.8, 0.0])
+
+    def upload() -> str:
+        time.sleep(next(waits))
+        return store.ask()
+
+    assert insist(upload, stop) == "answer"
+
+
+def test_who_ends_already_waits_no_longer_than_it_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "FIRST_WAIT_S", 0.001)
+    hurried = Patience(limit_s=0.05)
+    time.sleep(0.06)
+    assert not hurried.wait()
+
+
 @pytest.mark.train
 def test_a_run_outlasts_a_store_that_is_away_as_it_begins_and_as_it_ends(runs: Runs) -> None:
     job = runs.sft("whole")
@@ -88,3 +110,19 @@ def test_a_run_outlasts_a_store_that_is_away_as_it_begins_and_as_it_ends(runs: R
     progress = runs.progress("away")
     assert (progress.state, progress.resumed_from_step) == ("done", progress.step)
     assert runs.weights("away") == runs.weights("whole")
+
+
+@pytest.mark.train
+def test_a_store_that_stayed_away_from_the_last_checkpoint_is_not_waited_for_again(runs: Runs) -> None:
+    """Nothing is measured and nothing is asked of it once it was waited for."""
+    (runs.root / "gone").mkdir()
+    told = {"at_begin": 0, "at_end": 10**6, "patience_s": 0.2, "last_step": 24}
+    (runs.root / "gone" / "away.json").write_text(json.dumps(told))
+    job = runs.sft("gone")
+    assert runs.zygote.wait(runs.start(job, AWAY)) == 76, runs.log("gone")
+    said = runs.log("gone")
+    assert "preempted: the object store stayed away: nobody answers" in said
+    assert "tuned:" not in said
+    assert "trying again" not in said
+    assert runs.newest_step("gone") == 20
+    assert runs.complete(job).resumed_from_step == 20

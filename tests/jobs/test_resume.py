@@ -110,6 +110,17 @@ def test_killed_at_random_moments(runs: Runs, undisturbed: dict[str, str]) -> No
     assert runs.weights("run") == undisturbed["lora"]
 
 
+def test_what_was_restored_and_handed_over_goes_from_the_disk(runs: Runs) -> None:
+    """A checkpoint of a whole model is several times as large as the model."""
+    job, work = runs.sft("run"), runs.root / "run" / "work"
+    runs.interrupt(job, committed(runs, "run", 4))
+    runs.interrupt(job, committed(runs, "run", runs.newest_step("run") + 4))
+    assert "resuming from step" in runs.log("run")
+    assert (work / "attempt-2").exists() and not (work / "attempt-2" / "restored").exists()
+    runs.complete(job)
+    assert [path.name for path in work.iterdir()] == ["progress.json"]
+
+
 def test_the_base_is_evaluated_once(runs: Runs) -> None:
     job = runs.sft("run")
     runs.interrupt(job, committed(runs, "run", 4))

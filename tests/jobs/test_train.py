@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from jobs.spec import (
 )
 from providers.directory_store import DirectoryStore
 from tests.jobs.runs import Runs, renamed
+from tests.jobs.test_families import WITH_TOWERS
 from tests.jobs.tiny_models import GOAT, write_reviews
 
 pytestmark = pytest.mark.train
@@ -188,6 +190,8 @@ def test_classification_learns(runs: Runs, reviews: JobSpec, kind: str, rate: fl
     assert (metrics["accuracy"].base or 0) <= 0.7
     assert (metrics["accuracy"].tuned or 0) >= 0.95
     assert (metrics["f1"].tuned or 0) >= 0.95
+    tokenizer = json.loads((runs.output("reviews") / "tokenizer.json").read_text())
+    assert (tokenizer["truncation"], tokenizer["padding"]) == (None, None)  # rows were cut at 16 tokens
     if kind == "full":
         config = json.loads((runs.output("reviews") / "config.json").read_text())
         assert config["id2label"] == {"0": "negative", "1": "positive"}
@@ -211,7 +215,10 @@ def test_conversations_train(runs: Runs, turns: int) -> None:
     """One answer: only it is learned, so that it can be matched. Several: the whole text is learned."""
     base = shutil.copytree(GOAT / "base", runs.root / "chat")
     settings = json.loads((base / "tokenizer_config.json").read_text())
-    settings["chat_template"] = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    settings["chat_template"] = [
+        {"name": "default", "template": "{% for m in messages %}{{ m.content }}{% endfor %}"},
+        {"name": "tool_use", "template": "tools"},
+    ]
     (base / "tokenizer_config.json").write_text(json.dumps(settings))
     turn = [{"role": "user", "content": "7-5="}, {"role": "assistant", "content": "2"}]
     (runs.root / "chat.jsonl").write_text((json.dumps({"messages": turn * turns}) + "\n") * 16)
@@ -226,6 +233,17 @@ def test_conversations_train(runs: Runs, turns: int) -> None:
     assert metric.tuned is not None
     assert metric.base is not None
     assert (metric.tuned >= metric.base) == metric.higher_is_better
+    check = "tests.jobs.test_train:check_chat_templates"
+    runs.zygote.call(check, str(base), str(runs.output("chat")), log=runs.root / "check.log")
+
+
+def check_chat_templates(arguments: list[str]) -> None:
+    """The second directory's tokenizer has those of the first."""
+    from transformers import AutoTokenizer
+
+    before, after = (AutoTokenizer.from_pretrained(directory).chat_template for directory in arguments)
+    assert list(before) == ["default", "tool_use"]
+    assert after == before
 
 
 def test_conversations_need_a_chat_template(runs: Runs) -> None:
@@ -247,6 +265,34 @@ def test_a_second_start_of_a_finished_run_trains_nothing(runs: Runs) -> None:
     assert again.step == first.step
     assert again.last_checkpoint == first.last_checkpoint
     assert runs.weights("run") == weights
+
+
+def test_what_was_committed_by_an_attempt_that_died_of_it_is_told_by_the_next(runs: Runs) -> None:
+    told = runs.complete(runs.sft("told", steps=4))
+    job = runs.sft("died", steps=4)
+    died = runs.zygote.wait(runs.start(job, "tests.jobs.runs:train_and_die_once_finished"))
+    assert died == -signal.SIGKILL and runs.head("died").output is not None
+    again = runs.complete(job)
+    assert (again.metrics, again.output_step) == (told.metrics, told.output_step)
+    output = runs.head("died").output
+    assert output is not None and again.output_manifest_sha256 == output.sha256
+
+
+def test_a_model_that_reads_images_keeps_its_processor(runs: Runs) -> None:
+    """Whole and merged, as servers load it."""
+    base, shape = runs.root / "gemma", json.dumps({"model_type": "gemma3", **WITH_TOWERS["gemma3"]})
+    runs.zygote.call("benchmarks.small_jobs:make_base", str(base), shape, log=runs.root / "make.log")
+    (base / "preprocessor_config.json").write_text('{"do_resize": true}')
+    model = ModelJob("gemma", path=str(base))
+    for kind in ("full", "lora"):
+        runs.complete(replace(runs.sft(kind, kind=kind, steps=1), model=model))
+    job, adapter, merged = runs.root / "lora" / "job.json", runs.output("lora"), runs.root / "merged"
+    words = [str(job), "--adapter", str(adapter), "--out", str(merged)]
+    runs.zygote.call("jobs.merge:main", *words, log=runs.root / "merge.log")
+    for whole in (runs.output("full"), merged):
+        assert (whole / "preprocessor_config.json").read_text() == '{"do_resize": true}'
+        assert not (whole / "processor_config.json").exists()
+    assert not (adapter / "preprocessor_config.json").exists()
 
 
 def test_the_output_is_copied_where_the_job_wants_it(runs: Runs) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -100,14 +101,39 @@ def test_the_best_so_far_waits_beside_the_newest(watched: Watched) -> None:
 def test_the_best_so_far_is_tried_again_until_there_is_a_better_one(tmp_path: Path) -> None:
     watched = Watched(tmp_path, pause_s=0.05)
     watched.failing = {1, 3}
+    watched.gate.clear()
     best = watched.submit(1, best=True)
     watched.submit(2)
+    watched.gate.set()
     assert watched.uploader.drain(30)
     assert (watched.commits, best.exists()) == ([2, 1], False)
     head = watched.checkpoints.head
     assert [one.step for one in head.checkpoints] == [2], "the newest is what is resumed from"
     assert head.best is not None and head.best.step == 1
     assert watched.uploader.committed_step == 2
+    watched.uploader.close()
+
+
+def test_the_best_so_far_goes_before_a_newer_one_that_names_it(watched: Watched) -> None:
+    """Killed in between, a run would go on from one whose best is nowhere."""
+    watched.failing = {1}
+    watched.submit(1, best=True)
+    while not watched.errors:
+        time.sleep(0.001)
+    watched.submit(2)
+    assert watched.uploader.drain(30)
+    assert watched.commits == [1, 2]
+    watched.uploader.close()
+
+
+def test_once_a_commit_gets_through_nothing_waits_for_the_store(watched: Watched) -> None:
+    watched.failing = {1}
+    watched.gate.clear()
+    watched.submit(1, best=True)
+    watched.submit(2)
+    watched.gate.set()
+    assert watched.uploader.drain(30)
+    assert watched.commits == [2, 1]
     watched.uploader.close()
 
 
@@ -138,13 +164,47 @@ def test_at_the_end_what_failed_is_tried_as_often_as_the_worker_has_patience(wat
 
 def test_a_failed_commit_is_reported_and_the_next_one_works(watched: Watched) -> None:
     watched.failing = {1}
-    watched.submit(1)
-    assert watched.uploader.drain(timeout_s=30)
+    first = watched.submit(1)
+    while not watched.errors:
+        time.sleep(0.001)
     assert [str(error) for error in watched.errors] == ["503 slow down"]
     assert watched.uploader.committed_step is None
     watched.submit(2)
+    assert watched.uploader.drain(timeout_s=30)
     watched.uploader.close()
-    assert watched.commits == [2]
+    assert (watched.commits, first.exists()) == ([2], False)
+
+
+def test_the_newest_is_tried_again_after_a_burst(tmp_path: Path) -> None:
+    """The next one may be half an hour away, and the machine may not live that long."""
+    watched = Watched(tmp_path, pause_s=0.05)
+    watched.failing = {1, 2}
+    newest = watched.submit(1)
+    assert watched.uploader.drain(30)
+    assert (watched.commits, newest.exists()) == ([1], False)
+    assert len(watched.errors) == 2
+    watched.uploader.close()
+
+
+def test_the_best_and_a_newer_one_are_both_tried_again(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, pause_s=0.05)
+    watched.failing = {1, 2}
+    watched.submit(1, best=True)
+    watched.submit(2)
+    assert watched.uploader.drain(30)
+    assert sorted(watched.commits) == [1, 2]
+    head = watched.checkpoints.head
+    assert (head.best and head.best.step, head.newest and head.newest.step) == (1, 2)
+    watched.uploader.close()
+
+
+def test_what_waits_to_be_tried_again_is_sent_at_the_end(watched: Watched) -> None:
+    watched.failing = {1}
+    watched.submit(1)
+    while not watched.errors:
+        time.sleep(0.001)
+    watched.uploader.close()
+    assert watched.commits == [1]
 
 
 def test_whatever_goes_wrong_with_one_the_next_one_is_sent(

@@ -37,6 +37,9 @@ def test_unknown_model_gets_a_suggestion():
         load_architecture("meta-llama/Lama-3.1-8B")
     assert "did you mean meta-llama/Llama-3.1-8B" in str(caught.value.hint)
     assert caught.value.exit_code == 2
+    with pytest.raises(UsageError) as caught:
+        load_architecture("meta-llama/Llama-3.1-8B-Instrcut")
+    assert "did you mean meta-llama/Llama-3.1-8B-Instruct?" in str(caught.value.hint)
 
 
 def test_local_directory_and_file(tmp_path):

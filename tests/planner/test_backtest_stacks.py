@@ -3,6 +3,7 @@
 import pytest
 
 from planner.backtest import estimate_run, predict, read_run
+from planner.memory import estimate_memory
 
 ROW = {
     "model": "meta-llama/Llama-3.1-8B", "method": "full", "precision": "bf16", "gpu": "A100-80GB", "gpu_mem_gb": "80",
@@ -83,11 +84,34 @@ def test_rows_of_many_lengths_leave_memory_unused():
     )
     assert unpacked.allocated_bytes == packed.allocated_bytes
     passing = packed.components_bytes["activations"] + packed.components_bytes["logits_loss"]
-    assert unpacked.reserved_bytes == pytest.approx(packed.reserved_bytes + 0.5 * passing, rel=0.02)
+    logits = packed.components_bytes["logits_loss"]
+    assert 0.3 * logits < unpacked.reserved_bytes - packed.reserved_bytes < 0.8 * passing
     assert unpacked.upper_bytes > packed.upper_bytes + 2 * passing
     assert unpacked.verdict == packed.verdict
     for stack in ("unsloth", "axolotl 0.8", "peft 0.19.2"):
         assert not estimate_run(one | {"framework": stack, "packing": "false"}).run.setup.varied_lengths
+
+
+@pytest.mark.parametrize(("tokens", "published_gib"), [("512", 18.0), ("1024", 21.7), ("2048", 27.7)])
+def test_dropped_rows_leave_every_longest_one_a_length_of_its_own(tokens, published_gib):
+    """ms-swift's benchmark of January 2024 (Qwen-7B, LoRA on an A100): rows beyond the limit are left out, not cut."""
+    row = ROW | {"model": "Qwen/Qwen-7B", "method": "lora", "lora_rank": "8", "lora_targets": "c_attn",
+                 "packing": "false", "num_gpus": "1", "parallelism": "", "seq_len": tokens, "flash_attn": "true",
+                 "grad_accum": "16", "date": "2024-01"}  # fmt: skip
+    dropped, cut = (estimate_run(row | {"framework": name}).memory for name in ("ms-swift", "HF Trainer"))
+    assert dropped.reserved_bytes / 2**30 == pytest.approx(published_gib, rel=0.1)
+    assert dropped.allocated_bytes == cut.allocated_bytes
+    assert dropped.reserved_bytes > cut.reserved_bytes * 1.05
+    assert dropped.verdict == cut.verdict  # before it fails the allocator gives cached blocks back
+
+
+def test_unused_blocks_take_the_room_of_the_step_first():
+    """Training all of a small model, the temporary of the step is larger than what short rows leave."""
+    row = ROW | {"model": "Qwen/Qwen-1_8B", "num_gpus": "1", "parallelism": "", "seq_len": "256",
+                 "precision": "bf16-true", "framework": "ms-swift", "date": "2024-01"}  # fmt: skip
+    packed, unpacked = (estimate_run(row | {"packing": packing}).memory for packing in ("true", "false"))
+    assert packed.peak_phase == "optimizer_step"
+    assert unpacked.reserved_bytes == packed.reserved_bytes
 
 
 @pytest.mark.parametrize(
@@ -126,3 +150,130 @@ def test_megatron_lm_may_leave_the_optimizer_whole():
         for more in ({"framework": "Megatron-LM"}, told, {"framework": "NeMo"})
     ]
     assert bounds[0] > 1.3 * bounds[1] == pytest.approx(1.3 * bounds[2])
+
+
+MIXTURE = ROW | {
+    "model": "openai/gpt-oss-20b", "framework": "NeMo AutoModel", "gpu": "H100-80GB", "seq_len": "4096",
+    "micro_batch": "2", "grad_accum": "16", "grad_checkpointing": "", "date": "2025-09",
+}  # fmt: skip
+
+
+def test_mixtures_of_nemo_automodel_have_blocks_of_their_own():
+    """Published: 104,464 tokens/s on eight H100; 40,900 said while experts were looped over as in transformers 4."""
+    estimate = estimate_run(MIXTURE)
+    setup = estimate.run.setup
+    assert (setup.attention, setup.gradient_checkpointing, setup.parallelism.expert) == ("flash", False, 8)
+    assert not setup.experts_quantised
+    assert estimate.step.tokens_per_s_total.p50 == pytest.approx(104464, rel=0.2)
+    looped = estimate_run(MIXTURE | {"framework": "HF Trainer"})
+    assert looped.run.setup.parallelism.expert == 1
+    assert looped.step.tokens_per_s_total.p50 < 0.5 * estimate.step.tokens_per_s_total.p50
+
+
+def test_experts_that_ranks_share_out_are_not_gathered():
+    every, some = (
+        estimate_run(MIXTURE | {"framework": "ms-swift", "parallelism": text}).step.terms_s["collectives"]
+        for text in ("FSDP", "FSDP EP4")
+    )
+    assert some < 0.75 * every
+
+
+CUDA = {
+    "model": "Qwen/Qwen2.5-1.5B", "method": "full", "precision": "bf16", "gpu": "L40S", "gpu_mem_gb": "48",
+    "num_gpus": "1", "seq_len": "1024", "micro_batch": "8", "grad_accum": "64", "grad_checkpointing": "false",
+    "date": "2025-12", "framework": "llmq", "task": "pretrain",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("named", ["llmq", "llm.c (CUDA, cuDNN attention)", "a trainer in pure CUDA"])
+def test_trainers_written_in_cuda_fuse_what_stands_between_products(named):
+    """Published: 17,000 tokens/s of llmq; 12,800 said while it was taken for a loop over transformers."""
+    own = estimate_run(CUDA | {"framework": named})
+    assert (own.run.setup.framework, own.run.setup.attention) == ("cuda", "flash")
+    assert own.step.tokens_per_s_total.p50 == pytest.approx(17000, rel=0.15)
+    unknown = estimate_run(CUDA | {"framework": "Homegrown"})
+    assert own.step.terms_s["elementwise"] < 0.5 * unknown.step.terms_s["elementwise"]
+    assert own.step.spread < unknown.step.spread
+
+
+@pytest.mark.parametrize(
+    ("packing", "rows", "framework", "gpu", "padded"),
+    [("padded", "1", "HF Trainer", "A100-80GB", True), ("false", "2", "HF Trainer", "A100-80GB", True),
+     ("false", "1", "HF Trainer", "A100-80GB", False), ("true", "2", "HF Trainer", "A100-80GB", False),
+     ("padded", "2", "my trainer (HF models)", "A100-80GB", True), ("padded", "2", "torchtune", "A100-80GB", False),
+     ("padded", "2", "DeepSpeed transformer kernels", "A100-80GB", False),
+     ("padded", "2", "optimum-habana GaudiTrainer", "Gaudi2", False)],
+)  # fmt: skip
+def test_transformers_is_told_of_padding_by_a_mask(packing, rows, framework, gpu, padded):
+    row = ROW | {"packing": packing, "micro_batch": rows, "framework": framework, "gpu": gpu}
+    assert estimate_run(row).run.setup.padded == padded
+
+
+AXOLOTL = {"model": "openai/gpt-oss-20b", "method": "full", "precision": "bf16", "optimizer": "adamw_torch_8bit",
+           "gpu": "H100-80GB", "gpu_mem_gb": "80", "parallelism": "FSDP", "offload": "activations(cpu)",
+           "seq_len": "4096", "micro_batch": "1", "grad_accum": "2", "grad_checkpointing": "true",
+           "flash_attn": "true", "framework": "axolotl"}  # fmt: skip
+
+
+@pytest.mark.parametrize(("gpus", "published_gib"), [("4", 46), ("8", 36)])
+def test_fsdp2_of_axolotl_holds_weights_as_they_were_loaded(gpus, published_gib):
+    """Its README of August 2025 for gpt-oss-20b; accelerate's own prepare step casts what is trained to fp32."""
+    memory = estimate_run(AXOLOTL | {"num_gpus": gpus, "date": "2025-08"}).memory
+    assert memory.reserved_bytes / 2**30 == pytest.approx(published_gib, rel=0.18)
+    older = estimate_run(AXOLOTL | {"num_gpus": gpus, "date": "2025-06"}).memory
+    assert older.components_bytes["weights"] == pytest.approx(
+        2 * memory.components_bytes["weights"], rel=0.01
+    )
+
+
+def test_gradients_wait_under_fsdp2_since_accelerate_1_11():
+    """Its `no_sync` did not reach FSDP2 before; a range of dates with both in it has the larger one in its bound."""
+    before, after, either = (
+        estimate_run(AXOLOTL | {"num_gpus": "8", "date": day}) for day in ("2025-08", "2025-12", "2025/2026")
+    )
+    more = after.memory.allocated_bytes - before.memory.allocated_bytes
+    assert more > 30 * 2**30  # 20.9e9 gradients in two bytes, less their shards
+    assert either.memory.allocated_bytes == before.memory.allocated_bytes
+    assert after.memory.nvml_bytes < either.memory.upper_bytes > before.memory.upper_bytes
+
+
+@pytest.mark.parametrize(("method", "published_gib"), [("qlora", 29), ("lora (8bit)", 43)])
+def test_axolotl_loads_a_quantised_base_whole_before_it_shards(method, published_gib):
+    """GLM-4.7-Flash on two GPUs takes more than on one (24 and 35 GiB): the shard lies beside the whole."""
+    row = AXOLOTL | {"model": "zai-org/GLM-4.7-Flash", "method": method, "lora_rank": "32", "num_gpus": "2",
+                     "lora_targets": "q_proj,v_proj,k_proj,o_proj", "seq_len": "2048", "micro_batch": "2",
+                     "gpu": "L40S", "gpu_mem_gb": "48", "offload": "", "date": "2026-03"}  # fmt: skip
+    memory = estimate_run(row).memory
+    assert memory.peak_phase == "loading"
+    assert memory.components_bytes["weights"] == pytest.approx(memory.allocated_bytes)
+    assert memory.reserved_bytes / 2**30 == pytest.approx(published_gib, rel=0.2)
+    assert sum(memory.components_bytes.values()) == pytest.approx(memory.nvml_bytes)
+
+
+def test_internevo_steps_on_copies_of_weights_and_gradients():
+    """24 bytes a parameter under FSDP: both in bf16, both again in fp32, two states and the step's temporary."""
+    row = ROW | {"framework": "InternEvo", "date": "2023-11", "num_gpus": "4"}
+    estimate = estimate_run(row)
+    assert estimate.run.setup.framework == "internevo"
+    parts = estimate.memory.components_bytes
+    assert estimate.memory.peak_phase == "optimizer_step"
+    held = ("weights", "gradients", "optimizer", "optimizer_step_temporary")
+    assert sum(parts[name] for name in held) == pytest.approx(24 * 8.03e9 / 4, rel=0.01)
+    assert estimate.memory.upper_bytes > 1.5 * estimate.memory.nvml_bytes  # no more than this code was read
+
+
+def test_a_frozen_base_may_lie_in_fp32_under_autocast():
+    """Published: 71 GiB for Llama-3.1-8B with LoRA, 4 rows of 1,024 and nothing recomputed, its base left in fp32."""
+    row = ROW | {"method": "lora", "lora_rank": "16", "lora_targets": "q_proj,v_proj", "seq_len": "1024",
+                 "micro_batch": "4", "grad_checkpointing": "false", "precision": "bf16", "framework": "HF Trainer",
+                 "parallelism": "single", "num_gpus": "1"}  # fmt: skip
+    loose, told = (estimate_run(row | {"precision": words}) for words in ("bf16", "bf16-true"))
+    assert told.memory.nvml_bytes <= loose.memory.nvml_bytes < told.memory.upper_bytes < 71 * 2**30
+    assert loose.memory.upper_bytes > 71 * 2**30
+    setup = loose.run.setup._replace(precision="amp_bf16", frozen_fp32=True)
+    memory = estimate_memory(setup, loose.run.cluster)
+    assert memory.nvml_bytes / 2**30 == pytest.approx(71, rel=0.1)
+    again = estimate_memory(setup._replace(gradient_checkpointing=True), loose.run.cluster)
+    assert again.components_bytes["weights"] == pytest.approx(4 * 8.03e9, rel=0.01)
+    packed = estimate_run(row | {"method": "qlora", "quant_bits": "4"})
+    assert packed.memory.upper_bytes < 1.5 * packed.memory.nvml_bytes

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from jobs.progress import PeakMemory, Progress, StepTimes
+from jobs.spec import JobSpec
 from planner.accuracy import accuracy_document
 from planner.answer import Answer, estimate_spec
 from planner.calibration import NOT_CALIBRATED, Calibration
@@ -18,6 +19,8 @@ from planner.calibration_ledger import PROBE_LABEL, calibration_of, observe_run
 from planner.candidate_document import candidate_document, candidate_from_document
 from planner.candidates import Candidate
 from planner.probe import probe_spec
+from planner.rented import terms_document
+from planner.repricing import with_machines
 from planner.runs import Run
 from planner.spec import FineTuneSpec
 from planner.specfile import load_spec
@@ -266,6 +269,49 @@ def test_a_machine_that_was_not_planned_for_teaches_nothing_of_the_one_that_was(
     seen = observe_run(run)
     assert (None if seen is None else set(seen.log_ratios) - {"evaluate"}) == told
     assert bool(accuracy_document([run])["rows"]) == ("region" in got)
+
+
+def with_both_gpus(times: float) -> tuple[Run, dict[str, Candidate]]:
+    """A run that was planned for an A100 and got an H100, where its steps took `times` as long as the formula said."""
+    offers = snapshot_of(offer_of(price=2.0), offer_of("H100", price=3.0))
+    plan = estimate_spec(spec_of(train={"micro_batch": 1}), GOAT.base_dir, offers, NOW).plan()
+    by_gpu = {row.offer.gpu: row for row in plan.candidates}
+    chosen, basis = by_gpu["A100-80GB"], by_gpu["H100"].basis
+    assert basis is not None
+    run = finished(estimate(spec_of()), step_s=basis.priors["step_time"] * times)
+    job = JobSpec.from_json(run.terms.job_json)
+    document = candidate_document(chosen) | {
+        "rented": json.loads(json.dumps(terms_document(plan, chosen, job)))
+    }
+    terms = replace(run.terms, candidate_json=json.dumps(document))
+    return elsewhere(replace(run, terms=terms), gpu="H100"), by_gpu
+
+
+def learned_factor(run: Run, candidate: Candidate) -> float:
+    assert candidate.basis is not None
+    return calibration_of([run]).correction("step_time", candidate.basis.groups, 0.3).factor
+
+
+@pytest.mark.parametrize("resumed", [False, True], ids=["at once", "first of those that a resume asked for"])
+def test_a_run_on_another_gpu_than_planned_teaches_of_the_one_that_it_had(resumed: bool) -> None:
+    run, by_gpu = with_both_gpus(2.0)
+    if resumed:
+        document = with_machines(json.loads(run.terms.candidate_json), [by_gpu["H100"].offer])
+        run = replace(run, terms=replace(run.terms, candidate_json=json.dumps(document)))
+    seen = observe_run(run)
+    assert seen is not None and {"step_time", "memory"} <= set(seen.log_ratios)
+    assert seen.groups["gpu"].startswith("H100|")
+    assert learned_factor(run, by_gpu["H100"]) == pytest.approx(2.0, rel=0.05)
+    assert 1.0 < learned_factor(run, by_gpu["A100-80GB"]) < 1.15  # what any two GPUs have in common
+    assert not accuracy_document([run])["rows"]  # nothing was promised of it
+
+
+def test_a_run_on_a_gpu_of_which_no_formula_is_on_record_teaches_nothing_of_gpus() -> None:
+    run, by_gpu = with_both_gpus(2.0)
+    unknown = elsewhere(run, gpu="L4")
+    seen = observe_run(unknown)
+    assert seen is not None and not {"step_time", "memory", "evaluate"} & set(seen.log_ratios)
+    assert learned_factor(unknown, by_gpu["A100-80GB"]) == 1.0
 
 
 def test_the_table_shows_ratio_and_trust() -> None:

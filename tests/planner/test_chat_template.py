@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from planner.architecture.registry import model_config
 from planner.chat_template import untemplated_here, untemplated_on_hub
+from planner.intake import gather
 from planner.proposal import spec_blockers
 from planner.spec import FineTuneSpec
 from providers.hub import HubAccess
 from tests.hub_host import HostedModel, HubHost, hub_host
+from tests.planner.factories import NOW
 
 TALK = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
 SHAREGPT = {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}
@@ -47,6 +50,7 @@ def spec_in(folder: Path, row: object, model: str = "model") -> FineTuneSpec:
         (TALK, {"tokenizer_config.json": NONE, "chat_template.jinja": b""}, 0),
         (TALK, {"tokenizer_config.json": NONE, "tekken.json": b""}, 0),
         (TALK, {}, 0),
+        (TALK, {"tokenizer.json": b"{}"}, 1),
         (TALK, {"tokenizer_config.json": b"no json"}, 0),
         (TEXTS, {"tokenizer_config.json": NONE}, 0),
     ],
@@ -65,8 +69,31 @@ def test_a_model_here_or_on_the_hub(
     there = spec.model_copy(update={"model": spec.model.model_copy(update={"id": "lab/model"})})
     assert list(untemplated_here(there, tmp_path)) == []
     access = HubAccess(hub.url)
-    assert len(list(untemplated_on_hub(there, tmp_path, access))) == found
+    assert len(list(untemplated_on_hub(there, tmp_path, access))) == (
+        found if "tokenizer_config.json" in files else 0
+    )
     assert list(untemplated_on_hub(there, tmp_path, HubAccess(hub.url, offline=True))) == []
+
+
+def test_an_estimate_warns_of_it_and_says_what_the_worker_does(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text(json.dumps(model_config("meta-llama/Llama-3.2-1B")))
+    settings = tmp_path / "model/tokenizer_config.json"
+
+    def warned(**data: object) -> str | None:
+        spec = spec_in(tmp_path, TALK)
+        given = spec.data.model_copy(update=data)
+        question = gather(spec.model_copy(update={"data": given}), tmp_path, NOW)
+        return dict(question.job.warnings).get("no_chat_template")
+
+    elsewhere = {"train": "hf://lab/talks", "samples": 100, "tokens_per_sample": 100, "format": "messages"}
+    for content, is_warned in ((NONE, True), (SOME, False)):
+        settings.write_bytes(content)
+        for data in ({}, elsewhere):
+            said = warned(**data)
+            assert (said is not None) == is_warned
+            assert said is None or "./model has no chat template" in said
+            assert said is None or "a worker would end before the first step (exit 78)" in said
 
 
 def test_a_hub_that_does_not_answer_says_nothing(tmp_path: Path, hub: HubHost) -> None:

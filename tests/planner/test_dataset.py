@@ -1,13 +1,16 @@
 import csv
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from planner.dataset import measure_dataset
 from planner.estimate import build_estimate
 from planner.inspect.inspection import inspect_files
+from planner.table_places import row_start
 from providers.errors import UsageError
 from tests.planner.factories import offer_of, question_of, snapshot_of
 
@@ -96,7 +99,9 @@ def test_parquet_is_counted_by_its_rows(tmp_path: Path) -> None:
 
 
 def _short_then_long(short: int = 3000, long: int = 200) -> list[object]:
-    return [{"text": WORDS}] * short + [{"text": f"{WORDS * 40}\n{number}"} for number in range(long)]
+    return [{"text": WORDS}] * short + [
+        {"text": f'{WORDS * 40}\n"{WORDS}"\n{number}'} for number in range(long)
+    ]
 
 
 def _write_csv(path: Path, rows: list[dict[str, str]]) -> Path:
@@ -133,7 +138,7 @@ def test_of_large_data_every_example_is_counted_wherever_the_long_ones_are(
     assert facts.lengths.longest == pytest.approx(seen.tokens.lengths.longest, rel=0.03)
 
 
-@pytest.mark.parametrize("write", [_lines, _write_parquet])
+@pytest.mark.parametrize("write", [_lines, _write_csv, _write_parquet])
 def test_huge_data_is_counted_in_places_spread_over_it_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path, list[object]], Path]
 ) -> None:
@@ -143,7 +148,7 @@ def test_huge_data_is_counted_in_places_spread_over_it_and_says_so(
     monkeypatch.setattr("planner.examples._SIZED_BYTES", 2_000_000)
     monkeypatch.setattr("planner.examples._PARQUET_BYTES", 2_000_000)
     facts, seen = measure_dataset(path), inspect_files([path])
-    assert facts.is_partial
+    assert facts.is_partial and "counted in places spread over it, the rest scaled (+-" in facts.source
     assert facts.samples == pytest.approx(seen.records, rel=0.1)
     assert facts.lengths.mean == pytest.approx(seen.tokens.lengths.mean, rel=0.1)
     data = {"samples": None, "tokens_per_sample": None, "train": str(path)}
@@ -152,15 +157,45 @@ def test_huge_data_is_counted_in_places_spread_over_it_and_says_so(
     assert question.job.sequence_tokens == 4096  # a longer one may be where nobody looked
 
 
-def test_of_a_huge_table_the_beginning_is_counted_and_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+@pytest.mark.parametrize("separator", [",", "\t"])
+def test_a_row_of_a_table_is_found_from_any_place(line_end: str, separator: str) -> None:
+    cells = [
+        "plain",
+        'He said, "yes".\n"No," said she,\nand left',
+        "two\nlines",
+        "",
+        '"',
+        "a, b\tc",
+        '{"a": "b",\n"c": 1}',
+    ]
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, delimiter=separator, lineterminator=line_end)
+    starts = []
+    for number in range(40):
+        starts.append(len(file.getvalue()))
+        writer.writerow([cells[number % 7], str(number), cells[number // 3 % 7], cells[number // 5 % 7]])
+    text = file.getvalue().encode()
+    for place in range(1, starts[-5]):
+        found = row_start(text[place:], separator.encode())
+        assert found is not None and place + found == min(start for start in starts if start > place), place
+
+
+@pytest.mark.parametrize("write", [_lines, _write_csv])
+def test_the_number_of_scaled_examples_lies_in_its_interval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path, list[object]], Path]
 ) -> None:
-    path = _write_csv(tmp_path / "a.csv", [{"text": f'{WORDS}\n"{WORDS}"'}] * 4000)
     monkeypatch.setattr("planner.examples._SMALL_BYTES", 20_000)
-    monkeypatch.setattr("planner.examples._SIZED_BYTES", 100_000)
-    facts = measure_dataset(path)
-    assert facts.samples == pytest.approx(4000, rel=0.02)
-    assert facts.is_partial and "counted at the beginning of each file, the rest scaled" in facts.source
+    monkeypatch.setattr("planner.examples._SIZED_BYTES", 200_000)
+    inside = 0
+    for seed in range(10):
+        draw = Random(seed)
+        rows = [{"text": WORDS * draw.randrange(1, 40)} for _ in range(1500)]
+        facts = measure_dataset(write(tmp_path / f"{seed}{SUFFIXES[write]}", rows))
+        doubt = float(facts.source.split("(+-")[1].split("%")[0]) / 100
+        assert 0.001 < doubt < 0.2
+        inside += abs(facts.samples - len(rows)) <= doubt * len(rows)
+    assert inside >= 6
 
 
 def test_places_in_a_directory_are_spread_over_its_files(

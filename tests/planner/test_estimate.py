@@ -1,3 +1,4 @@
+import json
 import math
 from pathlib import Path
 
@@ -6,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.answer import Limits, check, estimate_spec
+from planner.architecture.registry import model_config
 from planner.calibration import Calibration
 from planner.candidate_document import candidate_document, candidate_from_document
 from planner.candidates import Candidate
@@ -440,6 +442,10 @@ def test_a_budget_miss_hides_neither_a_late_finish_nor_what_the_budget_pays_for(
     assert "nothing costs less" in missed(OverBudgetError, objective="cheapest", budget="0.01usd")
     limited = Limits(cost_usd=0.01, wall_clock_h=0.01)
     assert "over 36 s" in missed(OverBudgetError, limited, objective="cheapest")
+    past = missed(PolicyError, objective="cheapest", deadline="2026-11-01T00:00:00Z")
+    assert (
+        past.startswith("the deadline 2026-11-01 00:00 UTC has passed |") and "a later goal.deadline" in past
+    )
     late = missed(PolicyError, objective="cheapest", within="15m")
     assert "the best candidate is not likely" in late and "plan deadline" in late
 
@@ -529,6 +535,29 @@ def test_a_model_packed_in_four_bits_is_a_four_bit_base_whatever_the_method_is_c
     assert best is not None and best == build_estimate(qlora, t4).recommended
     assert "a 4-bit base" in dict(lora.job.warnings)["packed_4bit"]
     assert "packed_4bit" not in dict(qlora.job.warnings)
+
+
+def test_files_packed_in_four_bits_are_downloaded_and_kept_as_what_they_are() -> None:
+    """unsloth/llama-3-8b-bnb-4bit is a download of 5.70 GB; QLoRA on the model itself loads 16 bits and rounds them."""
+    packed, rounded = (
+        question_of(model={"id": model}, method={"kind": "qlora"})
+        for model in ("unsloth/Meta-Llama-3.1-8B-bnb-4bit", "meta-llama/Llama-3.1-8B")
+    )
+    assert packed.stored_bytes == pytest.approx(5.70e9, rel=0.01)
+    assert rounded.stored_bytes == 2 * rounded.counts.total
+    less_gib = (rounded.stored_bytes - packed.stored_bytes) / 2**30
+    of_packed, of_rounded = (build_estimate(one, _A100).priced[0] for one in (packed, rounded))
+    assert (of_rounded.solved.disk_bytes - of_packed.solved.disk_bytes) / 2**30 == pytest.approx(less_gib)
+    starts = [one.solved.around.start_parts_s["model"].p50 for one in (of_packed, of_rounded)]
+    assert starts[0] < 0.4 * starts[1]
+
+
+def test_a_model_here_is_as_large_as_its_files(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(model_config("meta-llama/Llama-3.2-1B")))
+    question = question_of(model={"id": str(tmp_path)})
+    assert question.stored_bytes == 2 * question.counts.total
+    (tmp_path / "model.safetensors").write_bytes(bytes(1000))
+    assert question_of(model={"id": str(tmp_path)}).stored_bytes == 1000
 
 
 def test_a_family_whose_experts_are_all_computed_is_estimated_so_and_said_so() -> None:

@@ -25,7 +25,13 @@ from planner.runs import Run, utc_text
 from planner.service import Habits, look_at
 from planner.setup import Parallelism
 from planner.store import Store
-from providers.errors import CleanupPendingError, LaunchError, UsageError
+from providers.errors import (
+    CleanupPendingError,
+    CredentialsError,
+    LaunchError,
+    StoreAccessError,
+    UsageError,
+)
 from providers.launcher import BackendStatus, LaunchRequest
 from providers.local import LocalLauncher
 from providers.stores import open_store
@@ -200,6 +206,90 @@ def test_nothing_is_launched_any_more_once_it_was_said_that_nothing_was_started(
         start(slow, orders, monitor=monitor)
     run = look_at(slow, desk.store.find("run-1"), Habits(settle_s=0.0))
     assert (run.state, run.state_reason, launcher.asked) == ("failed", "no quota", 1)
+
+
+class LoggedOut(LocalLauncher):
+    """A backend whose login has ended, or that lacks a secret of the run, until somebody logs in."""
+
+    asked, logged_in = 0, False
+
+    def launch(self, request: LaunchRequest) -> BackendStatus:
+        self.asked += 1
+        if not self.logged_in:
+            raise CredentialsError("secrets not set in this environment: HF_TOKEN", hint="export them")
+        return super().launch(request)
+
+
+def logged_out(desk: Desk) -> tuple[Desk, LoggedOut]:
+    launcher = LoggedOut(desk.places.local, python=desk.launcher._python)  # type: ignore[attr-defined]
+    return replace(desk, launcher=launcher), launcher
+
+
+@pytest.mark.parametrize("monitor", ["service", "local"])
+def test_a_launch_without_login_has_failed_and_nothing_starts_later(
+    desk: Desk, orders: Path, monitor: str
+) -> None:
+    """Somebody was told so and may launch it anew, under this id or another."""
+    desk, launcher = logged_out(desk)
+    with pytest.raises(CredentialsError, match="HF_TOKEN"):
+        start(desk, orders, monitor=monitor)
+    run = look_at(desk, desk.store.find("run-1"), Habits(settle_s=0.0))
+    assert (run.state, run.state_reason, launcher.asked) == (
+        "failed",
+        "secrets not set in this environment: HF_TOKEN",
+        1,
+    )
+    launcher.logged_in = True
+    run, created = start(desk, orders, monitor=monitor)
+    assert (run.state, created, run.launches) == ("running", True, 2)
+    eventually((orders / "ready").exists)
+    assert len(starts(orders)) == 1
+
+
+def test_a_restart_without_login_is_made_when_the_login_is_back(desk: Desk, orders: Path) -> None:
+    start(desk, orders, monitor="service")
+    killed(desk, orders)
+    desk, launcher = logged_out(desk)
+    soon = Habits(retry_delay_s=0.0, settle_s=0.0)
+    with pytest.raises(CredentialsError, match="HF_TOKEN"):
+        look_at(desk, desk.store.find("run-1"), soon)
+    run = desk.store.find("run-1")
+    assert (run.state, run.state_reason) == (
+        "preempted",
+        "not started again: secrets not set in this environment: HF_TOKEN",
+    )
+    later = look_at(desk, run, Habits(retry_delay_s=900.0))
+    assert later.next_try_at is not None and launcher.asked == 1  # told when, not asked again before
+    launcher.logged_in = True
+    with desk.store._db.writing():
+        desk.store._db.execute("UPDATE runs SET next_try_at = ?", (START,))
+    run = look_at(desk, desk.store.find("run-1"), soon)
+    assert run.state == "running"
+    assert [one.outcome for one in run.attempts] == ["preempted", "failed", "running"]
+    assert run.cost_micro_usd is not None
+
+
+def test_a_launch_that_may_have_been_heard_is_not_over_for_want_of_a_login(
+    desk: Desk, orders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Killed):
+        start(replace(desk, launcher=KilledBefore(desk.places.local)), orders)
+
+    def refused(*_: object) -> None:
+        raise StoreAccessError("s3://bucket refuses the login")
+
+    monkeypatch.setattr("planner.launch.inputs.send", refused)
+    with pytest.raises(StoreAccessError):
+        start(desk, orders)
+    run = desk.store.find("run-1")
+    assert (run.state, run.state_reason) == ("queued", "not asked for again: s3://bucket refuses the login")
+    monkeypatch.undo()
+    assert start(desk, orders)[0].state == "running"
+    with pytest.raises(StoreAccessError):
+        monkeypatch.setattr("planner.launch.inputs.send", refused)
+        start(desk, orders, run_id="run-2")
+    run = desk.store.find("run-2")
+    assert (run.state, run.state_reason) == ("failed", "s3://bucket refuses the login")
 
 
 def test_a_launch_that_fails_after_somebody_cancelled_is_cancelled(desk: Desk, orders: Path) -> None:

@@ -86,5 +86,9 @@ def test_the_doctor_names_prices_of_your_own_that_match_nothing(tmp_path: Path) 
 
 
 def test_what_is_like_a_name() -> None:
+    assert (
+        likeness("us-esat-1", ["us-west-1", "us-east-1", "eu-west-1"])
+        == "did you mean us-east-1 or us-west-1?"
+    )
     assert likeness("google", ["aws", "gcp"]) == "did you mean gcp?"
     assert likeness("google", ["aws", "oci"]) == "there are: aws, oci"

@@ -292,3 +292,25 @@ def test_gradients_summed_in_fp32_take_the_links_longer():
 def test_a_board_with_less_power_is_slower():
     full = setup(micro_batch=2, sequence_tokens=8192)
     assert seconds(full, cluster("H100-96GB")) > 1.15 * seconds(full, cluster("H100"))
+
+
+def test_zero2_reduces_gradients_in_every_micro_batch():
+    """DeepSpeed cannot add them up where they are partitioned; ZeRO-1 and DDP reduce at the end of a step."""
+    one, many = (setup(grad_accum=accumulated, micro_batch=1) for accumulated in (1, 8))
+    ratio = {}
+    for kind in ("ddp", "zero1", "zero2"):
+        some = [estimate_step(spread(each, kind, 8), EIGHT).terms_s["collectives"] for each in (one, many)]
+        ratio[kind] = some[1] / some[0]
+    assert ratio["ddp"] == pytest.approx(1)
+    assert ratio["zero1"] == pytest.approx(1)
+    assert ratio["zero2"] == pytest.approx((8 + 1) / 2)
+
+
+def test_young_chips_are_doubted_outside_their_makers_stack():
+    spreads = {
+        (gpu, name): estimate_step(setup(framework=name), cluster(gpu, 8)).spread
+        for gpu in ("H200", "B200")
+        for name in ("torchtitan", "megatron")
+    }
+    assert spreads["B200", "torchtitan"] > 1.03 * spreads["H200", "torchtitan"]
+    assert spreads["B200", "megatron"] < 1.05 * spreads["H200", "megatron"]

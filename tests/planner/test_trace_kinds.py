@@ -50,6 +50,10 @@ KINDS = [
     ("facebook/esm2_t30_150M_UR50D", LABELS, None, 0.08),
     ("google/electra-small-discriminator", LABELS, None, 0.03),
     ("facebook/xlm-roberta-xl", LABELS, None, 0.025),
+    # its MLP, its embedding, an untied head and all keys are named otherwise in transformers than in the registry
+    ("facebook/opt-6.7b", {}, ALL, 0.05),
+    ("google/flan-t5-xl", {}, {**ALL, "targets": ["q", "v"]}, 0.12),
+    ("Qwen/Qwen1.5-0.5B", {}, ALL, 0.03),
 ]
 CASES = [(*kind, recomputed) for kind in KINDS for recomputed in (True, False)]
 

@@ -175,7 +175,9 @@ def server_that_answers(status: int) -> Iterator[str]:
         http.server_close()
 
 
-@pytest.mark.parametrize(("status", "code"), [(503, "unavailable"), (429, "unavailable"), (400, "storage")])
+@pytest.mark.parametrize(
+    ("status", "code"), [(503, "unavailable"), (429, "unavailable"), (408, "unavailable"), (400, "storage")]
+)
 @pytest.mark.parametrize("client", ["", "&client=obstore"])
 def test_a_server_that_is_busy_is_told_from_one_that_refuses(
     client: str, status: int, code: str, monkeypatch: pytest.MonkeyPatch

@@ -179,6 +179,11 @@ def test_a_full_hash_set_still_counts_duplicates_in_the_mean() -> None:
         ("card 4111 1111 1111 1111", ["card"]),
         ("card 4111 1111 1111 1112", []),
         ("order 1234567890123, 3.14159265358979, 2026-11-22 10:00", []),
+        ("pay to DE89 3704 0044 0532 0130 00 please", ["iban"]),
+        ("GB82WEST12345698765432, and no other", ["iban"]),
+        ("GB82WEST12345698765433 is none, 978-3-16-148410-0 a book", []),
+        ("his number is 078-05-1120.", ["social_security"]),
+        ("version 900-12-3456, 000-12-3456, 2026-11-22", []),
         ("AKIAIOSFODNN7EXAMPLE is a key", ["key"]),
         ("-----BEGIN RSA PRIVATE KEY-----", ["key"]),
         ("f(a@b) = a @ b.T", []),
@@ -195,6 +200,18 @@ def test_luhn() -> None:
         False,
         False,
     ]
+
+
+def test_a_record_in_another_language_is_named_though_its_letters_are_the_same(tmp_path: Path) -> None:
+    english = "the cat of the house sat on the mat for a while and then it went away to sleep in number"
+    rows: list[Any] = [{"text": f"{english} {n}"} for n in range(100)]
+    rows += [
+        {"text": "Der Hund ist nicht in dem Haus, und die Katze wird auch von der Tür auf das Dach gehen"},
+        {"text": "no"},
+    ]
+    found = inspected(tmp_path, rows, sequence_tokens=1000).findings
+    assert found["odd_script_latin_not_english"].lines == ["train.jsonl:101"]
+    assert "odd_script_latin" not in found
 
 
 def test_empty_long_and_foreign_records_are_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Token counts from samples: what they say of their own error must hold."""
 
+import math
 import random
 import re
 from collections.abc import Sequence
@@ -28,6 +29,56 @@ WORDS = [
     "{}",
     "\n    return",
 ]
+# First article of the Universal Declaration of Human Rights: its tokens in cl100k_base and o200k_base.
+ARTICLES = {
+    "english": (
+        "All human beings are born free and equal in dignity and rights. They are endowed with reas"
+        "on and conscience and should act towards one another in a spirit of brotherhood.",
+        33, 33),
+    "german": (
+        "Alle Menschen sind frei und gleich an Würde und Rechten geboren. Sie sind mit Vernunft und"
+        " Gewissen begabt und sollen einander im Geist der Brüderlichkeit begegnen.",
+        44, 38),
+    "french": (
+        "Tous les êtres humains naissent libres et égaux en dignité et en droits. Ils sont doués de"
+        " raison et de conscience et doivent agir les uns envers les autres dans un esprit de frate"
+        "rnité.",
+        50, 41),
+    "italian": (
+        "Tutti gli esseri umani nascono liberi ed eguali in dignità e diritti. Essi sono dotati di "
+        "ragione e di coscienza e devono agire gli uni verso gli altri in spirito di fratellanza.",
+        53, 51),
+    "dutch": (
+        "Alle mensen worden vrij en gelijk in waardigheid en rechten geboren. Zij zijn begiftigd me"
+        "t verstand en geweten, en behoren zich jegens elkander in een geest van broederschap te ge"
+        "dragen.",
+        53, 41),
+    "swedish": (
+        "Alla människor är födda fria och lika i värde och rättigheter. De har utrustats med förnuf"
+        "t och samvete och bör handla gentemot varandra i en anda av gemenskap.",
+        53, 43),
+    "russian": (
+        "Все люди рождаются свободными и равными в своем достоинстве и правах. Они наделены разумом"
+        " и совестью и должны поступать в отношении друг друга в духе братства.",
+        74, 41),
+    "greek": (
+        "Όλοι οι άνθρωποι γεννιούνται ελεύθεροι και ίσοι στην αξιοπρέπεια και τα δικαιώματα. Είναι "
+        "προικισμένοι με λογική και συνείδηση, και οφείλουν να συμπεριφέρονται μεταξύ τους με πνεύμ"
+        "α αδελφοσύνης.",
+        172, 71),
+    "chinese": (
+        "人人生而自由，在尊严和权利上一律平等。他们赋有理性和良心，并应以兄弟关系的精神相对待。",
+        50, 35),
+    "korean": (
+        "모든 인간은 태어날 때부터 자유로우며 그 존엄과 권리에 있어 동등하다. 인간은 천"
+        "부적으로 이성과 양심을 부여받았으며 서로 형제애의 정신으로 행동하여야 한다.",
+        85, 51),
+    "hindi": (
+        "सभी मनुष्यों को गौरव और अधिकारों के मामले में जन्मजात स्वतन्त्रता और समानता प्राप्त है। उन"
+        "्हें बुद्धि और अन्तरात्मा की देन प्राप्त है और परस्पर उन्हें भाईचारे के भाव से बर्ताव करना"
+        " चाहिए।",
+        180, 99),
+}  # fmt: skip
 PIECE = re.compile(r"\w{1,5}|\W")
 
 
@@ -50,6 +101,14 @@ def tallied(texts: list[str], *, exact_chars: int, seed: int = 0, counter: objec
     for text in texts:
         tally.add(text, guess_tokens(features(text), 128_000).tokens, 0)
     return tally.result(0.1)
+
+
+@pytest.mark.parametrize("language", ARTICLES)
+def test_guesses_cover_tokenizers_of_large_vocabularies_in_other_languages(language: str) -> None:
+    text, *counts = ARTICLES[language]
+    guess = guess_tokens(features(text), 128_000)
+    for tokens in counts:
+        assert abs(math.log(tokens / guess.tokens)) <= 1.2816 * guess.log_sd
 
 
 def test_little_data_is_counted_exactly() -> None:

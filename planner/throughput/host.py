@@ -1,0 +1,66 @@
+"""Seconds that the host spends on one micro-batch launching kernels, hidden pass by pass by the GPU's work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from planner.hardware import GpuFacts
+from planner.recomputation import recomputed
+from planner.setup import TrainingSetup
+from planner.stacks import stack_of
+from planner.throughput.constants import TIME
+from planner.throughput.terms import loops_over_experts, step_shape
+from planner.workload import extra_forwards
+
+
+def host_seconds(setup: TrainingSetup, gpu: GpuFacts) -> tuple[float, float]:
+    """Of the forward and of the backward pass, before they overlap with the GPU's work.
+
+    Modules in Python launch the forward pass and what is recomputed, the autograd engine in C++ most of the backward
+    pass: a block of Llama takes transformers about 0.9 ms forward on the host, whatever its tokens.
+    """
+    launch_s = step_shape(setup).kernels * gpu.launch_s * stack_of(setup.framework).host_slowdown
+    if setup.precision.startswith("amp_"):
+        launch_s *= TIME["autocast_launches"]
+    again, hook_s = recomputed(setup).elementwise, _hooks_s(setup)
+    forward = launch_s * TIME["launch_forward"] + hook_s
+    backward = launch_s * TIME["launch_backward"] + hook_s + again * forward
+    stages = setup.parallelism.stages_at_once
+    return forward * (1.0 + _extra_forwards(setup)) / stages, backward / stages
+
+
+def _hooks_s(setup: TrainingSetup) -> float:
+    """Host time of ZeRO-3 for one pass: Python around every module fetches and releases its parameters.
+
+    It is spent by one GPU alone as well, and by the thread that launches kernels.
+    """
+    if setup.parallelism.kind != "zero3":
+        return 0.0
+    arch = setup.arch
+    blocks = (arch.layers + arch.decoder_layers) * TIME["zero3_layer_pass_s"]
+    return blocks + (
+        arch.experts * arch.moe_layers * TIME["zero3_expert_pass_s"] if loops_over_experts(setup) else 0.0
+    )
+
+
+def compute_seconds(
+    setup: TrainingSetup, terms: Mapping[str, float], host_s: tuple[float, float], gpu: GpuFacts
+) -> float:
+    """Of forward and backward pass, each a soft maximum of what the GPU computes and what the host launches.
+
+    They are not added up before: trainers read the loss after each micro-batch, so that the host cannot use the time
+    in which the GPU catches up in the backward pass to launch the next forward pass.
+    """
+    work = terms["matmul"] + terms["attention"] + terms["elementwise"] + terms["dequantise"]
+    if gpu.vendor == "cpu":  # it computes what it launches itself: nothing overlaps
+        return work + sum(host_s)
+    ahead = (1.0 + _extra_forwards(setup)) / step_shape(setup).passes_matmul
+    seconds: float = sum(
+        (computed**4 + launched**4) ** 0.25
+        for computed, launched in zip((work * ahead, work * (1.0 - ahead)), host_s, strict=True)
+    )
+    return seconds + (TIME["scaler"] * sum(host_s) if setup.precision == "amp_fp16" else 0.0)
+
+
+def _extra_forwards(setup: TrainingSetup) -> float:
+    return extra_forwards(setup.task, setup.preference_loss, reference=setup.reference)
