@@ -14,7 +14,7 @@ from planner.backtest.optimizers import optimizer_of, optimizer_rank_of, steps_i
 from planner.backtest.partly import trained_share_of
 from planner.backtest.selection import keeps_products_of, recomputed_blocks_of
 from planner.backtest.unstated import unstated
-from planner.setup import Cluster, TrainingSetup
+from planner.setup import Cluster, Parallelism, TrainingSetup
 from planner.stacks import computed_by
 from planner.throughput import Doubt
 
@@ -71,10 +71,7 @@ def read_run(row: Row) -> Run:
     adapter, quantization = method_of(row, arch, framework)
     parallelism = parallelism_of(row, gpus, arch, adapter is None)
     micro_batch, sequence = _micro_batch(row, parallelism.data), required(row, "seq_len")
-    plainly_spread = parallelism.kind in ("single", "ddp", "fsdp")
-    autocasts = (
-        adapter is None and framework == "hf" and plainly_spread and not habits.names_unknown_stack(row)
-    )
+    autocasts = adapter is None and _may_autocast(row, framework, parallelism)
     stack = habits.stack_of_run(row, framework, parallelism)
     row_tokens, real_share = habits.padding_of(row, sequence, micro_batch)
     setup = TrainingSetup(
@@ -118,6 +115,12 @@ def read_run(row: Row) -> Run:
     tokens, epochs = number(row, "dataset_tokens"), number(row, "epochs")
     total = tokens * (epochs or 1.0) if tokens else None
     return Run(setup, cluster, speed_known, number(row, "steps") or None, total, tuple(unstated(row, setup)))
+
+
+def _may_autocast(row: Row, framework: str, parallelism: Parallelism) -> bool:
+    """Whether "bf16" of a full fine-tuning may be transformers' autocast over weights in fp32."""
+    plainly_spread = parallelism.kind in ("single", "ddp", "fsdp")
+    return framework == "hf" and plainly_spread and not habits.names_unknown_stack(row)
 
 
 def _task(row: Row) -> str:
