@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -111,14 +111,14 @@ def monte_carlo(
 ) -> dict[str, tuple[FloatArray, FloatArray, FloatArray]]:
     """Cost in USD, finish in hours and share of spot in the billed time of each simulated job, by way of running it.
 
-    "spot" waits for spot, whatever the deadline; "on_demand" never leaves on-demand; "ours" keeps the deadline and is
-    there if the spec has one that on-demand can keep. All see the same zones, and start when the zone has capacity.
+    "spot" waits for spot, whatever the deadline; "on_demand" never leaves on-demand; "ours" keeps the deadline wherever
+    on-demand can, else it is on on-demand to its late end. It is there if the shortest work can be in time. All see the
+    same zones, and start when the zone has capacity.
     """
-    tick_s = _tick_s(drawn)
+    tick_s = tick_of(drawn)
     found: dict[str, list[Outcome]] = {}
-    for index in sorted(
-        range(jobs), key=lambda job: job % len(drawn.work_h)
-    ):  # jobs of one length share a table
+    # The longest first: the shorter ones' tables are parts of theirs.
+    for index in sorted(range(jobs), key=lambda job: -drawn.work_h[job % len(drawn.work_h)]):
         work_h = drawn.work_h[index % len(drawn.work_h)]
         for name, job, horizon_s in _ways(drawn, work_h, tick_s):
             if only not in (None, name):
@@ -133,7 +133,7 @@ def monte_carlo(
                 if name == "ours"
                 else _rule(name, job, tick_s)
             )
-            found.setdefault(name, []).append(replay(job, market, policy))
+            found.setdefault(name, []).append(replay(replace(job, deadline_s=horizon_s), market, policy))
     return {
         name: (
             np.array([outcome.cost_usd for outcome in outcomes]),
@@ -145,7 +145,7 @@ def monte_carlo(
 
 
 def _ways(drawn: DrawnJobs, work_h: float, tick_s: int) -> Iterator[tuple[str, DeadlineJob, int]]:
-    """Names, jobs and the time that has to be drawn for them."""
+    """Names, jobs and the time that has to be drawn for them, to their end even where that is late."""
     work_s, start_s = max(round(work_h * 3600), 1), round(drawn.restart_h * 3600)
     long_s = (work_s + start_s) * 20 + 14 * 86400
     yield "spot", DeadlineJob(work_s, start_s, long_s), long_s
@@ -154,9 +154,9 @@ def _ways(drawn: DrawnJobs, work_h: float, tick_s: int) -> Iterator[tuple[str, D
     enough_s = (math.ceil((work_s + start_s) / tick_s) + 1) * tick_s
     yield "on_demand", DeadlineJob(work_s, start_s, enough_s), enough_s
     if drawn.deadline_h is not None:
-        deadline_s = round(drawn.deadline_h * 3600)
-        if deadline_s // tick_s >= math.ceil((work_s + start_s) / tick_s):
-            yield "ours", DeadlineJob(work_s, start_s, deadline_s), deadline_s
+        deadline_s, shortest_s = round(drawn.deadline_h * 3600), round(min(drawn.work_h) * 3600) + start_s
+        if deadline_s // tick_s >= math.ceil(shortest_s / tick_s):
+            yield "ours", DeadlineJob(work_s, start_s, deadline_s), max(deadline_s, enough_s)
 
 
 def _rule(name: str, job: DeadlineJob, tick_s: int) -> Policy:
@@ -164,8 +164,8 @@ def _rule(name: str, job: DeadlineJob, tick_s: int) -> Policy:
     return RulePolicy(rule, job, tick_s)
 
 
-def _tick_s(drawn: DrawnJobs) -> int:
-    """Length of a tick by the work alone: what a job costs must not depend on how far off its deadline is."""
+def tick_of(drawn: DrawnJobs) -> int:
+    """Seconds of a tick, by the work alone: what a job costs must not depend on how far off its deadline is."""
     work_s = (sum(drawn.work_h) / len(drawn.work_h) + drawn.restart_h) * 3600
     short_s = int(work_s / _LEAST_TICKS) // _SHORTEST_TICK_S * _SHORTEST_TICK_S
     long_s = math.ceil(work_s / _MOST_TICKS / _USUAL_TICK_S) * _USUAL_TICK_S

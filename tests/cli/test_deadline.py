@@ -118,6 +118,26 @@ def test_a_budget_that_is_too_small_names_what_is_needed(run_plan: RunPlan, tmp_
     assert "being in time costs about $" in result.stderr and "budget" in result.stderr
 
 
+def test_the_mix_is_what_being_in_time_costs_where_spot_alone_is_unsure(
+    run_plan: RunPlan, tmp_path: Path
+) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(LLAMA.read_text().replace("60usd", "1usd"))
+    words = ("deadline", spec, "--gpu", "H100", "--count", "1", "--jobs", "40", "--within", "150m")
+    answer = json.loads(run_plan(*words, "-o", "json").stdout)
+    jsonschema.validate(answer, json.loads(schema_text("deadline")))
+    mix, now = answer["mix"], answer["start_delays"][0]
+    on_demand = next(way for way in answer["ways"] if way["way"] == "on_demand")
+    assert answer["chosen"] == "on_demand"
+    assert mix["is_best"] and "spot in" in mix["spot"] and "on-demand in" in mix["on_demand"]
+    assert now["p_in_time"] >= 0.9
+    assert answer["needed_usd"] == now["mean_cost_usd"]
+    assert float(answer["needed_usd"]) < float(on_demand["mean_cost_usd"])
+    spec.write_text(LLAMA.read_text().replace("60usd", f"{float(on_demand['mean_cost_usd']) - 0.1:.2f}usd"))
+    enough = run_plan(*words)  # for the mix, not for on-demand
+    assert enough.exit_code == 0 and "the mix is the cheapest that is in time" in enough.stdout
+
+
 def test_what_is_asked_wrongly(ask: Callable[..., Result], run_plan: RunPlan, tmp_path: Path) -> None:
     assert ask("--by", "soon").exit_code == 2
     assert ask("--by", "2027-01-01", "--within", "3h").exit_code == 2

@@ -188,3 +188,12 @@ def test_what_is_simulated_decides_as_what_watches_a_launched_run() -> None:
 
     now = Market(300, record.up, record.spot_usd_per_h, np.ones(1))
     assert replay(job, now, policy_of(job, now, time_share=LIVE_TIME_SHARE)) == replay(job, now, Live())
+
+
+def test_work_that_no_machine_can_do_in_time_is_late_and_not_left_out() -> None:
+    jobs = DrawnJobs((2.0, 6.0), 0.1, 4.0, 0.3, 1.0)
+    cost, finish, _ = monte_carlo(jobs, prior(), 40, 1)["ours"]
+    assert len(cost) == 40 and np.isfinite(finish).all()
+    assert float((finish <= 4.0 + 1e-9).mean()) == 0.5
+    assert cost.max() == pytest.approx(6.1, rel=0.03)  # on-demand to its end
+    assert "ours" not in monte_carlo(DrawnJobs((6.0,), 0.1, 4.0, 0.3, 1.0), prior(), 40, 1)
