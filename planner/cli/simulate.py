@@ -118,16 +118,15 @@ def _simulated(app: App, loaded: LoadedSpec, jobs: int, seed: int, **fixed: Any)
 
 
 def _replay(traces: Path, jobs: Path, policy: str, out: Path) -> dict[str, Any]:
-    from planner.deadline.simulate import POLICIES, alike_first, simulate
+    from planner.deadline.simulate import POLICIES, simulate_all
     from planner.deadline.traces import load_jobs, load_traces
 
     name = next(known for known in POLICIES if known == policy)
     total_usd, late = 0.0, 0
     found = list(load_jobs(jobs, load_traces(traces)))
     rows: dict[int, list[str]] = {}
-    for index in alike_first(found):
+    for index, result in simulate_all(found, name):
         traced = found[index]
-        result = simulate(traced, name)
         total_usd += result.cost_usd
         went = result.outcome
         late += went is not None and went.late

@@ -44,10 +44,10 @@ _FAR_H = 1e6
 _OUTLOOK_H = 4.0
 
 
-def _on_grid(price: float) -> float:
+def on_grid(price: float) -> float:
     """The price, up to the next step of the grid, so that jobs and hours whose prices differ little share a table.
 
-    >>> [round(_on_grid(price), 3) for price in (0.3, 0.301, 0.31)]
+    >>> [round(on_grid(price), 3) for price in (0.3, 0.301, 0.31)]
     [0.304, 0.304, 0.316]
     """
     steps = math.ceil(math.log(max(price, _LEAST_PRICE) / _LEAST_PRICE) / math.log1p(_PRICE_STEP) - 1e-9)
@@ -360,7 +360,7 @@ class DeadlinePolicy:
         """The value table; made anew where the price has moved or the work has grown beyond it."""
         open_now = [price for price, state in zip(prices, up, strict=True) if state]
         known = open_now or [price for price in prices if price < math.inf]
-        price = _on_grid(min(_DEAREST, min(known, default=1.0)))
+        price = on_grid(min(_DEAREST, min(known, default=1.0)))
         off = bool(open_now) and abs(price / (self._table_price or price) - 1) > _PRICE_DRIFT
         self._off_price_h = self._off_price_h + self._tick_h if off else 0.0
         moved = self._off_price_h > _PRICE_PATIENCE_H

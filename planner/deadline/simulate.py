@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Literal, get_args
 
 import numpy as np
@@ -13,7 +18,7 @@ import numpy.typing as npt
 from planner.deadline.baselines import Rule, RulePolicy
 from planner.deadline.models import FloatArray
 from planner.deadline.optimum import omniscient_cost_usd
-from planner.deadline.policy import LIVE_TIME_SHARE, TIME_SHARE, DeadlinePolicy
+from planner.deadline.policy import LIVE_TIME_SHARE, TIME_SHARE, DeadlinePolicy, on_grid
 from planner.deadline.replay import DeadlineJob, Market, Outcome, Policy, merged, replay
 from planner.deadline.traces import TracedJob
 from planner.hazards import Spell, SpotHazards
@@ -25,6 +30,9 @@ POLICIES: tuple[PolicyName, ...] = get_args(PolicyName)
 _LEAST_TICKS, _MOST_TICKS, _SHORTEST_TICK_S, _USUAL_TICK_S = 60, 300, 60, 300
 #: Many jobs share a value table: a large one is worth its memory.
 _TABLE_BYTES = 320_000_000
+#: So many jobs under a policy that takes long are worth processes of their own, each with tables of its own.
+_MANY, _MOST_WORKERS = 100, 4
+_LONG_POLICIES = ("ours", "omniscient")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +48,55 @@ class Simulated:
     outcome: Outcome | None
 
 
-def alike_first(jobs: Sequence[TracedJob]) -> list[int]:
-    """Indices of the jobs in an order in which those that share a value table follow each other, the largest first."""
+def simulate_all(jobs: Sequence[TracedJob], policy: PolicyName) -> Iterator[tuple[int, Simulated]]:
+    """Every job under a policy, with its index, in no order; several at once where there are processors for it.
 
-    def key(index: int) -> tuple[object, ...]:
-        one = jobs[index]
-        spot = one.market.spot_usd_per_h[0].min() / one.market.on_demand_usd_per_h.min()
-        kind = (one.market.up.shape[1] > 1, one.job.overhead_s, one.market.tick_s, float(spot))
-        return (*kind, -one.job.work_s, -one.job.deadline_s, index)
+    Jobs that share value tables stay together, so the answers are those of one process.
+    """
+    left = _alike(jobs)
+    workers = min(os.cpu_count() or 1, _MOST_WORKERS, len(left))
+    if policy in _LONG_POLICIES and workers > 1 and len(jobs) >= _MANY:
+        with contextlib.suppress(BrokenProcessPool, OSError, NotImplementedError):  # one process will do
+            for part, done in _side_by_side(jobs, left, policy, workers):
+                left.remove(part)
+                yield from zip(part, done, strict=True)
+    for part in left:
+        for index in part:
+            yield index, simulate(jobs[index], policy)
 
-    return sorted(range(len(jobs)), key=key)
+
+def _side_by_side(
+    jobs: Sequence[TracedJob], parts: list[list[int]], policy: PolicyName, workers: int
+) -> Iterator[tuple[list[int], list[Simulated]]]:
+    """The parts as they are done, by processes that share nothing."""
+    with ProcessPoolExecutor(workers) as pool:
+        asked = {pool.submit(_simulated, [jobs[index] for index in part], policy): part for part in parts}
+        try:
+            for future in as_completed(asked):
+                yield asked[future], future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _simulated(jobs: list[TracedJob], policy: PolicyName) -> list[Simulated]:
+    return [simulate(job, policy) for job in jobs]
+
+
+def _alike(jobs: Sequence[TracedJob]) -> list[list[int]]:
+    """Indices of the jobs, those together that share a value table, the largest first; the longest parts first."""
+
+    def kind(index: int) -> tuple[object, ...]:
+        job, market = jobs[index].job, jobs[index].market
+        up, spot = market.up[0], market.spot_usd_per_h[0]
+        price = (spot[up] if up.any() else spot).min() / market.on_demand_usd_per_h.min()
+        return (len(up) > 1, job.overhead_s, market.tick_s, on_grid(float(price)))
+
+    def size(index: int) -> tuple[object, ...]:
+        return (-jobs[index].job.work_s, -jobs[index].job.deadline_s, index)
+
+    ordered = sorted(range(len(jobs)), key=lambda index: (kind(index), size(index)))
+    parts = [list(part) for _, part in groupby(ordered, key=kind)]
+    return sorted(parts, key=lambda part: -sum(jobs[index].job.work_s for index in part))
 
 
 def simulate(traced: TracedJob, policy: PolicyName) -> Simulated:

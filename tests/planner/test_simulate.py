@@ -15,7 +15,15 @@ from planner.deadline.optimum import omniscient_cost_usd
 from planner.deadline.placement import Placement
 from planner.deadline.policy import LIVE_TIME_SHARE
 from planner.deadline.replay import DeadlineJob, Market, replay
-from planner.deadline.simulate import POLICIES, DrawnJobs, drawn_zone, monte_carlo, policy_of, simulate
+from planner.deadline.simulate import (
+    POLICIES,
+    DrawnJobs,
+    drawn_zone,
+    monte_carlo,
+    policy_of,
+    simulate,
+    simulate_all,
+)
 from planner.deadline.traces import COLUMNS, load_jobs, load_traces
 from planner.hazards import prior, recorded
 from planner.preemption import Preemptions
@@ -79,6 +87,24 @@ def test_decisions_in_a_batch_are_those_of_each_job_alone(tmp_path: Path) -> Non
     batch = [simulate(traced, "ours") for traced in load_jobs(table, traces)]
     alone = [simulate(list(load_jobs(table, traces))[index], "ours") for index in (2, 1, 0)]
     assert batch == alone[::-1]
+
+
+def test_many_jobs_are_simulated_side_by_side_with_the_answers_of_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, table = _files(tmp_path, _JOBS)
+    jobs = list(load_jobs(table, load_traces(data)))
+    alone = [(index, simulate(traced, "ours")) for index, traced in enumerate(jobs)]
+    assert sorted(simulate_all(jobs, "ours"), key=lambda one: one[0]) == alone
+    monkeypatch.setattr("planner.deadline.simulate._MANY", 2)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    assert sorted(simulate_all(jobs, "ours"), key=lambda one: one[0]) == alone
+
+    def refused(*_: object) -> None:
+        raise OSError("no processes here")
+
+    monkeypatch.setattr("planner.deadline.simulate.ProcessPoolExecutor", refused)
+    assert sorted(simulate_all(jobs, "ours"), key=lambda one: one[0]) == alone
 
 
 def test_price_and_capacity_are_the_records(tmp_path: Path) -> None:
