@@ -18,7 +18,7 @@ from planner.pricing import Priced
 from planner.ranking import EVEN_CHANCE, SURE_ENOUGH, lateness
 from planner.relax import enough_machines
 from planner.risk import probability_by
-from planner.simulation import Mix, cheapest_mix
+from planner.simulation import Mix, cheapest_mix, on_demand_beside
 from providers.offers import UNTRUSTED_FLAGS, PriceSnapshot
 
 #: Means of a few dozen simulated jobs that differ by less are equal.
@@ -268,7 +268,9 @@ def _parts(item: Priced, items: list[Priced], estimate: Estimate) -> Iterator[Pa
     setup_h = start_h["environment"] + start_h["imports"] + start_h["model"] - download_h
     pack_h, evaluate_h = start_h["environment"], around.evaluate_s.p50 / 3600
     training_h = max(line.compute_h - sum(start_h.values()) - evaluate_h - _tail_h(item), 0.0)
-    yield Part("waiting", lost.wait_h.p50, "on-demand, or a reservation", lost.wait_h.p90, None)
+    steady = on_demand_beside(list(items), item)
+    steady_usd = None if steady is None else steady.expected_usd - item.expected_usd
+    yield Part("waiting", lost.wait_h.p50, "on-demand, or a reservation", lost.wait_h.p90, steady_usd)
     yield Part("provisioning", start_h["boot"], "a machine that runs already", start_h["boot"], None)
     yield Part("set-up", setup_h, "an image with the packages (environment)", pack_h * starts, saved(pack_h))
     yield Part(
@@ -280,7 +282,8 @@ def _parts(item: Priced, items: list[Priced], estimate: Estimate) -> Iterator[Pa
     )
     yield _training(training_h, item, items)
     rework_h = line.rework_h + line.reprovision_h
-    yield Part("lost work", rework_h, "on-demand", lost.rework_h.p90 + lost.restart_h.p90, None)
+    lost_h = lost.rework_h.p90 + lost.restart_h.p90
+    yield Part("lost work", rework_h, "on-demand", lost_h, steady_usd)
     yield Part(
         "evaluation", evaluate_h, "fewer rows in data.eval", evaluate_h / 2, -evaluate_h / 2 * usd_per_h
     )

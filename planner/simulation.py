@@ -138,7 +138,7 @@ def simulate_estimate(estimate: Estimate, jobs: int, seed: int) -> Simulation:
     spot = next((item for item in estimate.priced if item.offer.market == "spot"), None)
     if spot is None:
         raise NothingFitsError("no spot candidate to simulate", hint="look at `plan estimate --why`")
-    on_demand = _on_demand_beside(estimate.priced, spot)
+    on_demand = on_demand_beside(estimate.priced, spot)
     drawn, hazards = _drawn(estimate, spot, on_demand)
     if max(drawn.work_h) > LONGEST_H:
         raise UsageError(
@@ -222,7 +222,7 @@ def _pairs(items: Sequence[Priced], deadline_h: float) -> list[tuple[Priced, Pri
     best = min(spots, key=lambda item: (*lateness(item, deadline_h), item.expected_usd))
     for spot in (best, *sorted(spots, key=lambda item: item.expected_usd)):
         if all(_shape(spot) != _shape(other) for other, _ in pairs):
-            on_demand = _on_demand_beside(items, spot)
+            on_demand = on_demand_beside(items, spot)
             if on_demand is not None and (
                 spot is best or probability_by(on_demand.finish_h, deadline_h) >= SURE_ENOUGH
             ):
@@ -252,7 +252,7 @@ def _start(drawn: DrawnJobs, hazards: SpotHazards, delay_h: float, jobs: int, se
     return Start(delay_h, float(cost.mean()), _three(cost)["p90"], float(spot_share.mean()), in_time)
 
 
-def _on_demand_beside(items: Sequence[Priced], spot: Priced) -> Priced | None:
+def on_demand_beside(items: Sequence[Priced], spot: Priced) -> Priced | None:
     """The cheapest on-demand machines of the same shape."""
     same = [item for item in items if item.offer.market == "on_demand" and _shape(item) == _shape(spot)]
     return min(same, key=lambda item: item.expected_usd, default=None)

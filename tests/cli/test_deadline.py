@@ -39,6 +39,10 @@ def test_backwards_from_the_date(ask: Callable[..., Result], run_plan: RunPlan) 
     finish = ways[answer["chosen"]]["finish_h"]["p50"]
     assert sum(row["hours"] for row in parts.values()) == pytest.approx(finish, rel=0.05)
     assert all(row["saves_h"] >= 0 for row in parts.values())
+    assert answer["chosen"] == "spot"  # then waiting and lost work are cut by the same machine on demand
+    steady_usd = float(ways["on_demand"]["mean_cost_usd"]) - float(ways["spot"]["mean_cost_usd"])
+    for cut in ("waiting", "lost work"):
+        assert float(parts[cut]["extra_usd"]) == pytest.approx(steady_usd, abs=0.01)
 
 
 def test_the_arrow_of_the_way_to_take_is_explained(ask: Callable[..., Result]) -> None:
