@@ -40,12 +40,17 @@ class Simulated:
     """One job under one policy.
 
     Attributes:
-        cost_usd: What it costs.
+        cost_usd: What it costs; infinite if nobody could have done it in time.
         outcome: How it went; None of the optimum, of which only the cost is known.
     """
 
     cost_usd: float
     outcome: Outcome | None
+
+    @property
+    def late(self) -> bool:
+        """Whether work was left at the deadline."""
+        return self.cost_usd == math.inf if self.outcome is None else self.outcome.late
 
 
 def simulate_all(jobs: Sequence[TracedJob], policy: PolicyName) -> Iterator[tuple[int, Simulated]]:

@@ -122,12 +122,26 @@ def test_price_and_capacity_are_the_records(tmp_path: Path) -> None:
         (("x", "zone-0", 890, 8, 9, 0.2, 0), "do not lie within"),
         (("x", "zone-0", 0, "soon", 9, 0.2, 0), "soon"),
         (("x", "zone-0", 0, 0, 9, 0.2, 0), "positive"),
+        (("x", "zone-0", 0, "nan", 9, 0.2, 0), "work_h is nan"),
+        (("x", "zone-0", 0, 8, "inf", 0.2, 0), "deadline_h is inf"),
+        (("x", "zone-0", 0, 8, 9, 0.2, -48), "not negative"),
     ],
 )
 def test_a_wrong_job_is_named_by_its_line(tmp_path: Path, change: tuple[object, ...], message: str) -> None:
     data, table = _files(tmp_path, [_JOBS[0], change])
     with pytest.raises(UsageError, match=rf"line 3.*{message}"):
         list(load_jobs(table, load_traces(data)))
+
+
+def test_files_as_other_programs_write_them(tmp_path: Path) -> None:
+    data, table = _files(tmp_path, _JOBS)
+    plain = tmp_path / "traces.json"
+    plain.write_bytes(gzip.decompress(data.read_bytes()))
+    table.write_bytes(b"\xef\xbb\xbf" + table.read_bytes())
+    assert [traced.job_id for traced in load_jobs(table, load_traces(plain))] == ["a", "b", "c"]
+    table.write_text("")
+    with pytest.raises(UsageError, match="has no job"):
+        list(load_jobs(table, load_traces(plain)))
 
 
 def test_a_file_that_is_no_trace_file_is_refused(tmp_path: Path) -> None:
