@@ -204,7 +204,7 @@ def _mixed(found: Release) -> Iterator[str]:
     from planner.release import where_of
 
     if found.mix is None:
-        yield "no mix of spot and on-demand of one shape is possible in this time"
+        yield "no mix of spot and on-demand: no shape is offered as both, or none would be in time"
         return
     now, last = found.mix.starts[0], found.mix.starts[-1]
     yield ""
