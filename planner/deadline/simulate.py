@@ -22,6 +22,7 @@ from planner.deadline.policy import LIVE_TIME_SHARE, TIME_SHARE, DeadlinePolicy,
 from planner.deadline.replay import DeadlineJob, Market, Outcome, Policy, merged, replay
 from planner.deadline.traces import TracedJob
 from planner.hazards import Spell, SpotHazards
+from planner.preemption import loss_factors
 
 PolicyName = Literal["ours", "uniform_progress", "greedy", "spot_else_on_demand", "on_demand", "omniscient"]
 POLICIES: tuple[PolicyName, ...] = get_args(PolicyName)
@@ -159,13 +160,19 @@ class DrawnJobs:
 
 
 def monte_carlo(
-    drawn: DrawnJobs, hazards: SpotHazards, jobs: int, seed: int, *, only: str | None = None
+    drawn: DrawnJobs,
+    hazards: SpotHazards,
+    jobs: int,
+    seed: int,
+    *,
+    only: str | None = None,
+    doubt: float = 1.0,
 ) -> dict[str, tuple[FloatArray, FloatArray, FloatArray]]:
     """Cost in USD, finish in hours and share of spot in the billed time of each simulated job, by way of running it.
 
     "spot" waits for spot, whatever the deadline; "on_demand" never leaves on-demand; "ours" keeps the deadline wherever
     on-demand can, else it is on on-demand to its late end. It is there if the shortest work can be in time. All see the
-    same zones, and start when the zone has capacity.
+    same zones, and start when the zone has capacity; `doubt` is that of the place, as of `Preemptions`.
     """
     tick_s = tick_of(drawn)
     found: dict[str, list[Outcome]] = {}
@@ -176,7 +183,7 @@ def monte_carlo(
             if only not in (None, name):
                 continue
             zone = np.random.default_rng((seed, index))
-            up = drawn_zone(hazards, horizon_s // tick_s, tick_s / 3600, zone)[:, None]
+            up = drawn_zone(hazards, horizon_s // tick_s, tick_s / 3600, zone, doubt)[:, None]
             on_demand = drawn.on_demand_usd_per_h or math.inf
             prices = np.full(up.shape, drawn.spot_usd_per_h)
             market = Market(tick_s, up, prices, np.array([on_demand]))
@@ -225,12 +232,15 @@ def tick_of(drawn: DrawnJobs) -> int:
 
 
 def drawn_zone(
-    hazards: SpotHazards, ticks: int, tick_h: float, rng: np.random.Generator
+    hazards: SpotHazards, ticks: int, tick_h: float, rng: np.random.Generator, doubt: float = 1.0
 ) -> npt.NDArray[np.bool_]:
-    """Capacity of one zone by tick, from a moment when it has some; its kind drawn from the mixture."""
+    """Capacity of one zone by tick, from a moment when it has some; its kind, and how its losses differ, are drawn."""
     chances = np.array([model.weight * model.up_share for model in hazards.models])
     model = hazards.models[rng.choice(len(chances), p=chances / chances.sum())]
-    many = _lengths(model.up, 512, rng)
+    factors, shares = zip(*loss_factors(doubt), strict=True)
+    factor = factors[rng.choice(len(factors), p=shares)] if len(factors) > 1 else 1.0
+    up = replace(model.up, ends_per_h=tuple(rate * factor for rate in model.up.ends_per_h))
+    many = _lengths(up, 512, rng)
     up_h = rng.choice(many, p=many / many.sum()) * rng.random()
     states, state = np.zeros(ticks, bool), True
     at_h, until_h = 0.0, float(up_h)
@@ -238,7 +248,7 @@ def drawn_zone(
         first, last = (min(round(h / tick_h), ticks) for h in (at_h, until_h))
         states[first:last] = state
         state = not state
-        at_h, until_h = until_h, until_h + float(_lengths(model.up if state else model.down, 1, rng)[0])
+        at_h, until_h = until_h, until_h + float(_lengths(up if state else model.down, 1, rng)[0])
     states[0] = True
     return states
 

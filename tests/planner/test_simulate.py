@@ -27,6 +27,7 @@ from planner.deadline.simulate import (
 from planner.deadline.traces import COLUMNS, load_jobs, load_traces
 from planner.hazards import prior, recorded
 from planner.preemption import Preemptions
+from planner.risk import PLACE_DOUBT
 from providers.errors import UsageError
 from tests.planner.spot_markets import invented, market
 
@@ -179,6 +180,15 @@ def test_drawn_zones_have_the_hazards_they_are_drawn_from() -> None:
     waste = Preemptions(recorded(), 0.2, 0.0).waste(6.0)
     assert cost.mean() == pytest.approx(6.2 + waste.billed_mean_h, rel=0.15)
     assert np.median(finish) == pytest.approx(6.2 + waste.delay_h.p50, rel=0.35)
+
+
+def test_what_is_not_known_of_a_place_makes_late_ends_later() -> None:
+    jobs = DrawnJobs((24.0,), 0.2, None, 1.0, None)
+    sure, doubted = (monte_carlo(jobs, prior(), 200, 3, doubt=doubt)["spot"][1] for doubt in (1.0, 2.0))
+    told = Preemptions(prior(), 0.2, 0.0, doubt=PLACE_DOUBT).waste(24.0).delay_h.p90 + 24.2
+    assert np.quantile(sure, 0.9) < np.quantile(doubted, 0.9)
+    assert np.quantile(doubted, 0.9) == pytest.approx(told, rel=0.3)  # what `plan estimate` says
+    assert doubted.min() == pytest.approx(sure.min(), rel=0.01)
 
 
 def test_drawn_zones_start_with_capacity_and_repeat() -> None:
