@@ -100,7 +100,7 @@ def build_estimate(question: Question, snapshot: PriceSnapshot, *, limit: int | 
         warnings=(
             *question.model_warnings(),
             *question.job.warnings,
-            *notes_on(kept[0][1] if kept else None),
+            *notes_on([item for _, item in kept], question.goal.deadline_h),
             *_warnings(question, candidates, snapshot),
         ),
     )

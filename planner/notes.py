@@ -8,6 +8,7 @@ from planner.hardware import gpu_facts
 from planner.job import Assumption
 from planner.memory.precision import widths
 from planner.pricing import Priced, offered_network
+from planner.risk import probability_by
 from planner.setup import TrainingSetup
 from planner.throughput import emulates_bf16
 
@@ -23,10 +24,12 @@ def network_assumption(priced: Sequence[Priced]) -> Iterator[Assumption]:
             return
 
 
-def notes_on(best: Priced | None) -> Iterator[tuple[str, str]]:
-    """Codes and sentences, none without a candidate."""
-    if best is None:
+def notes_on(ranked: Sequence[Priced], deadline_h: float | None) -> Iterator[tuple[str, str]]:
+    """Codes and sentences on the first candidate, none without one."""
+    if not ranked:
         return
+    best = ranked[0]
+    yield from _spot_passed_over(best, ranked, deadline_h)
     setup = best.solved.fit.setup
     network = offered_network(best.offer, best.nodes)
     if network is not None:
@@ -39,6 +42,38 @@ def notes_on(best: Priced | None) -> Iterator[tuple[str, str]]:
         )
     if setup.adapter is None and setup.precision == "bf16":
         yield "numerics", f"best candidate: {_numerics(setup)}"
+
+
+def _spot_passed_over(
+    best: Priced, ranked: Sequence[Priced], deadline_h: float | None
+) -> Iterator[tuple[str, str]]:
+    """Why a machine on demand comes before the same one on spot at a lower price an hour."""
+    spot = next(
+        (item for item in ranked if item.offer.market == "spot" and _shape(item) == _shape(best)), None
+    )
+    if best.offer.market != "on_demand" or spot is None or not _usd_per_h(spot) < _usd_per_h(best):
+        return
+    lost, place = spot.solved.line.interruptions.expected, spot.offer.zone or spot.offer.region
+    text = (
+        f"best candidate: on-demand, although {spot.offer.cloud} {place} has this machine"
+        f" for ${_usd_per_h(spot):g}/h on spot: with {lost:.2g} interruptions expected that costs"
+        f" ${spot.expected_usd:,.2f} on average (on-demand ${best.expected_usd:,.2f})"
+    )
+    if deadline_h is not None:
+        chance, here = (probability_by(item.finish_h, deadline_h) for item in (spot, best))
+        text += (
+            f" and is in time in {chance:.0%} of cases ({here:.0%});"
+            " spot as long as time allows: `plan deadline`, `plan launch --move`"
+        )
+    yield "spot_passed_over", text
+
+
+def _shape(item: Priced) -> tuple[object, ...]:
+    return item.offer.gpu, item.offer.gpus_per_node, item.nodes
+
+
+def _usd_per_h(item: Priced) -> float:
+    return (item.offer.price_usd_per_hour or 0.0) * item.nodes
 
 
 def _numerics(setup: TrainingSetup) -> str:

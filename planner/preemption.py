@@ -247,13 +247,17 @@ def _read(grid: Callable[[int], _Sums], work_h: float) -> _Sums:
     return [(1 - share) * a + share * b for a, b in zip(grid(low), grid(low + 1), strict=True)]
 
 
+def loss_factors(doubt: float) -> tuple[tuple[float, float], ...]:
+    """Factors that a place's loss rates may have over the mixture's, with their chances."""
+    if doubt == 1:
+        return ((1.0, 1.0),)
+    return (1 / doubt, _DOUBTED), (1.0, 1 - 2 * _DOUBTED), (doubt, _DOUBTED)
+
+
 def _quantiles(parts: Sequence[tuple[float, float, float, float, float]], doubt: float) -> Quantiles:
     """Quantiles of a mixture of (weight, chance of the offset alone, offset, mean and variance beyond the offset)."""
-    factors = (
-        ((1.0, 1.0),) if doubt == 1 else ((1 / doubt, _DOUBTED), (1.0, 1 - 2 * _DOUBTED), (doubt, _DOUBTED))
-    )
     shapes = []
-    for factor, chance in factors:
+    for factor, chance in loss_factors(doubt):
         for weight, none, offset, mean, variance in parts:
             sigma2 = math.log(1 + variance / mean**2) if mean > 0 else 1e-6
             mu = math.log(mean * factor) - sigma2 / 2 if mean > 0 else -30.0

@@ -18,9 +18,11 @@ from planner.pricing import Priced
 from planner.ranking import EVEN_CHANCE, SURE_ENOUGH, lateness
 from planner.relax import enough_machines
 from planner.risk import probability_by
-from planner.simulation import Mix, mix_by_start
+from planner.simulation import Mix, cheapest_mix, on_demand_beside
 from providers.offers import UNTRUSTED_FLAGS, PriceSnapshot
 
+#: Means of a few dozen simulated jobs that differ by less are equal.
+_CLEARLY = 0.95
 _FARTHEST_H = 24 * 365 * 1000.0
 
 
@@ -68,12 +70,12 @@ class Release:
         deadline: UTC.
         budget_usd: None for no budget.
         ways: Each kind once.
-        mix: Mean cost and chance of the policy by hours of delay of the start; empty where it cannot be had.
+        mix: The policy's cheapest mix, by hours of delay of the start; None where it cannot be had.
         chosen: The cheapest way that is sure enough, else the likeliest.
         parts: Its time, in order.
-        possible: Whether any way has an even chance.
+        possible: Whether any way, the mix included, has an even chance.
         nearest_h: Hours after which the fastest way is done in half and in nine of ten cases.
-        needed_usd: Mean cost of the cheapest sure way, None if there is none.
+        needed_usd: Mean cost of the cheapest sure way, the mix included; None if there is none.
         affordable: The earliest way within the budget; None without a budget, or if nothing is.
         more_machines: Where no way is sure enough, the smallest number of machines that is or at least likely; None if
             none is.
@@ -83,7 +85,7 @@ class Release:
     deadline: datetime
     budget_usd: float | None
     ways: tuple[Way, ...]
-    mix: tuple[Mix, ...]
+    mix: Mix | None
     chosen: Way
     parts: tuple[Part, ...]
     possible: bool
@@ -96,6 +98,14 @@ class Release:
     def over_budget(self) -> bool:
         """Whether being in time costs more than the budget."""
         return self.budget_usd is not None and (self.needed_usd or 0.0) > self.budget_usd
+
+    @property
+    def mix_is_best(self) -> bool:
+        """Whether the mix is sure enough, and the way chosen is not, or is dearer beyond what a simulation may err."""
+        if self.mix is None or not self.mix.is_sure:
+            return False
+        clearly = self.mix.starts[0].mean_usd < _CLEARLY * self.chosen.item.expected_usd
+        return clearly or self.chosen.p_in_time < SURE_ENOUGH
 
     def at(self, hours: float) -> datetime:
         """A moment, by hours from now; a thousand years away at most, since dates end."""
@@ -120,6 +130,13 @@ class Release:
             "chosen": self.chosen.name,
             "ways": [self._way(way) for way in self.ways],
             "more_machines": None if self.more_machines is None else self._more(self.more_machines),
+            "mix": None
+            if self.mix is None
+            else {
+                "spot": where_of(self.mix.spot),
+                "on_demand": where_of(self.mix.on_demand),
+                "is_best": self.mix_is_best,
+            },
             "start_delays": [
                 {
                     "delay_h": row.delay_h,
@@ -129,7 +146,7 @@ class Release:
                     "spot_share": row.spot_share,
                     "p_in_time": row.p_in_time,
                 }
-                for row in self.mix
+                for row in (() if self.mix is None else self.mix.starts)
             ],
             "time_to_model": [
                 {
@@ -186,7 +203,10 @@ def plan_release(estimate: Estimate, snapshot: PriceSnapshot, *, jobs: int, seed
     ways = tuple(_ways(items, goal.deadline_h))
     chosen = min(ways, key=lambda way: _worth(way.item, goal.deadline_h or 0.0))
     is_sure = chosen.p_in_time >= SURE_ENOUGH
-    more = None if is_sure else enough_machines(estimate.question, snapshot)
+    mix = cheapest_mix(estimate, items, jobs, seed)
+    sure_usd = [mix.starts[0].mean_usd] if mix is not None and mix.is_sure else []
+    sure_usd += [chosen.item.expected_usd] if is_sure else []
+    more = None if sure_usd else enough_machines(estimate.question, snapshot)
     fastest = min(items, key=lambda item: item.finish_h.p90)
     cheap = [item for item in items if goal.budget_usd is not None and item.expected_usd <= goal.budget_usd]
     return Release(
@@ -194,12 +214,12 @@ def plan_release(estimate: Estimate, snapshot: PriceSnapshot, *, jobs: int, seed
         deadline=goal.deadline,
         budget_usd=goal.budget_usd,
         ways=ways,
-        mix=mix_by_start(estimate, jobs, seed),
+        mix=mix,
         chosen=chosen,
         parts=tuple(_parts(chosen.item, items if more is None else [*items, more], estimate)),
-        possible=max(way.p_in_time for way in ways) >= EVEN_CHANCE,
+        possible=max(way.p_in_time for way in ways) >= EVEN_CHANCE or bool(sure_usd),
         nearest_h=(fastest.finish_h.p50, fastest.finish_h.p90),
-        needed_usd=chosen.item.expected_usd if is_sure else None,
+        needed_usd=min(sure_usd, default=None),
         affordable=min(cheap, key=lambda item: item.finish_h.p90, default=None),
         more_machines=None if more is None else _way("more_machines", more, goal.deadline_h),
     )
@@ -248,7 +268,9 @@ def _parts(item: Priced, items: list[Priced], estimate: Estimate) -> Iterator[Pa
     setup_h = start_h["environment"] + start_h["imports"] + start_h["model"] - download_h
     pack_h, evaluate_h = start_h["environment"], around.evaluate_s.p50 / 3600
     training_h = max(line.compute_h - sum(start_h.values()) - evaluate_h - _tail_h(item), 0.0)
-    yield Part("waiting", lost.wait_h.p50, "on-demand, or a reservation", lost.wait_h.p90, None)
+    steady = on_demand_beside(list(items), item)
+    steady_usd = None if steady is None else steady.expected_usd - item.expected_usd
+    yield Part("waiting", lost.wait_h.p50, "on-demand, or a reservation", lost.wait_h.p90, steady_usd)
     yield Part("provisioning", start_h["boot"], "a machine that runs already", start_h["boot"], None)
     yield Part("set-up", setup_h, "an image with the packages (environment)", pack_h * starts, saved(pack_h))
     yield Part(
@@ -260,7 +282,8 @@ def _parts(item: Priced, items: list[Priced], estimate: Estimate) -> Iterator[Pa
     )
     yield _training(training_h, item, items)
     rework_h = line.rework_h + line.reprovision_h
-    yield Part("lost work", rework_h, "on-demand", lost.rework_h.p90 + lost.restart_h.p90, None)
+    lost_h = lost.rework_h.p90 + lost.restart_h.p90
+    yield Part("lost work", rework_h, "on-demand", lost_h, steady_usd)
     yield Part(
         "evaluation", evaluate_h, "fewer rows in data.eval", evaluate_h / 2, -evaluate_h / 2 * usd_per_h
     )

@@ -201,23 +201,29 @@ def _lines(found: Release) -> Iterator[str]:
 
 def _mixed(found: Release) -> Iterator[str]:
     """The policy's mix, now and from later starts: what waiting costs."""
-    if not found.mix:
-        yield "no mix of spot and on-demand of one shape is possible in this time"
+    from planner.release import where_of
+
+    if found.mix is None:
+        yield "no mix of spot and on-demand: no shape is offered as both, or none would be in time"
         return
+    now, last = found.mix.starts[0], found.mix.starts[-1]
     yield ""
-    yield "spot as long as time allows, then on-demand (`plan launch --move`), by the time of the start:"
+    yield f"the cheapest mix: {where_of(found.mix.spot)} as long as time allows,"
+    yield "then on-demand of this shape (`plan launch --move`), by the time of the start:"
     yield f"{'start':20} {'mean $':>9} {'$ p90':>9} {'on spot':>8} {'in time':>8}"
-    for row in found.mix:
+    for row in found.mix.starts:
         money = f"{row.mean_usd:9.2f} {row.p90_usd:9.2f}"
         yield f"{_at(found.at(row.delay_h)):20} {money} {row.spot_share:8.0%} {row.p_in_time:8.0%}"
     on_demand = next((way for way in found.ways if way.name == "on_demand"), None)
     if on_demand is not None:
-        now, last = found.mix[0], found.mix[-1]
+        later = f"starting as late as is safe {_change(last.mean_usd - now.mean_usd)} against now"
         yield (
             f"waiting for spot {_change(now.mean_usd - on_demand.item.expected_usd)} on average against on-demand,"
-            f" and may cost ${now.p90_usd:.2f} in all (p90); starting as late as is safe"
-            f" {_change(last.mean_usd - now.mean_usd)} against now"
+            f" and may cost ${now.p90_usd:.2f} in all (p90);"
+            f" {later if last.delay_h > 0 else 'no later start is safe'}"
         )
+    if found.mix_is_best:
+        yield f"the mix is the cheapest that is in time in 90% of cases: ${now.mean_usd:.2f} on average"
 
 
 def _change(usd: float) -> str:

@@ -15,6 +15,7 @@ from planner.whole_file import whole_file
 from providers.errors import UsageError
 
 if TYPE_CHECKING:
+    from planner.deadline.simulate import Simulated
     from planner.simulation import Simulation
     from planner.specfile import LoadedSpec
 
@@ -67,8 +68,12 @@ def command(
         if spec_file is not None or jobs is None or out is None:
             hint = "plan simulate --traces FILE --jobs JOBS.csv --policy ours --out results.csv"
             raise UsageError("--traces needs --jobs and --out, and no spec", hint=hint)
+        if plot is not None or gpu is not None or count is not None:
+            raise UsageError("--plot, --gpu and --count are for a spec, not for --traces")
         _emit_replay(app, _replay(traces, Path(jobs), policy, out), output)
         return
+    if out is not None:
+        raise UsageError("--out is for --traces", hint="`plan simulate SPEC -o json` has all of a spec's")
     if spec_file is None:
         raise UsageError("name a spec, or records with --traces", hint="plan simulate spec.yaml")
     from planner.specfile import load_spec
@@ -118,25 +123,20 @@ def _simulated(app: App, loaded: LoadedSpec, jobs: int, seed: int, **fixed: Any)
 
 
 def _replay(traces: Path, jobs: Path, policy: str, out: Path) -> dict[str, Any]:
-    from planner.deadline.simulate import POLICIES, alike_first, simulate
+    from planner.deadline.simulate import POLICIES, simulate_all
     from planner.deadline.traces import load_jobs, load_traces
 
     name = next(known for known in POLICIES if known == policy)
     total_usd, late = 0.0, 0
     found = list(load_jobs(jobs, load_traces(traces)))
     rows: dict[int, list[str]] = {}
-    for index in alike_first(found):
+    for index, result in simulate_all(found, name):
         traced = found[index]
-        result = simulate(traced, name)
-        total_usd += result.cost_usd
-        went = result.outcome
-        late += went is not None and went.late
-        how = [""] * 5
-        if went is not None:
-            hours = (f"{seconds / 3600:.4f}" for seconds in (went.finish_s, went.spot_s, went.on_demand_s))
-            finish, spot, on_demand = hours
-            how = [finish, str(int(went.late)), str(went.launches), spot, on_demand]
-        rows[index] = [traced.job_id, policy, f"{result.cost_usd:.6f}", *how]
+        impossible = result.late and result.outcome is None
+        total_usd += 0.0 if impossible else result.cost_usd
+        late += result.late
+        cost = "" if impossible else f"{result.cost_usd:.6f}"
+        rows[index] = [traced.job_id, policy, cost, *_went(result)]
         if sys.stderr.isatty() and len(rows) % 50 == 0:
             echo_err(f"{len(rows)} jobs")
     with whole_file(out) as beside, beside.open("w", newline="", encoding="utf-8") as file:
@@ -148,6 +148,15 @@ def _replay(traces: Path, jobs: Path, policy: str, out: Path) -> dict[str, Any]:
         "cost_usd": f"{total_usd:.6f}",
         "out": str(out),
     }
+
+
+def _went(result: Simulated) -> list[str]:
+    """Columns of how it went; of the optimum only whether it can be in time."""
+    late, went = str(int(result.late)), result.outcome
+    if went is None:
+        return ["", late, "", "", ""]
+    finish, spot, on_demand = (f"{s / 3600:.4f}" for s in (went.finish_s, went.spot_s, went.on_demand_s))
+    return [finish, late, str(went.launches), spot, on_demand]
 
 
 def _emit_replay(app: App, found: dict[str, Any], output: str) -> None:

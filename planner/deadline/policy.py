@@ -9,14 +9,14 @@ on-demand from scratch would still be in time afterwards.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from planner.deadline.belief import ZoneBelief, ZoneBeliefs
 from planner.deadline.decision import Decision, Option
+from planner.deadline.given import past_states, usd_of
 from planner.deadline.models import SpotModels, shipped_models
 from planner.deadline.outlook import Outlook
 from planner.deadline.own_loss import OWN_LOSS_PER_H, OWN_STAGE_H, kept, stage
@@ -34,14 +34,20 @@ _PRICE_STEP, _LEAST_PRICE = 0.04, 0.05
 TIME_SHARE = 0.005
 #: The same of a launched run, where somebody waits: an hour sooner is worth a tenth of an hour on demand.
 LIVE_TIME_SHARE = 0.1
+#: Spot prices over the on-demand price beyond this are all the same; the on-demand price is at least so much.
+_DEAREST, _LEAST_USD = 100.0, 1e-9
+#: Where on-demand cannot be had anywhere, spot is valued as if it were so many times as dear.
+_NOWHERE = 3.0
+#: A deadline further off is none.
+_FAR_H = 1e6
 #: Hours over which a region's own spell and price are compared with the market's.
 _OUTLOOK_H = 4.0
 
 
-def _on_grid(price: float) -> float:
+def on_grid(price: float) -> float:
     """The price, up to the next step of the grid, so that jobs and hours whose prices differ little share a table.
 
-    >>> [round(_on_grid(price), 3) for price in (0.3, 0.301, 0.31)]
+    >>> [round(on_grid(price), 3) for price in (0.3, 0.301, 0.31)]
     [0.304, 0.304, 0.316]
     """
     steps = math.ceil(math.log(max(price, _LEAST_PRICE) / _LEAST_PRICE) / math.log1p(_PRICE_STEP) - 1e-9)
@@ -69,7 +75,7 @@ class DeadlinePolicy:
         restart_overhead_h: float,
         tick_h: float,
         on_demand_usd_per_h: Sequence[float],
-        history: Sequence[Sequence[bool | int | None] | npt.NDArray[np.int_]] | None = None,
+        history: Iterable[Iterable[bool | float | None]] | None = None,
         seed: int = 0,
         *,
         models: SpotModels | None = None,
@@ -83,8 +89,8 @@ class DeadlinePolicy:
             deadline_h: Hours from now; whole ticks of it count.
             restart_overhead_h: Billed hours from a launch to the first progress.
             tick_h: Hours between decisions.
-            on_demand_usd_per_h: Price by region.
-            history: 0/1 spot capacity of past ticks by region, same length, oldest first; None was not probed.
+            on_demand_usd_per_h: Price by region; infinite or NaN where on-demand cannot be had.
+            history: 0/1 spot capacity of past ticks by region, oldest first, all up to now; None was not probed.
             seed: Kept for callers that give one; the policy draws nothing at random.
             models: Bank of spot models; None is the shipped one.
             time_share: What an hour without progress costs besides, over the on-demand price.
@@ -92,18 +98,21 @@ class DeadlinePolicy:
         """
         self._models, self._most_bytes = models or shipped_models(), most_bytes
         self._time_share = time_share
-        self._work_h, self._overhead_h, self._tick_h = work_h, restart_overhead_h, tick_h
-        self._ticks = int(deadline_h / tick_h + 1e-9)
-        self._on_demand = [float(price) for price in on_demand_usd_per_h]
+        self._work_h, self._overhead_h = float(work_h), float(restart_overhead_h)
+        self._tick_h = float(tick_h)
+        self._ticks = int(min(float(deadline_h), _FAR_H) / self._tick_h + 1e-9)
+        self._on_demand = [usd_of(price) for price in on_demand_usd_per_h]
         self._cheapest = int(np.argmin(self._on_demand))
-        self._market = ZoneBelief(self._models, tick_h)
+        self._sold = math.isfinite(self._on_demand[self._cheapest])
+        self._base_usd = max(self._on_demand[self._cheapest], _LEAST_USD) if self._sold else 1.0
+        self._market = ZoneBelief(self._models, self._tick_h)
         regions = len(self._on_demand)
-        self._zones = ZoneBeliefs(self._models, tick_h, regions) if regions > 1 else None
+        self._zones = ZoneBeliefs(self._models, self._tick_h, regions) if regions > 1 else None
         self._table: ValueTable | None = None
         self._table_price, self._off_price_h = 0.0, 0.0
         self._made: _Made | None = None
-        for states in zip(*(history or ()), strict=True):
-            self._see([None if state is None else bool(state) for state in states])
+        for states in past_states(history if history is not None else (), regions):
+            self._see(states)
 
     @property
     def price_memory(self) -> tuple[float, float]:
@@ -176,12 +185,15 @@ class DeadlinePolicy:
         current = Placement(*current) if current is not None else None
         up = [current == (region, "spot") or state for region, state in enumerate(available)]
         self._see(up)
-        left = self._ticks - round(elapsed_h / self._tick_h)
-        start_h = {current: overhead_left_h}
-        again_h = remaining_work_h + uncommitted_h
-        options = self._options(left, remaining_work_h, again_h, up, spot_usd_per_h, current, start_h)
+        left = self._ticks - round(float(elapsed_h) / self._tick_h)
+        start_h = {current: float(overhead_left_h)}
+        work_h = float(remaining_work_h)
+        again_h = work_h + float(uncommitted_h)
+        prices = self._relative(spot_usd_per_h, current)
+        open_now = [state and price < math.inf for state, price in zip(up, prices, strict=True)]
+        options = self._options(left, work_h, again_h, open_now, prices, current, start_h)
         chosen = min(options, key=lambda option: option.cost_usd + self._delay_usd(option.placement, start_h))
-        self._made = _Made(chosen, options, left, remaining_work_h, again_h, up)
+        self._made = _Made(chosen, options, left, work_h, again_h, up)
         return self._made
 
     @property
@@ -211,13 +223,27 @@ class DeadlinePolicy:
         if self._zones is not None:
             self._zones.see(up)
 
+    def _relative(self, spot_usd_per_h: Sequence[float | None], current: Placement | None) -> list[float]:
+        """Spot prices over the cheapest on-demand price; infinite, which nobody takes, where a price is unknown.
+
+        What runs is not left for that: it is taken to cost what spot did before.
+        """
+        usd = [usd_of(price) for price in spot_usd_per_h]
+        if not self._sold:
+            self._base_usd = _NOWHERE * max([price for price in usd if 0 < price < math.inf], default=1.0)
+        prices = [price / self._base_usd for price in usd]
+        return [
+            self._table_price or 1.0 if price == math.inf and current == (region, "spot") else price
+            for region, price in enumerate(prices)
+        ]
+
     def _options(
         self,
         left: int,
         work_h: float,
         again_h: float,
         up: Sequence[bool | None],
-        spot_usd_per_h: Sequence[float],
+        prices: Sequence[float],
         current: Placement | None,
         start_h: dict[Placement | None, float],
     ) -> list[Option]:
@@ -225,8 +251,7 @@ class DeadlinePolicy:
 
         `work_h` is left where the job runs, `again_h` anywhere else and after a loss, of which the hard rule thinks.
         """
-        base_usd = self._on_demand[self._cheapest]
-        prices = [price / base_usd for price in spot_usd_per_h]
+        base_usd = self._base_usd
         table = self._solved(prices, up, again_h)
         hold_h = max(table.problem.step_h, self._tick_h)
         view = Outlook(table, self._market, hold_h, left * self._tick_h, work_h)
@@ -236,7 +261,7 @@ class DeadlinePolicy:
         options = []
         for place in self._on_demand_places(current, left, again_h):
             start = start_h.get(place, self._overhead_h)
-            price = self._on_demand[place.region] / base_usd
+            price = self._on_demand_usd(place.region) / base_usd
             todo_h, seen = (work_h, view) if place == current else (again_h, away)
             cost = price * self._bill(todo_h + start, hold_h) + seen.on_demand(start)
             cost += (price - 1) * max(0.0, min(todo_h, _OUTLOOK_H) - hold_h)
@@ -293,6 +318,8 @@ class DeadlinePolicy:
             ]
         return [
             gain + premium * max(0.0, 0.5 * (1 + one) * horizon_h - hold_h)
+            if premium < math.inf
+            else math.inf
             for gain, premium, one in zip(gains, premiums, lasts, strict=True)
         ]
 
@@ -300,14 +327,19 @@ class DeadlinePolicy:
         """Price of the time until there is progress: of a start, and of a step without a machine before it."""
         hold_h = max(self._tick_h, 0.0 if self._table is None else self._table.problem.step_h)
         idle_h = hold_h + self._overhead_h if place is None else start_h.get(place, self._overhead_h)
-        return self._time_share * self._on_demand[self._cheapest] * idle_h
+        return self._time_share * self._base_usd * idle_h
+
+    def _on_demand_usd(self, region: int) -> float:
+        """Price of on-demand there; where it is unknown and yet runs, the cheapest."""
+        usd = self._on_demand[region] if region < len(self._on_demand) else math.inf
+        return usd if math.isfinite(usd) else self._base_usd
 
     def _on_demand_places(self, current: Placement | None, left: int, work_h: float) -> list[Placement]:
         """Where on-demand is worth a thought: where it runs, and where it is cheapest if moving is in time."""
-        cheapest = Placement(self._cheapest, "on_demand")
-        if current is None or current.market != "on_demand" or current == cheapest:
-            return [cheapest]
-        return [current, cheapest] if self._in_time(work_h, left + 1) else [current]
+        sold = [Placement(self._cheapest, "on_demand")] if self._sold else []
+        if current is None or current.market != "on_demand" or current in sold:
+            return sold
+        return [current, *sold] if self._in_time(work_h, left + 1) else [current]
 
     def _bill(self, busy_h: float, hold_h: float) -> float:
         """Billed hours of the next step: whole ticks, no longer than the job."""
@@ -318,13 +350,17 @@ class DeadlinePolicy:
         return math.ceil((work_h + self._overhead_h) / self._tick_h - _EPS)
 
     def _in_time(self, work_h: float, left: int) -> bool:
-        """The hard rule: on-demand from scratch still ends in time if `work_h` are left after this tick."""
-        return self._ticks_needed(work_h) <= left - 1
+        """The hard rule: on-demand from scratch still ends in time if `work_h` are left after this tick.
+
+        Without on-demand there is nothing to go back to, and no rule.
+        """
+        return not self._sold or self._ticks_needed(work_h) <= left - 1
 
     def _solved(self, prices: Sequence[float], up: Sequence[bool | None], work_h: float) -> ValueTable:
         """The value table; made anew where the price has moved or the work has grown beyond it."""
         open_now = [price for price, state in zip(prices, up, strict=True) if state]
-        price = _on_grid(min(open_now or prices))
+        known = open_now or [price for price in prices if price < math.inf]
+        price = on_grid(min(_DEAREST, min(known, default=1.0)))
         off = bool(open_now) and abs(price / (self._table_price or price) - 1) > _PRICE_DRIFT
         self._off_price_h = self._off_price_h + self._tick_h if off else 0.0
         moved = self._off_price_h > _PRICE_PATIENCE_H

@@ -1,6 +1,6 @@
 """Records of real spot markets (`spot-traces-rle/1`), and jobs on them.
 
-A trace file is gzipped JSON {"traces": [{"id", "campaign", "cloud", "zone", "gpu", "nodes", "gap_seconds",
+A trace file is JSON, gzipped or not, {"traces": [{"id", "campaign", "cloud", "zone", "gpu", "nodes", "gap_seconds",
 "history_ticks", "od_price", "count_rle": [[machines up, ticks], ...], "spot_price_rle": [[USD per hour, ticks], ...] or
 null}]}. A group of n machines is up when n are; records of half a minute are taken in blocks of nine, up only if up
 throughout. A jobs file is CSV with the columns of `COLUMNS`; `traces` are ids of one tick length separated by `;`, one
@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ COLUMNS = ("job_id", "traces", "start_tick", "work_h", "deadline_h", "restart_ov
 #: May be left out; hours of the record before the start that the policy is shown.
 HISTORY_COLUMN = "history_h"
 _HALF_MINUTE_S, _BLOCK = 34, 9
+_GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,11 +85,12 @@ def load_traces(path: Path) -> list[Trace]:
         UsageError: It cannot be read or is of another form.
     """
     try:
-        records = json.loads(gzip.decompress(path.read_bytes()))["traces"]
+        content = path.read_bytes()
+        records = json.loads(gzip.decompress(content) if content.startswith(_GZIP) else content)["traces"]
         return [_trace(record) for record in records]
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
-            f"{path} is no trace file: {error}", hint="gzipped JSON of the form spot-traces-rle/1"
+            f"{path} is no trace file: {error}", hint="JSON of the form spot-traces-rle/1, gzipped or not"
         ) from error
 
 
@@ -95,19 +98,22 @@ def load_jobs(path: Path, traces: list[Trace]) -> Iterator[TracedJob]:
     """Jobs of a CSV file, in its order.
 
     Raises:
-        UsageError: A column is missing, a value is wrong, or a job does not lie within its traces; names the line.
+        UsageError: There is no job, or, with its line: a column is missing, a value is wrong, or a job does not lie
+            within its traces.
     """
     known = {trace.trace_id: trace for trace in traces}
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
+    hint = f"columns: {', '.join(COLUMNS)}, and if wanted {HISTORY_COLUMN}"
+    if not rows:
+        raise UsageError(f"{path} has no job", hint=hint)
     for line, row in enumerate(rows, 2):
         try:
             yield _job(row, known)
         except (KeyError, TypeError, ValueError) as error:
-            hint = f"columns: {', '.join(COLUMNS)}, and if wanted {HISTORY_COLUMN}"
             raise UsageError(f"{path}, line {line}: {_said(error)}", hint=hint) from error
 
 
@@ -148,18 +154,24 @@ def _job(row: Mapping[str, str], known: Mapping[str, Trace]) -> TracedJob:
     tick_s, start = zones[0].tick_s, int(row["start_tick"])
     if any(zone.tick_s != tick_s for zone in zones):
         raise ValueError("its traces have ticks of different lengths")
-    work_s, deadline_s, overhead_s = (
-        round(float(row[name]) * 3600) for name in ("work_h", "deadline_h", "restart_overhead_h")
-    )
+    work_s, deadline_s, overhead_s = (_seconds(row, name) for name in COLUMNS[3:])
+    seen = _seconds(row, HISTORY_COLUMN) // tick_s if row.get(HISTORY_COLUMN) else 0
     ticks, length = deadline_s // tick_s, min(len(zone.up) for zone in zones)
-    if min(work_s, ticks) <= 0 or overhead_s < 0:
-        raise ValueError("work and deadline must be positive, the overhead not negative")
+    if min(work_s, ticks) <= 0 or min(overhead_s, seen) < 0:
+        raise ValueError("work and deadline must be positive, overhead and history not negative")
     if not 0 <= start <= length - ticks:
         raise ValueError(f"ticks {start} to {start + ticks} do not lie within its traces of {length}")
     on_demand = np.array([zone.on_demand_usd_per_h for zone in zones])
     up = np.stack([zone.up[start : start + ticks] for zone in zones], 1)
     price = np.stack([zone.price[start : start + ticks] for zone in zones], 1) * on_demand
-    seen = int(float(row.get(HISTORY_COLUMN) or 0) * 3600 / tick_s)
     history = [zone.up[max(0, start - seen) : start].astype(int) for zone in zones] if seen else None
     job = DeadlineJob(work_s, overhead_s, deadline_s)
     return TracedJob(row["job_id"], job, Market(tick_s, up, price, on_demand), history)
+
+
+def _seconds(row: Mapping[str, str], name: str) -> int:
+    """A column in hours."""
+    hours = float(row[name])
+    if not math.isfinite(hours):
+        raise ValueError(f"{name} is {row[name]}")
+    return round(hours * 3600)

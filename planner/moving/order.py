@@ -9,8 +9,10 @@ from datetime import datetime, timedelta
 
 from planner.avoidance import Avoided, Place
 from planner.candidates import Candidate
+from planner.deadline.controller import Mission
 from planner.deadline.placement import Placement
 from planner.errors import Finding, PolicyError
+from planner.money import usd_text_of_micro
 from planner.moving.decision import decide, reason, target
 from planner.moving.terms import MovingTerms, hours_of, moving_terms
 from planner.moving.view import look
@@ -44,8 +46,20 @@ class MovingOrder:
         span = f"${least:g}/h" if least == dearest else f"${least:g} to ${dearest:g}/h"
         return (
             f"moves   by itself between {len(self.terms.sites)} places, spot or on-demand ({span}), to be done by"
-            f" {self.terms.deadline_at}; {reason(self.first)}"
+            f" {self.terms.deadline_at}; {reason(self.first)}{beyond_cap(mission, self.order.cap_micro_usd)}"
         )
+
+
+def beyond_cap(mission: Mission, cap_micro_usd: int | None) -> str:
+    """What keeping the deadline may cost and the cap does not allow; nothing if it does."""
+    least = min(price for price in mission.on_demand_usd_per_h if price is not None)
+    whole_usd = (mission.work_h + mission.restart_overhead_h) * least
+    if cap_micro_usd is None or whole_usd * 1e6 <= cap_micro_usd:
+        return ""
+    return (
+        f" All of it on-demand may cost ${whole_usd:,.2f}, above the cap of ${usd_text_of_micro(cap_micro_usd)}:"
+        " at the cap it ends, deadline or not"
+    )
 
 
 def blockers(order: Order) -> Iterator[Finding]:

@@ -39,6 +39,10 @@ def test_backwards_from_the_date(ask: Callable[..., Result], run_plan: RunPlan) 
     finish = ways[answer["chosen"]]["finish_h"]["p50"]
     assert sum(row["hours"] for row in parts.values()) == pytest.approx(finish, rel=0.05)
     assert all(row["saves_h"] >= 0 for row in parts.values())
+    assert answer["chosen"] == "spot"  # then waiting and lost work are cut by the same machine on demand
+    steady_usd = float(ways["on_demand"]["mean_cost_usd"]) - float(ways["spot"]["mean_cost_usd"])
+    for cut in ("waiting", "lost work"):
+        assert float(parts[cut]["extra_usd"]) == pytest.approx(steady_usd, abs=0.01)
 
 
 def test_the_arrow_of_the_way_to_take_is_explained(ask: Callable[..., Result]) -> None:
@@ -116,6 +120,26 @@ def test_a_budget_that_is_too_small_names_what_is_needed(run_plan: RunPlan, tmp_
     result = run_plan(*words)
     assert result.exit_code == 5
     assert "being in time costs about $" in result.stderr and "budget" in result.stderr
+
+
+def test_the_mix_is_what_being_in_time_costs_where_spot_alone_is_unsure(
+    run_plan: RunPlan, tmp_path: Path
+) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(LLAMA.read_text().replace("60usd", "1usd"))
+    words = ("deadline", spec, "--gpu", "H100", "--count", "1", "--jobs", "40", "--within", "150m")
+    answer = json.loads(run_plan(*words, "-o", "json").stdout)
+    jsonschema.validate(answer, json.loads(schema_text("deadline")))
+    mix, now = answer["mix"], answer["start_delays"][0]
+    on_demand = next(way for way in answer["ways"] if way["way"] == "on_demand")
+    assert answer["chosen"] == "on_demand"
+    assert mix["is_best"] and "spot in" in mix["spot"] and "on-demand in" in mix["on_demand"]
+    assert now["p_in_time"] >= 0.9
+    assert answer["needed_usd"] == now["mean_cost_usd"]
+    assert float(answer["needed_usd"]) < float(on_demand["mean_cost_usd"])
+    spec.write_text(LLAMA.read_text().replace("60usd", f"{float(on_demand['mean_cost_usd']) - 0.1:.2f}usd"))
+    enough = run_plan(*words)  # for the mix, not for on-demand
+    assert enough.exit_code == 0 and "the mix is the cheapest that is in time" in enough.stdout
 
 
 def test_what_is_asked_wrongly(ask: Callable[..., Result], run_plan: RunPlan, tmp_path: Path) -> None:

@@ -49,6 +49,23 @@ def test_half_a_request_is_a_usage_error(run_plan: RunPlan, tmp_path: Path) -> N
     assert run_plan("simulate").exit_code == 2
     assert run_plan("simulate", "--traces", tmp_path / "x", "--jobs", "j.csv").exit_code == 2
     assert run_plan("simulate", LLAMA, "--jobs", "many").exit_code == 2
+    assert run_plan("simulate", LLAMA, "--out", tmp_path / "out.csv").exit_code == 2
+    data, jobs = _files(tmp_path, _JOBS)
+    words = ("simulate", "--traces", data, "--jobs", jobs, "--out", tmp_path / "out.csv")
+    assert run_plan(*words, "--plot", tmp_path / "risk.svg").exit_code == 2
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_what_nobody_can_do_in_time_is_late_and_has_no_least_cost(run_plan: RunPlan, tmp_path: Path) -> None:
+    data, jobs = _files(tmp_path, [_JOBS[0], ("x", "zone-0", 310, 8, 4, 0.2, 0)])
+    out = tmp_path / "out.csv"
+    words = ("simulate", "--traces", data, "--jobs", jobs, "--out", out, "-o", "json", "--policy")
+    document = json.loads(run_plan(*words, "omniscient").stdout)
+    jsonschema.validate(document, json.loads(schema_text("simulate_replay")))
+    rows = [row.split(",") for row in out.read_text().splitlines()[1:]]
+    assert document["late"] == 1 and document["cost_usd"] == rows[0][2]
+    assert rows[1][2:5] == ["", "", "1"]
+    assert json.loads(run_plan(*words, "ours").stdout)["late"] == 1
 
 
 def test_the_table_is_for_a_person(run_plan: RunPlan) -> None:

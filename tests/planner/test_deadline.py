@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -223,3 +225,58 @@ def test_ten_regions_of_three_minute_ticks_and_two_hundred_hours() -> None:
             start_h = max(0.0, start_h - 0.05)
         current = choice
     assert work_h <= 1e-6
+
+
+@pytest.mark.parametrize("unknown", [math.nan, math.inf, None])
+def test_spot_of_unknown_price_is_not_taken_and_not_left(unknown: float | None) -> None:
+    policy = DeadlinePolicy(8, 16, 0.1, 1 / 6, [1.0, 1.0])
+    assert policy.decide(0, 8, [True, True], [unknown, 0.3], None, 0) == Placement(1, "spot")
+    assert policy.decide(1 / 6, 7.9, [True, True], [unknown, unknown], Placement(1, "spot"), 0) == Placement(
+        1, "spot"
+    )
+    nothing = policy.decide(2 / 6, 7.8, [True, True], [unknown, unknown], None, 0)
+    assert nothing is None or nothing.market == "on_demand"
+
+
+def test_a_price_of_nothing_and_one_beyond_all_measure_are_prices() -> None:
+    free = DeadlinePolicy(8, 16, 0.1, 1 / 6, [0.0, 1.0])
+    assert free.decide(0, 8, [True, True], [0.3, 0.3], None, 0) == Placement(0, "on_demand")
+    policy = DeadlinePolicy(8, 16, 0.1, 1 / 6, [1.0])
+    assert policy.decide(0, 8, [True], [0.0], None, 0) == Placement(0, "spot")
+    dear = DeadlinePolicy(8, 16, 0.1, 1 / 6, [1.0]).decide(0, 8, [True], [1e300], None, 0)
+    assert dear is None or dear.market == "on_demand"
+
+
+def test_without_on_demand_anywhere_it_runs_on_spot_or_waits() -> None:
+    policy = DeadlinePolicy(8, 8.5, 0.1, 1 / 6, [math.inf, math.nan])
+    assert policy.decide(0, 8, [False, False], [0.3, 0.3], None, 0) is None
+    assert policy.decide(1 / 6, 8, [False, True], [0.3, 0.3], None, 0) == Placement(1, "spot")
+    some = DeadlinePolicy(8, 8.3, 0.1, 1 / 6, [math.nan, 2.0])
+    assert some.decide(0, 8, [True, True], [0.3, 0.3], None, 0) == Placement(1, "on_demand")
+    there = Placement(0, "on_demand")  # it runs there, whatever the list says
+    assert some.decide(1 / 6, 8, [True, True], [0.3, 0.3], there, 0) == there
+
+
+def test_numbers_of_any_kind_decide_the_same() -> None:
+    def first(number: type, array: Callable[[list[object]], object]) -> tuple[float, ...]:
+        history = array([[1, 0, 1, 1], [0, 0, 1, 1]])
+        policy = DeadlinePolicy(
+            number(8), number(12), number(0.25), number(0.125), [number(1), number(2)], history
+        )
+        policy.decide(number(0), number(8), array([True, False]), array([0.5, 0.5]), None, number(0))
+        assert policy.last is not None
+        return tuple(option.cost_usd for option in policy.last.options)
+
+    assert first(float, list) == first(np.float64, np.array) == first(Fraction, np.array)
+
+
+def test_records_of_different_lengths_end_together() -> None:
+    def costs(history: list[list[int | None]]) -> list[float]:
+        policy = DeadlinePolicy(8, 12, 0.2, 1 / 6, [1.0, 1.0], history)
+        policy.decide(0, 8, [True, True], [0.3, 0.3], None, 0)
+        assert policy.last is not None
+        return [option.cost_usd for option in policy.last.options]
+
+    assert costs([[1, 1, 0, 1], [0, 1]]) == costs([[1, 1, 0, 1], [None, None, 0, 1]])
+    with pytest.raises(ValueError, match="1 records of 2 regions"):
+        costs([[1, 1]])

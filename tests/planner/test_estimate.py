@@ -113,6 +113,9 @@ def test_losses_of_ones_own_make_a_dearer_on_demand_machine_the_cheaper_one() ->
     assert best.risk is not None and other.risk is not None
     assert best.risk.expected_cost_usd < other.risk.expected_cost_usd
     assert other.risk.interruptions > 10
+    said = dict(taught.warnings)["spot_passed_over"]
+    assert "use1-az1 has this machine for $0.93/h on spot" in said
+    assert f"${other.risk.expected_cost_usd:,.2f} on average" in said
 
 
 def test_a_deadline_makes_the_dearer_machine_that_is_in_time_the_better_one() -> None:
@@ -129,6 +132,10 @@ def test_a_deadline_makes_the_dearer_machine_that_is_in_time_the_better_one() ->
     assert best.risk.expected_cost_usd > other.risk.expected_cost_usd
     assert other.p_finish_by_deadline is not None and best.p_finish_by_deadline is not None
     assert other.p_finish_by_deadline < 0.9 <= best.p_finish_by_deadline
+    assert (
+        f"is in time in {other.p_finish_by_deadline:.0%} of cases"
+        in dict(pressed.warnings)["spot_passed_over"]
+    )
 
 
 def _recommended(estimate: Estimate) -> Candidate:

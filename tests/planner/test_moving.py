@@ -11,6 +11,7 @@ import pytest
 from planner.deadline.placement import Placement
 from planner.moving.decision import decide, document, is_due, target
 from planner.moving.guide import guide
+from planner.moving.order import beyond_cap
 from planner.moving.terms import MovingTerms, sites_of
 from planner.moving.view import View, identity, look
 from planner.price_age import PriceLimit
@@ -157,6 +158,12 @@ def test_more_than_the_cap_is_told() -> None:
     kept = terms_of(moving_json=terms.to_json(), cap_micro_usd=100_000)
     run = run_of("running", attempt_at(1, "bed-a", "spot", cost_micro_usd=50_000), terms=kept)
     assert float(document(decide(run, terms, _look(run, 0.5), None))["over_cap_usd"]) > 0
+
+
+def test_who_agrees_is_told_if_the_cap_comes_before_the_deadline() -> None:
+    mission = moving(work_h=4.0).mission  # 4.2 hours at a dollar, if all of it is on demand
+    assert beyond_cap(mission, None) == beyond_cap(mission, 4_200_000) == ""
+    assert "may cost $4.20, above the cap of $4:" in beyond_cap(mission, 4_000_000)
 
 
 def test_sites_have_the_cheapest_spot_first_and_the_cheapest_on_demand_among_them() -> None:

@@ -15,10 +15,19 @@ from planner.deadline.optimum import omniscient_cost_usd
 from planner.deadline.placement import Placement
 from planner.deadline.policy import LIVE_TIME_SHARE
 from planner.deadline.replay import DeadlineJob, Market, replay
-from planner.deadline.simulate import POLICIES, DrawnJobs, drawn_zone, monte_carlo, policy_of, simulate
+from planner.deadline.simulate import (
+    POLICIES,
+    DrawnJobs,
+    drawn_zone,
+    monte_carlo,
+    policy_of,
+    simulate,
+    simulate_all,
+)
 from planner.deadline.traces import COLUMNS, load_jobs, load_traces
 from planner.hazards import prior, recorded
 from planner.preemption import Preemptions
+from planner.risk import PLACE_DOUBT
 from providers.errors import UsageError
 from tests.planner.spot_markets import invented, market
 
@@ -81,6 +90,24 @@ def test_decisions_in_a_batch_are_those_of_each_job_alone(tmp_path: Path) -> Non
     assert batch == alone[::-1]
 
 
+def test_many_jobs_are_simulated_side_by_side_with_the_answers_of_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, table = _files(tmp_path, _JOBS)
+    jobs = list(load_jobs(table, load_traces(data)))
+    alone = [(index, simulate(traced, "ours")) for index, traced in enumerate(jobs)]
+    assert sorted(simulate_all(jobs, "ours"), key=lambda one: one[0]) == alone
+    monkeypatch.setattr("planner.deadline.simulate._MANY", 2)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    assert sorted(simulate_all(jobs, "ours"), key=lambda one: one[0]) == alone
+
+    def refused(*_: object) -> None:
+        raise OSError("no processes here")
+
+    monkeypatch.setattr("planner.deadline.simulate.ProcessPoolExecutor", refused)
+    assert sorted(simulate_all(jobs, "ours"), key=lambda one: one[0]) == alone
+
+
 def test_price_and_capacity_are_the_records(tmp_path: Path) -> None:
     data, table = _files(tmp_path, _JOBS)
     _, both, last = load_jobs(table, load_traces(data))
@@ -96,12 +123,26 @@ def test_price_and_capacity_are_the_records(tmp_path: Path) -> None:
         (("x", "zone-0", 890, 8, 9, 0.2, 0), "do not lie within"),
         (("x", "zone-0", 0, "soon", 9, 0.2, 0), "soon"),
         (("x", "zone-0", 0, 0, 9, 0.2, 0), "positive"),
+        (("x", "zone-0", 0, "nan", 9, 0.2, 0), "work_h is nan"),
+        (("x", "zone-0", 0, 8, "inf", 0.2, 0), "deadline_h is inf"),
+        (("x", "zone-0", 0, 8, 9, 0.2, -48), "not negative"),
     ],
 )
 def test_a_wrong_job_is_named_by_its_line(tmp_path: Path, change: tuple[object, ...], message: str) -> None:
     data, table = _files(tmp_path, [_JOBS[0], change])
     with pytest.raises(UsageError, match=rf"line 3.*{message}"):
         list(load_jobs(table, load_traces(data)))
+
+
+def test_files_as_other_programs_write_them(tmp_path: Path) -> None:
+    data, table = _files(tmp_path, _JOBS)
+    plain = tmp_path / "traces.json"
+    plain.write_bytes(gzip.decompress(data.read_bytes()))
+    table.write_bytes(b"\xef\xbb\xbf" + table.read_bytes())
+    assert [traced.job_id for traced in load_jobs(table, load_traces(plain))] == ["a", "b", "c"]
+    table.write_text("")
+    with pytest.raises(UsageError, match="has no job"):
+        list(load_jobs(table, load_traces(plain)))
 
 
 def test_a_file_that_is_no_trace_file_is_refused(tmp_path: Path) -> None:
@@ -139,6 +180,15 @@ def test_drawn_zones_have_the_hazards_they_are_drawn_from() -> None:
     waste = Preemptions(recorded(), 0.2, 0.0).waste(6.0)
     assert cost.mean() == pytest.approx(6.2 + waste.billed_mean_h, rel=0.15)
     assert np.median(finish) == pytest.approx(6.2 + waste.delay_h.p50, rel=0.35)
+
+
+def test_what_is_not_known_of_a_place_makes_late_ends_later() -> None:
+    jobs = DrawnJobs((24.0,), 0.2, None, 1.0, None)
+    sure, doubted = (monte_carlo(jobs, prior(), 200, 3, doubt=doubt)["spot"][1] for doubt in (1.0, 2.0))
+    told = Preemptions(prior(), 0.2, 0.0, doubt=PLACE_DOUBT).waste(24.0).delay_h.p90 + 24.2
+    assert np.quantile(sure, 0.9) < np.quantile(doubted, 0.9)
+    assert np.quantile(doubted, 0.9) == pytest.approx(told, rel=0.3)  # what `plan estimate` says
+    assert doubted.min() == pytest.approx(sure.min(), rel=0.01)
 
 
 def test_drawn_zones_start_with_capacity_and_repeat() -> None:
@@ -188,3 +238,12 @@ def test_what_is_simulated_decides_as_what_watches_a_launched_run() -> None:
 
     now = Market(300, record.up, record.spot_usd_per_h, np.ones(1))
     assert replay(job, now, policy_of(job, now, time_share=LIVE_TIME_SHARE)) == replay(job, now, Live())
+
+
+def test_work_that_no_machine_can_do_in_time_is_late_and_not_left_out() -> None:
+    jobs = DrawnJobs((2.0, 6.0), 0.1, 4.0, 0.3, 1.0)
+    cost, finish, _ = monte_carlo(jobs, prior(), 40, 1)["ours"]
+    assert len(cost) == 40 and np.isfinite(finish).all()
+    assert float((finish <= 4.0 + 1e-9).mean()) == 0.5
+    assert cost.max() == pytest.approx(6.1, rel=0.03)  # on-demand to its end
+    assert "ours" not in monte_carlo(DrawnJobs((6.0,), 0.1, 4.0, 0.3, 1.0), prior(), 40, 1)
