@@ -64,6 +64,7 @@ COMPARED: dict[tuple[str, str, str], tuple[float, float]] = {
     ("hf", "A100-80GB", "full"): (4096, 65536),
     ("hf", "A100-80GB", "quantised"): (4096, 131072),
     ("hf", "A10G", "encoder"): (8192, 8192),
+    ("hf", "L4", "full"): (8192, 8192),
     ("hf", "L4", "quantised"): (2048, 8192),
     ("hf", "L40S", "adapter"): (1225, 1225),
     ("hf", "L40S", "full"): (1225, 1225),

@@ -128,14 +128,14 @@ def test_what_is_frozen_has_no_gradients_and_is_faster():
 
 
 def test_measured_runs_with_less_to_keep():
-    """ms-swift's table: full 7.7B with GaLore and LISA on one A100."""
+    """ms-swift's table: full 7.7B with GaLore and LISA on one A100, of rows of many lengths."""
     with FURTHER.open(encoding="utf-8", newline="") as stream:
         rows = {row["id"]: row for row in csv.DictReader(stream)}
     for number in ("090", "091", "092"):
         row = rows[f"ms-swift-benchmark-{number}"]
-        assert float(predict(row)["predicted_reserved_gib"]) == pytest.approx(
-            float(row["mem_gib_norm"]), rel=0.06
-        )
+        answer, measured = predict(row), float(row["mem_gib_norm"])
+        assert 0.8 * measured < float(answer["predicted_allocated_gib"]) < measured
+        assert measured < float(answer["predicted_reserved_gib"]) < 1.3 * measured
 
 
 @pytest.mark.parametrize(
