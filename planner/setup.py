@@ -93,6 +93,7 @@ class TrainingSetup(NamedTuple):
         labels: Classes, for classification.
         framework: A key of `planner.stacks.STACKS`; trl is what we launch.
         offload: none, optimizer, parameters (optimizer too), activations.
+        offloads_checkpoints: Inputs of recomputed blocks lie on the host, beside what `offload` says.
         parallelism: Sharding.
         replicas: Groups of data-parallel ranks each of which shards a whole copy of its own (HSDP, ZeRO within a
             machine).
@@ -112,6 +113,8 @@ class TrainingSetup(NamedTuple):
         real_tokens_share: Share of the computed tokens that are not padding.
         padded: Rows are padded, whether or not it is known how far, of which transformers tells attention by a mask.
         compiled: The model's memory-bound work is fused: torch.compile, Liger or kernels like it.
+        recomputes_elementwise: Norms keep their input alone and an MLP's product is computed again, as Liger's modules
+            and torch's compiler have it.
         preference_loss: Of dpo and kto, as in the spec.
         reference: grpo measures how far it is from a frozen copy of the start, and so does dpo (not its kin without
             one: orpo, simpo, cpo); kto always does.
@@ -140,6 +143,7 @@ class TrainingSetup(NamedTuple):
     labels: int = 2
     framework: str = "trl"
     offload: str = "none"
+    offloads_checkpoints: bool = False
     parallelism: Parallelism = Parallelism()
     replicas: int = 1
     upcast_frozen: bool = False
@@ -153,6 +157,7 @@ class TrainingSetup(NamedTuple):
     real_tokens_share: float = 1.0
     padded: bool = False
     compiled: bool = False
+    recomputes_elementwise: bool = False
     preference_loss: str = "auto"
     reference: bool = True
     generated_tokens: int = 256
@@ -172,8 +177,10 @@ class TrainingSetup(NamedTuple):
             self.grad_accum > 1, self.gradient_checkpointing, self.recomputed_blocks, self.keeps_products,
             self.steps_in_backward, self.reduces_each_micro_batch, self.older_torch,
             self.attention, self.fused_loss, self.labels,
-            self.framework, self.offload, parallel.kind, parallel.data, parallel.tensor, parallel.pipeline,
+            self.framework, self.offload, self.offloads_checkpoints,
+            parallel.kind, parallel.data, parallel.tensor, parallel.pipeline,
             parallel.context, parallel.expert, self.replicas, self.upcast_frozen, self.frozen_fp32,
             self.keeps_quantised_inputs,
-            self.experts_quantised, self.loss_bytes, self.compiled, self.preference_loss, self.reference,
+            self.experts_quantised, self.loss_bytes, self.compiled, self.recomputes_elementwise,
+            self.preference_loss, self.reference,
         )  # fmt: skip

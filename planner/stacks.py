@@ -35,6 +35,8 @@ class Stack(NamedTuple):
             one kernel, gradients are added up by the products that make them, and the loss writes its gradient over
             the logits.
         fp32_reduce: Sharded gradients are summed in fp32, whatever is computed in.
+        fills_pipeline: Its pipelines have one stage on each GPU (DeepSpeed's PipelineEngine), which the first
+            micro-batch has to pass before all compute.
         host_slowdown: Host time of a block against transformers' modules. Transformer Engine's check in Python:
             published steps of Qwen3-4B on an H200 with 1, 2, 4 and 8 rows a micro-batch are bound by 1.9 ms for each
             block's forward pass. CUDA graphs, which take that away, are not counted on.
@@ -60,6 +62,7 @@ class Stack(NamedTuple):
     fused_qkv: bool = False
     fused_products: bool = False
     fp32_reduce: bool = False
+    fills_pipeline: bool = False
     host_slowdown: float = 1.0
     slowdown: float = 1.0
 
@@ -72,7 +75,7 @@ _STACKS = (
     # transformers' trainer with an FSDP2 of its own, which leaves the weights in the type that they were loaded in
     Stack("axolotl", fsdp2=True, fp32_master=False, accelerate=True, loads_whole=True),
     Stack("other"),  # named, and nothing is known of it here: modules of transformers, a loop of its own
-    Stack("deepspeed", foreach_step=False),
+    Stack("deepspeed", foreach_step=False, fills_pipeline=True),
     Stack("unsloth", loss_bytes=0.5, fused_kernels=True, fused_norm=True, fused_mlp=True, foreach_step=False),
     Stack("llm-foundry", fused_kernels=True, fused_norm=True),
     Stack(

@@ -51,6 +51,7 @@ _FUSED_SINCE = {"bert": "2024-05", "roberta": "2024-09", "xlm-roberta": "2024-09
                 "opt": "2024-11"}  # fmt: skip
 #: Trainers that recompute unless they are told not to, or whose every example says so.
 _RECOMPUTE = ("factory", "swift", "autotrain", "xtuner", "axolotl", "verl")
+_FLASH_CAPABILITY = 7.5  # of the oldest NVIDIA chip that FlashAttention was written for
 _FUSING = frozenset({"liger", "foak", "compile", "compiled", "thunder", "fused", "true"})
 
 
@@ -171,8 +172,12 @@ def recomputes_unasked(row: Row) -> bool:
     return "unsloth" in stack or ("trl" in stack and cell(row, "date") >= "2025-09")
 
 
-def attention_of(row: Row, framework: str, arch: ModelArchitecture) -> str:
-    """Fused attention became transformers' default in December 2023, for some families later, for a few never."""
+def attention_of(row: Row, framework: str, arch: ModelArchitecture, gpu: GpuFacts) -> str:
+    """Fused attention became transformers' default in December 2023, for some families later, for a few never.
+
+    Megatron wrote its scores out before FlashAttention (end of 2022), and does on chips that have none; what it
+    recomputes selectively are these scores.
+    """
     text = cell(row, "flash_attn")
     if framework == "hf" and arch.kind == "encoder-decoder" and dated_before(row, "2026-01"):
         return "eager"
@@ -182,6 +187,9 @@ def attention_of(row: Row, framework: str, arch: ModelArchitecture) -> str:
         ("true", "yes", "flash", "fa2", "fa3", "fa-", "xformers", "1", "on", "cudnn", "te", "flex")
     ):
         return "flash"
+    if framework == "megatron" and "selective" not in cell(row, "grad_checkpointing"):
+        older = gpu.vendor == "nvidia" and float(gpu.capability) < _FLASH_CAPABILITY
+        return "eager" if older or denied(text) or dated_before(row, "2022-12") else "flash"
     if framework in ("megatron", "unsloth", "cuda") or (
         arch.is_moe and "automodel" in cell(row, "framework")
     ):
@@ -197,10 +205,16 @@ def fuses_kernels(row: Row) -> bool:
     return bool(_FUSING & words)
 
 
+def recomputes_elementwise(row: Row) -> bool:
+    """Whether Liger's modules or a compiler stand for transformers' norms and MLPs; foak takes Liger's loss alone."""
+    text = f"{cell(row, 'liger_fused')} {cell(row, 'framework')}"
+    return re.search(r"liger|\bcompiled?\b", text) is not None and "foak" not in text
+
+
 def fuses_loss(row: Row) -> bool:
     """Whether logits are never held whole."""
     text = cell(row, "liger_fused")
-    return text == "true" or re.search(r"liger|\bcce\b|cut.?cross", text) is not None
+    return text == "true" or re.search(r"liger|\bcce\b|cut.?cross|fused (?:lm.?)?head", text) is not None
 
 
 def loss_bytes_of(row: Row, framework: str) -> float | None:
@@ -252,6 +266,11 @@ def quantises_experts(row: Row) -> bool:
     """
     text = cell(row, "framework")
     return "axolotl" in text or (dated_before(row, "2025-12") and "automodel" not in text)
+
+
+def offloads_checkpoints(row: Row) -> bool:
+    """Whether recomputed blocks' inputs lie on the host, whatever else does."""
+    return re.search(r"activation|checkpoint", cell(row, "offload")) is not None
 
 
 def offload_of(row: Row) -> str:

@@ -95,10 +95,11 @@ def read_run(row: Row) -> Run:
         ),
         recomputed_blocks=recomputed_blocks_of(row),
         keeps_products=keeps_products_of(row),
-        attention=habits.attention_of(row, framework, arch),
+        attention=habits.attention_of(row, framework, arch, cluster.gpu),
         fused_loss=habits.fuses_loss(row),
         framework=stack,
         offload=habits.offload_of(row),
+        offloads_checkpoints=habits.offloads_checkpoints(row),
         parallelism=parallelism,
         replicas=replicas_of(row, gpus, parallelism),
         upcast_frozen=habits.upcasts_frozen(row, quantization, framework, parallelism),
@@ -110,6 +111,7 @@ def read_run(row: Row) -> Run:
         row_tokens=row_tokens,
         real_tokens_share=real_share,
         padded=framework == "hf" and cluster.gpu.vendor == "nvidia" and habits.pads_rows(row, micro_batch),
+        recomputes_elementwise=habits.recomputes_elementwise(row),
         compiled=habits.fuses_kernels(row) or cluster.gpu.name.startswith("Gaudi"),
     )
     tokens, epochs = number(row, "dataset_tokens"), number(row, "epochs")

@@ -125,8 +125,8 @@ def _constants(setup: TrainingSetup) -> _Parts:
         setup.adapter,
         width.activation,
         width.residual,
-        stack.fused_norm,
-        stack.fused_mlp,
+        stack.fused_norm or setup.recomputes_elementwise,
+        stack.fused_mlp or setup.recomputes_elementwise,
         shared,
         copied,
         adapter_input(setup, width),
@@ -232,7 +232,7 @@ def _kept_of_block(setup: TrainingSetup, parts: _Parts, start: float, one: float
         one: All activations of one block, bytes.
         tokens: Of a micro-batch on one GPU.
     """
-    if setup.offload == "activations":
+    if setup.offload == "activations" or setup.offloads_checkpoints:
         start /= parts.blocks
     if setup.keeps_products:
         start += parts.width.activation * kept_values(setup.arch) * tokens * parts.split

@@ -37,6 +37,15 @@ class StepEstimate(NamedTuple):
     spread_reason: str
 
 
+def _bubble(setup: TrainingSetup) -> int:
+    """Micro-batches' time in which a pipeline fills and empties.
+
+    Megatron's recipes interleave stages, which makes it a small one; other trainers cut a batch in more pieces than
+    they tell.
+    """
+    return setup.parallelism.stages_at_once - 1 if stack_of(setup.framework).fills_pipeline else 0
+
+
 def estimate_step(setup: TrainingSetup, cluster: Cluster, unstated: Iterable[Doubt] = ()) -> StepEstimate:
     """Predict a step.
 
@@ -57,7 +66,9 @@ def estimate_step(setup: TrainingSetup, cluster: Cluster, unstated: Iterable[Dou
     micro = max(compute, every) + TIME["overlap"] * min(compute, every)
     generation = sampling_seconds(setup, cluster)
     accumulated = setup.grad_accum
-    step = (accumulated * micro + generation + once + optimizer) * stack_of(setup.framework).slowdown
+    step = ((accumulated + _bubble(setup)) * micro + generation + once + optimizer) * stack_of(
+        setup.framework
+    ).slowdown
     terms |= {"collectives": every * accumulated + once, "optimizer": optimizer, "generation": generation}
     for name in ("matmul", "attention", "elementwise", "dequantise", "launch"):
         terms[name] *= accumulated
