@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.adapter_config import tidy_adapter
-from jobs.attempt import Attempt
+from jobs.attempt import RESTORED, Attempt
 from jobs.base_model import BaseKeeper, bring_base
 from jobs.build import built
 from jobs.checkpoint import Restored
@@ -113,7 +113,7 @@ def fine_tune(attempt: Attempt) -> str | None:
     if enough is not None:
         return enough
     if restored is not None:
-        scoring.go_on(History.read(attempt.work / "restored"))
+        scoring.go_on(History.read(attempt.work / RESTORED))
     with _tracked(attempt, scoring) as tracking:
         last = _train(attempt, training, restored, scoring, tracking, keeper)
         step = load_best(attempt, training, scoring, last)
@@ -156,7 +156,7 @@ def _installed_s(base: Path) -> float | None:
 
 def _restore(attempt: Attempt) -> Restored | None:
     checkpoints = attempt.checkpoints
-    target, group, restored = attempt.work / "restored", attempt.group, None
+    target, group, restored = attempt.work / RESTORED, attempt.group, None
     if group.leads:
         with suppress(StorageError):  # left-overs cost disk, they do not stop a run
             checkpoints.sweep(grace_s=_SWEEP_GRACE_S)
@@ -271,7 +271,7 @@ def _run_trainer(attempt: Attempt, trainer: Any, restored: Restored | None, scor
     if restored is None:
         trainer.train()
         return int(trainer.state.global_step)
-    directory = attempt.work / "restored"
+    directory = attempt.work / RESTORED
     state = json.loads((directory / "trainer_state.json").read_text(encoding="utf-8"))
     ended = state["global_step"] >= state["max_steps"] or scoring.standing.ended is not None
     if ended:  # trained to the end, but not handed over
