@@ -118,6 +118,20 @@ def test_the_best_stays_until_there_is_a_better_one(tmp_path: Path) -> None:
     assert len(list(checkpoints.store.list("manifests/"))) == 2
 
 
+def test_a_committed_step_may_be_found_to_be_the_best_later(tmp_path: Path) -> None:
+    checkpoints = owner(tmp_path / "store", keep=1)
+    for step in (1, 2):
+        checkpoints.publish(write(tmp_path / f"saved-{step}", step), step, best=step == 1)
+    again = owner(tmp_path / "store", keep=1)
+    again.mark_best(2)
+    assert [pointer.step for pointer in again.head.pointers] == [2]
+    assert len(list(again.store.list("manifests/"))) == 1
+    again.publish(write(tmp_path / "saved-3", 3), 3)
+    assert [pointer.step for pointer in again.head.pointers] == [3, 2]
+    with pytest.raises(FencedError):
+        checkpoints.mark_best(2)
+
+
 def test_what_is_best_is_also_something_to_go_on_from(tmp_path: Path) -> None:
     checkpoints = owner(tmp_path / "store", keep=1)
     for step in (1, 2, 3):
