@@ -6,7 +6,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -32,6 +32,8 @@ from providers.object_store import ObjectStore
 _LOCAL_BEAT_S = 2.0
 _REMOTE_BEAT_S = 10.0
 _HURRY_S = 20.0
+#: Below the scratch directory: the checkpoint that training goes on from.
+RESTORED = "restored"
 _OVER: tuple[WorkerState, ...] = ("done", "regressed", "failed")
 
 T = TypeVar("T")
@@ -156,16 +158,21 @@ class Attempt:
 
 
 def _prepare(work: Path, own: Path) -> None:
-    """A fresh scratch directory of this attempt's own; those of attempts that are dead go."""
+    """A scratch directory of this attempt's own; those of attempts that are dead go.
+
+    What one of them had restored, perhaps in part, is taken over: files that are whole are not downloaded again.
+    """
     try:
+        own.mkdir(parents=True)
+        _hold(own)
         for old in work.glob("attempt-*"):
             if (held := _hold(old)) is not None:
+                with suppress(OSError):  # there is none, or there is one already
+                    (old / RESTORED).rename(own / RESTORED)
                 shutil.rmtree(old, ignore_errors=True)
                 os.close(held)
-        own.mkdir(parents=True)
     except OSError as error:
         raise StorageError(f"cannot use the scratch directory {work}: {error}") from error
-    _hold(own)
 
 
 def _hold(directory: Path) -> int | None:

@@ -178,6 +178,18 @@ class CheckpointStore:
         self._discard([old for old in before if old not in self.head.pointers])
         return self._reference(manifest, pointer)
 
+    def mark_best(self, step: int) -> None:
+        """Say of a committed checkpoint that it is the best so far: its step was measured after it was committed.
+
+        Raises:
+            FencedError: A newer attempt owns the run.
+            StorageError: The store failed.
+        """
+        before = self.head.pointers
+        best = next(pointer for pointer in before if pointer.step == step)
+        self._commit(lambda head: replace(head, best=best))
+        self._discard([old for old in before if old not in self.head.pointers])
+
     def publish_output(self, directory: Path, step: int) -> CheckpointRef:
         """Commit the finished model.
 

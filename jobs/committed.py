@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import TypeVar
 
@@ -64,17 +64,25 @@ def read_manifest(store: ObjectStore, pointer: Pointer) -> Manifest:
 
 
 def fetch_files(store: ObjectStore, manifest: Manifest, target: Path) -> None:
-    """Download and verify every file of a manifest into a fresh directory.
+    """Download and verify every file of a manifest into a directory, which then holds nothing else.
+
+    What a try that was interrupted has left there whole is not downloaded again.
 
     Raises:
         CorruptDataError: A file is missing or does not match its hash.
         StorageError: The store or the disk failed.
     """
     if target.exists():
-        shutil.rmtree(target)
-    target.mkdir(parents=True)
+        _drop_others(target, {entry.path for entry in manifest.files})
+    target.mkdir(parents=True, exist_ok=True)
     for entry in manifest.files:
-        fetch_file(store, entry, target / entry.path)
+        if not is_here(entry, target / entry.path):
+            fetch_file(store, entry, target / entry.path)
+
+
+def is_here(entry: FileEntry, target: Path) -> bool:
+    """Whether a file has the size and the hash of an entry."""
+    return target.is_file() and target.stat().st_size == entry.bytes and hash_file(target) == entry.sha256
 
 
 def verify_files(store: ObjectStore, manifest: Manifest, scratch: Path) -> None:
@@ -117,6 +125,14 @@ def hash_file(path: Path) -> str:
     """Hexadecimal sha256."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _drop_others(directory: Path, names: Container[str]) -> None:
+    for path in directory.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.is_symlink() or path.name not in names:
+            path.unlink()
 
 
 def _insist(read: Callable[[], T]) -> T:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.adapter_config import tidy_adapter
-from jobs.attempt import Attempt
+from jobs.attempt import RESTORED, Attempt
 from jobs.base_model import BaseKeeper, bring_base
 from jobs.build import built
 from jobs.checkpoint import Restored
@@ -38,7 +38,7 @@ from jobs.scoring import Scoring
 from jobs.sharded import Sharding
 from jobs.trackers import open_tracker
 from jobs.tracking import Tracking
-from jobs.trainer import after_first_step, attach
+from jobs.trainer import TrainingOver, after_first_step, attach
 from jobs.training import Training
 from jobs.uploader import OnCommit, Uploader
 from providers.errors import StorageError
@@ -113,7 +113,7 @@ def fine_tune(attempt: Attempt) -> str | None:
     if enough is not None:
         return enough
     if restored is not None:
-        scoring.go_on(History.read(attempt.work / "restored"))
+        scoring.go_on(History.read(attempt.work / RESTORED))
     with _tracked(attempt, scoring) as tracking:
         last = _train(attempt, training, restored, scoring, tracking, keeper)
         step = load_best(attempt, training, scoring, last)
@@ -156,7 +156,7 @@ def _installed_s(base: Path) -> float | None:
 
 def _restore(attempt: Attempt) -> Restored | None:
     checkpoints = attempt.checkpoints
-    target, group, restored = attempt.work / "restored", attempt.group, None
+    target, group, restored = attempt.work / RESTORED, attempt.group, None
     if group.leads:
         with suppress(StorageError):  # left-overs cost disk, they do not stop a run
             checkpoints.sweep(grace_s=_SWEEP_GRACE_S)
@@ -217,7 +217,7 @@ def _train(
     patience = None
     try:
         with attempt.stage("train"):
-            step = _run_trainer(attempt, training.trainer, restored, scoring)
+            step = _run_trainer(attempt, training.trainer, restored)
         patience = Patience(attempt.stop) if pulse.stopped is None else Patience(limit_s=_HURRY_S)
     except Exception as error:
         if pulse.is_saving and is_full_disk(error):
@@ -264,22 +264,16 @@ def _no_room(attempt: Attempt) -> StorageError:
     return StorageError(message, hint=hint, code="disk_full")
 
 
-def _run_trainer(attempt: Attempt, trainer: Any, restored: Restored | None, scoring: Scoring) -> int:
+def _run_trainer(attempt: Attempt, trainer: Any, restored: Restored | None) -> int:
     from transformers import set_seed
 
     set_seed(_seed_of(attempt))  # evaluating the base must not change what follows
-    if restored is None:
-        trainer.train()
-        return int(trainer.state.global_step)
-    directory = attempt.work / "restored"
-    state = json.loads((directory / "trainer_state.json").read_text(encoding="utf-8"))
-    ended = state["global_step"] >= state["max_steps"] or scoring.standing.ended is not None
-    if ended:  # trained to the end, but not handed over
-        trainer._load_from_checkpoint(str(directory))
-        return int(state["global_step"])
-    if attempt.group.leads_machine:  # until then a slower process may still read its random state
+    directory = None if restored is None else attempt.work / RESTORED
+    if directory is not None and attempt.group.leads_machine:
+        # only then: a slower process may still read its random state
         after_first_step(trainer, partial(shutil.rmtree, directory, ignore_errors=True))
-    trainer.train(resume_from_checkpoint=str(directory))
+    with suppress(TrainingOver):  # trained to the end, but not handed over
+        trainer.train(resume_from_checkpoint=None if directory is None else str(directory))
     return int(trainer.state.global_step)
 
 

@@ -52,12 +52,14 @@ class History:
     Attributes:
         loss_every: Reports that each loss stands for: a long run keeps every second, fourth, ... one.
         reports: Losses reported so far.
+        unmeasured: Step whose evaluation was left for a stop; whoever goes on from it measures it first.
     """
 
     losses: tuple[Loss, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
     loss_every: int = 1
     reports: int = 0
+    unmeasured: int | None = None
     schema: str = "tuneplan/history"
     schema_version: int = 1
 
@@ -73,7 +75,7 @@ class History:
 
     def with_evaluation(self, evaluation: Evaluation) -> History:
         """With one more evaluation."""
-        return replace(self, evaluations=(*self.evaluations, evaluation))
+        return replace(self, evaluations=(*self.evaluations, evaluation), unmeasured=None)
 
     def at(self, step: int) -> Evaluation | None:
         """What was measured at a step, None if nothing was."""

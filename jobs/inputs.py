@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jobs.committed import fetch_file, hash_file
+from jobs.committed import fetch_file, is_here
 from jobs.console import say
 from jobs.manifest import FileEntry
 from jobs.spec import InputsJob
@@ -26,7 +26,7 @@ def bring_inputs(inputs: InputsJob, base: Path) -> None:
         CorruptDataError: A file is missing in the store, or is not what the job names.
         StorageError: The store or the disk failed.
     """
-    missing = [entry for entry in inputs.files if not _is_here(entry, base / entry.path)]
+    missing = [entry for entry in inputs.files if not is_here(entry, base / entry.path)]
     if not missing or inputs.uri is None:
         return
     store = open_store(inputs.uri)
@@ -34,10 +34,6 @@ def bring_inputs(inputs: InputsJob, base: Path) -> None:
         _bring(store, entry, base / entry.path)
     size = sum(entry.bytes for entry in missing)
     say(f"{len(missing)} input files from {store.uri}: {size / _MIB:.1f} MiB, verified")
-
-
-def _is_here(entry: FileEntry, target: Path) -> bool:
-    return target.is_file() and target.stat().st_size == entry.bytes and hash_file(target) == entry.sha256
 
 
 def _bring(store: ObjectStore, entry: FileEntry, target: Path) -> None:

@@ -7,7 +7,7 @@ import resource
 import shutil
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,16 @@ class Pulse:
         self._mark_s = time.monotonic()
         return save, self.stopped is not None
 
+    def must_stop(self) -> bool:
+        """Between two batches of an evaluation: whether to leave it; every process must call this."""
+        return self._heed(self._group.gather((self._stop.reason(), self._stop.fits())))
+
+    def may_save(self, step: int) -> bool:
+        """Whether the training, which must stop, has time for a checkpoint of the step."""
+        if not self._fits:
+            say(f"no time for a checkpoint of step {step}: the last one committed stands")
+        return self._fits
+
     def insist_on_numbers(self, step: int, finite: bool) -> None:
         """Before a save: every process tells whether its weights are finite.
 
@@ -154,10 +164,15 @@ class Pulse:
         due = self._is_due(step, now_s)
         mine = (stop.reason(), due, tokens.real, tokens.padded, stop.fits(), stop.take_warning())
         votes = self._group.gather(mine)
-        self.stopped = next((reason for reason, *_ in votes if reason is not None), None)
+        self._heed([(vote[0], vote[4]) for vote in votes])
         self._trained, self._padded = sum(vote[2] for vote in votes), sum(vote[3] for vote in votes)
-        self._fits = all(vote[4] for vote in votes)
         return votes[0][1] or any(vote[5] for vote in votes)
+
+    def _heed(self, votes: Sequence[tuple[tuple[StopKind, str] | None, bool]]) -> bool:
+        """Whether to stop, for the first reason that a process has; a checkpoint must be in time for all."""
+        self.stopped = next((reason for reason, _ in votes if reason is not None), None)
+        self._fits = all(fits for _, fits in votes)
+        return self.stopped is not None
 
     def _collect_random_states(self, directory: Path) -> None:
         """Each process writes its own, perhaps on another machine; also makes sure that all have written."""
@@ -170,10 +185,9 @@ class Pulse:
                 path.write_bytes(body)
 
     def _is_wanted(self, step: int, max_steps: int, due: bool) -> bool:
-        if self.stopped is not None and not self._fits:
-            say(f"no time for a checkpoint of step {step}: the last one committed stands")
-            return False
-        return self.stopped is not None or step >= max_steps or due
+        if self.stopped is not None:
+            return self.may_save(step)
+        return step >= max_steps or due
 
     def _is_due(self, step: int, now_s: float) -> bool:
         every = self._every

@@ -26,6 +26,10 @@ AllScores = dict[str, Scores]
 """Scores by split: eval, and guard where the job has one."""
 
 
+class _Left(Exception):  # noqa: N818 - no error
+    """An evaluation is left before its end."""
+
+
 class Scoring:
     """Measures one training's model on its held-out rows; without such rows, does nothing.
 
@@ -69,8 +73,19 @@ class Scoring:
             f"the base model meets the goal: {self._metric} {base.values[self._metric]:.4g}, wanted {goal:g}"
         )
 
-    def score_if_due(self, step: int, max_steps: int) -> None:
+    def score_if_due(self, step: int, max_steps: int, must_stop: Callable[[], bool]) -> bool:
         """Measure during training, as often as the job asks for, and find out what it means.
+
+        An evaluation may take longer than a machine's notice: it is left for a stop, so that the step is saved in time,
+        and made up for by whoever goes on from there.
+
+        Args:
+            step: That is done.
+            max_steps: Of the training.
+            must_stop: Asked between batches; the same in all processes.
+
+        Returns:
+            Whether the training goes on as far as is known, False after a stop came meanwhile.
 
         Raises:
             TuneplanError: A score is no number.
@@ -81,16 +96,39 @@ class Scoring:
             due = self._attempt.group.share(due or now_s - self._scored_s >= every.every_s)
         due = due or (every.choose == "best" and step >= max_steps)
         if not due or "eval" not in self._training.held_out:
+            return True
+
+        def check() -> None:
+            if must_stop():
+                raise _Left
+
+        try:
+            with self._attempt.clock.stage("evaluate"):
+                scores = self._measure_all(check)
+        except _Left:
+            say(f"step {step}: not measured before the stop, but first of all when the training goes on")
+            self.history = replace(self.history, unmeasured=step)
+            return False
+        self._take_in(step, scores)
+        return not must_stop()
+
+    def score_unmeasured(self) -> None:
+        """Make up for the evaluation that the attempt before this one left for a stop.
+
+        Its step is in a committed checkpoint that knows nothing of it: if it is the best, HEAD alone says so.
+
+        Raises:
+            Stopped: This attempt has to stop as well.
+            TuneplanError: A score is no number, or the store failed.
+        """
+        attempt, step = self._attempt, self.history.unmeasured
+        if step is None or "eval" not in self._training.held_out:
             return
-        with self._attempt.clock.stage("evaluate"):
-            scores = {split: self._measure(split, lambda: None) for split in self._training.held_out}
-        self._scored_s = time.monotonic()
-        self._keep(step, scores)
-        values = scores["eval"].values
-        say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
-        self._judge()
-        if self.standing.ended is not None:
-            say(f"step {step}: {self.standing.ended}")
+        with attempt.stage("evaluate", "evaluating"):
+            scores = self._measure_all(attempt.check)
+        self._take_in(step, scores)
+        if self.is_best(step) and attempt.group.leads:
+            attempt.insist(lambda: attempt.checkpoints.mark_best(step))
 
     def is_best(self, step: int) -> bool:
         """Whether the step's checkpoint is the one to hand over, as far as is known now."""
@@ -122,9 +160,7 @@ class Scoring:
             tuned = _scores_of(measured)
         else:
             with self._attempt.stage("evaluate", "evaluating"):
-                tuned = {
-                    split: self._measure(split, self._attempt.check) for split in self._training.held_out
-                }
+                tuned = self._measure_all(self._attempt.check)
             self._keep(step, tuned)
         results = self._results(tuned)
         self._attempt.progress.update(metrics=results, guard=self._guard(tuned))
@@ -192,8 +228,19 @@ class Scoring:
             for one in results_of(split, self._metric, self._base.get(split), tuned.get(split))
         )
 
-    def _measure(self, split: str, check: Callable[[], None]) -> Scores:
-        return measure(self._training, split, check, self._attempt.group)
+    def _measure_all(self, check: Callable[[], None]) -> AllScores:
+        group = self._attempt.group
+        return {split: measure(self._training, split, check, group) for split in self._training.held_out}
+
+    def _take_in(self, step: int, scores: AllScores) -> None:
+        """Keep what was measured during training, and find out what it means."""
+        self._scored_s = time.monotonic()
+        self._keep(step, scores)
+        values = scores["eval"].values
+        say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
+        self._judge()
+        if self.standing.ended is not None:
+            say(f"step {step}: {self.standing.ended}")
 
 
 def measure(training: Training, split: str, check: Callable[[], None], group: Group = ALONE) -> Scores:

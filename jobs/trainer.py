@@ -152,26 +152,36 @@ def batches(train: TrainJob, processes: int) -> tuple[int, int]:
     return micro, mine // micro
 
 
+class TrainingOver(Exception):  # noqa: N818 - no error
+    """There is no step left to do: the trainer has no other way out before its first one."""
+
+
 def attach(trainer: Any, pulse: Pulse, scoring: Scoring) -> None:
     """Let the pulse hear of every step, and evaluate where that is due; an evaluation may end the training."""
     from transformers import TrainerCallback
 
     class Callback(TrainerCallback):  # type: ignore[misc] # its base is untyped here
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            scoring.score_unmeasured()
+            if scoring.standing.ended is not None or state.global_step >= state.max_steps:
+                raise TrainingOver
             pulse.begin(state.global_step, state.max_steps)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            save, stop = pulse.step_done(state.global_step, state.max_steps)
+            step = state.global_step
+            save, stop = pulse.step_done(step, state.max_steps)
+            must_stop = (lambda: True) if stop else pulse.must_stop
+            if not scoring.score_if_due(step, state.max_steps, must_stop) and not stop:
+                save, stop = pulse.may_save(step), True
             control.should_save = control.should_save or save
             control.should_training_stop = control.should_training_stop or stop
-            scoring.score_if_due(state.global_step, state.max_steps)
             ended = scoring.standing.ended is not None
             control.should_training_stop = control.should_training_stop or ended
-            if ended or scoring.is_best(state.global_step):
+            if ended or scoring.is_best(step):
                 control.should_save = True
             if control.should_save:
                 control.should_log = True  # what is not in the checkpoint is lost to whoever goes on from it
-                pulse.insist_on_numbers(state.global_step, _is_finite(trainer.model))
+                pulse.insist_on_numbers(step, _is_finite(trainer.model))
             pulse.resume_clock(saving=control.should_save)
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -93,10 +93,12 @@ def metrics_table(metrics: list[dict[str, Any]]) -> list[str]:
     """Base against tuned, one line a metric."""
     if not metrics:
         return ["no metrics yet"]
-    lines = [f"{'metric':<18}  {'rows':>6}  {'base':>10}  {'tuned':>10}  better is"]
-    for name, rows, base, tuned, better in map(measured, metrics):
-        lines.append(f"{name:<18}  {rows:>6}  {base:>10}  {tuned:>10}  {better}")
-    return lines
+    table = [("metric", "rows", "base", "tuned", "better is"), *map(measured, metrics)]
+    wide = max(10, *(len(value) for _, _, *values, _ in table for value in values))
+    return [
+        f"{name:<18}  {rows:>6}  {base:>{wide}}  {tuned:>{wide}}  {better}"
+        for name, rows, base, tuned, better in table
+    ]
 
 
 def measured(metric: dict[str, Any]) -> tuple[str, str, str, str, str]:
@@ -109,13 +111,13 @@ def measured(metric: dict[str, Any]) -> tuple[str, str, str, str, str]:
 def number(value: float | None) -> str:
     """Four significant digits, no exponent for what people read.
 
-    >>> number(0.0123456), number(15987.3), number(0.0), number(None)
-    ('0.01235', '15,987', '0', '?')
+    >>> number(0.0123456), number(15987.3), number(1264123456.7), number(0.0), number(None)
+    ('0.01235', '15,987', '1,264,123,457', '0', '?')
     """
     if value is None:
         return "?"
     if value == 0:
         return "0"
-    if abs(value) >= 1e9 or abs(value) < 1e-4:
+    if abs(value) >= 1e15 or abs(value) < 1e-4:
         return f"{value:.3g}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

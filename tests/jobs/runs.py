@@ -75,7 +75,9 @@ class Runs:
         (directory / "job.json").write_text(job.to_json())
         return self.zygote.start(function, [str(directory / "job.json")], self.log_path(job.run_id))
 
-    def start_together(self, job: JobSpec, processes: int) -> list[int]:
+    def start_together(
+        self, job: JobSpec, processes: int, function: str = "tests.jobs.runs:train_as_rank"
+    ) -> list[int]:
         """Start an attempt of several processes; their pids, the leader's first."""
         directory = self.root / job.run_id
         directory.mkdir(exist_ok=True)
@@ -86,7 +88,7 @@ class Runs:
         given = [str(directory / "job.json")]
         log = self.log_path(job.run_id)
         return [
-            self.zygote.start("tests.jobs.runs:train_as_rank", [*given, str(rank), str(processes), port], log)
+            self.zygote.start(function, [*given, str(rank), str(processes), port], log)
             for rank in range(processes)
         ]
 
@@ -186,6 +188,38 @@ def train_as_rank(arguments: list[str]) -> int:
     told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
     os.environ.update(told, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     return main([job])
+
+
+def train_measuring_slowly(arguments: list[str]) -> int:
+    """Train, alone or as a rank, where an evaluation has a batch for each row.
+
+    At the step in `slow` beside the job, each of them is told of and takes a while.
+    """
+    from jobs import evaluate
+    from jobs.scoring import Scoring
+
+    evaluate._BATCH_BYTES = 1
+    slow, at = Path(arguments[0]).with_name("slow").read_text(), {"step": "0", "batches": 0}
+    move = evaluate.moved
+
+    def slowly(*words: Any) -> Any:
+        if at["step"] == slow:
+            at["batches"] += 1  # type: ignore[operator]
+            print(f"batch {at['batches']} at step {slow}", flush=True)
+            time.sleep(0.1)
+        return move(*words)
+
+    def known(method: Callable[..., Any]) -> Callable[..., Any]:
+        def score(self: Any, *words: Any) -> Any:
+            at["step"] = str(words[0] if words else self.history.unmeasured)
+            return method(self, *words)
+
+        return score
+
+    evaluate.moved = slowly
+    for name in ("score_if_due", "score_unmeasured", "score_tuned"):
+        setattr(Scoring, name, known(getattr(Scoring, name)))
+    return main(arguments) if len(arguments) == 1 else train_as_rank(arguments)
 
 
 def train_on_a_rented_machine(arguments: list[str]) -> int:

@@ -118,6 +118,20 @@ def test_the_best_stays_until_there_is_a_better_one(tmp_path: Path) -> None:
     assert len(list(checkpoints.store.list("manifests/"))) == 2
 
 
+def test_a_committed_step_may_be_found_to_be_the_best_later(tmp_path: Path) -> None:
+    checkpoints = owner(tmp_path / "store", keep=1)
+    for step in (1, 2):
+        checkpoints.publish(write(tmp_path / f"saved-{step}", step), step, best=step == 1)
+    again = owner(tmp_path / "store", keep=1)
+    again.mark_best(2)
+    assert [pointer.step for pointer in again.head.pointers] == [2]
+    assert len(list(again.store.list("manifests/"))) == 1
+    again.publish(write(tmp_path / "saved-3", 3), 3)
+    assert [pointer.step for pointer in again.head.pointers] == [3, 2]
+    with pytest.raises(FencedError):
+        checkpoints.mark_best(2)
+
+
 def test_what_is_best_is_also_something_to_go_on_from(tmp_path: Path) -> None:
     checkpoints = owner(tmp_path / "store", keep=1)
     for step in (1, 2, 3):
@@ -204,6 +218,30 @@ def test_a_bad_transfer_is_repeated(tmp_path: Path) -> None:
     restored = owner(BadFirst(tmp_path / "store", no_fault)).restore(tmp_path / "restored")
     assert restored is not None
     assert restored.manifest.step == 20
+
+
+def test_an_interrupted_restore_goes_on_with_the_files_that_are_missing(tmp_path: Path) -> None:
+    with_steps(tmp_path, 10, 20)
+    away = lambda name, key, count: "refused" if (name, key) == ("get_file", last) else None  # noqa: E731
+    last = BLOBS + blob_of(tmp_path, 20, "trainer_state.json").name
+    with pytest.raises(StorageError, match="slow down"):
+        owner(FaultyStore(tmp_path / "store", away)).restore(tmp_path / "restored")
+    target = tmp_path / "restored"
+    (target / "optimizer.pt").write_text("moments of step 2?")  # as long, but damaged
+    (target / "of-another-kind").mkdir()
+    (target / "rng_state.pth").write_text("of another step")
+    store = FaultyStore(tmp_path / "store", no_fault)
+    restored = owner(store).restore(target)
+    assert restored is not None
+    assert sorted(path.name for path in target.iterdir()) == [one.path for one in restored.manifest.files]
+    fetched = {one.path: store.count("get_file", BLOBS + one.sha256) for one in restored.manifest.files}
+    assert fetched == {
+        "adapter_model.safetensors": 0,
+        "optimizer.pt": 1,
+        "tokenizer.json": 0,
+        "trainer_state.json": 1,
+    }
+    assert (target / "optimizer.pt").read_text() == "moments of step 20"
 
 
 def test_a_damaged_blob_is_sent_again_when_its_content_comes_back(tmp_path: Path) -> None:

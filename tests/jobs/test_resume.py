@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from jobs.codec import encode
-from jobs.committed import read_manifest
+from jobs.committed import fetch_files, read_manifest
 from jobs.manifest import BLOBS, HEAD_KEY, sha256_of
 from jobs.spec import JobSpec, LimitsJob
 from jobs.stop_request import KEY, stop_request
@@ -362,6 +362,20 @@ def test_a_damaged_checkpoint_is_passed_over(
     progress = runs.complete(interrupted)
     assert f"passed over a damaged checkpoint: step {newest}: " in runs.log("run")
     assert progress.resumed_from_step == older
+    assert runs.weights("run") == undisturbed["lora"]
+
+
+def test_what_a_killed_attempt_had_restored_is_not_downloaded_again(
+    runs: Runs, interrupted: JobSpec, undisturbed: dict[str, str]
+) -> None:
+    """Shown by a file that only the scratch directory has whole."""
+    newest = runs.head("run").checkpoints[0]
+    restored = runs.root / "run" / "work" / "attempt-1" / "restored"
+    fetch_files(runs.store("run"), read_manifest(runs.store("run"), newest), restored)
+    (restored / "optimizer.pt").write_bytes(b"cut off")
+    flip("adapter_model.safetensors")(runs.root / "run" / "store")
+    progress = runs.complete(interrupted)
+    assert progress.resumed_from_step == newest.step
     assert runs.weights("run") == undisturbed["lora"]
 
 

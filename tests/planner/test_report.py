@@ -170,6 +170,20 @@ def test_a_page_holds_it_all_and_fetches_nothing() -> None:
     assert "<script" not in page and "@import" not in page
 
 
+def test_large_values_are_written_alike() -> None:
+    document = report_document(finished())
+    values = {"base": 1264123456.7, "tuned": 307241707.2}
+    document["metrics"] = [
+        {"name": "perplexity", "split": "eval", "n": 4, "higher_is_better": False, **values}
+    ]
+    for told in (render_report(document), render_page(document, finished(), made_at="now")):
+        assert "1,264,123,457" in told and "307,241,707" in told
+        assert "e+" not in told
+    lines = render_report(document).splitlines()
+    heading, row = (next(line for line in lines if word in line) for word in ("better is", "perplexity"))
+    assert heading.index("better") == row.index("lower")
+
+
 def test_a_page_of_a_run_that_has_said_nothing_yet() -> None:
     run = run_of("provisioning")
     page = render_page(report_document(run), run, made_at="2026-01-01T00:00:00Z")
