@@ -34,6 +34,9 @@ class Stack(NamedTuple):
         fused_products: Written in CUDA as a whole: bias, residual, activation and norm are done beside products or in
             one kernel, gradients are added up by the products that make them, and the loss writes its gradient over
             the logits.
+        sequence_parallel: Between tensor-parallel products the ranks share out the sequence: norms, dropout and what is
+            kept of blocks that are recomputed (Megatron's `--sequence-parallel`; Korthikanti et al. 2022, "Reducing
+            Activation Recomputation in Large Transformer Models"). Otherwise each rank has them whole.
         fp32_reduce: Sharded gradients are summed in fp32, whatever is computed in.
         host_slowdown: Host time of a block against transformers' modules. Transformer Engine's check in Python:
             published steps of Qwen3-4B on an H200 with 1, 2, 4 and 8 rows a micro-batch are bound by 1.9 ms for each
@@ -59,6 +62,7 @@ class Stack(NamedTuple):
     spread_keys: bool = False
     fused_qkv: bool = False
     fused_products: bool = False
+    sequence_parallel: bool = False
     fp32_reduce: bool = False
     host_slowdown: float = 1.0
     slowdown: float = 1.0
@@ -101,6 +105,7 @@ _STACKS = (
         fsdp2=True,
         wraps_embeddings=True,
         spread_keys=True,
+        sequence_parallel=True,
         fp32_reduce=True,
     ),
     Stack(
@@ -110,6 +115,7 @@ _STACKS = (
         fused_norm=True,
         fused_mlp=True,
         foreach_step=False,
+        sequence_parallel=True,
         host_slowdown=2.0,
     ),
     Stack("internevo", masters_beside=True),
