@@ -37,6 +37,7 @@ class Stack(NamedTuple):
         sequence_parallel: Between tensor-parallel products the ranks share out the sequence: norms, dropout and what is
             kept of blocks that are recomputed (Megatron's `--sequence-parallel`; Korthikanti et al. 2022, "Reducing
             Activation Recomputation in Large Transformer Models"). Otherwise each rank has them whole.
+        keeps_outputs: Pipeline stages keep what they have sent on until its gradient comes.
         fp32_reduce: Sharded gradients are summed in fp32, whatever is computed in.
         host_slowdown: Host time of a block against transformers' modules. Transformer Engine's check in Python:
             published steps of Qwen3-4B on an H200 with 1, 2, 4 and 8 rows a micro-batch are bound by 1.9 ms for each
@@ -63,6 +64,7 @@ class Stack(NamedTuple):
     fused_qkv: bool = False
     fused_products: bool = False
     sequence_parallel: bool = False
+    keeps_outputs: bool = False
     fp32_reduce: bool = False
     host_slowdown: float = 1.0
     slowdown: float = 1.0
@@ -118,6 +120,17 @@ _STACKS = (
         sequence_parallel=True,
         host_slowdown=2.0,
     ),
+    # Megatron's modules of 2021 under DeepSpeed's pipeline and optimizers
+    Stack(
+        "megatron-deepspeed",
+        loss_bytes=8.0,
+        fused_kernels=True,
+        fused_norm=True,
+        fused_mlp=True,
+        foreach_step=False,
+        keeps_outputs=True,
+        host_slowdown=2.0,
+    ),
     Stack("internevo", masters_beside=True),
     Stack("openrlhf", foreach_step=False),
     # llm.c and what was made after it, as their kernels are written (`fused_classifier.cu`, `matmul.cuh`)
@@ -130,6 +143,8 @@ _STACKS = (
         fused_products=True,
     ),
 )
+#: Stacks whose blocks are Megatron's.
+MEGATRON = frozenset({"megatron", "megatron-deepspeed"})
 STACKS = {stack.name: stack for stack in _STACKS}
 
 

@@ -36,6 +36,8 @@ class Buffers(NamedTuple):
 def buffers(setup: TrainingSetup, width: Widths, base: float, mine: float, gradients: float) -> Buffers:
     """What the collectives hold: buckets, gathered blocks, gradients that are not reduced yet.
 
+    DeepSpeed's `BF16_Optimizer` reduces sums in fp32, a bucket or one larger gradient at a time
+    (`buffered_allreduce_fallback`).
     With FSDP2 on two real processes the closed form's peak is 0.93 to 1.14 of the measured
     (benchmarks/results/sharded_memory.md).
 
@@ -49,14 +51,15 @@ def buffers(setup: TrainingSetup, width: Widths, base: float, mine: float, gradi
     kind, several = setup.parallelism.kind, setup.parallelism.data * setup.parallelism.context > 1
     if kind == "fsdp" and several:
         return _fsdp(setup, width, base)
-    same = 0.0
+    same, embedding = 0.0, setup.arch.vocab * setup.arch.hidden
     if kind == "ddp" and several:
         same = gradients  # the reducer's buckets, as large as the gradients
+    elif kind in ("zero1", "zero2") and setup.framework == "megatron-deepspeed" and width.gradient > 4.0:
+        same = 4.0 * min(mine, max(_ZERO_BUCKET_PARAMETERS, embedding / setup.parallelism.tensor))
     elif kind in ("zero1", "zero2"):
         same = 2 * 2.0 * min(mine, _ZERO_BUCKET_PARAMETERS)
     elif kind == "zero3":
         total = parameter_counts(setup.arch, setup.task, setup.labels).total
-        embedding = setup.arch.vocab * setup.arch.hidden
         live = min(total, _ZERO3_LIVE_PARAMETERS) + embedding * (1 if setup.arch.tied_embeddings else 2)
         live /= setup.parallelism.tensor
         # A gather holds its flat result and the parameters' own copies at once.

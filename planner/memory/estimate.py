@@ -18,7 +18,7 @@ from planner.memory.linears import adapter_input, adapter_products, dequantised_
 from planner.memory.loss import loss_bytes
 from planner.memory.model_state import ModelState, model_state
 from planner.memory.precision import Widths, is_sharded, widths
-from planner.memory.stages import blocks_in_flight, stage_blocks
+from planner.memory.stages import blocks_in_flight, outputs_in_flight, stage_blocks
 from planner.memory.verdict import Verdict, verdict_of
 from planner.recomputation import kept_values
 from planner.setup import Cluster, TrainingSetup
@@ -175,7 +175,7 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Pe
         if setup.adapter is not None:  # nothing before the first adapter needs a gradient
             unused = 4.0 * setup.arch.hidden * tokens * parts.split
     rest = _position_bias(setup, parts) * tokens * parts.split - unused
-    kept = per_block * blocks_in_flight(setup) + rest
+    kept = per_block * blocks_in_flight(setup) + start * outputs_in_flight(setup) + rest
     kept_at_head = per_block * stage_blocks(setup).edge + rest  # the last stage has one micro-batch
     # Under the older FSDP with adapters the gradients of the blocks' inputs stay until the backward pass ends.
     older = setup.parallelism.kind == "fsdp" and not stack_of(setup.framework).fsdp2
@@ -215,7 +215,9 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Pe
         "reference_models": state.references,
         "kv_cache": cache,
     }
-    return Peak(_PHASES.get(phase, phase), components)
+    backward = moments["backward"]
+    beside = backward[0] + backward[-1] if phase == "optimizer_step" else state.step
+    return Peak(_PHASES.get(phase, phase), components, beside)
 
 
 def _of_block(setup: TrainingSetup, parts: _Parts, tokens: float) -> tuple[float, float]:

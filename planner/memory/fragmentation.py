@@ -17,17 +17,22 @@ class Peak(NamedTuple):
     Attributes:
         phase: generation, loss, backward or optimizer_step.
         components: Bytes of its tensors by kind.
+        beside: Bytes that another moment took: the step's temporaries where the peak is before it, or what passes
+            through the backward pass.
     """
 
     phase: str
     components: dict[str, float]
+    beside: float
 
 
 def fragmentation(setup: TrainingSetup, peak: Peak, head: float, streams: float) -> float:
     """Bytes that are held and not used at the peak, where there is room for them.
 
     Logits are cached after the loss, whatever the peak's phase, but on the last of several stages alone; gathers run on
-    streams with pools of their own.
+    streams with pools of their own. DeepSpeed's ZeRO-1 and fp16 take a step's temporaries in one piece
+    (`single_grad_partition`), for which segments as large as a block's input, of which a pipeline leaves hundreds,
+    cannot be put together; with other stacks that is among what the slack was fitted to.
 
     Args:
         setup: The training.
@@ -46,6 +51,7 @@ def fragmentation(setup: TrainingSetup, peak: Peak, head: float, streams: float)
         + CONSTANTS["slack_step"] * stepping
         + CONSTANTS["slack_comm"] * streams
         + CONSTANTS["slack_base"] * _GIB
+        + (peak.beside if setup.framework == "megatron-deepspeed" else 0.0)
     )
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from planner.architecture import parameter_counts
 from planner.memory.collectives import head_parameters, is_classifier
 from planner.setup import TrainingSetup
+from planner.stacks import stack_of
 
 
 class Blocks(NamedTuple):
@@ -56,6 +57,15 @@ def blocks_in_flight(setup: TrainingSetup) -> float:
     first = min(parallel.stages_at_once, setup.grad_accum)
     second = min(parallel.stages_at_once - 1, setup.grad_accum)
     return max(held.edge * first, held.inner * second)
+
+
+def outputs_in_flight(setup: TrainingSetup) -> int:
+    """Outputs of a stage that it keeps until their gradients come: DeepSpeed's `pipe_buffers` do, and Megatron gives
+    back what it has sent (`deallocate_output_tensor`).
+    """
+    if not (is_scheduled(setup) and stack_of(setup.framework).keeps_outputs):
+        return 0
+    return min(setup.parallelism.pipeline, setup.grad_accum)
 
 
 def share_of_stage(setup: TrainingSetup) -> float:

@@ -5,12 +5,14 @@ from dataclasses import replace
 import pytest
 
 from planner.architecture import load_architecture, parameter_counts
+from planner.backtest.rows import read_run
 from planner.memory import estimate_memory, model_state
 from planner.memory.activations import block_activations, score_activations
 from planner.memory.stages import Blocks, blocks_in_flight, share_of_stage, stage_blocks
 from planner.setup import Parallelism
 from tests.planner.setups import cluster, setup
 
+GIB = 2**30
 WORDS = 250_880  # of BLOOM and the trials before it
 
 
@@ -23,7 +25,7 @@ def gpt(hidden, layers, heads, words=WORDS):
 
 def staged(tensor, pipeline, data=1, arch=None, **more):
     spread = Parallelism("zero1", data, tensor, pipeline)
-    fields = {"precision": "fp16", "grad_accum": 64, "framework": "deepspeed", "attention": "eager"}
+    fields = {"precision": "fp16", "grad_accum": 64, "framework": "megatron-deepspeed", "attention": "eager"}
     some = setup("gpt2", older_torch=True, parallelism=spread, **(fields | more))
     return some._replace(arch=arch or gpt(14336, 72, 64))
 
@@ -40,7 +42,7 @@ def test_a_block_of_megatron_keeps_what_its_authors_count():
     assert score_activations(arch, "eager", 2.0, mixed=False).saved == 5 * heads
 
 
-@pytest.mark.parametrize("framework", ["megatron", "deepspeed"])
+@pytest.mark.parametrize("framework", ["megatron", "megatron-deepspeed"])
 def test_inputs_of_blocks_are_whole_on_each_tensor_rank_without_sequence_parallelism(framework):
     one = staged(1, 1, framework=framework, micro_batch=64, grad_accum=1)
     eight = staged(8, 1, framework=framework, micro_batch=64, grad_accum=1)
@@ -84,3 +86,61 @@ def test_layers_that_are_only_laid_out_are_no_stages():
 
 def test_a_stage_has_no_more_in_flight_than_there_is():
     assert [blocks_in_flight(staged(8, 12, grad_accum=many)) for many in (1, 4, 64)] == [6, 24, 72]
+
+
+def test_deepspeed_under_megatron_adds_bf16_up_beside_the_gradients():
+    """22 bytes a parameter with fp16 at the step; in bf16 20, of which the sums stay from one micro-batch to the
+    next.
+    """
+    arch = gpt(14336, 72, 64)
+    mine = parameter_counts(arch).total / 8
+    widths = {}
+    for precision in ("fp16", "bf16"):
+        state = model_state(staged(8, 1, arch=arch, precision=precision))
+        each = (state.weights, state.gradients, state.optimizer, state.step)
+        widths[precision] = [round(size / mine, 3) for size in each]
+    assert widths == {"fp16": [2.0, 2.0, 12.0, 6.0], "bf16": [2.0, 6.0, 12.0, 0.0]}
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "micro_batch", "precision", "gib"),
+    [
+        ((14400, 8, 32), (8, 1, 1), 1, "fp16", 67),
+        ((14400, 80, 96), (8, 10, 1), 1, "fp16", 73),
+        ((14400, 80, 96), (8, 10, 2), 1, "fp16", 51),
+        ((14400, 80, 96), (8, 10, 4), 1, "fp16", 35),
+        ((14400, 80, 96), (8, 10, 4), 8, "fp16", 76),
+        ((14336, 72, 64), (8, 12, 4), 4, "fp16", 49),
+        ((14336, 72, 64), (8, 2, 24), 1, "fp16", 65),
+        ((14336, 72, 64), (2, 24, 8), 1, "fp16", 44),
+        ((12288, 106, 96), (4, 12, 8), 2, "fp16", 44),
+        ((12288, 106, 96), (4, 12, 8), 2, "bf16", 65),
+        ((12288, 106, 96), (4, 12, 8), 4, "bf16", 79),
+        ((14336, 70, 112), (4, 12, 8), 2, "bf16", 59),  # BLOOM's layout
+    ],
+)
+def test_trials_before_bloom_as_measured(shape, layout, micro_batch, precision, gib):
+    """Chronicles of BigScience (train/tr11-176B-ml/chronicles-prequel.md): nvidia-smi on the first and last nodes."""
+    tensor, pipeline, data = layout
+    some = staged(tensor, pipeline, data, arch=gpt(*shape), precision=precision, micro_batch=micro_batch)
+    memory = estimate_memory(some, cluster("A100-80GB", 8, pipeline * data * tensor // 8))
+    assert memory.nvml_bytes / GIB == pytest.approx(gib, rel=0.11)
+    assert memory.upper_bytes / GIB > gib
+
+
+@pytest.mark.parametrize(
+    ("framework", "date", "flash", "seen"),
+    [
+        ("Megatron-DeepSpeed", "2022-02", "", ("megatron-deepspeed", "eager")),
+        ("Megatron-LM", "2022-02", "", ("megatron", "eager")),
+        ("Megatron-LM", "2024-02", "", ("megatron", "flash")),
+        ("NeMo Megatron", "2022-02", "true", ("megatron", "flash")),
+    ],
+)
+def test_megatron_wrote_scores_out_before_flash_attention(framework, date, flash, seen):
+    row = {
+        "model": "meta-llama/Llama-2-7b-hf", "method": "full", "gpu": "A100-80GB", "num_gpus": "8", "seq_len": "2048",
+        "micro_batch": "1", "parallelism": "ZeRO-1 TP2 PP2", "framework": framework, "date": date, "flash_attn": flash,
+    }  # fmt: skip
+    some = read_run(row).setup
+    assert (some.framework, some.attention) == seen
