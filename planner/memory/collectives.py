@@ -6,11 +6,16 @@ from typing import NamedTuple
 
 from planner.architecture import CLASSIFIERS, parameter_counts
 from planner.memory.precision import Widths
-from planner.setup import TrainingSetup
+from planner.setup import Parallelism, TrainingSetup
 from planner.stacks import stack_of
 
 _ZERO3_LIVE_PARAMETERS = 1e9  # DeepSpeed's stage3_max_live_parameters
 _ZERO_BUCKET_PARAMETERS = 5e8  # DeepSpeed's reduce_bucket_size
+
+
+#: NCCL's buffers for one more group of two GPUs, or of more: 544 and 688 MB, measured on four A100 with NVLink
+#: (NVIDIA/nccl issue 964). With fewer channels between the GPUs it is less.
+FURTHER_GROUP_GIB = (0.53, 0.67)
 
 
 class Buffers(NamedTuple):
@@ -31,6 +36,26 @@ class Buffers(NamedTuple):
     sampling: tuple[float, float]
     waiting: bool = False
     streams: float = 0.0
+
+
+def communicators(parallelism: Parallelism) -> list[int]:
+    """GPUs of each group that talks through buffers of its own, those that all the others are within first.
+
+    Beside one for each way of splitting, Megatron reduces norms of gradients over a whole copy, and tied embeddings'
+    gradients between the first and last stage (`initialize_model_parallel`).
+
+    >>> communicators(Parallelism("zero1", 4, 8, 12)), communicators(Parallelism("fsdp", 8))
+    ([96, 12, 8, 4, 2], [8])
+    """
+    stages = parallelism.stages_at_once
+    ways = [parallelism.data, parallelism.tensor, stages, parallelism.context]
+    if parallelism.kind == "pp":
+        ways.append(parallelism.pipeline)
+    if stages > 1:
+        ways.append(2)
+        if parallelism.tensor > 1:
+            ways.append(parallelism.tensor * stages)
+    return sorted((size for size in ways if size > 1), reverse=True)
 
 
 def buffers(setup: TrainingSetup, width: Widths, base: float, mine: float, gradients: float) -> Buffers:

@@ -11,6 +11,7 @@ from planner.memory.activations import (
     block_activations,
     score_activations,
 )
+from planner.memory.collectives import FURTHER_GROUP_GIB, communicators
 from planner.memory.constants import CONSTANTS
 from planner.memory.fragmentation import Peak, fragmentation
 from planner.memory.generation import Generation, cache_bytes, generation_bytes
@@ -320,9 +321,10 @@ def _context_bytes(setup: TrainingSetup, cluster: Cluster) -> float:
     """CUDA context and communication library; on a CPU the Python process."""
     if cluster.gpu.vendor == "cpu":
         return CONSTANTS["cpu_context"] * GIB
-    several = setup.parallelism.gpus_total > 1
+    groups = communicators(setup.parallelism)
+    nccl = CONSTANTS["nccl"] + sum(FURTHER_GROUP_GIB[size > 2] for size in groups[1:]) if groups else 0.0
     kernels = _ALL_KERNELS_GIB if setup.older_torch else 0.0
-    return (CONSTANTS["context"] + several * CONSTANTS["nccl"] + kernels) * GIB
+    return (CONSTANTS["context"] + nccl + kernels) * GIB
 
 
 def _limit_bytes(cluster: Cluster) -> float:

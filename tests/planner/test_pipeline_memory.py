@@ -124,8 +124,19 @@ def test_trials_before_bloom_as_measured(shape, layout, micro_batch, precision, 
     tensor, pipeline, data = layout
     some = staged(tensor, pipeline, data, arch=gpt(*shape), precision=precision, micro_batch=micro_batch)
     memory = estimate_memory(some, cluster("A100-80GB", 8, pipeline * data * tensor // 8))
-    assert memory.nvml_bytes / GIB == pytest.approx(gib, rel=0.11)
+    assert memory.nvml_bytes / GIB == pytest.approx(gib, rel=0.1)
     assert memory.upper_bytes / GIB > gib
+
+
+def test_each_further_group_of_ranks_has_buffers_of_its_own():
+    """NVIDIA/nccl issue 964: 688 MB for a group of four A100, 544 for one of two."""
+    where = cluster("A100-80GB", 8)
+    contexts = [
+        estimate_memory(setup(parallelism=spread), where).components_bytes["context"] / GIB
+        for spread in (Parallelism("fsdp", 8), Parallelism("fsdp", 4, 2), Parallelism("mixed", 1, 2, 4))
+    ]
+    assert contexts[1] - contexts[0] == pytest.approx(0.53)
+    assert contexts[2] - contexts[0] == pytest.approx(0.67 + 0.53 + 0.53)  # stages, tensors, tied embeddings
 
 
 @pytest.mark.parametrize(
