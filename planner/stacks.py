@@ -34,6 +34,10 @@ class Stack(NamedTuple):
         fused_products: Written in CUDA as a whole: bias, residual, activation and norm are done beside products or in
             one kernel, gradients are added up by the products that make them, and the loss writes its gradient over
             the logits.
+        sequence_parallel: Between tensor-parallel products the ranks share out the sequence: norms, dropout and what is
+            kept of blocks that are recomputed (Megatron's `--sequence-parallel`; Korthikanti et al. 2022, "Reducing
+            Activation Recomputation in Large Transformer Models"). Otherwise each rank has them whole.
+        keeps_outputs: Pipeline stages keep what they have sent on until its gradient comes.
         fp32_reduce: Sharded gradients are summed in fp32, whatever is computed in.
         fills_pipeline: Its pipelines have one stage on each GPU (DeepSpeed's PipelineEngine), which the first
             micro-batch has to pass before all compute.
@@ -61,6 +65,8 @@ class Stack(NamedTuple):
     spread_keys: bool = False
     fused_qkv: bool = False
     fused_products: bool = False
+    sequence_parallel: bool = False
+    keeps_outputs: bool = False
     fp32_reduce: bool = False
     fills_pipeline: bool = False
     host_slowdown: float = 1.0
@@ -104,6 +110,7 @@ _STACKS = (
         fsdp2=True,
         wraps_embeddings=True,
         spread_keys=True,
+        sequence_parallel=True,
         fp32_reduce=True,
     ),
     Stack(
@@ -113,6 +120,18 @@ _STACKS = (
         fused_norm=True,
         fused_mlp=True,
         foreach_step=False,
+        sequence_parallel=True,
+        host_slowdown=2.0,
+    ),
+    # Megatron's modules of 2021 under DeepSpeed's pipeline and optimizers
+    Stack(
+        "megatron-deepspeed",
+        loss_bytes=8.0,
+        fused_kernels=True,
+        fused_norm=True,
+        fused_mlp=True,
+        foreach_step=False,
+        keeps_outputs=True,
         host_slowdown=2.0,
     ),
     Stack("internevo", masters_beside=True),
@@ -127,6 +146,8 @@ _STACKS = (
         fused_products=True,
     ),
 )
+#: Stacks whose blocks are Megatron's.
+MEGATRON = frozenset({"megatron", "megatron-deepspeed"})
 STACKS = {stack.name: stack for stack in _STACKS}
 
 

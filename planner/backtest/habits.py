@@ -11,7 +11,7 @@ from planner.architecture import ModelArchitecture
 from planner.backtest.cells import Row, begun_before, cell, dated_before, denied, number
 from planner.hardware import GpuFacts
 from planner.setup import Parallelism
-from planner.stacks import STACKS
+from planner.stacks import MEGATRON, STACKS
 
 _FRAMEWORKS = {
     "unsloth": "unsloth",
@@ -24,6 +24,7 @@ _FRAMEWORKS = {
     "composer": "llm-foundry",
     "mosaic": "llm-foundry",
     "torchtitan": "torchtitan",
+    "megatron-deepspeed": "megatron-deepspeed",
     "megatron": "megatron",
     "automodel": "hf",
     "nemo": "megatron",
@@ -49,6 +50,7 @@ _HUGGING_FACE = (
 _FUSED_SINCE = {"bert": "2024-05", "roberta": "2024-09", "xlm-roberta": "2024-09", "camembert": "2024-09",
                 "distilbert": "2024-10", "electra": "2025-09", "gpt2": "2024-07", "gpt_neox": "2024-07",
                 "opt": "2024-11"}  # fmt: skip
+_FLASH_ATTENTION = "2022-12"  # since when Megatron may use it
 #: Trainers that recompute unless they are told not to, or whose every example says so.
 _RECOMPUTE = ("factory", "swift", "autotrain", "xtuner", "axolotl", "verl")
 _FLASH_CAPABILITY = 7.5  # of the oldest NVIDIA chip that FlashAttention was written for
@@ -153,7 +155,7 @@ def checkpointing_of(
     """
     text = cell(row, "grad_checkpointing")
     if text:  # Megatron's "selective" recomputes attention's scores, which a fused kernel never keeps
-        return not denied(text) and not (framework == "megatron" and "selective" in text)
+        return not denied(text) and not (framework in MEGATRON and "selective" in text)
     if framework in ("unsloth", "torchtune", "openrlhf") or recomputes_unasked(row):
         return True
     if framework == "litgpt":
@@ -187,11 +189,13 @@ def attention_of(row: Row, framework: str, arch: ModelArchitecture, gpu: GpuFact
         ("true", "yes", "flash", "fa2", "fa3", "fa-", "xformers", "1", "on", "cudnn", "te", "flex")
     ):
         return "flash"
-    if framework == "megatron" and "selective" not in cell(row, "grad_checkpointing"):
+    if framework in MEGATRON and "selective" not in cell(row, "grad_checkpointing"):
         older = gpu.vendor == "nvidia" and float(gpu.capability) < _FLASH_CAPABILITY
-        return "eager" if older or denied(text) or dated_before(row, "2022-12") else "flash"
-    if framework in ("megatron", "unsloth", "cuda") or (
-        arch.is_moe and "automodel" in cell(row, "framework")
+        return "eager" if older or denied(text) or dated_before(row, _FLASH_ATTENTION) else "flash"
+    if (
+        framework in MEGATRON
+        or framework in ("unsloth", "cuda")
+        or (arch.is_moe and "automodel" in cell(row, "framework"))
     ):
         return "flash"  # AutoModel's mixtures attend with Transformer Engine or flex
     if text == "eager" or (written_out and (not text or denied(text))):

@@ -6,11 +6,16 @@ from typing import NamedTuple
 
 from planner.architecture import CLASSIFIERS, parameter_counts
 from planner.memory.precision import Widths
-from planner.setup import TrainingSetup
+from planner.setup import Parallelism, TrainingSetup
 from planner.stacks import stack_of
 
 _ZERO3_LIVE_PARAMETERS = 1e9  # DeepSpeed's stage3_max_live_parameters
 _ZERO_BUCKET_PARAMETERS = 5e8  # DeepSpeed's reduce_bucket_size
+
+
+#: NCCL's buffers for one more group of two GPUs, or of more: 544 and 688 MB, measured on four A100 with NVLink
+#: (NVIDIA/nccl issue 964). With fewer channels between the GPUs it is less.
+FURTHER_GROUP_GIB = (0.53, 0.67)
 
 
 class Buffers(NamedTuple):
@@ -33,9 +38,31 @@ class Buffers(NamedTuple):
     streams: float = 0.0
 
 
+def communicators(parallelism: Parallelism) -> list[int]:
+    """GPUs of each group that talks through buffers of its own, those that all the others are within first.
+
+    Beside one for each way of splitting, Megatron reduces norms of gradients over a whole copy, and tied embeddings'
+    gradients between the first and last stage (`initialize_model_parallel`).
+
+    >>> communicators(Parallelism("zero1", 4, 8, 12)), communicators(Parallelism("fsdp", 8))
+    ([96, 12, 8, 4, 2], [8])
+    """
+    stages = parallelism.stages_at_once
+    ways = [parallelism.data, parallelism.tensor, stages, parallelism.context]
+    if parallelism.kind == "pp":
+        ways.append(parallelism.pipeline)
+    if stages > 1:
+        ways.append(2)
+        if parallelism.tensor > 1:
+            ways.append(parallelism.tensor * stages)
+    return sorted((size for size in ways if size > 1), reverse=True)
+
+
 def buffers(setup: TrainingSetup, width: Widths, base: float, mine: float, gradients: float) -> Buffers:
     """What the collectives hold: buckets, gathered blocks, gradients that are not reduced yet.
 
+    DeepSpeed's `BF16_Optimizer` reduces sums in fp32, a bucket or one larger gradient at a time
+    (`buffered_allreduce_fallback`).
     With FSDP2 on two real processes the closed form's peak is 0.93 to 1.14 of the measured
     (benchmarks/results/sharded_memory.md).
 
@@ -49,14 +76,15 @@ def buffers(setup: TrainingSetup, width: Widths, base: float, mine: float, gradi
     kind, several = setup.parallelism.kind, setup.parallelism.data * setup.parallelism.context > 1
     if kind == "fsdp" and several:
         return _fsdp(setup, width, base)
-    same = 0.0
+    same, embedding = 0.0, setup.arch.vocab * setup.arch.hidden
     if kind == "ddp" and several:
         same = gradients  # the reducer's buckets, as large as the gradients
+    elif kind in ("zero1", "zero2") and setup.framework == "megatron-deepspeed" and width.gradient > 4.0:
+        same = 4.0 * min(mine, max(_ZERO_BUCKET_PARAMETERS, embedding / setup.parallelism.tensor))
     elif kind in ("zero1", "zero2"):
         same = 2 * 2.0 * min(mine, _ZERO_BUCKET_PARAMETERS)
     elif kind == "zero3":
         total = parameter_counts(setup.arch, setup.task, setup.labels).total
-        embedding = setup.arch.vocab * setup.arch.hidden
         live = min(total, _ZERO3_LIVE_PARAMETERS) + embedding * (1 if setup.arch.tied_embeddings else 2)
         live /= setup.parallelism.tensor
         # A gather holds its flat result and the parameters' own copies at once.

@@ -11,12 +11,15 @@ from planner.memory.activations import (
     block_activations,
     score_activations,
 )
+from planner.memory.collectives import FURTHER_GROUP_GIB, communicators
 from planner.memory.constants import CONSTANTS
+from planner.memory.fragmentation import Peak, fragmentation
 from planner.memory.generation import Generation, cache_bytes, generation_bytes
 from planner.memory.linears import adapter_input, adapter_products, dequantised_bytes, quantised_inputs
 from planner.memory.loss import loss_bytes
 from planner.memory.model_state import ModelState, model_state
 from planner.memory.precision import Widths, is_sharded, widths
+from planner.memory.stages import blocks_in_flight, outputs_in_flight, stage_blocks
 from planner.memory.verdict import Verdict, verdict_of
 from planner.recomputation import kept_values
 from planner.setup import Cluster, TrainingSetup
@@ -69,13 +72,14 @@ def estimate_memory(setup: TrainingSetup, cluster: Cluster) -> MemoryEstimate:
     parts = _constants(setup)
     tokens = setup.micro_batch * setup.sequence_tokens * parts.rows / setup.parallelism.context
     head = loss_bytes(setup, parts.width, tokens, on_cpu=cluster.gpu.vendor == "cpu")
-    phase, components = _peak(setup, parts, tokens, head)
+    peak = _peak(setup, parts, tokens, head)
+    phase, components = peak.phase, peak.components
     allocated = sum(components.values())
     context = _context_bytes(setup, cluster)
     limit = _limit_bytes(cluster)
     # Near the limit the allocator gives cached blocks back before it fails.
     slack = min(
-        _fragmentation(setup, parts, components, head),
+        fragmentation(setup, peak, head, parts.state.comm.streams),
         max(CONSTANTS["slack_least"] * allocated, limit - context - allocated),
     )
     passing = components["activations"] + head
@@ -108,8 +112,8 @@ class _Parts(NamedTuple):
     scores: ScoreActivations
     rows: int
     tail_per_token: float
-    blocks: float
     split: float
+    split_whole: float
     product: float
     product_backward: float
     dequantised: float
@@ -147,8 +151,8 @@ def _constants(setup: TrainingSetup) -> _Parts:
         ),
         rows=rows_of(setup.task),
         tail_per_token=tail,
-        blocks=(arch.layers + arch.decoder_layers) / parallel.pipeline,
         split=1.0 / parallel.tensor,
+        split_whole=1.0 / parallel.tensor if stack.sequence_parallel else 1.0,
         product=product,
         product_backward=largest,
         dequantised=dequantised_bytes(setup, width),
@@ -158,25 +162,22 @@ def _constants(setup: TrainingSetup) -> _Parts:
 _PHASES = {"backward_end": "backward", "embedding": "backward"}
 
 
-def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> tuple[str, dict[str, float]]:
-    state, block = parts.state, parts.block
-    keys = setup.sequence_tokens
-    one = (block.saved + parts.scores.saved * keys) * tokens * parts.split + parts.product
-    within = max(block.backward, parts.scores.backward * keys - block.mlp)  # in the MLP, or in the attention
-    gradients = within * tokens * parts.split
-    passing = max(gradients, gradients / 2 + parts.dequantised) + parts.product_backward
+def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Peak:
+    state = parts.state
+    one, passing = _of_block(setup, parts, tokens)
     last = working = one + passing
+    start = parts.width.residual * setup.arch.hidden * tokens * parts.split_whole
     unused = 0.0
     if setup.gradient_checkpointing:
-        start = parts.width.residual * setup.arch.hidden * tokens * parts.split
         per_block = _kept_of_block(setup, parts, start, one, tokens)
         working -= max(0.0, per_block - start)  # is there already
     else:
         per_block, working = one, passing
         if setup.adapter is not None:  # nothing before the first adapter needs a gradient
             unused = 4.0 * setup.arch.hidden * tokens * parts.split
-    kept = per_block * parts.blocks * min(setup.parallelism.stages_at_once, setup.grad_accum) - unused
-    kept += _position_bias(setup, parts) * tokens * parts.split
+    rest = _position_bias(setup, parts) * tokens * parts.split - unused
+    kept = per_block * blocks_in_flight(setup) + start * outputs_in_flight(setup) + rest
+    kept_at_head = per_block * stage_blocks(setup).edge + rest  # the last stage has one micro-batch
     # Under the older FSDP with adapters the gradients of the blocks' inputs stay until the backward pass ends.
     older = setup.parallelism.kind == "fsdp" and not stack_of(setup.framework).fsdp2
     wrapped = setup.adapter is not None and older
@@ -188,7 +189,7 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> tu
     comm = state.comm
     arrived = parts.width.residual * setup.arch.hidden * tokens
     moments = {  # activations, logits and their like, gradients, temporaries of the step, collectives
-        "loss": (kept, loss, earlier, 0.0, comm.loss),
+        "loss": (kept_at_head, loss, earlier, 0.0, comm.loss),
         "backward": (kept + lasting + working, 0.0, begun, 0.0, comm.backward),
         "backward_end": (last, 0.0, max(earlier, grads - state.late_gradient), 0.0, comm.end),
         "embedding": (arrived, 0.0, grads + state.embedding_gradient, 0.0, comm.end),
@@ -203,7 +204,7 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> tu
     phase = max(moments, key=lambda name: sum(moments[name]))
     activations, logits, gradients, step, collectives = moments[phase]
     cache = sampling.cache if phase == "generation" or setup.task == "ppo" else 0.0
-    return _PHASES.get(phase, phase), {
+    components = {
         "weights": state.weights,
         "adapters": state.adapters,
         "gradients": gradients,
@@ -215,6 +216,19 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> tu
         "reference_models": state.references,
         "kv_cache": cache,
     }
+    backward = moments["backward"]
+    beside = backward[0] + backward[-1] if phase == "optimizer_step" else state.step
+    return Peak(_PHASES.get(phase, phase), components, beside)
+
+
+def _of_block(setup: TrainingSetup, parts: _Parts, tokens: float) -> tuple[float, float]:
+    """Bytes that one block keeps of a micro-batch, and temporaries of its backward pass."""
+    block, keys = parts.block, setup.sequence_tokens
+    divided = (block.saved - block.whole + parts.scores.saved * keys) * parts.split
+    one = (divided + block.whole * parts.split_whole) * tokens + parts.product
+    within = max(block.backward, parts.scores.backward * keys - block.mlp)  # in the MLP, or in the attention
+    gradients = within * tokens * parts.split
+    return one, max(gradients, gradients / 2 + parts.dequantised) + parts.product_backward
 
 
 def _while_loading(state: ModelState, components: dict[str, float]) -> dict[str, float]:
@@ -233,7 +247,7 @@ def _kept_of_block(setup: TrainingSetup, parts: _Parts, start: float, one: float
         tokens: Of a micro-batch on one GPU.
     """
     if setup.offload == "activations" or setup.offloads_checkpoints:
-        start /= parts.blocks
+        start /= max(stage_blocks(setup))
     if setup.keeps_products:
         start += parts.width.activation * kept_values(setup.arch) * tokens * parts.split
     return setup.recomputed_blocks * start + (1 - setup.recomputed_blocks) * one
@@ -278,30 +292,6 @@ def _dora_norm_bytes(setup: TrainingSetup) -> float:
     return max((4.0 * s.inputs * (s.inputs + 3 * s.outputs) for s in targets), default=0.0)
 
 
-def _fragmentation(setup: TrainingSetup, parts: _Parts, components: dict[str, float], head: float) -> float:
-    """What the caching allocator holds beyond the tensors: rounding, and blocks that no longer fit."""
-    stepping = components["gradients"] + components["optimizer_step_temporary"]
-    # Logits are cached after the loss, whatever the peak's phase; gathers run on streams with pools of their own.
-    return (
-        CONSTANTS["slack_activations"] * components["activations"]
-        + CONSTANTS["slack_logits"] * head
-        + _unused_by_others(setup, components, head)
-        + CONSTANTS["slack_step"] * stepping
-        + CONSTANTS["slack_comm"] * parts.state.comm.streams
-        + CONSTANTS["slack_base"] * GIB
-    )
-
-
-def _unused_by_others(setup: TrainingSetup, components: dict[str, float], head: float) -> float:
-    """Blocks of rows of one length that rows of another do not fit, less the room that the step's temporaries leave."""
-    if not setup.varied_lengths:
-        return 0.0
-    kind = "dropped" if setup.drops_longer_rows else "cut"
-    activations = components["activations"]
-    unused = CONSTANTS[f"{kind}_activations"] * activations + CONSTANTS[f"{kind}_logits"] * head
-    return unused if activations else max(0.0, unused + head - components["optimizer_step_temporary"])
-
-
 #: Stacks of which nothing is known, or no more than their optimizers' code.
 _LITTLE_SEEN = ("other", "internevo")
 
@@ -331,9 +321,10 @@ def _context_bytes(setup: TrainingSetup, cluster: Cluster) -> float:
     """CUDA context and communication library; on a CPU the Python process."""
     if cluster.gpu.vendor == "cpu":
         return CONSTANTS["cpu_context"] * GIB
-    several = setup.parallelism.gpus_total > 1
+    groups = communicators(setup.parallelism)
+    nccl = CONSTANTS["nccl"] + sum(FURTHER_GROUP_GIB[size > 2] for size in groups[1:]) if groups else 0.0
     kernels = _ALL_KERNELS_GIB if setup.older_torch else 0.0
-    return (CONSTANTS["context"] + several * CONSTANTS["nccl"] + kernels) * GIB
+    return (CONSTANTS["context"] + nccl + kernels) * GIB
 
 
 def _limit_bytes(cluster: Cluster) -> float:

@@ -13,6 +13,7 @@ from planner.architecture import (
 )
 from planner.memory.collectives import Buffers, buffers, head_parameters, is_classifier
 from planner.memory.precision import Widths, is_sharded, widths
+from planner.memory.stages import is_scheduled, share_of_blocks, share_of_stage
 from planner.setup import TrainingSetup
 from planner.shape_cache import by_shape
 from planner.stacks import stack_of
@@ -79,11 +80,12 @@ def model_state(setup: TrainingSetup) -> ModelState:
         trainable = round(counts.trainable * setup.trained_share)
     else:
         trainable = adapter_parameters(setup.arch, setup.adapter) + _new_head(setup)
-    parts = parallel.tensor * parallel.pipeline
+    parts = parallel.tensor / share_of_stage(setup)
     shards = setup.shards if is_sharded(parallel.kind) else 1
     expert = _expert_share(setup, counts.total)
     # modules trained whole stay in the base's type, and so do their gradients and states
-    mine = (trainable + whole * width.frozen / width.weight) / parts
+    mine = (trainable + whole * width.frozen / width.weight) / parallel.tensor
+    mine *= share_of_stage(setup) if full else share_of_blocks(setup)
     weights = base / parts * _per_rank(expert, shards, parallel.expert)
     adapters = 0.0 if full else mine * width.weight / shards
     # ZeRO-1 and the distributed optimizer of Megatron shard states alone; ZeRO-2 gradients as well.
@@ -99,7 +101,8 @@ def model_state(setup: TrainingSetup) -> ModelState:
         stepping = min(stepping, _ZERO3_SUB_GROUP_PARAMETERS)
     step = stepping * width.step
     reaches = full and setup.trained_share == 1.0  # a frozen embedding gets no gradient
-    embedding = setup.arch.vocab * setup.arch.hidden * width.gradient / parts if reaches else 0.0
+    ends = parallel.tensor if is_scheduled(setup) else parts  # of embedding and head, each whole on its stage
+    embedding = setup.arch.vocab * setup.arch.hidden * width.gradient / ends if reaches else 0.0
     shared = setup.arch.tied_embeddings and not is_classifier(setup)
     added = (shared and not setup.steps_in_backward) or setup.grad_accum > 1 or setup.older_torch
     state = ModelState(
@@ -110,7 +113,7 @@ def model_state(setup: TrainingSetup) -> ModelState:
         step=step,
         comm=buffers(setup, width, base, mine, gradients),
         references=_references(setup, counts.total * width.reference / parts, optimizer + gradients + step),
-        head_gradient=head_parameters(setup) * width.gradient / parts / shards if full else gradients,
+        head_gradient=head_parameters(setup) * width.gradient / ends / shards if full else gradients,
         late_gradient=0.0 if shared or setup.steps_in_backward else embedding / gradient_shards,
         embedding_gradient=embedding if added and ranks == 1 else 0.0,
         trainable=trainable + whole,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from planner.memory.optimizers import FOREACH, state_width
 from planner.setup import TrainingSetup
 from planner.shape_cache import by_shape
-from planner.stacks import stack_of
+from planner.stacks import MEGATRON, stack_of
 
 
 class Widths(NamedTuple):
@@ -60,7 +60,7 @@ def widths(setup: TrainingSetup) -> Widths:
     kind, stack = setup.parallelism.kind, stack_of(setup.framework)
     low = 4.0 if setup.precision in ("fp32", "tf32") else 2.0
     mixed = setup.precision.startswith("amp_")
-    megatron, full = setup.framework == "megatron", setup.adapter is None
+    megatron, full = setup.framework in MEGATRON, setup.adapter is None
     # steps are too small for weights in fp16
     beside = full and (setup.precision == "fp16" or (stack.masters_beside and low == 2.0 and not mixed))
     zero = kind in ("zero1", "zero2", "zero3") or beside
@@ -78,7 +78,7 @@ def widths(setup: TrainingSetup) -> Widths:
     return Widths(
         weight=weight,
         frozen=4.0 if base_fp32 else 2.0,
-        gradient=4.0 if (masters and megatron) or blockwise else low if zero else weight,
+        gradient=4.0 if blockwise else _of_gradient(setup, low) if zero else weight,
         master=4.0 if masters else 0.0,
         state=state,
         step=_of_step(setup, low, masters=masters) if zero else _foreach(setup, weight),
@@ -90,9 +90,22 @@ def widths(setup: TrainingSetup) -> Widths:
     )
 
 
+def _adds_in_fp32(setup: TrainingSetup) -> bool:
+    """Whether gradients are added up in fp32: DeepSpeed does so under Megatron where they are not in fp16."""
+    deepspeed = setup.framework == "megatron-deepspeed" and "fp16" not in setup.precision
+    return deepspeed or setup.framework == "megatron"
+
+
+def _of_gradient(setup: TrainingSetup, low: float) -> float:
+    """Megatron frees the gradient that it adds, and DeepSpeed's `BF16_Optimizer` keeps it (`clear_lp_grads`)."""
+    if not _adds_in_fp32(setup):
+        return low
+    return 4.0 if setup.framework == "megatron" else 4.0 + low
+
+
 def _of_step(setup: TrainingSetup, low: float, *, masters: bool) -> float:
     """The gradients in fp32, beside those of a partition made flat, or a temporary of torch's own optimizer."""
-    if not masters or setup.framework == "megatron":
+    if not masters or _adds_in_fp32(setup):
         return 0.0
     return 4.0 + (_foreach(setup, 4.0) if stack_of(setup.framework).masters_beside else low)
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from planner.hardware import GpuFacts
 from planner.quantiles import Z90
 from planner.setup import Cluster, TrainingSetup
+from planner.stacks import MEGATRON
 from planner.throughput.constants import COMPARED, TIME
 from planner.workload import micro_batch_tokens
 
@@ -116,7 +117,7 @@ def _unseen(setup: TrainingSetup, gpu: GpuFacts, tokens: float) -> list[Doubt]:
 def _rare(setup: TrainingSetup, cluster: Cluster, share: Mapping[str, float]) -> list[Doubt]:
     """What few published runs cover, or where stacks differ widely."""
     kind = "" if setup.adapter is None else setup.adapter.kind
-    young = cluster.gpu.capability in _YOUNG and setup.framework != "megatron"
+    young = cluster.gpu.capability in _YOUNG and setup.framework not in MEGATRON
     masks = setup.framework == "other" and setup.attention == "sdpa" and not setup.padded
     moe, parallel = setup.arch.is_moe, setup.parallelism
     rare = (

@@ -10,7 +10,7 @@ from planner.memory.precision import Widths, is_sharded, widths
 from planner.recomputation import recomputed
 from planner.setup import Cluster, TrainingSetup
 from planner.shape_cache import by_shape
-from planner.stacks import runs_transformers_modules, stack_of
+from planner.stacks import MEGATRON, runs_transformers_modules, stack_of
 from planner.throughput.adapters import adapter_bytes, adapter_kernels, weight_bytes
 from planner.throughput.attention import attention_seconds
 from planner.throughput.constants import TIME
@@ -203,7 +203,7 @@ def _matmul(setup: TrainingSetup, shape: StepShape, rate: float, gpu: GpuFacts, 
     narrow = 1 + share * TIME["narrow"] * ridge / h
     reached = TIME["matmul"] * rate
     if setup.precision.endswith(("fp8", "fp4")) and gpu.fp8_flops_per_s is not None:
-        reached *= TIME["fp8" if setup.framework == "megatron" else "fp8_casts"]
+        reached *= TIME["fp8" if setup.framework in MEGATRON else "fp8_casts"]
     if setup.precision == "fp4" and gpu.capability in _FOUR_BIT:
         reached *= TIME["fp4"]
     # blocks are computed again with checkpointing, a head in tiles in any case
@@ -226,7 +226,7 @@ def _unaligned_head(setup: TrainingSetup) -> bool:
 
     Megatron and llm.c pad it to 128, torch's compiler to 8.
     """
-    padded = setup.compiled or setup.framework in ("megatron", "cuda")
+    padded = setup.compiled or setup.framework in MEGATRON | {"cuda"}
     unaligned = scores_words(setup.task) and setup.arch.vocab % _ALIGNED_VALUES != 0
     return unaligned and not padded and widths(setup).compute == 2.0
 
@@ -250,7 +250,7 @@ def collective_seconds(setup: TrainingSetup, cluster: Cluster) -> tuple[float, f
 
 def _reduced(setup: TrainingSetup, width: Widths) -> float:
     """Bytes of a gradient as it is sent: Megatron adds them up in fp32, but its recipes reduce them in bf16."""
-    return width.compute if setup.framework == "megatron" else width.gradient
+    return width.compute if setup.framework in MEGATRON else width.gradient
 
 
 def collective_rate(cluster: Cluster, ranks: int) -> float:

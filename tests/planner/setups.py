@@ -49,7 +49,9 @@ setups = st.builds(
     grad_accum=st.sampled_from([1, 4]),
     gradient_checkpointing=st.booleans(),
     attention=st.sampled_from(["flash", "sdpa", "eager"]),
-    framework=st.sampled_from(["trl", "hf", "litgpt", "megatron", "unsloth", "llm-foundry"]),
+    framework=st.sampled_from(
+        ["trl", "hf", "litgpt", "megatron", "megatron-deepspeed", "unsloth", "llm-foundry"]
+    ),
     parallelism=st.sampled_from(
         [
             Parallelism(),

@@ -216,10 +216,12 @@ def test_a_bigger_card_never_fits_less(some):
 
 
 def test_pipeline_and_tensor_parts_share_the_weights():
+    """The first stage has an embedding beside its blocks, and the last a head."""
     base = setup("meta-llama/Llama-3.1-70B", framework="megatron", adapter=lora(16, QKVO))
-    whole = model_state(base).weights
+    counts = parameter_counts(base.arch)
+    blocks = counts.total - counts.embedding - counts.head
     assert model_state(base._replace(parallelism=Parallelism("mixed", 1, 2, 4))).weights == pytest.approx(
-        whole / 8
+        2.0 * (blocks / 4 + counts.embedding) / 2
     )
 
 
