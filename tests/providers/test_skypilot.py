@@ -16,7 +16,7 @@ from providers.errors import CredentialsError, LaunchError, TuneplanError, Usage
 from providers.launcher import LaunchRequest
 from providers.offers import Offer
 from providers.skypilot import SkyPilotLauncher
-from providers.skypilot_jobs import status_of
+from providers.skypilot_jobs import offer_of, status_of
 from providers.skypilot_task import CLOUDS, job_name, resources_of, task_document
 from tests.bed.client import Elsewhere
 from tests.bed.sky_home import SkyHome
@@ -118,6 +118,21 @@ def test_a_job_that_waits_says_what_for(details: str, reason: str) -> None:
     )
     status = status_of({1: job})
     assert (status.state, status.reason.startswith(reason)) == ("queued", True)
+
+
+@pytest.mark.parametrize(
+    ("told", "market", "kind"),
+    [
+        ("1x[spot](gpus=L4:1, cpus=4, mem=16, g6.xlarge, disk=256)", "spot", "g6.xlarge"),
+        ("1x(gpus=L4:1, cpus=32, mem=128, g6.8xlarge, disk=256)", "on_demand", "g6.8xlarge"),
+        ("1x(gpus=L4:1, cpus=4, mem=16, disk=256)", "on_demand", None),
+    ],
+)
+def test_a_machine_is_told_with_its_market_and_its_kind(told: str, market: str, kind: str | None) -> None:
+    place = {"cloud": "AWS", "region": "us-east-1", "zone": None, "accelerators": {"L4": 1}}
+    got = offer_of(SimpleNamespace(**place, cluster_resources_full=told))
+    assert got is not None
+    assert (got.market, got.instance_type) == (market, kind)
 
 
 def test_what_was_interrupted_while_it_was_launched_is_cancelled_once_it_is_a_job(
