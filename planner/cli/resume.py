@@ -129,12 +129,14 @@ def _price(offer: Offer) -> str:
 def _hold(run: Run, cap_micro: int | None, offer: Offer | None) -> None:
     """Hold the cap of the project's budget again: the run gave back what it had not spent when it ended.
 
+    One that is under way holds what it was launched with, whatever cap is asked for now.
+
     Raises:
         OverBudgetError: The budget does not allow it.
     """
     terms = run.terms
     price = run.current.micro_usd_per_hour if offer is None else offer.price_usd_per_hour
-    if terms.register_uri is None or price == 0:
+    if terms.register_uri is None or price == 0 or run.state not in RESUMABLE:
         return
     from planner.register import hold
     from providers.stores import open_store

@@ -432,6 +432,14 @@ def test_a_resume_goes_by_the_price_of_today(orders: Path, plan_home: Path) -> N
     assert "costs $3/h" not in plan("resume", "goat-1", "--yes", code=2).stderr  # it runs
 
 
+def test_a_resume_that_is_refused_leaves_the_budget_as_it_was(orders: Path, plan_home: Path) -> None:
+    (plan_home / "config.yaml").write_text("local: {usd_per_hour: 2}\n")
+    plan("launch", *LOCAL, "--yes", "--cap", "50")
+    eventually((orders / "ready").exists)
+    assert "it needs no resume" in plan("resume", "goat-1", "--yes", "--cap", "1", code=2).stderr
+    assert answer("budget", "show", "default", schema="budget")["taken_usd"] == "50"  # what it may still cost
+
+
 def test_a_machine_that_the_price_list_has_no_more_keeps_its_last_price(
     orders: Path, plan_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
