@@ -15,16 +15,20 @@ from jobs.committed import hash_file
 from jobs.manifest import FileEntry
 from jobs.spec import InputsJob, JobSpec
 from planner.candidate_document import candidate_document
+from planner.cli.desk import entered_here
 from planner.errors import CapReachedError
 from planner.launch import Desk, cancel, launch, request_of, resume
+from planner.ledger_identity import identity_of
 from planner.limits import time_limit_s
 from planner.monitor import decide, keep_record, observe
 from planner.places import Places
 from planner.record import claim
+from planner.register import enter, read_book, take
 from planner.runs import Run, utc_text
 from planner.service import Habits, look_at
 from planner.setup import Parallelism
 from planner.store import Store
+from providers.directory_store import DirectoryStore
 from providers.errors import (
     CleanupPendingError,
     CredentialsError,
@@ -313,6 +317,21 @@ def test_a_run_that_another_ledger_adopted_is_not_launched_though_somebody_looks
     left = keep_record(desk.store, read, desk.now())
     assert (left.state, desk.store.find("run-1").state) == ("cancelled", "cancelled")
     assert "was adopted" in left.state_reason
+
+
+def test_a_run_that_another_ledger_adopted_is_not_settled_here(
+    desk: Desk, orders: Path, tmp_path: Path
+) -> None:
+    """It may go on there and cost its cap; what it has cost by then is not this ledger's to say."""
+    register, mine = DirectoryStore(tmp_path / "register"), identity_of(desk.store.path)
+    enter(register, "run-1", "default", "ann", ledger=mine, cap_micro_usd=5_000_000, at=desk.now())
+    start(desk, orders, register_uri=register.uri)
+    cancel(desk, now_of(desk), grace_s=0.0)
+    eventually(lambda: now_of(desk).final)
+    book = read_book(register, "default")
+    assert [run.run_id for run in entered_here(desk.store, register, register.uri, book)[0]] == ["run-1"]
+    take(register, "run-1", "default", "bob", "another ledger", desk.now())
+    assert entered_here(desk.store, register, register.uri, book)[0] == []
 
 
 def test_a_launch_that_failed_is_launched_when_it_is_asked_for_again(desk: Desk, orders: Path) -> None:
