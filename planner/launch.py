@@ -23,6 +23,7 @@ from planner.money import micro_usd
 from planner.monitor import keep_record, observe
 from planner.offer_document import offer_document, offer_from_document
 from planner.places import Places
+from planner.reserve.rest import reserved_left_s
 from planner.runs import RESUMABLE, Attempt, PolicyDecision, Run, RunTerms
 from planner.stop_grace import grace_ends_at
 from planner.store import Change, Store
@@ -31,6 +32,8 @@ from providers.launcher import Launcher, LaunchRequest
 from providers.offers import Offer
 
 Clock = Callable[[], str]
+_RESERVATION_OVER = "the time of its reservation is over"
+_ANEW = "launch it anew, on other machines or in another reservation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +129,7 @@ def resume(
 
     Raises:
         UsageError: It is under way, has succeeded, or somebody else resumed it just now.
-        CapReachedError: The cap is spent and was not raised.
+        CapReachedError: The cap is spent and was not raised, or the time of its reservation is over.
         LaunchError, CredentialsError: Nothing was started.
     """
     run = observe(desk.store, desk.launcher, run, desk.now())
@@ -146,6 +149,11 @@ def resume(
         )
     attempt = _next_attempt(run, offer, desk.now())
     limit_s = run.terms.max_duration_s if max_duration_s is None else max_duration_s
+    left_s = reserved_left_s(desk.store.path, run, desk.now())
+    if left_s is not None:
+        if left_s <= 0:
+            raise CapReachedError(_RESERVATION_OVER, hint=_ANEW, code="reservation_over")
+        limit_s = min(left_s, limit_s or left_s)
     if not desk.store.add_attempt(
         run, attempt, cap_micro_usd=cap, max_duration_s=limit_s, candidate_json=candidate_json
     ):
@@ -241,6 +249,7 @@ def _start(desk: Desk, run: Run, *, is_new: bool = False) -> Run:
 def _ask(desk: Desk, run: Run, request: LaunchRequest) -> None:
     """Have the backend start it; that it was not is on record before anybody is told."""
     try:
+        _refuse_over(desk, run)
         desk.launcher.launch(request)
     except (LaunchError, CredentialsError) as error:
         status = desk.launcher.status(run.run_id)
@@ -248,6 +257,13 @@ def _ask(desk: Desk, run: Run, request: LaunchRequest) -> None:
             raise
         if status.attempt < run.launches and _record_failure(desk, run, error):
             raise
+
+
+def _refuse_over(desk: Desk, run: Run) -> None:
+    """Reserved capacity may have ended while nobody asked for it: its machines would be others, at another price."""
+    left_s = reserved_left_s(desk.store.path, run, desk.now())
+    if left_s is not None and left_s <= 0:
+        raise LaunchError(_RESERVATION_OVER, hint=_ANEW, code="reservation_over")
 
 
 def _send(desk: Desk, run: Run, job: JobSpec, *, is_new: bool) -> None:
