@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from providers.catalog import load_default_snapshot
-from providers.errors import CredentialsError, LaunchError, TuneplanError, UsageError
+from providers.errors import CleanupPendingError, CredentialsError, LaunchError, TuneplanError, UsageError
 from providers.launcher import LaunchRequest
 from providers.offers import Offer
 from providers.skypilot import SkyPilotLauncher
@@ -167,6 +167,44 @@ def test_what_was_interrupted_while_it_was_launched_is_cancelled_once_it_is_a_jo
     monkeypatch.setattr("providers.skypilot._POLL_S", 0.0)
     SkyPilotLauncher().cancel("r", grace_s=0.0)
     assert cancelled == [7]
+
+
+class RequestInterruptedError(Exception):
+    """As SkyPilot's own, which is no OSError."""
+
+
+class ServerTemporarilyUnavailableError(Exception):
+    """As SkyPilot's own, which is no OSError."""
+
+
+@pytest.mark.parametrize("kind", [RequestInterruptedError, ServerTemporarilyUnavailableError])
+@pytest.mark.parametrize("lost", ["asked", "answered"])
+def test_a_server_that_is_lost_after_it_was_asked_may_have_started_something(
+    monkeypatch: pytest.MonkeyPatch, lost: str, kind: type[Exception]
+) -> None:
+    """A remote server that is updated says so in the middle of a launch, and goes on with it."""
+
+    def get(answer: Any) -> Any:
+        if answer == "accepted":
+            raise kind("try again")
+        return answer
+
+    def launch(task: object, *, name: str) -> str:
+        if lost == "asked":
+            raise kind("try again")
+        return "accepted"
+
+    client = SimpleNamespace(
+        api_status=list,
+        get=get,
+        jobs=SimpleNamespace(queue_v2=lambda **_: ([],), launch=launch),
+        exceptions=SimpleNamespace(ClusterNotUpError=LookupError, ApiServerConnectionError=LookupError),
+    )
+    monkeypatch.setattr("providers.skypilot.sky_module", lambda: nullcontext(client))
+    monkeypatch.setattr("providers.skypilot.ready_task", lambda *_: nullcontext("task"))
+    offer = Offer("aws", "r", None, "g6.xlarge", "L4", 1, 24.0, 4.0, 16.0, "spot", 0.5, "test", None)
+    with pytest.raises(CleanupPendingError, match="then was lost: try again"):
+        SkyPilotLauncher().launch(LaunchRequest("r", Path("bundle"), (offer,)))
 
 
 def test_whoever_looks_cancels_the_later_one_of_two_jobs_of_one_attempt(
