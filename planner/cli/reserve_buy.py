@@ -182,11 +182,13 @@ def cancel(app: App, reservation: str, yes: bool, output: str) -> None:
 @pass_app
 def settle(app: App, reservation: str, not_bought: bool, bought: str | None, output: str) -> None:
     """Say what became of a reservation that is `unknown`, after a look into the provider's console."""
+    from planner.reserve.lock import buying
     from planner.reserve.undo import settle as decide
 
     if not_bought == (bought is not None):
         raise UsageError("say one of --bought REF and --not-bought")
-    with open_book(app) as book:
+    ledger = Places(app.directories.state).ledger
+    with open_book(app) as book, buying(ledger, wait_s=_WAIT_S):
         row = decide(_buyer(app, book), reservation, bought)
         _answer(app, book, row, output)
 

@@ -108,7 +108,7 @@ def _decide(buyer: Buyer, reservation: Reservation) -> Reservation | None:
     if now < datetime.fromisoformat(reservation.not_before_at):
         return reservation
     is_over = now >= datetime.fromisoformat(reservation.decide_by_at)
-    found = _earlier(buyer, reservation, is_over=is_over)
+    found = earlier(buyer, reservation, needed=not is_over)
     if found:
         return adopt(buyer, reservation, found)
     if is_over:
@@ -122,15 +122,16 @@ def _decide(buyer: Buyer, reservation: Reservation) -> Reservation | None:
     return _intend(buyer, api, reservation, offer)
 
 
-def _earlier(buyer: Buyer, reservation: Reservation, *, is_over: bool) -> Sequence[Holding]:
+def earlier(buyer: Buyer, reservation: Reservation, *, needed: bool) -> Sequence[Holding]:
     """What an earlier try has bought; a ledger that was put back from an older copy knows of none.
 
-    Nothing is bought before that was looked for; what is too late to buy need not wait for a provider.
+    Nothing is bought before that was looked for: then the answer is needed. Else a provider that cannot be asked has
+    nothing.
     """
     try:
         return _found(buyer.api(reservation.provider), reservation)
     except TuneplanError:
-        if not is_over:
+        if needed:
             raise
         return ()
 

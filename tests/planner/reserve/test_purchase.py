@@ -7,14 +7,17 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from planner.reserve.book import ReservationBook
+from planner.reserve.purchase import Buyer
+from planner.reserve.undo import settle
 from tests.capacity.server import Capacity
 from tests.planner.reserve.kills import at_every_point
-from tests.planner.reserve.lives import Life, Seller, warm
+from tests.planner.reserve.lives import OURS, Life, Seller, adapter, warm
 from tests.planner.reserve.lives import run as run_lives
 from tests.planner.reserve.rounds import Outcome, audit, play, record
 
@@ -84,6 +87,21 @@ def test_a_ledger_that_was_put_back_from_a_copy_buys_nothing_again(
     assert (found.offer.nodes, found.offer.machine.gpus_per_node) == (1, 8)
     assert found.offer.usable_h > 20
     assert 0 < (found.offer.usd_per_hour or 0) <= 800 / 20  # without a price no run could be started in it
+
+
+def test_what_was_bought_after_all_is_not_settled_as_not_bought(
+    capacity: Capacity, memory_path: Path
+) -> None:
+    ledger = memory_path / "plan.db"
+    reservation = record(ledger, "settled")
+    capacity.order(faults={reservation.token: ["lose_after"]}, hidden_looks=1)
+    run_lives(ledger, "settled", Life(), seller="block", server=capacity)
+    with ReservationBook(ledger) as book:
+        assert book.get("settled").state == "unknown"  # and it is not in the console yet
+        api = adapter("block", capacity, lambda: datetime.now(UTC), OURS)
+        row = settle(Buyer(book, lambda _: api, lambda: datetime.now(UTC)), "settled", None)
+        (sold,) = capacity.sold(reservation.token)
+        assert (row.state in ("bought", "active"), row.provider_ref) == (True, sold["ref"])
 
 
 def test_random_rounds(capacity: Capacity, memory_path: Path) -> None:
