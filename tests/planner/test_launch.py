@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -33,7 +34,10 @@ from providers.errors import (
     CleanupPendingError,
     CredentialsError,
     LaunchError,
+    MissingExtraError,
+    StorageError,
     StoreAccessError,
+    TuneplanError,
     UsageError,
 )
 from providers.launcher import BackendStatus, LaunchRequest
@@ -248,6 +252,52 @@ def test_a_launch_without_login_has_failed_and_nothing_starts_later(
     assert (run.state, created, run.launches) == ("running", True, 2)
     eventually((orders / "ready").exists)
     assert len(starts(orders)) == 1
+
+
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [
+        ("launcher", UsageError("SkyPilot: an admin's policy refuses it")),
+        ("launcher", MissingExtraError("launch", "launching through SkyPilot")),
+        ("planner.launch.inputs.send", StorageError("s3://bucket does not answer")),
+        ("planner.launch.build_bundle", StorageError("no space left")),
+    ],
+)
+def test_a_launch_that_came_to_nothing_has_failed_whatever_was_in_its_way(
+    desk: Desk, orders: Path, monkeypatch: pytest.MonkeyPatch, where: str, error: TuneplanError
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        if where == "launcher":
+            patch.setattr(LocalLauncher, "launch", refused)
+        else:
+            patch.setattr(where, refused)
+        with pytest.raises(type(error), match=re.escape(error.message)):
+            start(desk, orders, monitor="service")
+    run = look_at(desk, desk.store.find("run-1"), Habits(settle_s=0.0))
+    assert (run.state, run.state_reason) == ("failed", error.message)
+    assert desk.launcher.status("run-1").state == "absent"
+
+
+def test_a_restart_whose_store_does_not_answer_is_made_when_it_does(
+    desk: Desk, orders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(desk, orders, monitor="service")
+    killed(desk, orders)
+    soon = Habits(retry_delay_s=0.0, settle_s=0.0)
+
+    def refused(*_: object) -> None:
+        raise StorageError("s3://bucket does not answer")
+
+    with monkeypatch.context() as patch, pytest.raises(StorageError):
+        patch.setattr("planner.launch.inputs.send", refused)
+        look_at(desk, desk.store.find("run-1"), soon)
+    assert desk.store.find("run-1").state == "preempted"
+    with desk.store._db.writing():
+        desk.store._db.execute("UPDATE runs SET next_try_at = ?", (START,))
+    assert look_at(desk, desk.store.find("run-1"), soon).state == "running"
 
 
 def test_a_restart_without_login_is_made_when_the_login_is_back(desk: Desk, orders: Path) -> None:
