@@ -108,7 +108,10 @@ def _decide(buyer: Buyer, reservation: Reservation) -> Reservation | None:
     if now < datetime.fromisoformat(reservation.not_before_at):
         return reservation
     is_over = now >= datetime.fromisoformat(reservation.decide_by_at)
-    found = earlier(buyer, reservation, needed=not is_over)
+    try:
+        found = earlier(buyer, reservation, needed=not is_over)
+    except CredentialsError as error:
+        return _stay(buyer, reservation, f"not permitted: {error.message}", warning=error.hint or "log in")
     if found:
         return adopt(buyer, reservation, found)
     if is_over:

@@ -30,7 +30,7 @@ from planner.reserve.timing import Timing
 from planner.runs import RunTerms, utc_text
 from planner.service import Habits, look_at
 from planner.store import Store
-from providers.errors import LaunchError, UsageError
+from providers.errors import CredentialsError, LaunchError, UsageError
 from providers.launcher import BackendStatus, LaunchRequest
 from providers.offers import Offer
 from providers.reservations import CapacityOffer, Holding, HoldingState, Machine, PurchaseRefusedError
@@ -192,6 +192,28 @@ def test_a_commitment_without_an_end_is_given_back_when_the_provider_lets_it(app
         assert "billed on and cannot be given back: the commitment is not over" in (row.warning or "")
         held.is_over = True
         assert (advance(buyer, "r").state, held.gone) == ("ended", True)
+
+
+class LoggedOut:
+    """A provider whose login has ended."""
+
+    def find(self, token: str, region: str) -> list[Holding]:
+        raise CredentialsError("the login has ended", hint="log in again")
+
+
+def test_a_standing_order_without_a_login_waits_and_is_told_once_until_it_is_missed(tmp_path: Path) -> None:
+    want = Want(1, 20.0, NOW, NOW + timedelta(days=1), ("us-east-1",), (P5,))
+    at, until = utc_text(NOW), utc_text(NOW + timedelta(hours=1))
+    now = [NOW]
+    with ReservationBook(tmp_path / "plan.db") as book:
+        assert book.record(Terms("r", "aws_odcr", "tp-1", want, 10**9, at, until), at, "test")
+        buyer = Buyer(book, lambda _: LoggedOut(), lambda: now[0])  # type: ignore[arg-type, return-value]
+        for _ in range(3):
+            row = advance(buyer, "r")
+        assert (row.state, row.warning) == ("planned", "log in again")
+        assert len(book.untold()) == 1
+        now[0] += timedelta(hours=2)
+        assert advance(buyer, "r").state == "missed"
 
 
 def test_the_request_names_the_reservation() -> None:
