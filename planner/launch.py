@@ -14,7 +14,7 @@ from jobs.lease import STORE_VARIABLE
 from jobs.spec import JobSpec, LimitsJob
 from planner import inputs, rented
 from planner.asking import offers_to_ask
-from planner.bundle import build_bundle
+from planner.bundle import Bundle, build_bundle
 from planner.candidate_document import candidate_from_document
 from planner.errors import CapReachedError
 from planner.launch_lock import launching
@@ -23,14 +23,25 @@ from planner.money import micro_usd
 from planner.monitor import keep_record, observe
 from planner.offer_document import offer_document, offer_from_document
 from planner.places import Places
+from planner.reserve.rest import reserved_left_s
 from planner.runs import RESUMABLE, Attempt, PolicyDecision, Run, RunTerms
 from planner.stop_grace import grace_ends_at
 from planner.store import Change, Store
-from providers.errors import CredentialsError, LaunchError, TuneplanError, UsageError
+from providers.errors import (
+    CleanupPendingError,
+    CredentialsError,
+    LaunchError,
+    MissingExtraError,
+    StorageError,
+    TuneplanError,
+    UsageError,
+)
 from providers.launcher import Launcher, LaunchRequest
 from providers.offers import Offer
 
 Clock = Callable[[], str]
+_RESERVATION_OVER = "the time of its reservation is over"
+_ANEW = "launch it anew, on other machines or in another reservation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +137,7 @@ def resume(
 
     Raises:
         UsageError: It is under way, has succeeded, or somebody else resumed it just now.
-        CapReachedError: The cap is spent and was not raised.
+        CapReachedError: The cap is spent and was not raised, or the time of its reservation is over.
         LaunchError, CredentialsError: Nothing was started.
     """
     run = observe(desk.store, desk.launcher, run, desk.now())
@@ -146,6 +157,11 @@ def resume(
         )
     attempt = _next_attempt(run, offer, desk.now())
     limit_s = run.terms.max_duration_s if max_duration_s is None else max_duration_s
+    left_s = reserved_left_s(desk.store.path, run, desk.now())
+    if left_s is not None:
+        if left_s <= 0:
+            raise CapReachedError(_RESERVATION_OVER, hint=_ANEW, code="reservation_over")
+        limit_s = min(left_s, limit_s or left_s)
     if not desk.store.add_attempt(
         run, attempt, cap_micro_usd=cap, max_duration_s=limit_s, candidate_json=candidate_json
     ):
@@ -224,25 +240,31 @@ def _start(desk: Desk, run: Run, *, is_new: bool = False) -> Run:
     run = keep_record(desk.store, run, desk.now(), create=True)
     if run.final:  # another ledger has adopted it
         raise UsageError(f"run {run.run_id}: {run.state_reason}", code="other_ledger")
-    job = _job(run)
-    _send(desk, run, job, is_new=is_new)
-    bundle = build_bundle(desk.places.bundle(run.run_id, run.launches), job)
+    bundle = _prepared(desk, run, is_new=is_new)
     with launching(desk.places, run.run_id):
         newest = _get(desk, run.run_id)  # files may have been sent for hours
         is_wanted = _is_unconfirmed(newest) and newest.launches == run.launches
         if is_wanted:
-            _ask(desk, run, _request(desk, run, bundle.path))
+            _ask(desk, run, _request(desk, run, bundle.path), is_new=is_new)
     run = _get(desk, run.run_id)
     if is_wanted and run.final:  # cancelled by somebody between our record and the backend's answer
         desk.launcher.cancel(run.run_id)
     return observe(desk.store, desk.launcher, run, desk.now())
 
 
-def _ask(desk: Desk, run: Run, request: LaunchRequest) -> None:
+def _ask(desk: Desk, run: Run, request: LaunchRequest, *, is_new: bool) -> None:
     """Have the backend start it; that it was not is on record before anybody is told."""
     try:
+        _refuse_over(desk, run)
         desk.launcher.launch(request)
-    except (LaunchError, CredentialsError) as error:
+    except CleanupPendingError:
+        raise
+    except TuneplanError as error:
+        if is_new and isinstance(
+            error, MissingExtraError
+        ):  # which keeps it from being asked how it stands, too
+            _record_failure(desk, run, error)
+            raise
         status = desk.launcher.status(run.run_id)
         if status.state == "unknown":  # an earlier call may have been heard: asking again finds that out
             raise
@@ -250,14 +272,24 @@ def _ask(desk: Desk, run: Run, request: LaunchRequest) -> None:
             raise
 
 
-def _send(desk: Desk, run: Run, job: JobSpec, *, is_new: bool) -> None:
-    """Bring the run's files to its store, before a machine waits for them."""
+def _refuse_over(desk: Desk, run: Run) -> None:
+    """Reserved capacity may have ended while nobody asked for it: its machines would be others, at another price."""
+    left_s = reserved_left_s(desk.store.path, run, desk.now())
+    if left_s is not None and left_s <= 0:
+        raise LaunchError(_RESERVATION_OVER, hint=_ANEW, code="reservation_over")
+
+
+def _prepared(desk: Desk, run: Run, *, is_new: bool) -> Bundle:
+    """Bring the run's files to its store, before a machine waits for them, and its bundle into place."""
+    job = _job(run)
     try:
         inputs.send(job.inputs, rented.sources(run.terms.candidate_json), desk.told)
+        return build_bundle(desk.places.bundle(run.run_id, run.launches), job)
     except (
         UsageError,
         CredentialsError,
-    ) as error:  # they are nowhere any more, or the store refuses our login
+        StorageError,
+    ) as error:  # nowhere any more, refused, or out of reach
         if is_new:
             _record_failure(desk, run, error)
         else:  # an earlier call may have been heard: it is not over
@@ -284,14 +316,16 @@ def _record_failure(desk: Desk, run: Run, error: TuneplanError) -> bool:
 def _failure(run: Run, error: TuneplanError, now: str) -> Change:
     """Nothing was started; a run that moves rests and tries elsewhere, once it has been somewhere.
 
-    A run that was taken away and is started again by whoever watches it rests too where a login or a secret is missing,
-    and is asked for again; of a first launch somebody was told that nothing runs, and nothing may start later.
+    A run that was taken away and is started again by whoever watches it rests too where a login, a secret or software
+    is missing or its store does not answer, and is asked for again; of a first launch somebody was told that nothing
+    runs, and nothing may start later.
     """
     moves = run.terms.moving_json is not None and any(one.outcome != "failed" for one in run.attempts[:-1])
     if isinstance(error, LaunchError) and moves:
         refused = replace(run.current, outcome="stock_out", ended_at=now)
         return Change("preempted", f"refused: {error.message}", refused, now, kind="launch")
-    if isinstance(error, CredentialsError) and (moves or run.is_restarted):
+    comes_back = isinstance(error, CredentialsError | StorageError | MissingExtraError)
+    if comes_back and (moves or run.is_restarted):
         unasked = replace(run.current, outcome="failed", ended_at=now)
         return Change("preempted", f"not started again: {error.message}", unasked, now, kind="launch")
     return Change("failed", error.message, replace(run.current, outcome="failed"), now, kind="launch")

@@ -83,9 +83,11 @@ def _cap_reached(run: Run, now: str) -> str | None:
     cap, price, spent = run.terms.cap_micro_usd, run.current.micro_usd_per_hour, run.cost_micro_usd
     if cap is None or not price or spent is None:
         return None
-    since_s = seconds_between(run.observed_at, now)  # the ledger counts up to the last observation
+    counted, began = run.current.cost_micro_usd or 0, run.current.started_at or now
+    # a backend that does not answer leaves the ledger's count where it was
+    so_far = max(counted, price * seconds_between(began, now) / 3600)
     grace_s = stop_grace_s(_cap_s(run, cap, price, spent))
-    if spent + price * (since_s + grace_s) / 3600 < cap:
+    if spent - counted + so_far + price * grace_s / 3600 < cap:
         return None
     return f"cap of ${usd_text_of_micro(cap)} reached"
 

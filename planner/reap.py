@@ -114,21 +114,21 @@ class Judge:
     settle_s: float
     tries: Sequence[Try] = ()
 
-    def stray(self, thing: Thing, by_name: Mapping[str, Run]) -> Stray | None:
-        """The thing as a stray, None if its run needs it, or may just be giving it back."""
-        run = by_name.get(thing.run)
+    def stray(self, thing: Thing, by_tag: Mapping[str, Sequence[Run]]) -> Stray | None:
+        """The thing as a stray, None if a run that it may be of needs it, or may just be giving it back."""
         tried = next((one for one in self.tries if one.try_id == thing.run), None)
         if tried is not None:
             return self._of_try(thing, tried)
-        if run is None:
+        runs = _runs_of(thing, by_tag)
+        if not runs:
             owner = self.owner_of(thing.run)
             why = "this ledger knows no such run" if owner is None else f"run of {owner}"
             young = thing.since_at is not None and seconds_between(thing.since_at, self.now) < self.settle_s
             return None if young else Stray(thing, None, why, owner, self._price(thing, None))
-        why, since = _needless(thing, run)
-        if not why or seconds_between(since, self.now) < self.settle_s:
+        reasons = [_needless(thing, run) for run in runs]
+        if any(not why or seconds_between(since, self.now) < self.settle_s for why, since in reasons):
             return None
-        return self._of_run(thing, run, why)
+        return self._of_run(thing, runs[0], reasons[0][0])
 
     def _of_try(self, thing: Thing, one: Try) -> Stray | None:
         price = self._price(thing, None)
@@ -191,12 +191,14 @@ def price_in(offers: Iterable[Offer], thing: Thing) -> HourPrice:
 
 def sweep(sweepers: Iterable[Sweeper], judge: Judge) -> Swept:
     """Ask every backend; one that cannot be asked is named and does not stand in the way of the others."""
-    by_name = {name: run for run in judge.runs for name in (tag_value(run.run_id), run.run_id)}
+    by_tag: dict[str, list[Run]] = {}
+    for run in judge.runs:
+        by_tag.setdefault(tag_value(run.run_id), []).append(run)
     strays: list[Stray] = []
     failed: dict[str, str] = {}
     for sweeper in sweepers:
         try:
-            found = [judge.stray(thing, by_name) for thing in sweeper.find()]
+            found = [judge.stray(thing, by_tag) for thing in sweeper.find()]
         except TuneplanError as error:
             failed[sweeper.name] = error.message
             continue
@@ -278,6 +280,12 @@ def _gone(sweeper: Sweeper, things: Sequence[Thing], errors: dict[Thing, str]) -
         errors.update({thing: f"nobody can tell whether it is gone: {error.message}" for thing in things})
         return set()
     return {thing for thing in things if (thing.kind, thing.ref or (thing.run,)) not in left}
+
+
+def _runs_of(thing: Thing, by_tag: Mapping[str, Sequence[Run]]) -> list[Run]:
+    """The runs that a thing may be of: what bears a tag alone may be of each whose id is spelt so in it."""
+    spelt = by_tag.get(tag_value(thing.run), ())
+    return [run for run in spelt if thing.kind == "instance" or run.run_id == thing.run]
 
 
 def _needless(thing: Thing, run: Run) -> tuple[str, str]:

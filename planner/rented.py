@@ -22,7 +22,7 @@ from providers.aws_access import LONGEST_SESSION_S
 from providers.launcher import Access, LaunchRequest
 from providers.offers import Offer
 from providers.s3_location import is_bucket, s3_location, stated_region
-from providers.skypilot_task import NO_IMAGES
+from providers.skypilot_task import NO_IMAGES, WITHOUT_SPOT
 
 if TYPE_CHECKING:  # the monitor imports this module, and needs neither spec nor estimate
     from planner.candidates import Candidate
@@ -133,14 +133,25 @@ def keys_ended(run: Run, now: str) -> bool:
 
 
 def machine_got(candidate: Mapping[str, Any], got: Offer | None) -> Offer | None:
-    """The priced offer that the backend's machine is, None if it is none of those that were asked for."""
+    """The priced offer that the backend's machine is, None if it is none of those that were asked for.
+
+    A place may sell it as spot and on demand, and the same GPU in several machines: each has a price of its own.
+    """
     rented = candidate.get("rented")
     if got is None or rented is None:
         return None
     asked = [offer_from_document(row) for row in (candidate["offer"], *rented["alternatives"])]
     same = [offer for offer in asked if _place(offer) == _place(got)]
-    in_zone = [offer for offer in same if offer.zone == got.zone]
-    return next(iter(in_zone or same), None)
+    return max(same, key=lambda offer: _likeness(offer, got), default=None)
+
+
+def _likeness(asked: Offer, got: Offer) -> tuple[bool, bool, bool]:
+    """How much of what the backend tells of its machine an offer has; what it does not tell counts for all."""
+    return (
+        got.cloud in WITHOUT_SPOT or asked.market == got.market,
+        got.instance_type is None or asked.instance_type == got.instance_type,
+        asked.zone == got.zone,
+    )
 
 
 def prices_by_region(candidate: Mapping[str, Any]) -> dict[str, float]:

@@ -22,6 +22,8 @@ _AT_WORK = frozenset({"training", "saving", "evaluating", "syncing"})
 _ENDED = frozenset({"preempted", "capped", "failed"})
 #: A worker says something every ten seconds; of one that is silent for so long nothing more is to be had.
 _SILENT_S = 120.0
+#: By so much a clock is put right now and then without anybody noticing.
+_CLOCK_S = 5.0
 
 
 def grace_ends_at(run: Run, now: str, grace_s: float = USUAL_S) -> str | None:
@@ -50,6 +52,9 @@ def told(run: Run, progress: Progress | None, now: str) -> bool:
         now: RFC 3339 UTC.
     """
     if run.next_try_at is None or run.next_try_at <= now or _has_no_machine(run):
+        return False
+    # a clock that was set back since would let it last so much longer
+    if seconds_between(now, run.state_since_at) > _CLOCK_S:
         return False
     if progress is not None and progress.launch == run.launches and progress.state in _ENDED:
         return False

@@ -20,7 +20,7 @@ from providers.errors import (
     TuneplanError,
 )
 from providers.launcher import BackendStatus, LaunchRequest, MachineUse
-from providers.skypilot_errors import first_line, skypilot_error
+from providers.skypilot_errors import first_line, is_lost, skypilot_error
 from providers.skypilot_events import Event, events_of
 from providers.skypilot_jobs import ENDED, is_ended, is_released, status_of, worker_lines
 from providers.skypilot_slurm import is_settled, slurm_machines
@@ -293,14 +293,26 @@ def _started_before(jobs: dict[int, Any], request: LaunchRequest) -> bool:
 def _start(sky: Any, request: LaunchRequest, document: dict[str, Any], secrets: dict[str, str]) -> None:
     name = document["name"]
     with ready_task(sky, request, document, secrets) as task:
-        accepted = sky.jobs.launch(task, name=name)
+        try:
+            accepted = sky.jobs.launch(task, name=name)
+        except Exception as error:
+            if is_lost(error):
+                raise _unsure(f"SkyPilot was asked for the job {name}", error) from error
+            raise
     try:
         sky.get(accepted)
-    except (sky.exceptions.ApiServerConnectionError, OSError) as error:
-        raise CleanupPendingError(
-            f"SkyPilot took the job {name}, then was lost: {first_line(str(error))}",
-            hint="launch again with the same run id: it finds the job",
-        ) from error
+    except Exception as error:
+        if is_lost(error) or isinstance(error, OSError):
+            raise _unsure(f"SkyPilot took the job {name}", error) from error
+        raise
+
+
+def _unsure(done: str, error: Exception) -> CleanupPendingError:
+    """A server that is updated in the middle of a launch goes on with it: nobody may call it failed."""
+    return CleanupPendingError(
+        f"{done}, then was lost: {first_line(str(error))}",
+        hint="launch again with the same run id: it finds the job",
+    )
 
 
 def _take_back_rights(run_id: str, jobs: dict[int, Any]) -> None:

@@ -23,6 +23,7 @@ from providers.skypilot_slurm import Allocation, slurm_cluster
 from providers.skypilot_start import ready_task, secret_values, take_back_rights
 from providers.skypilot_task import (
     END_THEMSELVES,
+    WITHOUT_SPOT,
     cluster_name,
     run_of_cluster,
     task_document,
@@ -315,7 +316,8 @@ def _offer(got: Any) -> Offer | None:
     """The machine of SkyPilot's resources; what it costs is for the plan to say."""
     if got is None or got.cloud is None or got.region is None:
         return None
-    return machine_offer(got, is_spot=got.use_spot)
+    instance_type = None if str(got.cloud).lower() in WITHOUT_SPOT else got.instance_type
+    return machine_offer(got, is_spot=got.use_spot, instance_type=instance_type)
 
 
 def _may_be_on_aws(status: BackendStatus) -> bool:

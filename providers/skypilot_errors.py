@@ -54,6 +54,20 @@ _OURS: tuple[tuple[type[TuneplanError], str, frozenset[str]], ...] = (
 )  # fmt: skip
 
 
+#: The server did not say what came of a request that may have reached it; SkyPilot's own are no OSErrors.
+_LOST = frozenset(
+    {
+        "ApiServerConnectionError", "ConnectionError", "RequestInterruptedError",
+        "ServerTemporarilyUnavailableError", "Timeout", "TimeoutError",
+    }
+)  # fmt: skip
+
+
+def is_lost(error: Exception) -> bool:
+    """Whether the server was lost after it may have been asked, so that it may go on with what it was asked for."""
+    return bool({cls.__name__ for cls in type(error).__mro__} & _LOST)
+
+
 def last_refusal(error: BaseException) -> str:
     """What the seller that was asked last said, without SkyPilot's advice."""
     history = [first_line(str(one)) for one in getattr(error, "failover_history", ())]

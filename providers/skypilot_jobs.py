@@ -28,7 +28,7 @@ _STATES: dict[str, BackendState] = {
 #: Nothing of a job in one of these runs any more.
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 # "2x(gpus=A100:1, ...)" is what a job has; "2x[A100:1, H100:1]" is what it asks for.
-_REAL_MACHINE = re.compile(r"\d+x(\[spot\])?\(", re.IGNORECASE)
+_REAL_MACHINE = re.compile(r"\d+x(\[spot\])?\(([^)]*)", re.IGNORECASE)
 _OWN_LINE = re.compile(r"^\([^()]*pid=\d+[^()]*\) ?")
 #: Longest pause between two tries of SkyPilot's: five times its first one of a minute, and 40 % more by chance.
 RETRY_WITHIN_S = 420.0
@@ -91,17 +91,27 @@ def offer_of(job: Any) -> Offer | None:
     machine = _REAL_MACHINE.match(job.cluster_resources_full or "")
     if machine is None or not job.cloud or not job.region:
         return None
-    return machine_offer(job, is_spot=bool(machine[1]))
+    return machine_offer(job, is_spot=bool(machine[1]), instance_type=_instance_type(machine[2]))
 
 
-def machine_offer(got: Any, *, is_spot: bool) -> Offer:
+def _instance_type(told: str) -> str | None:
+    """The one word of a machine's description that is no `key=value`; Slurm and Kubernetes have none.
+
+    >>> _instance_type("gpus=L4:1, cpus=4, mem=16, g6.xlarge, disk=256"), _instance_type("gpus=L4:1, cpus=4")
+    ('g6.xlarge', None)
+    """
+    words = [word.strip() for word in told.split(",")]
+    return next((word for word in words if word.strip(".") and "=" not in word), None)
+
+
+def machine_offer(got: Any, *, is_spot: bool, instance_type: str | None = None) -> Offer:
     """The machine of what SkyPilot says of a job or a cluster: its cloud, region, zone and accelerators."""
     name, count = next(iter((got.accelerators or {CPU: 1}).items()))
     return Offer(
         cloud=str(got.cloud).lower(),
         region=got.region,
         zone=got.zone,
-        instance_type=None,
+        instance_type=instance_type,
         gpu=canonical_gpu(name) or name,
         gpus_per_node=int(count),
         gpu_mem_gib=None,

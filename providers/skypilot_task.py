@@ -69,6 +69,8 @@ NO_IMAGES = frozenset(
 )
 #: Clouds whose machines get the disk that is asked for; elsewhere it is what the machine has.
 SIZED_DISKS = frozenset({"aws", "azure", "gcp", "nebius", "oci", "runpod", "vast"})
+#: Clouds that know no spot machines for SkyPilot: what is spot to us is asked for there like any other.
+WITHOUT_SPOT = frozenset({"kubernetes", "slurm", "ssh"})
 #: Clouds on which SkyPilot lets an idle machine end itself: the net below what nobody looks after any more.
 END_THEMSELVES = frozenset({"aws", "azure", "gcp", "lambda", "nebius", "oci"})
 _USUAL_DISK_GIB = 256  # what SkyPilot asks for if nobody says
@@ -209,7 +211,7 @@ def resources_of(offer: Offer) -> dict[str, Any]:
         resources["accelerators"] = f"{_sky_gpu(offer)}:{offer.gpus_per_node}"
     if offer.instance_type is None:
         resources["cpus"] = _LEAST_CPUS
-    if offer.market == "spot" and offer.cloud not in ("slurm", "kubernetes", "ssh"):
+    if offer.market == "spot" and offer.cloud not in WITHOUT_SPOT:
         resources["use_spot"] = True
     return resources
 

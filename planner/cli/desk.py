@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from planner.cli.context import App
     from planner.inputs import Sending
     from planner.launch import Desk
+    from planner.register import ProjectBook
     from planner.try_book import Try
 
 _TELL_EVERY_S = 5.0
@@ -105,22 +106,35 @@ def open_register(app: App, uri: str | None) -> tuple[ObjectStore, str]:
     return open_store(chosen), chosen
 
 
-def entered_here(ledger: Store, register_uri: str) -> tuple[list[Run], list[Try]]:
-    """Runs of this ledger in that register, and its tries, which may be over and the register not know it."""
+def entered_here(
+    ledger: Store, register: ObjectStore, uri: str, book: ProjectBook
+) -> tuple[list[Run], list[Try]]:
+    """Runs of this ledger in that register, and its tries, which may be over and the book not know it.
+
+    What a run has cost is for its owner to say: of one that another ledger has adopted this one knows the beginning.
+    """
+    from planner.ledger_identity import identity_of
+    from planner.register import other_owner, settled
     from planner.try_book import TryBook
 
+    identity = identity_of(ledger.path)
     with TryBook(ledger.path) as tries:
-        runs = [run for run in ledger.all_runs() if run.terms.register_uri == register_uri]
-        return runs, tries.all_tries()
+        runs = [run for run in ledger.all_runs() if run.terms.register_uri == uri]
+        return [
+            run
+            for run in runs
+            if settled(book, book.project, [run]) == book
+            or other_owner(register, run.run_id, identity) is None
+        ], tries.all_tries()
 
 
 def settle_here(app: App, ledger: Store, register: ObjectStore, uri: str, project: str) -> None:
     """Bring a project's book up to date with what this ledger knows of its own runs, tries and launches."""
     from planner.entry_book import give_back_cut_off
-    from planner.register import settle
+    from planner.register import read_book, settle
 
     give_back_cut_off(ledger.path, register, uri, project, now=clock(app)())
-    settle(register, project, *entered_here(ledger, uri))
+    settle(register, project, *entered_here(ledger, register, uri, read_book(register, project)))
 
 
 def launcher(app: App, infra: str) -> Launcher:

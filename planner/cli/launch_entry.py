@@ -27,7 +27,7 @@ def over_budget(app: App, desk: Desk, order: Order, store_uri: str | None) -> li
     register, uri = open_register(app, store_uri)
     now = desk.now()
     book = without(read_book(register, project), cut_off(desk.store.path, uri, project, now))
-    book = settled(book, project, *entered_here(desk.store, uri))
+    book = settled(book, project, *entered_here(desk.store, register, uri, book))
     why = refusal(book, order.run_id, _most(order), now[:7])
     hint = "lower the cap, wait until a run is over, or raise it: `plan budget set`"
     return [] if why is None else [Finding(why, code="project_budget", hint=hint)]

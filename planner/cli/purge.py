@@ -62,6 +62,8 @@ def command(
             echo_err(f"{leftover.bytes:>15,} bytes  {leftover.what:<12}{leftover.path}")
     if found and not dry_run:
         confirm(f"Remove {len(found)} directories with {total:,} bytes?", yes=yes)
+        found = _not_resumed(app, found)
+        total = sum(leftover.bytes for leftover in found)
         for leftover in found:
             remove(leftover)
     if output == "json":
@@ -90,6 +92,17 @@ def _of_runs(app: App, names: tuple[str, ...], older_than: str | None, checkpoin
     chosen = [run for run in runs if seconds is None or is_older(run, app.now(), seconds)]
     mine = [run for run in chosen if run.final and not _is_anothers(app, run)]
     return [one for run in mine for one in leftovers_of(run, places, checkpoints=checkpoints)]
+
+
+def _not_resumed(app: App, found: list[Leftover]) -> list[Leftover]:
+    """Without what runs need again that were resumed while a person was asked."""
+    if all(leftover.run_id is None for leftover in found):
+        return found
+    with open_ledger(app) as store:
+        resumed = {run.run_id for run in store.active_runs()}
+    for run_id in sorted(resumed & {leftover.run_id for leftover in found if leftover.run_id is not None}):
+        echo_err(f"left alone: {run_id} was resumed meanwhile")
+    return [leftover for leftover in found if leftover.run_id not in resumed]
 
 
 def _is_anothers(app: App, run: Run) -> bool:

@@ -23,7 +23,7 @@ from planner.cli.reserve_desk import (
 from planner.errors import NothingFitsError, OverBudgetError, PolicyError
 from planner.places import Places
 from planner.units import parse_deadline, parse_usd
-from providers.errors import CredentialsError, LaunchError, UsageError
+from providers.errors import CredentialsError, LaunchError, TuneplanError, UsageError
 
 if TYPE_CHECKING:
     from planner.cli.reserve_desk import Job
@@ -78,24 +78,28 @@ def buy(
     A run is started in the capacity when it begins, by `plan scheduler`. A purchase that was interrupted goes on
     when the same command is given again.
     """
-    from planner.reserve.plan_purchase import agree, bought_before
+    from planner.reserve.lock import buying
+    from planner.reserve.plan_purchase import agree
 
     job = job_of(app, spec, window)
     row = _chosen(app, job, offer_id, window)
     _check_launch(row.offer.provider, no_launch)
     _check_reach(row.offer, infra, no_launch)
     with open_book(app) as book:
-        known = bought_before(book, row.offer)
-        if known is not None and name in (None, known.reservation_id):
-            echo_err(f"this offer is {known.state} already as {known.reservation_id}, nothing else is bought")
-            reservation = known
-        else:
-            reservation_id = _name(job, name)
-            agreed_usd = _agree(row, job, confirm_usd)
-            launch = None if no_launch else _launch(spec, reservation_id, infra)
-            wish = (row.offer, row.sized.needed_h, agreed_usd)
-            reservation = agree(book, reservation_id, *wish, app.now(), launch)
-        reservation = _bring_forward(app, book, reservation)
+        known = _known(book, row.offer, name)
+        reservation_id = _name(job, name) if known is None else known.reservation_id
+        agreed_usd = _agree(row, job, confirm_usd) if known is None else Decimal(0)
+        with buying(Places(app.directories.state).ledger, wait_s=_WAIT_S):
+            # again: another command may have bought it while a person was asked
+            reservation = known or _known(book, row.offer, name)
+            if reservation is not None:
+                was = f"{reservation.state} already as {reservation.reservation_id}"
+                echo_err(f"this offer is {was}, nothing else is bought")
+            else:
+                launch = None if no_launch else _launch(spec, reservation_id, infra)
+                wish = (row.offer, row.sized.needed_h, agreed_usd)
+                reservation = agree(book, reservation_id, *wish, app.now(), launch)
+            reservation = _bring_forward(app, book, reservation)
         _answer(app, book, reservation, output)
     _raise_for(reservation)
 
@@ -178,11 +182,13 @@ def cancel(app: App, reservation: str, yes: bool, output: str) -> None:
 @pass_app
 def settle(app: App, reservation: str, not_bought: bool, bought: str | None, output: str) -> None:
     """Say what became of a reservation that is `unknown`, after a look into the provider's console."""
+    from planner.reserve.lock import buying
     from planner.reserve.undo import settle as decide
 
     if not_bought == (bought is not None):
         raise UsageError("say one of --bought REF and --not-bought")
-    with open_book(app) as book:
+    ledger = Places(app.directories.state).ledger
+    with open_book(app) as book, buying(ledger, wait_s=_WAIT_S):
         row = decide(_buyer(app, book), reservation, bought)
         _answer(app, book, row, output)
 
@@ -302,18 +308,31 @@ def _buyer(app: App, book: ReservationBook) -> Buyer:
     return Buyer(book, lambda name: open_api(name, around), app.now, echo_err, _LOOKS)
 
 
+def _known(book: ReservationBook, offer: CapacityOffer, name: str | None) -> Reservation | None:
+    """The reservation that this offer was agreed to for before, unless another one is asked for by its name."""
+    from planner.reserve.plan_purchase import bought_before
+
+    known = bought_before(book, offer)
+    return known if known is not None and name in (None, known.reservation_id) else None
+
+
 def _bring_forward(app: App, book: ReservationBook, reservation: Reservation) -> Reservation:
-    """Buy it now; what is not permitted is taken back, so that nobody buys it later unasked."""
-    from planner.reserve.lock import buying
+    """Buy it now; what could not be asked for is taken back, so that nobody buys it later unasked."""
     from planner.reserve.purchase import advance
     from planner.reserve.undo import cancel as undo
 
     buyer = _buyer(app, book)
-    with buying(Places(app.directories.state).ledger, wait_s=_WAIT_S):
+    try:
         done = advance(buyer, reservation.reservation_id)
-        if done.state != "planned":
-            return done
-        undo(buyer, done.reservation_id)
+    except TuneplanError:
+        left = book.get(reservation.reservation_id)
+        if left.state == "planned" or (left.state == "intent" and left.sent_at is None):
+            undo(buyer, left.reservation_id)
+            echo_err(f"{left.reservation_id}: nothing was bought, and later will not be either")
+        raise
+    if done.state != "planned":
+        return done
+    undo(buyer, done.reservation_id)
     raise CredentialsError(
         f"{done.reservation_id}: {done.state_reason}; nothing was bought", hint=done.warning
     )

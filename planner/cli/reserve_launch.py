@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from planner.cli.context import App
 from planner.cli.reserve_desk import open_book
+from planner.reserve.rest import CHECKPOINT_S, left_of
 from planner.reserve.sold import no_runs
 from providers.errors import UsageError
 from providers.reservations import whole_hours
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from planner.intake import Overrides
     from providers.offers import PriceSnapshot
     from providers.reservations import CapacityOffer
-
-#: The worker gets this long to commit a checkpoint before machines are ended.
-CHECKPOINT_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +80,7 @@ def reserved(app: App, reservation_id: str) -> Reserved:
         raise UsageError(
             f"reservation {reservation_id} begins at {row.offer.start_at:%Y-%m-%d %H:%M} UTC", hint=hint
         )
-    left_s = (row.offer.usable_until - now).total_seconds() - CHECKPOINT_S
+    left_s = left_of(row, now)
     if left_s <= 0:
         raise UsageError(f"the time of reservation {reservation_id} is over")
     if row.provider == "gcp_flex_start":  # the queue is longer than the job

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import click
 
@@ -17,7 +18,7 @@ from planner.monitor import observe
 from planner.run_document import progress_of, run_document
 from planner.runs import RESUMABLE, Run
 from planner.units import parse_duration_s, parse_share, parse_usd
-from providers.errors import UsageError
+from providers.errors import StorageError, UsageError
 from providers.offers import Offer
 
 
@@ -58,7 +59,9 @@ def command(
         found = observe(desk.store, desk.launcher, found, desk.now())
         offer, candidate_json = _at_todays_price(app, found, tolerance)
         confirm(f"Resume {found.run_id} {_where(found)} {_from(found)}?", yes=yes)
-        _hold(found, cap_micro, offer)
+        is_lower = _is_lower(found, cap_micro)
+        if found.state in RESUMABLE:
+            _hold(found, None if is_lower else cap_micro, offer)
         found = resume(
             desk,
             found,
@@ -67,6 +70,9 @@ def command(
             cap_micro_usd=cap_micro,
             max_duration_s=limit_s,
         )
+        if is_lower:
+            with suppress(StorageError):  # else it holds more than it needs until it is over
+                _hold(found, None, offer)
     if wait:
         found = wait_for_end(app, found.run_id)
     if output == "json":
@@ -129,6 +135,11 @@ def _price(offer: Offer) -> str:
 def _hold(run: Run, cap_micro: int | None, offer: Offer | None) -> None:
     """Hold the cap of the project's budget again: the run gave back what it had not spent when it ended.
 
+    Args:
+        run: As just observed; one that is under way holds what it was launched with.
+        cap_micro: None is the cap that is on record.
+        offer: Its machine, None if it stays.
+
     Raises:
         OverBudgetError: The budget does not allow it.
     """
@@ -141,6 +152,13 @@ def _hold(run: Run, cap_micro: int | None, offer: Offer | None) -> None:
 
     cap = terms.cap_micro_usd if cap_micro is None else cap_micro
     hold(open_store(terms.register_uri), run.run_id, terms.project, terms.owner, cap, run.created_at[:7])
+
+
+def _is_lower(run: Run, cap_micro: int | None) -> bool:
+    """Whether a run that its monitor may start meanwhile, with the cap on record, is to get a lower one."""
+    on_record = run.terms.cap_micro_usd
+    waits = run.state in RESUMABLE and not run.final
+    return waits and cap_micro is not None and on_record is not None and cap_micro < on_record
 
 
 def _where(run: Run) -> str:

@@ -169,10 +169,36 @@ def _skip(firer: Firer, schedule: Schedule, firing: Firing) -> str | None:
         return "the schedule is paused"
     if schedule.state_reason == REMOVED:
         return f"the schedule was {REMOVED}"
+    unpaid = _unpaid(firer, schedule, firing)
+    if unpaid is not None or not schedule.skip_if_met:
+        return unpaid
+    return _met(firer, schedule, firing)
+
+
+def _unpaid(firer: Firer, schedule: Schedule, firing: Firing) -> str | None:
+    """Why there is no money for a firing, None if there is."""
+    if schedule.budget_micro_usd is None:
+        return None
+    ahead = _launched_ahead(firer, firing)
+    if ahead is not None:
+        return f"{ahead} is being launched, with the budget of this period"
     left = _left_micro_usd(firer, schedule, firing)
-    if left is not None and left <= 0:
-        return "the budget of this period is spent"
-    return _met(firer, schedule, firing) if schedule.skip_if_met else None
+    return None if left is None or left > 0 else "the budget of this period is spent"
+
+
+def _launched_ahead(firer: Firer, firing: Firing) -> str | None:
+    """The run of an earlier firing of the period whose launch is under way: what it may cost is not on record yet."""
+    return next(
+        (
+            _run_id(other)
+            for other in firer.book.firings(firing.schedule_id)
+            if other.period_at == firing.period_at
+            and other.due_at < firing.due_at
+            and other.state == "starting"
+            and not firer.starter.is_on_record(_run_id(other))
+        ),
+        None,
+    )
 
 
 def _met(firer: Firer, schedule: Schedule, firing: Firing) -> str | None:
@@ -196,15 +222,17 @@ def _left_micro_usd(firer: Firer, schedule: Schedule, firing: Firing) -> int | N
     for other in firer.book.firings(schedule.schedule_id):
         if other.period_at != firing.period_at or other.due_at == firing.due_at or other.run_id is None:
             continue
-        cost = firer.starter.cost_micro_usd(other.run_id) if other.state in ("started", "starting") else 0
+        # whatever its firing says: one that was given up may have left a run that starts after all
+        cost = firer.starter.cost_micro_usd(other.run_id)
         left -= schedule.budget_micro_usd if cost is None else cost
     return left
 
 
 def _start(firer: Firer, schedule: Schedule, firing: Firing) -> Firing | None:
+    unpaid = _unpaid(firer, schedule, firing)
+    if unpaid is not None:
+        return firer.book.move(firing, "skipped", unpaid, firer.at)
     left = _left_micro_usd(firer, schedule, firing)
-    if left is not None and left <= 0:
-        return firer.book.move(firing, "skipped", "the budget of this period is spent", firer.at)
     done = firer.starter.start(schedule, _run_id(firing), None if left is None else left / 1e6)
     if done.exit_code == 0:
         return _started(firer, firing, done.message or "launched")

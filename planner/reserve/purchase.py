@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from planner.money import micro_usd, usd_text_of_micro
 from planner.reserve.book import ReservationBook
 from planner.reserve.choice import best_offer
+from planner.reserve.found import offer_of
 from planner.reserve.reservations import ELSEWHERE, NOT_STARTED, Reservation, ReservationState, state_of
 from planner.reserve.sold import PAID_UP_FRONT
 from planner.runs import utc_text
@@ -104,21 +105,38 @@ def _step(buyer: Buyer, reservation: Reservation) -> Reservation | None:
 def _decide(buyer: Buyer, reservation: Reservation) -> Reservation | None:
     """Buy if it is time, there is an offer below the cap, and it is permitted."""
     now = buyer.now()
-    if now >= datetime.fromisoformat(reservation.decide_by_at):
-        why = f"not bought by {reservation.decide_by_at}; last: {reservation.state_reason}"
-        return buyer.book.move(reservation, "missed", why, buyer.at)
     if now < datetime.fromisoformat(reservation.not_before_at):
         return reservation
+    is_over = now >= datetime.fromisoformat(reservation.decide_by_at)
+    try:
+        found = earlier(buyer, reservation, needed=not is_over)
+    except CredentialsError as error:
+        return _stay(buyer, reservation, f"not permitted: {error.message}", warning=error.hint or "log in")
+    if found:
+        return adopt(buyer, reservation, found)
+    if is_over:
+        why = f"not bought by {reservation.decide_by_at}; last: {reservation.state_reason}"
+        return buyer.book.move(reservation, "missed", why, buyer.at)
     api = buyer.api(reservation.provider)
-    if reservation.tries:  # never a second try without a look for the first
-        found = _found(api, reservation)
-        if found:
-            return adopt(buyer, reservation, found)
     buyer.step("look for the offer and its price")
     offer, reason = best_offer(api, reservation, now)
     if offer is None:
         return _stay(buyer, reservation, reason)
     return _intend(buyer, api, reservation, offer)
+
+
+def earlier(buyer: Buyer, reservation: Reservation, *, needed: bool) -> Sequence[Holding]:
+    """What an earlier try has bought; a ledger that was put back from an older copy knows of none.
+
+    Nothing is bought before that was looked for: then the answer is needed. Else a provider that cannot be asked has
+    nothing.
+    """
+    try:
+        return _found(buyer.api(reservation.provider), reservation)
+    except TuneplanError:
+        if needed:
+            raise
+        return ()
 
 
 def _stay(
@@ -231,11 +249,13 @@ def adopt(buyer: Buyer, reservation: Reservation, found: Sequence[Holding]) -> R
     )
     state, reason = state_of(holding)
     paid = _prepaid(reservation) if holding.paid_usd is None else micro_usd(holding.paid_usd)
-    changes = {
+    changes: dict[str, object] = {
         "provider_ref": holding.provider_ref,
         "paid_micro_usd": None if holding.state in ("pending", "failed") else paid,
         "warning": _warning(reservation, holding, found),
     }
+    if reservation.offer is None:
+        changes["offer"] = offer_of(reservation, holding)
     current: Reservation | None = reservation
     for _ in range(_ROUNDS):
         buyer.step("record what was bought")

@@ -17,7 +17,8 @@ STATES: tuple[ReservationState, ...] = get_args(ReservationState)
 FINAL: frozenset[ReservationState] = frozenset({"ended", "missed", "failed", "cancelled"})
 
 MOVES: dict[ReservationState, frozenset[ReservationState]] = {
-    "planned": frozenset({"intent", "bought", "missed", "failed", "cancelled"}),
+    # bought, or over since, where the ledger was put back from a copy that did not know of it
+    "planned": frozenset({"intent", "bought", "active", "ended", "missed", "failed", "cancelled"}),
     # back to planned only when it is certain that nothing was bought
     "intent": frozenset({"planned", "bought", "active", "ended", "failed", "unknown", "cancelled"}),
     "unknown": frozenset({"bought", "active", "ended", "failed", "cancelled"}),

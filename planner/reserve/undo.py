@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from planner.reserve.purchase import Buyer, adopt
+from planner.reserve.purchase import Buyer, adopt, earlier
 from planner.reserve.reservations import Reservation, state_of
 from providers.errors import CleanupPendingError, TuneplanError, UsageError
 
@@ -34,7 +34,7 @@ def cancel(buyer: Buyer, reservation_id: str) -> Reservation:
 
 
 def settle(buyer: Buyer, reservation_id: str, bought: str | None) -> Reservation:
-    """Record what a person knows of an unknown purchase.
+    """Record what a person knows of an unknown purchase; one that is found after all is bought, whatever was said.
 
     Args:
         buyer: What it takes.
@@ -48,6 +48,10 @@ def settle(buyer: Buyer, reservation_id: str, bought: str | None) -> Reservation
     if row.state != "unknown":
         raise UsageError(f"reservation {reservation_id} is {row.state}, there is nothing to settle")
     offer = row.offer
+    found = earlier(buyer, row, needed=False) if bought is None else ()
+    if found:  # it has appeared since that look
+        adopt(buyer, row, found)
+        return buyer.book.get(reservation_id)
     if bought is None:
         reason = "nothing was bought, a person says after a look"
         return buyer.book.move(row, "failed", reason, buyer.at) or buyer.book.get(reservation_id)

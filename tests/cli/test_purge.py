@@ -86,6 +86,28 @@ def test_what_another_ledger_has_adopted_stays(state: Path, run_plan: Run, tmp_p
     assert there(state, "moved-1") == []
 
 
+def test_what_a_run_that_was_resumed_meanwhile_needs_stays(
+    state: Path, run_plan: Run, monkeypatch: pytest.MonkeyPatch
+):
+    with Store(state / "plan.db") as store:
+        store.create("again-1", terms_of(run_id="again-1"), attempt_of())
+        run = store.find("again-1")
+        store.apply(run, Change("cancelled", "", replace(run.current, outcome="cancelled"), START))
+    for folder in FOLDERS:
+        (state / folder.format("again-1")).mkdir(parents=True)
+
+    def resumed_while_asked(*_: object, **__: object) -> None:
+        with Store(state / "plan.db") as store:
+            run = store.find("again-1")
+            assert store.add_attempt(run, attempt_of(2), cap_micro_usd=None, max_duration_s=None)
+
+    monkeypatch.setattr("planner.cli.purge.confirm", resumed_while_asked)
+    result = run_plan("purge", "--checkpoints", "--yes")
+    assert (there(state, "over-1"), len(there(state, "again-1"))) == ([], 3)
+    assert "left alone: again-1 was resumed meanwhile" in result.stderr
+    assert result.stdout == "300 bytes freed\n"
+
+
 def test_age_counts_from_the_end(state: Path, run_plan: Run):
     soon, late = datetime(2026, 11, 23, tzinfo=UTC), datetime(2027, 6, 1, tzinfo=UTC)
     words = ("purge", "--older-than", "30d", "--yes")

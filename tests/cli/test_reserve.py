@@ -15,7 +15,12 @@ from click.testing import Result
 
 from planner.cli.schema import schema_text
 from planner.places import Places
+from planner.reserve import plan_purchase
 from planner.reserve.book import ReservationBook
+from planner.reserve.lock import buying
+from planner.reserve.reservations import Reservation
+from providers.errors import LaunchError
+from providers.reservation_aws_block import CapacityBlocks
 from tests.capacity import slurm
 from tests.capacity.server import Capacity
 
@@ -148,6 +153,51 @@ def test_a_login_that_may_not_buy_is_exit_4_and_leaves_nothing_to_buy_later(
     assert refused.exit_code == 4 and "UnauthorizedOperation" in refused.stderr
     (row,) = answer(run_plan("reserve", "list", "-o", "json"))["reservations"]
     assert row["state"] == "cancelled"
+
+
+def test_a_purchase_that_could_not_be_made_is_not_made_later(
+    capacity: Capacity, run_plan: RunPlan, spec: Path, plan_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer = cheapest(run_plan, spec)
+    buy = ("reserve", "buy", spec, "--by", FAR, *BLOCKS, "--offer", offer["offer_id"], "--name", "later")
+    agreed = ("--confirm-usd", offer["upfront_usd"])
+    with monkeypatch.context() as patch:
+        patch.setattr(CapacityBlocks, "requote", unreachable)
+        refused = run_plan(*buy, *agreed)
+    assert refused.exit_code == 6
+    run_plan("scheduler", "tick")
+    ledger = Places(plan_home / "state").ledger
+    with ReservationBook(ledger) as book:
+        assert (book.get("later").state, capacity.sold(book.get("later").token)) == ("cancelled", [])
+    assert "nothing was bought, and later will not be either" in refused.stderr
+    with buying(ledger), monkeypatch.context() as patch:
+        patch.setattr("planner.cli.reserve_buy._WAIT_S", 0.1)
+        busy = run_plan(*buy[:-1], "busy", *agreed)
+    assert busy.exit_code == 1 and "another process is buying" in busy.stderr
+    (row,) = answer(run_plan("reserve", "list", "-o", "json"))["reservations"]
+    assert row["reservation_id"] == "later"
+
+
+def unreachable(*_: object) -> None:
+    raise LaunchError("AWS cannot be reached")
+
+
+def test_the_same_purchase_by_two_commands_at_once_is_one(
+    capacity: Capacity, run_plan: RunPlan, spec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer = cheapest(run_plan, spec)
+    buy = ("reserve", "buy", spec, "--by", FAR, *BLOCKS, "--offer", offer["offer_id"])
+    agreed = ("--confirm-usd", offer["upfront_usd"], "-o", "json")
+    first = only(run_plan(*buy, *agreed))
+    looked, before = [], plan_purchase.bought_before
+
+    def looked_a_moment_before(*values: Any) -> Reservation | None:
+        looked.append(values)
+        return before(*values) if len(looked) > 1 else None
+
+    monkeypatch.setattr(plan_purchase, "bought_before", looked_a_moment_before)
+    assert only(run_plan(*buy, *agreed))["provider_ref"] == first["provider_ref"]
+    assert len(answer(run_plan("reserve", "list", "-o", "json"))["reservations"]) == 1
 
 
 def test_a_standing_order_is_recorded_and_cancelled(

@@ -28,6 +28,7 @@ from planner.places import Places
 from planner.register import enter, is_taken
 from planner.store import Store
 from providers.directory_store import DirectoryStore
+from providers.errors import UsageError
 from providers.launcher import BackendStatus
 from providers.offers import PriceSnapshot
 from providers.stores import open_store
@@ -430,6 +431,30 @@ def test_a_resume_goes_by_the_price_of_today(orders: Path, plan_home: Path) -> N
     first, second = status()["attempts"]
     assert (first["offer"]["price_usd_per_h"], second["offer"]["price_usd_per_h"]) == ("2", "3")
     assert "costs $3/h" not in plan("resume", "goat-1", "--yes", code=2).stderr  # it runs
+
+
+def test_a_resume_that_is_refused_leaves_the_budget_as_it_was(orders: Path, plan_home: Path) -> None:
+    (plan_home / "config.yaml").write_text("local: {usd_per_hour: 2}\n")
+    plan("launch", *LOCAL, "--yes", "--cap", "50")
+    eventually((orders / "ready").exists)
+    assert "it needs no resume" in plan("resume", "goat-1", "--yes", "--cap", "1", code=2).stderr
+    assert answer("budget", "show", "default", schema="budget")["taken_usd"] == "50"  # what it may still cost
+
+
+def test_a_lower_cap_holds_less_only_once_the_run_has_it(
+    orders: Path, plan_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preempted_at_two_dollars(orders, plan_home)
+
+    def faster(*_: object, **__: object) -> None:
+        raise UsageError("run goat-1 was changed by somebody else just now")
+
+    with monkeypatch.context() as patch:  # its monitor has started it again meanwhile, with the cap on record
+        patch.setattr("planner.launch.resume", faster)
+        plan("resume", "goat-1", "--yes", "--cap", "10", code=2)
+    assert answer("budget", "show", "default", schema="budget")["taken_usd"] == "50"
+    plan("resume", "goat-1", "--yes", "--cap", "10")
+    assert answer("budget", "show", "default", schema="budget")["taken_usd"] == "10"
 
 
 def test_a_machine_that_the_price_list_has_no_more_keeps_its_last_price(

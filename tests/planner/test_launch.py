@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,21 +16,28 @@ from jobs.committed import hash_file
 from jobs.manifest import FileEntry
 from jobs.spec import InputsJob, JobSpec
 from planner.candidate_document import candidate_document
+from planner.cli.desk import entered_here
 from planner.errors import CapReachedError
 from planner.launch import Desk, cancel, launch, request_of, resume
+from planner.ledger_identity import identity_of
 from planner.limits import time_limit_s
 from planner.monitor import decide, keep_record, observe
 from planner.places import Places
 from planner.record import claim
+from planner.register import enter, read_book, take
 from planner.runs import Run, utc_text
 from planner.service import Habits, look_at
 from planner.setup import Parallelism
 from planner.store import Store
+from providers.directory_store import DirectoryStore
 from providers.errors import (
     CleanupPendingError,
     CredentialsError,
     LaunchError,
+    MissingExtraError,
+    StorageError,
     StoreAccessError,
+    TuneplanError,
     UsageError,
 )
 from providers.launcher import BackendStatus, LaunchRequest
@@ -246,6 +254,52 @@ def test_a_launch_without_login_has_failed_and_nothing_starts_later(
     assert len(starts(orders)) == 1
 
 
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [
+        ("launcher", UsageError("SkyPilot: an admin's policy refuses it")),
+        ("launcher", MissingExtraError("launch", "launching through SkyPilot")),
+        ("planner.launch.inputs.send", StorageError("s3://bucket does not answer")),
+        ("planner.launch.build_bundle", StorageError("no space left")),
+    ],
+)
+def test_a_launch_that_came_to_nothing_has_failed_whatever_was_in_its_way(
+    desk: Desk, orders: Path, monkeypatch: pytest.MonkeyPatch, where: str, error: TuneplanError
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        if where == "launcher":
+            patch.setattr(LocalLauncher, "launch", refused)
+        else:
+            patch.setattr(where, refused)
+        with pytest.raises(type(error), match=re.escape(error.message)):
+            start(desk, orders, monitor="service")
+    run = look_at(desk, desk.store.find("run-1"), Habits(settle_s=0.0))
+    assert (run.state, run.state_reason) == ("failed", error.message)
+    assert desk.launcher.status("run-1").state == "absent"
+
+
+def test_a_restart_whose_store_does_not_answer_is_made_when_it_does(
+    desk: Desk, orders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(desk, orders, monitor="service")
+    killed(desk, orders)
+    soon = Habits(retry_delay_s=0.0, settle_s=0.0)
+
+    def refused(*_: object) -> None:
+        raise StorageError("s3://bucket does not answer")
+
+    with monkeypatch.context() as patch, pytest.raises(StorageError):
+        patch.setattr("planner.launch.inputs.send", refused)
+        look_at(desk, desk.store.find("run-1"), soon)
+    assert desk.store.find("run-1").state == "preempted"
+    with desk.store._db.writing():
+        desk.store._db.execute("UPDATE runs SET next_try_at = ?", (START,))
+    assert look_at(desk, desk.store.find("run-1"), soon).state == "running"
+
+
 def test_a_restart_without_login_is_made_when_the_login_is_back(desk: Desk, orders: Path) -> None:
     start(desk, orders, monitor="service")
     killed(desk, orders)
@@ -313,6 +367,21 @@ def test_a_run_that_another_ledger_adopted_is_not_launched_though_somebody_looks
     left = keep_record(desk.store, read, desk.now())
     assert (left.state, desk.store.find("run-1").state) == ("cancelled", "cancelled")
     assert "was adopted" in left.state_reason
+
+
+def test_a_run_that_another_ledger_adopted_is_not_settled_here(
+    desk: Desk, orders: Path, tmp_path: Path
+) -> None:
+    """It may go on there and cost its cap; what it has cost by then is not this ledger's to say."""
+    register, mine = DirectoryStore(tmp_path / "register"), identity_of(desk.store.path)
+    enter(register, "run-1", "default", "ann", ledger=mine, cap_micro_usd=5_000_000, at=desk.now())
+    start(desk, orders, register_uri=register.uri)
+    cancel(desk, now_of(desk), grace_s=0.0)
+    eventually(lambda: now_of(desk).final)
+    book = read_book(register, "default")
+    assert [run.run_id for run in entered_here(desk.store, register, register.uri, book)[0]] == ["run-1"]
+    take(register, "run-1", "default", "bob", "another ledger", desk.now())
+    assert entered_here(desk.store, register, register.uri, book)[0] == []
 
 
 def test_a_launch_that_failed_is_launched_when_it_is_asked_for_again(desk: Desk, orders: Path) -> None:

@@ -94,3 +94,14 @@ def test_it_is_warned_once_then_asked_to_end_and_then_capped(ledger: Store) -> N
     assert done.cost_micro_usd is not None and done.cost_micro_usd <= USD
     kinds = [event.kind for event in ledger.events("run-1")]
     assert kinds == ["launch", "observed", "cap_warning", "stop", "observed"]
+
+
+def test_a_backend_that_does_not_answer_stops_no_clock(ledger: Store) -> None:
+    backend = Backend(status())
+    tend(ledger, backend, ledger.find("run-1"), at(10))
+    backend.answer = BackendStatus("unknown", reason="nobody answers")
+    for minute in range(11, 59):
+        run = tend(ledger, backend, ledger.find("run-1"), at(minute))
+        assert run.state == "unknown"
+    run = tend(ledger, backend, ledger.find("run-1"), at(59))
+    assert (run.state, run.state_reason) == ("cancelling", "cap of $1 reached")

@@ -15,6 +15,7 @@ from planner.try_book import Try, TryState
 from providers.errors import LaunchError
 from providers.offers import Offer
 from providers.strays import Thing
+from providers.tags import tag_value
 from tests.planner.run_factories import START, attempt_of, run_of, terms_of
 
 NOW = "2026-11-22T14:00:00.000Z"
@@ -88,9 +89,34 @@ def test_a_machine_is_not_ended_unless_it_is_known_to_be_ours() -> None:
     assert stray.why.endswith("cannot be told: the bucket does not answer")
 
 
+MACHINE = replace(JOB, kind="instance", run="goat-7")
+
+
 def test_a_tag_spells_the_run_in_its_own_way() -> None:
     run = replace(run_of("running"), run_id="Goat.7")
-    assert why(replace(JOB, run="goat-7"), run) is None
+    assert why(MACHINE, run) is None
+    assert why(MACHINE, replace(OVER, run_id="Goat.7")) == "run Goat.7 is over (cancelled)"
+
+
+@pytest.mark.parametrize("names", [("Goat.7", "goat-7"), ("goat-7", "Goat.7")])
+def test_a_machine_is_left_alone_while_any_run_that_its_tag_may_mean_needs_it(names: tuple[str, str]) -> None:
+    over, running = replace(OVER, run_id=names[0]), replace(run_of("running"), run_id=names[1])
+    assert why(MACHINE, over, running) is None
+    assert why(MACHINE, running, over) is None
+    assert why(MACHINE, over, replace(OVER, run_id=names[1])) is not None
+
+
+def test_a_long_id_is_cut_in_its_tag() -> None:
+    long = "a-schedule-of-a-very-long-name" + "x" * 40
+    over, running = (
+        replace(OVER, run_id=f"{long}-20261101"),
+        replace(run_of("running"), run_id=f"{long}-20261201"),
+    )
+    assert why(replace(MACHINE, run=tag_value(long)), running, over) is None
+
+
+def test_a_job_bears_the_very_id_of_its_run() -> None:
+    assert why(replace(JOB, run="goat-7"), replace(OVER, run_id="Goat.7")) == "this ledger knows no such run"
 
 
 @pytest.mark.parametrize("state", ["asked", "had"])

@@ -128,6 +128,35 @@ def test_the_ledger_prices_the_machine_that_was_got() -> None:
 
 
 @pytest.mark.parametrize(
+    ("market", "kind", "price"),
+    [("spot", "small", 1.0), ("on_demand", "small", 4.0), ("spot", "large", 2.0), ("on_demand", None, 4.0)],
+)
+def test_a_machine_costs_what_its_market_and_its_kind_cost(
+    market: str, kind: str | None, price: float
+) -> None:
+    prices = {("small", "spot"): 1.0, ("large", "spot"): 2.0, ("small", "on_demand"): 4.0}
+    offers = [
+        offer_of(price=usd, region="r", zone="ra", market=sold)._replace(instance_type=name)
+        for (name, sold), usd in prices.items()
+    ]
+    plan = estimate_spec(spec_of(), Path(), snapshot_of(*offers), NOW).plan()
+    best = next(row for row in plan.candidates if row.offer.price_usd_per_hour == 1.0 and row.nodes == 1)
+    document = candidate_document(best) | {"rented": rented.terms_document(plan, best, job("org/rows"))}
+    got = best.offer._replace(market=market, instance_type=kind, price_usd_per_hour=None)
+    found = rented.machine_got(document, got)
+    assert found is not None
+    assert found.price_usd_per_hour == price
+    on_slurm = {
+        **document,
+        "offer": {**document["offer"], "cloud": "slurm"},
+        "rented": {**document["rented"], "alternatives": []},
+    }
+    known = rented.machine_got(on_slurm, got._replace(cloud="slurm", market="on_demand"))
+    assert known is not None  # which knows no spot
+    assert known.market == "spot"
+
+
+@pytest.mark.parametrize(
     ("said", "state"), [("capped", "capped"), ("preempted", "preempted"), ("failed", "failed")]
 )
 def test_a_backend_without_exit_codes_is_read_with_what_the_worker_said(

@@ -107,6 +107,19 @@ def test_one_that_does_not_answer_is_ended_after_its_time(rented: Rented) -> Non
     assert rented.backend.cancelled == ["run-1"]
 
 
+def test_a_clock_that_was_set_back_gives_no_worker_more_time(rented: Rented) -> None:
+    rented.worker(said(heartbeat_at=at(1500)))
+    rented.cancel(seconds=1500.0, grace_s=30.0)  # by a clock that is 25 minutes fast
+    assert rented.backend.cancelled == []
+    rented.look(0)
+    assert rented.backend.cancelled == ["run-1"]
+
+
+def test_a_clock_that_is_put_right_by_a_second_takes_no_time_away(rented: Rented) -> None:
+    rented.cancel(seconds=1.0, grace_s=30.0)
+    assert rented.look(0).state == "cancelling" and rented.backend.cancelled == []
+
+
 def test_one_that_is_done_meanwhile_is_not_taken_for_cancelled(rented: Rented) -> None:
     rented.cancel()
     rented.worker(said("done"))

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from providers.catalog import load_default_snapshot
-from providers.errors import CredentialsError, LaunchError, TuneplanError, UsageError
+from providers.errors import CleanupPendingError, CredentialsError, LaunchError, TuneplanError, UsageError
 from providers.launcher import LaunchRequest
 from providers.offers import Offer
 from providers.skypilot import SkyPilotLauncher
-from providers.skypilot_jobs import status_of
+from providers.skypilot_jobs import offer_of, status_of
 from providers.skypilot_task import CLOUDS, job_name, resources_of, task_document
 from tests.bed.client import Elsewhere
 from tests.bed.sky_home import SkyHome
@@ -120,6 +120,21 @@ def test_a_job_that_waits_says_what_for(details: str, reason: str) -> None:
     assert (status.state, status.reason.startswith(reason)) == ("queued", True)
 
 
+@pytest.mark.parametrize(
+    ("told", "market", "kind"),
+    [
+        ("1x[spot](gpus=L4:1, cpus=4, mem=16, g6.xlarge, disk=256)", "spot", "g6.xlarge"),
+        ("1x(gpus=L4:1, cpus=32, mem=128, g6.8xlarge, disk=256)", "on_demand", "g6.8xlarge"),
+        ("1x(gpus=L4:1, cpus=4, mem=16, disk=256)", "on_demand", None),
+    ],
+)
+def test_a_machine_is_told_with_its_market_and_its_kind(told: str, market: str, kind: str | None) -> None:
+    place = {"cloud": "AWS", "region": "us-east-1", "zone": None, "accelerators": {"L4": 1}}
+    got = offer_of(SimpleNamespace(**place, cluster_resources_full=told))
+    assert got is not None
+    assert (got.market, got.instance_type) == (market, kind)
+
+
 def test_what_was_interrupted_while_it_was_launched_is_cancelled_once_it_is_a_job(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -152,6 +167,44 @@ def test_what_was_interrupted_while_it_was_launched_is_cancelled_once_it_is_a_jo
     monkeypatch.setattr("providers.skypilot._POLL_S", 0.0)
     SkyPilotLauncher().cancel("r", grace_s=0.0)
     assert cancelled == [7]
+
+
+class RequestInterruptedError(Exception):
+    """As SkyPilot's own, which is no OSError."""
+
+
+class ServerTemporarilyUnavailableError(Exception):
+    """As SkyPilot's own, which is no OSError."""
+
+
+@pytest.mark.parametrize("kind", [RequestInterruptedError, ServerTemporarilyUnavailableError])
+@pytest.mark.parametrize("lost", ["asked", "answered"])
+def test_a_server_that_is_lost_after_it_was_asked_may_have_started_something(
+    monkeypatch: pytest.MonkeyPatch, lost: str, kind: type[Exception]
+) -> None:
+    """A remote server that is updated says so in the middle of a launch, and goes on with it."""
+
+    def get(answer: Any) -> Any:
+        if answer == "accepted":
+            raise kind("try again")
+        return answer
+
+    def launch(task: object, *, name: str) -> str:
+        if lost == "asked":
+            raise kind("try again")
+        return "accepted"
+
+    client = SimpleNamespace(
+        api_status=list,
+        get=get,
+        jobs=SimpleNamespace(queue_v2=lambda **_: ([],), launch=launch),
+        exceptions=SimpleNamespace(ClusterNotUpError=LookupError, ApiServerConnectionError=LookupError),
+    )
+    monkeypatch.setattr("providers.skypilot.sky_module", lambda: nullcontext(client))
+    monkeypatch.setattr("providers.skypilot.ready_task", lambda *_: nullcontext("task"))
+    offer = Offer("aws", "r", None, "g6.xlarge", "L4", 1, 24.0, 4.0, 16.0, "spot", 0.5, "test", None)
+    with pytest.raises(CleanupPendingError, match="then was lost: try again"):
+        SkyPilotLauncher().launch(LaunchRequest("r", Path("bundle"), (offer,)))
 
 
 def test_whoever_looks_cancels_the_later_one_of_two_jobs_of_one_attempt(

@@ -41,7 +41,12 @@ class FakeSky:
 
     def up(self, name: str, word: str | None, *, status: str = "UP") -> None:
         got = SimpleNamespace(
-            cloud="AWS", region="us-east-1", zone="us-east-1a", accelerators={"A100": 8}, use_spot=True
+            cloud="AWS",
+            region="us-east-1",
+            zone="us-east-1a",
+            instance_type="p4d.24xlarge",
+            accelerators={"A100": 8},
+            use_spot=True,
         )
         handle = SimpleNamespace(launched_resources=got)
         self.clusters[name] = SimpleNamespace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -30,8 +31,15 @@ def pool(name: str, place: SlurmPlace | None) -> Pool:
     return Pool(name, MACHINE, 2, 280_000, 4, 10_200, 0.15, 0.7, place)
 
 
-def reconciled(folder: Path, monkeypatch: pytest.MonkeyPatch, old: Pool) -> Reservation:
+def reconciled(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, old: Pool, meanwhile: Callable[[], None] = lambda: None
+) -> Reservation:
     """A purchase in the first of two pools whose answer is lost: it is looked for in both, and then looked at."""
+
+    def step(text: str) -> None:
+        if text == "send the purchase":
+            meanwhile()
+
     cluster = slurm.install(folder / "bin", nodes={"n1": "idle", "n2": "idle"}, jobs=[])
     monkeypatch.setenv("PATH", str(cluster.parent), prepend=":")
     cluster.write_text(json.dumps(json.loads(cluster.read_text()) | {"faults": {"tp-r": "lose_after"}}))
@@ -41,7 +49,7 @@ def reconciled(folder: Path, monkeypatch: pytest.MonkeyPatch, old: Pool) -> Rese
     terms = Terms("r", "inhouse", "tp-r", want, 10**9, utc_text(now()), ends)
     with ReservationBook(folder / "plan.db") as book:
         assert book.record(terms, utc_text(now()), "for a test")
-        advance(Buyer(book, lambda _: machines, now), "r")
+        advance(Buyer(book, lambda _: machines, now, step), "r")
         found = advance(Buyer(book, lambda _: machines, now), "r")
     assert (found.state, found.provider_ref) == ("active", "slurm/lab/tp-r")
     return found
@@ -58,6 +66,9 @@ def test_two_bookings_are_told_as_long_as_the_reservation_lives(
 ) -> None:
     times = {"start_at": now().isoformat(), "end_at": (now() + timedelta(hours=6)).isoformat()}
     row = {"ref": "old-1", "token": "tp-r", "pool": "old", "nodes": 1, **times}
-    (tmp_path / "calendar.json").write_text(json.dumps([row]))
-    found = reconciled(tmp_path, monkeypatch, pool("old", None))
+
+    def bought_by_another_process() -> None:
+        (tmp_path / "calendar.json").write_text(json.dumps([row]))
+
+    found = reconciled(tmp_path, monkeypatch, pool("old", None), bought_by_another_process)
     assert found.warning == "2 purchases carry this reservation's token: old-1, slurm/lab/tp-r"

@@ -231,6 +231,37 @@ def test_the_budget_is_of_the_period(firer: Firer) -> None:
     assert runs_of(firer).caps[-1] == 5.0
 
 
+def test_a_launch_that_is_not_on_record_yet_holds_the_budget_of_its_period(firer: Firer) -> None:
+    schedule = schedule_of()
+    firer.book.add(schedule)
+    runs_of(firer).exit_code = 1
+    at(firer, START + timedelta(hours=1))
+    runs_of(firer).exit_code = 0
+    (due,) = firer.book.firings("daily")
+    starting = firer.book.move(due, "starting", "launch is being asked for", firer.at)  # by a tick at work
+    assert starting is not None and isinstance(firer.now, Clock)
+    firer.now.at += timedelta(seconds=20)
+    assert extra(firer, schedule).state == "skipped"
+    assert runs_of(firer).caps == []
+    skipped = firer.book.firings("daily")[0]
+    assert skipped.reason == "daily-20261201-0200 is being launched, with the budget of this period"
+    found = at(firer, START + timedelta(hours=1, minutes=1))
+    assert found == [("2026-12-01T02:00", "started"), ("2026-12-01T02:00", "skipped")]
+    assert runs_of(firer).caps == [5.0]
+
+
+def test_a_run_on_record_counts_whatever_became_of_its_firing(firer: Firer) -> None:
+    schedule = schedule_of()
+    firer.book.add(schedule)
+    runs_of(firer).exit_code, runs_of(firer).cost = 1, 2_000_000
+    assert at(firer, START + timedelta(hours=1)) == [("2026-12-01T02:00", "due")]
+    (runs_of(firer).folder / "daily-20261201-0200").touch()  # its backend did not answer in time
+    runs_of(firer).exit_code = 0
+    firer.now.at += timedelta(seconds=1)  # type: ignore[attr-defined]
+    assert extra(firer, schedule).state == "started"
+    assert runs_of(firer).caps == [3.0]
+
+
 def test_a_paused_schedule_passes_times_over(firer: Firer) -> None:
     schedule = schedule_of()
     firer.book.add(schedule)

@@ -13,7 +13,9 @@ import pytest
 
 from planner import rented
 from planner.cli.context import App
-from planner.cli.reserve_launch import CHECKPOINT_S, reserved
+from planner.cli.reserve_launch import reserved
+from planner.errors import CapReachedError
+from planner.launch import Desk, launch, resume
 from planner.places import Places
 from planner.reserve.agenda import Office, do_all
 from planner.reserve.book import ReservationBook, Terms
@@ -21,13 +23,15 @@ from planner.reserve.children import PlanStarter
 from planner.reserve.firing import Firer, Started
 from planner.reserve.purchase import Buyer, advance
 from planner.reserve.reservations import LaunchPlan, Want
+from planner.reserve.rest import CHECKPOINT_S
 from planner.reserve.schedule_book import ScheduleBook
 from planner.reserve.schedules import Schedule
 from planner.reserve.timing import Timing
-from planner.runs import utc_text
+from planner.runs import RunTerms, utc_text
+from planner.service import Habits, look_at
 from planner.store import Store
-from providers.errors import UsageError
-from providers.launcher import LaunchRequest
+from providers.errors import CredentialsError, LaunchError, UsageError
+from providers.launcher import BackendStatus, LaunchRequest
 from providers.offers import Offer
 from providers.reservations import CapacityOffer, Holding, HoldingState, Machine, PurchaseRefusedError
 from tests.planner.run_factories import attempt_of, terms_of
@@ -190,6 +194,28 @@ def test_a_commitment_without_an_end_is_given_back_when_the_provider_lets_it(app
         assert (advance(buyer, "r").state, held.gone) == ("ended", True)
 
 
+class LoggedOut:
+    """A provider whose login has ended."""
+
+    def find(self, token: str, region: str) -> list[Holding]:
+        raise CredentialsError("the login has ended", hint="log in again")
+
+
+def test_a_standing_order_without_a_login_waits_and_is_told_once_until_it_is_missed(tmp_path: Path) -> None:
+    want = Want(1, 20.0, NOW, NOW + timedelta(days=1), ("us-east-1",), (P5,))
+    at, until = utc_text(NOW), utc_text(NOW + timedelta(hours=1))
+    now = [NOW]
+    with ReservationBook(tmp_path / "plan.db") as book:
+        assert book.record(Terms("r", "aws_odcr", "tp-1", want, 10**9, at, until), at, "test")
+        buyer = Buyer(book, lambda _: LoggedOut(), lambda: now[0])  # type: ignore[arg-type, return-value]
+        for _ in range(3):
+            row = advance(buyer, "r")
+        assert (row.state, row.warning) == ("planned", "log in again")
+        assert len(book.untold()) == 1
+        now[0] += timedelta(hours=2)
+        assert advance(buyer, "r").state == "missed"
+
+
 def test_the_request_names_the_reservation() -> None:
     request = LaunchRequest("r", Path("bundle"), ())
     terms = {"alternatives": [], "max_usd_per_hour": None, "python": None, "setup": []}
@@ -216,3 +242,64 @@ def test_a_start_that_is_repeated_asks_for_the_cap_on_record(
         store.create("run-1", terms_of(cap_micro_usd=5_000_000), attempt_of())
     PlanStarter(ledger).start(schedule, "run-1", 3.0)  # other runs of the period have cost something since
     assert asked == ["5.000000", "5.000000"]
+
+
+class TakenAway:
+    """A backend that loses every machine; it starts others at their usual price once a reservation is over."""
+
+    launches = 0
+
+    def launch(self, request: LaunchRequest) -> BackendStatus:
+        self.launches, self.limit_s = self.launches + 1, request.max_duration_s
+        return self.status(request.run_id)
+
+    def status(self, run_id: str) -> BackendStatus:
+        if self.launches == 0:
+            return BackendStatus("absent")
+        at = utc_text(NOW)
+        return BackendStatus("vanished", "7", "lost", attempt=self.launches, started_at=at, ended_at=at)
+
+
+@pytest.fixture
+def terms(tmp_path: Path) -> RunTerms:
+    usual = {"alternatives": [], "max_usd_per_hour": None, "python": None, "setup": []}
+    document = json.loads(terms_of().candidate_json) | {"rented": {**usual, "reservations": ["cr-1"]}}
+    uri = (tmp_path / "checkpoints").as_uri()
+    return terms_of(
+        infra="cluster",
+        secrets=(),
+        monitor="service",
+        candidate_json=json.dumps(document),
+        checkpoint_uri=uri,
+        max_duration_s=22 * 3600.0,
+    )
+
+
+def test_a_run_goes_on_in_its_reservation_for_as_long_as_that_lasts(app: App, terms: RunTerms) -> None:
+    now, backend, places = [NOW], TakenAway(), Places(app.directories.state)
+    with Store(places.ledger) as store:
+        desk = Desk(store, backend, places, lambda: utc_text(now[0]))  # type: ignore[arg-type]
+        run, _ = launch(desk, "run-1", terms, 1_000_000)
+        now[0] = NOW + timedelta(hours=10)
+        run = resume(desk, run)
+        assert (backend.launches, backend.limit_s) == (2, 12.5 * 3600 - CHECKPOINT_S)
+        now[0] = NOW + timedelta(
+            hours=22.4
+        )  # machines are still there, and would be ended before it can commit
+        with pytest.raises(CapReachedError, match="the time of its reservation is over"):
+            resume(desk, run)
+        assert (backend.launches, store.find("run-1").state) == (2, "preempted")
+        run = look_at(desk, store.find("run-1"), Habits(retry_delay_s=0.0))
+        assert (run.state, run.state_reason) == ("capped", "the time of its reservation is over")
+    assert backend.launches == 2
+
+
+def test_a_launch_that_comes_after_its_reservation_has_failed(app: App, terms: RunTerms) -> None:
+    backend, places = TakenAway(), Places(app.directories.state)
+    with Store(places.ledger) as store:
+        store.create("run-1", terms, attempt_of())  # and whoever recorded it was killed
+        late = utc_text(NOW + timedelta(days=1))
+        desk = Desk(store, backend, places, lambda: late)  # type: ignore[arg-type]
+        with pytest.raises(LaunchError, match="the time of its reservation is over"):
+            launch(desk, "run-1", terms, 1_000_000)
+        assert (backend.launches, store.find("run-1").state) == (0, "failed")
