@@ -43,7 +43,9 @@ def capped(machine: Machine, cap_s: int) -> None:
     # On a busy machine it is asked to end before it sees to it itself (75), and nobody waits for an interpreter that is
     # slow to end (137).
     assert run["worker_exit_code"] in (77, 75, 137)
-    assert "cap of" in run["state_reason"]
+    assert (
+        "cap of" in run["state_reason"] or "maximum duration or cap" in run["state_reason"]
+    )  # whoever was first
     assert run["last_checkpoint"]["step"] == run["step"] > 0
     assert Decimal("0.9") * Decimal(cap_s) <= Decimal(run["cost_usd"]) <= Decimal(cap_s)
     assert machine.processes() == []
