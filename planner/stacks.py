@@ -73,6 +73,16 @@ class Stack(NamedTuple):
     slowdown: float = 1.0
 
 
+_MEGATRON = Stack(
+    "megatron",
+    loss_bytes=8.0,
+    fused_kernels=True,
+    fused_norm=True,
+    fused_mlp=True,
+    foreach_step=False,
+    sequence_parallel=True,
+    host_slowdown=2.0,
+)
 _STACKS = (
     Stack(
         "trl", loss_bytes=0.5, tiled_head=True, autocast=True, fsdp2=True, accelerate=True
@@ -113,27 +123,9 @@ _STACKS = (
         sequence_parallel=True,
         fp32_reduce=True,
     ),
-    Stack(
-        "megatron",
-        loss_bytes=8.0,
-        fused_kernels=True,
-        fused_norm=True,
-        fused_mlp=True,
-        foreach_step=False,
-        sequence_parallel=True,
-        host_slowdown=2.0,
-    ),
+    _MEGATRON,
     # Megatron's modules of 2021 under DeepSpeed's pipeline and optimizers
-    Stack(
-        "megatron-deepspeed",
-        loss_bytes=8.0,
-        fused_kernels=True,
-        fused_norm=True,
-        fused_mlp=True,
-        foreach_step=False,
-        keeps_outputs=True,
-        host_slowdown=2.0,
-    ),
+    _MEGATRON._replace(name="megatron-deepspeed", sequence_parallel=False, keeps_outputs=True),
     Stack("internevo", masters_beside=True),
     Stack("openrlhf", foreach_step=False),
     # llm.c and what was made after it, as their kernels are written (`fused_classifier.cu`, `matmul.cuh`)

@@ -9,8 +9,7 @@ from planner.recomputation import recomputed
 from planner.setup import TrainingSetup
 from planner.stacks import stack_of
 from planner.throughput.constants import TIME
-from planner.throughput.terms import loops_over_experts, step_shape
-from planner.workload import extra_forwards
+from planner.throughput.terms import loops_over_experts, soft_maximum, step_shape
 
 
 def host_seconds(setup: TrainingSetup, gpu: GpuFacts) -> tuple[float, float]:
@@ -19,14 +18,15 @@ def host_seconds(setup: TrainingSetup, gpu: GpuFacts) -> tuple[float, float]:
     Modules in Python launch the forward pass and what is recomputed, the autograd engine in C++ most of the backward
     pass: a block of Llama takes transformers about 0.9 ms forward on the host, whatever its tokens.
     """
-    launch_s = step_shape(setup).kernels * gpu.launch_s * stack_of(setup.framework).host_slowdown
+    shape = step_shape(setup)
+    launch_s = shape.kernels * gpu.launch_s * stack_of(setup.framework).host_slowdown
     if setup.precision.startswith("amp_"):
         launch_s *= TIME["autocast_launches"]
     again, hook_s = recomputed(setup).elementwise, _hooks_s(setup)
     forward = launch_s * TIME["launch_forward"] + hook_s
     backward = launch_s * TIME["launch_backward"] + hook_s + again * forward
     stages = setup.parallelism.stages_at_once
-    return forward * (1.0 + _extra_forwards(setup)) / stages, backward / stages
+    return forward * shape.forwards / stages, backward / stages
 
 
 def _hooks_s(setup: TrainingSetup) -> float:
@@ -54,13 +54,7 @@ def compute_seconds(
     work = terms["matmul"] + terms["attention"] + terms["elementwise"] + terms["dequantise"]
     if gpu.vendor == "cpu":  # it computes what it launches itself: nothing overlaps
         return work + sum(host_s)
-    ahead = (1.0 + _extra_forwards(setup)) / step_shape(setup).passes_matmul
-    seconds: float = sum(
-        (computed**4 + launched**4) ** 0.25
-        for computed, launched in zip((work * ahead, work * (1.0 - ahead)), host_s, strict=True)
-    )
+    ahead = step_shape(setup).forwards / step_shape(setup).passes_matmul
+    forward_s, backward_s = host_s
+    seconds = soft_maximum(work * ahead, forward_s) + soft_maximum(work * (1.0 - ahead), backward_s)
     return seconds + (TIME["scaler"] * sum(host_s) if setup.precision == "amp_fp16" else 0.0)
-
-
-def _extra_forwards(setup: TrainingSetup) -> float:
-    return extra_forwards(setup.task, setup.preference_loss, reference=setup.reference)

@@ -7,7 +7,7 @@ from planner.hardware import GpuFacts
 from planner.memory.precision import widths
 from planner.setup import TrainingSetup
 from planner.throughput.constants import TIME
-from planner.throughput.terms import step_shape
+from planner.throughput.terms import soft_maximum, step_shape
 
 _REACHED = 0.75  # of the memory's rate
 _HOST_BYTES_PER_S = 40e9
@@ -38,7 +38,7 @@ def optimizer_seconds(setup: TrainingSetup, gpu: GpuFacts) -> float:
         return mine * sent / gpu.pcie_bytes_per_s + mine * moved / _HOST_BYTES_PER_S
     moving = mine * moved / (_REACHED * gpu.memory_bytes_per_s)
     launching = _tensors(setup) * _KERNELS_PER_TENSOR * gpu.launch_s * TIME["launch"]
-    return float((moving**4 + launching**4) ** 0.25)
+    return soft_maximum(moving, launching)
 
 
 def _tensors(setup: TrainingSetup) -> int:

@@ -44,8 +44,9 @@ class StepShape(NamedTuple):
         elementwise: Bytes of memory-bound work of one pass, per token.
         adapters: The same of adapters, of all passes.
         kernels: Kernel launches of one forward pass.
+        forwards: Forward passes of a step, those of frozen models included.
         passes_matmul: Forward-equivalents of matmul work in a step, recomputation included.
-        passes_memory: The same for memory-bound work and launches.
+        passes_memory: The same for memory-bound work.
         trained: Trainable parameters.
         products: Bytes moved for each micro-batch, whatever its tokens: weights that are cast, changes of weights that
             adapters multiply out.
@@ -59,6 +60,7 @@ class StepShape(NamedTuple):
     elementwise: float
     adapters: float
     kernels: float
+    forwards: float
     passes_matmul: float
     passes_memory: float
     trained: float
@@ -77,7 +79,7 @@ def step_shape(setup: TrainingSetup) -> StepShape:
     adapter = 0 if setup.adapter is None else adapter_parameters(arch, setup.adapter)
     whole = 0 if setup.adapter is None else whole_parameters(arch, setup.adapter)
     again = recomputed(setup)
-    forwards = extra_forwards(setup.task, setup.preference_loss, reference=setup.reference)
+    extra = extra_forwards(setup.task, setup.preference_loss, reference=setup.reference)
     blocks = arch.layers + arch.decoder_layers
     inner = float(arch.intermediate * (arch.mlp_matrices == 3) + arch.intermediate * 2)
     if arch.is_moe:
@@ -106,8 +108,9 @@ def step_shape(setup: TrainingSetup) -> StepShape:
         elementwise=blocks * values * widths(setup).activation,
         adapters=adapter_bytes(setup),
         kernels=float(kernels),
-        passes_matmul=2.0 + full * setup.trained_share + again.products + forwards,
-        passes_memory=3.0 + again.elementwise + forwards,
+        forwards=1.0 + extra,
+        passes_matmul=2.0 + full * setup.trained_share + again.products + extra,
+        passes_memory=3.0 + again.elementwise + extra,
         trained=float(counts.trainable * setup.trained_share if full else adapter + whole),
         products=weight_bytes(setup) + _cast_bytes(setup, counts.matmul_active),
     )
@@ -118,6 +121,11 @@ def _cast_bytes(setup: TrainingSetup, weights: float) -> float:
     if not widths(setup).cast_cache:
         return 0.0
     return weights * (_CAST_FORWARD * (1.0 + recomputed(setup).products) + _CAST_BACKWARD)
+
+
+def soft_maximum(one: float, other: float) -> float:
+    """Seconds of two kinds of work that hide each other but where they are as long."""
+    return float((one**4 + other**4) ** 0.25)
 
 
 def emulates_bf16(precision: str, gpu: GpuFacts | None) -> bool:
