@@ -120,6 +120,11 @@ def complete(request: LaunchRequest, terms: Mapping[str, Any]) -> LaunchRequest:
     )
 
 
+def reservations(candidate_json: str) -> tuple[str, ...]:
+    """The providers' names of the reservations that a run's machines are of, none if they are of no reservation."""
+    return tuple(json.loads(candidate_json).get("rented", {}).get("reservations", ()))
+
+
 def sources(candidate_json: str) -> dict[str, str]:
     """The files of this machine that a run's job names, by their name in the job."""
     kept: dict[str, str] = json.loads(candidate_json).get("rented", {}).get("sources", {})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from planner.errors import OverBudgetError
 from planner.offer_document import offer_document, offer_from_document
+from planner.rented import reservations
 from planner.runs import Run
 from providers.aws_zones import is_zone_id, zone_names
 from providers.offers import Offer
@@ -143,9 +144,8 @@ def machines_asked_for(run: Run) -> list[Offer]:
 
 def is_reserved(run: Run) -> bool:
     """Whether its machines are of a reservation, which has a price of its own."""
-    candidate = json.loads(run.terms.candidate_json)
-    of_reservations = candidate["offer"]["market"] in ("reserved", "inhouse")
-    return of_reservations or bool(candidate.get("rented", {}).get("reservations"))
+    offer = json.loads(run.terms.candidate_json)["offer"]
+    return offer["market"] in ("reserved", "inhouse") or bool(reservations(run.terms.candidate_json))
 
 
 def machines_of(candidate: Mapping[str, Any]) -> list[Offer]:

@@ -16,6 +16,7 @@ from typing import Any
 from providers import aws_capacity
 from providers.aws import Aws, aws_errors, purchase_errors
 from providers.reservations import (
+    ENDS_EARLY,
     CapacityNeed,
     CapacityOffer,
     Clock,
@@ -28,8 +29,6 @@ from providers.reservations import (
 )
 
 MOST_NODES = 64
-#: Machines are ended this long before the block is over.
-ENDS_EARLY = timedelta(minutes=30)
 #: How far ahead a block may start.
 HORIZON = timedelta(weeks=8)
 _DAY_H, _WEEK_H = 24, 168

@@ -16,8 +16,9 @@ from typing import Any
 from providers.aws import Aws, aws_errors, code_of, purchase_errors
 from providers.aws_capacity import TAG
 from providers.errors import LaunchError
-from providers.reservation_aws_block import ENDS_EARLY, block_hours
+from providers.reservation_aws_block import block_hours
 from providers.reservations import (
+    ENDS_EARLY,
     CapacityNeed,
     CapacityOffer,
     Clock,

@@ -23,6 +23,8 @@ ProviderName = Literal[
     "inhouse",
 ]
 Clock = Callable[[], datetime]
+#: AWS ends machines this long before their capacity's time is over; nobody else does so earlier.
+ENDS_EARLY = timedelta(minutes=30)
 HoldingState = Literal["pending", "scheduled", "active", "ended", "failed", "cancelled"]
 
 

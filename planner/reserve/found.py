@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 
 from planner.reserve.reservations import Reservation
 from planner.reserve.sold import PAID_UP_FRONT
 from planner.runs import utc_text
-from providers.reservations import CapacityOffer, Holding, Machine
-
-#: The longest that a provider ends machines before their time is over (`providers.reservation_aws_block`).
-_ENDS_EARLY = timedelta(minutes=30)
+from providers.reservations import ENDS_EARLY, CapacityOffer, Holding, Machine
 
 
 def offer_of(reservation: Reservation, holding: Holding) -> CapacityOffer:
@@ -39,7 +36,7 @@ def offer_of(reservation: Reservation, holding: Holding) -> CapacityOffer:
         zone=holding.zone,
         start_at=start_at,
         end_at=end_at,
-        usable_until=end_at - _ENDS_EARLY,
+        usable_until=end_at - ENDS_EARLY,
         upfront_usd=holding.paid_usd,
         usd_per_hour=round((most_usd if holding.paid_usd is None else holding.paid_usd) / hours, 6),
         refundable=reservation.provider not in PAID_UP_FRONT,

@@ -5,10 +5,10 @@ SkyPilot starts machines at the on-demand price where the reservation that it is
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from pathlib import Path
 
+from planner import rented
 from planner.reserve.book import ReservationBook
 from planner.reserve.reservations import Reservation
 from planner.runs import Run
@@ -30,7 +30,7 @@ def reserved_left_s(ledger: Path, run: Run, now: str) -> float | None:
     Raises:
         StorageError: The ledger cannot be read.
     """
-    references = json.loads(run.terms.candidate_json).get("rented", {}).get("reservations", ())
+    references = rented.reservations(run.terms.candidate_json)
     if not references:
         return None
     with ReservationBook(ledger) as book:
