@@ -224,9 +224,9 @@ def fuses_loss(row: Row) -> bool:
 def loss_bytes_of(row: Row, framework: str) -> float | None:
     """Until v4.46 transformers shifted a copy of the fp32 logits; fused cross-entropies keep two fp32 copies; TRL
     computes the loss in chunks since 1.7 (June 2026). torchtune held shifted fp32 logits until the backward pass was
-    over, beside log-probabilities and two gradients, up to 0.2; in chunks, as since in all its
-    recipes, it does not. torchtitan compiles the
-    loss with the model (again since April 2025), which leaves the logits and their gradients in bf16.
+    over, beside log-probabilities and two gradients, up to 0.2; in chunks, as since in all its recipes, it does not.
+    torchtitan compiles the loss with the model (again since April 2025), which leaves the logits and their gradients
+    in bf16.
     """
     if framework == "torchtune":
         old = dated_before(row, "2024-09") and "chunk" not in cell(row, "liger_fused")
