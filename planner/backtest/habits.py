@@ -272,22 +272,27 @@ def quantises_experts(row: Row) -> bool:
     return "axolotl" in text or (dated_before(row, "2025-12") and "automodel" not in text)
 
 
-def offloads_checkpoints(row: Row) -> bool:
-    """Whether recomputed blocks' inputs lie on the host, whatever else does."""
-    return re.search(r"activation|checkpoint", cell(row, "offload")) is not None
+def offloads_activations(row: Row) -> bool:
+    """Whether recomputed blocks' inputs lie on the host, whatever else does: as stated, and in unsloth's notebooks
+    since April 2024.
+    """
+    stated, recomputed = cell(row, "offload"), cell(row, "grad_checkpointing")
+    if denied(stated):
+        return False
+    left_open = not (stated or denied(recomputed) or dated_before(row, "2024-04"))
+    unasked = "unsloth" in recomputed or ("unsloth" in cell(row, "framework") and left_open)
+    return unasked or re.search(r"activation|checkpoint", stated) is not None
 
 
 def offload_of(row: Row) -> str:
-    """none, optimizer, parameters or activations."""
+    """none, optimizer or parameters."""
     stated = cell(row, "offload")
     if denied(stated):
         return "none"
-    if _offloads_activations(row, stated):
-        return "activations"
     spread = re.sub(r"\b(?:no|without)[\w\s-]*offload", "", cell(row, "parallelism"))
     text = f"{stated} {spread}" if re.search("offload|cpu|nvme|infinity", spread) else stated
     if stated.startswith("activation") and not re.search("param|opt|weight|zero|infinity", text):
-        return "activations"
+        return "none"
     lesser = re.search(r"zero[- ]?[12]\b.*offload|zero[- ]?offload", text)
     if (
         "adam" in text
@@ -299,13 +304,6 @@ def offload_of(row: Row) -> str:
     everything = ("cpu", "offload", "nvme", "infinity", "disk", "param")
     stated_plainly = stated in ("true", "yes", "1", "on")
     return "parameters" if stated_plainly or any(word in text for word in everything) else "none"
-
-
-def _offloads_activations(row: Row, stated: str) -> bool:
-    """unsloth's notebooks send what recomputation starts from to the host since April 2024."""
-    recomputed = cell(row, "grad_checkpointing")
-    left_open = not (stated or denied(recomputed) or dated_before(row, "2024-04"))
-    return "unsloth" in recomputed or ("unsloth" in cell(row, "framework") and left_open)
 
 
 def is_unpacked(row: Row) -> bool:

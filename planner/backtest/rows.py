@@ -99,7 +99,7 @@ def read_run(row: Row) -> Run:
         fused_loss=habits.fuses_loss(row),
         framework=stack,
         offload=habits.offload_of(row),
-        offloads_checkpoints=habits.offloads_checkpoints(row),
+        offloads_activations=habits.offloads_activations(row),
         parallelism=parallelism,
         replicas=replicas_of(row, gpus, parallelism),
         upcast_frozen=habits.upcasts_frozen(row, quantization, framework, parallelism),
