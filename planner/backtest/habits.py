@@ -306,6 +306,13 @@ def offload_of(row: Row) -> str:
     return "parameters" if stated_plainly or any(word in text for word in everything) else "none"
 
 
+def pins_host_memory(row: Row) -> bool:
+    """DeepSpeed pins nothing unless it is told to. Everybody's file of settings does, transformers' examples first;
+    accelerate's own settings (`DeepSpeedPlugin` without a file) have no word for it.
+    """
+    return "accelerate" not in cell(row, "framework")
+
+
 def is_unpacked(row: Row) -> bool:
     """Whether rows of different length are padded to the longest of their micro-batch."""
     text = cell(row, "packing")
