@@ -210,9 +210,11 @@ def fuses_kernels(row: Row) -> bool:
 
 
 def recomputes_elementwise(row: Row) -> bool:
-    """Whether Liger's modules or a compiler stand for transformers' norms and MLPs; foak takes Liger's loss alone."""
+    """Whether Liger's modules, a compiler or kernels like them stand for transformers' norms and MLPs: FlashAttention's
+    norm and xformers' `swiglu` keep inputs alone too (`silu_bw_fused`). foak takes Liger's loss alone.
+    """
     text = f"{cell(row, 'liger_fused')} {cell(row, 'framework')}"
-    return re.search(r"liger|\bcompiled?\b", text) is not None and "foak" not in text
+    return re.search(r"liger|\bcompiled?\b|\bswiglu\b", text) is not None and "foak" not in text
 
 
 def fuses_loss(row: Row) -> bool:
