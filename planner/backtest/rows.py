@@ -99,7 +99,8 @@ def read_run(row: Row) -> Run:
         fused_loss=habits.fuses_loss(row),
         framework=stack,
         offload=habits.offload_of(row),
-        offloads_checkpoints=habits.offloads_checkpoints(row),
+        offloads_activations=habits.offloads_activations(row),
+        pins_host_memory=habits.pins_host_memory(row),
         parallelism=parallelism,
         replicas=replicas_of(row, gpus, parallelism),
         upcast_frozen=habits.upcasts_frozen(row, quantization, framework, parallelism),
@@ -114,9 +115,13 @@ def read_run(row: Row) -> Run:
         recomputes_elementwise=habits.recomputes_elementwise(row),
         compiled=habits.fuses_kernels(row) or cluster.gpu.name.startswith("Gaudi"),
     )
+    doubts = tuple(unstated(row, setup))
+    return Run(setup, cluster, speed_known, number(row, "steps") or None, _total_tokens(row), doubts)
+
+
+def _total_tokens(row: Row) -> float | None:
     tokens, epochs = number(row, "dataset_tokens"), number(row, "epochs")
-    total = tokens * (epochs or 1.0) if tokens else None
-    return Run(setup, cluster, speed_known, number(row, "steps") or None, total, tuple(unstated(row, setup)))
+    return tokens * (epochs or 1.0) if tokens else None
 
 
 def _may_autocast(row: Row, framework: str, parallelism: Parallelism) -> bool:

@@ -11,6 +11,7 @@ from planner.stacks import stack_of
 from planner.throughput.constants import TIME
 from planner.throughput.doubts import Doubt, doubts_of, spread_of
 from planner.throughput.host import compute_seconds, host_seconds
+from planner.throughput.offload import offload_seconds
 from planner.throughput.optimizer import optimizer_seconds
 from planner.throughput.sampling import sampling_seconds
 from planner.throughput.terms import collective_seconds, compute_terms, matmul_rate
@@ -62,14 +63,18 @@ def estimate_step(setup: TrainingSetup, cluster: Cluster, unstated: Iterable[Dou
     terms["launch"] = sum(host_s)
     compute = compute_seconds(setup, terms, host_s, cluster.gpu)
     every, once = collective_seconds(setup, cluster)
-    optimizer = optimizer_seconds(setup, cluster.gpu)
-    micro = max(compute, every) + TIME["overlap"] * min(compute, every)
+    optimizer, host = optimizer_seconds(setup, cluster), offload_seconds(setup, cluster)
+    beside = max(every + host.queued, host.copied)
+    micro = max(compute, beside) + TIME["overlap"] * min(compute, beside)
+    micro = max(micro, host.behind) + host.waited
     generation = sampling_seconds(setup, cluster)
     accumulated = setup.grad_accum
-    step = ((accumulated + _bubble(setup)) * micro + generation + once + optimizer) * stack_of(
+    step = ((accumulated + _bubble(setup)) * micro + generation + once + host.once + optimizer) * stack_of(
         setup.framework
     ).slowdown
     terms |= {"collectives": every * accumulated + once, "optimizer": optimizer, "generation": generation}
+    copied = (host.queued + host.copied + host.behind + host.waited) * accumulated + host.once
+    terms |= {"offload": copied} if copied else {}
     for name in ("matmul", "attention", "elementwise", "dequantise", "launch"):
         terms[name] *= accumulated
     tokens: float = accumulated * setup.micro_batch * rows_of(setup.task) * setup.parallelism.data
