@@ -120,6 +120,7 @@ def corrected_fit(fit: Fit, learned: Learned) -> Fit:
             tokens_per_s_total=rates,
             mfu=mfu,
             spread=seconds.p90 / seconds.p50,
+            quicker=seconds.p50 / seconds.p10,
         )
         fit = fit._replace(step=timed)
     return fit._replace(memory=_corrected_memory(fit.memory, memory)) if memory.runs else fit

@@ -81,8 +81,10 @@ def names_unknown_stack(row: Row) -> bool:
 
 def has_own_loop(row: Row) -> bool:
     """Whether Hugging Face's models are trained by a loop of the stack's own, for all that its name says."""
-    own = re.search(r"\b(?:hf|hugging ?face|transformers) models?\b", cell(row, "framework"))
-    return own is not None or names_unknown_stack(row)
+    text = cell(row, "framework")
+    own = re.search(r"\b(?:hf|hugging ?face|transformers) models?\b", text)
+    plain = "own loop" in text and framework_of(row) == "hf"  # a loop over DeepSpeed's engine has its habits
+    return own is not None or plain or names_unknown_stack(row)
 
 
 def stack_of_run(row: Row, framework: str, parallelism: Parallelism) -> str:
