@@ -136,7 +136,9 @@ def _corrected_memory(memory: MemoryEstimate, correction: Correction) -> MemoryE
         nvml_bytes=memory.nvml_bytes * factor,
         upper_bytes=memory.nvml_bytes * factor * ratio,
         components_bytes={name: value * factor for name, value in memory.components_bytes.items()},
-        verdict=verdict_of(memory.allocated_bytes * factor, context, memory.limit_bytes, correction.shrink),
+        verdict=verdict_of(
+            memory.allocated_bytes * factor, context, memory.limit_bytes, memory.log_sd * correction.shrink
+        ),
     )
 
 

@@ -27,6 +27,9 @@ class Stack(NamedTuple):
             its `state_dict` meanwhile, and cannot move what bitsandbytes packed to the meta device.
         masters_beside: However it is sharded, weights are in the type that is computed in, and the optimizer steps on
             copies of weights and gradients in fp32 (InternEvo's `FSDPadaptOptimizer` and `HybridZeroOptimizer`).
+        reads_early: What an optimizer computes without a gradient is there all through a step. A graph of TensorFlow 1
+            starts what it can, and in `AdamWeightDecayOptimizer` (google-research/bert, optimization.py, 2018) that is
+            decayed moments and weights: three copies in fp32.
         wraps_embeddings: Sharded embedding and head are units of their own, gathered when they are used.
         tiled_head: Logits are never held whole, and computed again in the backward pass.
         spread_keys: Keys and values of a group are repeated for each of its heads.
@@ -63,6 +66,7 @@ class Stack(NamedTuple):
     accelerate: bool = False
     loads_whole: bool = False
     masters_beside: bool = False
+    reads_early: bool = False
     wraps_embeddings: bool = False
     spread_keys: bool = False
     fused_qkv: bool = False
@@ -131,6 +135,7 @@ _STACKS = (
     # Megatron's modules of 2021 under DeepSpeed's pipeline and optimizers
     _MEGATRON._replace(name="megatron-deepspeed", sequence_parallel=False, keeps_outputs=True),
     Stack("internevo", masters_beside=True),
+    Stack("tensorflow", foreach_step=False, reads_early=True),
     Stack("openrlhf", foreach_step=False),
     # llm.c and what was made after it, as their kernels are written (`fused_classifier.cu`, `matmul.cuh`)
     Stack(

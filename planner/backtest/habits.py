@@ -32,6 +32,7 @@ _FRAMEWORKS = {
     "primus": "megatron",
     "openrlhf": "openrlhf",
     "internevo": "internevo",
+    "tensorflow 1": "tensorflow",
     "dschat": "openrlhf",
     "deepspeed-chat": "openrlhf",
     "llm.c": "cuda",
