@@ -49,7 +49,7 @@ class Stack(NamedTuple):
             block's forward pass. CUDA graphs, which take that away, are not counted on.
         slowdown: Step time against the physics. What a loop that nobody here knows loses: on twelve published sources
             with loops of their own a step took 0.5 to 1.9 times what is said of transformers, 1.2 at the median, and
-            with less than half of that the others are met better whichever of them is left out (ACCURACY.md).
+            with two thirds of that the others are met better whichever of them is left out (ACCURACY.md).
     """
 
     name: str

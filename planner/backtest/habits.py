@@ -213,9 +213,13 @@ def fuses_kernels(row: Row) -> bool:
 
 
 def recomputes_elementwise(row: Row) -> bool:
-    """Whether Liger's modules or a compiler stand for transformers' norms and MLPs; foak takes Liger's loss alone."""
+    """Whether Liger's modules, others like them or a compiler stand for transformers' norms and MLPs.
+
+    Norms of flash-attn (`ops/triton/layer_norm.py`) keep their input, SwiGLU of xFormers its two products, as Liger's
+    do; foak takes Liger's loss alone.
+    """
     text = f"{cell(row, 'liger_fused')} {cell(row, 'framework')}"
-    return re.search(r"liger|\bcompiled?\b", text) is not None and "foak" not in text
+    return re.search(r"liger|\bcompiled?\b|norm.*swiglu", text) is not None and "foak" not in text
 
 
 def fuses_loss(row: Row) -> bool:

@@ -355,3 +355,18 @@ def test_a_pipeline_of_one_stage_a_gpu_fills_and_empties():
         for pieces in ("1", "16")
     )
     assert many > 1.6 * one
+
+
+def test_zero_of_an_untold_stage_shards_states_and_gradients():
+    assert read_run(ROW | {"parallelism": "ZeRO (stage not stated)"}).setup.parallelism.kind == "zero2"
+
+
+def test_norms_and_mlps_like_ligers_keep_as_little():
+    plain, fused = (
+        estimate_run(ROW | {"grad_checkpointing": "false", "framework": "HF Trainer", "liger_fused": words})
+        for words in ("fused cross entropy", "fused rmsnorm+CE+rotary+swiglu (flash-attn)")
+    )
+    assert fused.run.setup.recomputes_elementwise
+    assert not plain.run.setup.recomputes_elementwise
+    kept = [estimate.memory.components_bytes["activations"] for estimate in (plain, fused)]
+    assert kept[1] < 0.7 * kept[0]
