@@ -187,7 +187,8 @@ def attention_of(row: Row, framework: str, arch: ModelArchitecture, gpu: GpuFact
     if framework == "hf" and arch.kind == "encoder-decoder" and dated_before(row, "2026-01"):
         return "eager"
     since = _FUSED_SINCE.get(arch.model_type, "2023-12")
-    written_out = framework == "hf" and (not arch.fused_attention or dated_before(row, since))
+    transformers = framework == "hf" and (not arch.fused_attention or dated_before(row, since))
+    written_out = transformers or framework == "tensorflow"
     if text.startswith(
         ("true", "yes", "flash", "fa2", "fa3", "fa-", "xformers", "1", "on", "cudnn", "te", "flex")
     ):
