@@ -23,7 +23,7 @@ from planner.throughput import Doubt
 _RECOMPUTATION_FULL, _RECOMPUTATION_ADAPTER = 0.13, 0.18  # a third, or half, of the compute in between
 _FRAMEWORK, _PRECISION, _PACKING, _LENGTHS, _ADAPTER = 0.12, 0.08, 0.08, 0.20, 0.20
 # Loops that nobody has tuned, mostly slower; trainers in CUDA and padding that is masked are told apart.
-_STACK, _STACK_QUICKER = 0.35, 0.3
+_STACK, _STACK_QUICKER = 0.35, 0.5
 _ORTHOGONAL = 0.60  # rotations of whole inputs are built for each step
 _LOADS_BY_DEFAULT = frozenset({"hf", "other"})  # scripts that may leave a frozen base's type to transformers
 _LORA_LIKE = ("lora", "dora", "loha", "lokr", "full", "osf", "pissa")
