@@ -32,6 +32,7 @@ _FRAMEWORKS = {
     "primus": "megatron",
     "openrlhf": "openrlhf",
     "internevo": "internevo",
+    "tensorflow 1": "tensorflow",
     "dschat": "openrlhf",
     "deepspeed-chat": "openrlhf",
     "llm.c": "cuda",
@@ -45,6 +46,7 @@ _HUGGING_FACE = (
     "hf", "trl", "peft", "transformers", "accelerate", "axolotl", "factory", "hugging", "optimum", "fastchat", "lmflow",
     "tuner", "swift", "llama-recipes", "llama-cookbook", "autotrain", "ludwig", "oumi", "verl", "alpaca", "vicuna",
     "qlora", "run_", "sfttrainer", "sentence-t", "setfit", "open-instruct", "llava", "fms", "fsdp_qlora",
+    "alignment-handbook",
 )  # fmt: skip
 # When transformers got fused attention for a family, where that was later than for Llama.
 _FUSED_SINCE = {"bert": "2024-05", "roberta": "2024-09", "xlm-roberta": "2024-09", "camembert": "2024-09",
@@ -81,8 +83,10 @@ def names_unknown_stack(row: Row) -> bool:
 
 def has_own_loop(row: Row) -> bool:
     """Whether Hugging Face's models are trained by a loop of the stack's own, for all that its name says."""
-    own = re.search(r"\b(?:hf|hugging ?face|transformers) models?\b", cell(row, "framework"))
-    return own is not None or names_unknown_stack(row)
+    text = cell(row, "framework")
+    own = re.search(r"\b(?:hf|hugging ?face|transformers) models?\b", text)
+    plain = "own loop" in text and framework_of(row) == "hf"  # a loop over DeepSpeed's engine has its habits
+    return own is not None or plain or names_unknown_stack(row)
 
 
 def stack_of_run(row: Row, framework: str, parallelism: Parallelism) -> str:
@@ -184,7 +188,8 @@ def attention_of(row: Row, framework: str, arch: ModelArchitecture, gpu: GpuFact
     if framework == "hf" and arch.kind == "encoder-decoder" and dated_before(row, "2026-01"):
         return "eager"
     since = _FUSED_SINCE.get(arch.model_type, "2023-12")
-    written_out = framework == "hf" and (not arch.fused_attention or dated_before(row, since))
+    transformers = framework == "hf" and (not arch.fused_attention or dated_before(row, since))
+    written_out = transformers or framework == "tensorflow"
     if text.startswith(
         ("true", "yes", "flash", "fa2", "fa3", "fa-", "xformers", "1", "on", "cudnn", "te", "flex")
     ):
@@ -210,8 +215,10 @@ def fuses_kernels(row: Row) -> bool:
 
 
 def recomputes_elementwise(row: Row) -> bool:
-    """Whether Liger's modules, a compiler or kernels like them stand for transformers' norms and MLPs: FlashAttention's
-    norm and xformers' `swiglu` keep inputs alone too (`silu_bw_fused`). foak takes Liger's loss alone.
+    """Whether Liger's modules, others like them or a compiler stand for transformers' norms and MLPs.
+
+    Norms of flash-attn (`ops/triton/layer_norm.py`) keep their input, SwiGLU of xFormers its two products
+    (`silu_bw_fused`), as Liger's do; foak takes Liger's loss alone.
     """
     text = f"{cell(row, 'liger_fused')} {cell(row, 'framework')}"
     return re.search(r"liger|\bcompiled?\b|\bswiglu\b", text) is not None and "foak" not in text
