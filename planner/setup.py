@@ -99,7 +99,8 @@ class TrainingSetup(NamedTuple):
             machine).
         upcast_frozen: Norms, embeddings and head of a quantised base are held in fp32, and with them all
             activations (peft's prepare_model_for_kbit_training).
-        frozen_fp32: A frozen base that is not quantised is held in fp32, and cast for each product (`amp_*`).
+        frozen_fp32: A frozen base that is not quantised is held in fp32, and cast for each product (`amp_*`) or as it
+            is gathered (FSDP).
         keeps_quantised_inputs: Quantised products keep more for the backward pass than they need: inputs of 4-bit ones
             (bitsandbytes up to 0.43.1; its pull request 1270), integer copies of 8-bit ones' (up to 0.44).
         experts_quantised: Quantisation covers experts too (separate modules in transformers 4, fused in 5).

@@ -28,6 +28,10 @@ class Stack(NamedTuple):
         masters_beside: However it is sharded, weights are in the type that is computed in, and the optimizer steps on
             copies of weights and gradients in fp32 (InternEvo's `FSDPadaptOptimizer` and `HybridZeroOptimizer`).
         wraps_embeddings: Sharded embedding and head are units of their own, gathered when they are used.
+        wraps_untied: The same, only where the two share no weights.
+        shards_one: One GPU trains through FSDP2 as well: weights in fp32, gathered in the type that is computed in.
+        frozen_fp32: A frozen base is in fp32 too, as trained weights are.
+        samples_elsewhere: Answers of a policy come from engines on GPUs of their own.
         tiled_head: Logits are never held whole, and computed again in the backward pass.
         spread_keys: Keys and values of a group are repeated for each of its heads.
         fused_qkv: Queries, keys and values come from one product in every family.
@@ -62,6 +66,10 @@ class Stack(NamedTuple):
     loads_whole: bool = False
     masters_beside: bool = False
     wraps_embeddings: bool = False
+    wraps_untied: bool = False
+    shards_one: bool = False
+    frozen_fp32: bool = False
+    samples_elsewhere: bool = False
     spread_keys: bool = False
     fused_qkv: bool = False
     fused_products: bool = False
@@ -128,6 +136,20 @@ _STACKS = (
     _MEGATRON._replace(name="megatron-deepspeed", sequence_parallel=False, keeps_outputs=True),
     Stack("internevo", masters_beside=True),
     Stack("openrlhf", foreach_step=False),
+    # prime-rl as of January 2026: `optimization_dtype` and `reduce_dtype` float32, `setup_fsdp` on any number of GPUs,
+    # adapters in the base's type, logits cast to fp32 and kept beside log-probabilities and two gradients (`sft/train`)
+    Stack(
+        "prime-rl",
+        loss_bytes=16.0,
+        foreach_step=False,
+        autocast=True,
+        fsdp2=True,
+        wraps_untied=True,
+        shards_one=True,
+        frozen_fp32=True,
+        samples_elsewhere=True,
+        fp32_reduce=True,
+    ),
     # llm.c and what was made after it, as their kernels are written (`fused_classifier.cu`, `matmul.cuh`)
     Stack(
         "cuda",

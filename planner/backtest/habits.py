@@ -31,6 +31,7 @@ _FRAMEWORKS = {
     "nanotron": "megatron",
     "primus": "megatron",
     "openrlhf": "openrlhf",
+    "prime-rl": "prime-rl",
     "internevo": "internevo",
     "dschat": "openrlhf",
     "deepspeed-chat": "openrlhf",
@@ -274,7 +275,19 @@ def quantises_experts(row: Row) -> bool:
 
 def offloads_checkpoints(row: Row) -> bool:
     """Whether recomputed blocks' inputs lie on the host, whatever else does."""
+    if _offloads_unasked(row):
+        return True
     return re.search(r"activation|checkpoint", cell(row, "offload")) is not None
+
+
+#: Of prime-rl's pull request 2868, in which both offloads became the default.
+_OFFLOADS_SINCE = "2026-06"
+
+
+def _offloads_unasked(row: Row) -> bool:
+    """prime-rl keeps optimizer states and blocks' inputs on the host (`optim_cpu_offload`, `ac_offloading`)."""
+    own = "prime-rl" in cell(row, "framework") and not cell(row, "offload")
+    return own and not dated_before(row, _OFFLOADS_SINCE)
 
 
 def offload_of(row: Row) -> str:
@@ -282,6 +295,8 @@ def offload_of(row: Row) -> str:
     stated = cell(row, "offload")
     if denied(stated):
         return "none"
+    if _offloads_unasked(row):
+        return "optimizer"
     if _offloads_activations(row, stated):
         return "activations"
     spread = re.sub(r"\b(?:no|without)[\w\s-]*offload", "", cell(row, "parallelism"))

@@ -15,7 +15,7 @@ from planner.backtest.partly import trained_share_of
 from planner.backtest.selection import keeps_products_of, recomputed_blocks_of
 from planner.backtest.unstated import unstated
 from planner.setup import Cluster, Parallelism, TrainingSetup
-from planner.stacks import computed_by
+from planner.stacks import computed_by, stack_of
 from planner.throughput import Doubt
 
 _TASKS = frozenset(
@@ -69,7 +69,7 @@ def read_run(row: Row) -> Run:
     cluster, speed_known = cluster_of(row)
     gpus = gpus_of(row)
     adapter, quantization = method_of(row, arch, framework)
-    parallelism = parallelism_of(row, gpus, arch, adapter is None)
+    parallelism = _sharded_alone(parallelism_of(row, gpus, arch, adapter is None), framework)
     micro_batch, sequence = _micro_batch(row, parallelism.data), required(row, "seq_len")
     autocasts = adapter is None and _may_autocast(row, framework, parallelism)
     stack = habits.stack_of_run(row, framework, parallelism)
@@ -77,7 +77,7 @@ def read_run(row: Row) -> Run:
     setup = TrainingSetup(
         arch=arch,
         task=_task(row),
-        reference=not any(loss in cell(row, "task") + cell(row, "method") for loss in _WITHOUT_REFERENCE),
+        reference=_asks_reference(row, framework),
         adapter=adapter,
         quantization=quantization,
         precision=habits.precision_of(row, cluster.gpu, autocasts),
@@ -103,6 +103,7 @@ def read_run(row: Row) -> Run:
         parallelism=parallelism,
         replicas=replicas_of(row, gpus, parallelism),
         upcast_frozen=habits.upcasts_frozen(row, quantization, framework, parallelism),
+        frozen_fp32=adapter is not None and quantization == "none" and stack_of(framework).frozen_fp32,
         keeps_quantised_inputs=habits.keeps_quantised_inputs(row, framework, quantization),
         experts_quantised=habits.quantises_experts(row),
         loss_bytes=habits.loss_bytes_of(row, framework),
@@ -114,15 +115,30 @@ def read_run(row: Row) -> Run:
         recomputes_elementwise=habits.recomputes_elementwise(row),
         compiled=habits.fuses_kernels(row) or cluster.gpu.name.startswith("Gaudi"),
     )
+    steps = number(row, "steps") or None
+    return Run(setup, cluster, speed_known, steps, _total_tokens(row), tuple(unstated(row, setup)))
+
+
+def _total_tokens(row: Row) -> float | None:
     tokens, epochs = number(row, "dataset_tokens"), number(row, "epochs")
-    total = tokens * (epochs or 1.0) if tokens else None
-    return Run(setup, cluster, speed_known, number(row, "steps") or None, total, tuple(unstated(row, setup)))
+    return tokens * (epochs or 1.0) if tokens else None
+
+
+def _sharded_alone(parallelism: Parallelism, framework: str) -> Parallelism:
+    alone = parallelism.kind == "single" and stack_of(framework).shards_one
+    return parallelism._replace(kind="fsdp") if alone else parallelism
 
 
 def _may_autocast(row: Row, framework: str, parallelism: Parallelism) -> bool:
     """Whether "bf16" of a full fine-tuning may be transformers' autocast over weights in fp32."""
     plainly_spread = parallelism.kind in ("single", "ddp", "fsdp")
     return framework == "hf" and plainly_spread and not habits.names_unknown_stack(row)
+
+
+def _asks_reference(row: Row, framework: str) -> bool:
+    """Whether the trainer holds a frozen copy; engines that sample elsewhere score answers as they come."""
+    text = cell(row, "task") + cell(row, "method")
+    return not stack_of(framework).samples_elsewhere and not any(loss in text for loss in _WITHOUT_REFERENCE)
 
 
 def _task(row: Row) -> str:

@@ -74,7 +74,7 @@ def buffers(setup: TrainingSetup, width: Widths, base: float, mine: float, gradi
         gradients: Bytes of gradients on one GPU.
     """
     kind, several = setup.parallelism.kind, setup.parallelism.data * setup.parallelism.context > 1
-    if kind == "fsdp" and several:
+    if kind == "fsdp" and (several or stack_of(setup.framework).shards_one):
         return _fsdp(setup, width, base)
     same, embedding = 0.0, setup.arch.vocab * setup.arch.hidden
     if kind == "ddp" and several:
@@ -114,7 +114,7 @@ def _fsdp(setup: TrainingSetup, width: Widths, base: float) -> Buffers:
     if not stack.fsdp2:
         return Buffers(backward, backward, backward, (backward, backward), streams=gathered + last)
     head = width.compute * head_parameters(setup) / parts
-    if stack.wraps_embeddings:
+    if stack.wraps_embeddings or (stack.wraps_untied and not setup.arch.tied_embeddings):
         trained = 1 + (4.0 if stack.fp32_master else width.compute) / width.compute if full else 0.0
         return _wrapped(blocks, width.compute * block * trained, head, head * trained)
     return Buffers(head + unsharded, backward, gathered + last, (blocks, head), waiting, gathered + last)

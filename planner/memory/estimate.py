@@ -25,7 +25,7 @@ from planner.recomputation import kept_values
 from planner.setup import Cluster, TrainingSetup
 from planner.shape_cache import by_shape
 from planner.stacks import stack_of
-from planner.workload import rows_of
+from planner.workload import rows_of, samples_answers
 
 GIB = float(2**30)
 
@@ -199,7 +199,8 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Pe
         held = kept + one if setup.gradient_checkpointing else kept
         moments["adapter_norm"] = (held, _dora_norm_bytes(setup), earlier, 0.0, comm.backward)
     sampling = _sampling(setup, parts)
-    if setup.task == "grpo":  # before the step's first forward pass, with the last step's gradients gone
+    if setup.task == "grpo" and samples_answers(setup):
+        # before the step's first forward pass, with the last step's gradients gone
         moments["generation"] = (0.0, sampling.passing + sampling.cache, 0.0, 0.0, sampling.gathered)
     phase = max(moments, key=lambda name: sum(moments[name]))
     activations, logits, gradients, step, collectives = moments[phase]
@@ -265,10 +266,10 @@ def _holds_earlier_gradients(setup: TrainingSetup, state: ModelState) -> bool:
 
 
 def _sampling(setup: TrainingSetup, parts: _Parts) -> Generation:
+    if not samples_answers(setup):
+        return Generation(0.0, 0.0)
     if setup.task == "grpo":
         return generation_bytes(setup, parts.state.comm.sampling)
-    if setup.task != "ppo":
-        return Generation(0.0, 0.0)
     # the engines behind ppo sample one micro-batch and keep their cache while the model learns
     return Generation(cache_bytes(setup, setup.micro_batch, setup.sequence_tokens), 0.0)
 

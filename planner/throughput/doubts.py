@@ -18,7 +18,7 @@ from planner.quantiles import Z90
 from planner.setup import Cluster, TrainingSetup
 from planner.stacks import MEGATRON
 from planner.throughput.constants import COMPARED, TIME
-from planner.workload import micro_batch_tokens
+from planner.workload import micro_batch_tokens, samples_answers
 
 _BASE = 0.10  # version of the stack, clocks, what a spec does not say
 _UNSEEN = 0.18  # no calibration run had this stack, GPU and method with as many tokens
@@ -121,7 +121,7 @@ def _rare(setup: TrainingSetup, cluster: Cluster, share: Mapping[str, float]) ->
     masks = setup.framework == "other" and setup.attention == "sdpa" and not setup.padded
     moe, parallel = setup.arch.is_moe, setup.parallelism
     rare = (
-        (setup.task in ("grpo", "ppo"), _SAMPLING, "sampling answers inside the step"),
+        (samples_answers(setup), _SAMPLING, "sampling answers inside the step"),
         (young, _YOUNG_KERNELS, f"kernels for {cluster.gpu.name} are young outside its maker's stack"),
         (moe, _EXPERTS, "experts: kernels differ widely between stacks"),
         (

@@ -1,0 +1,50 @@
+"""What single trainers hold, as their code has it and as published runs measured it."""
+
+import pytest
+
+from planner.backtest import estimate_run
+from planner.memory import model_state
+from planner.throughput.sampling import sampling_seconds
+
+PRIME = {
+    "model": "Qwen/Qwen3-4B-Instruct-2507", "task": "grpo", "precision": "bf16", "gpu": "H100-80GB", "gpu_mem_gb": "80",
+    "num_gpus": "1", "parallelism": "single", "seq_len": "16384", "micro_batch": "1", "grad_accum": "2",
+    "grad_checkpointing": "true", "flash_attn": "true", "liger_fused": "fused LM head", "date": "2026-01",
+    "framework": "prime-rl trainer (compile)", "method": "lora", "lora_rank": "16",
+}  # fmt: skip
+SMALL = {"model": "Qwen/Qwen3-0.6B", "method": "full", "lora_rank": ""}
+
+
+@pytest.mark.parametrize(
+    ("change", "published_gib"),
+    [({}, 23.303), ({"seq_len": "65536"}, 41.994), ({"offload": "activations"}, 20.568),
+     ({"num_gpus": "8", "parallelism": "FSDP"}, 10.256), (SMALL, 12.528), (SMALL | {"seq_len": "65536"}, 19.561),
+     (SMALL | {"seq_len": "65536", "date": "2026-06"}, 11.729)],
+)  # fmt: skip
+def test_prime_rl_holds_all_weights_in_fp32(change, published_gib):
+    """Its benchmarks (`benchmarks/baselines`): `fully_shard` on one GPU too, and no engine beside the trainer."""
+    estimate = estimate_run(PRIME | change)
+    assert estimate.memory.reserved_bytes / 2**30 == pytest.approx(published_gib, rel=0.08)
+    assert estimate.memory.components_bytes["kv_cache"] == 0
+    assert sampling_seconds(estimate.run.setup, estimate.run.cluster) == 0
+
+
+def test_prime_rl_offloads_unasked_since_june_2026():
+    before, after, told = (
+        estimate_run(PRIME | SMALL | {"date": date, "offload": offload}).run.setup
+        for date, offload in (("2026-01", ""), ("2026-07", ""), ("2026-07", "none"))
+    )
+    assert (after.offload, after.offloads_checkpoints) == ("optimizer", True)
+    for setup in (before, told):
+        assert (setup.offload, setup.offloads_checkpoints) == ("none", False)
+
+
+def test_embedding_and_head_of_prime_rl_are_units_of_their_own_where_they_share_no_weights():
+    """Otherwise the root gathers both, with gradients, until the backward pass ends (`setup_fsdp`)."""
+    spread = PRIME | {"method": "full", "lora_rank": "", "num_gpus": "8", "parallelism": "FSDP"}
+    tied, untied = (
+        estimate_run(spread | {"model": name}).run.setup for name in (PRIME["model"], "Qwen/Qwen3-8B")
+    )
+    roots = [2.0 * setup.arch.vocab * setup.arch.hidden for setup in (tied, untied)]
+    assert model_state(tied).comm.end > 2 * roots[0]
+    assert model_state(untied).comm.end < 2 * roots[1]
