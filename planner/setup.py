@@ -76,6 +76,8 @@ class TrainingSetup(NamedTuple):
         optimizer_rank: Of those that keep their states in a low rank, 0 for the usual one.
         trained_share: Share of the weights that a full fine-tuning trains at a time (frozen layers, Spectrum, LISA,
             BAdam).
+        reached_share: Share of the blocks, the last ones, that a gradient reaches where none is recomputed; under
+            them all is frozen.
         steps_in_backward: The optimizer steps on each gradient as it comes, and frees it.
         reduces_each_micro_batch: Sharded gradients are reduced after each micro-batch of a step, which accelerate did
             under FSDP2 until 1.11 (its pull request 3762).
@@ -130,6 +132,7 @@ class TrainingSetup(NamedTuple):
     optimizer: str = "adamw"
     optimizer_rank: int = 0
     trained_share: float = 1.0
+    reached_share: float = 1.0
     steps_in_backward: bool = False
     reduces_each_micro_batch: bool = False
     older_torch: bool = False
@@ -174,7 +177,7 @@ class TrainingSetup(NamedTuple):
         parallel = self.parallelism
         return (
             self.arch, self.task, self.adapter, self.quantization, self.precision, self.optimizer,
-            self.optimizer_rank, self.trained_share,
+            self.optimizer_rank, self.trained_share, self.reached_share,
             self.grad_accum > 1, self.gradient_checkpointing, self.recomputed_blocks, self.keeps_products,
             self.steps_in_backward, self.reduces_each_micro_batch, self.older_torch,
             self.attention, self.fused_loss, self.labels,

@@ -11,7 +11,7 @@ from planner.architecture import ModelArchitecture
 from planner.backtest.cells import Row, begun_before, cell, dated_before, denied, number
 from planner.hardware import GpuFacts
 from planner.setup import Parallelism
-from planner.stacks import MEGATRON, STACKS
+from planner.stacks import MEGATRON, STACKS, runs_transformers_modules
 
 _FRAMEWORKS = {
     "unsloth": "unsloth",
@@ -182,10 +182,11 @@ def attention_of(row: Row, framework: str, arch: ModelArchitecture, gpu: GpuFact
     recomputes selectively are these scores.
     """
     text = cell(row, "flash_attn")
+    transformers = runs_transformers_modules(framework) and "kernel" not in cell(row, "framework")
     if framework == "hf" and arch.kind == "encoder-decoder" and dated_before(row, "2026-01"):
         return "eager"
     since = _FUSED_SINCE.get(arch.model_type, "2023-12")
-    written_out = framework == "hf" and (not arch.fused_attention or dated_before(row, since))
+    written_out = transformers and (not arch.fused_attention or dated_before(row, since))
     if text.startswith(
         ("true", "yes", "flash", "fa2", "fa3", "fa-", "xformers", "1", "on", "cudnn", "te", "flex")
     ):

@@ -11,7 +11,7 @@ from planner.backtest.machines import cluster_of, gpus_of, parallelism_of, repli
 from planner.backtest.methods import method_of
 from planner.backtest.models import architecture_of
 from planner.backtest.optimizers import optimizer_of, optimizer_rank_of, steps_in_backward
-from planner.backtest.partly import trained_share_of
+from planner.backtest.partly import reached_share_of, trained_share_of
 from planner.backtest.selection import keeps_products_of, recomputed_blocks_of
 from planner.backtest.unstated import unstated
 from planner.setup import Cluster, Parallelism, TrainingSetup
@@ -86,6 +86,7 @@ def read_run(row: Row) -> Run:
         steps_in_backward=steps_in_backward(row),
         reduces_each_micro_batch=habits.reduces_each_micro_batch(row, stack),
         trained_share=trained_share_of(row, arch),
+        reached_share=reached_share_of(row, arch),
         older_torch=dated_before(row, "2023-03"),
         sequence_tokens=sequence,
         micro_batch=micro_batch,
@@ -115,13 +116,13 @@ def read_run(row: Row) -> Run:
         recomputes_elementwise=habits.recomputes_elementwise(row),
         compiled=habits.fuses_kernels(row) or cluster.gpu.name.startswith("Gaudi"),
     )
-    steps = number(row, "steps") or None
-    return Run(setup, cluster, speed_known, steps, _total_tokens(row), tuple(unstated(row, setup)))
+    return Run(setup, cluster, speed_known, *_lasts(row), tuple(unstated(row, setup)))
 
 
-def _total_tokens(row: Row) -> float | None:
+def _lasts(row: Row) -> tuple[float | None, float | None]:
+    """Steps and tokens of the whole run, each None where it is not stated."""
     tokens, epochs = number(row, "dataset_tokens"), number(row, "epochs")
-    return tokens * (epochs or 1.0) if tokens else None
+    return number(row, "steps") or None, tokens * (epochs or 1.0) if tokens else None
 
 
 def _sharded_alone(parallelism: Parallelism, framework: str) -> Parallelism:

@@ -62,7 +62,8 @@ def buffers(setup: TrainingSetup, width: Widths, base: float, mine: float, gradi
     """What the collectives hold: buckets, gathered blocks, gradients that are not reduced yet.
 
     DeepSpeed's `BF16_Optimizer` reduces sums in fp32, a bucket or one larger gradient at a time
-    (`buffered_allreduce_fallback`).
+    (`buffered_allreduce_fallback`). Its ZeRO-2 makes a whole bucket however little is trained (`setup_buckets`), for
+    which transformers sets the size of one of the model's matrices.
     With FSDP2 on two real processes the closed form's peak is 0.93 to 1.14 of the measured
     (benchmarks/results/sharded_memory.md).
 
@@ -83,6 +84,8 @@ def buffers(setup: TrainingSetup, width: Widths, base: float, mine: float, gradi
         same = 4.0 * min(mine, max(_ZERO_BUCKET_PARAMETERS, embedding / setup.parallelism.tensor))
     elif kind in ("zero1", "zero2"):
         same = 2 * 2.0 * min(mine, _ZERO_BUCKET_PARAMETERS)
+        if setup.framework == "deepspeed":
+            same = max(same, 2.0 * _ZERO_BUCKET_PARAMETERS)
     elif kind == "zero3":
         total = parameter_counts(setup.arch, setup.task, setup.labels).total
         live = min(total, _ZERO3_LIVE_PARAMETERS) + embedding * (1 if setup.arch.tied_embeddings else 2)

@@ -172,7 +172,7 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Pe
         per_block = _kept_of_block(setup, parts, start, one, tokens)
         working -= max(0.0, per_block - start)  # is there already
     else:
-        per_block, working = one, passing
+        per_block, working = one * setup.reached_share, passing
         if setup.adapter is not None:  # nothing before the first adapter needs a gradient
             unused = 4.0 * setup.arch.hidden * tokens * parts.split
     rest = _position_bias(setup, parts) * tokens * parts.split - unused

@@ -80,6 +80,8 @@ def step_shape(setup: TrainingSetup) -> StepShape:
     whole = 0 if setup.adapter is None else whole_parameters(arch, setup.adapter)
     again = recomputed(setup)
     extra = extra_forwards(setup.task, setup.preference_loss, reference=setup.reference)
+    # trainers that recompute make the first block's input require a gradient (`enable_input_require_grads`)
+    reached = 1.0 if setup.gradient_checkpointing else setup.reached_share
     blocks = arch.layers + arch.decoder_layers
     inner = float(arch.intermediate * (arch.mlp_matrices == 3) + arch.intermediate * 2)
     if arch.is_moe:
@@ -109,8 +111,8 @@ def step_shape(setup: TrainingSetup) -> StepShape:
         adapters=adapter_bytes(setup),
         kernels=float(kernels),
         forwards=1.0 + extra,
-        passes_matmul=2.0 + full * setup.trained_share + again.products + extra,
-        passes_memory=3.0 + again.elementwise + extra,
+        passes_matmul=1.0 + reached + full * setup.trained_share + again.products + extra,
+        passes_memory=1.0 + 2.0 * reached + again.elementwise + extra,
         trained=float(counts.trainable * setup.trained_share if full else adapter + whole),
         products=weight_bytes(setup) + _cast_bytes(setup, counts.matmul_active),
     )

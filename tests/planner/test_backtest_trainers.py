@@ -2,9 +2,10 @@
 
 import pytest
 
-from planner.backtest import estimate_run
+from planner.backtest import estimate_run, read_run
 from planner.memory import model_state
 from planner.throughput.sampling import sampling_seconds
+from planner.throughput.terms import step_shape
 
 PRIME = {
     "model": "Qwen/Qwen3-4B-Instruct-2507", "task": "grpo", "precision": "bf16", "gpu": "H100-80GB", "gpu_mem_gb": "80",
@@ -48,3 +49,44 @@ def test_embedding_and_head_of_prime_rl_are_units_of_their_own_where_they_share_
     roots = [2.0 * setup.arch.vocab * setup.arch.hidden for setup in (tied, untied)]
     assert model_state(tied).comm.end > 2 * roots[0]
     assert model_state(untied).comm.end < 2 * roots[1]
+
+
+GLM = {
+    "model": "THUDM/chatglm-6b", "precision": "fp16", "gpu": "A40", "gpu_mem_gb": "48", "num_gpus": "4",
+    "date": "2023-12", "parallelism": "ZeRO-2", "seq_len": "1560", "micro_batch": "1", "grad_accum": "4",
+    "grad_checkpointing": "false", "framework": "DeepSpeed (own loop)", "method": "lora", "lora_rank": "16",
+    "lora_targets": "query_key_value",
+}  # fmt: skip
+
+
+def test_loops_over_transformers_modules_had_their_attention_written_out_too():
+    """liucongg/ChatGLM-Finetuning: THUDM's modules keep each head's softmax in fp32 and its copy in fp16."""
+    assert read_run(GLM).setup.attention == "eager"
+    assert read_run(GLM | {"date": "2025-12"}).setup.attention == "sdpa"
+    assert read_run(GLM | {"framework": "DeepSpeed transformer kernels"}).setup.attention == "sdpa"
+    scores = 28 * 32 * 1560**2 * 6.0
+    again = estimate_run(GLM | {"date": "2025-12"}).memory.components_bytes["activations"]
+    held = estimate_run(GLM).memory.components_bytes["activations"]
+    assert held - again == pytest.approx(scores, rel=0.01)
+
+
+def test_a_bucket_of_zero_2_is_whole_however_little_is_trained():
+    own, under_transformers = (
+        estimate_run(GLM | {"framework": name}).memory.components_bytes["comm_buffers"]
+        for name in (GLM["framework"], "HF Trainer")
+    )
+    assert own == 1e9
+    assert under_transformers < 0.1e9
+
+
+def test_activations_of_frozen_first_blocks_are_not_kept():
+    """Published: 24 GB with the last four of 28 blocks trained and all recomputed, 5 GB more with none recomputed."""
+    freeze = GLM | {"method": "freeze_last4", "lora_rank": "", "lora_targets": ""}
+    kept, again = (
+        estimate_run(freeze | {"grad_checkpointing": text}).memory.allocated_bytes
+        for text in ("false", "true")
+    )
+    assert 1.5e9 < kept - again < 6e9
+    last, all_blocks = (read_run(freeze | {"method": name}).setup for name in ("freeze_last4", "lisa"))
+    assert (last.reached_share, all_blocks.reached_share) == (4 / 28, 1.0)
+    assert step_shape(last).passes_memory < 2.0 < 3.0 == step_shape(all_blocks).passes_memory
