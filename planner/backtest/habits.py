@@ -45,7 +45,7 @@ _PRECISIONS = (("bfloat16", "bf16"), ("bfp16", "bf16"), ("brain float 16", "bf16
 _HUGGING_FACE = (
     "hf", "trl", "peft", "transformers", "accelerate", "axolotl", "factory", "hugging", "optimum", "fastchat", "lmflow",
     "tuner", "swift", "llama-recipes", "llama-cookbook", "autotrain", "ludwig", "oumi", "verl", "alpaca", "vicuna",
-    "qlora", "run_", "sfttrainer", "sentence-t", "setfit", "open-instruct", "llava", "fms", "fsdp_qlora",
+    "qlora", "run_", "sfttrainer", "sentence-t", "setfit", "open-instruct", "llava", "fms", "fsdp_qlora", "soup",
 )  # fmt: skip
 # When transformers got fused attention for a family, where that was later than for Llama.
 _FUSED_SINCE = {"bert": "2024-05", "roberta": "2024-09", "xlm-roberta": "2024-09", "camembert": "2024-09",
@@ -139,6 +139,13 @@ def precision_of(row: Row, gpu: GpuFacts, autocasts: bool) -> str:
     return mixed + ("bf16" if gpu.bf16_flops_per_s else "fp16")
 
 
+def loads_in_fp32(row: Row, framework: str, parallelism: Parallelism) -> bool:
+    """Soup leaves the type to transformers 4, which takes fp32 whatever a file has (its issue 339); DeepSpeed casts."""
+    if STACKS[framework].frozen_fp32:
+        return True
+    return "soup" in cell(row, "framework") and parallelism.kind in ("single", "ddp", "fsdp")
+
+
 def checkpointing_of(
     row: Row, arch: ModelArchitecture, framework: str, gpus: int, *, plain_adapter: bool
 ) -> bool:
@@ -225,17 +232,18 @@ def fuses_loss(row: Row) -> bool:
 
 def loss_bytes_of(row: Row, framework: str) -> float | None:
     """Until v4.46 transformers shifted a copy of the fp32 logits; fused cross-entropies keep two fp32 copies; TRL
-    computes the loss in chunks since 1.7 (June 2026). torchtune held shifted fp32 logits until the backward pass was
-    over, beside log-probabilities and two gradients, up to 0.2; in chunks, as since in all its recipes, it does not.
-    torchtitan compiles the loss with the model (again since April 2025), which leaves the logits and their gradients
-    in bf16.
+    computes the loss in chunks since 1.7 (June 2026), which Soup does not take. torchtune held shifted fp32 logits
+    until the backward pass was over, beside log-probabilities and two gradients, up to 0.2; in chunks, as since in all
+    its recipes, it does not. torchtitan compiles the loss with the model (again since April 2025), which leaves the
+    logits and their gradients in bf16.
     """
     if framework == "torchtune":
         old = dated_before(row, "2024-09") and "chunk" not in cell(row, "liger_fused")
         return 16.0 if old else None
     if framework == "torchtitan":
         return 4.0 if fuses_kernels(row) and not dated_before(row, "2025-04") else None
-    if "trl" in cell(row, "framework") and cell(row, "date") >= "2026-07":
+    stack = cell(row, "framework")
+    if "trl" in stack and "soup" not in stack and cell(row, "date") >= "2026-07":
         return STACKS["trl"].loss_bytes
     if "foak" in cell(row, "liger_fused"):
         return 8.0

@@ -61,18 +61,18 @@ def read_run(row: Row) -> Run:
     """Translate a row.
 
     Raises:
-        UnsupportedRunError: If model, GPU, length or micro-batch are missing or unknown, or the method is not
-            one that the estimator can express.
+        UnsupportedRunError: If something needed is missing or unknown, or the estimator expresses no such method.
     """
     framework = habits.framework_of(row)
     arch = computed_by(framework, architecture_of(row))
-    cluster, speed_known = cluster_of(row)
-    gpus = gpus_of(row)
+    gpus, (cluster, speed_known) = gpus_of(row), cluster_of(row)
     adapter, quantization = method_of(row, arch, framework)
     parallelism = _sharded_alone(parallelism_of(row, gpus, arch, adapter is None), framework)
     micro_batch, sequence = _micro_batch(row, parallelism.data), required(row, "seq_len")
     autocasts = adapter is None and _may_autocast(row, framework, parallelism)
+    precision = habits.precision_of(row, cluster.gpu, autocasts)
     stack = habits.stack_of_run(row, framework, parallelism)
+    fp32 = quantization == "none" and habits.loads_in_fp32(row, framework, parallelism)
     row_tokens, real_share = habits.padding_of(row, sequence, micro_batch)
     setup = TrainingSetup(
         arch=arch,
@@ -80,7 +80,7 @@ def read_run(row: Row) -> Run:
         reference=_asks_reference(row, framework),
         adapter=adapter,
         quantization=quantization,
-        precision=habits.precision_of(row, cluster.gpu, autocasts),
+        precision=_under_autocast(precision, parallelism) if fp32 else precision,
         optimizer=optimizer_of(row),
         optimizer_rank=optimizer_rank_of(row),
         steps_in_backward=steps_in_backward(row),
@@ -104,7 +104,7 @@ def read_run(row: Row) -> Run:
         parallelism=parallelism,
         replicas=replicas_of(row, gpus, parallelism),
         upcast_frozen=habits.upcasts_frozen(row, quantization, framework, parallelism),
-        frozen_fp32=adapter is not None and quantization == "none" and stack_of(framework).frozen_fp32,
+        frozen_fp32=adapter is not None and fp32,
         keeps_quantised_inputs=habits.keeps_quantised_inputs(row, framework, quantization),
         experts_quantised=habits.quantises_experts(row),
         loss_bytes=habits.loss_bytes_of(row, framework),
@@ -134,6 +134,12 @@ def _may_autocast(row: Row, framework: str, parallelism: Parallelism) -> bool:
     """Whether "bf16" of a full fine-tuning may be transformers' autocast over weights in fp32."""
     plainly_spread = parallelism.kind in ("single", "ddp", "fsdp")
     return framework == "hf" and plainly_spread and not habits.names_unknown_stack(row)
+
+
+def _under_autocast(precision: str, parallelism: Parallelism) -> str:
+    """Weights in fp32 are computed with under autocast, or in shards as they are gathered."""
+    casts = parallelism.kind != "fsdp" and precision in ("bf16", "fp16")
+    return f"amp_{precision}" if casts else precision
 
 
 def _asks_reference(row: Row, framework: str) -> bool:

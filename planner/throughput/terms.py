@@ -119,10 +119,12 @@ def step_shape(setup: TrainingSetup) -> StepShape:
 
 
 def _cast_bytes(setup: TrainingSetup, weights: float) -> float:
-    """Bytes that autocast moves in each micro-batch to cast weights, whatever its tokens."""
-    if not widths(setup).cast_cache:
-        return 0.0
-    return weights * (_CAST_FORWARD * (1.0 + recomputed(setup).products) + _CAST_BACKWARD)
+    """Bytes that autocast moves in each micro-batch to cast weights, whatever its tokens; frozen ones once."""
+    forwards = _CAST_FORWARD * (1.0 + recomputed(setup).products)
+    if widths(setup).cast_cache:
+        return weights * (forwards + _CAST_BACKWARD)
+    frozen = setup.frozen_fp32 and setup.precision.startswith("amp_")
+    return weights * forwards if frozen else 0.0
 
 
 def soft_maximum(one: float, other: float) -> float:

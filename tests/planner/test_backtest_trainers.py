@@ -90,3 +90,28 @@ def test_activations_of_frozen_first_blocks_are_not_kept():
     last, all_blocks = (read_run(freeze | {"method": name}).setup for name in ("freeze_last4", "lisa"))
     assert (last.reached_share, all_blocks.reached_share) == (4 / 28, 1.0)
     assert step_shape(last).passes_memory < 2.0 < 3.0 == step_shape(all_blocks).passes_memory
+
+
+SOUP = {
+    "model": "meta-llama/Llama-3.1-8B", "precision": "bf16", "gpu": "H100-80GB", "gpu_mem_gb": "80", "num_gpus": "1",
+    "date": "2026-08", "parallelism": "single", "seq_len": "1024", "micro_batch": "4", "grad_accum": "1",
+    "grad_checkpointing": "false", "framework": "Soup CLI (transformers + TRL SFTTrainer + PEFT)", "method": "lora",
+    "lora_rank": "16", "lora_targets": "q_proj,v_proj",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("liger", "published_gib"), [("", 70.99), ("liger", 61.81)])
+def test_soup_loads_bases_in_fp32(liger, published_gib):
+    """Its issue 339: `from_pretrained` gets no type, and transformers 4 takes fp32; its TRL holds all logits."""
+    estimate = estimate_run(SOUP | {"liger_fused": liger})
+    assert estimate.memory.reserved_bytes / 2**30 == pytest.approx(published_gib, rel=0.06)
+    setup = estimate.run.setup
+    assert (setup.precision, setup.frozen_fp32) == ("amp_bf16", True)
+    cast = step_shape(setup).products - step_shape(setup._replace(frozen_fp32=False)).products
+    assert cast > 2 * 8e9  # each forward pass casts each weight anew
+    packed = read_run(SOUP | {"method": "qlora", "quant_bits": "4"}).setup
+    sharded = read_run(SOUP | {"num_gpus": "4", "parallelism": "FSDP"}).setup
+    deepspeed = read_run(SOUP | {"num_gpus": "4", "parallelism": "ZeRO-3"}).setup
+    assert not packed.frozen_fp32
+    assert (sharded.precision, sharded.frozen_fp32) == ("bf16", True)
+    assert (deepspeed.precision, deepspeed.frozen_fp32) == ("bf16", False)
