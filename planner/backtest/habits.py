@@ -209,6 +209,8 @@ def attention_of(row: Row, framework: str, arch: ModelArchitecture, gpu: GpuFact
         return "flash"  # AutoModel's mixtures attend with Transformer Engine or flex
     if text == "eager" or (written_out and (not text or denied(text))):
         return "eager"
+    if denied(text) and names_unknown_stack(row):
+        return "eager"  # sdpa is fused, and so not what a loop of its own means
     return "sdpa"
 
 
@@ -228,26 +230,6 @@ def fuses_loss(row: Row) -> bool:
     """Whether logits are never held whole."""
     text = cell(row, "liger_fused")
     return text == "true" or re.search(r"liger|\bcce\b|cut.?cross|fused (?:lm.?)?head", text) is not None
-
-
-def loss_bytes_of(row: Row, framework: str) -> float | None:
-    """Until v4.46 transformers shifted a copy of the fp32 logits; fused cross-entropies keep two fp32 copies; TRL
-    computes the loss in chunks since 1.7 (June 2026), which Soup does not take. torchtune held shifted fp32 logits
-    until the backward pass was over, beside log-probabilities and two gradients, up to 0.2; in chunks, as since in all
-    its recipes, it does not. torchtitan compiles the loss with the model (again since April 2025), which leaves the
-    logits and their gradients in bf16.
-    """
-    if framework == "torchtune":
-        old = dated_before(row, "2024-09") and "chunk" not in cell(row, "liger_fused")
-        return 16.0 if old else None
-    if framework == "torchtitan":
-        return 4.0 if fuses_kernels(row) and not dated_before(row, "2025-04") else None
-    stack = cell(row, "framework")
-    if "trl" in stack and "soup" not in stack and cell(row, "date") >= "2026-07":
-        return STACKS["trl"].loss_bytes
-    if "foak" in cell(row, "liger_fused"):
-        return 8.0
-    return 14.0 if framework == "hf" and dated_before(row, "2024-11") else None
 
 
 def upcasts_frozen(row: Row, quantization: str, framework: str, parallelism: Parallelism) -> bool:

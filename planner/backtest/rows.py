@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from planner.backtest import habits
 from planner.backtest.cells import Row, UnsupportedRunError, cell, dated_before, number, required
+from planner.backtest.losses import loss_bytes_of
 from planner.backtest.machines import cluster_of, gpus_of, parallelism_of, replicas_of
 from planner.backtest.methods import method_of
 from planner.backtest.models import architecture_of
@@ -107,7 +108,7 @@ def read_run(row: Row) -> Run:
         frozen_fp32=adapter is not None and fp32,
         keeps_quantised_inputs=habits.keeps_quantised_inputs(row, framework, quantization),
         experts_quantised=habits.quantises_experts(row),
-        loss_bytes=habits.loss_bytes_of(row, framework),
+        loss_bytes=loss_bytes_of(row, framework, arch, precision, parallelism),
         varied_lengths=habits.is_unpacked(row) and not habits.reuses_memory(row, framework),
         drops_longer_rows=habits.drops_longer_rows(row),
         row_tokens=row_tokens,

@@ -115,3 +115,35 @@ def test_soup_loads_bases_in_fp32(liger, published_gib):
     assert not packed.frozen_fp32
     assert (sharded.precision, sharded.frozen_fp32) == ("bf16", True)
     assert (deepspeed.precision, deepspeed.frozen_fp32) == ("bf16", False)
+
+
+BOOK = {
+    "model": "gpt2", "method": "full", "gpu": "A100-40GB", "gpu_mem_gb": "40", "num_gpus": "1", "parallelism": "single",
+    "seq_len": "1024", "micro_batch": "8", "grad_accum": "1", "grad_checkpointing": "false", "date": "2025-04",
+    "task": "pretrain",
+}  # fmt: skip
+
+
+def test_a_loop_of_its_own_without_fused_attention_writes_its_scores_out():
+    """Published by rasbt/LLMs-from-scratch: 26.3 GiB of GPT-2 in fp32 with eight rows of 1,024; sdpa comes later."""
+    row = BOOK | {"framework": "plain PyTorch 2.6 training loop", "precision": "fp32", "flash_attn": "false"}
+    estimate = estimate_run(row)
+    assert estimate.run.setup.attention == "eager"
+    assert estimate.memory.reserved_bytes / 2**30 == pytest.approx(26.3, rel=0.08)
+    assert read_run(row | {"framework": "HF Trainer"}).setup.attention == "sdpa"
+    assert read_run(row | {"flash_attn": "true"}).setup.attention == "flash"
+
+
+@pytest.mark.parametrize(
+    ("change", "loss_bytes"),
+    [({"framework": "plain PyTorch loop"}, 8.0), ({"framework": "plain PyTorch loop", "precision": "fp32"}, None),
+     ({"framework": "HF Trainer"}, None), ({"framework": "HF Trainer", "date": "2022-10"}, 14.0),
+     ({"framework": "DeepSpeed", "date": "2022-10", "parallelism": "ZeRO-3", "num_gpus": "4"}, 8.0),
+     ({"framework": "DeepSpeed", "date": "2022-10", "parallelism": "ZeRO-3", "num_gpus": "4",
+       "model": "meta-llama/Llama-2-7b-hf"}, None),
+     ({"framework": "DeepSpeed", "parallelism": "ZeRO-3", "num_gpus": "4"}, None)],
+)  # fmt: skip
+def test_nothing_cast_logits_of_some_families(change, loss_bytes):
+    assert (
+        read_run(BOOK | {"precision": "bf16", "flash_attn": "true"} | change).setup.loss_bytes == loss_bytes
+    )
