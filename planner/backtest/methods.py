@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from planner.architecture import Adapter, ModelArchitecture, adapter_parameters, adapter_targets
-from planner.backtest.cells import Row, UnsupportedRunError, cell, number
+from planner.backtest.cells import Row, UnsupportedRunError, cell, dated_before, number
 from planner.backtest.partly import trains_partly
 from planner.spec_types import packed_in_4bit
 from planner.stacks import stack_of
@@ -95,7 +95,8 @@ def method_of(row: Row, arch: ModelArchitecture, framework: str) -> tuple[Adapte
     )
     targets = _targets(row, arch, usual[0])
     rank = _rank(row, arch, targets, usual[1] if lora else 8)
-    return Adapter(kind, rank, targets, fp32, stack.adapter_dropout, whole=_whole(row) if lora else ()), bits
+    whole, older = _whole(row) if lora else (), dated_before(row, "2024-12")
+    return Adapter(kind, rank, targets, fp32, stack.adapter_dropout, whole=whole, older=older), bits
 
 
 def _whole(row: Row) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from planner.recomputation import recomputed
 from planner.setup import Cluster, TrainingSetup
 from planner.shape_cache import by_shape
 from planner.stacks import MEGATRON, runs_transformers_modules, stack_of
-from planner.throughput.adapters import adapter_bytes, adapter_kernels, weight_bytes
+from planner.throughput.adapters import adapter_bytes, adapter_kernels, products_again, weight_bytes
 from planner.throughput.attention import attention_seconds
 from planner.throughput.constants import TIME
 from planner.workload import extra_forwards, micro_batch_tokens, scores_words, tiles_head
@@ -102,7 +102,7 @@ def step_shape(setup: TrainingSetup) -> StepShape:
     if loops_over_experts(setup):
         kernels += _KERNELS_PER_EXPERT * arch.experts * arch.moe_layers
     return StepShape(
-        dense=float(counts.matmul_active - expert),
+        dense=float(counts.matmul_active - expert) + products_again(setup),
         expert=float(expert),
         head=float(counts.matmul_active - sum(s.parameters * s.share for s in counts.shapes)),
         adapter=float(adapter),
