@@ -66,7 +66,7 @@ def read_run(row: Row) -> Run:
     """
     framework = habits.framework_of(row)
     arch = computed_by(framework, architecture_of(row))
-    gpus, (cluster, speed_known) = gpus_of(row), cluster_of(row)
+    (cluster, speed_known), gpus = cluster_of(row), gpus_of(row)
     adapter, quantization = method_of(row, arch, framework)
     parallelism = _sharded_alone(parallelism_of(row, gpus, arch, adapter is None), framework)
     micro_batch, sequence = _micro_batch(row, parallelism.data), required(row, "seq_len")
