@@ -90,6 +90,8 @@ class TrainingSetup(NamedTuple):
         recomputed_blocks: Share of the blocks of which they are.
         keeps_products: Of these, attention's and every second product's outputs are kept all the same (torchtitan's
             selection by operation).
+        kept_caches: Micro-batches whose keys and values of all blocks lie there at the loss, where blocks are
+            recomputed and the model's cache was left on: this one's, and the one's before whose outputs have a name.
         attention: flash, sdpa (memory-efficient) or eager (materialises s x s).
         fused_loss: Logits never held whole.
         labels: Classes, for classification.
@@ -142,6 +144,7 @@ class TrainingSetup(NamedTuple):
     gradient_checkpointing: bool = True
     recomputed_blocks: float = 1.0
     keeps_products: bool = False
+    kept_caches: int = 0
     attention: str = "sdpa"
     fused_loss: bool = False
     labels: int = 2
@@ -179,6 +182,7 @@ class TrainingSetup(NamedTuple):
             self.arch, self.task, self.adapter, self.quantization, self.precision, self.optimizer,
             self.optimizer_rank, self.trained_share, self.reached_share,
             self.grad_accum > 1, self.gradient_checkpointing, self.recomputed_blocks, self.keeps_products,
+            self.kept_caches,
             self.steps_in_backward, self.reduces_each_micro_batch, self.older_torch,
             self.attention, self.fused_loss, self.labels,
             self.framework, self.offload, self.offloads_checkpoints,

@@ -182,6 +182,15 @@ def recomputes_unasked(row: Row) -> bool:
     return "unsloth" in stack or ("trl" in stack and cell(row, "date") >= "2025-09")
 
 
+def kept_caches(row: Row) -> int:
+    """llama-recipes recomputed blocks by torch's wrapper and left `use_cache` on under FSDP until its pull request 165
+    (September 2023); until 41 (25 July) a step's outputs had a name during the next.
+    """
+    if "llama-recipes" not in cell(row, "framework") or "fsdp" not in cell(row, "parallelism"):
+        return 0
+    return 2 if dated_before(row, "2023-07-25") else 1 if dated_before(row, "2023-09-06") else 0
+
+
 def attention_of(row: Row, framework: str, arch: ModelArchitecture, gpu: GpuFacts) -> str:
     """Fused attention became transformers' default in December 2023, for some families later, for a few never.
 

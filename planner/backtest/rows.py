@@ -117,7 +117,12 @@ def read_run(row: Row) -> Run:
         recomputes_elementwise=habits.recomputes_elementwise(row),
         compiled=habits.fuses_kernels(row) or cluster.gpu.name.startswith("Gaudi"),
     )
-    return Run(setup, cluster, speed_known, *_lasts(row), tuple(unstated(row, setup)))
+    return Run(_with_outputs(row, setup), cluster, speed_known, *_lasts(row), tuple(unstated(row, setup)))
+
+
+def _with_outputs(row: Row, setup: TrainingSetup) -> TrainingSetup:
+    """With what a loop keeps of the model's outputs; blocks that are not recomputed keep keys and values anyway."""
+    return setup._replace(kept_caches=habits.kept_caches(row)) if setup.gradient_checkpointing else setup
 
 
 def _lasts(row: Row) -> tuple[float | None, float | None]:

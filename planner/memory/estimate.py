@@ -188,9 +188,10 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Pe
     begun = max(earlier, min(grads, state.head_gradient))
     comm = state.comm
     arrived = parts.width.residual * setup.arch.hidden * tokens
+    caches, named = _kept_outputs(setup, tokens)
     moments = {  # activations, logits and their like, gradients, temporaries of the step, collectives
-        "loss": (kept_at_head, loss, earlier, 0.0, comm.loss),
-        "backward": (kept + lasting + working, 0.0, begun, 0.0, comm.backward),
+        "loss": (kept_at_head + caches, loss, earlier, 0.0, comm.loss),
+        "backward": (kept + lasting + working + named, 0.0, begun, 0.0, comm.backward),
         "backward_end": (last, 0.0, max(earlier, grads - state.late_gradient), 0.0, comm.end),
         "embedding": (arrived, 0.0, grads + state.embedding_gradient, 0.0, comm.end),
         "optimizer_step": (0.0, 0.0, grads, state.step, 0.0),
@@ -220,6 +221,13 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Pe
     backward = moments["backward"]
     beside = backward[0] + backward[-1] if phase == "optimizer_step" else state.step
     return Peak(_PHASES.get(phase, phase), components, beside)
+
+
+def _kept_outputs(setup: TrainingSetup, tokens: float) -> tuple[float, float]:
+    """Bytes of caches and named outputs, with their logits in fp32, at the loss and in the backward pass."""
+    cache = cache_bytes(setup, setup.micro_batch, setup.sequence_tokens)
+    named = max(0, setup.kept_caches - 1) * (cache + 4.0 * setup.arch.vocab * tokens)
+    return min(1, setup.kept_caches) * cache + named, named
 
 
 def _of_block(setup: TrainingSetup, parts: _Parts, tokens: float) -> tuple[float, float]:

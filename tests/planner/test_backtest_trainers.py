@@ -3,7 +3,7 @@
 import pytest
 
 from planner.backtest import estimate_run, read_run
-from planner.memory import model_state
+from planner.memory import estimate_memory, model_state
 from planner.throughput.sampling import sampling_seconds
 from planner.throughput.terms import step_shape
 
@@ -147,3 +147,29 @@ def test_nothing_cast_logits_of_some_families(change, loss_bytes):
     assert (
         read_run(BOOK | {"precision": "bf16", "flash_attn": "true"} | change).setup.loss_bytes == loss_bytes
     )
+
+
+RECIPES = {
+    "model": "meta-llama/Llama-2-7b-hf", "precision": "pure_bf16", "gpu": "A100-40GB", "gpu_mem_gb": "40",
+    "num_gpus": "4", "parallelism": "FSDP", "seq_len": "2048", "micro_batch": "4", "grad_accum": "1",
+    "grad_checkpointing": "true", "packing": "true", "framework": "llama-recipes", "method": "lora", "lora_rank": "8",
+    "lora_targets": "q_proj,v_proj",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("date", "caches", "active_gb"), [("2023-07", 2, 20.20), ("2023-08", 1, 15.22)])
+def test_llama_recipes_left_the_cache_on(date, caches, active_gb):
+    """Published in its pull request 41: peak active memory with a step's outputs named during the next, and without."""
+    estimate = estimate_run(RECIPES | {"date": date})
+    assert estimate.run.setup.kept_caches == caches
+    assert estimate.memory.allocated_bytes == pytest.approx(active_gb * 1e9, rel=0.05)
+
+
+def test_caches_are_off_elsewhere():
+    later = estimate_run(RECIPES | {"date": "2023-10"})
+    other = read_run(RECIPES | {"date": "2023-08", "framework": "HF Trainer"}).setup
+    kept = read_run(RECIPES | {"date": "2023-08", "grad_checkpointing": "false"}).setup
+    assert (later.run.setup.kept_caches, other.kept_caches, kept.kept_caches) == (0, 0, 0)
+    named = estimate_memory(later.run.setup._replace(kept_caches=2), later.run.cluster)
+    cache, logits = 32 * 8192 * 2 * 4096 * 2.0, 4.0 * 32000 * 8192
+    assert named.allocated_bytes - later.memory.allocated_bytes == pytest.approx(cache + logits)
