@@ -31,6 +31,7 @@ class Stack(NamedTuple):
         wraps_untied: The same, only where the two share no weights.
         shards_one: One GPU trains through FSDP2 as well: weights in fp32, gathered in the type that is computed in.
         frozen_fp32: A frozen base is in fp32 too, as trained weights are.
+        fp32_routing: Outputs of all experts are weighted in fp32 (torchtitan's `MoE` and what was made after it).
         samples_elsewhere: Answers of a policy come from engines on GPUs of their own.
         tiled_head: Logits are never held whole, and computed again in the backward pass.
         spread_keys: Keys and values of a group are repeated for each of its heads.
@@ -69,6 +70,7 @@ class Stack(NamedTuple):
     wraps_untied: bool = False
     shards_one: bool = False
     frozen_fp32: bool = False
+    fp32_routing: bool = False
     samples_elsewhere: bool = False
     spread_keys: bool = False
     fused_qkv: bool = False
@@ -129,6 +131,7 @@ _STACKS = (
         wraps_embeddings=True,
         spread_keys=True,
         sequence_parallel=True,
+        fp32_routing=True,
         fp32_reduce=True,
     ),
     _MEGATRON,
@@ -147,6 +150,7 @@ _STACKS = (
         wraps_untied=True,
         shards_one=True,
         frozen_fp32=True,
+        fp32_routing=True,
         samples_elsewhere=True,
         fp32_reduce=True,
     ),

@@ -136,6 +136,7 @@ def _constants(setup: TrainingSetup) -> _Parts:
         adapter_input(setup, width),
         stack.spread_keys,
         stack.fused_qkv,
+        stack.fp32_routing,
     )
     product, largest = adapter_products(setup)
     tail = (4.0 + (4.0 if setup.adapter is None else 0.0)) * arch.hidden

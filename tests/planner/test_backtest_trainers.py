@@ -4,6 +4,8 @@ import pytest
 
 from planner.backtest import estimate_run, read_run
 from planner.memory import estimate_memory, model_state
+from planner.memory.activations import block_activations
+from planner.stacks import stack_of
 from planner.throughput.sampling import sampling_seconds
 from planner.throughput.terms import step_shape
 
@@ -28,6 +30,23 @@ def test_prime_rl_holds_all_weights_in_fp32(change, published_gib):
     assert estimate.memory.reserved_bytes / 2**30 == pytest.approx(published_gib, rel=0.08)
     assert estimate.memory.components_bytes["kv_cache"] == 0
     assert sampling_seconds(estimate.run.setup, estimate.run.cluster) == 0
+
+
+@pytest.mark.parametrize(("tokens", "published_gib"), [("16384", 31.648), ("65536", 63.68)])
+def test_experts_outputs_are_weighted_in_fp32(tokens, published_gib):
+    """A copy of each token for each of its experts, as `MoE._run_routed_experts` has it in torchtitan and prime-rl."""
+    mixture = PRIME | {"model": "Qwen/Qwen3-30B-A3B-Instruct-2507", "num_gpus": "8", "parallelism": "FSDP"}
+    estimate = estimate_run(mixture | {"seq_len": tokens})
+    assert estimate.memory.reserved_bytes / 2**30 == pytest.approx(published_gib, rel=0.12)
+    arch = estimate.run.setup.arch
+    plain, weighted = (
+        block_activations(arch, None, 2.0, 2.0, True, True, fp32_routing=flag) for flag in (False, True)
+    )
+    assert (weighted.saved - plain.saved, weighted.backward - plain.backward) == (
+        4.0 * 8 * 2048,
+        10.0 * 8 * 2048,
+    )
+    assert stack_of("torchtitan").fp32_routing
 
 
 def test_prime_rl_offloads_unasked_since_june_2026():
