@@ -10,6 +10,9 @@ from planner.stacks import STACKS, runs_transformers_modules
 
 #: Families whose logits transformers left in their own type until all took `ForCausalLMLoss` (4.48, January 2025).
 _LOGITS_AS_COMPUTED = frozenset({"gpt2", "opt", "bloom", "falcon", "gpt_bigcode"})
+#: Loops that give a model no labels and take the cross-entropy of what it returns (`forward` of
+#: universal-llm-trainer's models, September 2025).
+_OWN_CRITERIA = ("plain pytorch", "universal-llm-trainer")
 _SMALL = 8.0  # logits, a shifted copy or their log-probabilities, and two gradients, in 16 bits each
 
 
@@ -25,8 +28,8 @@ def _keeps_type(row: Row, arch: ModelArchitecture, parallelism: Parallelism) -> 
     """Whether nothing casts logits: in modules of one's own, and in older ones of transformers under DeepSpeed or in a
     loop of one's own, which compute in the type of the weights.
     """
-    if "plain pytorch" in cell(row, "framework"):
-        return True
+    if any(name in cell(row, "framework") for name in _OWN_CRITERIA):
+        return not cell(row, "quant_bits")  # whose norms and head are fp32
     casts = parallelism.kind in ("single", "ddp", "fsdp") and not habits.names_unknown_stack(row)
     return arch.model_type in _LOGITS_AS_COMPUTED and dated_before(row, "2025-01") and not casts
 
