@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from planner.architecture import ModelArchitecture
 from planner.backtest import habits
-from planner.backtest.cells import Row, cell, dated_before
+from planner.backtest.cells import Row, cell, dated_before, number
 from planner.setup import Parallelism
 from planner.stacks import STACKS, runs_transformers_modules
 
-#: Families whose logits transformers left in their own type until all took `ForCausalLMLoss` (4.48, January 2025).
-_LOGITS_AS_COMPUTED = frozenset({"gpt2", "opt", "bloom", "falcon", "gpt_bigcode"})
+#: Families whose logits transformers left in their own type until all took `ForCausalLMLoss` (4.48, January 2025), and
+#: the first Qwen's own modules.
+_LOGITS_AS_COMPUTED = frozenset({"gpt2", "opt", "bloom", "falcon", "gpt_bigcode", "qwen"})
 #: Loops that give a model no labels and take the cross-entropy of what it returns (`forward` of
 #: universal-llm-trainer's models, September 2025).
 _OWN_CRITERIA = ("plain pytorch", "universal-llm-trainer")
@@ -26,11 +27,14 @@ def loss_bytes_of(
 
 def _keeps_type(row: Row, arch: ModelArchitecture, parallelism: Parallelism) -> bool:
     """Whether nothing casts logits: in modules of one's own, and in older ones of transformers under DeepSpeed or in a
-    loop of one's own, which compute in the type of the weights.
+    loop of one's own, which compute in the type of the weights. Qwen's finetune.py runs DeepSpeed on one GPU where the
+    base is quantised (`finetune_qlora_single_gpu.sh`).
     """
     if any(name in cell(row, "framework") for name in _OWN_CRITERIA):
         return not cell(row, "quant_bits")  # whose norms and head are fp32
-    casts = parallelism.kind in ("single", "ddp", "fsdp") and not habits.names_unknown_stack(row)
+    deepspeed = "qwen finetune.py" in cell(row, "framework") and number(row, "quant_bits") is not None
+    known = not (habits.names_unknown_stack(row) or deepspeed)
+    casts = parallelism.kind in ("single", "ddp", "fsdp") and known
     return arch.model_type in _LOGITS_AS_COMPUTED and dated_before(row, "2025-01") and not casts
 
 

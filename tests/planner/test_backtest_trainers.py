@@ -206,3 +206,20 @@ def test_a_criterion_of_ones_own_takes_logits_as_they_come():
         assert estimate_run(row | {"model": model}).memory.reserved_bytes / 2**30 == pytest.approx(
             published, rel=0.2
         )
+
+
+@pytest.mark.parametrize(
+    ("model", "tokens", "published_gb"),
+    [("Qwen/Qwen-1_8B", "4096", 10.2), ("Qwen/Qwen-7B", "8192", 23.5), ("Qwen/Qwen-7B", "2048", 13.9),
+     ("Qwen/Qwen-72B", "4096", 68.0)],
+)  # fmt: skip
+def test_the_first_qwen_does_not_cast_its_logits(model, tokens, published_gb):
+    """Qwen's own table of memory: a base packed with GPTQ under DeepSpeed, in fp16."""
+    row = BOOK | {"framework": "HF Trainer Qwen finetune.py", "model": model, "method": "qlora", "quant_bits": "4",
+                  "lora_rank": "64", "lora_targets": "all-linear", "precision": "fp16", "seq_len": tokens,
+                  "micro_batch": "1", "grad_accum": "8", "grad_checkpointing": "true", "flash_attn": "true",
+                  "date": "2023-12", "gpu": "A100-80GB", "gpu_mem_gb": "80", "task": "sft"}  # fmt: skip
+    assert estimate_run(row).memory.reserved_bytes / 2**30 == pytest.approx(published_gb, rel=0.15)
+    spread = {"method": "lora", "quant_bits": "", "precision": "bf16"}
+    assert read_run(row | spread | {"num_gpus": "4", "parallelism": "ZeRO-2"}).setup.loss_bytes == 8.0
+    assert read_run(row | spread).setup.loss_bytes == 14.0  # Trainer's autocast takes the loss in fp32
