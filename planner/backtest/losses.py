@@ -8,9 +8,8 @@ from planner.backtest.cells import Row, cell, dated_before, number
 from planner.setup import Parallelism
 from planner.stacks import STACKS, runs_transformers_modules
 
-#: Families whose logits transformers left in their own type until all took `ForCausalLMLoss` (4.48, January 2025), and
-#: the first Qwen's own modules.
-_LOGITS_AS_COMPUTED = frozenset({"gpt2", "opt", "bloom", "falcon", "gpt_bigcode", "qwen"})
+#: Families whose logits transformers left in their own type until all took `ForCausalLMLoss` (4.48, January 2025).
+_LOGITS_AS_COMPUTED = frozenset({"gpt2", "opt", "bloom", "falcon", "gpt_bigcode"})
 #: Loops that give a model no labels and take the cross-entropy of what it returns (`forward` of
 #: universal-llm-trainer's models, September 2025).
 _OWN_CRITERIA = ("plain pytorch", "universal-llm-trainer")
@@ -22,20 +21,24 @@ def loss_bytes_of(
 ) -> float | None:
     """None where the stack's own figure holds."""
     in_16_bits = precision in ("bf16", "fp16") and runs_transformers_modules(framework)
-    return _SMALL if in_16_bits and _keeps_type(row, arch, parallelism) else _of_stack(row, framework)
+    return (
+        _SMALL if in_16_bits and _keeps_type(row, framework, arch, parallelism) else _of_stack(row, framework)
+    )
 
 
-def _keeps_type(row: Row, arch: ModelArchitecture, parallelism: Parallelism) -> bool:
+def _keeps_type(row: Row, framework: str, arch: ModelArchitecture, parallelism: Parallelism) -> bool:
     """Whether nothing casts logits: in modules of one's own, and in older ones of transformers under DeepSpeed or in a
-    loop of one's own, which compute in the type of the weights. Qwen's finetune.py runs DeepSpeed on one GPU where the
-    base is quantised (`finetune_qlora_single_gpu.sh`).
+    loop of one's own, which compute in the type of the weights. The first Qwen's own modules never cast theirs; its
+    finetune.py runs DeepSpeed on one GPU where the base is quantised (`finetune_qlora_single_gpu.sh`).
     """
     if any(name in cell(row, "framework") for name in _OWN_CRITERIA):
         return not cell(row, "quant_bits")  # whose norms and head are fp32
-    deepspeed = "qwen finetune.py" in cell(row, "framework") and number(row, "quant_bits") is not None
-    known = not (habits.names_unknown_stack(row) or deepspeed)
-    casts = parallelism.kind in ("single", "ddp", "fsdp") and known
-    return arch.model_type in _LOGITS_AS_COMPUTED and dated_before(row, "2025-01") and not casts
+    deepspeed = framework == "deepspeed" or parallelism.kind in ("zero1", "zero2", "zero3")
+    unknown = habits.names_unknown_stack(row)
+    if arch.model_type == "qwen":
+        packed = "qwen finetune.py" in cell(row, "framework") and number(row, "quant_bits") is not None
+        return packed or (deepspeed and not unknown)
+    return arch.model_type in _LOGITS_AS_COMPUTED and dated_before(row, "2025-01") and (deepspeed or unknown)
 
 
 def _of_stack(row: Row, framework: str) -> float | None:

@@ -162,7 +162,11 @@ def test_a_loop_of_its_own_without_fused_attention_writes_its_scores_out():
      ({"framework": "DeepSpeed", "date": "2022-10", "parallelism": "ZeRO-3", "num_gpus": "4"}, 8.0),
      ({"framework": "DeepSpeed", "date": "2022-10", "parallelism": "ZeRO-3", "num_gpus": "4",
        "model": "meta-llama/Llama-2-7b-hf"}, None),
-     ({"framework": "DeepSpeed", "parallelism": "ZeRO-3", "num_gpus": "4"}, None)],
+     ({"framework": "DeepSpeed", "parallelism": "ZeRO-3", "num_gpus": "4"}, None),
+     ({"framework": "HF Trainer", "date": "2023-12", "parallelism": "naive PP", "num_gpus": "2",
+       "model": "Qwen/Qwen-7B"}, 14.0),
+     ({"framework": "PaddlePaddle", "date": "2023-12", "parallelism": "ZeRO-2", "num_gpus": "4",
+       "model": "Qwen/Qwen-7B"}, 14.0)],
 )  # fmt: skip
 def test_nothing_cast_logits_of_some_families(change, loss_bytes):
     assert (
