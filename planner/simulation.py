@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from planner.errors import NothingFitsError
 from planner.estimate import Estimate
-from planner.hazards import SpotHazards, hazards_of
+from planner.hazards import SpotHazards
 from planner.money import usd_text
+from planner.place_hazards import place_hazards
 from planner.pricing import Priced
 from planner.quantiles import Z90, Quantiles
 from planner.ranking import SURE_ENOUGH, lateness
@@ -268,9 +269,7 @@ def _drawn(estimate: Estimate, spot: Priced, on_demand: Priced | None) -> tuple[
 
     offer, line, around = spot.offer, spot.solved.line, spot.solved.around
     start_h = around.start_s.p50 / 3600
-    hazards = hazards_of(
-        estimate.question.calibration.spells, offer.cloud, offer.zone or offer.region, offer.gpu, spot.nodes
-    )
+    hazards = place_hazards(estimate.question, offer, spot.nodes)
     drawn = DrawnJobs(
         work_h=_works(line.compute_h - start_h, (on_demand or spot).solved.line.wall_clock_h),
         restart_h=start_h + line.interruptions.checkpoint_interval_s / 7200,

@@ -139,6 +139,7 @@ def _released(
             overrides=Overrides(gpu=gpu, count=count),
             limit=None,
             calibration=app.calibration(),
+            spot_signals=app.spot_signals(),
             models=app.models(),
         )
     return plan_release(answer.estimate, snapshot, jobs=jobs, seed=seed)

@@ -118,6 +118,7 @@ def _simulated(app: App, loaded: LoadedSpec, jobs: int, seed: int, **fixed: Any)
             overrides=Overrides(**fixed),
             limit=None,
             calibration=app.calibration(),
+            spot_signals=app.spot_signals(),
         )
     return simulate_estimate(answer.estimate, jobs, seed)
 

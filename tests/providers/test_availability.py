@@ -345,4 +345,4 @@ def test_sellers_scores_are_no_hazards() -> None:
     assert availability.__name__ not in text
     planner = Path(hazards.__file__).parent
     users = {path.stem for path in planner.rglob("*.py") if "providers.availability" in path.read_text()}
-    assert users == {"finding", "find", "permits"}
+    assert users == {"finding", "find", "permits", "signal_book", "price_refresh"}
