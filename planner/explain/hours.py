@@ -195,4 +195,4 @@ def _leanings(question: Question, priced: Priced) -> Iterator[Term]:
 
 
 def _source(question: Question, priced: Priced) -> str:
-    return place_hazards(question, priced.offer, priced.nodes).source
+    return place_hazards(question, priced.offer, priced.nodes).source  # signals have terms of their own
