@@ -109,7 +109,8 @@ def gather(
         arch=arch,
         counts=counts,
         trainable=_trainable(base),
-        flops_total=job.tokens_total * flops_per_token(base._replace(row_tokens=job.row_tokens)),
+        flops_total=job.tokens_total
+        * flops_per_token(base._replace(row_tokens=job.row_tokens, attended_tokens=job.attended_tokens)),
         job=job,
         stored_bytes=stored_bytes(spec, base_dir, facts, base),
         base=base,

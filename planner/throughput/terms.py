@@ -14,7 +14,13 @@ from planner.stacks import MEGATRON, runs_transformers_modules, stack_of
 from planner.throughput.adapters import adapter_bytes, adapter_kernels, products_again, weight_bytes
 from planner.throughput.attention import attention_seconds
 from planner.throughput.constants import TIME
-from planner.workload import extra_forwards, micro_batch_tokens, scores_words, tiles_head
+from planner.workload import (
+    attended_tokens,
+    extra_forwards,
+    micro_batch_tokens,
+    scores_words,
+    tiles_head,
+)
 
 _KERNELS_PER_BLOCK = 45  # forward kernels of one eager block
 _KERNELS_PER_QUANTISED = 6  # of bitsandbytes: scales, their offset, weights; and as much Python around them
@@ -153,7 +159,6 @@ def matmul_rate(setup: TrainingSetup, gpu: GpuFacts) -> float:
 def compute_terms(setup: TrainingSetup, gpu: GpuFacts) -> dict[str, float]:
     """Seconds of GPU work of one micro-batch."""
     shape = step_shape(setup)
-    length = setup.row_tokens or float(setup.sequence_tokens)
     tokens = micro_batch_tokens(setup)
     stages = setup.parallelism.stages_at_once
     parts = setup.parallelism.tensor * stages
@@ -166,7 +171,7 @@ def compute_terms(setup: TrainingSetup, gpu: GpuFacts) -> dict[str, float]:
         elementwise *= TIME["autocast_bytes"]
     return {
         "matmul": _matmul(setup, shape, rate, gpu, tokens) / parts,
-        "attention": attention_seconds(setup, rate, gpu, length, tokens) / parts,
+        "attention": attention_seconds(setup, rate, gpu, attended_tokens(setup), tokens) / parts,
         "elementwise": (elementwise * tokens + shape.products) / memory / parts,
         "dequantise": TIME["dequantise_8bit" if setup.quantization == "8bit" else "dequantise"]
         * shape.quantised
