@@ -338,7 +338,7 @@ def pins_host_memory(row: Row) -> bool:
 def is_unpacked(row: Row) -> bool:
     """Whether rows of different length are padded to the longest of their micro-batch."""
     text = cell(row, "packing")
-    return denied(text) or text in ("unpacked", "not packed")
+    return denied(text) or text in ("unpacked", "not packed") or "longest" in text
 
 
 def pads_rows(row: Row, micro_batch: int) -> bool:

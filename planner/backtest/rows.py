@@ -12,8 +12,8 @@ from planner.backtest.machines import cluster_of, gpus_of, parallelism_of, repli
 from planner.backtest.methods import method_of
 from planner.backtest.models import architecture_of
 from planner.backtest.optimizers import optimizer_of, optimizer_rank_of, steps_in_backward
-from planner.backtest.packed import doubts_of_samples, keeps_samples_apart, sample_tokens
 from planner.backtest.partly import reached_share_of, trained_share_of
+from planner.backtest.samples import doubts_of_samples, with_untold_samples
 from planner.backtest.selection import keeps_products_of, recomputed_blocks_of
 from planner.backtest.unstated import unstated
 from planner.setup import Cluster, Parallelism, TrainingSetup
@@ -119,16 +119,9 @@ def read_run(row: Row) -> Run:
         recomputes_elementwise=habits.recomputes_elementwise(row),
         compiled=habits.fuses_kernels(row) or cluster.gpu.name.startswith("Gaudi"),
     )
-    setup = _with_samples(row, framework, _with_outputs(row, setup))
-    doubts = [*unstated(row, setup), *(doubts_of_samples(setup, cluster) if speed_known else ())]
+    setup = with_untold_samples(row, framework, _with_outputs(row, setup))
+    doubts = [*unstated(row, setup), *(doubts_of_samples(row, setup, cluster) if speed_known else ())]
     return Run(setup, cluster, speed_known, *_lasts(row), tuple(doubts))
-
-
-def _with_samples(row: Row, framework: str, setup: TrainingSetup) -> TrainingSetup:
-    """With the length of samples that do not see each other."""
-    if not keeps_samples_apart(row, framework, setup.attention):
-        return setup
-    return setup._replace(attended_tokens=sample_tokens(float(setup.sequence_tokens))[1])
 
 
 def _with_outputs(row: Row, setup: TrainingSetup) -> TrainingSetup:

@@ -1,11 +1,14 @@
-"""Rows packed with samples that do not see each other: attention goes by the samples, of which tables say little."""
+"""Lengths of samples of which a row tells nothing, though they decide its time: attention in packed rows whose samples
+do not see each other, and all work where rows are padded to the longest of their micro-batch.
+"""
 
 from __future__ import annotations
 
 import math
 import re
 
-from planner.backtest.cells import Row, cell, dated_before, denied
+from planner.backtest.cells import Row, cell, dated_before, denied, number
+from planner.backtest.habits import longest_over_mean
 from planner.quantiles import Z90
 from planner.setup import Cluster, TrainingSetup
 from planner.throughput import Doubt, estimate_step
@@ -59,15 +62,45 @@ def sample_tokens(row_tokens: float) -> tuple[float, float, float]:
     return shortest * span**0.1, shortest * span**0.5, shortest * span**0.9
 
 
-def doubts_of_samples(setup: TrainingSetup, cluster: Cluster) -> list[Doubt]:
-    """What the samples' unknown length makes of a step's time, none where rows are not packed so."""
-    if setup.attended_tokens is None:
-        return []
-    lengths = sample_tokens(float(setup.sequence_tokens))
+def padded_tokens(row: Row, row_tokens: int, micro_batch: int) -> tuple[float, float, float] | None:
+    """Length to which a micro-batch is padded, p10, p50 and p90, where a row says that its samples are padded to the
+    longest of them and nothing of how long they are; None where they are all of a length or it is told.
+
+    >>> [round(tokens) for tokens in padded_tokens({"packing": "padded to longest of batch"}, 2048, 2) or ()]
+    [166, 556, 1862]
+    """
+    if "longest" not in cell(row, "packing") or number(row, "dataset_tokens"):
+        return None
+    longer = longest_over_mean(micro_batch)
     short, usual, long = (
-        estimate_step(setup._replace(attended_tokens=tokens), cluster).step_time_s.p50 for tokens in lengths
+        min(float(row_tokens), longer * tokens) for tokens in sample_tokens(float(row_tokens))
     )
+    return short, usual, long
+
+
+def with_untold_samples(row: Row, framework: str, setup: TrainingSetup) -> TrainingSetup:
+    """With the length of samples where it decides a step's time and the row does not tell it."""
+    if keeps_samples_apart(row, framework, setup.attention):
+        return setup._replace(attended_tokens=sample_tokens(float(setup.sequence_tokens))[1])
+    padded = padded_tokens(row, setup.sequence_tokens, setup.micro_batch)
+    if padded is None:
+        return setup
+    return setup._replace(row_tokens=padded[1], real_tokens_share=1.0 / longest_over_mean(setup.micro_batch))
+
+
+def doubts_of_samples(row: Row, setup: TrainingSetup, cluster: Cluster) -> list[Doubt]:
+    """What the samples' unknown length makes of a step's time, none where they do not decide it."""
+    padded = padded_tokens(row, setup.sequence_tokens, setup.micro_batch)
+    if setup.attended_tokens is not None:
+        reason = "lengths of packed samples are not stated"
+        ways = [
+            setup._replace(attended_tokens=tokens) for tokens in sample_tokens(float(setup.sequence_tokens))
+        ]
+    elif padded is not None:
+        reason = "lengths of samples that are padded are not stated"
+        ways = [setup._replace(row_tokens=tokens) for tokens in padded]
+    else:
+        return []
+    short, usual, long = (estimate_step(way, cluster).step_time_s.p50 for way in ways)
     slower, quicker = math.log(long / usual), math.log(usual / short)
-    return (
-        [Doubt(slower / Z90, "lengths of packed samples are not stated", quicker / slower)] if slower else []
-    )
+    return [Doubt(slower / Z90, reason, quicker / slower)] if slower else []
