@@ -30,6 +30,7 @@ _FRAMEWORKS = {
     "nemo": "megatron",
     "nanotron": "megatron",
     "primus": "megatron",
+    "paddle": "paddle",
     "openrlhf": "openrlhf",
     "internevo": "internevo",
     "dschat": "openrlhf",
@@ -53,6 +54,9 @@ _FUSED_SINCE = {"bert": "2024-05", "roberta": "2024-09", "xlm-roberta": "2024-09
 _FLASH_ATTENTION = "2022-12"  # since when Megatron may use it
 #: Trainers that recompute unless they are told not to, or whose every example says so.
 _RECOMPUTE = ("factory", "swift", "autotrain", "xtuner", "axolotl", "verl")
+# Since when Megatron-LM and NeMo could run Transformer Engine's modules, and Megatron-LM does where it is not told
+# otherwise (`--transformer-impl`, commits 3499542e and e7b74a4b).
+_ENGINE, _ENGINE_UNASKED = "2022-12", "2024-04-02"
 _FLASH_CAPABILITY = 7.5  # of the oldest NVIDIA chip that FlashAttention was written for
 _FUSING = frozenset({"liger", "foak", "compile", "compiled", "thunder", "fused", "true"})
 
@@ -65,7 +69,15 @@ def framework_of(row: Row) -> str:
         return "megatron"  # Megatron-SWIFT: its trainers over transformers split no model
     if named is None and "deepspeed" in text and not any(part in text for part in _HUGGING_FACE):
         return "deepspeed"
+    if named == "megatron" and _runs_own_modules(row):
+        return "megatron-local"
     return named or "hf"
+
+
+def _runs_own_modules(row: Row) -> bool:
+    """Whether Megatron's blocks are written in torch: all were before Transformer Engine."""
+    plain = re.match(r"megatron(?:[- ]lm)?\b(?!.*(?:\bte\b|engine|core|bridge|nemo))", cell(row, "framework"))
+    return dated_before(row, _ENGINE_UNASKED if plain else _ENGINE)
 
 
 def names_unknown_stack(row: Row) -> bool:
@@ -155,7 +167,7 @@ def checkpointing_of(
     """
     text = cell(row, "grad_checkpointing")
     if text:  # Megatron's "selective" recomputes attention's scores, which a fused kernel never keeps
-        return not denied(text) and not (framework in MEGATRON and "selective" in text)
+        return not denied(text) and not recomputes_attention(row, framework)
     if framework in ("unsloth", "torchtune", "openrlhf") or recomputes_unasked(row):
         return True
     if framework == "litgpt":
@@ -166,6 +178,11 @@ def checkpointing_of(
         return any(name in cell(row, "framework") for name in _RECOMPUTE)
     recipes = framework in ("hf", "deepspeed", "llm-foundry")
     return recipes and arch.kind != "encoder" and arch.hidden >= 2048
+
+
+def recomputes_attention(row: Row, framework: str) -> bool:
+    """Megatron's "selective": attention alone is computed again."""
+    return framework in MEGATRON and "selective" in cell(row, "grad_checkpointing")
 
 
 def recomputes_unasked(row: Row) -> bool:
@@ -198,7 +215,11 @@ def attention_of(row: Row, framework: str, arch: ModelArchitecture, gpu: GpuFact
         or (arch.is_moe and "automodel" in cell(row, "framework"))
     ):
         return "flash"  # AutoModel's mixtures attend with Transformer Engine or flex
-    if text == "eager" or (written_out and (not text or denied(text))):
+    if (
+        text == "eager"
+        or (framework == "paddle" and denied(text))
+        or (written_out and (not text or denied(text)))
+    ):
         return "eager"
     return "sdpa"
 

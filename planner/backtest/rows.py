@@ -5,9 +5,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from planner.architecture import Adapter
 from planner.backtest import habits
 from planner.backtest.cells import Row, UnsupportedRunError, cell, dated_before, number, required
-from planner.backtest.machines import cluster_of, gpus_of, parallelism_of, replicas_of
+from planner.backtest.machines import (
+    cluster_of,
+    gpus_of,
+    parallelism_of,
+    replicas_of,
+    sequence_parallel_of,
+    virtual_stages_of,
+)
 from planner.backtest.methods import method_of
 from planner.backtest.models import architecture_of
 from planner.backtest.optimizers import optimizer_of, optimizer_rank_of, steps_in_backward
@@ -71,7 +79,6 @@ def read_run(row: Row) -> Run:
     adapter, quantization = method_of(row, arch, framework)
     parallelism = parallelism_of(row, gpus, arch, adapter is None)
     micro_batch, sequence = _micro_batch(row, parallelism.data), required(row, "seq_len")
-    autocasts = adapter is None and _may_autocast(row, framework, parallelism)
     stack = habits.stack_of_run(row, framework, parallelism)
     row_tokens, real_share = habits.padding_of(row, sequence, micro_batch)
     setup = TrainingSetup(
@@ -80,7 +87,7 @@ def read_run(row: Row) -> Run:
         reference=not any(loss in cell(row, "task") + cell(row, "method") for loss in _WITHOUT_REFERENCE),
         adapter=adapter,
         quantization=quantization,
-        precision=habits.precision_of(row, cluster.gpu, autocasts),
+        precision=habits.precision_of(row, cluster.gpu, _may_autocast(row, framework, parallelism, adapter)),
         optimizer=optimizer_of(row),
         optimizer_rank=optimizer_rank_of(row),
         steps_in_backward=steps_in_backward(row),
@@ -95,12 +102,15 @@ def read_run(row: Row) -> Run:
         ),
         recomputed_blocks=recomputed_blocks_of(row),
         keeps_products=keeps_products_of(row),
+        recomputes_attention=habits.recomputes_attention(row, framework),
         attention=habits.attention_of(row, framework, arch, cluster.gpu),
         fused_loss=habits.fuses_loss(row),
         framework=stack,
         offload=habits.offload_of(row),
         offloads_checkpoints=habits.offloads_checkpoints(row),
         parallelism=parallelism,
+        virtual_stages=virtual_stages_of(row),
+        sequence_parallel=sequence_parallel_of(row),
         replicas=replicas_of(row, gpus, parallelism),
         upcast_frozen=habits.upcasts_frozen(row, quantization, framework, parallelism),
         keeps_quantised_inputs=habits.keeps_quantised_inputs(row, framework, quantization),
@@ -114,15 +124,22 @@ def read_run(row: Row) -> Run:
         recomputes_elementwise=habits.recomputes_elementwise(row),
         compiled=habits.fuses_kernels(row) or cluster.gpu.name.startswith("Gaudi"),
     )
-    tokens, epochs = number(row, "dataset_tokens"), number(row, "epochs")
-    total = tokens * (epochs or 1.0) if tokens else None
-    return Run(setup, cluster, speed_known, number(row, "steps") or None, total, tuple(unstated(row, setup)))
+    return Run(setup, cluster, speed_known, _steps(row), _total_tokens(row), tuple(unstated(row, setup)))
 
 
-def _may_autocast(row: Row, framework: str, parallelism: Parallelism) -> bool:
+def _steps(row: Row) -> float | None:
+    return number(row, "steps") or None
+
+
+def _total_tokens(row: Row) -> float | None:
+    tokens = number(row, "dataset_tokens")
+    return tokens * (number(row, "epochs") or 1.0) if tokens else None
+
+
+def _may_autocast(row: Row, framework: str, parallelism: Parallelism, adapter: Adapter | None) -> bool:
     """Whether "bf16" of a full fine-tuning may be transformers' autocast over weights in fp32."""
     plainly_spread = parallelism.kind in ("single", "ddp", "fsdp")
-    return framework == "hf" and plainly_spread and not habits.names_unknown_stack(row)
+    return adapter is None and framework == "hf" and plainly_spread and not habits.names_unknown_stack(row)
 
 
 def _task(row: Row) -> str:

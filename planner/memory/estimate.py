@@ -10,6 +10,7 @@ from planner.memory.activations import (
     ScoreActivations,
     block_activations,
     score_activations,
+    split_by_columns,
 )
 from planner.memory.collectives import FURTHER_GROUP_GIB, communicators
 from planner.memory.constants import CONSTANTS
@@ -152,7 +153,7 @@ def _constants(setup: TrainingSetup) -> _Parts:
         rows=rows_of(setup.task),
         tail_per_token=tail,
         split=1.0 / parallel.tensor,
-        split_whole=1.0 / parallel.tensor if stack.sequence_parallel else 1.0,
+        split_whole=1.0 / parallel.tensor if setup.shares_sequence else 1.0,
         product=product,
         product_backward=largest,
         dequantised=dequantised_bytes(setup, width),
@@ -225,10 +226,17 @@ def _of_block(setup: TrainingSetup, parts: _Parts, tokens: float) -> tuple[float
     """Bytes that one block keeps of a micro-batch, and temporaries of its backward pass."""
     block, keys = parts.block, setup.sequence_tokens
     divided = (block.saved - block.whole + parts.scores.saved * keys) * parts.split
-    one = (divided + block.whole * parts.split_whole) * tokens + parts.product
+    one = (divided + block.whole * parts.split_whole + _copied_inputs(setup, parts)) * tokens + parts.product
     within = max(block.backward, parts.scores.backward * keys - block.mlp)  # in the MLP, or in the attention
     gradients = within * tokens * parts.split
     return one, max(gradients, gradients / 2 + parts.dequantised) + parts.product_backward
+
+
+def _copied_inputs(setup: TrainingSetup, parts: _Parts) -> float:
+    """Bytes per token of inputs of products split by columns, beyond one for attention's and one for the MLP's."""
+    if setup.parallelism.tensor == 1 or not stack_of(setup.framework).copies_inputs:
+        return 0.0
+    return parts.width.activation * setup.arch.hidden * (split_by_columns(setup.arch) - 2)
 
 
 def _while_loading(state: ModelState, components: dict[str, float]) -> dict[str, float]:

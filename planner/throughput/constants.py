@@ -37,6 +37,13 @@ TIME: dict[str, float] = {
     # transformers, as its generation of words has it.
     "launch_forward": 1.9,
     "launch_backward": 1.4,
+    # Of a forward pass's launches, what Megatron's selective recomputation repeats: attention, and states of random
+    # numbers around it. 0.8 of 1.9 ms a block were published of Qwen3-4B on an H200, beside steps without it
+    # (nagarajankarthik/paip); as these, not fitted.
+    "attention_launches": 0.4,
+    # Of a call to a collective (torch's checks and records, a stream that waits): 0.11 ms in the same source with two
+    # tensor-parallel ranks, 0.08 with the sequence shared out.
+    "collective_call_s": 8e-5,
     # Of a forward pass's launches in transformers' generate: 25 to 49 ms a token were told of 7 B and 36 ms of 13 B
     # (NVIDIA/FasterTransformer 506, foundation-model-stack 34 and 69); not fitted.
     "generate_launch": 2.2,

@@ -8,12 +8,13 @@ from typing import NamedTuple
 from planner.quantiles import Quantiles
 from planner.setup import Cluster, TrainingSetup
 from planner.stacks import stack_of
+from planner.throughput.collectives import exchange
 from planner.throughput.constants import TIME
 from planner.throughput.doubts import Doubt, doubts_of, spread_of
 from planner.throughput.host import compute_seconds, host_seconds
 from planner.throughput.optimizer import optimizer_seconds
 from planner.throughput.sampling import sampling_seconds
-from planner.throughput.terms import collective_seconds, compute_terms, matmul_rate
+from planner.throughput.terms import compute_terms, matmul_rate
 from planner.workload import flops_per_token, rows_of
 
 
@@ -37,13 +38,16 @@ class StepEstimate(NamedTuple):
     spread_reason: str
 
 
-def _bubble(setup: TrainingSetup) -> int:
+def _bubble(setup: TrainingSetup) -> float:
     """Micro-batches' time in which a pipeline fills and empties.
 
-    Megatron's recipes interleave stages, which makes it a small one; other trainers cut a batch in more pieces than
-    they tell.
+    Interleaved stages fill it part by part (Narayanan et al. 2021, section 2.2.2). Megatron's recipes interleave in as
+    many parts as makes it a small one; other trainers cut a batch in more pieces than they tell.
     """
-    return setup.parallelism.stages_at_once - 1 if stack_of(setup.framework).fills_pipeline else 0
+    behind = setup.parallelism.stages_at_once - 1
+    if setup.virtual_stages:
+        return behind / setup.virtual_stages
+    return float(behind) if stack_of(setup.framework).fills_pipeline else 0.0
 
 
 def estimate_step(setup: TrainingSetup, cluster: Cluster, unstated: Iterable[Doubt] = ()) -> StepEstimate:
@@ -61,15 +65,16 @@ def estimate_step(setup: TrainingSetup, cluster: Cluster, unstated: Iterable[Dou
     host_s = host_seconds(setup, cluster.gpu)
     terms["launch"] = sum(host_s)
     compute = compute_seconds(setup, terms, host_s, cluster.gpu)
-    every, once = collective_seconds(setup, cluster)
+    talk = exchange(setup, cluster)
     optimizer = optimizer_seconds(setup, cluster.gpu)
-    micro = max(compute, every) + TIME["overlap"] * min(compute, every)
+    micro = max(compute, talk.beside_s) + TIME["overlap"] * min(compute, talk.beside_s) + talk.waiting_s
     generation = sampling_seconds(setup, cluster)
     accumulated = setup.grad_accum
-    step = ((accumulated + _bubble(setup)) * micro + generation + once + optimizer) * stack_of(
+    step = ((accumulated + _bubble(setup)) * micro + generation + talk.once_s + optimizer) * stack_of(
         setup.framework
     ).slowdown
-    terms |= {"collectives": every * accumulated + once, "optimizer": optimizer, "generation": generation}
+    collectives = (talk.beside_s + talk.waiting_s) * accumulated + talk.once_s
+    terms |= {"collectives": collectives, "optimizer": optimizer, "generation": generation}
     for name in ("matmul", "attention", "elementwise", "dequantise", "launch"):
         terms[name] *= accumulated
     tokens: float = accumulated * setup.micro_batch * rows_of(setup.task) * setup.parallelism.data

@@ -22,11 +22,27 @@ def host_seconds(setup: TrainingSetup, gpu: GpuFacts) -> tuple[float, float]:
     launch_s = shape.kernels * gpu.launch_s * stack_of(setup.framework).host_slowdown
     if setup.precision.startswith("amp_"):
         launch_s *= TIME["autocast_launches"]
-    again, hook_s = recomputed(setup).elementwise, _hooks_s(setup)
+    again, hook_s = recomputed(setup), _hooks_s(setup)
     forward = launch_s * TIME["launch_forward"] + hook_s
-    backward = launch_s * TIME["launch_backward"] + hook_s + again * forward
+    repeated = max(again.elementwise, TIME["attention_launches"] * again.attention)
+    backward = launch_s * TIME["launch_backward"] + hook_s + repeated * forward
+    calls, calls_backward = _tensor_calls(setup)
+    forward += calls * TIME["collective_call_s"]
+    backward += (calls_backward + again.elementwise * calls) * TIME["collective_call_s"]
     stages = setup.parallelism.stages_at_once
     return forward * shape.forwards / stages, backward / stages
+
+
+def _tensor_calls(setup: TrainingSetup) -> tuple[float, float]:
+    """Collectives of tensor-parallel ranks that a forward and a backward pass launch.
+
+    Two sums a block each way; where the ranks share out the sequence a gather and a scatter for each, and backward what
+    enters the products is gathered again (Korthikanti et al. 2022, section 4.2.2).
+    """
+    if setup.parallelism.tensor == 1:
+        return 0.0, 0.0
+    blocks = float(setup.arch.layers + setup.arch.decoder_layers)
+    return (4 * blocks, 6 * blocks) if setup.shares_sequence else (2 * blocks, 2 * blocks)
 
 
 def _hooks_s(setup: TrainingSetup) -> float:
