@@ -57,6 +57,8 @@ _RECOMPUTE = ("factory", "swift", "autotrain", "xtuner", "axolotl", "verl")
 # Since when Megatron-LM and NeMo could run Transformer Engine's modules, and Megatron-LM does where it is not told
 # otherwise (`--transformer-impl`, commits 3499542e and e7b74a4b).
 _ENGINE, _ENGINE_UNASKED = "2022-12", "2024-04-02"
+# Chips of AMD's for which torch has no fused attention (AOTriton is built from gfx90a on): sdpa writes scores out.
+_NO_FUSED_KERNEL = frozenset({"gfx900", "gfx906", "gfx908", "gfx1011", "gfx1030"})
 _FLASH_CAPABILITY = 7.5  # of the oldest NVIDIA chip that FlashAttention was written for
 _FUSING = frozenset({"liger", "foak", "compile", "compiled", "thunder", "fused", "true"})
 
@@ -221,7 +223,7 @@ def attention_of(row: Row, framework: str, arch: ModelArchitecture, gpu: GpuFact
         or (written_out and (not text or denied(text)))
     ):
         return "eager"
-    return "sdpa"
+    return "eager" if gpu.capability in _NO_FUSED_KERNEL else "sdpa"
 
 
 def fuses_kernels(row: Row) -> bool:
@@ -242,13 +244,18 @@ def fuses_loss(row: Row) -> bool:
     return text == "true" or re.search(r"liger|\bcce\b|cut.?cross|fused (?:lm.?)?head", text) is not None
 
 
-def loss_bytes_of(row: Row, framework: str) -> float | None:
+def loss_bytes_of(
+    row: Row, framework: str, arch: ModelArchitecture, parallelism: Parallelism
+) -> float | None:
     """Until v4.46 transformers shifted a copy of the fp32 logits; fused cross-entropies keep two fp32 copies; TRL
     computes the loss in chunks since 1.7 (June 2026). torchtune held shifted fp32 logits until the backward pass was
     over, beside log-probabilities and two gradients, up to 0.2; in chunks, as since in all its recipes, it does not.
     torchtitan compiles the loss with the model (again since April 2025), which leaves the logits and their gradients
-    in bf16.
+    in bf16. Qwen's first models bring code of their own, which leaves the logits in 16 bits; then autocast makes the
+    loss take them in fp32, which DeepSpeed does without.
     """
+    if arch.layout == "qwen" and framework == "hf":
+        return 8.0 if parallelism.kind.startswith("zero") or _is_packed(row) else 12.0
     if framework == "torchtune":
         old = dated_before(row, "2024-09") and "chunk" not in cell(row, "liger_fused")
         return 16.0 if old else None
@@ -264,16 +271,23 @@ def loss_bytes_of(row: Row, framework: str) -> float | None:
 def upcasts_frozen(row: Row, quantization: str, framework: str, parallelism: Parallelism) -> bool:
     """Scripts around Hugging Face's trainers call peft's prepare_model_for_kbit_training on unsharded models, TRL did
     so unasked until autumn 2025. LLaMA-Factory, ms-swift, fms-acceleration and fsdp_qlora prepare models their
-    own way, axolotl casts them back, and peft leaves weights as they are that came packed (GPTQ and its kin).
+    own way, axolotl casts them back, and peft leaves weights as they are that came packed (GPTQ and its kin, which
+    Qwen's finetune.py takes).
     """
     text = cell(row, "framework")
     own_way = any(part in text for part in ("factory", "swift", "fms", "axolotl", "fsdp_qlora"))
     prepared = framework == "hf" and not own_way and not names_unknown_stack(row)
-    told = f"{cell(row, 'method')} {cell(row, 'precision')} {text} {cell(row, 'model')}"
-    packed = any(name in told for name in ("gptq", "awq", "aqlm", "eetq", "hqq"))
     today = "trl" in text and not dated_before(row, "2025-10")
     sharded = parallelism.kind in ("fsdp", "zero3")
-    return quantization in ("4bit", "8bit") and prepared and not (sharded or today or packed)
+    return quantization in ("4bit", "8bit") and prepared and not (sharded or today or _is_packed(row))
+
+
+def _is_packed(row: Row) -> bool:
+    """Whether the base came quantised: Qwen's QLoRA is over its GPTQ models, under DeepSpeed even on one GPU."""
+    text = cell(row, "framework")
+    told = f"{cell(row, 'method')} {cell(row, 'precision')} {text} {cell(row, 'model')}"
+    own = "qwen" in text and "qlora" in cell(row, "method")
+    return own or any(name in told for name in ("gptq", "awq", "aqlm", "eetq", "hqq"))
 
 
 def keeps_quantised_inputs(row: Row, framework: str, quantization: str) -> bool:

@@ -115,7 +115,7 @@ def read_run(row: Row) -> Run:
         upcast_frozen=habits.upcasts_frozen(row, quantization, framework, parallelism),
         keeps_quantised_inputs=habits.keeps_quantised_inputs(row, framework, quantization),
         experts_quantised=habits.quantises_experts(row),
-        loss_bytes=habits.loss_bytes_of(row, framework),
+        loss_bytes=habits.loss_bytes_of(row, framework, arch, parallelism),
         varied_lengths=habits.is_unpacked(row) and not habits.reuses_memory(row, framework),
         drops_longer_rows=habits.drops_longer_rows(row),
         row_tokens=row_tokens,

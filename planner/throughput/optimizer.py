@@ -33,8 +33,10 @@ def optimizer_seconds(setup: TrainingSetup, gpu: GpuFacts) -> float:
     if setup.precision == "amp_fp16":
         moved += _UNSCALED
     if setup.offload in ("optimizer", "parameters"):
-        # Gradients go to the host, the step runs there, weights come back.
-        sent = 2 * width.weight + width.gradient
+        # Gradients go to the host, the step runs there, weights come back. Earlier micro-batches' sums come to the GPU
+        # for each further one and go again (DeepSpeed: `accumulate_gradients`, stage 3's `partition_grads`).
+        again = 2.0 * (setup.grad_accum - 1) if kind.startswith("zero") else 0.0
+        sent = 2 * width.weight + (1 + again) * width.gradient
         return mine * sent / gpu.pcie_bytes_per_s + mine * moved / _HOST_BYTES_PER_S
     moving = mine * moved / (_REACHED * gpu.memory_bytes_per_s)
     launching = _tensors(setup) * _KERNELS_PER_TENSOR * gpu.launch_s * TIME["launch"]

@@ -1,0 +1,60 @@
+"""What kernels and losses a row's model, stack and chip imply, and what a row leaves open of them."""
+
+import pytest
+
+from planner.backtest import estimate_run
+from planner.backtest.rows import read_run
+from planner.memory import estimate_memory
+from planner.throughput.optimizer import optimizer_seconds
+from tests.planner.setups import setup
+from tests.planner.test_backtest import ROW
+
+QWEN = ROW | {"model": "Qwen/Qwen-7B", "framework": "HF Trainer Qwen finetune.py", "date": "2023-12"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "loss_bytes"),
+    [
+        ({}, 12.0),  # autocast: logits and a shifted copy in two bytes, the loss in twice four
+        ({"parallelism": "ZeRO-2"}, 8.0),  # DeepSpeed runs without it
+        ({"method": "qlora", "quant_bits": "4"}, 8.0),
+        ({"model": "Qwen/Qwen2.5-7B"}, 14.0),  # transformers' own upcast the logits then
+    ],
+)
+def test_the_first_qwens_leave_their_logits_in_16_bits(changes, loss_bytes):
+    assert read_run(QWEN | {"num_gpus": "1"} | changes).setup.loss_bytes == loss_bytes
+
+
+def test_qwens_qlora_is_over_its_gptq_models():
+    """peft leaves the weights as they are of what came packed."""
+    four_bit = {"method": "qlora", "quant_bits": "4", "num_gpus": "1"}
+    assert not read_run(QWEN | four_bit).setup.upcast_frozen
+    assert read_run(QWEN | four_bit | {"framework": "HF Trainer"}).setup.upcast_frozen
+
+
+def test_chips_without_a_fused_kernel_write_their_scores_out():
+    row = ROW | {"date": "2025-09", "flash_attn": "", "num_gpus": "1", "gpu_mem_gb": ""}
+    seen = [read_run(row | {"gpu": gpu}).setup.attention for gpu in ("MI100", "MI210", "A100-80GB")]
+    assert seen == ["eager", "sdpa", "sdpa"]
+
+
+def test_megatron_may_leave_the_sequence_whole_where_nobody_says():
+    row = ROW | {
+        "framework": "Megatron-LM", "date": "2025-01", "num_gpus": "8", "parallelism": "TP8", "method": "full",
+        "micro_batch": "8", "grad_checkpointing": "false", "optimizer": "distributed adam",
+    }  # fmt: skip
+    open_, told = (estimate_run(row | {"parallelism": text}).memory for text in ("TP8", "TP8 SP"))
+    without = read_run(row | {"parallelism": "TP8 no SP"})
+    assert open_.nvml_bytes == told.nvml_bytes
+    assert open_.upper_bytes == estimate_memory(without.setup, without.cluster).upper_bytes > told.upper_bytes
+
+
+def test_sums_of_gradients_on_the_host_come_back_for_each_further_micro_batch():
+    """DeepSpeed adds them up on the GPU: to the host once, and there and back for each of the others."""
+    some = setup(framework="deepspeed", offload="optimizer")
+    some = some._replace(parallelism=some.parallelism._replace(kind="zero3", data=4))
+    gpu = read_run(ROW).cluster.gpu
+    seconds = [optimizer_seconds(some._replace(grad_accum=many), gpu) for many in (1, 2, 8)]
+    each = seconds[1] - seconds[0]
+    assert each == pytest.approx(2 * 8.03e9 / 4 * 2 / gpu.pcie_bytes_per_s, rel=0.01)
+    assert seconds[2] - seconds[0] == pytest.approx(7 * each)
