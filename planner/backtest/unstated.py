@@ -53,10 +53,11 @@ def also_allowed(row: Row, setup: TrainingSetup) -> Iterator[TrainingSetup]:
         yield setup._replace(gradient_checkpointing=False)
     if setup.reduces_each_micro_batch and leaves_reduction_open(row):
         yield setup._replace(reduces_each_micro_batch=False)
+    plain = setup._replace(sequence_parallel=False) if leaves_sequence_open(row, setup) else setup
     if leaves_distributed_optimizer_open(row, setup):
-        yield setup._replace(parallelism=setup.parallelism._replace(kind="tp"))
-    if leaves_sequence_open(row, setup):
-        yield setup._replace(sequence_parallel=False)
+        plain = plain._replace(parallelism=setup.parallelism._replace(kind="tp"))
+    if plain is not setup:
+        yield plain
 
 
 def _largest_usual(row: Row, setup: TrainingSetup) -> Adapter | None:
