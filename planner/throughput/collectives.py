@@ -10,7 +10,7 @@ from planner.recomputation import recomputed
 from planner.setup import Cluster, TrainingSetup
 from planner.stacks import MEGATRON, stack_of
 from planner.throughput.constants import TIME
-from planner.throughput.terms import step_shape
+from planner.throughput.terms import hooks_megatron, step_shape
 from planner.workload import micro_batch_tokens
 
 _ETHERNET_BYTES_PER_S = 100e9 / 8  # where a published run does not say; what is rented has `planner.network`
@@ -49,7 +49,7 @@ def exchange(setup: TrainingSetup, cluster: Cluster) -> Exchange:
     copies = collective_rate(cluster, ranks, parallel.tensor)
     beside = every / collective_rate(cluster, setup.shards, parallel.tensor)
     beside += _copies_bytes(setup, shape.trained) / copies + _rows_and_experts_seconds(setup, cluster)
-    if is_sharded(parallel.kind) and parallel.kind != "zero3":
+    if is_sharded(parallel.kind) and parallel.kind != "zero3" and not hooks_megatron(setup):
         beside += (setup.arch.layers + setup.arch.decoder_layers) * fsdp_block_s(setup)
     sums = _tensor_seconds(setup, cluster)
     waits = stack_of(setup.framework).waits_for_sums or setup.adapter is not None

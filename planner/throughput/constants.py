@@ -54,6 +54,9 @@ TIME: dict[str, float] = {
     # DeepSpeed's: some 13 modules of a block, each 150 us to fetch and 50 to release its parameters, and their copies.
     "zero3_layer_pass_s": 0.003,
     "zero3_expert_pass_s": 0.0017,  # of an expert: four modules more, and three gathers of few bytes
+    # Megatron-FSDP's, around every module and for every gradient: 1.8 ms a block and micro-batch were published of
+    # Qwen3-4B on an H200 (nagarajankarthik/paip), the same on one GPU; as these, not fitted.
+    "megatron_fsdp_layer_pass_s": 0.0009,
     "expert": 1.1,  # experts that get more tokens than others, against a dense product of the same size
     # Share of the vector rate that large fp32 products reach: 14 of a V100's 15.7 TFLOP/s
     # (qhduan/transformers-benchmarks); a training step takes the share `matmul` of that, as of others.

@@ -9,7 +9,7 @@ from planner.recomputation import recomputed
 from planner.setup import TrainingSetup
 from planner.stacks import stack_of
 from planner.throughput.constants import TIME
-from planner.throughput.terms import loops_over_experts, soft_maximum, step_shape
+from planner.throughput.terms import hooks_megatron, loops_over_experts, soft_maximum, step_shape
 
 
 def host_seconds(setup: TrainingSetup, gpu: GpuFacts) -> tuple[float, float]:
@@ -48,11 +48,14 @@ def _tensor_calls(setup: TrainingSetup) -> tuple[float, float]:
 def _hooks_s(setup: TrainingSetup) -> float:
     """Host time of ZeRO-3 for one pass: Python around every module fetches and releases its parameters.
 
-    It is spent by one GPU alone as well, and by the thread that launches kernels.
+    It is spent by one GPU alone as well, and by the thread that launches kernels. So is that of Megatron-FSDP
+    (`_register_fsdp_hooks`), which is what shards gradients or weights under Megatron.
     """
+    arch = setup.arch
+    if hooks_megatron(setup):
+        return (arch.layers + arch.decoder_layers) * TIME["megatron_fsdp_layer_pass_s"]
     if setup.parallelism.kind != "zero3":
         return 0.0
-    arch = setup.arch
     blocks = (arch.layers + arch.decoder_layers) * TIME["zero3_layer_pass_s"]
     return blocks + (
         arch.experts * arch.moe_layers * TIME["zero3_expert_pass_s"] if loops_over_experts(setup) else 0.0

@@ -204,6 +204,11 @@ def _from_memory(setup: TrainingSetup, gpu: GpuFacts, tokens: float) -> float:
     return 1 - hit * (1 - TIME["cached"])
 
 
+def hooks_megatron(setup: TrainingSetup) -> bool:
+    """Whether Megatron's modules are wrapped by Megatron-FSDP: its own data parallelism shards states alone."""
+    return setup.framework == "megatron" and setup.parallelism.kind in ("fsdp", "zero2", "zero3")
+
+
 def loops_over_experts(setup: TrainingSetup) -> bool:
     """Whether experts are modules of their own, as in transformers before grouped products (December 2025)."""
     return setup.arch.is_moe and setup.experts_quantised and setup.framework == "hf"
