@@ -133,7 +133,7 @@ class Attempt:
         """
         reason = self.group.first(self.stop.reason())
         if reason is not None:
-            raise Stopped(*reason, committed=self.group.share(self._is_committed()))
+            raise Stopped(*reason, committed=self.group.share(self.is_committed()))
 
     def insist(self, act: Callable[[], T]) -> T:
         """Do something with the store, waiting while it is away; `act` may be done twice.
@@ -141,7 +141,7 @@ class Attempt:
         Raises:
             Stopped: It stayed away, or the worker was told to end meanwhile.
         """
-        return insist(act, self.stop, committed=self._is_committed())
+        return insist(act, self.stop, committed=self.is_committed())
 
     def finish(self, state: WorkerState, reason: str | None) -> None:
         """Say how it ended, and clean up."""
@@ -152,7 +152,8 @@ class Attempt:
         if self.group.leads_machine:
             shutil.rmtree(self.work, ignore_errors=True)
 
-    def _is_committed(self) -> bool:
+    def is_committed(self) -> bool:
+        """Whether the last step done is in a committed checkpoint."""
         newest = self.checkpoints.head.newest
         return newest is not None and newest.step >= self.progress.document.step
 

@@ -31,7 +31,6 @@ def exchanged(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 def import_frameworks(job: JobSpec) -> None:
     """Pay for the imports here, so that their seconds are told apart from loading the model."""
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns of a CPU kernel
     with lean_imports(job):
         import peft.import_utils
         import transformers
@@ -50,6 +49,7 @@ def lean_imports(job: JobSpec) -> Iterator[None]:
     What is imported stays: the collector neither looks for garbage among it meanwhile nor ever again, which is a
     quarter of the CPU time of the imports and half a second of every full collection after them.
     """
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns of a CPU kernel
     names = _TAKEN_ALONG if _needs_bitsandbytes(job) else (*_TAKEN_ALONG, "bitsandbytes")
     absent = [name for name in names if name not in sys.modules]
     sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None is how Python says "not to be found"

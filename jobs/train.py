@@ -8,10 +8,10 @@ into whole files, with the random state of every process beside them, so that a 
 processes: from the same rows, but then not bit by bit as it would have.
 
 Exit codes: 0 done, 75 preempted after a committed checkpoint of the last step, 76 preempted without one (both also
-where the store stayed away; after both, start it again), 77 stopped at the cap or time limit, or asked to end by
-whoever watches the run (a person decides, or the watcher), 78 the job document or the data is wrong, 79 done and
-committed, but worse on the general hold-out than the guard allows, 1 anything else, also a newer attempt having taken
-over.
+where the store stayed away or another machine of the group is gone; after both, start it again), 77 stopped at the
+cap or time limit, or asked to end by whoever watches the run (a person decides, or the watcher), 78 the job document
+or the data is wrong, 79 done and committed, but worse on the general hold-out than the guard allows, 1 anything else,
+also a newer attempt having taken over.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from collections.abc import MutableMapping
 from contextlib import nullcontext
 from pathlib import Path
 
+from jobs import peers
 from jobs.attempt import Attempt
 from jobs.console import say
 from jobs.fine_tune import copy_finished, fine_tune
@@ -149,9 +150,10 @@ def _train(
     except Stopped as stopped:
         return _stopped(attempt, stopped)
     except Exception as error:
-        known = _out_of_memory(error) or error
-        attempt.finish("failed", _text(known))
-        return failed(known)
+        try:
+            return _failed(attempt, error)
+        except Stopped as stopped:
+            return _stopped(attempt, stopped)
 
 
 def _done(attempt: Attempt, reason: str | None) -> int:
@@ -168,6 +170,25 @@ def _done(attempt: Attempt, reason: str | None) -> int:
 def _stopped(attempt: Attempt, stopped: Stopped) -> int:
     attempt.finish("capped" if stopped.kind == "capped" else "preempted", stopped.reason)
     return _code(stopped)
+
+
+def _failed(attempt: Attempt, error: Exception) -> int:
+    """Say why it failed, to the others of the group too; the exit code.
+
+    Raises:
+        Stopped: It is not this training that failed: a machine of the group was taken away.
+    """
+    known: Exception = _out_of_memory(error) or error
+    fence = attempt.checkpoints.head.fence
+    if attempt.group.size > 1 and peers.is_lost(error):
+        told = peers.failure(attempt.store, fence, attempt.stop)
+        if told is None:
+            raise Stopped("preempted", peers.LOST, committed=attempt.is_committed()) from error
+        known = told
+    elif attempt.group.size > 1:
+        peers.tell(attempt.store, fence, attempt.group.rank, _text(known))
+    attempt.finish("failed", _text(known))
+    return failed(known)
 
 
 def _code(stopped: Stopped) -> int:

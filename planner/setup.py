@@ -94,8 +94,9 @@ class TrainingSetup(NamedTuple):
         fused_loss: Logits never held whole.
         labels: Classes, for classification.
         framework: A key of `planner.stacks.STACKS`; trl is what we launch.
-        offload: none, optimizer, parameters (optimizer too), activations.
-        offloads_checkpoints: Inputs of recomputed blocks lie on the host, beside what `offload` says.
+        offload: What of weights and states lies on the host: none, optimizer (and gradients), parameters (all).
+        offloads_activations: Inputs of recomputed blocks lie on the host until their backward pass.
+        pins_host_memory: What is offloaded is in pinned memory where the settings decide it (DeepSpeed's `pin_memory`).
         parallelism: Sharding.
         virtual_stages: Parts of the model that each pipeline stage holds and takes in turn (Megatron's interleaved
             schedule), 0 where nobody says.
@@ -150,7 +151,8 @@ class TrainingSetup(NamedTuple):
     labels: int = 2
     framework: str = "trl"
     offload: str = "none"
-    offloads_checkpoints: bool = False
+    offloads_activations: bool = False
+    pins_host_memory: bool = True
     parallelism: Parallelism = Parallelism()
     virtual_stages: int = 0
     sequence_parallel: bool | None = None
@@ -195,7 +197,7 @@ class TrainingSetup(NamedTuple):
             self.recomputes_attention,
             self.steps_in_backward, self.reduces_each_micro_batch, self.older_torch,
             self.attention, self.fused_loss, self.labels,
-            self.framework, self.offload, self.offloads_checkpoints,
+            self.framework, self.offload, self.offloads_activations, self.pins_host_memory,
             parallel.kind, parallel.data, parallel.tensor, parallel.pipeline,
             parallel.context, parallel.expert, self.virtual_stages, self.sequence_parallel,
             self.replicas, self.upcast_frozen, self.frozen_fp32,

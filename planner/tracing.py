@@ -126,6 +126,7 @@ def traceable(setup: TrainingSetup) -> tuple[TrainingSetup, tuple[str, ...]]:
         fused_loss=False,
         loss_bytes=None,
         offload="none",
+        offloads_activations=False,
         optimizer=setup.optimizer if setup.optimizer in _OPTIMIZERS else "adamw",
         upcast_frozen=False,
         keeps_quantised_inputs=False,
@@ -159,8 +160,8 @@ def _left_out(setup: TrainingSetup) -> Iterator[str]:
         yield "autocast (the trace keeps the adapters' inputs in fp32)"
     if setup.optimizer not in _OPTIMIZERS:
         yield f"{setup.optimizer} (traced as AdamW)"
-    if setup.offload != "none":
-        yield f"offload of {setup.offload}"
+    away = (["activations"] if setup.offloads_activations else []) + [setup.offload]
+    yield from (f"offload of {what}" for what in away if what != "none")
     if setup.adapter is None and towers(setup):
         yield "gradients and optimizer of the towers beside the language model"
     if setup.adapter is not None and setup.adapter.kind not in _KINDS:

@@ -196,10 +196,14 @@ def _with_job(sky: Any, name: str, seen: BackendStatus, job: Any) -> BackendStat
     if state not in _JOB_ENDED:
         reason = "" if state == "running" else f"the job is {word.lower().replace('_', ' ')}"
         return replace(seen, state=state, reason=reason)
+    is_lost = state == "failed" and not _is_whole(sky, name)
     try:
         end_cluster(sky, name)
     except (CleanupPendingError, LaunchError) as error:  # it still costs: its end is not there yet
         return replace(seen, state="releasing", reason=f"{RELEASING}: {error.message}")
+    if is_lost:
+        why = "the job failed as a machine of its cluster was gone"
+        return replace(seen, state="vanished", reason=why, ended_at=utc(time.time()))
     return replace(
         seen,
         state=state,
@@ -208,6 +212,12 @@ def _with_job(sky: Any, name: str, seen: BackendStatus, job: Any) -> BackendStat
         ended_at=utc(time.time()),
         stopped_by="cancel" if state == "cancelled" else None,
     )
+
+
+def _is_whole(sky: Any, name: str) -> bool:
+    """Whether its cloud has every machine of a cluster: a job fails as soon as one is gone, before SkyPilot knows."""
+    cluster = _cluster(sky, name, forced=True)
+    return cluster is not None and cluster.status.value == "UP"
 
 
 def _gone(sky: Any, seen: BackendStatus, asked: Any) -> BackendStatus:

@@ -9,6 +9,7 @@ import re
 
 from planner.architecture import ModelArchitecture
 from planner.backtest.cells import Row, begun_before, cell, dated_before, denied, number
+from planner.backtest.selection import recomputes_attention
 from planner.hardware import GpuFacts
 from planner.setup import Parallelism
 from planner.stacks import MEGATRON, STACKS
@@ -182,11 +183,6 @@ def checkpointing_of(
     return recipes and arch.kind != "encoder" and arch.hidden >= 2048
 
 
-def recomputes_attention(row: Row, framework: str) -> bool:
-    """Megatron's "selective": attention alone is computed again."""
-    return framework in MEGATRON and "selective" in cell(row, "grad_checkpointing")
-
-
 def recomputes_unasked(row: Row) -> bool:
     """Unsloth always did; TRL's trainers do since 0.22 (August 2025)."""
     stack = cell(row, "framework")
@@ -233,9 +229,11 @@ def fuses_kernels(row: Row) -> bool:
 
 
 def recomputes_elementwise(row: Row) -> bool:
-    """Whether Liger's modules or a compiler stand for transformers' norms and MLPs; foak takes Liger's loss alone."""
+    """Whether Liger's modules, a compiler or kernels like them stand for transformers' norms and MLPs: FlashAttention's
+    norm and xformers' `swiglu` keep inputs alone too (`silu_bw_fused`). foak takes Liger's loss alone.
+    """
     text = f"{cell(row, 'liger_fused')} {cell(row, 'framework')}"
-    return re.search(r"liger|\bcompiled?\b", text) is not None and "foak" not in text
+    return re.search(r"liger|\bcompiled?\b|\bswiglu\b", text) is not None and "foak" not in text
 
 
 def fuses_loss(row: Row) -> bool:
@@ -307,22 +305,27 @@ def quantises_experts(row: Row) -> bool:
     return "axolotl" in text or (dated_before(row, "2025-12") and "automodel" not in text)
 
 
-def offloads_checkpoints(row: Row) -> bool:
-    """Whether recomputed blocks' inputs lie on the host, whatever else does."""
-    return re.search(r"activation|checkpoint", cell(row, "offload")) is not None
+def offloads_activations(row: Row) -> bool:
+    """Whether recomputed blocks' inputs lie on the host, whatever else does: as stated, and in unsloth's notebooks
+    since April 2024.
+    """
+    stated, recomputed = cell(row, "offload"), cell(row, "grad_checkpointing")
+    if denied(stated):
+        return False
+    left_open = not (stated or denied(recomputed) or dated_before(row, "2024-04"))
+    unasked = "unsloth" in recomputed or ("unsloth" in cell(row, "framework") and left_open)
+    return unasked or re.search(r"activation|checkpoint", stated) is not None
 
 
 def offload_of(row: Row) -> str:
-    """none, optimizer, parameters or activations."""
+    """none, optimizer or parameters."""
     stated = cell(row, "offload")
     if denied(stated):
         return "none"
-    if _offloads_activations(row, stated):
-        return "activations"
     spread = re.sub(r"\b(?:no|without)[\w\s-]*offload", "", cell(row, "parallelism"))
     text = f"{stated} {spread}" if re.search("offload|cpu|nvme|infinity", spread) else stated
     if stated.startswith("activation") and not re.search("param|opt|weight|zero|infinity", text):
-        return "activations"
+        return "none"
     lesser = re.search(r"zero[- ]?[12]\b.*offload|zero[- ]?offload", text)
     if (
         "adam" in text
@@ -336,11 +339,11 @@ def offload_of(row: Row) -> str:
     return "parameters" if stated_plainly or any(word in text for word in everything) else "none"
 
 
-def _offloads_activations(row: Row, stated: str) -> bool:
-    """unsloth's notebooks send what recomputation starts from to the host since April 2024."""
-    recomputed = cell(row, "grad_checkpointing")
-    left_open = not (stated or denied(recomputed) or dated_before(row, "2024-04"))
-    return "unsloth" in recomputed or ("unsloth" in cell(row, "framework") and left_open)
+def pins_host_memory(row: Row) -> bool:
+    """DeepSpeed pins nothing unless it is told to. Everybody's file of settings does, transformers' examples first;
+    accelerate's own settings (`DeepSpeedPlugin` without a file) have no word for it.
+    """
+    return "accelerate" not in cell(row, "framework")
 
 
 def is_unpacked(row: Row) -> bool:

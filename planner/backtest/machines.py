@@ -192,8 +192,8 @@ def _plain(text: str) -> str:
 def _data_parallel(text: str, gpus: int, arch: ModelArchitecture, full: bool) -> ParallelKind:
     if "zero3" in text:
         return "zero3"
-    if "zero2" in text:
-        return "zero2"
+    if "zero2" in text or re.search(r"\bzero\b(?!\s*[\d+])", text):
+        return "zero2"  # accelerate's default (`DeepSpeedPlugin.zero_stage`), where no stage is told
     if "zero1" in text:
         return "zero1"
     if gpus == 1:

@@ -20,7 +20,7 @@ from planner.backtest.methods import method_of
 from planner.backtest.models import architecture_of
 from planner.backtest.optimizers import optimizer_of, optimizer_rank_of, steps_in_backward
 from planner.backtest.partly import trained_share_of
-from planner.backtest.selection import keeps_products_of, recomputed_blocks_of
+from planner.backtest.selection import keeps_products_of, recomputed_blocks_of, recomputes_attention
 from planner.backtest.unstated import unstated
 from planner.setup import Cluster, Parallelism, TrainingSetup
 from planner.stacks import computed_by
@@ -69,8 +69,7 @@ def read_run(row: Row) -> Run:
     """Translate a row.
 
     Raises:
-        UnsupportedRunError: If model, GPU, length or micro-batch are missing or unknown, or the method is not
-            one that the estimator can express.
+        UnsupportedRunError: If it lacks model, GPU, length or micro-batch, or one of them or the method is unknown.
     """
     framework = habits.framework_of(row)
     arch = computed_by(framework, architecture_of(row))
@@ -102,12 +101,13 @@ def read_run(row: Row) -> Run:
         ),
         recomputed_blocks=recomputed_blocks_of(row),
         keeps_products=keeps_products_of(row),
-        recomputes_attention=habits.recomputes_attention(row, framework),
+        recomputes_attention=recomputes_attention(row, framework),
         attention=habits.attention_of(row, framework, arch, cluster.gpu),
         fused_loss=habits.fuses_loss(row),
         framework=stack,
         offload=habits.offload_of(row),
-        offloads_checkpoints=habits.offloads_checkpoints(row),
+        offloads_activations=habits.offloads_activations(row),
+        pins_host_memory=habits.pins_host_memory(row),
         parallelism=parallelism,
         virtual_stages=virtual_stages_of(row),
         sequence_parallel=sequence_parallel_of(row),

@@ -29,6 +29,7 @@ from planner.places import Places
 from providers.errors import UsageError
 
 if TYPE_CHECKING:
+    from planner.monitor_machine import MonitorMachine
     from providers.skypilot_monitor import Host, SkyPilotMonitorHost
 
 _EXTRAS = ("launch", "s3", "objectstore", "notify")
@@ -56,8 +57,9 @@ def machine() -> None:
 )
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Print SkyPilot's task, rent nothing.")
+@output_option("table", "json")
 @pass_app
-def up_command(app: App, where: str, secrets: tuple[str, ...], yes: bool, dry_run: bool) -> None:
+def up_command(app: App, where: str, secrets: tuple[str, ...], yes: bool, dry_run: bool, output: str) -> None:
     """Rent the machine, install this tuneplan on it and start its monitor; it costs until `plan monitor machine down`.
 
     Where it is there already, its monitor is installed and started again.
@@ -71,9 +73,7 @@ def up_command(app: App, where: str, secrets: tuple[str, ...], yes: bool, dry_ru
     setup = setup_document(wanted, places.monitor_code)
     monitor = monitor_document(wanted, places.monitor_code, _server())
     if dry_run:
-        from providers.skypilot_task import as_yaml
-
-        click.echo(f"# {wanted.text()}\n{as_yaml(setup)}---\n{as_yaml(monitor)}", nl=False)
+        _show_tasks(app, wanted, (setup, monitor), output)
         return
     before = read_hired(places.monitor_machine)
     if before is not None and before.machine.place != wanted.place:
@@ -90,7 +90,11 @@ def up_command(app: App, where: str, secrets: tuple[str, ...], yes: bool, dry_ru
     except BaseException:
         echo_err("what was rented for it costs until `plan monitor machine down`")
         raise
-    click.echo(Hired(wanted, since_at, secrets).text(clock(app)()))
+    hired = Hired(wanted, since_at, secrets)
+    if output == "json":
+        _emit(app, _host().look(), hired)
+        return
+    click.echo(hired.text(clock(app)()))
 
 
 @machine.command("show", epilog="\b\nExample:\n  plan monitor machine show -o json")
@@ -101,7 +105,7 @@ def show_command(app: App, output: str) -> None:
     hired = read_hired(Places(app.directories.state).monitor_machine)
     host = _host().look()
     if output == "json":
-        emit_json("monitor_machine", _document(host, hired, clock(app)()), now=app.now())
+        _emit(app, host, hired)
         return
     click.echo(_shown(host, hired, clock(app)()))
 
@@ -126,8 +130,9 @@ def run_command(app: App, arguments: tuple[str, ...]) -> None:
 
 @machine.command("down", epilog="\b\nExample:\n  plan monitor machine down")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@output_option("table", "json")
 @pass_app
-def down_command(app: App, yes: bool) -> None:
+def down_command(app: App, yes: bool, output: str) -> None:
     """Give the machine back, with its ledger; runs that it watched go on unwatched."""
     tell_hired(app)
     if _host().look().state == "up":
@@ -140,6 +145,9 @@ def down_command(app: App, yes: bool) -> None:
     confirm("Give it back? What it knows of its runs is lost (`plan runs adopt` finds them again).", yes=yes)
     _host().end()
     Places(app.directories.state).monitor_machine.unlink(missing_ok=True)
+    if output == "json":
+        _emit(app, _host().look(), None)
+        return
     click.echo("the monitor's machine is given back")
 
 
@@ -227,15 +235,31 @@ def _shown(host: Host, hired: Hired | None, now: str) -> str:
     return state if hired is None else f"{state}\n{hired.text(now)}"
 
 
-def _document(host: Host, hired: Hired | None, now: str) -> dict[str, Any]:
-    usd = None if hired is None else hired.usd(now)
-    return {
-        "state": host.state,
-        "place": host.place or None,
+def _show_tasks(
+    app: App, wanted: MonitorMachine, tasks: tuple[dict[str, Any], dict[str, Any]], output: str
+) -> None:
+    from providers.skypilot_task import as_yaml
+
+    written = "---\n".join(as_yaml(task) for task in tasks)
+    if output == "json":
+        hired = read_hired(Places(app.directories.state).monitor_machine)
+        asked = {"machine": wanted._asdict(), "backend_document": written}
+        _emit(app, None, hired, asked)
+        return
+    click.echo(f"# {wanted.text()}\n{written}", nl=False)
+
+
+def _emit(app: App, host: Host | None, hired: Hired | None, more: Mapping[str, Any] | None = None) -> None:
+    usd = None if hired is None else hired.usd(clock(app)())
+    document = {
+        "state": None if host is None else host.state,
+        "place": None if host is None else host.place or None,
         "since_at": None if hired is None else hired.since_at,
         "cost_usd": None if usd is None else f"{usd:.2f}",
         "machine": None if hired is None else hired.machine._asdict(),
+        "backend_document": None,
     }
+    emit_json("monitor_machine", document | dict(more or {}), now=app.now())
 
 
 def _host() -> SkyPilotMonitorHost:

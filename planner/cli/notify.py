@@ -35,8 +35,9 @@ def command() -> None:
 
 @command.command("test", epilog="\b\nExample:\n  plan notify test SLACK_URL")
 @click.argument("names", nargs=-1)
+@output_option("table", "json")
 @pass_app
-def test_command(app: App, names: tuple[str, ...]) -> None:
+def test_command(app: App, names: tuple[str, ...], output: str) -> None:
     """Send a message to NAMES, or to those of config.yaml, and say whether it was taken."""
     from providers.notifier import send
 
@@ -46,7 +47,10 @@ def test_command(app: App, names: tuple[str, ...]) -> None:
         raise UsageError("nobody is named", hint=hint)
     for name in recipients:
         send(name, "tuneplan: a test", "Messages of tuneplan arrive here.")
-        click.echo(f"{name}: taken")
+        if output != "json":
+            click.echo(f"{name}: taken")
+    if output == "json":
+        emit_json("notify_test", {"taken_by": list(recipients)}, now=app.now())
 
 
 @command.command("send", epilog="\b\nExample:\n  plan notify send")

@@ -130,13 +130,18 @@ def resume(app: App, schedule: str, output: str) -> None:
 @command.command("rm", epilog="\b\nExample:\n  plan schedule rm monthly --yes")
 @_schedule
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@output_option("table", "json")
 @pass_app
-def remove(app: App, schedule: str, yes: bool) -> None:
+def remove(app: App, schedule: str, yes: bool, output: str) -> None:
     """End a schedule; runs that have started go on, its history stays."""
     with _open(app) as book:
         row = book.get(schedule)
         confirm(f"End schedule {row.schedule_id}?", yes=yes)
         book.remove(row.schedule_id, utc_text(app.now()))
+        row = book.get(row.schedule_id)
+    if output == "json":
+        _answer(app, [row], output)
+        return
     click.echo(f"{schedule}: ended")
 
 

@@ -18,6 +18,7 @@ _FORMULAS = {
     "dequantise": "bytes read and written to unpack the base / memory bandwidth",
     "launch": "kernels x host time of a launch; overlaps with the GPU's work",
     "collectives": "bytes between GPUs / link rate; hides behind compute in part",
+    "offload": "bytes between GPU and host / PCIe rate; hides behind compute in part where memory is pinned",
     "optimizer": "bytes of weights, gradients and states / memory bandwidth, once a step",
     "generation": "tokens of an answer x the longest of reading the model, launches and links",
 }

@@ -254,7 +254,7 @@ def _kept_of_block(setup: TrainingSetup, parts: _Parts, start: float, one: float
         one: All activations of one block, bytes.
         tokens: Of a micro-batch on one GPU.
     """
-    if setup.offload == "activations" or setup.offloads_checkpoints:
+    if setup.offloads_activations:
         start /= max(stage_blocks(setup))
     if setup.keeps_products:
         start += parts.width.activation * kept_values(setup.arch) * tokens * parts.split
@@ -307,7 +307,7 @@ _LITTLE_SEEN = ("other", "internevo")
 def _is_uncertain(setup: TrainingSetup) -> bool:
     """Set-ups that few published runs cover, or that stacks build very differently."""
     rare = setup.arch.is_moe or setup.offload != "none" or setup.task in ("ppo", "grpo")
-    return rare or setup.framework in _LITTLE_SEEN
+    return rare or setup.offloads_activations or setup.framework in _LITTLE_SEEN
 
 
 def _verdict(

@@ -30,7 +30,8 @@ _FEW_TOKENS = 0.20  # more, with hardly any tokens in a micro-batch
 _FEW_TOKENS_SCALE = 1500.0
 _OTHER_VENDOR = 0.30  # kernels of a vendor for which few runs are published
 _LAUNCHES, _DEQUANTISE, _PADDING, _PCIE = 0.40, 0.20, 0.10, 0.30
-_EXPERTS, _SAMPLING, _OFFLOAD, _NETWORK, _CPU = 0.45, 0.65, 0.40, 0.22, 0.50
+_EXPERTS, _SAMPLING, _OFFLOAD, _NETWORK, _CPU = 0.45, 0.65, 0.25, 0.22, 0.50
+_HOST = 0.70  # of the time that the host decides: its rates are priors (`planner.throughput.offload`)
 _SHARDED_EXPERTS = 0.80
 # Chips whose kernels are NVIDIA's and AMD's own before they are torch's: a B200 is said 1.1 to 1.6 times quicker than
 # torchtitan's published runs on it, an H100 1.0 to 1.2 times.
@@ -120,6 +121,7 @@ def _rare(setup: TrainingSetup, cluster: Cluster, share: Mapping[str, float]) ->
     young = cluster.gpu.capability in _YOUNG and setup.framework not in MEGATRON
     masks = setup.framework == "other" and setup.attention == "sdpa" and not setup.padded
     moe, parallel = setup.arch.is_moe, setup.parallelism
+    away = share.get("offload", 0.0) + (share["optimizer"] if setup.offload != "none" else 0.0)
     rare = (
         (setup.task in ("grpo", "ppo"), _SAMPLING, "sampling answers inside the step"),
         (young, _YOUNG_KERNELS, f"kernels for {cluster.gpu.name} are young outside its maker's stack"),
@@ -136,7 +138,8 @@ def _rare(setup: TrainingSetup, cluster: Cluster, share: Mapping[str, float]) ->
             "whether a loop of its own hides padding by a mask, for which sdpa has a slow kernel",
         ),
         (bool(setup.arch.linear_layers), _LINEAR, "linear attention, of which few runs are published"),
-        (setup.offload in ("optimizer", "parameters"), _OFFLOAD, "offload to the host"),
+        (setup.offload != "none", _OFFLOAD, "offload to the host"),
+        (away > 0, _HOST * away, "how fast the host copies and steps, and how it shares that out"),
         (cluster.nodes > 1, _NETWORK, "network between machines"),
         (parallel.context > 1, _CONTEXT, "rows in parts, which stacks exchange in different ways"),
         (setup.precision.endswith("fp8"), _EIGHT_BIT, "eight-bit training"),

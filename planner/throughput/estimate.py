@@ -12,6 +12,7 @@ from planner.throughput.collectives import exchange
 from planner.throughput.constants import TIME
 from planner.throughput.doubts import Doubt, doubts_of, spread_of
 from planner.throughput.host import compute_seconds, host_seconds
+from planner.throughput.offload import offload_seconds
 from planner.throughput.optimizer import optimizer_seconds
 from planner.throughput.sampling import sampling_seconds
 from planner.throughput.terms import compute_terms, matmul_rate
@@ -65,16 +66,18 @@ def estimate_step(setup: TrainingSetup, cluster: Cluster, unstated: Iterable[Dou
     host_s = host_seconds(setup, cluster.gpu)
     terms["launch"] = sum(host_s)
     compute = compute_seconds(setup, terms, host_s, cluster.gpu)
-    talk = exchange(setup, cluster)
-    optimizer = optimizer_seconds(setup, cluster.gpu)
-    micro = max(compute, talk.beside_s) + TIME["overlap"] * min(compute, talk.beside_s) + talk.waiting_s
-    generation = sampling_seconds(setup, cluster)
-    accumulated = setup.grad_accum
-    step = ((accumulated + _bubble(setup)) * micro + generation + talk.once_s + optimizer) * stack_of(
-        setup.framework
-    ).slowdown
+    talk, host = exchange(setup, cluster), offload_seconds(setup, cluster)
+    optimizer, generation = optimizer_seconds(setup, cluster), sampling_seconds(setup, cluster)
+    beside = max(talk.beside_s + host.queued, host.copied)
+    micro = max(compute, beside) + TIME["overlap"] * min(compute, beside)
+    micro = max(micro, host.behind) + host.waited + talk.waiting_s
+    accumulated, once = setup.grad_accum, talk.once_s + host.once
+    step = (accumulated + _bubble(setup)) * micro + generation + once + optimizer
+    step *= stack_of(setup.framework).slowdown
     collectives = (talk.beside_s + talk.waiting_s) * accumulated + talk.once_s
     terms |= {"collectives": collectives, "optimizer": optimizer, "generation": generation}
+    copied = (host.queued + host.copied + host.behind + host.waited) * accumulated + host.once
+    terms |= {"offload": copied} if copied else {}
     for name in ("matmul", "attention", "elementwise", "dequantise", "launch"):
         terms[name] *= accumulated
     tokens: float = accumulated * setup.micro_batch * rows_of(setup.task) * setup.parallelism.data

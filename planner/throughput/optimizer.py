@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from planner.architecture import adapter_targets, linear_shapes
-from planner.hardware import GpuFacts
 from planner.memory.precision import widths
-from planner.setup import TrainingSetup
+from planner.setup import Cluster, TrainingSetup
 from planner.throughput.constants import TIME
+from planner.throughput.offload import host_step_seconds
 from planner.throughput.terms import soft_maximum, step_shape
 
 _REACHED = 0.75  # of the memory's rate
-_HOST_BYTES_PER_S = 40e9
 # Kernels for each tensor before torch 2.0: AdamW's of transformers or of torch (decay, two averages, root, epsilon,
 # quotient: 8), its norm and its scaling for clipping, and zeroing its gradient.
 _KERNELS_PER_TENSOR = 11
 _UNSCALED = 8.0  # bytes of a gradient in fp32 that the gradient scaler reads and writes
 
 
-def optimizer_seconds(setup: TrainingSetup, gpu: GpuFacts) -> float:
+def optimizer_seconds(setup: TrainingSetup, cluster: Cluster) -> float:
     """The optimizer's step reads and writes weights, gradients and states once.
 
     Before torch 2.0 it took one tensor at a time, after clipping or the gradient scaler had waited for the GPU: with
     tensors as small as BERT's its launches take longer than what they move.
     """
-    width = widths(setup)
+    width, gpu = widths(setup), cluster.gpu
     kind = setup.parallelism.kind
     shards = setup.shards if kind in ("fsdp", "zero1", "zero2", "zero3", "mixed") else 1
     mine = step_shape(setup).trained / setup.parallelism.tensor / setup.parallelism.pipeline / shards
@@ -32,12 +31,8 @@ def optimizer_seconds(setup: TrainingSetup, gpu: GpuFacts) -> float:
     moved += width.step if width.master else 3 * temporary
     if setup.precision == "amp_fp16":
         moved += _UNSCALED
-    if setup.offload in ("optimizer", "parameters"):
-        # Gradients go to the host, the step runs there, weights come back. Earlier micro-batches' sums come to the GPU
-        # for each further one and go again (DeepSpeed: `accumulate_gradients`, stage 3's `partition_grads`).
-        again = 2.0 * (setup.grad_accum - 1) if kind.startswith("zero") else 0.0
-        sent = 2 * width.weight + (1 + again) * width.gradient
-        return mine * sent / gpu.pcie_bytes_per_s + mine * moved / _HOST_BYTES_PER_S
+    if setup.offload != "none":
+        return host_step_seconds(setup, cluster, moved)
     moving = mine * moved / (_REACHED * gpu.memory_bytes_per_s)
     launching = _tensors(setup) * _KERNELS_PER_TENSOR * gpu.launch_s * TIME["launch"]
     return soft_maximum(moving, launching)

@@ -106,14 +106,19 @@ def _hired(world: World) -> None:
 class FarHost:
     """SkyPilot's part of the monitor's machine."""
 
+    def __init__(self, folder: Path) -> None:
+        self._here = folder / "far-host"
+
     def begin(self, *_: object) -> None:
         """It is there at once."""
+        self._here.touch()
 
     def end(self) -> None:
         """It is gone at once."""
+        self._here.unlink(missing_ok=True)
 
     def look(self) -> Host:
-        return Host("up", "aws/us-east-1")
+        return Host("up", "aws/us-east-1") if self._here.exists() else Host("absent", "")
 
     def lines(self, *_: object) -> Iterator[str]:
         return iter(["no monitor of its own", "tuneplan-stdout", "no runs", "tuneplan-exit 0"])
@@ -155,7 +160,7 @@ SCENES: dict[str, Scene] = {
     "watch": Scene(("over-1",), RUNS),
     "monitor container": Scene(),
     "monitor machine down": Scene(("--yes",), _hired, masks=(TIMES,)),
-    "monitor machine run": Scene(("--", "status")),
+    "monitor machine run": Scene(("--", "status"), _hired),
     "monitor machine show": Scene((), _hired, masks=(TIMES,)),
     "monitor machine up": Scene(("--yes",), masks=(TIMES,)),
     "monitor run": Scene(("--once",)),
@@ -164,7 +169,7 @@ SCENES: dict[str, Scene] = {
     "monitor unit": Scene(),
     "notify list": Scene((), world_of.a_message_that_nobody_took),
     "notify send": Scene((), world_of.a_message_that_nobody_took),
-    "notify test": Scene(("CHAT_URL",), code=4),
+    "notify test": Scene(("CHAT_URL",), code=4, masks=(TIMES,)),
     "wait": Scene(("broken-1",), RUNS, code=10),
     "cancel": Scene(("goat-1",), world_of.a_running_one, masks=(TIMES, SECONDS, PAID, CANCELLING)),
     "report": Scene(("goat-1",), world_of.a_finished_run, masks=ESTIMATED),
@@ -202,7 +207,7 @@ SCENES: dict[str, Scene] = {
     "schedule list": Scene((), world_of.a_schedule),
     "schedule pause": Scene(("monthly",), world_of.a_schedule),
     "schedule resume": Scene(("monthly",), world_of.a_schedule),
-    "schedule rm": Scene(("monthly", "--yes"), world_of.a_schedule),
+    "schedule rm": Scene(("monthly", "--yes"), world_of.two_schedules, again=("again", "--yes")),
     "schedule run-now": Scene(("monthly", "--yes"), world_of.two_schedules, again=("again", "--yes")),
     "scheduler containerfile": Scene(),
     "scheduler run": Scene((), _stop_soon),
@@ -279,8 +284,8 @@ def test_every_command_has_a_scene() -> None:
 def test_every_schema_is_of_an_answer_that_is_shown_here() -> None:
     folder = Path(__file__).parents[1] / "golden"
     shown = "".join(path.read_text(encoding="utf-8") for path in folder.glob("plan-*.txt"))
-    # recorded markets and a trained model: tests/cli/test_simulate.py, tests/cli/test_export.py
-    replayed = {"simulate_replay", "export"}
+    # recorded markets, a trained model, a chat: tests/cli/test_simulate.py, test_export.py, test_notify.py
+    replayed = {"simulate_replay", "export", "notify_test"}
     missing = {name for name in schema_names() if f'"schema": "tuneplan/{name}"' not in shown}
     assert missing <= {"spec", "error"} | replayed, "a schema without an answer in tests/golden"
 
@@ -295,7 +300,7 @@ def test_golden(
 ) -> None:
     scene = SCENES[name]
     monkeypatch.setattr("planner.cli.doctor.examine", lambda *_: list(world_of.CHECKS))
-    monkeypatch.setattr("planner.cli.monitor_machine._host", FarHost)
+    monkeypatch.setattr("planner.cli.monitor_machine._host", lambda: FarHost(world.folder))
     monkeypatch.setattr("planner.cli.monitor_machine._server", lambda: None)
     monkeypatch.setattr("planner.appraisal.appraise", lambda *_: world_of.MEASURED)
     parts = [block(world, name, ("--help",), world.plan(*name.split(), "--help"))]

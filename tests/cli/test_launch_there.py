@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
+from ruamel.yaml import YAML
 
 from planner.answer import estimate_spec
 from planner.cli.launch_there import stage, words
@@ -84,6 +86,17 @@ def test_what_was_rented_and_failed_is_told_and_stays_on_record(
     assert "r6a.large in aws/us-east-1 since" in run_plan("status").stderr
     other = run_plan("monitor", "machine", "up", "--where", "gcp", "--yes")
     assert other.exit_code == 2 and "there is one in aws/us-east-1 already" in other.stderr
+
+
+def test_a_dry_run_shows_the_tasks_as_one_document(
+    run_plan: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("planner.cli.monitor_machine._server", lambda: None)
+    answer = run_plan("monitor", "machine", "up", "--dry-run", "-o", "json")
+    document = json.loads(answer.stdout)
+    tasks = list(YAML(typ="safe", pure=True).load_all(document["backend_document"]))
+    assert (document["state"], document["since_at"], document["cost_usd"]) == (None, None, None)
+    assert document["machine"]["instance_type"] == tasks[0]["resources"]["instance_type"] and len(tasks) == 2
 
 
 @pytest.mark.parametrize("words", [("watch", "far"), ("logs", "-f", "far"), ("logs", "far", "--follow")])

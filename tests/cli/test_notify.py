@@ -127,6 +127,9 @@ def test_a_test_message_says_whether_it_was_taken_and_never_where_it_went(tmp_pa
     bench = Told(tmp_path / "home", chat.address)
     taken = bench.plan("notify", "test", "CHAT_URL")
     assert (taken.returncode, taken.stdout, chat.titles) == (0, "CHAT_URL: taken\n", ["tuneplan: a test"])
+    as_json = json.loads(bench.plan("notify", "test", "CHAT_URL", "-o", "json").stdout)
+    jsonschema.validate(as_json, json.loads(schema_text("notify_test")))
+    assert as_json["taken_by"] == ["CHAT_URL"]
     chat.status = 500
     refused = bench.plan("notify", "test", "CHAT_URL")
     assert refused.returncode == 6 and "did not take" in refused.stderr

@@ -190,6 +190,20 @@ def train_as_rank(arguments: list[str]) -> int:
     return main([job])
 
 
+def train_as_rank_that_breaks(arguments: list[str]) -> int:
+    """As `train_as_rank`; process 1 fails by itself once it has asked ten times whether to stop."""
+    reason, asked = StopSignal.reason, []
+
+    def breaks(stop: StopSignal) -> Any:
+        asked.append(stop)
+        if arguments[1] == "1" and len(asked) > 10:
+            raise ZeroDivisionError("as the test wants it")
+        return reason(stop)
+
+    StopSignal.reason = breaks  # type: ignore[method-assign]
+    return train_as_rank(arguments)
+
+
 def train_measuring_slowly(arguments: list[str]) -> int:
     """Train, alone or as a rank, where an evaluation has a batch for each row.
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+from jobs import peers
 from jobs.spec import JobSpec
 from tests.jobs.runs import Runs, renamed
 from tests.jobs.zygote import Zygote
@@ -79,6 +80,29 @@ def test_killed_and_resumed_exactly(runs: Runs, done: JobSpec) -> None:
     assert together(runs, job) == [0, 0], runs.log("killed")
     assert (runs.progress("killed").resumed_from_step or 0) >= 8
     assert runs.weights("killed") == runs.weights("pair")
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_one_whose_peer_is_gone_goes_on_elsewhere(runs: Runs, done: JobSpec, lost: int) -> None:
+    name = f"without-{lost}"
+    job = renamed(runs, done, name)
+    only = slice(lost, lost + 1)
+    codes = interrupted(runs, job, lambda: runs.newest_step(name) >= 8, signal.SIGKILL, only)
+    assert codes[lost] == -signal.SIGKILL
+    assert codes[1 - lost] in (75, 76), runs.log(name)
+    if lost == 1:
+        said = runs.progress(name)
+        assert (said.state, said.exit_reason) == ("preempted", peers.LOST)
+    assert together(runs, job) == [0, 0], runs.log(name)
+    assert runs.weights(name) == runs.weights("pair")
+
+
+def test_one_whose_peer_failed_by_itself_has_failed_for_its_reason(runs: Runs, done: JobSpec) -> None:
+    job = renamed(runs, done, "broken")
+    pids = runs.start_together(job, 2, "tests.jobs.runs:train_as_rank_that_breaks")
+    assert [runs.zygote.wait(pid) for pid in pids] == [1, 1], runs.log("broken")
+    said = runs.progress("broken")
+    assert (said.state, said.exit_reason) == ("failed", "process 1: ZeroDivisionError: as the test wants it")
 
 
 def test_a_signal_to_one_stops_all_at_the_same_step(runs: Runs, done: JobSpec) -> None:

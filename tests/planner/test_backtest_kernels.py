@@ -5,8 +5,6 @@ import pytest
 from planner.backtest import estimate_run
 from planner.backtest.rows import read_run
 from planner.memory import estimate_memory
-from planner.throughput.optimizer import optimizer_seconds
-from tests.planner.setups import setup
 from tests.planner.test_backtest import ROW
 
 QWEN = ROW | {"model": "Qwen/Qwen-7B", "framework": "HF Trainer Qwen finetune.py", "date": "2023-12"}
@@ -47,14 +45,3 @@ def test_megatron_may_leave_the_sequence_whole_where_nobody_says():
     without = read_run(row | {"parallelism": "TP8 no SP"})
     assert open_.nvml_bytes == told.nvml_bytes
     assert open_.upper_bytes == estimate_memory(without.setup, without.cluster).upper_bytes > told.upper_bytes
-
-
-def test_sums_of_gradients_on_the_host_come_back_for_each_further_micro_batch():
-    """DeepSpeed adds them up on the GPU: to the host once, and there and back for each of the others."""
-    some = setup(framework="deepspeed", offload="optimizer")
-    some = some._replace(parallelism=some.parallelism._replace(kind="zero3", data=4))
-    gpu = read_run(ROW).cluster.gpu
-    seconds = [optimizer_seconds(some._replace(grad_accum=many), gpu) for many in (1, 2, 8)]
-    each = seconds[1] - seconds[0]
-    assert each == pytest.approx(2 * 8.03e9 / 4 * 2 / gpu.pcie_bytes_per_s, rel=0.01)
-    assert seconds[2] - seconds[0] == pytest.approx(7 * each)

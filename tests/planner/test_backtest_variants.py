@@ -451,7 +451,7 @@ def test_spellings_of_parallel_ranks(text, parts):
     ("change", "offload"),
     [({"offload": "param+optimizer"}, "parameters"), ({"parallelism": "ZeRO-Infinity NVMe"}, "parameters"),
      ({"parallelism": "ZeRO-Offload"}, "optimizer"), ({"optimizer": "DeepSpeedCPUAdam"}, "optimizer"),
-     ({"grad_checkpointing": "unsloth"}, "activations"), ({"offload": "off"}, "none"),
+     ({"grad_checkpointing": "unsloth"}, "none"), ({"offload": "off"}, "none"),
      ({"parallelism": "FSDP (parameter and optimizer sharding)"}, "none")],
 )  # fmt: skip
 def test_spellings_of_offload(change, offload):
@@ -491,9 +491,10 @@ def test_methods_that_it_cannot_express_are_refused(method):
 def test_stages_of_zero():
     kinds = [
         setup(parallelism=text, method="full").parallelism.kind
-        for text in ("ZeRO-1", "zero_stage_2", "z3", "ZeRO offload")
+        for text in ("ZeRO-1", "zero_stage_2", "z3", "ZeRO offload", "ZeRO (stage not stated)")
     ]
-    assert kinds == ["zero1", "zero2", "zero3", "zero2"]  # ZeRO-Offload is built on the second stage
+    # ZeRO-Offload is built on the second stage, which is accelerate's default too
+    assert kinds == ["zero1", "zero2", "zero3", "zero2", "zero2"]
 
 
 def test_trl_recomputes_unasked_since_august_2025():
@@ -651,11 +652,19 @@ def test_a_run_spread_over_more_gpus_than_it_has_is_not_guessed(some):
 
 @pytest.mark.parametrize(
     ("offload", "expected"),
-    [("activations(cpu)", "activations"), ("activations", "activations"), ("cpu+activation", "parameters"),
-     ("params+optimizer cpu, activations", "parameters"), ("optimizer cpu", "optimizer")],
+    [("activations(cpu)", ("none", True)), ("activations", ("none", True)), ("cpu+activation", ("parameters", True)),
+     ("params+optimizer cpu, activations", ("parameters", True)), ("optimizer cpu", ("optimizer", False)),
+     ("none", ("none", False))],
 )  # fmt: skip
 def test_what_is_offloaded(offload, expected):
-    assert setup(offload=offload).offload == expected
+    read = setup(offload=offload)
+    assert (read.offload, read.offloads_activations) == expected
+
+
+def test_what_unsloth_offloads_is_said_once():
+    """Before, the habit stood in `offload` and what a row says of checkpoints in a field of its own."""
+    read = setup(grad_checkpointing="unsloth", parallelism="ZeRO-3", offload="optimizer+params cpu")
+    assert (read.offload, read.offloads_activations) == ("parameters", True)
 
 
 def test_axolotl_quantises_fused_experts_too():

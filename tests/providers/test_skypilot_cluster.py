@@ -38,6 +38,7 @@ class FakeSky:
         self.ended: list[str] = []
         self.cancelled: list[int] = []
         self.refusals: tuple[Exception, ...] = (NoMachinesError("Quota exceeded"),)
+        self.in_truth: dict[str, str] = {}
 
     def up(self, name: str, word: str | None, *, status: str = "UP") -> None:
         got = SimpleNamespace(
@@ -68,7 +69,12 @@ class FakeSky:
             raise NoMachinesError("no machines", *self.refusals)
         return answer
 
-    def status(self, names: list[str] | None = None, **_: Any) -> list[SimpleNamespace]:
+    def status(
+        self, names: list[str] | None = None, *, refresh: Any = StatusRefreshMode.NONE, **_: Any
+    ) -> list[SimpleNamespace]:
+        if refresh is self.StatusRefreshMode.FORCE:
+            for name in self.in_truth.keys() & self.clusters.keys():
+                self.clusters[name].status = SimpleNamespace(value=self.in_truth[name])
         return [row for name, row in self.clusters.items() if names is None or name in names]
 
     def queue(self, name: str, **_: Any) -> list[SimpleNamespace]:
@@ -158,6 +164,15 @@ def test_a_job_that_is_over_gives_its_cluster_back(sky: FakeSky, word: str, stat
     sky.up("plan-r-1-own", word)
     status = seen()
     assert (status.state, status.ended_at is not None, sky.ended) == (state, True, ["plan-r-1-own"])
+
+
+def test_a_job_that_failed_as_a_machine_went_is_taken_away_not_failed(sky: FakeSky) -> None:
+    sky.up("plan-r-1-own", "FAILED")
+    sky.in_truth["plan-r-1-own"] = "INIT"  # SkyPilot has not looked since
+    status = seen()
+    assert (status.state, status.ended_at is not None, sky.ended) == ("vanished", True, ["plan-r-1-own"])
+    sky.up("plan-r-2-own", "FAILED")
+    assert seen().state == "failed"
 
 
 def test_a_cluster_that_cannot_be_reached_is_ended_only_after_a_while(
