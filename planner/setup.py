@@ -95,7 +95,9 @@ class TrainingSetup(NamedTuple):
         labels: Classes, for classification.
         framework: A key of `planner.stacks.STACKS`; trl is what we launch.
         offload: What of weights and states lies on the host: none, optimizer (and gradients), parameters (all).
-        offloads_activations: Inputs of recomputed blocks lie on the host until their backward pass.
+        offloads_activations: Inputs of recomputed blocks lie on the host until their backward pass, or all that a block
+            keeps, where nothing is computed again.
+        offloaded_share: Share of the latter.
         pins_host_memory: What is offloaded is in pinned memory where the settings decide it (DeepSpeed's `pin_memory`).
         parallelism: Sharding.
         virtual_stages: Parts of the model that each pipeline stage holds and takes in turn (Megatron's interleaved
@@ -152,6 +154,7 @@ class TrainingSetup(NamedTuple):
     framework: str = "trl"
     offload: str = "none"
     offloads_activations: bool = False
+    offloaded_share: float = 1.0
     pins_host_memory: bool = True
     parallelism: Parallelism = Parallelism()
     virtual_stages: int = 0

@@ -20,7 +20,12 @@ from planner.backtest.methods import method_of
 from planner.backtest.models import architecture_of
 from planner.backtest.optimizers import optimizer_of, optimizer_rank_of, steps_in_backward
 from planner.backtest.partly import trained_share_of
-from planner.backtest.selection import keeps_products_of, recomputed_blocks_of, recomputes_attention
+from planner.backtest.selection import (
+    keeps_products_of,
+    offloaded_share_of,
+    recomputed_blocks_of,
+    recomputes_attention,
+)
 from planner.backtest.unstated import unstated
 from planner.setup import Cluster, Parallelism, TrainingSetup
 from planner.stacks import computed_by
@@ -74,9 +79,8 @@ def read_run(row: Row) -> Run:
     framework = habits.framework_of(row)
     arch = computed_by(framework, architecture_of(row))
     cluster, speed_known = cluster_of(row)
-    gpus = gpus_of(row)
     adapter, quantization = method_of(row, arch, framework)
-    parallelism = parallelism_of(row, gpus, arch, adapter is None)
+    parallelism = parallelism_of(row, gpus_of(row), arch, adapter is None)
     micro_batch, sequence = _micro_batch(row, parallelism.data), required(row, "seq_len")
     stack = habits.stack_of_run(row, framework, parallelism)
     row_tokens, real_share = habits.padding_of(row, sequence, micro_batch)
@@ -97,7 +101,7 @@ def read_run(row: Row) -> Run:
         micro_batch=micro_batch,
         grad_accum=_grad_accum(row, micro_batch, parallelism.data),
         gradient_checkpointing=habits.checkpointing_of(
-            row, arch, framework, gpus, plain_adapter=adapter is not None and quantization == "none"
+            row, arch, framework, gpus_of(row), plain_adapter=adapter is not None and quantization == "none"
         ),
         recomputed_blocks=recomputed_blocks_of(row),
         keeps_products=keeps_products_of(row),
@@ -107,11 +111,12 @@ def read_run(row: Row) -> Run:
         framework=stack,
         offload=habits.offload_of(row),
         offloads_activations=habits.offloads_activations(row),
+        offloaded_share=offloaded_share_of(row),
         pins_host_memory=habits.pins_host_memory(row),
         parallelism=parallelism,
         virtual_stages=virtual_stages_of(row),
         sequence_parallel=sequence_parallel_of(row),
-        replicas=replicas_of(row, gpus, parallelism),
+        replicas=replicas_of(row, gpus_of(row), parallelism),
         upcast_frozen=habits.upcasts_frozen(row, quantization, framework, parallelism),
         keeps_quantised_inputs=habits.keeps_quantised_inputs(row, framework, quantization),
         experts_quantised=habits.quantises_experts(row),

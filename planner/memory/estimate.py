@@ -173,7 +173,8 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Pe
         per_block = _kept_of_block(setup, parts, start, one, tokens)
         working -= max(0.0, per_block - start)  # is there already
     else:
-        per_block, working = one, passing
+        away = one * setup.offloaded_share if setup.offloads_activations else 0.0
+        per_block, working = one - away, passing + away  # one block's come back at a time
         if setup.adapter is not None:  # nothing before the first adapter needs a gradient
             unused = 4.0 * setup.arch.hidden * tokens * parts.split
     rest = _position_bias(setup, parts) * tokens * parts.split - unused
