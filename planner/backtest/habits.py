@@ -12,7 +12,7 @@ from planner.backtest.cells import Row, begun_before, cell, dated_before, denied
 from planner.backtest.selection import recomputes_attention
 from planner.hardware import GpuFacts
 from planner.setup import Parallelism
-from planner.stacks import MEGATRON, STACKS
+from planner.stacks import MEGATRON
 
 _FRAMEWORKS = {
     "unsloth": "unsloth",
@@ -34,6 +34,7 @@ _FRAMEWORKS = {
     "paddle": "paddle",
     "openrlhf": "openrlhf",
     "internevo": "internevo",
+    "tensorflow 1": "tensorflow",
     "dschat": "openrlhf",
     "deepspeed-chat": "openrlhf",
     "llm.c": "cuda",
@@ -47,6 +48,7 @@ _HUGGING_FACE = (
     "hf", "trl", "peft", "transformers", "accelerate", "axolotl", "factory", "hugging", "optimum", "fastchat", "lmflow",
     "tuner", "swift", "llama-recipes", "llama-cookbook", "autotrain", "ludwig", "oumi", "verl", "alpaca", "vicuna",
     "qlora", "run_", "sfttrainer", "sentence-t", "setfit", "open-instruct", "llava", "fms", "fsdp_qlora",
+    "alignment-handbook",
 )  # fmt: skip
 # When transformers got fused attention for a family, where that was later than for Llama.
 _FUSED_SINCE = {"bert": "2024-05", "roberta": "2024-09", "xlm-roberta": "2024-09", "camembert": "2024-09",
@@ -96,8 +98,10 @@ def names_unknown_stack(row: Row) -> bool:
 
 def has_own_loop(row: Row) -> bool:
     """Whether Hugging Face's models are trained by a loop of the stack's own, for all that its name says."""
-    own = re.search(r"\b(?:hf|hugging ?face|transformers) models?\b", cell(row, "framework"))
-    return own is not None or names_unknown_stack(row)
+    text = cell(row, "framework")
+    own = re.search(r"\b(?:hf|hugging ?face|transformers) models?\b", text)
+    plain = "own loop" in text and framework_of(row) == "hf"  # a loop over DeepSpeed's engine has its habits
+    return own is not None or plain or names_unknown_stack(row)
 
 
 def stack_of_run(row: Row, framework: str, parallelism: Parallelism) -> str:
@@ -199,7 +203,8 @@ def attention_of(row: Row, framework: str, arch: ModelArchitecture, gpu: GpuFact
     if framework == "hf" and arch.kind == "encoder-decoder" and dated_before(row, "2026-01"):
         return "eager"
     since = _FUSED_SINCE.get(arch.model_type, "2023-12")
-    written_out = framework == "hf" and (not arch.fused_attention or dated_before(row, since))
+    transformers = framework == "hf" and (not arch.fused_attention or dated_before(row, since))
+    written_out = transformers or framework == "tensorflow"
     if text.startswith(
         ("true", "yes", "flash", "fa2", "fa3", "fa-", "xformers", "1", "on", "cudnn", "te", "flex")
     ):
@@ -229,41 +234,13 @@ def fuses_kernels(row: Row) -> bool:
 
 
 def recomputes_elementwise(row: Row) -> bool:
-    """Whether Liger's modules, a compiler or kernels like them stand for transformers' norms and MLPs: FlashAttention's
-    norm and xformers' `swiglu` keep inputs alone too (`silu_bw_fused`). foak takes Liger's loss alone.
+    """Whether Liger's modules, others like them or a compiler stand for transformers' norms and MLPs.
+
+    Norms of flash-attn (`ops/triton/layer_norm.py`) keep their input, SwiGLU of xFormers its two products
+    (`silu_bw_fused`), as Liger's do; foak takes Liger's loss alone.
     """
     text = f"{cell(row, 'liger_fused')} {cell(row, 'framework')}"
     return re.search(r"liger|\bcompiled?\b|\bswiglu\b", text) is not None and "foak" not in text
-
-
-def fuses_loss(row: Row) -> bool:
-    """Whether logits are never held whole."""
-    text = cell(row, "liger_fused")
-    return text == "true" or re.search(r"liger|\bcce\b|cut.?cross|fused (?:lm.?)?head", text) is not None
-
-
-def loss_bytes_of(
-    row: Row, framework: str, arch: ModelArchitecture, parallelism: Parallelism
-) -> float | None:
-    """Until v4.46 transformers shifted a copy of the fp32 logits; fused cross-entropies keep two fp32 copies; TRL
-    computes the loss in chunks since 1.7 (June 2026). torchtune held shifted fp32 logits until the backward pass was
-    over, beside log-probabilities and two gradients, up to 0.2; in chunks, as since in all its recipes, it does not.
-    torchtitan compiles the loss with the model (again since April 2025), which leaves the logits and their gradients
-    in bf16. Qwen's first models bring code of their own, which leaves the logits in 16 bits; then autocast makes the
-    loss take them in fp32, which DeepSpeed does without.
-    """
-    if arch.layout == "qwen" and framework == "hf":
-        return 8.0 if parallelism.kind.startswith("zero") or _is_packed(row) else 12.0
-    if framework == "torchtune":
-        old = dated_before(row, "2024-09") and "chunk" not in cell(row, "liger_fused")
-        return 16.0 if old else None
-    if framework == "torchtitan":
-        return 4.0 if fuses_kernels(row) and not dated_before(row, "2025-04") else None
-    if "trl" in cell(row, "framework") and cell(row, "date") >= "2026-07":
-        return STACKS["trl"].loss_bytes
-    if "foak" in cell(row, "liger_fused"):
-        return 8.0
-    return 14.0 if framework == "hf" and dated_before(row, "2024-11") else None
 
 
 def upcasts_frozen(row: Row, quantization: str, framework: str, parallelism: Parallelism) -> bool:
@@ -277,10 +254,10 @@ def upcasts_frozen(row: Row, quantization: str, framework: str, parallelism: Par
     prepared = framework == "hf" and not own_way and not names_unknown_stack(row)
     today = "trl" in text and not dated_before(row, "2025-10")
     sharded = parallelism.kind in ("fsdp", "zero3")
-    return quantization in ("4bit", "8bit") and prepared and not (sharded or today or _is_packed(row))
+    return quantization in ("4bit", "8bit") and prepared and not (sharded or today or is_packed(row))
 
 
-def _is_packed(row: Row) -> bool:
+def is_packed(row: Row) -> bool:
     """Whether the base came quantised: Qwen's QLoRA is over its GPTQ models, under DeepSpeed even on one GPU."""
     text = cell(row, "framework")
     told = f"{cell(row, 'method')} {cell(row, 'precision')} {text} {cell(row, 'model')}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from planner.architecture import Adapter
 from planner.backtest import habits
 from planner.backtest.cells import Row, UnsupportedRunError, cell, dated_before, number, required
+from planner.backtest.losses import fuses_loss, loss_bytes_of
 from planner.backtest.machines import (
     cluster_of,
     gpus_of,
@@ -107,7 +108,7 @@ def read_run(row: Row) -> Run:
         keeps_products=keeps_products_of(row),
         recomputes_attention=recomputes_attention(row, framework),
         attention=habits.attention_of(row, framework, arch, cluster.gpu),
-        fused_loss=habits.fuses_loss(row),
+        fused_loss=fuses_loss(row),
         framework=stack,
         offload=habits.offload_of(row),
         offloads_activations=habits.offloads_activations(row),
@@ -120,7 +121,7 @@ def read_run(row: Row) -> Run:
         upcast_frozen=habits.upcasts_frozen(row, quantization, framework, parallelism),
         keeps_quantised_inputs=habits.keeps_quantised_inputs(row, framework, quantization),
         experts_quantised=habits.quantises_experts(row),
-        loss_bytes=habits.loss_bytes_of(row, framework, arch, parallelism),
+        loss_bytes=loss_bytes_of(row, framework, arch, parallelism),
         varied_lengths=habits.is_unpacked(row) and not habits.reuses_memory(row, framework),
         drops_longer_rows=habits.drops_longer_rows(row),
         row_tokens=row_tokens,

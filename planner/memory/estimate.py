@@ -21,7 +21,7 @@ from planner.memory.loss import loss_bytes
 from planner.memory.model_state import ModelState, model_state
 from planner.memory.precision import Widths, is_sharded, widths
 from planner.memory.stages import blocks_in_flight, outputs_in_flight, stage_blocks
-from planner.memory.verdict import Verdict, verdict_of
+from planner.memory.verdict import LITTLE_SEEN, Verdict, need_log_sd, verdict_of
 from planner.recomputation import kept_values
 from planner.setup import Cluster, TrainingSetup
 from planner.shape_cache import by_shape
@@ -45,6 +45,7 @@ class MemoryEstimate(NamedTuple):
         peak_phase: loading, generation, loss, backward or optimizer_step.
         host_ram_bytes: Of one machine, to load, offload and save.
         save_peak_bytes: GPU memory while saving a checkpoint.
+        log_sd: How far the tensors may be off: standard deviation of the logarithm of actual / predicted.
     """
 
     allocated_bytes: float
@@ -57,6 +58,7 @@ class MemoryEstimate(NamedTuple):
     peak_phase: str
     host_ram_bytes: float
     save_peak_bytes: float
+    log_sd: float
 
 
 def estimate_memory(setup: TrainingSetup, cluster: Cluster) -> MemoryEstimate:
@@ -99,10 +101,11 @@ def estimate_memory(setup: TrainingSetup, cluster: Cluster) -> MemoryEstimate:
         upper_bytes=(reserved + context) * (1 + (CONSTANTS["upper"] - 1) * doubt) + unused,
         limit_bytes=limit,
         components_bytes=components,
-        verdict=_verdict(setup, components, allocated, limit, doubt),
+        verdict=_verdict(setup, components, allocated, limit),
         peak_phase=phase,
         host_ram_bytes=_host_ram(setup, parts, cluster),
         save_peak_bytes=parts.state.static + _gathered_to_save(setup, parts),
+        log_sd=need_log_sd(setup),
     )
 
 
@@ -301,24 +304,23 @@ def _dora_norm_bytes(setup: TrainingSetup) -> float:
     return max((4.0 * s.inputs * (s.inputs + 3 * s.outputs) for s in targets), default=0.0)
 
 
-#: Stacks of which nothing is known, or no more than their optimizers' code.
-_LITTLE_SEEN = ("other", "internevo")
-
-
 def _is_uncertain(setup: TrainingSetup) -> bool:
     """Set-ups that few published runs cover, or that stacks build very differently."""
     rare = setup.arch.is_moe or setup.offload != "none" or setup.task in ("ppo", "grpo")
-    return rare or setup.offloads_activations or setup.framework in _LITTLE_SEEN
+    return rare or setup.offloads_activations or setup.framework in LITTLE_SEEN
 
 
-def _verdict(
-    setup: TrainingSetup, components: dict[str, float], allocated: float, limit: float, doubt: float
-) -> Verdict:
-    """Of a stack of which nothing is known, that a run cannot fit is only certain of weights and optimizer alone."""
-    context = components["context"]
-    verdict = verdict_of(allocated, context, limit, doubt, weights=components["weights"])
-    held = components["weights"] + components["optimizer"] + context
-    return "borderline" if verdict == "oom" and setup.framework == "other" and held <= limit else verdict
+def _verdict(setup: TrainingSetup, components: dict[str, float], allocated: float, limit: float) -> Verdict:
+    """Nothing makes weights smaller, nor an unknown stack hold less than them and its optimizer."""
+    context, weights = components["context"], components["weights"]
+    return verdict_of(
+        allocated,
+        context,
+        limit,
+        need_log_sd(setup),
+        certain=weights,
+        unknown=setup.framework == "other" and weights + components["optimizer"] + context <= limit,
+    )
 
 
 #: Kernels of torch and its libraries that CUDA loads lazily since 11.7: a context took 1.3 GiB on a V100

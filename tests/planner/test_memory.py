@@ -11,6 +11,7 @@ from planner.memory import base_weight_bytes, estimate_memory, model_state
 from planner.memory.generation import generation_bytes
 from planner.memory.loss import loss_bytes
 from planner.memory.precision import widths
+from planner.memory.verdict import fit_probability, need_log_sd, verdict_of
 from planner.setup import Parallelism
 from tests.planner.setups import QKVO, cluster, lora, setup, setups, spread
 
@@ -206,6 +207,19 @@ def test_verdicts():
     assert estimate_memory(one, cluster("A100-80GB")).verdict == "fits"
     assert estimate_memory(one, cluster("T4")).verdict == "oom"
     assert estimate_memory(one._replace(adapter=None), cluster("A100-80GB")).verdict != "fits"
+
+
+def test_margins_follow_from_how_sure_the_need_is():
+    sure, unsure = need_log_sd(setup(framework="hf")), need_log_sd(setup(framework="other"))
+    experts = need_log_sd(setup("Qwen/Qwen3-30B-A3B", framework="other"))
+    assert sure < unsure < experts
+    # 13 % of room is enough for a set-up that runs cover well, and not for a stack that nobody knows
+    assert [verdict_of(20e9, 1e9, 24.4e9, log_sd) for log_sd in (sure, unsure)] == ["fits", "borderline"]
+    # nor does a doubt make a need out of reach that is little larger
+    assert [verdict_of(20e9, 1e9, 19.9e9, log_sd) for log_sd in (sure, unsure)] == ["oom", "borderline"]
+    assert verdict_of(20e9, 1e9, 19.9e9, unsure, certain=19e9) == "oom"
+    assert fit_probability(20e9, 1e9, 24e9, 0.0) == pytest.approx(1.0)  # of a job whose repeats do not differ
+    assert fit_probability(20e9, 1e9, 0.5e9) == 0.0
 
 
 @given(setups)
