@@ -32,6 +32,11 @@ class Stack(NamedTuple):
             starts what it can, and in `AdamWeightDecayOptimizer` (google-research/bert, optimization.py, 2018) that is
             decayed moments and weights: three copies in fp32.
         wraps_embeddings: Sharded embedding and head are units of their own, gathered when they are used.
+        wraps_untied: The same, only where the two share no weights.
+        shards_one: One GPU trains through FSDP2 as well: weights in fp32, gathered in the type that is computed in.
+        frozen_fp32: A frozen base is in fp32 too, as trained weights are.
+        fp32_routing: Outputs of all experts are weighted in fp32 (torchtitan's `MoE` and what was made after it).
+        samples_elsewhere: Answers of a policy come from engines on GPUs of their own.
         tiled_head: Logits are never held whole, and computed again in the backward pass.
         spread_keys: Keys and values of a group are repeated for each of its heads.
         fused_qkv: Queries, keys and values come from one product in every family.
@@ -74,6 +79,11 @@ class Stack(NamedTuple):
     fused_step: bool = False
     reads_early: bool = False
     wraps_embeddings: bool = False
+    wraps_untied: bool = False
+    shards_one: bool = False
+    frozen_fp32: bool = False
+    fp32_routing: bool = False
+    samples_elsewhere: bool = False
     spread_keys: bool = False
     fused_qkv: bool = False
     fused_products: bool = False
@@ -138,6 +148,7 @@ _STACKS = (
         wraps_embeddings=True,
         spread_keys=True,
         sequence_parallel=True,
+        fp32_routing=True,
         fp32_reduce=True,
     ),
     _MEGATRON,
@@ -161,6 +172,21 @@ _STACKS = (
     Stack("internevo", masters_beside=True),
     Stack("tensorflow", foreach_step=False, reads_early=True),
     Stack("openrlhf", foreach_step=False),
+    # prime-rl as of January 2026: `optimization_dtype` and `reduce_dtype` float32, `setup_fsdp` on any number of GPUs,
+    # adapters in the base's type, logits cast to fp32 and kept beside log-probabilities and two gradients (`sft/train`)
+    Stack(
+        "prime-rl",
+        loss_bytes=16.0,
+        foreach_step=False,
+        autocast=True,
+        fsdp2=True,
+        wraps_untied=True,
+        shards_one=True,
+        frozen_fp32=True,
+        fp32_routing=True,
+        samples_elsewhere=True,
+        fp32_reduce=True,
+    ),
     # llm.c and what was made after it, as their kernels are written (`fused_classifier.cu`, `matmul.cuh`)
     Stack(
         "cuda",

@@ -12,7 +12,7 @@ from planner.backtest.cells import Row, begun_before, cell, dated_before, denied
 from planner.backtest.selection import recomputes_attention
 from planner.hardware import GpuFacts
 from planner.setup import Parallelism
-from planner.stacks import MEGATRON
+from planner.stacks import MEGATRON, STACKS, runs_transformers_modules
 
 _FRAMEWORKS = {
     "unsloth": "unsloth",
@@ -33,6 +33,7 @@ _FRAMEWORKS = {
     "primus": "megatron",
     "paddle": "paddle",
     "openrlhf": "openrlhf",
+    "prime-rl": "prime-rl",
     "internevo": "internevo",
     "tensorflow 1": "tensorflow",
     "dschat": "openrlhf",
@@ -47,7 +48,7 @@ _PRECISIONS = (("bfloat16", "bf16"), ("bfp16", "bf16"), ("brain float 16", "bf16
 _HUGGING_FACE = (
     "hf", "trl", "peft", "transformers", "accelerate", "axolotl", "factory", "hugging", "optimum", "fastchat", "lmflow",
     "tuner", "swift", "llama-recipes", "llama-cookbook", "autotrain", "ludwig", "oumi", "verl", "alpaca", "vicuna",
-    "qlora", "run_", "sfttrainer", "sentence-t", "setfit", "open-instruct", "llava", "fms", "fsdp_qlora",
+    "qlora", "run_", "sfttrainer", "sentence-t", "setfit", "open-instruct", "llava", "fms", "fsdp_qlora", "soup",
     "alignment-handbook",
 )  # fmt: skip
 # When transformers got fused attention for a family, where that was later than for Llama.
@@ -157,6 +158,13 @@ def precision_of(row: Row, gpu: GpuFacts, autocasts: bool) -> str:
     return mixed + ("bf16" if gpu.bf16_flops_per_s else "fp16")
 
 
+def loads_in_fp32(row: Row, framework: str, parallelism: Parallelism) -> bool:
+    """Soup leaves the type to transformers 4, which takes fp32 whatever a file has (its issue 339); DeepSpeed casts."""
+    if STACKS[framework].frozen_fp32:
+        return True
+    return "soup" in cell(row, "framework") and parallelism.kind in ("single", "ddp", "fsdp")
+
+
 def checkpointing_of(
     row: Row, arch: ModelArchitecture, framework: str, gpus: int, *, plain_adapter: bool
 ) -> bool:
@@ -193,6 +201,15 @@ def recomputes_unasked(row: Row) -> bool:
     return "unsloth" in stack or ("trl" in stack and cell(row, "date") >= "2025-09")
 
 
+def kept_caches(row: Row) -> int:
+    """llama-recipes recomputed blocks by torch's wrapper and left `use_cache` on under FSDP until its pull request 165
+    (September 2023); until 41 (25 July) a step's outputs had a name during the next.
+    """
+    if "llama-recipes" not in cell(row, "framework") or "fsdp" not in cell(row, "parallelism"):
+        return 0
+    return 2 if dated_before(row, "2023-07-25") else 1 if dated_before(row, "2023-09-06") else 0
+
+
 def attention_of(row: Row, framework: str, arch: ModelArchitecture, gpu: GpuFacts) -> str:
     """Fused attention became transformers' default in December 2023, for some families later, for a few never.
 
@@ -200,11 +217,12 @@ def attention_of(row: Row, framework: str, arch: ModelArchitecture, gpu: GpuFact
     recomputes selectively are these scores.
     """
     text = cell(row, "flash_attn")
+    transformers = runs_transformers_modules(framework) and "kernel" not in cell(row, "framework")
     if framework == "hf" and arch.kind == "encoder-decoder" and dated_before(row, "2026-01"):
         return "eager"
     since = _FUSED_SINCE.get(arch.model_type, "2023-12")
-    transformers = framework == "hf" and (not arch.fused_attention or dated_before(row, since))
-    written_out = transformers or framework == "tensorflow"
+    late = transformers and (not arch.fused_attention or dated_before(row, since))
+    written_out = late or framework == "tensorflow"
     if text.startswith(
         ("true", "yes", "flash", "fa2", "fa3", "fa-", "xformers", "1", "on", "cudnn", "te", "flex")
     ):
@@ -224,6 +242,8 @@ def attention_of(row: Row, framework: str, arch: ModelArchitecture, gpu: GpuFact
         or (written_out and (not text or denied(text)))
     ):
         return "eager"
+    if denied(text) and names_unknown_stack(row):
+        return "eager"  # sdpa is fused, and so not what a loop of its own means
     return "eager" if gpu.capability in _NO_FUSED_KERNEL else "sdpa"
 
 
@@ -243,55 +263,32 @@ def recomputes_elementwise(row: Row) -> bool:
     return re.search(r"liger|\bcompiled?\b|\bswiglu\b", text) is not None and "foak" not in text
 
 
-def upcasts_frozen(row: Row, quantization: str, framework: str, parallelism: Parallelism) -> bool:
-    """Scripts around Hugging Face's trainers call peft's prepare_model_for_kbit_training on unsharded models, TRL did
-    so unasked until autumn 2025. LLaMA-Factory, ms-swift, fms-acceleration and fsdp_qlora prepare models their
-    own way, axolotl casts them back, and peft leaves weights as they are that came packed (GPTQ and its kin, which
-    Qwen's finetune.py takes).
-    """
-    text = cell(row, "framework")
-    own_way = any(part in text for part in ("factory", "swift", "fms", "axolotl", "fsdp_qlora"))
-    prepared = framework == "hf" and not own_way and not names_unknown_stack(row)
-    today = "trl" in text and not dated_before(row, "2025-10")
-    sharded = parallelism.kind in ("fsdp", "zero3")
-    return quantization in ("4bit", "8bit") and prepared and not (sharded or today or is_packed(row))
-
-
-def is_packed(row: Row) -> bool:
-    """Whether the base came quantised: Qwen's QLoRA is over its GPTQ models, under DeepSpeed even on one GPU."""
-    text = cell(row, "framework")
-    told = f"{cell(row, 'method')} {cell(row, 'precision')} {text} {cell(row, 'model')}"
-    own = "qwen" in text and "qlora" in cell(row, "method")
-    return own or any(name in told for name in ("gptq", "awq", "aqlm", "eetq", "hqq"))
-
-
-def keeps_quantised_inputs(row: Row, framework: str, quantization: str) -> bool:
-    """bitsandbytes kept the input of each 4-bit product until 0.43.2 (July 2024), and integer copies of an 8-bit one's
-    until 0.45 (December 2024); litgpt stayed at 0.42 until the end of that year, unsloth has products of its own.
-    """
-    last = "2025-01" if framework == "litgpt" or quantization == "8bit" else "2024-08"
-    return quantization in ("4bit", "8bit") and framework != "unsloth" and dated_before(row, last)
-
-
-def quantises_experts(row: Row) -> bool:
-    """Fused experts, which transformers has since 5 (December 2025), stay in their type under bitsandbytes; axolotl
-    quantises them as it loads them (`quantize_moe_experts`). NeMo AutoModel's mixtures have blocks of its own, with
-    grouped products (`GroupedExpertsDeepEP`).
-    """
-    text = cell(row, "framework")
-    return "axolotl" in text or (dated_before(row, "2025-12") and "automodel" not in text)
+def fuses_loss(row: Row) -> bool:
+    """Whether logits are never held whole."""
+    text = cell(row, "liger_fused")
+    return text == "true" or re.search(r"liger|\bcce\b|cut.?cross|fused (?:lm.?)?head", text) is not None
 
 
 def offloads_activations(row: Row) -> bool:
-    """Whether recomputed blocks' inputs lie on the host, whatever else does: as stated, and in unsloth's notebooks
-    since April 2024.
+    """Whether recomputed blocks' inputs lie on the host, whatever else does: as stated, in unsloth's notebooks since
+    April 2024, and in prime-rl unasked.
     """
     stated, recomputed = cell(row, "offload"), cell(row, "grad_checkpointing")
     if denied(stated):
         return False
     left_open = not (stated or denied(recomputed) or dated_before(row, "2024-04"))
     unasked = "unsloth" in recomputed or ("unsloth" in cell(row, "framework") and left_open)
-    return unasked or re.search(r"activation|checkpoint", stated) is not None
+    return unasked or _offloads_unasked(row) or re.search(r"activation|checkpoint", stated) is not None
+
+
+#: Of prime-rl's pull request 2868, in which both offloads became the default.
+_OFFLOADS_SINCE = "2026-06"
+
+
+def _offloads_unasked(row: Row) -> bool:
+    """prime-rl keeps optimizer states and blocks' inputs on the host (`optim_cpu_offload`, `ac_offloading`)."""
+    own = "prime-rl" in cell(row, "framework") and not cell(row, "offload")
+    return own and not dated_before(row, _OFFLOADS_SINCE)
 
 
 def offload_of(row: Row) -> str:
@@ -299,6 +296,8 @@ def offload_of(row: Row) -> str:
     stated = cell(row, "offload")
     if denied(stated):
         return "none"
+    if _offloads_unasked(row):
+        return "optimizer"
     spread = re.sub(r"\b(?:no|without)[\w\s-]*offload", "", cell(row, "parallelism"))
     text = f"{stated} {spread}" if re.search("offload|cpu|nvme|infinity", spread) else stated
     if stated.startswith("activation") and not re.search("param|opt|weight|zero|infinity", text):

@@ -26,7 +26,7 @@ from planner.recomputation import kept_values
 from planner.setup import Cluster, TrainingSetup
 from planner.shape_cache import by_shape
 from planner.stacks import stack_of
-from planner.workload import rows_of
+from planner.workload import rows_of, samples_answers
 
 GIB = float(2**30)
 
@@ -140,6 +140,7 @@ def _constants(setup: TrainingSetup) -> _Parts:
         adapter_input(setup, width),
         stack.spread_keys,
         stack.fused_qkv,
+        stack.fp32_routing,
     )
     product, largest = adapter_products(setup)
     tail = (4.0 + (4.0 if setup.adapter is None else 0.0)) * arch.hidden
@@ -177,7 +178,7 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Pe
         working -= max(0.0, per_block - start)  # is there already
     else:
         away = one * setup.offloaded_share if setup.offloads_activations else 0.0
-        per_block, working = one - away, passing + away  # one block's come back at a time
+        per_block, working = (one - away) * setup.reached_share, passing + away
         if setup.adapter is not None:  # nothing before the first adapter needs a gradient
             unused = 4.0 * setup.arch.hidden * tokens * parts.split
     rest = _position_bias(setup, parts) * tokens * parts.split - unused
@@ -187,15 +188,15 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Pe
     older = setup.parallelism.kind == "fsdp" and not stack_of(setup.framework).fsdp2
     wrapped = setup.adapter is not None and older
     lasting = kept if setup.gradient_checkpointing and wrapped else 0.0
-    loss = head + parts.tail_per_token * tokens
-    grads = state.gradients
+    loss, grads = head + parts.tail_per_token * tokens, state.gradients
     earlier = grads if _holds_earlier_gradients(setup, state) else 0.0
     begun = max(earlier, min(grads, state.head_gradient))
     comm = state.comm
     arrived = parts.width.residual * setup.arch.hidden * tokens
+    caches, named = _kept_outputs(setup, tokens)
     moments = {  # activations, logits and their like, gradients, temporaries of the step, collectives
-        "loss": (kept_at_head, loss, earlier, 0.0, comm.loss),
-        "backward": (kept + lasting + working, 0.0, begun, 0.0, comm.backward),
+        "loss": (kept_at_head + caches, loss, earlier, 0.0, comm.loss),
+        "backward": (kept + lasting + working + named, 0.0, begun, 0.0, comm.backward),
         "backward_end": (last, 0.0, max(earlier, grads - state.late_gradient), 0.0, comm.end),
         "embedding": (arrived, 0.0, grads + state.embedding_gradient, 0.0, comm.end),
         "optimizer_step": (0.0, 0.0, grads, state.step, 0.0),
@@ -204,7 +205,8 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Pe
         held = kept + one if setup.gradient_checkpointing else kept
         moments["adapter_norm"] = (held, _dora_norm_bytes(setup), earlier, 0.0, comm.backward)
     sampling = _sampling(setup, parts)
-    if setup.task == "grpo":  # before the step's first forward pass, with the last step's gradients gone
+    if setup.task == "grpo" and samples_answers(setup):
+        # before the step's first forward pass, with the last step's gradients gone
         moments["generation"] = (0.0, sampling.passing + sampling.cache, 0.0, 0.0, sampling.gathered)
     phase = max(moments, key=lambda name: sum(moments[name]))
     activations, logits, gradients, step, collectives = moments[phase]
@@ -224,6 +226,13 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Pe
     backward = moments["backward"]
     beside = backward[0] + backward[-1] if phase == "optimizer_step" else state.step
     return Peak(_PHASES.get(phase, phase), components, beside)
+
+
+def _kept_outputs(setup: TrainingSetup, tokens: float) -> tuple[float, float]:
+    """Bytes of caches and named outputs, with their logits in fp32, at the loss and in the backward pass."""
+    cache = cache_bytes(setup, setup.micro_batch, setup.sequence_tokens)
+    named = max(0, setup.kept_caches - 1) * (cache + 4.0 * setup.arch.vocab * tokens)
+    return min(1, setup.kept_caches) * cache + named, named
 
 
 def _of_block(setup: TrainingSetup, parts: _Parts, tokens: float) -> tuple[float, float]:
@@ -277,10 +286,10 @@ def _holds_earlier_gradients(setup: TrainingSetup, state: ModelState) -> bool:
 
 
 def _sampling(setup: TrainingSetup, parts: _Parts) -> Generation:
+    if not samples_answers(setup):
+        return Generation(0.0, 0.0)
     if setup.task == "grpo":
         return generation_bytes(setup, parts.state.comm.sampling)
-    if setup.task != "ppo":
-        return Generation(0.0, 0.0)
     # the engines behind ppo sample one micro-batch and keep their cache while the model learns
     return Generation(cache_bytes(setup, setup.micro_batch, setup.sequence_tokens), 0.0)
 

@@ -134,7 +134,7 @@ def _cast_weights(setup: TrainingSetup, width: Widths, counts: ParameterCounts) 
     """
     if setup.adapter is None:
         return counts.trainable * width.cast_cache
-    kept = setup.frozen_fp32 and not setup.gradient_checkpointing
+    kept = setup.frozen_fp32 and not (setup.gradient_checkpointing or is_sharded(setup.parallelism.kind))
     return counts.linear * width.compute if kept else 0.0
 
 

@@ -23,7 +23,7 @@ from planner.quantiles import Z90
 from planner.setup import Cluster, TrainingSetup
 from planner.stacks import MEGATRON
 from planner.throughput.constants import COMPARED, TIME
-from planner.workload import micro_batch_tokens
+from planner.workload import micro_batch_tokens, samples_answers
 
 _BASE = 0.10  # version of the stack, clocks, what a spec does not say
 _UNSEEN = 0.18  # no compared run had this stack, GPU and method with as many tokens
@@ -146,7 +146,7 @@ def _rare(setup: TrainingSetup, cluster: Cluster, share: Mapping[str, float]) ->
     moe, parallel = setup.arch.is_moe, setup.parallelism
     away = share.get("offload", 0.0) + (share["optimizer"] if setup.offload != "none" else 0.0)
     rare = (
-        (setup.task in ("grpo", "ppo"), _SAMPLING, "sampling answers inside the step"),
+        (samples_answers(setup), _SAMPLING, "sampling answers inside the step"),
         (young, _YOUNG_KERNELS, f"kernels for {cluster.gpu.name} are young outside its maker's stack"),
         (moe, _EXPERTS, "experts: kernels differ widely between stacks"),
         (

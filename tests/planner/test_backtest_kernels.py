@@ -8,28 +8,6 @@ from planner.memory import estimate_memory
 from tests.planner.setups import cluster, setup
 from tests.planner.test_backtest import ROW
 
-QWEN = ROW | {"model": "Qwen/Qwen-7B", "framework": "HF Trainer Qwen finetune.py", "date": "2023-12"}
-
-
-@pytest.mark.parametrize(
-    ("changes", "loss_bytes"),
-    [
-        ({}, 12.0),  # autocast: logits and a shifted copy in two bytes, the loss in twice four
-        ({"parallelism": "ZeRO-2"}, 8.0),  # DeepSpeed runs without it
-        ({"method": "qlora", "quant_bits": "4"}, 8.0),
-        ({"model": "Qwen/Qwen2.5-7B"}, 14.0),  # transformers' own upcast the logits then
-    ],
-)
-def test_the_first_qwens_leave_their_logits_in_16_bits(changes, loss_bytes):
-    assert read_run(QWEN | {"num_gpus": "1"} | changes).setup.loss_bytes == loss_bytes
-
-
-def test_qwens_qlora_is_over_its_gptq_models():
-    """peft leaves the weights as they are of what came packed."""
-    four_bit = {"method": "qlora", "quant_bits": "4", "num_gpus": "1"}
-    assert not read_run(QWEN | four_bit).setup.upcast_frozen
-    assert read_run(QWEN | four_bit | {"framework": "HF Trainer"}).setup.upcast_frozen
-
 
 def test_chips_without_a_fused_kernel_write_their_scores_out():
     row = ROW | {"date": "2025-09", "flash_attn": "", "num_gpus": "1", "gpu_mem_gb": ""}

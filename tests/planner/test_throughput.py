@@ -21,6 +21,10 @@ def rate(some, where=EIGHT):
     return estimate_step(some, where).tokens_per_s_total.p50
 
 
+def matmul(some, where):
+    return estimate_step(some, where).terms_s["matmul"]
+
+
 def elementwise(some, where):
     return estimate_step(some, where).terms_s["elementwise"]
 
@@ -288,6 +292,20 @@ def test_dora_takes_norms_of_whole_weights_and_scales_outputs():
     assert 1.08 < seconds(more, where) / seconds(plain, where) < 1.3
     again = more._replace(gradient_checkpointing=True)
     assert elementwise(again, where) > 1.2 * elementwise(more, where)
+
+
+def test_dora_multiplies_by_the_base_again_where_inputs_are_dropped_out():
+    """PEFT 0.21 (`DoraLinearVariant`); before 0.14 always, which a user told as 4.5 s a step where LoRA took 2.7."""
+    everywhere = lora(32, ("all-linear",))._replace(kind="dora")
+    usual, dropped, older, plain = (
+        setup("meta-llama/Llama-3.2-3B", adapter=adapter, framework="hf", sequence_tokens=4096)
+        for adapter in (everywhere, everywhere._replace(dropout=True), everywhere._replace(older=True),
+                        lora(32, ("all-linear",))._replace(dropout=True))
+    )  # fmt: skip
+    where = cluster("L40S", 1)
+    assert 1.3 < matmul(older, where) / matmul(usual, where) < 2
+    assert matmul(dropped, where) == matmul(older, where)
+    assert matmul(plain, where) == pytest.approx(matmul(usual, where), rel=0.01)
 
 
 def test_four_bit_products_launch_more():
