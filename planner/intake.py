@@ -221,6 +221,10 @@ def _precision(spec: FineTuneSpec) -> str:
     return spec.train.precision
 
 
+#: Kinds that drop out what enters an adapter; `module_dropout` of others leaves whole ones out.
+_DROP_INPUTS = ("lora", "qlora", "dora", "qdora", "rslora", "vera")
+
+
 def adapter_of(spec: FineTuneSpec, arch: ModelArchitecture) -> Adapter | None:
     """The spec's method as it is put on this model, None for a full fine-tuning.
 
@@ -235,6 +239,7 @@ def adapter_of(spec: FineTuneSpec, arch: ModelArchitecture) -> Adapter | None:
         kind=names.get(kind, kind),
         rank=spec.method.rank,
         targets=_targets(spec, arch),
+        dropout=spec.method.dropout > 0 and kind in _DROP_INPUTS,
         virtual_tokens=spec.method.virtual_tokens,
     )
 

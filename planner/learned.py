@@ -122,6 +122,7 @@ def corrected_fit(fit: Fit, learned: Learned) -> Fit:
             tokens_per_s_total=rates,
             mfu=mfu,
             spread=seconds.p90 / seconds.p50,
+            quicker=seconds.p50 / seconds.p10,
         )
         fit = fit._replace(step=timed)
     return fit._replace(memory=_corrected_memory(fit.memory, memory)) if memory.runs else fit
@@ -137,7 +138,9 @@ def _corrected_memory(memory: MemoryEstimate, correction: Correction) -> MemoryE
         nvml_bytes=memory.nvml_bytes * factor,
         upper_bytes=memory.nvml_bytes * factor * ratio,
         components_bytes={name: value * factor for name, value in memory.components_bytes.items()},
-        verdict=verdict_of(memory.allocated_bytes * factor, context, memory.limit_bytes, correction.shrink),
+        verdict=verdict_of(
+            memory.allocated_bytes * factor, context, memory.limit_bytes, memory.log_sd * correction.shrink
+        ),
     )
 
 

@@ -10,10 +10,10 @@ from planner.artifacts import checkpoint_bytes, disk_bytes, machine_share, resul
 from planner.calibration import Basis
 from planner.egress import Place, Traffic, egress_usd
 from planner.hardware import GpuFacts, cpu_facts, gpu_facts
-from planner.hazards import SpotHazards, hazards_of
 from planner.learned import Learned, basis_of, corrected_fit, corrected_overheads, groups_of, learn
 from planner.network import Network, network_of
 from planner.overheads import Overheads, overheads
+from planner.place_hazards import place_hazards
 from planner.quantiles import Quantiles
 from planner.question import Question
 from planner.search import Fit, Refusal, SetUps, best_fit
@@ -125,7 +125,9 @@ class Solver:
         """Start with nothing solved."""
         self._question = question
         self._credits = credits
-        self._learned = bool(question.calibration.observations or question.calibration.spells)
+        self._learned = bool(
+            question.calibration.observations or question.calibration.spells or question.spot_signals
+        )
         self._setups = SetUps(question.job, question.base)
         # without a GPU everything is on the host as it is
         here = question.base._replace(offload="none", reduces_each_micro_batch=False)
@@ -180,12 +182,12 @@ class Solver:
         return solved
 
     def _where(self, offer: Offer, nodes: int) -> tuple[object, ...]:
-        """What your own runs say of places: without any a shape is the same everywhere."""
+        """What your own runs and the clouds say of places: without any a shape is the same everywhere."""
         calibration = self._question.calibration
-        lost = calibration.spells and offer.market == "spot"
+        differ = offer.market == "spot" and (calibration.spells or self._question.spot_signals)
         return (
             offer.cloud if calibration.observations else None,
-            hazards_of(calibration.spells, offer.cloud, _place(offer), offer.gpu, nodes) if lost else None,
+            place_hazards(self._question, offer, nodes) if differ else None,
         )
 
     def _solve(self, offer: Offer, nodes: int) -> Solved | Refusal:
@@ -245,7 +247,7 @@ def _timed(question: Question, offer: Offer, nodes: int, found: Fit) -> Solved |
     share = machine_share(fit.setup, nodes)
     assumed = _overheads(question, offer, formula, checkpoint * share)
     around, learned = corrected_overheads(question.calibration, learned, assumed)
-    hazards = _hazards(question, offer, nodes)
+    hazards = place_hazards(question, offer, nodes) if offer.market == "spot" else None
     doubt = (
         question.job.tokens_log_sd if question.job.packed else 0.0
     )  # packed: the number of steps is in doubt
@@ -266,17 +268,6 @@ def _timed(question: Question, offer: Offer, nodes: int, found: Fit) -> Solved |
     )
     total = sum(value for value in fixed.values() if value is not None)
     return Solved(fit, around, line, fixed, checkpoint, disk, moved, basis, learned, total)
-
-
-def _hazards(question: Question, offer: Offer, nodes: int) -> SpotHazards | None:
-    """Of a machine group on spot; nothing else is taken away."""
-    if offer.market != "spot":
-        return None
-    return hazards_of(question.calibration.spells, offer.cloud, _place(offer), offer.gpu, nodes)
-
-
-def _place(offer: Offer) -> str:
-    return offer.zone or offer.region
 
 
 def _with_token_doubt(question: Question, fit: Fit) -> Fit:

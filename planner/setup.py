@@ -76,6 +76,8 @@ class TrainingSetup(NamedTuple):
         optimizer_rank: Of those that keep their states in a low rank, 0 for the usual one.
         trained_share: Share of the weights that a full fine-tuning trains at a time (frozen layers, Spectrum, LISA,
             BAdam).
+        reached_share: Share of the blocks, the last ones, that a gradient reaches where none is recomputed; under
+            them all is frozen.
         steps_in_backward: The optimizer steps on each gradient as it comes, and frees it.
         reduces_each_micro_batch: Sharded gradients are reduced after each micro-batch of a step, which accelerate did
             under FSDP2 until 1.11 (its pull request 3762).
@@ -88,6 +90,8 @@ class TrainingSetup(NamedTuple):
         recomputed_blocks: Share of the blocks of which they are.
         keeps_products: Of these, attention's and every second product's outputs are kept all the same (torchtitan's
             selection by operation).
+        kept_caches: Micro-batches whose keys and values of all blocks lie there at the loss, where blocks are
+            recomputed and the model's cache was left on: this one's, and the one's before whose outputs have a name.
         attention: flash, sdpa (memory-efficient) or eager (materialises s x s).
         fused_loss: Logits never held whole.
         labels: Classes, for classification.
@@ -100,7 +104,8 @@ class TrainingSetup(NamedTuple):
             machine).
         upcast_frozen: Norms, embeddings and head of a quantised base are held in fp32, and with them all
             activations (peft's prepare_model_for_kbit_training).
-        frozen_fp32: A frozen base that is not quantised is held in fp32, and cast for each product (`amp_*`).
+        frozen_fp32: A frozen base that is not quantised is held in fp32, and cast for each product (`amp_*`) or as it
+            is gathered (FSDP).
         keeps_quantised_inputs: Quantised products keep more for the backward pass than they need: inputs of 4-bit ones
             (bitsandbytes up to 0.43.1; its pull request 1270), integer copies of 8-bit ones' (up to 0.44).
         experts_quantised: Quantisation covers experts too (separate modules in transformers 4, fused in 5).
@@ -130,6 +135,7 @@ class TrainingSetup(NamedTuple):
     optimizer: str = "adamw"
     optimizer_rank: int = 0
     trained_share: float = 1.0
+    reached_share: float = 1.0
     steps_in_backward: bool = False
     reduces_each_micro_batch: bool = False
     older_torch: bool = False
@@ -139,6 +145,7 @@ class TrainingSetup(NamedTuple):
     gradient_checkpointing: bool = True
     recomputed_blocks: float = 1.0
     keeps_products: bool = False
+    kept_caches: int = 0
     attention: str = "sdpa"
     fused_loss: bool = False
     labels: int = 2
@@ -175,8 +182,9 @@ class TrainingSetup(NamedTuple):
         parallel = self.parallelism
         return (
             self.arch, self.task, self.adapter, self.quantization, self.precision, self.optimizer,
-            self.optimizer_rank, self.trained_share,
+            self.optimizer_rank, self.trained_share, self.reached_share,
             self.grad_accum > 1, self.gradient_checkpointing, self.recomputed_blocks, self.keeps_products,
+            self.kept_caches,
             self.steps_in_backward, self.reduces_each_micro_batch, self.older_torch,
             self.attention, self.fused_loss, self.labels,
             self.framework, self.offload, self.offloads_activations, self.pins_host_memory,

@@ -93,7 +93,8 @@ def _bounds(candidate: Candidate) -> tuple[Term, ...]:
             "verdict",
             candidate.fit_in_a_word,
             "",
-            "tensors and context with a margin, against the limit; tight: the upper bound is beyond it",
+            "how likely tensors and context stay within the limit: fits from 17 in 20, oom to 1 in 5; tight: the upper"
+            " bound is beyond it",
         ),
     )
 

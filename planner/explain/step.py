@@ -44,12 +44,16 @@ def step(candidate: Candidate, priced: Priced) -> Section:
         terms.append(
             Term("correction", taught, "s", "formula x (factor - 1)", factor, source=corrected_by(learned))
         )
-    spread: dict[str, Value] = {"spread": fit.step.spread, "because": fit.step.spread_reason}
+    spread: dict[str, Value] = {
+        "slower": fit.step.spread,
+        "quicker": fit.step.quicker,
+        "because": fit.step.spread_reason,
+    }
     total = Term(
         "step",
         candidate.step_time_s.p50,
         "s",
-        "sum; p90 = p50 x spread, p10 = p50 / spread",
+        "sum; p90 = p50 x slower, p10 = p50 / quicker",
         spread,
         error="80 % of runs inside the interval",
         interval=candidate.step_time_s,

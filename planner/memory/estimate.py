@@ -21,12 +21,12 @@ from planner.memory.loss import loss_bytes
 from planner.memory.model_state import ModelState, model_state
 from planner.memory.precision import Widths, is_sharded, widths
 from planner.memory.stages import blocks_in_flight, outputs_in_flight, stage_blocks
-from planner.memory.verdict import Verdict, verdict_of
+from planner.memory.verdict import LITTLE_SEEN, Verdict, need_log_sd, verdict_of
 from planner.recomputation import kept_values
 from planner.setup import Cluster, TrainingSetup
 from planner.shape_cache import by_shape
 from planner.stacks import stack_of
-from planner.workload import rows_of
+from planner.workload import rows_of, samples_answers
 
 GIB = float(2**30)
 
@@ -45,6 +45,7 @@ class MemoryEstimate(NamedTuple):
         peak_phase: loading, generation, loss, backward or optimizer_step.
         host_parts_bytes: Memory of one machine, by what it is for: to load, offload and save.
         save_peak_bytes: GPU memory while saving a checkpoint.
+        log_sd: How far the tensors may be off: standard deviation of the logarithm of actual / predicted.
     """
 
     allocated_bytes: float
@@ -57,6 +58,7 @@ class MemoryEstimate(NamedTuple):
     peak_phase: str
     host_parts_bytes: dict[str, float]
     save_peak_bytes: float
+    log_sd: float
 
     @property
     def host_ram_bytes(self) -> float:
@@ -104,10 +106,11 @@ def estimate_memory(setup: TrainingSetup, cluster: Cluster) -> MemoryEstimate:
         upper_bytes=(reserved + context) * (1 + (CONSTANTS["upper"] - 1) * doubt) + unused,
         limit_bytes=limit,
         components_bytes=components,
-        verdict=_verdict(setup, components, allocated, limit, doubt),
+        verdict=_verdict(setup, components, allocated, limit),
         peak_phase=phase,
         host_parts_bytes=host_parts(setup, parts.state, parts.width, cluster),
         save_peak_bytes=parts.state.static + _gathered_to_save(setup, parts),
+        log_sd=need_log_sd(setup),
     )
 
 
@@ -142,6 +145,7 @@ def _constants(setup: TrainingSetup) -> _Parts:
         adapter_input(setup, width),
         stack.spread_keys,
         stack.fused_qkv,
+        stack.fp32_routing,
     )
     product, largest = adapter_products(setup)
     tail = (4.0 + (4.0 if setup.adapter is None else 0.0)) * arch.hidden
@@ -178,7 +182,7 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Pe
         per_block = _kept_of_block(setup, parts, start, one, tokens)
         working -= max(0.0, per_block - start)  # is there already
     else:
-        per_block, working = one, passing
+        per_block, working = one * setup.reached_share, passing
         if setup.adapter is not None:  # nothing before the first adapter needs a gradient
             unused = 4.0 * setup.arch.hidden * tokens * parts.split
     rest = _position_bias(setup, parts) * tokens * parts.split - unused
@@ -194,9 +198,10 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Pe
     begun = max(earlier, min(grads, state.head_gradient))
     comm = state.comm
     arrived = parts.width.residual * setup.arch.hidden * tokens
+    caches, named = _kept_outputs(setup, tokens)
     moments = {  # activations, logits and their like, gradients, temporaries of the step, collectives
-        "loss": (kept_at_head, loss, earlier, 0.0, comm.loss),
-        "backward": (kept + lasting + working, 0.0, begun, 0.0, comm.backward),
+        "loss": (kept_at_head + caches, loss, earlier, 0.0, comm.loss),
+        "backward": (kept + lasting + working + named, 0.0, begun, 0.0, comm.backward),
         "backward_end": (last, 0.0, max(earlier, grads - state.late_gradient), 0.0, comm.end),
         "embedding": (arrived, 0.0, grads + state.embedding_gradient, 0.0, comm.end),
         "optimizer_step": (0.0, 0.0, grads, state.step, 0.0),
@@ -205,7 +210,8 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Pe
         held = kept + one if setup.gradient_checkpointing else kept
         moments["adapter_norm"] = (held, _dora_norm_bytes(setup), earlier, 0.0, comm.backward)
     sampling = _sampling(setup, parts)
-    if setup.task == "grpo":  # before the step's first forward pass, with the last step's gradients gone
+    if setup.task == "grpo" and samples_answers(setup):
+        # before the step's first forward pass, with the last step's gradients gone
         moments["generation"] = (0.0, sampling.passing + sampling.cache, 0.0, 0.0, sampling.gathered)
     phase = max(moments, key=lambda name: sum(moments[name]))
     activations, logits, gradients, step, collectives = moments[phase]
@@ -225,6 +231,13 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Pe
     backward = moments["backward"]
     beside = backward[0] + backward[-1] if phase == "optimizer_step" else state.step
     return Peak(_PHASES.get(phase, phase), components, beside)
+
+
+def _kept_outputs(setup: TrainingSetup, tokens: float) -> tuple[float, float]:
+    """Bytes of caches and named outputs, with their logits in fp32, at the loss and in the backward pass."""
+    cache = cache_bytes(setup, setup.micro_batch, setup.sequence_tokens)
+    named = max(0, setup.kept_caches - 1) * (cache + 4.0 * setup.arch.vocab * tokens)
+    return min(1, setup.kept_caches) * cache + named, named
 
 
 def _of_block(setup: TrainingSetup, parts: _Parts, tokens: float) -> tuple[float, float]:
@@ -271,10 +284,10 @@ def _holds_earlier_gradients(setup: TrainingSetup, state: ModelState) -> bool:
 
 
 def _sampling(setup: TrainingSetup, parts: _Parts) -> Generation:
+    if not samples_answers(setup):
+        return Generation(0.0, 0.0)
     if setup.task == "grpo":
         return generation_bytes(setup, parts.state.comm.sampling)
-    if setup.task != "ppo":
-        return Generation(0.0, 0.0)
     # the engines behind ppo sample one micro-batch and keep their cache while the model learns
     return Generation(cache_bytes(setup, setup.micro_batch, setup.sequence_tokens), 0.0)
 
@@ -298,24 +311,23 @@ def _dora_norm_bytes(setup: TrainingSetup) -> float:
     return max((4.0 * s.inputs * (s.inputs + 3 * s.outputs) for s in targets), default=0.0)
 
 
-#: Stacks of which nothing is known, or no more than their optimizers' code.
-_LITTLE_SEEN = ("other", "internevo")
-
-
 def _is_uncertain(setup: TrainingSetup) -> bool:
     """Set-ups that few published runs cover, or that stacks build very differently."""
     rare = setup.arch.is_moe or setup.offload != "none" or setup.task in ("ppo", "grpo")
-    return rare or setup.offloads_activations or setup.framework in _LITTLE_SEEN
+    return rare or setup.offloads_activations or setup.framework in LITTLE_SEEN
 
 
-def _verdict(
-    setup: TrainingSetup, components: dict[str, float], allocated: float, limit: float, doubt: float
-) -> Verdict:
-    """Of a stack of which nothing is known, that a run cannot fit is only certain of weights and optimizer alone."""
-    context = components["context"]
-    verdict = verdict_of(allocated, context, limit, doubt, weights=components["weights"])
-    held = components["weights"] + components["optimizer"] + context
-    return "borderline" if verdict == "oom" and setup.framework == "other" and held <= limit else verdict
+def _verdict(setup: TrainingSetup, components: dict[str, float], allocated: float, limit: float) -> Verdict:
+    """Nothing makes weights smaller, nor an unknown stack hold less than them and its optimizer."""
+    context, weights = components["context"], components["weights"]
+    return verdict_of(
+        allocated,
+        context,
+        limit,
+        need_log_sd(setup),
+        certain=weights,
+        unknown=setup.framework == "other" and weights + components["optimizer"] + context <= limit,
+    )
 
 
 #: Kernels of torch and its libraries that CUDA loads lazily since 11.7: a context took 1.3 GiB on a V100

@@ -22,6 +22,9 @@ from planner.stacks import stack_of
 # quantisation).
 _QUANTISED_BYTES = {"4bit": 0.5 + 1 / 64 + 4 / (64 * 256), "8bit": 1.0, "fp8": 1.0}
 
+#: Of a trained parameter: decayed moments and weights that TensorFlow 1 has ready before there are gradients.
+_READ_EARLY = 3 * 4.0
+
 _ZERO3_SUB_GROUP_PARAMETERS = 1e9  # DeepSpeed's sub_group_size: stepped on one after the other
 
 
@@ -95,7 +98,8 @@ def model_state(setup: TrainingSetup) -> ModelState:
     state_shards = ranks if parallel.kind in ("zero1", "mixed") else gradient_shards
     if full and setup.steps_in_backward:
         gradients = _largest_gradient(setup, width) / parts
-    optimizer = mine * (width.state + width.master) / state_shards
+    early = _READ_EARLY if stack_of(setup.framework).reads_early else 0.0
+    optimizer = mine * (width.state + width.master + early) / state_shards
     stepping = mine / state_shards
     if parallel.kind == "zero3":
         stepping = min(stepping, _ZERO3_SUB_GROUP_PARAMETERS)
@@ -130,7 +134,7 @@ def _cast_weights(setup: TrainingSetup, width: Widths, counts: ParameterCounts) 
     """
     if setup.adapter is None:
         return counts.trainable * width.cast_cache
-    kept = setup.frozen_fp32 and not setup.gradient_checkpointing
+    kept = setup.frozen_fp32 and not (setup.gradient_checkpointing or is_sharded(setup.parallelism.kind))
     return counts.linear * width.compute if kept else 0.0
 
 

@@ -72,12 +72,13 @@ def widths(setup: TrainingSetup) -> Widths:
         weight = 4.0 if setup.adapter.fp32 else 2.0
         zero = False
     base_fp32 = low == 4.0 or (mixed and (full or setup.frozen_fp32))
+    gathered_low = setup.frozen_fp32 and kind == "fsdp"  # what is computed with is cast on its way
     state = state_width(setup, 4.0 if zero else weight)
     blockwise = setup.optimizer == "badam"
     masters = (zero or blockwise) and low == 2.0
     return Widths(
         weight=weight,
-        frozen=4.0 if base_fp32 else 2.0,
+        frozen=4.0 if base_fp32 or gathered_low else 2.0,
         gradient=4.0 if blockwise else _of_gradient(setup, low) if zero else weight,
         master=4.0 if masters else 0.0,
         state=state,

@@ -26,7 +26,8 @@ class StepEstimate(NamedTuple):
         tokens_per_s_total: Over all GPUs, padding not counted.
         terms_s: p50 seconds of each part; parts overlap, so they may sum to more than the step.
         mfu: Model FLOPs (no recomputation) against what the GPUs could at their attainable rate.
-        spread: p90 / p50.
+        spread: p90 / p50 of the step's time.
+        quicker: p50 / p10, mostly less: what is not modelled costs time.
         spread_reason: Why the interval is as wide as it is, the widest doubt first.
     """
 
@@ -35,6 +36,7 @@ class StepEstimate(NamedTuple):
     terms_s: dict[str, float]
     mfu: float
     spread: float
+    quicker: float
     spread_reason: str
 
 
@@ -79,14 +81,15 @@ def estimate_step(setup: TrainingSetup, cluster: Cluster, unstated: Iterable[Dou
         terms[name] *= accumulated
     tokens: float = accumulated * setup.micro_batch * rows_of(setup.task) * setup.parallelism.data
     tokens *= (setup.row_tokens or setup.sequence_tokens) * setup.real_tokens_share
-    spread, reason = spread_of([*doubts_of(setup, cluster, terms), *unstated])
+    spread = spread_of([*doubts_of(setup, cluster, terms), *unstated])
     rate = tokens / step
     peak = matmul_rate(setup, cluster.gpu) * setup.parallelism.gpus_total
     return StepEstimate(
-        step_time_s=Quantiles(step / spread, step, step * spread),
-        tokens_per_s_total=Quantiles(rate / spread, rate, rate * spread),
+        step_time_s=Quantiles(step / spread.quicker, step, step * spread.slower),
+        tokens_per_s_total=Quantiles(rate / spread.slower, rate, rate * spread.quicker),
         terms_s=terms,
         mfu=rate * flops_per_token(setup) / peak,
-        spread=spread,
-        spread_reason=reason,
+        spread=spread.slower,
+        quicker=spread.quicker,
+        spread_reason=spread.reason,
     )

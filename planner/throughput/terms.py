@@ -11,7 +11,7 @@ from planner.recomputation import recomputed
 from planner.setup import Cluster, TrainingSetup
 from planner.shape_cache import by_shape
 from planner.stacks import MEGATRON, runs_transformers_modules, stack_of
-from planner.throughput.adapters import adapter_bytes, adapter_kernels, weight_bytes
+from planner.throughput.adapters import adapter_bytes, adapter_kernels, products_again, weight_bytes
 from planner.throughput.attention import attention_seconds
 from planner.throughput.constants import TIME
 from planner.workload import extra_forwards, micro_batch_tokens, scores_words, tiles_head
@@ -80,6 +80,8 @@ def step_shape(setup: TrainingSetup) -> StepShape:
     whole = 0 if setup.adapter is None else whole_parameters(arch, setup.adapter)
     again = recomputed(setup)
     extra = extra_forwards(setup.task, setup.preference_loss, reference=setup.reference)
+    # trainers that recompute make the first block's input require a gradient (`enable_input_require_grads`)
+    reached = 1.0 if setup.gradient_checkpointing else setup.reached_share
     blocks = arch.layers + arch.decoder_layers
     inner = float(arch.intermediate * (arch.mlp_matrices == 3) + arch.intermediate * 2)
     if arch.is_moe:
@@ -100,7 +102,7 @@ def step_shape(setup: TrainingSetup) -> StepShape:
     if loops_over_experts(setup):
         kernels += _KERNELS_PER_EXPERT * arch.experts * arch.moe_layers
     return StepShape(
-        dense=float(counts.matmul_active - expert),
+        dense=float(counts.matmul_active - expert) + products_again(setup),
         expert=float(expert),
         head=float(counts.matmul_active - sum(s.parameters * s.share for s in counts.shapes)),
         adapter=float(adapter),
@@ -109,18 +111,20 @@ def step_shape(setup: TrainingSetup) -> StepShape:
         adapters=adapter_bytes(setup),
         kernels=float(kernels),
         forwards=1.0 + extra,
-        passes_matmul=2.0 + full * setup.trained_share + again.products + extra,
-        passes_memory=3.0 + again.elementwise + extra,
+        passes_matmul=1.0 + reached + full * setup.trained_share + again.products + extra,
+        passes_memory=1.0 + 2.0 * reached + again.elementwise + extra,
         trained=float(counts.trainable * setup.trained_share if full else adapter + whole),
         products=weight_bytes(setup) + _cast_bytes(setup, counts.matmul_active),
     )
 
 
 def _cast_bytes(setup: TrainingSetup, weights: float) -> float:
-    """Bytes that autocast moves in each micro-batch to cast weights, whatever its tokens."""
-    if not widths(setup).cast_cache:
-        return 0.0
-    return weights * (_CAST_FORWARD * (1.0 + recomputed(setup).products) + _CAST_BACKWARD)
+    """Bytes that autocast moves in each micro-batch to cast weights, whatever its tokens; frozen ones once."""
+    forwards = _CAST_FORWARD * (1.0 + recomputed(setup).products)
+    if widths(setup).cast_cache:
+        return weights * (forwards + _CAST_BACKWARD)
+    frozen = setup.frozen_fp32 and setup.precision.startswith("amp_")
+    return weights * forwards if frozen else 0.0
 
 
 def soft_maximum(one: float, other: float) -> float:
