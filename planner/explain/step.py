@@ -7,8 +7,9 @@ from planner.candidates import Candidate
 from planner.explain.terms import Section, Term, Value, corrected_by, correction_of
 from planner.pricing import Priced, offered_cluster, offered_network
 from planner.setup import TrainingSetup
+from planner.throughput.collectives import group_bytes_per_s
 from planner.throughput.offload import pinned_bytes_per_s
-from planner.throughput.terms import group_bytes_per_s, matmul_rate
+from planner.throughput.terms import matmul_rate
 
 _STEP_SOURCE = "planner/throughput: roofline, fitted to published runs (ACCURACY.md)"
 

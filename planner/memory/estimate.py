@@ -10,6 +10,7 @@ from planner.memory.activations import (
     ScoreActivations,
     block_activations,
     score_activations,
+    split_by_columns,
 )
 from planner.memory.collectives import FURTHER_GROUP_GIB, communicators
 from planner.memory.constants import CONSTANTS
@@ -162,7 +163,7 @@ def _constants(setup: TrainingSetup) -> _Parts:
         rows=rows_of(setup.task),
         tail_per_token=tail,
         split=1.0 / parallel.tensor,
-        split_whole=1.0 / parallel.tensor if stack.sequence_parallel else 1.0,
+        split_whole=1.0 / parallel.tensor if setup.shares_sequence else 1.0,
         product=product,
         product_backward=largest,
         dequantised=dequantised_bytes(setup, width),
@@ -182,7 +183,8 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Pe
         per_block = _kept_of_block(setup, parts, start, one, tokens)
         working -= max(0.0, per_block - start)  # is there already
     else:
-        per_block, working = one * setup.reached_share, passing
+        away = one * setup.offloaded_share if setup.offloads_activations else 0.0
+        per_block, working = (one - away) * setup.reached_share, passing + away
         if setup.adapter is not None:  # nothing before the first adapter needs a gradient
             unused = 4.0 * setup.arch.hidden * tokens * parts.split
     rest = _position_bias(setup, parts) * tokens * parts.split - unused
@@ -192,8 +194,7 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Pe
     older = setup.parallelism.kind == "fsdp" and not stack_of(setup.framework).fsdp2
     wrapped = setup.adapter is not None and older
     lasting = kept if setup.gradient_checkpointing and wrapped else 0.0
-    loss = head + parts.tail_per_token * tokens
-    grads = state.gradients
+    loss, grads = head + parts.tail_per_token * tokens, state.gradients
     earlier = grads if _holds_earlier_gradients(setup, state) else 0.0
     begun = max(earlier, min(grads, state.head_gradient))
     comm = state.comm
@@ -244,10 +245,17 @@ def _of_block(setup: TrainingSetup, parts: _Parts, tokens: float) -> tuple[float
     """Bytes that one block keeps of a micro-batch, and temporaries of its backward pass."""
     block, keys = parts.block, setup.sequence_tokens
     divided = (block.saved - block.whole + parts.scores.saved * keys) * parts.split
-    one = (divided + block.whole * parts.split_whole) * tokens + parts.product
+    one = (divided + block.whole * parts.split_whole + _copied_inputs(setup, parts)) * tokens + parts.product
     within = max(block.backward, parts.scores.backward * keys - block.mlp)  # in the MLP, or in the attention
     gradients = within * tokens * parts.split
     return one, max(gradients, gradients / 2 + parts.dequantised) + parts.product_backward
+
+
+def _copied_inputs(setup: TrainingSetup, parts: _Parts) -> float:
+    """Bytes per token of inputs of products split by columns, beyond one for attention's and one for the MLP's."""
+    if setup.parallelism.tensor == 1 or not stack_of(setup.framework).copies_inputs:
+        return 0.0
+    return parts.width.activation * setup.arch.hidden * (split_by_columns(setup.arch) - 2)
 
 
 def _while_loading(state: ModelState, components: dict[str, float]) -> dict[str, float]:

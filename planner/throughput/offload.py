@@ -170,7 +170,7 @@ def _activation_bytes(setup: TrainingSetup) -> float:
     parallel, arch = setup.parallelism, setup.arch
     blocks = (arch.layers + arch.decoder_layers) / parallel.stages_at_once
     tokens = micro_batch_tokens(setup)
-    split = parallel.tensor if stack_of(setup.framework).sequence_parallel else 1
+    split = parallel.tensor if setup.shares_sequence else 1
     return 2 * widths(setup).residual * arch.hidden * tokens * blocks / split
 
 

@@ -166,7 +166,7 @@ def test_a_loop_of_its_own_without_fused_attention_writes_its_scores_out():
      ({"framework": "HF Trainer", "date": "2023-12", "parallelism": "naive PP", "num_gpus": "2",
        "model": "Qwen/Qwen-7B"}, 14.0),
      ({"framework": "PaddlePaddle", "date": "2023-12", "parallelism": "ZeRO-2", "num_gpus": "4",
-       "model": "Qwen/Qwen-7B"}, 14.0)],
+       "model": "Qwen/Qwen-7B"}, None)],
 )  # fmt: skip
 def test_nothing_cast_logits_of_some_families(change, loss_bytes):
     assert (
