@@ -16,6 +16,7 @@ from planner.memory.collectives import FURTHER_GROUP_GIB, communicators
 from planner.memory.constants import CONSTANTS
 from planner.memory.fragmentation import Peak, fragmentation
 from planner.memory.generation import Generation, cache_bytes, generation_bytes
+from planner.memory.host import host_parts
 from planner.memory.linears import adapter_input, adapter_products, dequantised_bytes, quantised_inputs
 from planner.memory.loss import loss_bytes
 from planner.memory.model_state import ModelState, model_state
@@ -43,7 +44,7 @@ class MemoryEstimate(NamedTuple):
         components_bytes: Parts at the peak; they sum to nvml_bytes.
         verdict: fits, borderline or oom.
         peak_phase: loading, generation, loss, backward or optimizer_step.
-        host_ram_bytes: Of one machine, to load, offload and save.
+        host_parts_bytes: Memory of one machine, by what it is for: to load, offload and save.
         save_peak_bytes: GPU memory while saving a checkpoint.
         log_sd: How far the tensors may be off: standard deviation of the logarithm of actual / predicted.
     """
@@ -56,9 +57,14 @@ class MemoryEstimate(NamedTuple):
     components_bytes: dict[str, float]
     verdict: Verdict
     peak_phase: str
-    host_ram_bytes: float
+    host_parts_bytes: dict[str, float]
     save_peak_bytes: float
     log_sd: float
+
+    @property
+    def host_ram_bytes(self) -> float:
+        """Of one machine."""
+        return sum(self.host_parts_bytes.values())
 
 
 def estimate_memory(setup: TrainingSetup, cluster: Cluster) -> MemoryEstimate:
@@ -103,7 +109,7 @@ def estimate_memory(setup: TrainingSetup, cluster: Cluster) -> MemoryEstimate:
         components_bytes=components,
         verdict=_verdict(setup, components, allocated, limit),
         peak_phase=phase,
-        host_ram_bytes=_host_ram(setup, parts, cluster),
+        host_parts_bytes=host_parts(setup, parts.state, parts.width, cluster),
         save_peak_bytes=parts.state.static + _gathered_to_save(setup, parts),
         log_sd=need_log_sd(setup),
     )
@@ -351,31 +357,6 @@ def _limit_bytes(cluster: Cluster) -> float:
     """What one process can get: the driver keeps a share of the nominal memory."""
     gpu = cluster.gpu
     return (cluster.gpu_mem_gib or gpu.memory_gib) * gpu.usable_gib / gpu.memory_gib * GIB
-
-
-#: Threads of transformers that bring weights.
-_TENSORS_AT_ONCE = 4
-
-
-def _host_ram(setup: TrainingSetup, parts: _Parts, cluster: Cluster) -> float:
-    """To load the weights, to put a checkpoint together, for offloaded state, and a few GiB for each process.
-
-    Weights in the type of their file are mapped and read once, whoever loads them; in fp32 each process that is not one
-    of many shards makes a copy of its own (measured: a bf16 file of 534 MB took 6 MB and 1,024 MB). What bitsandbytes
-    packs goes to the GPU a tensor at a time, so that a few of the largest are here at once (read in transformers
-    5.17, where a quantised model's device is the GPU from the start; not measured). Of a model in shards each machine
-    saves its own; the finished one is gathered, without optimizer states, on one of them.
-    """
-    state, processes = parts.state, cluster.gpus_per_node
-    copied = setup.precision in ("fp32", "tf32") or (setup.precision == "fp16" and setup.adapter is None)
-    loaders = 1 if is_sharded(setup.parallelism.kind) else processes
-    loading = state.total * (4.0 * loaders if copied else 2.0)
-    if setup.quantization in ("4bit", "8bit") and cluster.gpu.vendor != "cpu":
-        loading = _TENSORS_AT_ONCE * processes * 4.0 * setup.arch.vocab * setup.arch.hidden
-    saving = state.trainable * (parts.width.weight + parts.width.state + parts.width.master)
-    if is_sharded(setup.parallelism.kind):
-        saving = max(saving / cluster.nodes, state.trainable * parts.width.weight)
-    return max(loading, saving) + state.host * processes + (4.0 + 2.5 * processes) * GIB
 
 
 def _gathered_to_save(setup: TrainingSetup, parts: _Parts) -> float:
