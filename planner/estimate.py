@@ -160,7 +160,7 @@ def _candidate(question: Question, item: Priced, rank: int, on_frontier: bool) -
         gradient_checkpointing=fit.setup.gradient_checkpointing,
         verdict=fit.memory.verdict,
         memory=candidate_memory(fit.memory),
-        host_ram_gib=fit.memory.host_ram_bytes / _GIB,
+        host_ram_gib=item.solved.host_memory_bytes / _GIB,
         disk_gib=item.solved.disk_bytes / _GIB,
         step_time_s=fit.step.step_time_s,
         tokens_per_s_total=_tokens_per_s(question, fit.step.step_time_s),

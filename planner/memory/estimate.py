@@ -42,7 +42,6 @@ class MemoryEstimate(NamedTuple):
         components_bytes: Parts at the peak; they sum to nvml_bytes.
         verdict: fits, borderline or oom.
         peak_phase: loading, generation, loss, backward or optimizer_step.
-        host_ram_bytes: Of one machine, to load, offload and save.
         save_peak_bytes: GPU memory while saving a checkpoint.
     """
 
@@ -54,7 +53,6 @@ class MemoryEstimate(NamedTuple):
     components_bytes: dict[str, float]
     verdict: Verdict
     peak_phase: str
-    host_ram_bytes: float
     save_peak_bytes: float
 
 
@@ -100,7 +98,6 @@ def estimate_memory(setup: TrainingSetup, cluster: Cluster) -> MemoryEstimate:
         components_bytes=components,
         verdict=_verdict(setup, components, allocated, limit, doubt),
         peak_phase=phase,
-        host_ram_bytes=_host_ram(setup, parts, cluster),
         save_peak_bytes=parts.state.static + _gathered_to_save(setup, parts),
     )
 
@@ -331,31 +328,6 @@ def _limit_bytes(cluster: Cluster) -> float:
     """What one process can get: the driver keeps a share of the nominal memory."""
     gpu = cluster.gpu
     return (cluster.gpu_mem_gib or gpu.memory_gib) * gpu.usable_gib / gpu.memory_gib * GIB
-
-
-#: Threads of transformers that bring weights.
-_TENSORS_AT_ONCE = 4
-
-
-def _host_ram(setup: TrainingSetup, parts: _Parts, cluster: Cluster) -> float:
-    """To load the weights, to put a checkpoint together, for offloaded state, and a few GiB for each process.
-
-    Weights in the type of their file are mapped and read once, whoever loads them; in fp32 each process that is not one
-    of many shards makes a copy of its own (measured: a bf16 file of 534 MB took 6 MB and 1,024 MB). What bitsandbytes
-    packs goes to the GPU a tensor at a time, so that a few of the largest are here at once (read in transformers
-    5.17, where a quantised model's device is the GPU from the start; not measured). Of a model in shards each machine
-    saves its own; the finished one is gathered, without optimizer states, on one of them.
-    """
-    state, processes = parts.state, cluster.gpus_per_node
-    copied = setup.precision in ("fp32", "tf32") or (setup.precision == "fp16" and setup.adapter is None)
-    loaders = 1 if is_sharded(setup.parallelism.kind) else processes
-    loading = state.total * (4.0 * loaders if copied else 2.0)
-    if setup.quantization in ("4bit", "8bit") and cluster.gpu.vendor != "cpu":
-        loading = _TENSORS_AT_ONCE * processes * 4.0 * setup.arch.vocab * setup.arch.hidden
-    saving = state.trainable * (parts.width.weight + parts.width.state + parts.width.master)
-    if is_sharded(setup.parallelism.kind):
-        saving = max(saving / cluster.nodes, state.trainable * parts.width.weight)
-    return max(loading, saving) + state.host * processes + (4.0 + 2.5 * processes) * GIB
 
 
 def _gathered_to_save(setup: TrainingSetup, parts: _Parts) -> float:
