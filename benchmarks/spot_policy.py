@@ -88,6 +88,7 @@ def fit(traces: list[Trace], starts: int = 6, rounds: int = 150) -> SpotModels:
 
 def write(models: SpotModels, traces: list[Trace]) -> None:
     campaigns = sorted({trace.campaign for trace in traces})
+    kept = json.loads(OUT.read_text(encoding="utf-8"))["sizes"]  # of benchmarks/spot_sizes.py
     record = {
         "what": "Rates per hour at which a spell of spot capacity ends: [model][0 down, 1 up][age bucket]",
         "source": f"benchmarks/spot_policy.py fit, {len(traces)} zones of public GPU spot records: "
@@ -97,6 +98,7 @@ def write(models: SpotModels, traces: list[Trace]) -> None:
         "hazard_per_h": [
             [[float(f"{rate:.4g}") for rate in row] for row in model] for model in models.hazard_per_h
         ],
+        "sizes": kept,
     }
     OUT.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 

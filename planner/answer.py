@@ -22,6 +22,7 @@ from planner.question import Question
 from planner.ranking import EVEN_CHANCE
 from planner.relax import NearestFit, explain_nothing, nearest_fits
 from planner.spec import FineTuneSpec
+from planner.spot_signals import NO_SIGNALS, SpotSignals
 from planner.units import hours_text, parse_duration_s, parse_usd
 from providers.errors import UsageError
 from providers.offers import PriceSnapshot
@@ -90,6 +91,7 @@ def estimate_spec(
     overrides: Overrides | None = None,
     limit: int | None = 100,
     calibration: Calibration = NOT_CALIBRATED,
+    spot_signals: SpotSignals = NO_SIGNALS,
     price_limit: PriceLimit = USUAL_LIMIT,
     models: ModelSource = local_facts,
 ) -> Answer:
@@ -103,6 +105,7 @@ def estimate_spec(
         overrides: What the command line fixes.
         limit: Candidates to keep, None for all.
         calibration: What finished runs taught.
+        spot_signals: What clouds said of their spot machines.
         price_limit: From what age on a price is doubted, or no offer.
         models: Who knows the model; one that was asked for on the Hub is pinned to its commit in the plan.
 
@@ -112,7 +115,7 @@ def estimate_spec(
     if wrong := list(misnamed(spec.where, snapshot)):
         raise SpecError(wrong)
     gathered = gather(spec, base_dir, now, overrides, models)
-    question = gathered._replace(calibration=calibration, price_limit=price_limit)
+    question = gathered._replace(calibration=calibration, price_limit=price_limit, spot_signals=spot_signals)
     estimate = build_estimate(question, snapshot, limit=limit)
     nearest = () if estimate.candidates else nearest_fits(question, snapshot)
     return Answer(_pinned(spec, question), base_dir, estimate, nearest)

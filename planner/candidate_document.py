@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from planner.calibration import Basis
-from planner.candidates import Candidate, CandidateMemory, CandidateRisk
+from planner.candidates import Candidate, CandidateMemory, CandidateRisk, RiskSignal
 from planner.money import micro_usd, usd_text, usd_text_of_micro
 from planner.offer_document import amount, offer_document, offer_from_document
 from planner.quantiles import Quantiles
@@ -52,7 +52,13 @@ def candidate_document(candidate: Candidate) -> dict[str, Any]:
 
 def _risk(risk: CandidateRisk) -> dict[str, Any]:
     hours = {name: asdict(getattr(risk, name)) for name in _HOURS}
-    return {**risk._asdict(), **hours, "expected_cost_usd": usd_text(risk.expected_cost_usd)}
+    signals = [signal._asdict() for signal in risk.signals]
+    return {
+        **risk._asdict(),
+        **hours,
+        "expected_cost_usd": usd_text(risk.expected_cost_usd),
+        "signals": signals,
+    }
 
 
 def _risk_from(document: Mapping[str, Any] | None) -> CandidateRisk | None:
@@ -63,6 +69,12 @@ def _risk_from(document: Mapping[str, Any] | None) -> CandidateRisk | None:
         expected_cost_usd=float(document["expected_cost_usd"]),
         interruptions=float(document["interruptions"]),
         checkpoint_interval_s=float(document["checkpoint_interval_s"]),
+        size_factor=float(document.get("size_factor", 1.0)),
+        signals_factor=float(document.get("signals_factor", 1.0)),
+        signals=tuple(
+            RiskSignal(**{name: row[name] for name in RiskSignal._fields})
+            for row in document.get("signals", ())  # absent in what an earlier version kept
+        ),
         **hours,
     )
 

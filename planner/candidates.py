@@ -25,6 +25,22 @@ class CandidateMemory(NamedTuple):
     components_gib: dict[str, float]
 
 
+class RiskSignal(NamedTuple):
+    """What a cloud said of its spot machines, and what it does to the assumed rate of losses.
+
+    Attributes:
+        kind, value, unit, source, as_of_at: As it was given; figures of other kinds or units are never compared.
+        factor: On the rate of losses, by itself.
+    """
+
+    kind: str
+    value: float | str
+    unit: str
+    source: str
+    as_of_at: str
+    factor: float
+
+
 class CandidateRisk(NamedTuple):
     """What may be lost on the way; all but the interval is zero where nothing is taken away.
 
@@ -35,6 +51,9 @@ class CandidateRisk(NamedTuple):
         rework_h: Billed hours computed twice.
         restart_h: Billed hours of starting again.
         wait_h: Hours without a machine, not billed.
+        size_factor: What the size of the machines and of their group makes of the rate of losses at an age.
+        signals_factor: What all signals together make of it before own runs; 1 where nothing is known.
+        signals: Those of the cloud that were counted.
     """
 
     expected_cost_usd: float
@@ -43,6 +62,9 @@ class CandidateRisk(NamedTuple):
     rework_h: Quantiles
     restart_h: Quantiles
     wait_h: Quantiles
+    size_factor: float = 1.0
+    signals_factor: float = 1.0
+    signals: tuple[RiskSignal, ...] = ()
 
 
 class Candidate(NamedTuple):

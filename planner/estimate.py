@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from planner.candidates import HOST_RAM_SHORT, Candidate, CandidateMemory, CandidateRisk
+from planner.candidates import HOST_RAM_SHORT, Candidate, CandidateMemory, CandidateRisk, RiskSignal
 from planner.egress import AS_OF as EGRESS_AS_OF
 from planner.egress import SOURCE as EGRESS_SOURCE
 from planner.hazards import PRIOR_SOURCE, prior
@@ -16,12 +16,15 @@ from planner.job import Assumption
 from planner.memory import MemoryEstimate
 from planner.notes import network_assumption, notes_on
 from planner.overheads import ASSUMED_SOURCE
+from planner.place_hazards import lean_of
 from planner.pricing import STORAGE_SOURCE, STORAGE_USD_PER_GB_MONTH, Priced, Solver
 from planner.quantiles import Quantiles
 from planner.question import Question
 from planner.ranking import pareto, ranked
 from planner.risk import probability_by
 from planner.search import Refusal
+from planner.spot_signals import NO_LEAN
+from planner.spot_sizes import sizes
 from providers.offers import Coverage, Credit, Offer, PriceSnapshot
 
 _GIB = 2.0**30
@@ -160,7 +163,7 @@ def _candidate(question: Question, item: Priced, rank: int, on_frontier: bool) -
         gradient_checkpointing=fit.setup.gradient_checkpointing,
         verdict=fit.memory.verdict,
         memory=candidate_memory(fit.memory),
-        host_ram_gib=item.solved.host_memory_bytes / _GIB,
+        host_ram_gib=sum(item.solved.host_parts_bytes.values()) / _GIB,
         disk_gib=item.solved.disk_bytes / _GIB,
         step_time_s=fit.step.step_time_s,
         tokens_per_s_total=_tokens_per_s(question, fit.step.step_time_s),
@@ -171,13 +174,15 @@ def _candidate(question: Question, item: Priced, rank: int, on_frontier: bool) -
         finish_at=_finish_at(question, line.finish_h),
         p_finish_by_deadline=None if deadline_h is None else probability_by(line.finish_h, deadline_h),
         basis=item.solved.basis,
-        risk=_risk(item),
+        risk=_risk(question, item),
         after_credits_usd=item.after_credits_usd,
     )
 
 
-def _risk(item: Priced) -> CandidateRisk:
-    lost = item.solved.line.interruptions
+def _risk(question: Question, item: Priced) -> CandidateRisk:
+    lost, offer = item.solved.line.interruptions, item.offer
+    on_spot = offer.market == "spot"
+    lean = lean_of(question, offer, item.nodes) if on_spot else NO_LEAN
     return CandidateRisk(
         expected_cost_usd=item.expected_usd,
         interruptions=lost.expected,
@@ -185,6 +190,19 @@ def _risk(item: Priced) -> CandidateRisk:
         rework_h=lost.rework_h,
         restart_h=lost.restart_h,
         wait_h=lost.wait_h,
+        size_factor=sizes().factor(item.nodes, offer.gpus_per_node) if on_spot else 1.0,
+        signals_factor=lean.factor,
+        signals=tuple(
+            RiskSignal(
+                part.said.kind,
+                part.said.value,
+                part.said.unit,
+                part.said.source,
+                part.said.as_of_at,
+                part.factor,
+            )
+            for part in lean.parts
+        ),
     )
 
 
@@ -271,10 +289,11 @@ def _assumptions(question: Question, candidates: tuple[Candidate, ...]) -> Itera
         )
     yield Assumption("checkpoint storage", STORAGE_USD_PER_GB_MONTH, "USD per GB-month", STORAGE_SOURCE)
     if any(candidate.offer.market == "spot" for candidate in candidates):
+        usual = prior().times(sizes().factor(1, 1))
         for age_h in (0.1, 4.0):
-            rate = round(prior().losses_per_h(age_h), 3)
+            rate = round(usual.losses_per_h(age_h), 3)
             yield Assumption(
-                f"spot interruptions, one machine, {age_h:g} h after its spell began",
+                f"spot interruptions, one machine of one GPU, {age_h:g} h after its spell began",
                 rate,
                 "per hour",
                 PRIOR_SOURCE,

@@ -1,22 +1,22 @@
 """How likely a spot machine is lost, by cloud, GPU, zone and age of its spell: a stated prior, and what own runs add.
 
-Pure. Rates are per hour of one machine group (all machines of a job, lost together); a group of n machines is lost
-sqrt(n) times as often as one, because machines of a zone share their fate partly. Nothing else is a rate: a cloud's
-"interruption frequency" (share of machines in a month) or placement score is of another unit and never mixed in.
+Pure. Rates are per hour of one machine group (all machines of a job, lost together). They grow with the GPUs of a
+machine, which need a host that is free as a whole, and little with the machines of a group, because those of a zone
+are lost together: `planner.spot_sizes`. Nothing else is a rate: what clouds say of their spot machines is of other
+units, and only leans the prior one way or the other (`planner.spot_signals`); own runs outweigh it.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from importlib import resources
 from typing import Any, NamedTuple
 
 from planner.quantiles import Quantiles
+from planner.spot_sizes import sizes, spot_models
 
 PRIOR_SOURCE = (
     "31 GPU spot zones on public record 2022-2025, by age of the spell, preemptions halved: see hazards.py"
@@ -27,8 +27,12 @@ PRIOR_SOURCE = (
 RUNNING_SHARE = 0.5
 #: Spells beyond the last age bucket end at least this often: zones do not keep their regime for weeks.
 _LEAST_PER_H = 0.02
-#: What a zone's true rates may be, over the prior's, with their chances: log-normal with a factor of two.
-_FACTORS = ((0.25, 0.06), (0.5, 0.24), (1.0, 0.40), (2.0, 0.24), (4.0, 0.06))
+#: What a zone's true rates may be, over the prior's, with their chances: log-normal with a factor of two, in steps of
+#: the square root of two, out to where own runs may take it.
+_FACTOR_WEIGHTS = [(2 ** (step / 2), math.exp(-(step**2) / 8)) for step in range(-6, 7)]
+_FACTORS = tuple(
+    (factor, weight / sum(weight for _, weight in _FACTOR_WEIGHTS)) for factor, weight in _FACTOR_WEIGHTS
+)
 _MEAN_FACTOR = sum(factor * chance for factor, chance in _FACTORS)
 #: Weight of a spell seen elsewhere (power prior, Ibrahim and Chen 2000), by how much it shares with the place.
 _SAME_ZONE, _SAME_CLOUD_AND_GPU, _SAME_CLOUD_OR_GPU, _ELSEWHERE = 1.0, 0.5, 0.25, 0.1
@@ -152,9 +156,27 @@ class SpotHazards(NamedTuple):
         found += [max(rate for rate, _ in alive)] * (3 - len(found))
         return Quantiles(*found)
 
-    def of_gang(self, machines: int) -> SpotHazards:
-        """The same for a group of machines."""
-        return self if machines == 1 else _scaled(self, [math.sqrt(machines)] * len(self.models))
+    def times(self, factor: float) -> SpotHazards:
+        """The same with another rate of losses."""
+        return self if factor == 1 else _scaled(self, [factor] * len(self.models))
+
+
+class SpotGroup(NamedTuple):
+    """Machines of one job, and where.
+
+    Attributes:
+        cloud: Where they are.
+        place: Zone, or region where the zone is not known.
+        gpu: On what.
+        machines: How many machines together.
+        gpus: Of each machine.
+    """
+
+    cloud: str
+    place: str
+    gpu: str
+    machines: int = 1
+    gpus: int = 1
 
 
 class OwnSpell(NamedTuple):
@@ -167,6 +189,7 @@ class OwnSpell(NamedTuple):
         machines: How many machines together.
         hours: How long it had them.
         lost: Whether it ended because a machine was taken away.
+        gpus: Of each machine.
     """
 
     cloud: str
@@ -175,19 +198,19 @@ class OwnSpell(NamedTuple):
     machines: int
     hours: float
     lost: bool
+    gpus: int = 1
 
 
 @cache
 def recorded() -> SpotHazards:
     """The public records as they are."""
-    text = resources.files("planner").joinpath("data", "spot_models.json").read_text(encoding="utf-8")
-    return from_record(json.loads(text))
+    return from_record(spot_models())
 
 
 @cache
 def prior() -> SpotHazards:
-    """What is assumed of a zone that nothing is known of."""
-    return _scaled(recorded(), [RUNNING_SHARE] * len(recorded().models))
+    """What is assumed of a zone that nothing is known of, for machines of the size of `Sizes.gpus_reference`."""
+    return recorded().times(RUNNING_SHARE)
 
 
 def from_record(record: Mapping[str, Any]) -> SpotHazards:
@@ -205,29 +228,33 @@ def from_record(record: Mapping[str, Any]) -> SpotHazards:
     return SpotHazards(tuple(models))
 
 
-def learned(spells: Sequence[OwnSpell], cloud: str, place: str, gpu: str) -> SpotHazards:
+def learned(spells: Sequence[OwnSpell], cloud: str, place: str, gpu: str, lean: float = 1.0) -> SpotHazards:
     """Hazards of a place after one's own runs, seen there and elsewhere; the prior where there are none.
 
     Each model may be off by a common factor; models and factors are weighted by how well they explain the spells.
-    Endings are counted in interruptions and exposure in hours at risk, by age.
+    Endings are counted in interruptions and exposure in hours at risk, by age. For machines of the size of `prior`.
+
+    Args:
+        spells: Own ones, newest first.
+        cloud, place, gpu: As in `SpotGroup`.
+        lean: What the cloud's signals make of the prior's rates before any own run: `planner.spot_signals`.
     """
     seen = [
         (spell, _relevance(spell, cloud, place, gpu)) for spell in spells[:_MOST_SPELLS] if spell.hours > 0
     ]
     if not seen:
-        return prior()
+        return prior().times(lean)
+    leaning = _leaning(lean)
     scores = [
-        [
-            math.log(chance * model.weight) + _log_likelihood(model, factor / _MEAN_FACTOR, seen)
-            for factor, chance in _FACTORS
-        ]
+        [math.log(chance * model.weight) + likelihood(factor / _MEAN_FACTOR) for factor, chance in leaning]
         for model in prior().models
+        for likelihood in (_log_likelihood(model, seen),)
     ]
     top = max(max(row) for row in scores)
     shares = [[math.exp(score - top) for score in row] for row in scores]
     total = sum(map(sum, shares))
     factors = [
-        sum(share * factor for share, (factor, _) in zip(row, _FACTORS, strict=True))
+        sum(share * factor for share, (factor, _) in zip(row, leaning, strict=True))
         / (sum(row) * _MEAN_FACTOR)
         for row in shares
     ]
@@ -242,17 +269,44 @@ def learned(spells: Sequence[OwnSpell], cloud: str, place: str, gpu: str) -> Spo
 
 
 @cache
-def hazards_of(spells: tuple[OwnSpell, ...], cloud: str, place: str, gpu: str, machines: int) -> SpotHazards:
-    """Hazards of a machine group in a place; places that own runs say the same of share one answer."""
+def _leaning(lean: float) -> tuple[tuple[float, float], ...]:
+    """The factors with chances tilted so that their mean is `lean` times what it was; a Gaussian would be moved whole.
+
+    No factor is ruled out, so that own runs win against any signal.
+    """
+
+    def tilted(tilt: float) -> list[tuple[float, float]]:
+        weights = [(factor, chance * factor**tilt) for factor, chance in _FACTORS]
+        total = sum(weight for _, weight in weights)
+        return [(factor, weight / total) for factor, weight in weights]
+
+    if lean == 1:
+        return _FACTORS
+    low, high = -8.0, 8.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        mean = sum(factor * chance for factor, chance in tilted(middle))
+        low, high = (middle, high) if mean < lean * _MEAN_FACTOR else (low, middle)
+    return tuple(tilted(low))
+
+
+@cache
+def hazards_of(spells: tuple[OwnSpell, ...], group: SpotGroup, lean: float = 1.0) -> SpotHazards:
+    """Hazards of a machine group; places that own runs and signals say the same of share one answer.
+
+    Args:
+        spells: Own ones, newest first.
+        group: The machines and where they are.
+        lean: As of `learned`.
+    """
+    cloud, place, gpu = group.cloud, group.place, group.gpu
     if cloud not in {spell.cloud for spell in spells}:
         cloud = place = ""
     if gpu not in {spell.gpu for spell in spells}:
         gpu = ""
     if place not in {spell.place for spell in spells}:
         place = ""
-    if (cloud, place, gpu) == ("", "", "") and not spells:
-        return prior().of_gang(machines)
-    return _learned_once(spells, cloud, place, gpu).of_gang(machines)
+    return _learned_once(spells, cloud, place, gpu, lean).times(sizes().factor(group.machines, group.gpus))
 
 
 _learned_once = cache(learned)
@@ -264,14 +318,16 @@ def _relevance(spell: OwnSpell, cloud: str, place: str, gpu: str) -> float:
     return _SAME_CLOUD_OR_GPU if spell.cloud == cloud or spell.gpu == gpu else _ELSEWHERE
 
 
-def _log_likelihood(model: ZoneModel, factor: float, seen: Sequence[tuple[OwnSpell, float]]) -> float:
-    total = 0.0
+def _log_likelihood(model: ZoneModel, seen: Sequence[tuple[OwnSpell, float]]) -> Callable[[float], float]:
+    """Of the spells under a model, by the factor that its rates are off by."""
+    expected = losses = logs = 0.0
     for spell, relevance in seen:
-        rate = factor * math.sqrt(spell.machines)
-        total -= relevance * rate * model.up.exposure(spell.hours)
+        size = sizes().factor(spell.machines, spell.gpus)
+        expected += relevance * size * model.up.exposure(spell.hours)
         if spell.lost:
-            total += relevance * math.log(rate * model.up.ends_per_h[model.up.bucket(spell.hours)])
-    return total
+            losses += relevance
+            logs += relevance * math.log(size * model.up.ends_per_h[model.up.bucket(spell.hours)])
+    return lambda factor: logs + losses * math.log(factor) - factor * expected
 
 
 def _scaled(hazards: SpotHazards, factors: Sequence[float]) -> SpotHazards:

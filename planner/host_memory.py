@@ -45,12 +45,12 @@ class Data(NamedTuple):
     text_bytes: float
 
 
-def host_memory_bytes(
+def host_memory_parts(
     setup: TrainingSetup, cluster: Cluster, memory: MemoryEstimate, *, stored_bytes: float, data: Data
-) -> float:
-    """Of one machine, at the largest of its moments: loading, going on from a checkpoint, saving.
+) -> dict[str, float]:
+    """Bytes of one machine by what they are for, at the largest of its moments: loading, going on, saving.
 
-    On a CPU it is what training takes, and the data.
+    On a CPU it is what training takes, and the data. Loading has what is mapped too.
 
     Args:
         setup: The training.
@@ -62,14 +62,18 @@ def host_memory_bytes(
     processes = cluster.gpus_per_node
     held = processes * (_TEXT_COPIES * data.text_bytes + _TOKEN_BYTES * data.tokens)
     if cluster.gpu.vendor == "cpu":
-        return memory.nvml_bytes * processes + held
-    width, state = widths(setup), model_state(setup)
+        return {"training": memory.nvml_bytes * processes, "data": held}
+    width = widths(setup)
     moments = (
         _loading(setup, width, processes, stored_bytes),
         _going_on(setup, width),
         _saving(setup, width, cluster),
     )
-    return _MACHINE_BYTES + _PROCESS_BYTES * processes + held + state.host * processes + max(moments)
+    return memory.host_parts_bytes | {
+        "data": held,
+        "loading or saving": max(moments),
+        "processes": _MACHINE_BYTES + _PROCESS_BYTES * processes,
+    }
 
 
 def _loading(setup: TrainingSetup, width: Widths, processes: int, stored_bytes: float) -> float:

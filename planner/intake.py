@@ -199,6 +199,9 @@ def _base_setup(spec: FineTuneSpec, arch: ModelArchitecture, job: Job) -> Traini
         sequence_tokens=job.sequence_tokens,
         attention=_attention(arch, train.attention),
         labels=spec.data.labels,
+        offload=train.offload,
+        # what waited for the last micro-batch would do so on the GPU, whole (`jobs.sharded`)
+        reduces_each_micro_batch=train.offload != "none",
         preference_loss=spec.preference.loss,
         reference=spec.task != "grpo" or spec.rollout.beta > 0,
         generated_tokens=spec.rollout.completion_tokens,
@@ -219,6 +222,10 @@ def _precision(spec: FineTuneSpec) -> str:
     return spec.train.precision
 
 
+#: Kinds that drop out what enters an adapter; `module_dropout` of others leaves whole ones out.
+_DROP_INPUTS = ("lora", "qlora", "dora", "qdora", "rslora", "vera")
+
+
 def adapter_of(spec: FineTuneSpec, arch: ModelArchitecture) -> Adapter | None:
     """The spec's method as it is put on this model, None for a full fine-tuning.
 
@@ -233,6 +240,7 @@ def adapter_of(spec: FineTuneSpec, arch: ModelArchitecture) -> Adapter | None:
         kind=names.get(kind, kind),
         rank=spec.method.rank,
         targets=_targets(spec, arch),
+        dropout=spec.method.dropout > 0 and kind in _DROP_INPUTS,
         virtual_tokens=spec.method.virtual_tokens,
     )
 

@@ -68,6 +68,8 @@ def groups_of(question: Question, offer: Offer, nodes: int, setup: TrainingSetup
     if offer.gpu == "CPU":
         gpu += f"|{offer.vcpus}"  # a CPU is as many cores as it has
         stack += "|CPU"
+    if setup.offload != "none":  # the host decides much of such a step
+        gpu, stack = f"{gpu}|offload", f"{stack}|offload"
     rows = (round(question.job.row_tokens, 1), question.job.packed, question.job.sequence_tokens)
     physics = (
         *(_shape(question), method, rows, None if adapter is None else (adapter.rank, adapter.targets)),
@@ -120,6 +122,7 @@ def corrected_fit(fit: Fit, learned: Learned) -> Fit:
             tokens_per_s_total=rates,
             mfu=mfu,
             spread=seconds.p90 / seconds.p50,
+            quicker=seconds.p50 / seconds.p10,
         )
         fit = fit._replace(step=timed)
     return fit._replace(memory=_corrected_memory(fit.memory, memory)) if memory.runs else fit
@@ -135,7 +138,9 @@ def _corrected_memory(memory: MemoryEstimate, correction: Correction) -> MemoryE
         nvml_bytes=memory.nvml_bytes * factor,
         upper_bytes=memory.nvml_bytes * factor * ratio,
         components_bytes={name: value * factor for name, value in memory.components_bytes.items()},
-        verdict=verdict_of(memory.allocated_bytes * factor, context, memory.limit_bytes, correction.shrink),
+        verdict=verdict_of(
+            memory.allocated_bytes * factor, context, memory.limit_bytes, memory.log_sd * correction.shrink
+        ),
     )
 
 

@@ -10,11 +10,11 @@ from planner.artifacts import checkpoint_bytes, disk_bytes, machine_share, resul
 from planner.calibration import Basis
 from planner.egress import Place, Traffic, egress_usd
 from planner.hardware import GpuFacts, cpu_facts, gpu_facts
-from planner.hazards import SpotHazards, hazards_of
-from planner.host_memory import Data, host_memory_bytes
+from planner.host_memory import Data, host_memory_parts
 from planner.learned import Learned, basis_of, corrected_fit, corrected_overheads, groups_of, learn
 from planner.network import Network, network_of
 from planner.overheads import Overheads, overheads
+from planner.place_hazards import place_hazards
 from planner.quantiles import Quantiles
 from planner.question import Question
 from planner.search import Fit, Refusal, SetUps, best_fit
@@ -51,7 +51,7 @@ class Solved(NamedTuple):
         fixed_usd: Cost lines that do not depend on the machine's price; None is unknown.
         checkpoint_bytes: Size of one checkpoint.
         disk_bytes: Disk that one machine needs.
-        host_memory_bytes: Memory that one machine needs beside its GPUs'.
+        host_parts_bytes: Memory that one machine needs beside its GPUs', by what it is for.
         traffic: Bytes between bucket and machines.
         basis: What the formulas alone said.
         learned: What finished runs changed in fit and overheads.
@@ -64,7 +64,7 @@ class Solved(NamedTuple):
     fixed_usd: dict[str, float | None]
     checkpoint_bytes: float
     disk_bytes: float
-    host_memory_bytes: float
+    host_parts_bytes: dict[str, float]
     traffic: Traffic
     basis: Basis
     learned: Learned
@@ -108,7 +108,7 @@ class Priced(NamedTuple):
     def host_ram_short(self) -> bool:
         """Whether the machine states less memory of its own than data, loading, offloading and saving take."""
         stated_gib = self.offer.ram_gib
-        return stated_gib is not None and stated_gib * _GIB < self.solved.host_memory_bytes
+        return stated_gib is not None and stated_gib * _GIB < sum(self.solved.host_parts_bytes.values())
 
     @property
     def after_credits_usd(self) -> Quantiles | None:
@@ -128,8 +128,13 @@ class Solver:
         """Start with nothing solved."""
         self._question = question
         self._credits = credits
-        self._learned = bool(question.calibration.observations or question.calibration.spells)
+        self._learned = bool(
+            question.calibration.observations or question.calibration.spells or question.spot_signals
+        )
         self._setups = SetUps(question.job, question.base)
+        # without a GPU everything is on the host as it is
+        here = question.base._replace(offload="none", reduces_each_micro_batch=False)
+        self._setups_on_cpu = SetUps(question.job, here)
         self._fits: dict[tuple[object, ...], Fit | Refusal] = {}
         self._solved: dict[tuple[object, ...], Solved | Refusal] = {}
         self._egress: dict[tuple[int, str, str], float | None] = {}
@@ -180,18 +185,19 @@ class Solver:
         return solved
 
     def _where(self, offer: Offer, nodes: int) -> tuple[object, ...]:
-        """What your own runs say of places: without any a shape is the same everywhere."""
+        """What your own runs and the clouds say of places: without any a shape is the same everywhere."""
         calibration = self._question.calibration
-        lost = calibration.spells and offer.market == "spot"
+        differ = offer.market == "spot" and (calibration.spells or self._question.spot_signals)
         return (
             offer.cloud if calibration.observations else None,
-            hazards_of(calibration.spells, offer.cloud, _place(offer), offer.gpu, nodes) if lost else None,
+            place_hazards(self._question, offer, nodes) if differ else None,
         )
 
     def _solve(self, offer: Offer, nodes: int) -> Solved | Refusal:
         key = _shape(offer, nodes)
         if key not in self._fits:
-            self._fits[key] = _fit(self._question, self._setups, offer, nodes)
+            setups = self._setups_on_cpu if offer.gpu == "CPU" else self._setups
+            self._fits[key] = _fit(self._question, setups, offer, nodes)
         fit = self._fits[key]
         return fit if isinstance(fit, Refusal) else _timed(self._question, offer, nodes, fit)
 
@@ -244,7 +250,7 @@ def _timed(question: Question, offer: Offer, nodes: int, found: Fit) -> Solved |
     share = machine_share(fit.setup, nodes)
     assumed = _overheads(question, offer, formula, checkpoint * share)
     around, learned = corrected_overheads(question.calibration, learned, assumed)
-    hazards = _hazards(question, offer, nodes)
+    hazards = place_hazards(question, offer, nodes) if offer.market == "spot" else None
     doubt = (
         question.job.tokens_log_sd if question.job.packed else 0.0
     )  # packed: the number of steps is in doubt
@@ -269,23 +275,12 @@ def _timed(question: Question, offer: Offer, nodes: int, found: Fit) -> Solved |
     return Solved(fit, around, line, fixed, checkpoint, disk, memory, moved, basis, learned, total)
 
 
-def _host_memory(question: Question, offer: Offer, nodes: int, fit: Fit) -> float:
+def _host_memory(question: Question, offer: Offer, nodes: int, fit: Fit) -> dict[str, float]:
     cluster = offered_cluster(offer, nodes, question.counts.total)
     if cluster is None:
         raise AssertionError("there is a fit, so its GPU is known")
     data = Data(question.job.data_tokens, _data_bytes(question))
-    return host_memory_bytes(fit.setup, cluster, fit.memory, stored_bytes=question.stored_bytes, data=data)
-
-
-def _hazards(question: Question, offer: Offer, nodes: int) -> SpotHazards | None:
-    """Of a machine group on spot; nothing else is taken away."""
-    if offer.market != "spot":
-        return None
-    return hazards_of(question.calibration.spells, offer.cloud, _place(offer), offer.gpu, nodes)
-
-
-def _place(offer: Offer) -> str:
-    return offer.zone or offer.region
+    return host_memory_parts(fit.setup, cluster, fit.memory, stored_bytes=question.stored_bytes, data=data)
 
 
 def _with_token_doubt(question: Question, fit: Fit) -> Fit:

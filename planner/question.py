@@ -14,6 +14,7 @@ from planner.price_age import USUAL_LIMIT, PriceLimit
 from planner.search import Freedom
 from planner.setup import TrainingSetup
 from planner.spec import Objective
+from planner.spot_signals import NO_SIGNALS, SpotSignals
 from providers.offers import Offer
 
 
@@ -58,6 +59,7 @@ class Question(NamedTuple):
         publication: The model's page on the Hub, if it was asked for there.
         remote_code_trusted: The spec lets the model's own code run.
         calibration: What finished runs taught.
+        spot_signals: What clouds said of their spot machines.
         bucket: Where the checkpoints go, None if that is not known.
         price_limit: From what age on a price is doubted, or no offer.
     """
@@ -79,6 +81,7 @@ class Question(NamedTuple):
     remote_code_trusted: bool = False
     calibration: Calibration = NOT_CALIBRATED
     price_limit: PriceLimit = USUAL_LIMIT
+    spot_signals: SpotSignals = NO_SIGNALS
     bucket: Place | None = None
 
     def model_warnings(self) -> tuple[tuple[str, str], ...]:

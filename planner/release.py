@@ -107,6 +107,17 @@ class Release:
         clearly = self.mix.starts[0].mean_usd < _CLEARLY * self.chosen.item.expected_usd
         return clearly or self.chosen.p_in_time < SURE_ENOUGH
 
+    @property
+    def first_cut(self) -> tuple[Part, float] | None:
+        """Where to save time first, and how much at best; None if nothing saves.
+
+        A way that is late by its p50 is late without a wait or a loss: then only what the p50 has can be cut.
+        """
+        late = self.chosen.latest_start_h + self.chosen.item.finish_h.p90 < self.chosen.item.finish_h.p50
+        saves = [(part, min(part.saves_h, part.hours) if late else part.saves_h) for part in self.parts]
+        best = max(saves, key=lambda pair: pair[1])
+        return best if best[1] > 0.005 else None
+
     def at(self, hours: float) -> datetime:
         """A moment, by hours from now; a thousand years away at most, since dates end."""
         return self.now + timedelta(hours=min(max(hours, -_FARTHEST_H), _FARTHEST_H))

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from planner.errors import NothingFitsError
 from planner.estimate import Estimate
-from planner.hazards import SpotHazards, hazards_of
+from planner.hazards import SpotHazards
 from planner.money import usd_text
+from planner.place_hazards import hazards_source, place_hazards
 from planner.pricing import Priced
 from planner.quantiles import Z90, Quantiles
 from planner.ranking import SURE_ENOUGH, lateness
@@ -84,9 +85,7 @@ class Simulation:
     @property
     def machines(self) -> str:
         """Machines of the candidate, and where they are."""
-        offer = self.spot.offer
-        place = f"{offer.cloud} {offer.zone or offer.region}"
-        return f"{self.spot.nodes} x {offer.gpu}:{offer.gpus_per_node} in {place}"
+        return _machines(self.spot)
 
     def document(self) -> dict[str, Any]:
         """Body of the `tuneplan/simulate` answer."""
@@ -94,6 +93,8 @@ class Simulation:
             "jobs": self.jobs,
             "deadline_h": self.deadline_h,
             "hazards": self.source,
+            "spot": self.machines,
+            "on_demand": None if self.on_demand is None else _machines(self.on_demand),
             "ways": [
                 {
                     "way": way.name,
@@ -109,7 +110,7 @@ class Simulation:
     def text(self) -> str:
         """For a person."""
         lines = [
-            f"{self.jobs} simulated jobs on {self.machines}",
+            f"{self.jobs} simulated jobs on {self.machines}, spot at ${_usd_per_h(self.spot):.2f}/h",
             f"{'way':20} {'mean $':>9} {'$ p50':>9} {'$ p90':>9} {'h p50':>7} {'h p90':>7}"
             + ("" if self.deadline_h is None else "  in time"),
         ]
@@ -122,6 +123,8 @@ class Simulation:
             )
         if self.on_demand is None:
             lines.append("no on-demand offer of this shape: a deadline cannot be made sure")
+        else:
+            lines.append(f"on demand: {_machines(self.on_demand)}, ${_usd_per_h(self.on_demand):.2f}/h")
         lines.append(f"hazards: {self.source}")
         return "\n".join(lines)
 
@@ -150,7 +153,8 @@ def simulate_estimate(estimate: Estimate, jobs: int, seed: int) -> Simulation:
         )
     found = monte_carlo(drawn, hazards, jobs, seed, doubt=_DOUBT)
     ways = tuple(Way(name, *found[name][:2]) for name in WAYS if name in found)
-    return Simulation(spot, on_demand, drawn.deadline_h, ways, jobs, hazards.source)
+    source = hazards_source(estimate.question, spot.offer, spot.nodes)
+    return Simulation(spot, on_demand, drawn.deadline_h, ways, jobs, source)
 
 
 class Start(NamedTuple):
@@ -268,9 +272,7 @@ def _drawn(estimate: Estimate, spot: Priced, on_demand: Priced | None) -> tuple[
 
     offer, line, around = spot.offer, spot.solved.line, spot.solved.around
     start_h = around.start_s.p50 / 3600
-    hazards = hazards_of(
-        estimate.question.calibration.spells, offer.cloud, offer.zone or offer.region, offer.gpu, spot.nodes
-    )
+    hazards = place_hazards(estimate.question, offer, spot.nodes)
     drawn = DrawnJobs(
         work_h=_works(line.compute_h - start_h, (on_demand or spot).solved.line.wall_clock_h),
         restart_h=start_h + line.interruptions.checkpoint_interval_s / 7200,
@@ -283,6 +285,11 @@ def _drawn(estimate: Estimate, spot: Priced, on_demand: Priced | None) -> tuple[
 
 def _shape(item: Priced) -> tuple[object, ...]:
     return (item.offer.gpu, item.offer.gpus_per_node, item.nodes)
+
+
+def _machines(item: Priced) -> str:
+    offer = item.offer
+    return f"{item.nodes} x {offer.gpu}:{offer.gpus_per_node} in {offer.cloud} {offer.zone or offer.region}"
 
 
 def _usd_per_h(item: Priced) -> float:

@@ -38,4 +38,5 @@ def _spell(attempt: Attempt, nodes: int) -> OwnSpell | None:
         return None
     hours = seconds_between(attempt.started_at, attempt.ended_at) / 3600
     place = offer["zone"] or offer["region"]
-    return OwnSpell(offer["cloud"], place, offer["gpu"], nodes, hours, attempt.outcome == _LOST)
+    lost = attempt.outcome == _LOST
+    return OwnSpell(offer["cloud"], place, offer["gpu"], nodes, hours, lost, int(offer["gpus_per_node"]))

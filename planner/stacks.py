@@ -27,7 +27,16 @@ class Stack(NamedTuple):
             its `state_dict` meanwhile, and cannot move what bitsandbytes packed to the meta device.
         masters_beside: However it is sharded, weights are in the type that is computed in, and the optimizer steps on
             copies of weights and gradients in fp32 (InternEvo's `FSDPadaptOptimizer` and `HybridZeroOptimizer`).
+        fused_step: Its optimizer takes a tensor in one kernel, which casts gradients as it reads them.
+        reads_early: What an optimizer computes without a gradient is there all through a step. A graph of TensorFlow 1
+            starts what it can, and in `AdamWeightDecayOptimizer` (google-research/bert, optimization.py, 2018) that is
+            decayed moments and weights: three copies in fp32.
         wraps_embeddings: Sharded embedding and head are units of their own, gathered when they are used.
+        wraps_untied: The same, only where the two share no weights.
+        shards_one: One GPU trains through FSDP2 as well: weights in fp32, gathered in the type that is computed in.
+        frozen_fp32: A frozen base is in fp32 too, as trained weights are.
+        fp32_routing: Outputs of all experts are weighted in fp32 (torchtitan's `MoE` and what was made after it).
+        samples_elsewhere: Answers of a policy come from engines on GPUs of their own.
         tiled_head: Logits are never held whole, and computed again in the backward pass.
         spread_keys: Keys and values of a group are repeated for each of its heads.
         fused_qkv: Queries, keys and values come from one product in every family.
@@ -37,14 +46,20 @@ class Stack(NamedTuple):
         sequence_parallel: Between tensor-parallel products the ranks share out the sequence: norms, dropout and what is
             kept of blocks that are recomputed (Megatron's `--sequence-parallel`; Korthikanti et al. 2022, "Reducing
             Activation Recomputation in Large Transformer Models"). Otherwise each rank has them whole.
+        waits_for_sums: Compute waits for what tensor-parallel ranks add up. Megatron-LM sends it beside the gradients
+            of weights since August 2021 (`async_tensor_model_parallel_allreduce`).
+        copies_inputs: Each product that tensor-parallel ranks share out by columns keeps a copy of its input for itself
+            (`_c_identity` of Paddle's `mp_ops`).
         keeps_outputs: Pipeline stages keep what they have sent on until its gradient comes.
         fp32_reduce: Sharded gradients are summed in fp32, whatever is computed in.
-        fills_pipeline: Its pipelines have one stage on each GPU (DeepSpeed's PipelineEngine), which the first
-            micro-batch has to pass before all compute.
+        fills_pipeline: Its pipelines have one stage on each GPU (DeepSpeed's PipelineEngine, Megatron-LM where it is
+            not told to interleave), which the first micro-batch has to pass before all compute.
         host_slowdown: Host time of a block against transformers' modules. Transformer Engine's check in Python:
             published steps of Qwen3-4B on an H200 with 1, 2, 4 and 8 rows a micro-batch are bound by 1.9 ms for each
             block's forward pass. CUDA graphs, which take that away, are not counted on.
-        slowdown: Step time against the physics, fitted.
+        slowdown: Step time against the physics. What a loop that nobody here knows loses: on twelve published sources
+            with loops of their own a step took 0.5 to 1.9 times what is said of transformers, 1.2 at the median, and
+            with two thirds of that the others are met better whichever of them is left out (ACCURACY.md).
     """
 
     name: str
@@ -61,11 +76,20 @@ class Stack(NamedTuple):
     accelerate: bool = False
     loads_whole: bool = False
     masters_beside: bool = False
+    fused_step: bool = False
+    reads_early: bool = False
     wraps_embeddings: bool = False
+    wraps_untied: bool = False
+    shards_one: bool = False
+    frozen_fp32: bool = False
+    fp32_routing: bool = False
+    samples_elsewhere: bool = False
     spread_keys: bool = False
     fused_qkv: bool = False
     fused_products: bool = False
     sequence_parallel: bool = False
+    waits_for_sums: bool = False
+    copies_inputs: bool = False
     keeps_outputs: bool = False
     fp32_reduce: bool = False
     fills_pipeline: bool = False
@@ -83,6 +107,7 @@ _MEGATRON = Stack(
     sequence_parallel=True,
     host_slowdown=2.0,
 )
+_MEGATRON_LOCAL = _MEGATRON._replace(name="megatron-local", host_slowdown=1.0, fills_pipeline=True)
 _STACKS = (
     Stack(
         "trl", loss_bytes=0.5, tiled_head=True, autocast=True, fsdp2=True, accelerate=True
@@ -90,7 +115,9 @@ _STACKS = (
     Stack("hf", accelerate=True),
     # transformers' trainer with an FSDP2 of its own, which leaves the weights in the type that they were loaded in
     Stack("axolotl", fsdp2=True, fp32_master=False, accelerate=True, loads_whole=True),
-    Stack("other"),  # named, and nothing is known of it here: modules of transformers, a loop of its own
+    Stack(
+        "other", slowdown=1.12
+    ),  # named, and nothing is known of it here: modules of transformers, a loop of its own
     Stack("deepspeed", foreach_step=False, fills_pipeline=True),
     Stack("unsloth", loss_bytes=0.5, fused_kernels=True, fused_norm=True, fused_mlp=True, foreach_step=False),
     Stack("llm-foundry", fused_kernels=True, fused_norm=True),
@@ -121,13 +148,45 @@ _STACKS = (
         wraps_embeddings=True,
         spread_keys=True,
         sequence_parallel=True,
+        fp32_routing=True,
         fp32_reduce=True,
     ),
     _MEGATRON,
+    # Before Transformer Engine: modules of torch's with kernels of their own, 16 a block, and more Python around each
+    # (a function of autograd's for every product, states of random numbers); as slow as transformers' 45, assumed.
+    _MEGATRON_LOCAL,
     # Megatron's modules of 2021 under DeepSpeed's pipeline and optimizers
-    _MEGATRON._replace(name="megatron-deepspeed", sequence_parallel=False, keeps_outputs=True),
+    _MEGATRON_LOCAL._replace(
+        name="megatron-deepspeed", sequence_parallel=False, waits_for_sums=True, keeps_outputs=True
+    ),
+    # PaddleNLP's trainer (`fp16_opt_level: O2`): Paddle's AdamW keeps masters, and casts gradients in its kernel
+    Stack(
+        "paddle",
+        fused_norm=True,
+        masters_beside=True,
+        fused_step=True,
+        foreach_step=False,
+        waits_for_sums=True,
+        copies_inputs=True,
+    ),
     Stack("internevo", masters_beside=True),
+    Stack("tensorflow", foreach_step=False, reads_early=True),
     Stack("openrlhf", foreach_step=False),
+    # prime-rl as of January 2026: `optimization_dtype` and `reduce_dtype` float32, `setup_fsdp` on any number of GPUs,
+    # adapters in the base's type, logits cast to fp32 and kept beside log-probabilities and two gradients (`sft/train`)
+    Stack(
+        "prime-rl",
+        loss_bytes=16.0,
+        foreach_step=False,
+        autocast=True,
+        fsdp2=True,
+        wraps_untied=True,
+        shards_one=True,
+        frozen_fp32=True,
+        fp32_routing=True,
+        samples_elsewhere=True,
+        fp32_reduce=True,
+    ),
     # llm.c and what was made after it, as their kernels are written (`fused_classifier.cu`, `matmul.cuh`)
     Stack(
         "cuda",
@@ -139,7 +198,7 @@ _STACKS = (
     ),
 )
 #: Stacks whose blocks are Megatron's.
-MEGATRON = frozenset({"megatron", "megatron-deepspeed"})
+MEGATRON = frozenset({"megatron", "megatron-local", "megatron-deepspeed"})
 STACKS = {stack.name: stack for stack in _STACKS}
 
 

@@ -117,7 +117,9 @@ def _question(
         question = gather(spec, base_dir, asked.goal.now, overrides, lambda *_: same)
     except (UsageError, SpecError):  # the change needs a fact that nobody gave
         return None
-    return question._replace(calibration=asked.calibration, price_limit=asked.price_limit)
+    return question._replace(
+        calibration=asked.calibration, price_limit=asked.price_limit, spot_signals=asked.spot_signals
+    )
 
 
 def _compared(changes: dict[str, Any], candidate: Candidate, best: Candidate, caveat: str = "") -> WhatIf:

@@ -71,6 +71,11 @@ def tiles_head(setup: TrainingSetup) -> bool:
     return as_usual and scores_words(setup.task) and stack_of(setup.framework).tiled_head
 
 
+def samples_answers(setup: TrainingSetup) -> bool:
+    """Whether the GPUs that train a policy sample its answers too."""
+    return setup.task in ("grpo", "ppo") and not stack_of(setup.framework).samples_elsewhere
+
+
 def flops_per_token(setup: TrainingSetup) -> float:
     """Model FLOPs of one training token: 6N for full fine-tuning, 4N and the adapters' 6n for adapters.
 

@@ -18,13 +18,25 @@ from providers.errors import CredentialsError, StorageError
 from providers.offers import Offer
 from providers.web import WebRequest, ask
 
-SignalKind = Literal["quota", "placement_score", "obtainability", "uptime", "stock", "capacity", "spot_price"]
+SignalKind = Literal[
+    "quota",
+    "placement_score",
+    "obtainability",
+    "interruption_band",
+    "eviction_band",
+    "uptime",
+    "stock",
+    "capacity",
+    "spot_price",
+]
 
 #: What each kind means, for a person.
 KINDS: dict[SignalKind, str] = {
     "quota": "what the account may rent at one time",
     "placement_score": "the seller's score for a request like this one, valid for some minutes",
     "obtainability": "the seller's chance, 0 to 1, that a request like this one is filled",
+    "interruption_band": "the share of such machines that the seller took back in the month before, as a band",
+    "eviction_band": "the seller's chance that such a machine is taken back within an hour, as a band",
     "uptime": "how long the seller expects such a machine to be kept, at least",
     "stock": "the seller's word for how much there is",
     "capacity": "whether, or how many, can be had now",
@@ -52,6 +64,7 @@ class Signal(NamedTuple):
         as_of_at: RFC 3339 UTC.
         enough: False if the machine cannot be had on this word alone, True if nothing in it stands against it, None
             if it does not decide.
+        comparable: False if the source says of itself that the figure is low whatever the machine is like.
     """
 
     kind: SignalKind
@@ -61,6 +74,7 @@ class Signal(NamedTuple):
     source: str
     as_of_at: str
     enough: bool | None = None
+    comparable: bool = True
 
 
 Signals = Mapping[Wanted, tuple[Signal, ...]]

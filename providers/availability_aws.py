@@ -134,6 +134,7 @@ def _scored(inquiry: Inquiry, aws: Aws, group: list[Wanted]) -> Iterator[tuple[W
                     "EC2 spot placement scores",
                     inquiry.now_text,
                     None,
+                    comparable=not low,
                 ),
             )
 

@@ -1,12 +1,16 @@
-"""Azure: the spot placement score of each size in each zone, which also says whether the quota is enough.
+"""Azure: the spot placement score of each size in each zone, which also says whether the quota is enough, and how often
+a size is evicted in a region.
 
 POST .../placementScores/spot/generate, at most 8 regions and 5 sizes in a request; it needs the role "Compute
 Recommendations Role". https://learn.microsoft.com/azure/virtual-machine-scale-sets/spot-placement-score
+Eviction rates come from Azure Resource Graph, table SpotResources, as bands ("5-10") that Azure calls per cent an hour:
+https://learn.microsoft.com/azure/virtual-machines/spot-vms
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -22,6 +26,10 @@ _MOST_REGIONS, _MOST_SIZES = 8, 5
 _PRINCIPAL = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")
 _HINT = "az login, or set AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_CLIENT_SECRET and AZURE_SUBSCRIPTION_ID"
 _SOURCE = "Azure spot placement score"
+_EVICTIONS, _EVICTION_UNIT = "Azure eviction rates", "% evicted within an hour, a band"
+_GRAPH_VERSION = "2022-10-01"
+#: Sizes and regions have names of these characters: nothing else may get into a query.
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
 #: Answers that are no score.
 _NO_SCORE = {
     "RestrictedSkuNotAvailable": "this subscription may not rent this size here",
@@ -99,6 +107,46 @@ def _read(row: dict[str, Any], at: str) -> Iterator[Signal]:
         enough = row["isQuotaAvailable"]
         text = f"the quota is {'enough' if enough else 'too small'}{zone}"
         yield Signal("quota", "enough" if enough else "too small", "", text, _SOURCE, at, enough)
+
+
+def eviction_bands(inquiry: Inquiry) -> Signals:
+    """How often Azure takes back a size in a region; it tells no history and no zone.
+
+    Raises:
+        CredentialsError: There is no login, or not the right.
+        StorageError: Azure does not answer as it should.
+    """
+    spot = [row for row in inquiry.wanted if row.offer.market == "spot" and row.offer.instance_type]
+    if not spot:
+        return {}
+    _, token = _login(inquiry)
+    sizes = sorted({row.offer.instance_type or "" for row in spot})
+    regions = sorted({row.offer.region for row in spot})
+    names = [
+        "(" + ", ".join(f"'{name}'" for name in some if _NAME.fullmatch(name)) + ")"
+        for some in (sizes, regions)
+    ]
+    query = (
+        "SpotResources | where type =~ 'microsoft.compute/skuspotevictionrate/location'"
+        f" | where sku.name in~ {names[0]} | where location in~ {names[1]}"
+        " | project size = tostring(sku.name), location, rate = tostring(properties.evictionRate)"
+    )
+    url = f"{inquiry.url or _API}/providers/Microsoft.ResourceGraph/resources?api-version={_GRAPH_VERSION}"
+    rows = get_json(url, token, body={"query": query}, what=_EVICTIONS).get("data")
+    if not isinstance(rows, list):
+        raise StorageError(f"{_EVICTIONS}: Azure answered something else", code="bad_answer")
+    bands = {(str(row["size"]).lower(), str(row["location"]).lower()): str(row["rate"]) for row in rows}
+    return gathered(_eviction_signals(inquiry, spot, bands))
+
+
+def _eviction_signals(
+    inquiry: Inquiry, spot: list[Wanted], bands: dict[tuple[str, str], str]
+) -> Iterator[tuple[Wanted, Signal]]:
+    for wanted in spot:
+        band = bands.get(((wanted.offer.instance_type or "").lower(), wanted.offer.region.lower()))
+        if band:
+            text = f"{band} % evicted within an hour, says Azure of the region"
+            yield wanted, Signal("eviction_band", band, _EVICTION_UNIT, text, _EVICTIONS, inquiry.now_text)
 
 
 def _login(inquiry: Inquiry) -> tuple[str, str]:

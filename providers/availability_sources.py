@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from providers import (
     availability_aws,
+    availability_aws_advisor,
     availability_azure,
     availability_gcp,
     availability_lambda,
@@ -21,16 +22,20 @@ SOURCES: tuple[AvailabilitySource, ...] = (
     AvailabilitySource("aws-quota", "aws", "vCPU quotas", availability_aws.quotas),
     AvailabilitySource("aws-score", "aws", "spot placement scores", availability_aws.placement_scores),
     AvailabilitySource("aws-price", "aws", "spot prices of zones", availability_aws.spot_prices),
+    AvailabilitySource(
+        "aws-advisor", "aws", "interruptions of the month before", availability_aws_advisor.interruption_bands
+    ),
     AvailabilitySource("gcp-advice", "gcp", "obtainability of spot machines", availability_gcp.advice),
     AvailabilitySource("gcp-quota", "gcp", "GPU quotas", availability_gcp.quotas),
     AvailabilitySource("azure-score", "azure", "spot placement scores", availability_azure.placement_scores),
+    AvailabilitySource("azure-eviction", "azure", "eviction rates", availability_azure.eviction_bands),
     AvailabilitySource("runpod-stock", "runpod", "stock of data centres", availability_runpod.stock),
     AvailabilitySource("lambda-capacity", "lambda", "regions with capacity", availability_lambda.capacity),
     AvailabilitySource("vast-capacity", "vast", "machines to rent", availability_vast.capacity),
 )
 #: Those that tell quotas.
 QUOTAS = frozenset({"aws-quota", "gcp-quota", "azure-score"})
-_AT_ONCE = 9
+_AT_ONCE = 11
 
 
 def ask_all(inquiry: Inquiry, urls: Mapping[str, str], names: frozenset[str] | None = None) -> list[Answered]:

@@ -23,6 +23,7 @@ class Adapter(NamedTuple):
         targets: Module names as in PEFT, or ("all-linear",) or ("attention",).
         fp32: Whether PEFT keeps the adapter's weights in fp32 (its default under mixed precision).
         dropout: Whether the adapter's input is dropped out, which keeps a copy and a mask for each module.
+        older: DoRA before PEFT 0.14 (December 2024).
         virtual_tokens: Learned embeddings before each row, for prompt_tuning and its kin.
         whole: "embedding" and "head" where a copy of them is trained whole beside the adapter (modules_to_save).
     """
@@ -34,6 +35,15 @@ class Adapter(NamedTuple):
     dropout: bool = False
     virtual_tokens: int = 20
     whole: tuple[str, ...] = ()
+    older: bool = False
+
+    @property
+    def multiplies_again(self) -> bool:
+        """Whether DoRA multiplies its input by the base's weights once more: where it is dropped out (PEFT's
+        `DoraLinearVariant`), and before PEFT 0.14 always (`DoraLinearLayer.forward`), the base's own output is not what
+        it scales.
+        """
+        return "dora" in self.kind and (self.dropout or self.older)
 
 
 def adapter_targets(arch: ModelArchitecture, adapter: Adapter) -> tuple[LinearShape, ...]:

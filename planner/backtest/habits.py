@@ -9,9 +9,10 @@ import re
 
 from planner.architecture import ModelArchitecture
 from planner.backtest.cells import Row, begun_before, cell, dated_before, denied, number
+from planner.backtest.selection import recomputes_attention
 from planner.hardware import GpuFacts
 from planner.setup import Parallelism
-from planner.stacks import MEGATRON, STACKS
+from planner.stacks import MEGATRON, STACKS, runs_transformers_modules
 
 _FRAMEWORKS = {
     "unsloth": "unsloth",
@@ -30,8 +31,11 @@ _FRAMEWORKS = {
     "nemo": "megatron",
     "nanotron": "megatron",
     "primus": "megatron",
+    "paddle": "paddle",
     "openrlhf": "openrlhf",
+    "prime-rl": "prime-rl",
     "internevo": "internevo",
+    "tensorflow 1": "tensorflow",
     "dschat": "openrlhf",
     "deepspeed-chat": "openrlhf",
     "llm.c": "cuda",
@@ -44,7 +48,8 @@ _PRECISIONS = (("bfloat16", "bf16"), ("bfp16", "bf16"), ("brain float 16", "bf16
 _HUGGING_FACE = (
     "hf", "trl", "peft", "transformers", "accelerate", "axolotl", "factory", "hugging", "optimum", "fastchat", "lmflow",
     "tuner", "swift", "llama-recipes", "llama-cookbook", "autotrain", "ludwig", "oumi", "verl", "alpaca", "vicuna",
-    "qlora", "run_", "sfttrainer", "sentence-t", "setfit", "open-instruct", "llava", "fms", "fsdp_qlora",
+    "qlora", "run_", "sfttrainer", "sentence-t", "setfit", "open-instruct", "llava", "fms", "fsdp_qlora", "soup",
+    "alignment-handbook",
 )  # fmt: skip
 # When transformers got fused attention for a family, where that was later than for Llama.
 _FUSED_SINCE = {"bert": "2024-05", "roberta": "2024-09", "xlm-roberta": "2024-09", "camembert": "2024-09",
@@ -53,6 +58,11 @@ _FUSED_SINCE = {"bert": "2024-05", "roberta": "2024-09", "xlm-roberta": "2024-09
 _FLASH_ATTENTION = "2022-12"  # since when Megatron may use it
 #: Trainers that recompute unless they are told not to, or whose every example says so.
 _RECOMPUTE = ("factory", "swift", "autotrain", "xtuner", "axolotl", "verl")
+# Since when Megatron-LM and NeMo could run Transformer Engine's modules, and Megatron-LM does where it is not told
+# otherwise (`--transformer-impl`, commits 3499542e and e7b74a4b).
+_ENGINE, _ENGINE_UNASKED = "2022-12", "2024-04-02"
+# Chips of AMD's for which torch has no fused attention (AOTriton is built from gfx90a on): sdpa writes scores out.
+_NO_FUSED_KERNEL = frozenset({"gfx900", "gfx906", "gfx908", "gfx1011", "gfx1030"})
 _FLASH_CAPABILITY = 7.5  # of the oldest NVIDIA chip that FlashAttention was written for
 _FUSING = frozenset({"liger", "foak", "compile", "compiled", "thunder", "fused", "true"})
 
@@ -65,7 +75,15 @@ def framework_of(row: Row) -> str:
         return "megatron"  # Megatron-SWIFT: its trainers over transformers split no model
     if named is None and "deepspeed" in text and not any(part in text for part in _HUGGING_FACE):
         return "deepspeed"
+    if named == "megatron" and _runs_own_modules(row):
+        return "megatron-local"
     return named or "hf"
+
+
+def _runs_own_modules(row: Row) -> bool:
+    """Whether Megatron's blocks are written in torch: all were before Transformer Engine."""
+    plain = re.match(r"megatron(?:[- ]lm)?\b(?!.*(?:\bte\b|engine|core|bridge|nemo))", cell(row, "framework"))
+    return dated_before(row, _ENGINE_UNASKED if plain else _ENGINE)
 
 
 def names_unknown_stack(row: Row) -> bool:
@@ -81,8 +99,10 @@ def names_unknown_stack(row: Row) -> bool:
 
 def has_own_loop(row: Row) -> bool:
     """Whether Hugging Face's models are trained by a loop of the stack's own, for all that its name says."""
-    own = re.search(r"\b(?:hf|hugging ?face|transformers) models?\b", cell(row, "framework"))
-    return own is not None or names_unknown_stack(row)
+    text = cell(row, "framework")
+    own = re.search(r"\b(?:hf|hugging ?face|transformers) models?\b", text)
+    plain = "own loop" in text and framework_of(row) == "hf"  # a loop over DeepSpeed's engine has its habits
+    return own is not None or plain or names_unknown_stack(row)
 
 
 def stack_of_run(row: Row, framework: str, parallelism: Parallelism) -> str:
@@ -138,6 +158,13 @@ def precision_of(row: Row, gpu: GpuFacts, autocasts: bool) -> str:
     return mixed + ("bf16" if gpu.bf16_flops_per_s else "fp16")
 
 
+def loads_in_fp32(row: Row, framework: str, parallelism: Parallelism) -> bool:
+    """Soup leaves the type to transformers 4, which takes fp32 whatever a file has (its issue 339); DeepSpeed casts."""
+    if STACKS[framework].frozen_fp32:
+        return True
+    return "soup" in cell(row, "framework") and parallelism.kind in ("single", "ddp", "fsdp")
+
+
 def checkpointing_of(
     row: Row, arch: ModelArchitecture, framework: str, gpus: int, *, plain_adapter: bool
 ) -> bool:
@@ -155,7 +182,7 @@ def checkpointing_of(
     """
     text = cell(row, "grad_checkpointing")
     if text:  # Megatron's "selective" recomputes attention's scores, which a fused kernel never keeps
-        return not denied(text) and not (framework in MEGATRON and "selective" in text)
+        return not denied(text) and not recomputes_attention(row, framework)
     if framework in ("unsloth", "torchtune", "openrlhf") or recomputes_unasked(row):
         return True
     if framework == "litgpt":
@@ -174,6 +201,15 @@ def recomputes_unasked(row: Row) -> bool:
     return "unsloth" in stack or ("trl" in stack and cell(row, "date") >= "2025-09")
 
 
+def kept_caches(row: Row) -> int:
+    """llama-recipes recomputed blocks by torch's wrapper and left `use_cache` on under FSDP until its pull request 165
+    (September 2023); until 41 (25 July) a step's outputs had a name during the next.
+    """
+    if "llama-recipes" not in cell(row, "framework") or "fsdp" not in cell(row, "parallelism"):
+        return 0
+    return 2 if dated_before(row, "2023-07-25") else 1 if dated_before(row, "2023-09-06") else 0
+
+
 def attention_of(row: Row, framework: str, arch: ModelArchitecture, gpu: GpuFacts) -> str:
     """Fused attention became transformers' default in December 2023, for some families later, for a few never.
 
@@ -181,10 +217,12 @@ def attention_of(row: Row, framework: str, arch: ModelArchitecture, gpu: GpuFact
     recomputes selectively are these scores.
     """
     text = cell(row, "flash_attn")
+    transformers = runs_transformers_modules(framework) and "kernel" not in cell(row, "framework")
     if framework == "hf" and arch.kind == "encoder-decoder" and dated_before(row, "2026-01"):
         return "eager"
     since = _FUSED_SINCE.get(arch.model_type, "2023-12")
-    written_out = framework == "hf" and (not arch.fused_attention or dated_before(row, since))
+    late = transformers and (not arch.fused_attention or dated_before(row, since))
+    written_out = late or framework == "tensorflow"
     if text.startswith(
         ("true", "yes", "flash", "fa2", "fa3", "fa-", "xformers", "1", "on", "cudnn", "te", "flex")
     ):
@@ -198,9 +236,15 @@ def attention_of(row: Row, framework: str, arch: ModelArchitecture, gpu: GpuFact
         or (arch.is_moe and "automodel" in cell(row, "framework"))
     ):
         return "flash"  # AutoModel's mixtures attend with Transformer Engine or flex
-    if text == "eager" or (written_out and (not text or denied(text))):
+    if (
+        text == "eager"
+        or (framework == "paddle" and denied(text))
+        or (written_out and (not text or denied(text)))
+    ):
         return "eager"
-    return "sdpa"
+    if denied(text) and names_unknown_stack(row):
+        return "eager"  # sdpa is fused, and so not what a loop of its own means
+    return "eager" if gpu.capability in _NO_FUSED_KERNEL else "sdpa"
 
 
 def fuses_kernels(row: Row) -> bool:
@@ -210,8 +254,10 @@ def fuses_kernels(row: Row) -> bool:
 
 
 def recomputes_elementwise(row: Row) -> bool:
-    """Whether Liger's modules, a compiler or kernels like them stand for transformers' norms and MLPs: FlashAttention's
-    norm and xformers' `swiglu` keep inputs alone too (`silu_bw_fused`). foak takes Liger's loss alone.
+    """Whether Liger's modules, others like them or a compiler stand for transformers' norms and MLPs.
+
+    Norms of flash-attn (`ops/triton/layer_norm.py`) keep their input, SwiGLU of xFormers its two products
+    (`silu_bw_fused`), as Liger's do; foak takes Liger's loss alone.
     """
     text = f"{cell(row, 'liger_fused')} {cell(row, 'framework')}"
     return re.search(r"liger|\bcompiled?\b|\bswiglu\b", text) is not None and "foak" not in text
@@ -223,67 +269,26 @@ def fuses_loss(row: Row) -> bool:
     return text == "true" or re.search(r"liger|\bcce\b|cut.?cross|fused (?:lm.?)?head", text) is not None
 
 
-def loss_bytes_of(row: Row, framework: str) -> float | None:
-    """Until v4.46 transformers shifted a copy of the fp32 logits; fused cross-entropies keep two fp32 copies; TRL
-    computes the loss in chunks since 1.7 (June 2026). torchtune held shifted fp32 logits until the backward pass was
-    over, beside log-probabilities and two gradients, up to 0.2; in chunks, as since in all its recipes, it does not.
-    torchtitan compiles the loss with the model (again since April 2025), which leaves the logits and their gradients
-    in bf16.
-    """
-    if framework == "torchtune":
-        old = dated_before(row, "2024-09") and "chunk" not in cell(row, "liger_fused")
-        return 16.0 if old else None
-    if framework == "torchtitan":
-        return 4.0 if fuses_kernels(row) and not dated_before(row, "2025-04") else None
-    if "trl" in cell(row, "framework") and cell(row, "date") >= "2026-07":
-        return STACKS["trl"].loss_bytes
-    if "foak" in cell(row, "liger_fused"):
-        return 8.0
-    return 14.0 if framework == "hf" and dated_before(row, "2024-11") else None
-
-
-def upcasts_frozen(row: Row, quantization: str, framework: str, parallelism: Parallelism) -> bool:
-    """Scripts around Hugging Face's trainers call peft's prepare_model_for_kbit_training on unsharded models, TRL did
-    so unasked until autumn 2025. LLaMA-Factory, ms-swift, fms-acceleration and fsdp_qlora prepare models their
-    own way, axolotl casts them back, and peft leaves weights as they are that came packed (GPTQ and its kin).
-    """
-    text = cell(row, "framework")
-    own_way = any(part in text for part in ("factory", "swift", "fms", "axolotl", "fsdp_qlora"))
-    prepared = framework == "hf" and not own_way and not names_unknown_stack(row)
-    told = f"{cell(row, 'method')} {cell(row, 'precision')} {text} {cell(row, 'model')}"
-    packed = any(name in told for name in ("gptq", "awq", "aqlm", "eetq", "hqq"))
-    today = "trl" in text and not dated_before(row, "2025-10")
-    sharded = parallelism.kind in ("fsdp", "zero3")
-    return quantization in ("4bit", "8bit") and prepared and not (sharded or today or packed)
-
-
-def keeps_quantised_inputs(row: Row, framework: str, quantization: str) -> bool:
-    """bitsandbytes kept the input of each 4-bit product until 0.43.2 (July 2024), and integer copies of an 8-bit one's
-    until 0.45 (December 2024); litgpt stayed at 0.42 until the end of that year, unsloth has products of its own.
-    """
-    last = "2025-01" if framework == "litgpt" or quantization == "8bit" else "2024-08"
-    return quantization in ("4bit", "8bit") and framework != "unsloth" and dated_before(row, last)
-
-
-def quantises_experts(row: Row) -> bool:
-    """Fused experts, which transformers has since 5 (December 2025), stay in their type under bitsandbytes; axolotl
-    quantises them as it loads them (`quantize_moe_experts`). NeMo AutoModel's mixtures have blocks of its own, with
-    grouped products (`GroupedExpertsDeepEP`).
-    """
-    text = cell(row, "framework")
-    return "axolotl" in text or (dated_before(row, "2025-12") and "automodel" not in text)
-
-
 def offloads_activations(row: Row) -> bool:
-    """Whether recomputed blocks' inputs lie on the host, whatever else does: as stated, and in unsloth's notebooks
-    since April 2024.
+    """Whether recomputed blocks' inputs lie on the host, whatever else does: as stated, in unsloth's notebooks since
+    April 2024, and in prime-rl unasked.
     """
     stated, recomputed = cell(row, "offload"), cell(row, "grad_checkpointing")
     if denied(stated):
         return False
     left_open = not (stated or denied(recomputed) or dated_before(row, "2024-04"))
     unasked = "unsloth" in recomputed or ("unsloth" in cell(row, "framework") and left_open)
-    return unasked or re.search(r"activation|checkpoint", stated) is not None
+    return unasked or _offloads_unasked(row) or re.search(r"activation|checkpoint", stated) is not None
+
+
+#: Of prime-rl's pull request 2868, in which both offloads became the default.
+_OFFLOADS_SINCE = "2026-06"
+
+
+def _offloads_unasked(row: Row) -> bool:
+    """prime-rl keeps optimizer states and blocks' inputs on the host (`optim_cpu_offload`, `ac_offloading`)."""
+    own = "prime-rl" in cell(row, "framework") and not cell(row, "offload")
+    return own and not dated_before(row, _OFFLOADS_SINCE)
 
 
 def offload_of(row: Row) -> str:
@@ -291,6 +296,8 @@ def offload_of(row: Row) -> str:
     stated = cell(row, "offload")
     if denied(stated):
         return "none"
+    if _offloads_unasked(row):
+        return "optimizer"
     spread = re.sub(r"\b(?:no|without)[\w\s-]*offload", "", cell(row, "parallelism"))
     text = f"{stated} {spread}" if re.search("offload|cpu|nvme|infinity", spread) else stated
     if stated.startswith("activation") and not re.search("param|opt|weight|zero|infinity", text):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from planner.architecture import Adapter, ModelArchitecture, adapter_parameters, adapter_targets
-from planner.backtest.cells import Row, UnsupportedRunError, cell, number
+from planner.backtest.cells import Row, UnsupportedRunError, cell, dated_before, number
 from planner.backtest.partly import trains_partly
 from planner.spec_types import packed_in_4bit
 from planner.stacks import stack_of
@@ -40,7 +40,8 @@ _EIGHT_BITS = re.compile(r"\b(?:8 ?bits?|int8)\b")
 # Modules and rank that a stack's own defaults or recipes put adapters on; PEFT's are queries and values.
 _EVERY = ("all-linear",)
 _USUAL = {"unsloth": (_EVERY, 16), "factory": (_EVERY, 8), "swift": (_EVERY, 8), "axolotl": (_EVERY, 16),
-          "torchtune": (("q", "v", "o", "gate", "up", "down"), 8), "lit": (("q", "v"), 8)}  # fmt: skip
+          "torchtune": (("q", "v", "o", "gate", "up", "down"), 8), "lit": (("q", "v"), 8),
+          "prime-rl": (_EVERY, 16)}  # fmt: skip
 _LARGEST_RANK = 1024
 _WHOLE = {
     "embedding": frozenset(
@@ -85,15 +86,17 @@ def method_of(row: Row, arch: ModelArchitecture, framework: str) -> tuple[Adapte
         raise UnsupportedRunError(f"method {cell(row, 'method')!r} is not expressed")
     # adapters of their own or cast to the base's type: NeMo AutoModel, answer.ai's train.py in plain bf16
     own = any(name in cell(row, "framework") for name in ("automodel", "fsdp_qlora"))
-    fp32 = framework == "hf" and not own and "true" not in cell(row, "precision").replace("autocast=true", "")
+    stack = stack_of(framework)
+    cast = own or "true" in cell(row, "precision").replace("autocast=true", "")
+    fp32 = (framework == "hf" or stack.frozen_fp32) and not cast
     kind = method if method in ("loha", "lokr") else "dora" if "dora" in method else "lora"
     usual = next(
         (found for name, found in _USUAL.items() if name in cell(row, "framework")), (("q", "v"), 16)
     )
     targets = _targets(row, arch, usual[0])
     rank = _rank(row, arch, targets, usual[1] if lora else 8)
-    dropout = stack_of(framework).adapter_dropout
-    return Adapter(kind, rank, targets, fp32, dropout, whole=_whole(row) if lora else ()), bits
+    whole, older = _whole(row) if lora else (), dated_before(row, "2024-12")
+    return Adapter(kind, rank, targets, fp32, stack.adapter_dropout, whole=whole, older=older), bits
 
 
 def _whole(row: Row) -> tuple[str, ...]:

@@ -10,6 +10,8 @@ from planner.backtest.cells import Row, UnsupportedRunError, cell, number
 _PARTLY = re.compile(
     r"\b(?:freez(?:e|ing)|frozen|partial(?:ly)?|lisa|badam)\b|\b(?:last|top) \d* ?(?:layers?|blocks?)\b|spectrum"
 )
+#: LISA, BAdam and Spectrum train blocks anywhere.
+_LAST_ONLY = re.compile(r"\b(?:freez(?:e|ing)|frozen|partial(?:ly)?|(?:last|top) \d* ?(?:layers?|blocks?))\b")
 _USUAL_LAYERS = 2  # LLaMA-Factory's `freeze_trainable_layers`, LISA's gamma (arXiv 2403.17919)
 _LAYERS = re.compile(
     r"(\d+) (?:trainable |activated |last |top )?(?:layers?|blocks?)|(?:last|top|gamma)\D{0,3}(\d+)"
@@ -38,12 +40,12 @@ def trained_share_of(row: Row, arch: ModelArchitecture) -> float:
     method = re.sub(r"[_-]", " ", cell(row, "method"))
     if not trains_partly(method) and "badam" not in cell(row, "optimizer"):
         return 1.0
-    counts = parameter_counts(arch)
-    stated = number(row, "trainable_params_m")
+    counts, stated = parameter_counts(arch), number(row, "trainable_params_m")
     if stated:
         return min(1.0, stated * 1e6 / counts.trainable)
     ends = counts.embedding + counts.head
     block = counts.linear / (arch.layers + arch.decoder_layers)
+    layers = _trained_layers(method)
     if "spectrum" in method:
         percent = re.search(r"(\d+(?:\.\d+)?)\s*%?", method)
         if percent is None:
@@ -51,6 +53,25 @@ def trained_share_of(row: Row, arch: ModelArchitecture) -> float:
         return min(1.0, (float(percent[1]) / 100 * counts.linear + ends) / counts.trainable)
     if "badam" in method or "badam" in cell(row, "optimizer"):
         return block / counts.trainable
-    told = _LAYERS.search(method)
-    layers = int(told[1] or told[2]) if told else _USUAL_LAYERS
     return min(1.0, (layers * block + (ends if "lisa" in method else 0)) / counts.trainable)
+
+
+def _trained_layers(method: str) -> int:
+    told = _LAYERS.search(method)
+    return int(told[1] or told[2]) if told else _USUAL_LAYERS
+
+
+def reached_share_of(row: Row, arch: ModelArchitecture) -> float:
+    """Share of the blocks above which nothing is frozen: where the first are, no gradient goes back through them.
+
+    >>> from planner.architecture import load_architecture
+    >>> gpt2 = load_architecture("gpt2")
+    >>> [reached_share_of({"method": text}, gpt2) for text in ("partial(last 3 blocks)", "lisa", "full")]
+    [0.25, 1.0, 1.0]
+    """
+    method = re.sub(r"[_-]", " ", cell(row, "method"))
+    if not _LAST_ONLY.search(method):
+        return 1.0
+    if number(row, "trainable_params_m"):
+        return trained_share_of(row, arch)
+    return min(1.0, _trained_layers(method) / (arch.layers + arch.decoder_layers))

@@ -7,15 +7,29 @@ from dataclasses import dataclass
 
 from planner.backtest import habits
 from planner.backtest.cells import Row, UnsupportedRunError, cell, dated_before, number, required
-from planner.backtest.machines import cluster_of, gpus_of, parallelism_of, replicas_of
+from planner.backtest.losses import loss_bytes_of
+from planner.backtest.machines import (
+    cluster_of,
+    gpus_of,
+    parallelism_of,
+    replicas_of,
+    sequence_parallel_of,
+    virtual_stages_of,
+)
 from planner.backtest.methods import method_of
 from planner.backtest.models import architecture_of
 from planner.backtest.optimizers import optimizer_of, optimizer_rank_of, steps_in_backward
-from planner.backtest.partly import trained_share_of
-from planner.backtest.selection import keeps_products_of, recomputed_blocks_of
+from planner.backtest.partly import reached_share_of, trained_share_of
+from planner.backtest.quantised import keeps_quantised_inputs, quantises_experts, upcasts_frozen
+from planner.backtest.selection import (
+    keeps_products_of,
+    offloaded_share_of,
+    recomputed_blocks_of,
+    recomputes_attention,
+)
 from planner.backtest.unstated import unstated
 from planner.setup import Cluster, Parallelism, TrainingSetup
-from planner.stacks import computed_by
+from planner.stacks import computed_by, stack_of
 from planner.throughput import Doubt
 
 _TASKS = frozenset(
@@ -61,26 +75,26 @@ def read_run(row: Row) -> Run:
     """Translate a row.
 
     Raises:
-        UnsupportedRunError: If model, GPU, length or micro-batch are missing or unknown, or the method is not
-            one that the estimator can express.
+        UnsupportedRunError: If something needed is missing or unknown, or the estimator expresses no such method.
     """
     framework = habits.framework_of(row)
     arch = computed_by(framework, architecture_of(row))
-    cluster, speed_known = cluster_of(row)
-    gpus = gpus_of(row)
+    (cluster, speed_known), gpus = cluster_of(row), gpus_of(row)
     adapter, quantization = method_of(row, arch, framework)
-    parallelism = parallelism_of(row, gpus, arch, adapter is None)
+    parallelism = _sharded_alone(parallelism_of(row, gpus, arch, adapter is None), framework)
     micro_batch, sequence = _micro_batch(row, parallelism.data), required(row, "seq_len")
     autocasts = adapter is None and _may_autocast(row, framework, parallelism)
+    precision = habits.precision_of(row, cluster.gpu, autocasts)
     stack = habits.stack_of_run(row, framework, parallelism)
+    fp32 = quantization == "none" and habits.loads_in_fp32(row, framework, parallelism)
     row_tokens, real_share = habits.padding_of(row, sequence, micro_batch)
     setup = TrainingSetup(
         arch=arch,
         task=_task(row),
-        reference=not any(loss in cell(row, "task") + cell(row, "method") for loss in _WITHOUT_REFERENCE),
+        reference=_asks_reference(row, framework),
         adapter=adapter,
         quantization=quantization,
-        precision=habits.precision_of(row, cluster.gpu, autocasts),
+        precision=_under_autocast(precision, parallelism) if fp32 else precision,
         optimizer=optimizer_of(row),
         optimizer_rank=optimizer_rank_of(row),
         steps_in_backward=steps_in_backward(row),
@@ -100,13 +114,13 @@ def read_run(row: Row) -> Run:
         framework=stack,
         offload=habits.offload_of(row),
         offloads_activations=habits.offloads_activations(row),
-        pins_host_memory=habits.pins_host_memory(row),
         parallelism=parallelism,
         replicas=replicas_of(row, gpus, parallelism),
-        upcast_frozen=habits.upcasts_frozen(row, quantization, framework, parallelism),
-        keeps_quantised_inputs=habits.keeps_quantised_inputs(row, framework, quantization),
-        experts_quantised=habits.quantises_experts(row),
-        loss_bytes=habits.loss_bytes_of(row, framework),
+        upcast_frozen=upcasts_frozen(row, quantization, framework, parallelism),
+        frozen_fp32=adapter is not None and fp32,
+        keeps_quantised_inputs=keeps_quantised_inputs(row, framework, quantization),
+        experts_quantised=quantises_experts(row),
+        loss_bytes=loss_bytes_of(row, framework, arch, precision, parallelism),
         varied_lengths=habits.is_unpacked(row) and not habits.reuses_memory(row, framework),
         drops_longer_rows=habits.drops_longer_rows(row),
         row_tokens=row_tokens,
@@ -115,19 +129,54 @@ def read_run(row: Row) -> Run:
         recomputes_elementwise=habits.recomputes_elementwise(row),
         compiled=habits.fuses_kernels(row) or cluster.gpu.name.startswith("Gaudi"),
     )
-    doubts = tuple(unstated(row, setup))
-    return Run(setup, cluster, speed_known, number(row, "steps") or None, _total_tokens(row), doubts)
+    setup = _with_parts(row, framework, _with_outputs(row, setup))
+    return Run(setup, cluster, speed_known, *_lasts(row), tuple(unstated(row, setup)))
 
 
-def _total_tokens(row: Row) -> float | None:
+def _with_parts(row: Row, framework: str, setup: TrainingSetup) -> TrainingSetup:
+    """With what is split, left out, repeated or sent to the host beside the usual ways."""
+    return setup._replace(
+        virtual_stages=virtual_stages_of(row),
+        sequence_parallel=sequence_parallel_of(row),
+        recomputes_attention=recomputes_attention(row, framework),
+        reached_share=reached_share_of(row, setup.arch),
+        offloaded_share=offloaded_share_of(row),
+        pins_host_memory=habits.pins_host_memory(row),
+    )
+
+
+def _with_outputs(row: Row, setup: TrainingSetup) -> TrainingSetup:
+    """With what a loop keeps of the model's outputs; blocks that are not recomputed keep keys and values anyway."""
+    return setup._replace(kept_caches=habits.kept_caches(row)) if setup.gradient_checkpointing else setup
+
+
+def _lasts(row: Row) -> tuple[float | None, float | None]:
+    """Steps and tokens of the whole run, each None where it is not stated."""
     tokens, epochs = number(row, "dataset_tokens"), number(row, "epochs")
-    return tokens * (epochs or 1.0) if tokens else None
+    return number(row, "steps") or None, tokens * (epochs or 1.0) if tokens else None
+
+
+def _sharded_alone(parallelism: Parallelism, framework: str) -> Parallelism:
+    alone = parallelism.kind == "single" and stack_of(framework).shards_one
+    return parallelism._replace(kind="fsdp") if alone else parallelism
 
 
 def _may_autocast(row: Row, framework: str, parallelism: Parallelism) -> bool:
     """Whether "bf16" of a full fine-tuning may be transformers' autocast over weights in fp32."""
     plainly_spread = parallelism.kind in ("single", "ddp", "fsdp")
     return framework == "hf" and plainly_spread and not habits.names_unknown_stack(row)
+
+
+def _under_autocast(precision: str, parallelism: Parallelism) -> str:
+    """Weights in fp32 are computed with under autocast, or in shards as they are gathered."""
+    casts = parallelism.kind != "fsdp" and precision in ("bf16", "fp16")
+    return f"amp_{precision}" if casts else precision
+
+
+def _asks_reference(row: Row, framework: str) -> bool:
+    """Whether the trainer holds a frozen copy; engines that sample elsewhere score answers as they come."""
+    text = cell(row, "task") + cell(row, "method")
+    return not stack_of(framework).samples_elsewhere and not any(loss in text for loss in _WITHOUT_REFERENCE)
 
 
 def _task(row: Row) -> str:

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from planner.architecture import Adapter
 from planner.backtest.cells import Row, cell, number
 from planner.backtest.habits import (
+    has_own_loop,
     is_unpacked,
     leaves_reduction_open,
-    names_unknown_stack,
     recomputes_unasked,
 )
 from planner.backtest.selection import keeps_products_of
@@ -22,7 +22,8 @@ from planner.throughput import Doubt
 
 _RECOMPUTATION_FULL, _RECOMPUTATION_ADAPTER = 0.13, 0.18  # a third, or half, of the compute in between
 _FRAMEWORK, _PRECISION, _PACKING, _LENGTHS, _ADAPTER = 0.12, 0.08, 0.08, 0.20, 0.20
-_STACK = 0.24  # loops that nobody has tuned; trainers in CUDA and padding that is masked are told apart
+# Loops that nobody has tuned, mostly slower; trainers in CUDA and padding that is masked are told apart.
+_STACK, _STACK_QUICKER = 0.35, 0.5
 _ORTHOGONAL = 0.60  # rotations of whole inputs are built for each step
 _LOADS_BY_DEFAULT = frozenset({"hf", "other"})  # scripts that may leave a frozen base's type to transformers
 _LORA_LIKE = ("lora", "dora", "loha", "lokr", "full", "osf", "pissa")
@@ -53,8 +54,11 @@ def also_allowed(row: Row, setup: TrainingSetup) -> Iterator[TrainingSetup]:
         yield setup._replace(gradient_checkpointing=False)
     if setup.reduces_each_micro_batch and leaves_reduction_open(row):
         yield setup._replace(reduces_each_micro_batch=False)
+    plain = setup._replace(sequence_parallel=False) if leaves_sequence_open(row, setup) else setup
     if leaves_distributed_optimizer_open(row, setup):
-        yield setup._replace(parallelism=setup.parallelism._replace(kind="tp"))
+        plain = plain._replace(parallelism=setup.parallelism._replace(kind="tp"))
+    if plain is not setup:
+        yield plain
 
 
 def _largest_usual(row: Row, setup: TrainingSetup) -> Adapter | None:
@@ -79,8 +83,24 @@ def leaves_distributed_optimizer_open(row: Row, setup: TrainingSetup) -> bool:
     (`--use-distributed-optimizer`), NeMo and Megatron Bridge always.
     """
     told = re.search(r"zero|dist", f"{cell(row, 'parallelism')} {cell(row, 'optimizer')}")
-    plain = cell(row, "framework") in ("megatron", "megatron-lm", "megatron lm")
-    return plain and told is None and setup.adapter is None and setup.parallelism.kind == "mixed"
+    return (
+        is_plain_megatron(row)
+        and told is None
+        and setup.adapter is None
+        and setup.parallelism.kind == "mixed"
+    )
+
+
+def leaves_sequence_open(row: Row, setup: TrainingSetup) -> bool:
+    """Whether tensor-parallel ranks may each have the whole sequence between products, as in Megatron-LM where it is
+    not told otherwise.
+    """
+    return is_plain_megatron(row) and setup.shares_sequence and setup.sequence_parallel is None
+
+
+def is_plain_megatron(row: Row) -> bool:
+    """Whether the stack is Megatron-LM, and no recipes around it."""
+    return cell(row, "framework") in ("megatron", "megatron-lm", "megatron lm")
 
 
 def leaves_masters_open(row: Row, setup: TrainingSetup) -> bool:
@@ -103,8 +123,8 @@ def unstated(row: Row, setup: TrainingSetup) -> list[Doubt]:
     for column, size in (("framework", _FRAMEWORK), ("precision", _PRECISION), ("packing", _PACKING)):
         if not cell(row, column):
             found.append(Doubt(size, f"{column} is not stated"))
-    if names_unknown_stack(row):
-        found.append(Doubt(_STACK, f"nothing is known of {cell(row, 'framework')}"))
+    if has_own_loop(row):
+        found.append(Doubt(_STACK, f"nothing is known of {cell(row, 'framework')}", _STACK_QUICKER))
     if is_unpacked(row) and setup.row_tokens is None:
         found.append(Doubt(_LENGTHS, "lengths of unpacked rows are not stated"))
     method = cell(row, "method")

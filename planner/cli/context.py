@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from planner.model_source import HubSource
     from planner.price_age import PriceLimit
     from planner.spec import FineTuneSpec
+    from planner.spot_signals import SpotSignals
     from planner.surroundings import Surroundings
     from providers.offers import PriceSnapshot
 
@@ -138,6 +139,12 @@ class App:
             click.echo(f"warning: not calibrated by your runs: {error}", err=True)
             return NOT_CALIBRATED
 
+    def spot_signals(self) -> SpotSignals:
+        """What clouds said of their spot machines when they were last asked."""
+        from planner.signal_book import read_signals
+
+        return read_signals(self.directories.cache)
+
     def estimate(
         self,
         spec: FineTuneSpec,
@@ -158,6 +165,7 @@ class App:
             overrides=overrides,
             limit=limit,
             calibration=self.calibration(),
+            spot_signals=self.spot_signals(),
             price_limit=self.price_limit(),
             models=self.models(),
         )

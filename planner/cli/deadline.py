@@ -139,6 +139,7 @@ def _released(
             overrides=Overrides(gpu=gpu, count=count),
             limit=None,
             calibration=app.calibration(),
+            spot_signals=app.spot_signals(),
             models=app.models(),
         )
     return plan_release(answer.estimate, snapshot, jobs=jobs, seed=seed)
@@ -167,7 +168,6 @@ def _at(moment: datetime) -> str:
 
 
 def _lines(found: Release) -> Iterator[str]:
-    from planner.ranking import SURE_ENOUGH
     from planner.release import where_of
 
     hours = (found.deadline - found.now).total_seconds() / 3600
@@ -184,7 +184,7 @@ def _lines(found: Release) -> Iterator[str]:
         time = f"{finish.p50:7.1f} {finish.p90:7.1f} {way.p_in_time:8.0%}"
         name = _NAMES.get(way.name, way.name)
         yield (f"{name:11} {money} {time}  {start:<20} {mark} {where_of(way.item)}")
-    yield f"-> the cheapest that is in time in {SURE_ENOUGH:.0%} of cases, or else the likeliest"
+    yield _chosen(found.chosen.p_in_time)
     if found.possible:
         yield from (_more(way) for way in more)
     yield from _mixed(found)
@@ -194,13 +194,26 @@ def _lines(found: Release) -> Iterator[str]:
         extra = "?" if part.extra_usd is None else f"{part.extra_usd:+.2f}"
         saves = f"{part.saves_h:10.2f} {extra:>9}  {part.cut}" if part.saves_h > 0.005 else f"{'-':>10}"
         yield f"{part.name:15} {part.hours:7.2f}  {saves}"
-    best = max(found.parts, key=lambda part: part.saves_h)
-    if best.saves_h > 0.005:
-        yield f"cut {best.name} first: {best.cut} saves up to {best.saves_h:.1f} h"
+    first = found.first_cut
+    if first is not None:
+        part, hours = first
+        yield f"cut {part.name} first: {part.cut} saves up to {hours:.1f} h"
+
+
+def _chosen(p_in_time: float) -> str:
+    """What the arrow means, by how likely the way is."""
+    from planner.ranking import EVEN_CHANCE, SURE_ENOUGH
+
+    if p_in_time >= SURE_ENOUGH:
+        return f"-> the cheapest that is in time in {SURE_ENOUGH:.0%} of cases"
+    if p_in_time >= EVEN_CHANCE:
+        return f"-> none is in time in {SURE_ENOUGH:.0%} of cases: the likeliest, of about equal ones the cheapest"
+    return "-> none has an even chance: the earliest by its p50, of about equal ones the cheapest"
 
 
 def _mixed(found: Release) -> Iterator[str]:
     """The policy's mix, now and from later starts: what waiting costs."""
+    from planner.ranking import SURE_ENOUGH
     from planner.release import where_of
 
     if found.mix is None:
@@ -222,6 +235,8 @@ def _mixed(found: Release) -> Iterator[str]:
             f" and may cost ${now.p90_usd:.2f} in all (p90);"
             f" {later if last.delay_h > 0 else 'no later start is safe'}"
         )
+    if not found.mix_is_best and found.chosen.p_in_time >= SURE_ENOUGH:
+        yield "it is not needed: the way with the arrow is sure enough by itself, and about as cheap or cheaper"
     if found.mix_is_best:
         yield f"the mix is the cheapest that is in time in 90% of cases: ${now.mean_usd:.2f} on average"
 

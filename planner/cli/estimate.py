@@ -17,6 +17,7 @@ from providers.errors import TuneplanError, UsageError
 
 if TYPE_CHECKING:
     from planner.answer import Answer
+    from planner.calibration import Calibration
     from planner.data_cache import DataPin
     from planner.queue_times import QueueTime
     from planner.tracing import Traced
@@ -122,7 +123,6 @@ def command(
 ) -> None:
     """Estimate memory, time and cost of SPEC on every offer, and rank the offers."""
     from planner.answer import Limits, check, estimate_spec
-    from planner.calibration import NOT_CALIBRATED
     from planner.cli.estimate_views import Views, what_if_changes
     from planner.intake import Overrides
     from planner.placing import placed_in
@@ -145,7 +145,8 @@ def command(
             app.now(),
             overrides=Overrides(**fixed),
             limit=kept or None,
-            calibration=app.calibration() if calibration else NOT_CALIBRATED,
+            calibration=_calibration(app, calibration),
+            spot_signals=app.spot_signals(),
             price_limit=app.price_limit(strict=strict),
             models=app.models(),
         )
@@ -162,6 +163,12 @@ def command(
         if queue is not None:
             click.echo(f"queue time of the best, from your own tries: {queue.text()}")
     check(answer, limits)
+
+
+def _calibration(app: App, wanted: bool) -> Calibration:
+    from planner.calibration import NOT_CALIBRATED
+
+    return app.calibration() if wanted else NOT_CALIBRATED
 
 
 def _queue(app: App, answer: Answer) -> QueueTime | None:

@@ -98,6 +98,7 @@ def command(
     done = try_them(app, plan.spec, chosen, **rules) if trying else []
     now = app.now() if trying else now
     answered = [] if offline else _asked(now, chosen, addresses)
+    _keep(app, plan, chosen, answered)
     unasked = _not_asked(chosen, offline)
     logins = _logins(chosen)
     sightings, tries = _memory(app)
@@ -139,6 +140,19 @@ def _asked(now: datetime, candidates: Sequence[Candidate], urls: dict[str, str])
         f"asking about {len(wanted)} machines of {', '.join(sorted({row.offer.cloud for row in wanted}))}"
     )
     return ask_all(Inquiry(wanted, os.environ, Path.home(), now), urls)
+
+
+def _keep(app: App, plan: Plan, named: Sequence[Candidate], answered: Sequence[Answered]) -> None:
+    """Keep for estimates what says something of losses, under the names that zones have in the prices."""
+    from planner.finding import wanted_of
+    from planner.signal_book import keep_signals, said_of
+
+    priced = {row.candidate_id: row.offer for row in plan.candidates}
+    offers = {wanted_of(row): priced[row.candidate_id] for row in named}
+    try:
+        keep_signals(app.directories.cache, said_of(answered, offers), app.now())
+    except UsageError as error:
+        echo_err(f"warning: estimates will not know of these signals: {error}")
 
 
 def _named(candidates: Sequence[Candidate], offline: bool) -> list[Candidate]:

@@ -16,17 +16,21 @@ from providers.errors import CorruptDataError, StorageError, TuneplanError, Usag
 from providers.price_table import PriceTable, read_table, write_table
 
 if TYPE_CHECKING:
+    from providers.availability import AvailabilitySource
     from providers.live_prices import LiveSource
+    from providers.offers import Offer
 
-_NAMES = ("aws-spot", "azure", "oci", "vast", "aws", "aws-zones")
+_ADVISOR = "aws-advisor"
+_NAMES = ("aws-spot", _ADVISOR, "azure", "oci", "vast", "aws", "aws-zones")
 _EXAMPLE = """\b
 Sources:
-  aws-spot   spot price of each AWS region
-  azure      on-demand and spot of each Azure region
-  oci        OCI's list prices
-  vast       machines on Vast.ai that can be rented now
-  aws        AWS on-demand; hundreds of megabytes a region, so name regions
-  aws-zones  spot price of each AWS zone, with your credentials
+  aws-spot     spot price of each AWS region
+  aws-advisor  how many spot machines AWS took back last month; no price
+  azure        on-demand and spot of each Azure region
+  oci          OCI's list prices
+  vast         machines on Vast.ai that can be rented now
+  aws          AWS on-demand; hundreds of megabytes a region, so name regions
+  aws-zones    spot price of each AWS zone, with your credentials
 \b
 Examples:
   plan prices refresh
@@ -36,9 +40,9 @@ Examples:
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """What became of one source."""
+    """What became of one source; of signals, `fresh` counts machines that it tells something of."""
 
-    source: LiveSource
+    source: LiveSource | AvailabilitySource
     fresh: int = 0
     error: TuneplanError | None = None
 
@@ -79,6 +83,8 @@ def command(
             outcomes.append(outcome)
         if table is not before:
             write_table(path, table)
+        if not names or _ADVISOR in names:
+            outcomes.append(_advised(app, frozenset(regions) or None, url))
     _answer(app, path, outcomes, output)
     failed = [outcome.error for outcome in outcomes if outcome.error is not None]
     if failed:
@@ -119,10 +125,41 @@ def _asked(
     return fresh, _Outcome(source, reading.fresh)
 
 
+def _advised(app: App, regions: frozenset[str] | None, url: str | None) -> _Outcome:
+    """Ask how many spot machines AWS took back, and keep it for estimates."""
+    import os
+
+    from planner.signal_book import keep_signals, said_of
+    from providers.availability import Inquiry, Wanted
+    from providers.availability_sources import SOURCES, ask_all
+
+    source = next(one for one in SOURCES if one.name == _ADVISOR)
+    offers: dict[tuple[str, str | None], Offer] = {}
+    for offer in open_pricebook(app.directories.cache).snapshot.offers:
+        named = regions is None or offer.region in regions
+        if offer.cloud == source.cloud and offer.market == "spot" and named:
+            offers[offer.region, offer.instance_type] = offer
+    wanted = tuple(Wanted(offer, 1) for offer in offers.values())
+    if not wanted:
+        return _Outcome(source)
+    inquiry = Inquiry(wanted, os.environ, Path.home(), app.now())
+    (answered,) = ask_all(inquiry, {_ADVISOR: url or ""}, frozenset({_ADVISOR}))
+    if answered.problem is not None:
+        return _Outcome(source, error=StorageError(answered.problem, hint=answered.hint))
+    try:
+        return _Outcome(source, keep_signals(app.directories.cache, said_of([answered]), app.now()))
+    except UsageError as error:
+        return _Outcome(source, error=error)
+
+
 def _answer(app: App, path: Path, outcomes: list[_Outcome], output: str) -> None:
     snapshot_id, table = read_table(open_pricebook(app.directories.cache).path)
-    asked = {outcome.source.cloud for outcome in outcomes if outcome.error is None}
-    fresh = sum(outcome.fresh for outcome in outcomes)
+    asked = {
+        outcome.source.cloud
+        for outcome in outcomes
+        if outcome.error is None and outcome.source.name != _ADVISOR
+    }
+    fresh = sum(outcome.fresh for outcome in outcomes if outcome.source.name != _ADVISOR)
     today = app.now().date().isoformat()
     if output == "json":
         payload = {"snapshot_id": snapshot_id, "path": str(path), "machines": len(table.rows), "fresh": fresh}
@@ -131,10 +168,7 @@ def _answer(app: App, path: Path, outcomes: list[_Outcome], output: str) -> None
         emit_json("prices_refresh", {**payload, "kept": kept, "sources": sources}, now=app.now())
         return
     for outcome in outcomes:
-        said = (
-            f"{outcome.fresh:,} prices of today"
-            if outcome.error is None
-            else f"failed: {outcome.error.message}"
-        )
-        click.echo(f"{outcome.source.name:<10}{said}")
+        what = "machines told of" if outcome.source.name == _ADVISOR else "prices of today"
+        said = f"{outcome.fresh:,} {what}" if outcome.error is None else f"failed: {outcome.error.message}"
+        click.echo(f"{outcome.source.name:<13}{said}")
     click.echo(f"snapshot {snapshot_id}")

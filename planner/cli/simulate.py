@@ -108,6 +108,8 @@ def _simulated(app: App, loaded: LoadedSpec, jobs: int, seed: int, **fixed: Any)
     from planner.simulation import simulate_estimate
     from planner.support import unsupported
 
+    cache = app.data_cache()
+    loaded = loaded._replace(spec=cache.localised(loaded.spec, loaded.base_dir))
     loaded.refuse(unsupported(loaded.spec))
     with placed_in(loaded):
         answer = estimate_spec(
@@ -118,6 +120,8 @@ def _simulated(app: App, loaded: LoadedSpec, jobs: int, seed: int, **fixed: Any)
             overrides=Overrides(**fixed),
             limit=None,
             calibration=app.calibration(),
+            spot_signals=app.spot_signals(),
+            models=app.models(),
         )
     return simulate_estimate(answer.estimate, jobs, seed)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 from planner.artifacts import machine_share
 from planner.candidates import Candidate
 from planner.explain.terms import Section, Term, Value, corrected_by, correction_of
-from planner.hazards import PRIOR_SOURCE, hazards_of
+from planner.hazards import PRIOR_SOURCE
 from planner.overheads import (
     ASSUMED_SOURCE,
     DOWNLOAD_BYTES_PER_S,
@@ -15,10 +16,14 @@ from planner.overheads import (
     SAVE_BYTES_PER_S,
     TOKENISE_TOKENS_PER_S,
 )
+from planner.place_hazards import lean_of, place_hazards
+from planner.price_age import age_text
 from planner.pricing import Priced
 from planner.quantiles import Quantiles
 from planner.question import Question
 from planner.risk import MOST_SAVING
+from planner.spot_signals import LARGEST_LEAN
+from planner.spot_sizes import sizes
 
 _MIB, _GIB = 2.0**20, 2.0**30
 
@@ -146,10 +151,48 @@ def interruptions(question: Question, priced: Priced) -> Section:
             interval=lost.wait_h,
         ),
     )
-    return Section("interruptions", "interruptions", source, terms)
+    notes = tuple(_leanings(question, priced)) if on_spot else ()
+    return Section("interruptions", "interruptions", source, terms, notes=notes)
+
+
+def _leanings(question: Question, priced: Priced) -> Iterator[Term]:
+    """What the size of the machines and the cloud's signals make of the prior's rate, before any own run."""
+    offer, known = priced.offer, sizes()
+    doubt = math.exp(abs(math.log(max(offer.gpus_per_node, 1) / known.gpus_reference)) * known.gpus_sd)
+    yield Term(
+        "size of machines and group",
+        known.factor(priced.nodes, offer.gpus_per_node),
+        "x",
+        "on the rate at an age: (GPUs / GPUs on record)^a x machines^b, up to 8 GPUs and 16 machines",
+        {"GPUs": offer.gpus_per_node, "GPUs on record": known.gpus_reference, "a": known.gpus, "machines": priced.nodes,
+         "b": known.machines},
+        source="the same zones on public record: see spot_sizes.py",
+        error=f"a factor of {doubt:.1f}, of few campaigns",
+    )  # fmt: skip
+    lean = lean_of(question, offer, priced.nodes)
+    for part in lean.parts:
+        age = age_text(part.said.as_of_at, question.goal.now)
+        yield Term(
+            part.said.kind.replace("_", " "),
+            part.factor,
+            "x",
+            "on the rate at an age; its order alone, shrunk, as the relation is weak",
+            {"says": part.said.value, "unit": part.said.unit, "age": age},
+            source=part.said.source,
+            error="over eight tenths of the variance of places stay open: see spot_signals.py",
+        )
+    if not lean.parts:
+        yield Term(
+            "signals of the cloud",
+            None,
+            "x",
+            "none is known of this machine: the prior stays (`plan prices refresh`, `plan find`)",
+        )
+    elif len(lean.parts) > 1:
+        yield Term(
+            "signals together", lean.factor, "x", f"their product, at most {LARGEST_LEAN:g} either way"
+        )
 
 
 def _source(question: Question, priced: Priced) -> str:
-    offer = priced.offer
-    place = offer.zone or offer.region
-    return hazards_of(question.calibration.spells, offer.cloud, place, offer.gpu, priced.nodes).source
+    return place_hazards(question, priced.offer, priced.nodes).source  # signals have terms of their own

@@ -31,6 +31,21 @@ _FORMULAS = {
 }
 
 
+_GIB = 2.0**30
+_HOST_SOURCE = "planner/memory/host: closed form, from the code of torch, transformers and safetensors"
+_HOST_FORMULAS = {
+    "weights": "parameters x bytes of one, pinned where the GPU copies them from",
+    "gradients": "trained x bytes of one, pinned likewise",
+    "optimizer": "trained x (states + master copy), of all processes here",
+    "reference models": "frozen copies that the task needs",
+    "rounding": "pinned memory comes in powers of two, for each tensor",
+    "data": "each process: 2.25 copies of the text and 53 bytes a token, measured; nothing of it is on a disk",
+    "training": "on a CPU: what stands under memory of one GPU",
+    "loading or saving": "the largest of weights as they are read, states gone on from, and files as they are written",
+    "processes": "Python, CUDA and libraries: 4 GiB and 2.5 for each process",
+}
+
+
 def memory(candidate: Candidate, priced: Priced) -> Section:
     """What is in GPU memory at the peak."""
     setup, estimate = priced.solved.fit.setup, priced.solved.fit.memory
@@ -42,6 +57,18 @@ def memory(candidate: Candidate, priced: Priced) -> Section:
     return Section(
         "memory", "memory of one GPU", _SOURCE, terms, total, (*_bounds(candidate), *_learned(priced))
     )
+
+
+def host_memory(candidate: Candidate, priced: Priced) -> Section:
+    """What one machine needs beside its GPUs' memory."""
+    setup, parts = priced.solved.fit.setup, priced.solved.host_parts_bytes
+    terms = tuple(
+        Term(name, value / _GIB, "GiB", _HOST_FORMULAS.get(name, ""), _inputs(name, setup))
+        for name, value in parts.items()
+    )
+    stated = Term("stated", candidate.offer.ram_gib, "GiB", "what the seller says of a machine")
+    total = Term("host", candidate.host_ram_gib, "GiB", "sum")
+    return Section("host_memory", "memory of one machine", _HOST_SOURCE, terms, total, (stated,))
 
 
 def _bounds(candidate: Candidate) -> tuple[Term, ...]:
@@ -68,7 +95,8 @@ def _bounds(candidate: Candidate) -> tuple[Term, ...]:
             "verdict",
             candidate.fit_in_a_word,
             "",
-            "tensors and context with a margin, against the limit; tight: the upper bound is beyond it",
+            "how likely tensors and context stay within the limit: fits from 17 in 20, oom to 1 in 5; tight: the upper"
+            " bound is beyond it",
         ),
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-from planner.architecture import Adapter, ModelArchitecture, adapter_targets
+from planner.architecture import Adapter, ModelArchitecture, adapter_targets, linear_shapes
 
 
 class BlockActivations(NamedTuple):
@@ -54,6 +54,7 @@ def block_activations(
     adapter_input: float = 0.0,
     spread_keys: bool = False,
     fused_qkv: bool = False,
+    fp32_routing: bool = False,
 ) -> BlockActivations:
     """Sum over the operations of a block.
 
@@ -70,6 +71,7 @@ def block_activations(
             its adapter computes in; 0 where that is the input's own.
         spread_keys: Keys and values of a group are repeated for each of its heads.
         fused_qkv: Queries, keys and values come from one product.
+        fp32_routing: Outputs of all experts are weighted in fp32.
     """
     full = adapter is None
     # A decoder block of an encoder-decoder attends twice, the second time with a norm of its own.
@@ -80,6 +82,9 @@ def block_activations(
     saved = whole + _attention(arch, width, full) * (1 + twice)
     saved += width * _kept_by_stack(arch, spread_keys, fused_qkv)
     mlp, mlp_backward = _mlp(arch, width, full, fused_mlp)
+    if fp32_routing:
+        kept, passing = _fp32_routing(arch, width)
+        mlp, mlp_backward = mlp + kept, mlp_backward + passing
     saved += mlp + (_adapters(arch, adapter, width, adapter_input) if adapter is not None else 0.0)
     if 0.0 < adapter_input < 4.0:
         mlp_backward += _recast(arch)
@@ -174,6 +179,14 @@ def _mlp(arch: ModelArchitecture, width: float, full: bool, fused: bool) -> tupl
     return width * inner * kept + extra, width * inner * (3 if full else 2)
 
 
+def _fp32_routing(arch: ModelArchitecture, width: float) -> tuple[float, float]:
+    """The copy in fp32 of what experts return, and in the backward pass its gradient, the same cast, and those of both
+    products that take a token's copy for each of its experts, one for each and their sum.
+    """
+    copies = arch.hidden * arch.experts_per_token * arch.moe_layers / arch.layers
+    return 4.0 * copies, (4.0 + 3 * width) * copies
+
+
 def _adapters(arch: ModelArchitecture, adapter: Adapter, width: float, held: float) -> float:
     """PEFT keeps each targeted module's input, cast to the adapter's type, and the rank-r value."""
     blocks = arch.layers + arch.decoder_layers
@@ -191,6 +204,14 @@ def _adapters(arch: ModelArchitecture, adapter: Adapter, width: float, held: flo
         # the base's output, which the norm scales, and the adapter's
         total += sum(shape.count * (width + (held or width)) * shape.outputs for shape in targets)
     return total / blocks
+
+
+def split_by_columns(arch: ModelArchitecture) -> float:
+    """Products of an average block that tensor-parallel ranks share out by their outputs: all but the last of attention
+    and of the MLP.
+    """
+    first = (s for s in linear_shapes(arch) if s.role in ("attention", "mlp") and s.name not in _OUTPUTS)
+    return sum(s.count for s in first) / (arch.layers + arch.decoder_layers)
 
 
 def _recast(arch: ModelArchitecture) -> float:

@@ -10,22 +10,24 @@ from planner.memory.activations import (
     ScoreActivations,
     block_activations,
     score_activations,
+    split_by_columns,
 )
 from planner.memory.collectives import FURTHER_GROUP_GIB, communicators
 from planner.memory.constants import CONSTANTS
 from planner.memory.fragmentation import Peak, fragmentation
 from planner.memory.generation import Generation, cache_bytes, generation_bytes
+from planner.memory.host import offloaded_parts
 from planner.memory.linears import adapter_input, adapter_products, dequantised_bytes, quantised_inputs
 from planner.memory.loss import loss_bytes
 from planner.memory.model_state import ModelState, model_state
 from planner.memory.precision import Widths, is_sharded, widths
 from planner.memory.stages import blocks_in_flight, outputs_in_flight, stage_blocks
-from planner.memory.verdict import Verdict, verdict_of
+from planner.memory.verdict import LITTLE_SEEN, Verdict, need_log_sd, verdict_of
 from planner.recomputation import kept_values
 from planner.setup import Cluster, TrainingSetup
 from planner.shape_cache import by_shape
 from planner.stacks import stack_of
-from planner.workload import rows_of
+from planner.workload import rows_of, samples_answers
 
 GIB = float(2**30)
 
@@ -42,7 +44,9 @@ class MemoryEstimate(NamedTuple):
         components_bytes: Parts at the peak; they sum to nvml_bytes.
         verdict: fits, borderline or oom.
         peak_phase: loading, generation, loss, backward or optimizer_step.
+        host_parts_bytes: What is offloaded to one machine, by what it is.
         save_peak_bytes: GPU memory while saving a checkpoint.
+        log_sd: How far the tensors may be off: standard deviation of the logarithm of actual / predicted.
     """
 
     allocated_bytes: float
@@ -53,7 +57,9 @@ class MemoryEstimate(NamedTuple):
     components_bytes: dict[str, float]
     verdict: Verdict
     peak_phase: str
+    host_parts_bytes: dict[str, float]
     save_peak_bytes: float
+    log_sd: float
 
 
 def estimate_memory(setup: TrainingSetup, cluster: Cluster) -> MemoryEstimate:
@@ -96,9 +102,11 @@ def estimate_memory(setup: TrainingSetup, cluster: Cluster) -> MemoryEstimate:
         upper_bytes=(reserved + context) * (1 + (CONSTANTS["upper"] - 1) * doubt) + unused,
         limit_bytes=limit,
         components_bytes=components,
-        verdict=_verdict(setup, components, allocated, limit, doubt),
+        verdict=_verdict(setup, components, allocated, limit),
         peak_phase=phase,
+        host_parts_bytes=offloaded_parts(setup, parts.state, parts.width, cluster),
         save_peak_bytes=parts.state.static + _gathered_to_save(setup, parts),
+        log_sd=need_log_sd(setup),
     )
 
 
@@ -133,6 +141,7 @@ def _constants(setup: TrainingSetup) -> _Parts:
         adapter_input(setup, width),
         stack.spread_keys,
         stack.fused_qkv,
+        stack.fp32_routing,
     )
     product, largest = adapter_products(setup)
     tail = (4.0 + (4.0 if setup.adapter is None else 0.0)) * arch.hidden
@@ -149,7 +158,7 @@ def _constants(setup: TrainingSetup) -> _Parts:
         rows=rows_of(setup.task),
         tail_per_token=tail,
         split=1.0 / parallel.tensor,
-        split_whole=1.0 / parallel.tensor if stack.sequence_parallel else 1.0,
+        split_whole=1.0 / parallel.tensor if setup.shares_sequence else 1.0,
         product=product,
         product_backward=largest,
         dequantised=dequantised_bytes(setup, width),
@@ -169,7 +178,8 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Pe
         per_block = _kept_of_block(setup, parts, start, one, tokens)
         working -= max(0.0, per_block - start)  # is there already
     else:
-        per_block, working = one, passing
+        away = one * setup.offloaded_share if setup.offloads_activations else 0.0
+        per_block, working = (one - away) * setup.reached_share, passing + away
         if setup.adapter is not None:  # nothing before the first adapter needs a gradient
             unused = 4.0 * setup.arch.hidden * tokens * parts.split
     rest = _position_bias(setup, parts) * tokens * parts.split - unused
@@ -179,15 +189,15 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Pe
     older = setup.parallelism.kind == "fsdp" and not stack_of(setup.framework).fsdp2
     wrapped = setup.adapter is not None and older
     lasting = kept if setup.gradient_checkpointing and wrapped else 0.0
-    loss = head + parts.tail_per_token * tokens
-    grads = state.gradients
+    loss, grads = head + parts.tail_per_token * tokens, state.gradients
     earlier = grads if _holds_earlier_gradients(setup, state) else 0.0
     begun = max(earlier, min(grads, state.head_gradient))
     comm = state.comm
     arrived = parts.width.residual * setup.arch.hidden * tokens
+    caches, named = _kept_outputs(setup, tokens)
     moments = {  # activations, logits and their like, gradients, temporaries of the step, collectives
-        "loss": (kept_at_head, loss, earlier, 0.0, comm.loss),
-        "backward": (kept + lasting + working, 0.0, begun, 0.0, comm.backward),
+        "loss": (kept_at_head + caches, loss, earlier, 0.0, comm.loss),
+        "backward": (kept + lasting + working + named, 0.0, begun, 0.0, comm.backward),
         "backward_end": (last, 0.0, max(earlier, grads - state.late_gradient), 0.0, comm.end),
         "embedding": (arrived, 0.0, grads + state.embedding_gradient, 0.0, comm.end),
         "optimizer_step": (0.0, 0.0, grads, state.step, 0.0),
@@ -196,7 +206,8 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Pe
         held = kept + one if setup.gradient_checkpointing else kept
         moments["adapter_norm"] = (held, _dora_norm_bytes(setup), earlier, 0.0, comm.backward)
     sampling = _sampling(setup, parts)
-    if setup.task == "grpo":  # before the step's first forward pass, with the last step's gradients gone
+    if setup.task == "grpo" and samples_answers(setup):
+        # before the step's first forward pass, with the last step's gradients gone
         moments["generation"] = (0.0, sampling.passing + sampling.cache, 0.0, 0.0, sampling.gathered)
     phase = max(moments, key=lambda name: sum(moments[name]))
     activations, logits, gradients, step, collectives = moments[phase]
@@ -218,14 +229,28 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Pe
     return Peak(_PHASES.get(phase, phase), components, beside)
 
 
+def _kept_outputs(setup: TrainingSetup, tokens: float) -> tuple[float, float]:
+    """Bytes of caches and named outputs, with their logits in fp32, at the loss and in the backward pass."""
+    cache = cache_bytes(setup, setup.micro_batch, setup.sequence_tokens)
+    named = max(0, setup.kept_caches - 1) * (cache + 4.0 * setup.arch.vocab * tokens)
+    return min(1, setup.kept_caches) * cache + named, named
+
+
 def _of_block(setup: TrainingSetup, parts: _Parts, tokens: float) -> tuple[float, float]:
     """Bytes that one block keeps of a micro-batch, and temporaries of its backward pass."""
     block, keys = parts.block, setup.sequence_tokens
     divided = (block.saved - block.whole + parts.scores.saved * keys) * parts.split
-    one = (divided + block.whole * parts.split_whole) * tokens + parts.product
+    one = (divided + block.whole * parts.split_whole + _copied_inputs(setup, parts)) * tokens + parts.product
     within = max(block.backward, parts.scores.backward * keys - block.mlp)  # in the MLP, or in the attention
     gradients = within * tokens * parts.split
     return one, max(gradients, gradients / 2 + parts.dequantised) + parts.product_backward
+
+
+def _copied_inputs(setup: TrainingSetup, parts: _Parts) -> float:
+    """Bytes per token of inputs of products split by columns, beyond one for attention's and one for the MLP's."""
+    if setup.parallelism.tensor == 1 or not stack_of(setup.framework).copies_inputs:
+        return 0.0
+    return parts.width.activation * setup.arch.hidden * (split_by_columns(setup.arch) - 2)
 
 
 def _while_loading(state: ModelState, components: dict[str, float]) -> dict[str, float]:
@@ -262,10 +287,10 @@ def _holds_earlier_gradients(setup: TrainingSetup, state: ModelState) -> bool:
 
 
 def _sampling(setup: TrainingSetup, parts: _Parts) -> Generation:
+    if not samples_answers(setup):
+        return Generation(0.0, 0.0)
     if setup.task == "grpo":
         return generation_bytes(setup, parts.state.comm.sampling)
-    if setup.task != "ppo":
-        return Generation(0.0, 0.0)
     # the engines behind ppo sample one micro-batch and keep their cache while the model learns
     return Generation(cache_bytes(setup, setup.micro_batch, setup.sequence_tokens), 0.0)
 
@@ -289,24 +314,23 @@ def _dora_norm_bytes(setup: TrainingSetup) -> float:
     return max((4.0 * s.inputs * (s.inputs + 3 * s.outputs) for s in targets), default=0.0)
 
 
-#: Stacks of which nothing is known, or no more than their optimizers' code.
-_LITTLE_SEEN = ("other", "internevo")
-
-
 def _is_uncertain(setup: TrainingSetup) -> bool:
     """Set-ups that few published runs cover, or that stacks build very differently."""
     rare = setup.arch.is_moe or setup.offload != "none" or setup.task in ("ppo", "grpo")
-    return rare or setup.offloads_activations or setup.framework in _LITTLE_SEEN
+    return rare or setup.offloads_activations or setup.framework in LITTLE_SEEN
 
 
-def _verdict(
-    setup: TrainingSetup, components: dict[str, float], allocated: float, limit: float, doubt: float
-) -> Verdict:
-    """Of a stack of which nothing is known, that a run cannot fit is only certain of weights and optimizer alone."""
-    context = components["context"]
-    verdict = verdict_of(allocated, context, limit, doubt, weights=components["weights"])
-    held = components["weights"] + components["optimizer"] + context
-    return "borderline" if verdict == "oom" and setup.framework == "other" and held <= limit else verdict
+def _verdict(setup: TrainingSetup, components: dict[str, float], allocated: float, limit: float) -> Verdict:
+    """Nothing makes weights smaller, nor an unknown stack hold less than them and its optimizer."""
+    context, weights = components["context"], components["weights"]
+    return verdict_of(
+        allocated,
+        context,
+        limit,
+        need_log_sd(setup),
+        certain=weights,
+        unknown=setup.framework == "other" and weights + components["optimizer"] + context <= limit,
+    )
 
 
 #: Kernels of torch and its libraries that CUDA loads lazily since 11.7: a context took 1.3 GiB on a V100

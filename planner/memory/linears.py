@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from planner.architecture import Adapter, adapter_targets
-from planner.memory.precision import Widths
+from planner.memory.precision import Widths, widths
 from planner.setup import TrainingSetup
 from planner.stacks import stack_of
 
@@ -35,8 +35,12 @@ def adapter_input(setup: TrainingSetup, width: Widths) -> float:
 def adapter_products(setup: TrainingSetup) -> tuple[float, float]:
     """Bytes of the weights' changes that LoHa and LoKr multiply out: those of one block, kept until the backward pass,
     and what that pass makes of the largest one (its gradient, the same scaled; for LoHa two products of factors more).
+
+    Where DoRA multiplies by the base's weights again, the product keeps the copies that it casts or unpacks of them.
     """
     adapter = setup.adapter
+    if adapter is not None and adapter.multiplies_again:
+        return _copies_of_weights(setup, adapter), 0.0
     if adapter is None or adapter.kind not in ("loha", "lokr"):
         return 0.0, 0.0
     width, arch = 4.0 if adapter.fp32 else 2.0, setup.arch
@@ -44,6 +48,17 @@ def adapter_products(setup: TrainingSetup) -> tuple[float, float]:
     total = sum(width * s.count * s.inputs * s.outputs for s in targets)
     largest = max((width * s.inputs * s.outputs for s in targets), default=0.0)
     return total / (arch.layers + arch.decoder_layers), largest * (4 if adapter.kind == "loha" else 2)
+
+
+def _copies_of_weights(setup: TrainingSetup, adapter: Adapter) -> float:
+    """In one block; an adapter in fp32 takes them in fp32, and autocast in the type that it computes in."""
+    if not adapter.fp32:
+        width = 2.0 if setup.quantization != "none" else 0.0
+    else:
+        width = widths(setup).compute if stack_of(setup.framework).autocast else 4.0
+    blocks = setup.arch.layers + setup.arch.decoder_layers
+    targets = adapter_targets(setup.arch, adapter)
+    return sum(width * s.count * s.inputs * s.outputs for s in targets) / blocks
 
 
 def dequantised_bytes(setup: TrainingSetup, width: Widths) -> float:

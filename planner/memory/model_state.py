@@ -22,6 +22,9 @@ from planner.stacks import stack_of
 # quantisation).
 _QUANTISED_BYTES = {"4bit": 0.5 + 1 / 64 + 4 / (64 * 256), "8bit": 1.0, "fp8": 1.0}
 
+#: Of a trained parameter: decayed moments and weights that TensorFlow 1 has ready before there are gradients.
+_READ_EARLY = 3 * 4.0
+
 _ZERO3_SUB_GROUP_PARAMETERS = 1e9  # DeepSpeed's sub_group_size: stepped on one after the other
 
 
@@ -43,7 +46,7 @@ class ModelState(NamedTuple):
             weights, or an earlier micro-batch's).
         trainable: Trainable parameters in the whole model.
         total: Parameters of the whole model, adapters included.
-        host: Bytes offloaded to the host, per GPU.
+        host_parts: Bytes offloaded to the host, per GPU.
         loading: The whole base that lies beside its shard before training, 0 where ranks load their shards alone.
     """
 
@@ -59,7 +62,7 @@ class ModelState(NamedTuple):
     embedding_gradient: float
     trainable: int
     total: int
-    host: float
+    host_parts: dict[str, float]
     loading: float = 0.0
 
     @property
@@ -95,7 +98,8 @@ def model_state(setup: TrainingSetup) -> ModelState:
     state_shards = ranks if parallel.kind in ("zero1", "mixed") else gradient_shards
     if full and setup.steps_in_backward:
         gradients = _largest_gradient(setup, width) / parts
-    optimizer = mine * (width.state + width.master) / state_shards
+    early = _READ_EARLY if stack_of(setup.framework).reads_early else 0.0
+    optimizer = mine * (width.state + width.master + early) / state_shards
     stepping = mine / state_shards
     if parallel.kind == "zero3":
         stepping = min(stepping, _ZERO3_SUB_GROUP_PARAMETERS)
@@ -118,7 +122,7 @@ def model_state(setup: TrainingSetup) -> ModelState:
         embedding_gradient=embedding if added and ranks == 1 else 0.0,
         trainable=trainable + whole,
         total=counts.total + (0 if full else trainable + whole),
-        host=optimizer if setup.optimizer.startswith("paged") else 0.0,
+        host_parts={"optimizer": optimizer} if setup.optimizer.startswith("paged") else {},
         loading=base / parts if _loads_whole(setup) else 0.0,
     )
     return _offloaded(setup, state)
@@ -130,7 +134,7 @@ def _cast_weights(setup: TrainingSetup, width: Widths, counts: ParameterCounts) 
     """
     if setup.adapter is None:
         return counts.trainable * width.cast_cache
-    kept = setup.frozen_fp32 and not setup.gradient_checkpointing
+    kept = setup.frozen_fp32 and not (setup.gradient_checkpointing or is_sharded(setup.parallelism.kind))
     return counts.linear * width.compute if kept else 0.0
 
 
@@ -218,12 +222,21 @@ def _per_rank(expert: float, shards: int, expert_ranks: int) -> float:
 
 
 def _offloaded(setup: TrainingSetup, state: ModelState) -> ModelState:
+    """The state with what is on the host there; of a torch policy (FSDP) reference models too, each shard of which is
+    copied when its layer is gathered.
+    """
+    if setup.offload == "none":
+        return state
+    optimizer = state.optimizer + state.host_parts.get("optimizer", 0.0)
+    host = {"gradients": state.gradients, "optimizer": optimizer}
     if setup.offload == "optimizer":
-        host = state.optimizer + state.gradients
-        return state._replace(optimizer=0.0, step=0.0, gradients=state.gradients, host=state.host + host)
-    if setup.offload == "parameters":
-        host = state.optimizer + state.gradients + state.weights + state.adapters
-        return state._replace(
-            optimizer=0.0, step=0.0, gradients=0.0, weights=0.0, adapters=0.0, host=state.host + host
-        )
-    return state
+        return state._replace(optimizer=0.0, step=0.0, host_parts=host)
+    host = {"weights": state.weights + state.adapters, **host}
+    away = state._replace(optimizer=0.0, step=0.0, gradients=0.0, weights=0.0, adapters=0.0, host_parts=host)
+    if setup.parallelism.kind != "fsdp":
+        return away
+    return away._replace(
+        references=0.0,
+        embedding_gradient=0.0,
+        host_parts=host | ({"reference models": state.references} if state.references else {}),
+    )

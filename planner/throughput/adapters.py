@@ -18,6 +18,7 @@ _REACHED = 0.8  # of the memory's rate
 # change is multiplied out and the sum's norm taken in fp32, from an identity as wide as the input.
 _DORA_KERNELS, _DORA_FORWARD, _DORA_BACKWARD = 14, 20.0, 32.0
 _DORA_WEIGHT, _DORA_IDENTITY = 26.0, 12.0
+_DORA_CAST = 6.0  # of a weight that it multiplies by again, from fp32 to 16 bits
 # Bytes that one element of LoHa's change of a weight costs in fp32: two products, their product, its scaling and cast;
 # backward twice the sum of a factor's recomputation and the gradients of both its halves.
 _PRODUCT, _PRODUCT_BACKWARD = 34.0, 60.0
@@ -28,6 +29,13 @@ def adapted_modules(setup: TrainingSetup) -> tuple[LinearShape, ...]:
     if setup.adapter is None or setup.adapter.kind in WITHOUT_TARGETS:
         return ()
     return adapter_targets(setup.arch, setup.adapter)
+
+
+def products_again(setup: TrainingSetup) -> float:
+    """Parameters of base weights by which DoRA multiplies a second time, forward and for its input's gradient."""
+    if setup.adapter is None or not setup.adapter.multiplies_again:
+        return 0.0
+    return float(sum(shape.count * shape.inputs * shape.outputs for shape in adapted_modules(setup)))
 
 
 def adapter_kernels(setup: TrainingSetup) -> int:
@@ -47,8 +55,9 @@ def weight_bytes(setup: TrainingSetup) -> float:
     """
     passes = 1.0 + recomputed(setup).products
     if _is_dora(setup):
+        weight = _DORA_WEIGHT + (_DORA_CAST if setup.adapter and setup.adapter.multiplies_again else 0.0)
         each = (
-            s.count * s.inputs * (s.outputs * _DORA_WEIGHT + s.inputs * _DORA_IDENTITY)
+            s.count * s.inputs * (s.outputs * weight + s.inputs * _DORA_IDENTITY)
             for s in adapted_modules(setup)
         )
         return passes * sum(each)

@@ -1,10 +1,15 @@
 """How far a predicted step time may be off: independent doubts, each a relative error with its reason.
 
-A doubt is a standard deviation of log(actual / predicted). Doubts add in squares, and the 80 % interval is p50 times
-and divided by exp(1.28 sd). Sizes come from published runs with their source left out of the fit (ACCURACY.md), group
-by group: what the calibration runs cover (stack, GPU, what is trained, size of the micro-batch) is predicted within
-a fifth; a stack or a GPU that none of them ran, a rate that nobody measured, GPUs over PCIe and a few hundred tokens
-err by up to three times as much. Where no run says anything (offload, experts, sampling), they are wide on purpose.
+A doubt is a standard deviation of log(actual / predicted). Doubts add in squares, on each side for itself: p90 is p50
+times exp(1.28 sd) of what may make a step slower, p10 is p50 over exp(1.28 sd) of what may make it quicker. What a
+formula leaves out nearly always costs time, so most doubts about something unmodelled are larger on the slow side. Of
+published runs that nobody had compared before, most that lay outside their interval were slower.
+
+Sizes come from published runs at first sight, predicted by versions that had not seen their sources
+(`benchmarks/intervals.py`; ACCURACY.md): what the compared runs cover (stack, GPU, what is trained, tokens in a
+micro-batch) is predicted within a fifth, the same stack elsewhere within a quarter, and what errs by more is a loop of
+which nothing is known, software of before torch 2.0, launches of the host, optimizers on the host. Where no run says
+anything (experts, sampling), doubts are wide on purpose.
 """
 
 from __future__ import annotations
@@ -18,20 +23,22 @@ from planner.quantiles import Z90
 from planner.setup import Cluster, TrainingSetup
 from planner.stacks import MEGATRON
 from planner.throughput.constants import COMPARED, TIME
-from planner.workload import micro_batch_tokens
+from planner.workload import micro_batch_tokens, samples_answers
 
 _BASE = 0.10  # version of the stack, clocks, what a spec does not say
-_UNSEEN = 0.18  # no calibration run had this stack, GPU and method with as many tokens
-_UNSEEN_STACK = 0.15  # nor the stack on any GPU
-_UNSEEN_GPU = 0.12  # nor the GPU, whose attainable rate was measured
-_UNMEASURED_RATE = 0.15  # the same of a GPU whose attainable rate is estimated
+_UNSEEN = 0.18  # no compared run had this stack, GPU and method with as many tokens
+_UNMEASURED_RATE = 0.30  # nor any the GPU, whose attainable rate is estimated
 _OUTSIDE = 2.0  # tokens of a micro-batch that still count as compared: half the fewest, twice the most
 _FEW_TOKENS = 0.20  # more, with hardly any tokens in a micro-batch
 _FEW_TOKENS_SCALE = 1500.0
+_OLDER = 0.35  # before torch 2.0: kernels, launches and optimizers that are read from later versions
 _OTHER_VENDOR = 0.30  # kernels of a vendor for which few runs are published
-_LAUNCHES, _DEQUANTISE, _PADDING, _PCIE = 0.40, 0.20, 0.10, 0.30
+_LAUNCHES, _DEQUANTISE, _PADDING, _PCIE = 0.80, 0.20, 0.10, 0.30
 _EXPERTS, _SAMPLING, _OFFLOAD, _NETWORK, _CPU = 0.45, 0.65, 0.25, 0.22, 0.50
 _HOST = 0.70  # of the time that the host decides: its rates are priors (`planner.throughput.offload`)
+# Share of a doubt by which a step may be quicker, where it is not as likely as a slower one.
+_MOSTLY_SLOWER = 0.3  # work on the host, kernels of another time: what is missing costs time
+_RATHER_SLOWER = 0.5
 _SHARDED_EXPERTS = 0.80
 # Chips whose kernels are NVIDIA's and AMD's own before they are torch's: a B200 is said 1.1 to 1.6 times quicker than
 # torchtitan's published runs on it, an H100 1.0 to 1.2 times.
@@ -43,11 +50,27 @@ class Doubt(NamedTuple):
     """One independent relative error.
 
     Attributes:
-        log_sd: Standard deviation of the logarithm of actual / predicted.
+        log_sd: Standard deviation of the logarithm of actual / predicted, as far as steps are slower than predicted.
         reason: Where it comes from.
+        quicker: Share of it by which they may be quicker.
     """
 
     log_sd: float
+    reason: str
+    quicker: float = 1.0
+
+
+class Spread(NamedTuple):
+    """What doubts come to together.
+
+    Attributes:
+        slower: p90 / p50 of a step's time.
+        quicker: p50 / p10.
+        reason: Doubts that matter, largest first.
+    """
+
+    slower: float
+    quicker: float
     reason: str
 
 
@@ -64,14 +87,20 @@ def doubts_of(setup: TrainingSetup, cluster: Cluster, terms_s: Mapping[str, floa
     tokens = micro_batch_tokens(setup)
     found = [
         Doubt(_BASE, "stacks and their versions"),
-        Doubt(_FEW_TOKENS / (1 + tokens / _FEW_TOKENS_SCALE), f"{tokens:,.0f} tokens in a micro-batch"),
-        Doubt(_LAUNCHES * share["launch"], "kernel launches, which the host decides"),
+        Doubt(
+            _FEW_TOKENS / (1 + tokens / _FEW_TOKENS_SCALE),
+            f"{tokens:,.0f} tokens in a micro-batch",
+            _RATHER_SLOWER,
+        ),
+        Doubt(_LAUNCHES * share["launch"], "kernel launches, which the host decides", _MOSTLY_SLOWER),
         Doubt(_DEQUANTISE * share["dequantise"], "dequantisation"),
     ]
     if cluster.gpu.vendor == "cpu":
         found.append(Doubt(_CPU, "a CPU that nobody has measured"))
     elif not _is_compared(setup, cluster.gpu, tokens):
         found += _unseen(setup, cluster.gpu, tokens)
+    if setup.older_torch:
+        found.append(Doubt(_OLDER, "software of before torch 2.0", _MOSTLY_SLOWER))
     if setup.row_tokens is not None:
         found.append(Doubt(_PADDING, "padding of rows of different length"))
     if setup.parallelism.gpus_total > 1 and cluster.gpu.link_bytes_per_s is None:
@@ -97,19 +126,13 @@ def _is_compared(setup: TrainingSetup, gpu: GpuFacts, tokens: float) -> bool:
 
 
 def _unseen(setup: TrainingSetup, gpu: GpuFacts, tokens: float) -> list[Doubt]:
-    """What no calibration run says: the combination, and the stack or the GPU if they are in none."""
+    """What no compared run says: the combination, and a GPU that is in none and whose rate nobody measured."""
     stack, _, trained = covered_by(setup, gpu)
     where = f"{stack}, {trained} on {gpu.name}"
     found = [Doubt(_UNSEEN, f"no published run of {where} with {tokens:,.0f} tokens was compared")]
-    if all(stack != other for other, _, _ in COMPARED):
-        found.append(Doubt(_UNSEEN_STACK, f"no published run of {stack} was compared"))
-    if all(gpu.name != other for _, other, _ in COMPARED):
-        measured = "published measurements" in gpu.attainable_source
-        found.append(
-            Doubt(_UNSEEN_GPU, f"no published run on {gpu.name} was compared")
-            if measured
-            else Doubt(_UNMEASURED_RATE, f"attainable rate of {gpu.name} is estimated")
-        )
+    measured = "published measurements" in gpu.attainable_source
+    if not measured and all(gpu.name != other for _, other, _ in COMPARED):
+        found.append(Doubt(_UNMEASURED_RATE, f"attainable rate of {gpu.name} is estimated", _RATHER_SLOWER))
     if gpu.vendor != "nvidia":
         found.append(Doubt(_OTHER_VENDOR, f"few published runs on {gpu.vendor.upper()}"))
     return found
@@ -123,7 +146,7 @@ def _rare(setup: TrainingSetup, cluster: Cluster, share: Mapping[str, float]) ->
     moe, parallel = setup.arch.is_moe, setup.parallelism
     away = share.get("offload", 0.0) + (share["optimizer"] if setup.offload != "none" else 0.0)
     rare = (
-        (setup.task in ("grpo", "ppo"), _SAMPLING, "sampling answers inside the step"),
+        (samples_answers(setup), _SAMPLING, "sampling answers inside the step"),
         (young, _YOUNG_KERNELS, f"kernels for {cluster.gpu.name} are young outside its maker's stack"),
         (moe, _EXPERTS, "experts: kernels differ widely between stacks"),
         (
@@ -138,14 +161,18 @@ def _rare(setup: TrainingSetup, cluster: Cluster, share: Mapping[str, float]) ->
             "whether a loop of its own hides padding by a mask, for which sdpa has a slow kernel",
         ),
         (bool(setup.arch.linear_layers), _LINEAR, "linear attention, of which few runs are published"),
-        (setup.offload != "none", _OFFLOAD, "offload to the host"),
-        (away > 0, _HOST * away, "how fast the host copies and steps, and how it shares that out"),
         (cluster.nodes > 1, _NETWORK, "network between machines"),
         (parallel.context > 1, _CONTEXT, "rows in parts, which stacks exchange in different ways"),
         (setup.precision.endswith("fp8"), _EIGHT_BIT, "eight-bit training"),
         (setup.precision.endswith("fp4"), _FOUR_BIT, "four-bit training"),
     )
-    return [Doubt(size, reason) for applies, size, reason in rare if applies]
+    found = [Doubt(size, reason) for applies, size, reason in rare if applies]
+    if setup.offload != "none":
+        found.append(Doubt(_OFFLOAD, "offload to the host", _RATHER_SLOWER))
+    if away > 0:
+        how = "how fast the host copies and steps, and how it shares that out"
+        found.append(Doubt(_HOST * away, how, _RATHER_SLOWER))
+    return found
 
 
 def _masked(share: Mapping[str, float]) -> float:
@@ -153,13 +180,15 @@ def _masked(share: Mapping[str, float]) -> float:
     return 0.5 * math.log1p((2 / TIME["sdpa"] - 1) * share["attention"])
 
 
-def spread_of(doubts: list[Doubt]) -> tuple[float, str]:
-    """p90 / p50 of independent doubts together, and the reasons that matter, largest first.
+def spread_of(doubts: list[Doubt]) -> Spread:
+    """Independent doubts together, each side for itself.
 
-    >>> spread, reason = spread_of([Doubt(0.3, "a"), Doubt(0.4, "b"), Doubt(0.01, "c")])
-    >>> round(spread, 3), reason
-    (1.898, 'b; a')
+    >>> spread = spread_of([Doubt(0.3, "a"), Doubt(0.4, "b"), Doubt(0.01, "c", quicker=0.5)])
+    >>> round(spread.slower, 3), round(spread.quicker, 3), spread.reason
+    (1.898, 1.898, 'b; a')
     """
     variance = sum(doubt.log_sd**2 for doubt in doubts)
+    quicker = sum((doubt.log_sd * doubt.quicker) ** 2 for doubt in doubts)
     telling = sorted((doubt for doubt in doubts if doubt.log_sd**2 > 0.15 * variance), reverse=True)
-    return math.exp(Z90 * math.sqrt(variance)), "; ".join(doubt.reason for doubt in telling)
+    reason = "; ".join(doubt.reason for doubt in telling)
+    return Spread(math.exp(Z90 * math.sqrt(variance)), math.exp(Z90 * math.sqrt(quicker)), reason)

@@ -8,8 +8,10 @@ from planner.memory.model_state import base_weight_bytes
 from planner.memory.precision import is_sharded, widths
 from planner.setup import Cluster, TrainingSetup
 from planner.stacks import stack_of
+from planner.throughput.collectives import collective_rate, fsdp_block_s
 from planner.throughput.constants import TIME
-from planner.throughput.terms import collective_rate, fsdp_block_s, matmul_rate, step_shape
+from planner.throughput.terms import matmul_rate, step_shape
+from planner.workload import samples_answers
 
 
 def sampling_seconds(setup: TrainingSetup, cluster: Cluster) -> float:
@@ -19,7 +21,7 @@ def sampling_seconds(setup: TrainingSetup, cluster: Cluster) -> float:
     Other stacks sample each micro-batch with an engine whose launches no host holds up. Published runs that say how
     their answers were sampled are few: the interval is wide (`planner.throughput.doubts`).
     """
-    if setup.task not in ("grpo", "ppo"):
+    if not samples_answers(setup):
         return 0.0
     if stack_of(setup.framework).accelerate:
         return setup.generated_tokens * _generated_token_s(setup, cluster)

@@ -53,6 +53,24 @@ def test_the_arrow_of_the_way_to_take_is_explained(ask: Callable[..., Result]) -
     assert any(line.startswith("-> the cheapest that is in time in 90% of cases") for line in lines)
 
 
+def test_the_arrow_says_what_it_stands_for_where_no_way_is_sure(ask: Callable[..., Result]) -> None:
+    """With little time the likeliest, with too little the earliest; then no wait that may not happen is cut first."""
+    legends = {
+        within: next(line for line in ask("--within", within).stdout.splitlines() if line.startswith("-> "))
+        for within in ("24h", "2h", "50m")
+    }
+    assert legends["24h"] == "-> the cheapest that is in time in 90% of cases"
+    assert legends["2h"].startswith("-> none is in time in 90% of cases: the likeliest")
+    assert legends["50m"].startswith("-> none has an even chance: the earliest by its p50")
+    assert "\ncut training first" in ask("--within", "50m").stdout
+
+
+def test_where_spot_alone_is_sure_the_mix_is_said_not_to_be_needed(ask: Callable[..., Result]) -> None:
+    assert (
+        "it is not needed: the way with the arrow is sure enough by itself" in ask("--within", "24h").stdout
+    )
+
+
 def test_a_date_that_is_too_soon_names_the_nearest(ask: Callable[..., Result]) -> None:
     result = ask("--within", "20m")
     assert result.exit_code == 9
@@ -127,7 +145,7 @@ def test_the_mix_is_what_being_in_time_costs_where_spot_alone_is_unsure(
 ) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text(LLAMA.read_text().replace("60usd", "1usd"))
-    words = ("deadline", spec, "--gpu", "H100", "--count", "1", "--jobs", "40", "--within", "150m")
+    words = ("deadline", spec, "--gpu", "H100", "--count", "1", "--jobs", "40", "--within", "130m")
     answer = json.loads(run_plan(*words, "-o", "json").stdout)
     jsonschema.validate(answer, json.loads(schema_text("deadline")))
     mix, now = answer["mix"], answer["start_delays"][0]

@@ -182,6 +182,11 @@ def test_other_commands_know_it_too(hub: HubHost, run_plan: Run, tmp_path: Path)
     assert run_plan("data", "inspect", tmp_path / "d.jsonl", "--model", "lab/new-1b").exit_code == 0
 
 
+def test_a_simulation_knows_it_too(hub: HubHost, run_plan: Run, spec: Path):
+    result = run_plan("simulate", spec, "--jobs", "20", "--gpu", "L4", "--count", "1")
+    assert result.exit_code == 0, result.stderr
+
+
 def test_two_processes_at_once_share_cache_and_plan_file(hub: HubHost, spec: Path, plan_home: Path):
     hub.meet = threading.Barrier(2)
     out = spec.with_name("plan.json")

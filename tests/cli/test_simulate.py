@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import jsonschema
 from click.testing import Result
 
 from planner.cli.schema import schema_text
+from planner.runs import utc_text
+from planner.signal_book import keep_signals
+from planner.spot_signals import Said
 from tests.planner.test_simulate import _JOBS, _files
 
 RunPlan = Callable[..., Result]
@@ -21,6 +25,8 @@ def test_a_spec_is_simulated_and_drawn(run_plan: RunPlan, tmp_path: Path) -> Non
     result = run_plan(*words, "-o", "json", "--plot", picture)
     assert result.exit_code == 0, result.stderr
     answer = json.loads(result.stdout)
+    jsonschema.validate(answer, json.loads(schema_text("simulate")))
+    assert answer["spot"].startswith("1 x H100:1 in ") and answer["on_demand"].startswith("1 x H100:1 in ")
     ways = {way["way"]: way for way in answer["ways"]}
     assert set(ways) == {"ours", "spot", "on_demand"}
     assert ways["ours"]["p_finish_by_deadline"] == 1
@@ -71,6 +77,28 @@ def test_what_nobody_can_do_in_time_is_late_and_has_no_least_cost(run_plan: RunP
 def test_the_table_is_for_a_person(run_plan: RunPlan) -> None:
     result = run_plan("simulate", LLAMA, "--jobs", "20", "--gpu", "H100", "--count", "8")
     assert "deadline policy" in result.stdout and "in time" in result.stdout
+    assert ", spot at $" in result.stdout and "\non demand: 1 x H100:8 in " in result.stdout
+
+
+def test_what_clouds_said_is_simulated_and_named(run_plan: RunPlan, plan_home: Path) -> None:
+    words = ("simulate", LLAMA, "--jobs", "200", "--gpu", "H100", "--count", "8")
+    offers = json.loads(run_plan("offers", "--gpu", "H100:8", "--spot", "-o", "json").stdout)["offers"]
+    now = datetime.now(UTC)
+    rows = [
+        Said(row["cloud"], row["region"], None, row["instance_type"] or "", None, "uptime", 600.0, "s", "a seller",
+             utc_text(now))
+        for row in offers
+    ]  # fmt: skip
+    before = json.loads(run_plan(*words, "-o", "json").stdout)
+    keep_signals(plan_home / "cache", rows, now)
+    after = json.loads(run_plan(*words, "-o", "json").stdout)
+    assert "a seller" not in before["hazards"] and "; x 1.1" in after["hazards"]
+    assert "a seller 600.0 (" in after["hazards"]
+    usd = [
+        float(next(way for way in one["ways"] if way["way"] == "spot")["mean_cost_usd"])
+        for one in (before, after)
+    ]
+    assert usd[0] < usd[1]
 
 
 def test_a_job_of_millennia_is_refused_at_once(run_plan: RunPlan, tmp_path: Path) -> None:

@@ -21,11 +21,33 @@ def test_gradients_do_not_wait_in_an_unknown_stack():
     assert held[1] < held[0] - 8e9
 
 
-def test_of_an_unknown_stack_only_weights_and_optimizer_are_sure_not_to_fit():
-    many = ROW | {"micro_batch": "64"}
+def test_that_an_unknown_stack_cannot_fit_must_be_nearly_sure():
+    many = ROW | {"micro_batch": "20"}
     assert [predict(many | {"framework": name})["verdict"] for name in STACKS] == ["oom", "borderline"]
+    assert predict(many | {"micro_batch": "64", "framework": STACKS[1]})["verdict"] == "oom"
     small = many | {"num_gpus": "1", "parallelism": "", "gpu": "RTX 4090", "gpu_mem_gb": "24"}
     assert predict(small | {"framework": STACKS[1]})["verdict"] == "oom"
+
+
+def test_a_loop_of_its_own_over_transformers_is_one_of_which_nothing_is_known():
+    own = estimate_run(ROW | {"framework": "transformers + PEFT (own loop)"})
+    assert own.run.setup.framework == "other"
+    assert "nothing is known of" in own.step.spread_reason
+    engine = estimate_run(ROW | {"framework": "DeepSpeed (own loop)"})
+    assert engine.run.setup.framework == "deepspeed"
+
+
+def test_tensorflow_1_holds_what_its_optimizer_needs_no_gradient_for():
+    """google-research/bert: BERT-large finds no batch of 384 tokens that fits into 12 GB."""
+    row = {
+        "model": "bert-large-uncased", "task": "classification", "method": "full", "precision": "fp32",
+        "gpu": "TITAN X", "gpu_mem_gb": "12", "num_gpus": "1", "seq_len": "384", "micro_batch": "1", "date": "2018-11",
+        "grad_checkpointing": "false",
+    }  # fmt: skip
+    graph, torch = (estimate_run(row | {"framework": name}).memory for name in ("TensorFlow 1.11", "PyTorch"))
+    held = graph.components_bytes["optimizer"] - torch.components_bytes["optimizer"]
+    assert held == pytest.approx(12 * 335e6, rel=0.02)
+    assert (torch.verdict, graph.verdict) == ("fits", "borderline")
 
 
 def test_an_unknown_stack_gets_a_wider_bound():
@@ -143,7 +165,7 @@ def test_a_loop_of_its_own_over_known_models_is_an_unknown_stack():
 
 def test_megatron_lm_may_leave_the_optimizer_whole():
     """18 bytes a parameter on every rank, unless it is told to spread the states, as NeMo does unasked."""
-    spread = ROW | {"parallelism": "TP2 PP1", "num_gpus": "8"}
+    spread = ROW | {"parallelism": "TP2 PP1 SP", "num_gpus": "8"}
     told = {"framework": "Megatron-LM", "optimizer": "distributed adam"}
     bounds = [
         estimate_run(spread | more).memory.upper_bytes
@@ -333,3 +355,18 @@ def test_a_pipeline_of_one_stage_a_gpu_fills_and_empties():
         for pieces in ("1", "16")
     )
     assert many > 1.6 * one
+
+
+def test_zero_of_an_untold_stage_shards_states_and_gradients():
+    assert read_run(ROW | {"parallelism": "ZeRO (stage not stated)"}).setup.parallelism.kind == "zero2"
+
+
+def test_norms_and_mlps_like_ligers_keep_as_little():
+    plain, fused = (
+        estimate_run(ROW | {"grad_checkpointing": "false", "framework": "HF Trainer", "liger_fused": words})
+        for words in ("fused cross entropy", "fused rmsnorm+CE+rotary+swiglu (flash-attn)")
+    )
+    assert fused.run.setup.recomputes_elementwise
+    assert not plain.run.setup.recomputes_elementwise
+    kept = [estimate.memory.components_bytes["activations"] for estimate in (plain, fused)]
+    assert kept[1] < 0.7 * kept[0]

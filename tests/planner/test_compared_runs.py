@@ -12,12 +12,12 @@ from planner.throughput.constants import COMPARED
 from tests.planner.test_backtest import ROW
 
 
-def test_the_groups_are_those_of_the_calibration_runs(monkeypatch):
+def test_the_groups_are_those_of_the_compared_runs(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
-    from fit_throughput import cases
+    from fit_throughput import COMPARED_TABLES, cases
     from leave_one_out import compared
 
-    spans = compared(cases())
+    spans = compared(cases(COMPARED_TABLES))
     assert set(spans) == set(COMPARED)
     for group, (fewest, most) in COMPARED.items():
         assert spans[group] == pytest.approx((fewest, most), abs=1)

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.answer import Limits, check, estimate_spec
+from planner.architecture import load_architecture
 from planner.architecture.registry import model_config
 from planner.calibration import Calibration
 from planner.candidate_document import candidate_document, candidate_from_document
@@ -15,7 +16,7 @@ from planner.errors import NothingFitsError, OverBudgetError, PolicyError, SpecE
 from planner.estimate import Estimate, build_estimate
 from planner.hardware import gpu_facts
 from planner.hazards import OwnSpell
-from planner.intake import Overrides
+from planner.intake import Overrides, adapter_of
 from planner.job import Job
 from planner.memory import estimate_memory
 from planner.price_age import PriceLimit
@@ -636,3 +637,12 @@ def test_the_stated_longest_row_decides_memory() -> None:
     for length, longest in ((2048, 900), (512, 512)):
         train = {"packing": False, "sequence_length": length}
         assert question_of(data=data, train=train).job.sequence_tokens == longest
+
+
+def test_dropout_of_an_adapters_input_is_estimated_where_a_kind_has_it():
+    arch = load_architecture("llama-3.1-8b")
+    lora, loha, usual = (
+        adapter_of(spec_of(method=method), arch)
+        for method in ({"kind": "lora", "dropout": 0.1}, {"kind": "loha", "dropout": 0.1}, {"kind": "lora"})
+    )
+    assert [adapter.dropout for adapter in (lora, loha, usual)] == [True, False, False]

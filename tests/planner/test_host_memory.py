@@ -5,7 +5,7 @@ from hypothesis import given
 
 from planner.architecture import parameter_counts
 from planner.hardware import cpu_facts
-from planner.host_memory import Data, host_memory_bytes
+from planner.host_memory import Data, host_memory_parts
 from planner.memory import estimate_memory
 from planner.setup import Cluster, Parallelism
 from tests.planner.setups import cluster, lora, setup, setups
@@ -19,7 +19,7 @@ def host_bytes(some, *, gpus=1, nodes=1, stored=2.0, data=NONE):
     where = cluster("H100", gpus, nodes)
     total = parameter_counts(some.arch, some.task, some.labels).total
     memory = estimate_memory(some, where)
-    return host_memory_bytes(some, where, memory, stored_bytes=stored * total, data=data)
+    return sum(host_memory_parts(some, where, memory, stored_bytes=stored * total, data=data).values())
 
 
 def over(kind, gpus, **fields):
@@ -87,5 +87,5 @@ def test_what_is_offloaded_lies_on_the_host():
 def test_on_a_cpu_it_is_what_training_takes():
     some, where = setup("qwen2.5-0.5b"), Cluster(cpu_facts(4, 16.0))
     memory = estimate_memory(some, where)
-    needed = host_memory_bytes(some, where, memory, stored_bytes=1e9, data=NONE)
-    assert needed == memory.nvml_bytes
+    parts = host_memory_parts(some, where, memory, stored_bytes=1e9, data=NONE)
+    assert sum(parts.values()) == memory.nvml_bytes

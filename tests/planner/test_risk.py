@@ -47,7 +47,7 @@ def test_more_hazard_or_more_work_never_costs_less(
         return work + lost.billed_mean_h + lost.checkpoint_h
 
     rounding = 1.02  # starts and intervals that differ by seconds share a solution
-    assert billed(work_h, prior().of_gang(machines)) * rounding >= billed(work_h, prior())
+    assert billed(work_h, prior().times(machines**0.5)) * rounding >= billed(work_h, prior())
     assert billed(work_h * more, prior()) > billed(work_h, prior())
 
 

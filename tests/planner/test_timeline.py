@@ -23,7 +23,7 @@ def _around(*, local: bool = False, weight_bytes: float = 16e9):
 
 @given(steps=st.integers(1, 100_000), spot=st.booleans(), nodes=st.integers(1, 16))
 def test_lines_add_up_to_the_billed_hours(steps: int, spot: bool, nodes: int) -> None:
-    line = timeline(steps, _STEP, _around(), prior().of_gang(nodes) if spot else None)
+    line = timeline(steps, _STEP, _around(), prior().times(nodes**0.5) if spot else None)
     lines = line.compute_h + line.rework_h + line.reprovision_h + line.idle_h
     assert lines == pytest.approx(line.wall_clock_h.p50, rel=1e-9)
 

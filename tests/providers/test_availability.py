@@ -121,7 +121,7 @@ def test_azure_scores_sizes_and_says_whether_the_quota_is_enough(cloud: Advisers
     said = signals(asked_about(cloud, tmp_path, AZURE, **environ)["azure-score"], AZURE)
     assert (said["placement_score"].value, said["placement_score"].enough) == ("High", None)
     assert (said["quota"].value, said["quota"].enough) == ("too small", False)
-    request = cloud.asked[-1]
+    request = next(row for row in cloud.asked if "placementScores" in row.path)
     assert "/locations/eastus/placementScores/spot/generate?api-version=2025-06-05" in request.path
     assert request.json()["desiredSizes"] == [{"sku": "Standard_NC24ads_A100_v4"}]
     assert request.authorization == "Bearer azure-token"
@@ -226,7 +226,7 @@ def test_a_request_that_aws_scores_low_by_itself_says_so(capacity: Capacity, tmp
     capacity.order(scores={"us-east-1": {row["ZoneId"]: 9 for row in found if row["ZoneName"] == zone}})
     answers = ask_all(Inquiry((Wanted(AWS[0], 1),), {}, tmp_path, NOW), {})
     said = signals(next(row for row in answers if row.source.name == "aws-score"), AWS[0])["placement_score"]
-    assert (said.value, "fewer than 3 low" in said.text) == (1, True)
+    assert (said.value, "fewer than 3 low" in said.text, said.comparable) == (1, True, False)
 
 
 @pytest.mark.parametrize("row", [GCP, AZURE, RUNPOD, LAMBDA], ids=lambda row: row.cloud)
@@ -286,6 +286,58 @@ def test_every_cloud_without_a_source_is_named() -> None:
     assert clouds_without_source(["verda", "aws", "slurm"]) == ["slurm", "verda"]
 
 
+def test_azure_tells_how_often_a_size_is_evicted_in_a_region(cloud: Advisers, tmp_path: Path) -> None:
+    row = {"size": "standard_nc24ads_a100_v4", "location": "eastus", "rate": "5-10"}
+    cloud.answers = {
+        "/ten/": (200, {"access_token": "azure-token"}),
+        "/providers/Microsoft.ResourceGraph/resources": (200, {"data": [row]}),
+    }
+    environ = {
+        "AZURE_TENANT_ID": "ten", "AZURE_CLIENT_ID": "me", "AZURE_CLIENT_SECRET": "hush",
+        "AZURE_SUBSCRIPTION_ID": "sub",
+    }  # fmt: skip
+    elsewhere = AZURE._replace(region="westus", zone=None)
+    quoted = AZURE._replace(instance_type="x' or 1")
+    answer = asked_about(cloud, tmp_path, AZURE, elsewhere, quoted, **environ)["azure-eviction"]
+    said = signals(answer, AZURE)["eviction_band"]
+    assert (said.value, said.enough) == ("5-10", None)
+    assert signals(answer, elsewhere) == signals(answer, quoted) == {}
+    query = next(row for row in cloud.asked if "ResourceGraph" in row.path).json()["query"]
+    assert "in~ ('Standard_NC24ads_A100_v4')" in query and "in~ ('eastus', 'westus')" in query
+    assert " or 1" not in query
+
+
+ADVICE = {
+    "ranges": [{"index": 0, "label": "<5%", "max": 5}, {"index": 4, "label": ">20%", "max": 100}],
+    "spot_advisor": {
+        "us-east-1": {"Linux": {"g6.xlarge": {"s": 60, "r": 4}, "g6.2xlarge": {"s": 60, "r": 0}}}
+    },
+}
+
+
+def test_the_advisor_tells_bands_without_a_login(cloud: Advisers, tmp_path: Path) -> None:
+    cloud.answers = {"/": (200, ADVICE)}
+    inquiry = Inquiry(tuple(Wanted(row, 2) for row in AWS), {}, tmp_path, NOW)
+    (answer,) = ask_all(inquiry, {"aws-advisor": cloud.url}, frozenset({"aws-advisor"}))
+    assert [signals(answer, row, 2).get("interruption_band") for row in AWS[2:]] == [None]  # not listed
+    bands = [signals(answer, row, 2)["interruption_band"] for row in AWS[:2]]
+    assert [(row.value, row.enough, row.as_of_at) for row in bands] == [(">20%", None, AT), ("<5%", None, AT)]
+    (asked,) = cloud.asked
+    assert asked.authorization is None
+
+
+@pytest.mark.parametrize(
+    "said", [(500, {}), (200, b"<html>"), (200, []), (200, {"ranges": 7, "spot_advisor": 7})]
+)
+def test_an_advisor_that_tells_nothing_is_a_problem(
+    cloud: Advisers, tmp_path: Path, said: tuple[int, object]
+) -> None:
+    cloud.answers = {"/": said}
+    inquiry = Inquiry((Wanted(AWS[0], 1),), {}, tmp_path, NOW)
+    (answer,) = ask_all(inquiry, {"aws-advisor": cloud.url}, frozenset({"aws-advisor"}))
+    assert answer.problem and not answer.signals
+
+
 def test_sellers_scores_are_no_hazards() -> None:
     """No kind is a rate, and what computes with rates of loss knows nothing of them."""
     assert not {"hazard", "rate", "interruptions"} & set(KINDS)
@@ -293,4 +345,4 @@ def test_sellers_scores_are_no_hazards() -> None:
     assert availability.__name__ not in text
     planner = Path(hazards.__file__).parent
     users = {path.stem for path in planner.rglob("*.py") if "providers.availability" in path.read_text()}
-    assert users == {"finding", "find", "permits"}
+    assert users == {"finding", "find", "permits", "signal_book", "price_refresh"}

@@ -1,0 +1,61 @@
+"""Bytes that published runs hold for each vocabulary entry and token at the loss, by stack, family and date."""
+
+from __future__ import annotations
+
+from planner.architecture import ModelArchitecture
+from planner.backtest import habits
+from planner.backtest.cells import Row, cell, dated_before, number
+from planner.setup import Parallelism
+from planner.stacks import STACKS, runs_transformers_modules
+
+#: Families whose logits transformers left in their own type until all took `ForCausalLMLoss` (4.48, January 2025).
+_LOGITS_AS_COMPUTED = frozenset({"gpt2", "opt", "bloom", "falcon", "gpt_bigcode"})
+#: Loops that give a model no labels and take the cross-entropy of what it returns (`forward` of
+#: universal-llm-trainer's models, September 2025).
+_OWN_CRITERIA = ("plain pytorch", "universal-llm-trainer")
+_SMALL = 8.0  # logits, a shifted copy or their log-probabilities, and two gradients, in 16 bits each
+
+
+def loss_bytes_of(
+    row: Row, framework: str, arch: ModelArchitecture, precision: str, parallelism: Parallelism
+) -> float | None:
+    """None where the stack's own figure holds."""
+    in_16_bits = precision in ("bf16", "fp16") and runs_transformers_modules(framework)
+    return (
+        _SMALL if in_16_bits and _keeps_type(row, framework, arch, parallelism) else _of_stack(row, framework)
+    )
+
+
+def _keeps_type(row: Row, framework: str, arch: ModelArchitecture, parallelism: Parallelism) -> bool:
+    """Whether nothing casts logits: in modules of one's own, and in older ones of transformers under DeepSpeed or in a
+    loop of one's own, which compute in the type of the weights. The first Qwen's own modules never cast theirs; its
+    finetune.py runs DeepSpeed on one GPU where the base is quantised (`finetune_qlora_single_gpu.sh`).
+    """
+    if any(name in cell(row, "framework") for name in _OWN_CRITERIA):
+        return not cell(row, "quant_bits")  # whose norms and head are fp32
+    deepspeed = framework == "deepspeed" or parallelism.kind in ("zero1", "zero2", "zero3")
+    unknown = habits.names_unknown_stack(row)
+    if arch.model_type == "qwen":
+        packed = "qwen finetune.py" in cell(row, "framework") and number(row, "quant_bits") is not None
+        return packed or (deepspeed and not unknown)
+    return arch.model_type in _LOGITS_AS_COMPUTED and dated_before(row, "2025-01") and (deepspeed or unknown)
+
+
+def _of_stack(row: Row, framework: str) -> float | None:
+    """Until v4.46 transformers shifted a copy of the fp32 logits; fused cross-entropies keep two fp32 copies; TRL
+    computes the loss in chunks since 1.7 (June 2026), which Soup does not take. torchtune held shifted fp32 logits
+    until the backward pass was over, beside log-probabilities and two gradients, up to 0.2; in chunks, as since in all
+    its recipes, it does not. torchtitan compiles the loss with the model (again since April 2025), which leaves the
+    logits and their gradients in bf16.
+    """
+    if framework == "torchtune":
+        old = dated_before(row, "2024-09") and "chunk" not in cell(row, "liger_fused")
+        return 16.0 if old else None
+    if framework == "torchtitan":
+        return 4.0 if habits.fuses_kernels(row) and not dated_before(row, "2025-04") else None
+    stack = cell(row, "framework")
+    if "trl" in stack and "soup" not in stack and cell(row, "date") >= "2026-07":
+        return STACKS["trl"].loss_bytes
+    if "foak" in cell(row, "liger_fused"):
+        return 8.0
+    return 14.0 if framework == "hf" and dated_before(row, "2024-11") else None
