@@ -120,6 +120,7 @@ def gather(
         goal=_goal(spec, now),
         bucket=_bucket(spec.checkpoints.uri),
         keep_checkpoints=spec.checkpoints.keep,
+        chooses_best=spec.evaluate.choose == "best",
         publication=facts.publication,
         remote_code_trusted=spec.model.trust_remote_code,
     )
