@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Literal
 
 from planner.runs import Attempt, Run, seconds_between
@@ -28,16 +30,22 @@ class CostRow:
 
 
 def sum_costs(runs: Iterable[Run], by: CostKey, tries: Iterable[Try] = ()) -> list[CostRow]:
-    """One row a group, dearest first; an attempt counts in the month it began, to its end or last observation.
+    """One row a group, dearest first; an attempt counts to its end or last observation.
 
+    By month its hours and dollars are parted at the month's end (UTC); as an attempt it counts in the month it began.
     A try counts as an attempt; one that is still open has no known cost.
     """
     rows: dict[str | None, CostRow] = {}
     for run in runs:
         for attempt in run.attempts:
-            if attempt.started_at is not None:
-                key = _key(run, attempt.started_at, by)
-                rows[key] = _added(rows.get(key, CostRow(key)), run, attempt)
+            for number, part in enumerate(_parts(run, attempt)):
+                key = _key(run, part.month, by)
+                before = rows.get(key, CostRow(key))
+                cost = _sum(before.cost_micro_usd, part.cost_micro_usd)
+                began = before.attempts + (number == 0)
+                rows[key] = replace(
+                    before, attempts=began, hours=before.hours + part.seconds / 3600, cost_micro_usd=cost
+                )
     for one in tries:
         if one.is_open or one.cost_micro_usd != 0:
             try_key = {"run": one.try_id, "project": one.project, "owner": None, "month": one.asked_at[:7]}[
@@ -45,6 +53,20 @@ def sum_costs(runs: Iterable[Run], by: CostKey, tries: Iterable[Try] = ()) -> li
             ]
             rows[try_key] = _with_try(rows.get(try_key, CostRow(try_key)), one)
     return sorted(rows.values(), key=lambda row: (-(row.cost_micro_usd or 0), row.key or ""))
+
+
+def by_month(run: Run) -> dict[str, int] | None:
+    """Micro-dollars of a run by the month (UTC, as in 2026-11) in which its machines ran; None is unknown.
+
+    They sum exactly to the run's cost.
+    """
+    months: Counter[str] = Counter()
+    for attempt in run.attempts:
+        for part in _parts(run, attempt):
+            if part.cost_micro_usd is None:
+                return None
+            months[part.month] += part.cost_micro_usd
+    return dict(months)
 
 
 def total(rows: Iterable[CostRow]) -> CostRow:
@@ -60,20 +82,49 @@ def total(rows: Iterable[CostRow]) -> CostRow:
     return whole
 
 
-def _key(run: Run, started_at: str, by: CostKey) -> str | None:
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What of an attempt lies in one month."""
+
+    month: str
+    seconds: float
+    cost_micro_usd: int | None
+
+
+def _parts(run: Run, attempt: Attempt) -> Iterator[_Part]:
+    """An attempt, parted at the ends of months; nothing of one that never had machines."""
+    if attempt.started_at is None:
+        return
+    whole_s = seconds_between(attempt.started_at, attempt.ended_at or run.observed_at)
+    start = datetime.fromisoformat(attempt.started_at).astimezone(UTC)
+    cost, left_micro_usd, done_s = attempt.cost_micro_usd, attempt.cost_micro_usd, 0.0
+    at = start
+    while True:
+        until_s = min((_next_month(at) - start).total_seconds(), whole_s)
+        is_last = until_s >= whole_s
+        share = None
+        if cost is not None and left_micro_usd is not None:
+            share = left_micro_usd if is_last else round(cost * (until_s - done_s) / whole_s)
+            left_micro_usd -= share
+        yield _Part(at.strftime("%Y-%m"), until_s - done_s, share)
+        if is_last:
+            return
+        at, done_s = _next_month(at), until_s
+
+
+def _next_month(at: datetime) -> datetime:
+    year, month = (at.year + 1, 1) if at.month == 12 else (at.year, at.month + 1)
+    return datetime(year, month, 1, tzinfo=UTC)
+
+
+def _key(run: Run, month: str, by: CostKey) -> str | None:
     keys = {
         "run": run.run_id,
         "project": run.terms.project,
         "owner": run.terms.owner,
-        "month": started_at[:7],
+        "month": month,
     }
     return keys[by]
-
-
-def _added(row: CostRow, run: Run, attempt: Attempt) -> CostRow:
-    seconds = seconds_between(attempt.started_at or run.created_at, attempt.ended_at or run.observed_at)
-    cost = _sum(row.cost_micro_usd, attempt.cost_micro_usd)
-    return replace(row, attempts=row.attempts + 1, hours=row.hours + seconds / 3600, cost_micro_usd=cost)
 
 
 def _with_try(row: CostRow, one: Try) -> CostRow:

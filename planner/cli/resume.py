@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,6 +21,9 @@ from planner.runs import RESUMABLE, Run
 from planner.units import parse_duration_s, parse_share, parse_usd
 from providers.errors import StorageError, UsageError
 from providers.offers import Offer
+
+if TYPE_CHECKING:
+    from planner.entry_book import Entry
 
 
 @click.command("resume", epilog="\b\nExample:\n  plan resume goat-1 --yes")
@@ -47,6 +51,7 @@ def command(
     output: str,
 ) -> None:
     """Start RUN again from its last committed checkpoint, after a preemption, failure, cap or cancel."""
+    from planner.entry_book import holding_again
     from planner.launch import resume
 
     try:
@@ -60,16 +65,17 @@ def command(
         offer, candidate_json = _at_todays_price(app, found, tolerance)
         confirm(f"Resume {found.run_id} {_where(found)} {_from(found)}?", yes=yes)
         is_lower = _is_lower(found, cap_micro)
-        if found.state in RESUMABLE:
-            _hold(found, None if is_lower else cap_micro, offer)
-        found = resume(
-            desk,
-            found,
-            offer=offer,
-            candidate_json=candidate_json,
-            cap_micro_usd=cap_micro,
-            max_duration_s=limit_s,
-        )
+        with holding_again(desk.store.path, _entry(found, desk.now())):
+            if found.state in RESUMABLE:
+                _hold(found, None if is_lower else cap_micro, offer)
+            found = resume(
+                desk,
+                found,
+                offer=offer,
+                candidate_json=candidate_json,
+                cap_micro_usd=cap_micro,
+                max_duration_s=limit_s,
+            )
         if is_lower:
             with suppress(StorageError):  # else it holds more than it needs until it is over
                 _hold(found, None, offer)
@@ -130,6 +136,13 @@ def _price_text(before: Offer, now: Offer) -> str:
 
 def _price(offer: Offer) -> str:
     return "unknown" if offer.price_usd_per_hour is None else f"${offer.price_usd_per_hour:g}/h"
+
+
+def _entry(run: Run, now: str) -> Entry | None:
+    from planner.entry_book import Entry
+
+    uri = run.terms.register_uri
+    return None if uri is None else Entry(run.run_id, run.terms.project, uri, now)
 
 
 def _hold(run: Run, cap_micro: int | None, offer: Offer | None) -> None:

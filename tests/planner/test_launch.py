@@ -379,9 +379,11 @@ def test_a_run_that_another_ledger_adopted_is_not_settled_here(
     cancel(desk, now_of(desk), grace_s=0.0)
     eventually(lambda: now_of(desk).final)
     book = read_book(register, "default")
-    assert [run.run_id for run in entered_here(desk.store, register, register.uri, book)[0]] == ["run-1"]
+    assert [run.run_id for run in entered_here(desk.store, register, register.uri, book, START)[0]] == [
+        "run-1"
+    ]
     take(register, "run-1", "default", "bob", "another ledger", desk.now())
-    assert entered_here(desk.store, register, register.uri, book)[0] == []
+    assert entered_here(desk.store, register, register.uri, book, START)[0] == []
 
 
 def test_a_launch_that_failed_is_launched_when_it_is_asked_for_again(desk: Desk, orders: Path) -> None:
