@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from planner.runs import Attempt, Run, seconds_between
+from planner.ledger import cost_micro_usd
+from planner.runs import Attempt, Run, seconds_between, utc_text
 from planner.try_book import Try
 
 CostKey = Literal["run", "project", "owner", "month"]
+#: A cost that was counted longer ago than this is told as a bound: a monitor that is at work counts more often.
+_FRESH_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,46 @@ def sum_costs(runs: Iterable[Run], by: CostKey, tries: Iterable[Try] = ()) -> li
             ]
             rows[try_key] = _with_try(rows.get(try_key, CostRow(try_key)), one)
     return sorted(rows.values(), key=lambda row: (-(row.cost_micro_usd or 0), row.key or ""))
+
+
+@dataclass(frozen=True, slots=True)
+class CostNow:
+    """What a run whose machines may still run has cost, as far as anybody knows.
+
+    Attributes:
+        as_of_at: Until when they are counted, RFC 3339 UTC.
+        is_current: That was just now; else what is on record is the least that it has cost.
+        at_most_micro_usd: By now, if they run on; None where a price is unknown.
+    """
+
+    as_of_at: str
+    is_current: bool
+    at_most_micro_usd: int | None
+
+
+def cost_now(run: Run, now: str) -> CostNow | None:
+    """How sure the run's cost on record is, None if none of its machines costs any more.
+
+    While a backend is silent the ledger goes on being looked at and counts nothing: what was counted tells when it last
+    knew. The bound grows as long as nobody says that the machines are gone.
+
+    Args:
+        run: As the ledger has it.
+        now: RFC 3339 UTC.
+    """
+    attempt = run.current
+    if run.final or attempt.started_at is None or attempt.ended_at is not None:
+        return None
+    price, counted = attempt.micro_usd_per_hour, attempt.cost_micro_usd
+    if not price or counted is None:
+        fresh = seconds_between(run.observed_at, now) <= _FRESH_S and run.state != "unknown"
+        return CostNow(run.observed_at, fresh or price == 0, run.cost_micro_usd if price == 0 else None)
+    until = datetime.fromisoformat(attempt.started_at) + timedelta(hours=counted / price)
+    as_of_at = min(utc_text(until), now)
+    whole, more_s = run.cost_micro_usd, seconds_between(as_of_at, now)
+    more = cost_micro_usd(price, more_s)
+    at_most = None if whole is None or more is None else whole + more
+    return CostNow(as_of_at, more_s <= _FRESH_S, at_most)
 
 
 def by_month(run: Run) -> dict[str, int] | None:
