@@ -11,15 +11,21 @@ from planner.runs import Run, seconds_between
 
 _WARN_SHARE, _SPENT_SHARE = 0.8, 0.9
 _GRACE_S, _GRACE_SHARE = 60.0, 0.03
-_EXIT_S, _EXIT_SHARE = 10.0, 0.02
+#: SkyPilot 0.14 looks every 15 s whether a job has ended (sky/jobs/utils.py, JOB_STATUS_CHECK_GAP_SECONDS), and takes
+#: about as long again to give its machine back.
+_EXIT_S, _EXIT_SHARE = 30.0, 0.04
 
 
-def time_limit_s(run: Run) -> float | None:
+def time_limit_s(run: Run, micro_usd_per_hour: int | None = None) -> float | None:
     """Seconds after which the machine ends the newest launch by itself: its maximum duration, or the cap's rest.
 
     The worker stops before that and checkpoints; this holds for one that hangs.
+
+    Args:
+        run: As the ledger has it.
+        micro_usd_per_hour: Price of all machines, None for those that were chosen.
     """
-    price, cap = run.current.micro_usd_per_hour, run.terms.cap_micro_usd
+    price, cap = micro_usd_per_hour or run.current.micro_usd_per_hour, run.terms.cap_micro_usd
     limits = [] if run.terms.max_duration_s is None else [run.terms.max_duration_s]
     if cap is not None and price:
         limits.append(max(cap - (run.cost_micro_usd or 0), 0) * 3600 / price)
@@ -39,7 +45,7 @@ def exit_reserve_s(limit_s: float) -> float:
     """How long a worker that has said its last word may take until its machine is released.
 
     >>> exit_reserve_s(7200.0), exit_reserve_s(50.0)
-    (10.0, 1.0)
+    (30.0, 2.0)
     """
     return min(_EXIT_S, limit_s * _EXIT_SHARE)
 

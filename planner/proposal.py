@@ -24,7 +24,7 @@ from planner.errors import Finding
 from planner.inputs import local_bytes, with_inputs
 from planner.internet import needs_internet
 from planner.job_document import as_uri, job_document
-from planner.launch import request_of
+from planner.launch_request import request_of
 from planner.model_support import model_blockers
 from planner.money import micro_usd, usd_text_of_micro
 from planner.permits import (

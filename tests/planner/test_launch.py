@@ -18,7 +18,8 @@ from jobs.spec import InputsJob, JobSpec
 from planner.candidate_document import candidate_document
 from planner.cli.desk import entered_here
 from planner.errors import CapReachedError
-from planner.launch import Desk, cancel, launch, request_of, resume
+from planner.launch import Desk, cancel, launch, resume
+from planner.launch_request import request_of
 from planner.ledger_identity import identity_of
 from planner.limits import time_limit_s
 from planner.monitor import decide, keep_record, observe
