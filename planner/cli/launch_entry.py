@@ -51,7 +51,7 @@ def launch_order(
     from planner.proposal import run_terms
 
     register, uri = open_register(app, store_uri)
-    terms = replace(run_terms(order, desk.places, zone_names_of(order)), register_uri=uri)
+    terms = replace(run_terms(order, desk.places, zone_names_of(order), app.now()), register_uri=uri)
     if moving is not None:
         terms = replace(terms, moving_json=moving.terms.to_json())
     settle_here(app, desk.store, register, uri, terms.project)
