@@ -63,11 +63,13 @@ def _undelivered(app: App, run_id: str | None = None) -> list[Delivery]:
 
 
 def _all(app: App, output: str) -> None:
+    from planner.adopt import cut_off
     from planner.cli.monitor import monitor_text
     from planner.cli.monitor_machine import tell_hired
 
     with open_ledger(app) as store:
         runs, beat = store.active_runs(), store.monitor()
+        unfinished = cut_off(store, clock(app)())
     if output == "json":
         emit_json(
             "runs",
@@ -79,5 +81,9 @@ def _all(app: App, output: str) -> None:
     untold = _undelivered(app)
     if untold:
         echo_err(f"{len(untold)} messages were not delivered: `plan notify list --undelivered` shows why")
+    for uri in unfinished:
+        echo_err(
+            f"an adoption was cut off, nobody watches its run: `plan runs adopt '{uri}'` goes on with it"
+        )
     click.echo(monitor_text(beat, clock(app)()), err=True)
     tell_hired(app)
