@@ -1,11 +1,13 @@
 """Stays on a rented machine, holds it to its limit, and gives it back when everybody who should has gone.
 
-Two commands, both of the standard library alone, since the first one runs before anything is installed:
+Three commands, all of the standard library alone, since the first one runs before anything is installed:
 
-- `python -m jobs.keeper start [--lease-s S] [--limit-s S --grace-s S]` leaves a process behind that outlives set-up
-  and worker; `TUNEPLAN_LEASE_S` under environment.env is another lease than the usual one. It does nothing where a
-  machine cannot give itself back (`providers.self_release`).
+- `python -m jobs.keeper start [--lease-s S] [--limit-s S --grace-s S [--limits-s JSON]]` leaves a process behind that
+  outlives set-up and worker; `TUNEPLAN_LEASE_S` under environment.env is another lease than the usual one. It does
+  nothing where a machine cannot give itself back (`providers.self_release`).
 - `python -m jobs.keeper hold COMMAND...` becomes the command; while it or a child of it lives, the machine is at work.
+- `python -m jobs.keeper ask-s --limit-s S --grace-s S --limits-s JSON` says after how many seconds the worker is asked
+  to end. The JSON has other limits by "cloud/region": for how long a cap pays depends on which machine it became.
 
 Whoever watches the run rewrites `lease.json` in the run's prefix every few minutes, as long as the worker has not
 said that it is over. A machine that is idle and sees no new lease for `lease_s` ends itself: with nobody there neither
@@ -25,7 +27,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -135,7 +137,7 @@ def start(directory: Path, arguments: argparse.Namespace) -> int:
     bundle = Path.cwd()
     directory.mkdir(mode=0o700, exist_ok=True)
     mark_start(directory)
-    rules = Rules(arguments.lease_s, arguments.limit_s or math.inf, arguments.grace_s)
+    rules = Rules(arguments.lease_s, limit_here_s(arguments, os.environ), arguments.grace_s)
     if os.fork():
         return 0
     os.setsid()
@@ -150,6 +152,12 @@ def start(directory: Path, arguments: argparse.Namespace) -> int:
     (directory / _OWNER).write_text(str(os.getpid()))
     keep(directory, bundle, cloud, rules, poll_s=arguments.poll_s, lease_every_s=arguments.lease_every_s)
     os._exit(0)
+
+
+def limit_here_s(arguments: argparse.Namespace, environ: Mapping[str, str]) -> float:
+    """The limit of a machine where this one is, inf without one."""
+    by_place: dict[str, float] = arguments.limits_s
+    return float(by_place.get(place(environ) or "", arguments.limit_s or math.inf))
 
 
 def hold(directory: Path, command: Sequence[str]) -> None:
@@ -237,19 +245,24 @@ def _say(text: str) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one of the two commands; the exit code."""
+    """Run one of the commands; the exit code."""
     directory = keeper_directory(Path.home())
     if arguments[:1] == ["hold"]:
         hold(directory, arguments[1:])
     parser = argparse.ArgumentParser(prog="python -m jobs.keeper", description="Keep a rented machine.")
-    parser.add_argument("command", choices=["start", "hold"])
+    parser.add_argument("command", choices=["start", "hold", "ask-s"])
     parser.add_argument("--lease-s", type=float, default=os.environ.get(_LEASE_VARIABLE) or LEASE_S)
     parser.add_argument("--limit-s", type=float)
     parser.add_argument("--grace-s", type=float, default=60.0)
+    parser.add_argument("--limits-s", type=json.loads, default={})
     parser.add_argument("--poll-s", type=float, default=_POLL_S)
     parser.add_argument("--lease-every-s", type=float, default=_LEASE_EVERY_S)
+    parsed = parser.parse_args(arguments)
+    if parsed.command == "ask-s":
+        sys.stdout.write(f"{max(1.0, limit_here_s(parsed, os.environ) - parsed.grace_s):.0f}\n")
+        return 0
     try:
-        return start(directory, parser.parse_args(arguments))
+        return start(directory, parsed)
     except OSError as error:  # the backend still ends the machine; the run is not to suffer from this
         _say(f"no keeper: {error}")
         return 0

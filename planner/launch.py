@@ -8,20 +8,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from jobs.lease import STORE_VARIABLE
-from jobs.spec import JobSpec, LimitsJob
 from planner import inputs, rented
-from planner.asking import offers_to_ask
 from planner.bundle import Bundle, build_bundle
-from planner.candidate_document import candidate_from_document
 from planner.errors import CapReachedError
 from planner.launch_lock import launching
-from planner.limits import exit_reserve_s, is_spent, stop_grace_s, time_limit_s
+from planner.launch_request import job_of, request_for
+from planner.limits import is_spent
 from planner.money import micro_usd
 from planner.monitor import keep_record, observe
-from planner.offer_document import offer_document, offer_from_document
+from planner.offer_document import offer_document
 from planner.places import Places
 from planner.reserve.rest import reserved_left_s
 from planner.runs import RESUMABLE, Attempt, PolicyDecision, Run, RunTerms
@@ -183,9 +179,13 @@ def resume_within_cap(
     try:
         return resume(desk, run, offer=offer, candidate_json=candidate_json)
     except CapReachedError as error:
-        change = Change("capped", error.message, run.current, desk.now(), kind="give_up")
-        desk.store.apply(run, change)
-        return _get(desk, run.run_id)
+        return give_up(desk, run, error.message)
+
+
+def give_up(desk: Desk, run: Run, why: str) -> Run:
+    """End a run that rests because its cap does not let it go on."""
+    desk.store.apply(run, Change("capped", why, run.current, desk.now(), kind="give_up"))
+    return keep_record(desk.store, _get(desk, run.run_id), desk.now())
 
 
 def _next_attempt(run: Run, offer: Offer | None, now: str) -> Attempt:
@@ -245,7 +245,7 @@ def _start(desk: Desk, run: Run, *, is_new: bool = False) -> Run:
         newest = _get(desk, run.run_id)  # files may have been sent for hours
         is_wanted = _is_unconfirmed(newest) and newest.launches == run.launches
         if is_wanted:
-            _ask(desk, run, _request(desk, run, bundle.path), is_new=is_new)
+            _ask(desk, run, request_for(desk.store, run, bundle.path, desk.now()), is_new=is_new)
     run = _get(desk, run.run_id)
     if is_wanted and run.final:  # cancelled by somebody between our record and the backend's answer
         desk.launcher.cancel(run.run_id)
@@ -281,7 +281,7 @@ def _refuse_over(desk: Desk, run: Run) -> None:
 
 def _prepared(desk: Desk, run: Run, *, is_new: bool) -> Bundle:
     """Bring the run's files to its store, before a machine waits for them, and its bundle into place."""
-    job = _job(run)
+    job = job_of(run)
     try:
         inputs.send(job.inputs, rented.sources(run.terms.candidate_json), desk.told)
         return build_bundle(desk.places.bundle(run.run_id, run.launches), job)
@@ -334,61 +334,6 @@ def _failure(run: Run, error: TuneplanError, now: str) -> Change:
 def _is_unconfirmed(run: Run) -> bool:
     """On record, and nobody knows whether the backend was asked."""
     return run.state in ("queued", "unknown") and run.current.started_at is None
-
-
-def _job(run: Run) -> JobSpec:
-    """The job document of the newest attempt; it holds limits, the run's terms do not."""
-    price, cap = run.current.micro_usd_per_hour, run.terms.cap_micro_usd
-    limit_s = time_limit_s(run)
-    limits = LimitsJob(
-        max_duration_s=run.terms.max_duration_s,
-        cap_usd=cap / 1e6 if cap is not None and price else None,
-        usd_per_hour=price / 1e6 if price else None,
-        spent_usd=(run.cost_micro_usd or 0) / 1e6,
-        launch=run.launches,
-        launched_at=run.launched_at,
-        reserve_s=0.0 if limit_s is None else stop_grace_s(limit_s) + exit_reserve_s(limit_s),
-        prices_usd_per_hour=_prices_elsewhere(run),
-    )
-    return replace(JobSpec.from_json(run.terms.job_json), limits=limits)
-
-
-def _prices_elsewhere(run: Run) -> dict[str, float]:
-    """What the machine costs by place, where the backend chooses the place."""
-    if run.terms.moving_json is not None:
-        return {}
-    return rented.prices_by_region(json.loads(run.terms.candidate_json))
-
-
-def _request(desk: Desk, run: Run, bundle: Path) -> LaunchRequest:
-    request = request_of(run.run_id, run.terms, bundle)
-    limit_s = time_limit_s(run)
-    if run.terms.moving_json is not None:  # where it goes is the policy's to choose, one place an attempt
-        request = replace(request, offers=(offer_from_document(json.loads(run.current.offer_json)),))
-    elif run.terms.infra != "local":
-        offers = offers_to_ask(desk.store, run, request.offers, desk.now())
-        request = replace(request, offers=offers)
-    return replace(request, attempt=run.launches, max_duration_s=limit_s, stop_grace_s=stop_grace_s(limit_s))
-
-
-def request_of(run_id: str, terms: RunTerms, bundle: Path) -> LaunchRequest:
-    """What the backend is asked for the first attempt, without what the cap leaves of its time."""
-    document = json.loads(terms.candidate_json)
-    candidate = candidate_from_document(document)
-    owner = {} if terms.owner is None else {"owner": terms.owner}
-    request = LaunchRequest(
-        run_id=run_id,
-        bundle=bundle,
-        offers=(candidate.offer,),
-        nodes=candidate.nodes,
-        processes_per_node=candidate.processes // candidate.nodes,
-        disk_gib=candidate.disk_gib,
-        max_duration_s=terms.max_duration_s,
-        env={**terms.env, STORE_VARIABLE: terms.checkpoint_uri},
-        secrets=terms.secrets,
-        labels={**terms.labels, "project": terms.project, **owner},
-    )
-    return request if terms.infra == "local" else rented.complete(request, document["rented"])
 
 
 def _get(desk: Desk, run_id: str) -> Run:

@@ -6,20 +6,30 @@ the price of the machine that was really got, and the cost of all earlier ones.
 
 from __future__ import annotations
 
-from planner.money import usd_text_of_micro
-from planner.runs import Run, seconds_between
+import json
 
+from planner.money import usd_text_of_micro
+from planner.runs import WAITING, Run, seconds_between
+
+#: Where terms that moved and candidates keep the deadline.
+DEADLINE = "deadline_at"
 _WARN_SHARE, _SPENT_SHARE = 0.8, 0.9
 _GRACE_S, _GRACE_SHARE = 60.0, 0.03
-_EXIT_S, _EXIT_SHARE = 10.0, 0.02
+#: SkyPilot 0.14 looks every 15 s whether a job has ended (sky/jobs/utils.py, JOB_STATUS_CHECK_GAP_SECONDS), and takes
+#: about as long again to give its machine back.
+_EXIT_S, _EXIT_SHARE = 30.0, 0.04
 
 
-def time_limit_s(run: Run) -> float | None:
+def time_limit_s(run: Run, micro_usd_per_hour: int | None = None) -> float | None:
     """Seconds after which the machine ends the newest launch by itself: its maximum duration, or the cap's rest.
 
     The worker stops before that and checkpoints; this holds for one that hangs.
+
+    Args:
+        run: As the ledger has it.
+        micro_usd_per_hour: Price of all machines, None for those that were chosen.
     """
-    price, cap = run.current.micro_usd_per_hour, run.terms.cap_micro_usd
+    price, cap = micro_usd_per_hour or run.current.micro_usd_per_hour, run.terms.cap_micro_usd
     limits = [] if run.terms.max_duration_s is None else [run.terms.max_duration_s]
     if cap is not None and price:
         limits.append(max(cap - (run.cost_micro_usd or 0), 0) * 3600 / price)
@@ -39,7 +49,7 @@ def exit_reserve_s(limit_s: float) -> float:
     """How long a worker that has said its last word may take until its machine is released.
 
     >>> exit_reserve_s(7200.0), exit_reserve_s(50.0)
-    (10.0, 1.0)
+    (30.0, 2.0)
     """
     return min(_EXIT_S, limit_s * _EXIT_SHARE)
 
@@ -103,3 +113,39 @@ def _duration_reached(run: Run, now: str) -> str | None:
         if attempt.started_at is not None
     )
     return f"time limit of {limit_s:g} s reached" if used_s + stop_grace_s(limit_s) >= limit_s else None
+
+
+def deadline_of(run: Run) -> str | None:
+    """When its result must be there, None if it was launched without a deadline."""
+    said = json.loads(run.terms.candidate_json if run.terms.moving_json is None else run.terms.moving_json)
+    at = said.get(DEADLINE)
+    return None if at is None else str(at)
+
+
+def deadline_passed(run: Run, now: str) -> str | None:
+    """That its deadline has passed and it is not done, None if that is not so."""
+    at = deadline_of(run)
+    return None if at is None or now < at or run.final else f"the deadline {at} has passed"
+
+
+def hopeless(run: Run, now: str) -> str | None:
+    """Why a run that waits for its first machine should get none any more: whatever is bought is too late.
+
+    One that had machines has something to show for its money, and goes on, late.
+    """
+    passed = deadline_passed(run, now)
+    waits = run.state in WAITING or run.resting
+    if passed is None or not waits or any(attempt.started_at is not None for attempt in run.attempts):
+        return None
+    return f"{passed} before a machine came, and nothing was bought"
+
+
+def late_start(run: Run, now: str) -> str | None:
+    """That a run without a machine would be late even at its fastest (p10), None if that is not so or not known."""
+    at, hours = deadline_of(run), json.loads(run.terms.candidate_json)["wall_clock_h"]
+    waits = all(attempt.started_at is None for attempt in run.attempts)
+    if at is None or not waits or run.final or now >= at:
+        return None
+    if seconds_between(now, at) >= 3600 * hours["p10"]:
+        return None
+    return f"no machine has come yet: even at its fastest it will be done after {at}; `plan cancel` ends it"

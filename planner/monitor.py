@@ -13,7 +13,7 @@ from jobs.progress import Progress, read_progress
 from planner import lease
 from planner.launch_lock import is_launching
 from planner.ledger_identity import identity_of
-from planner.limits import cap_warning, limit_grace_s, limit_reached
+from planner.limits import cap_warning, deadline_passed, hopeless, late_start, limit_grace_s, limit_reached
 from planner.machines import attempts_now, newest_start
 from planner.places import Places
 from planner.record import OtherLedgerError, keep
@@ -132,7 +132,7 @@ def _gist(run: Run) -> tuple[object, ...]:
 
 
 def tend(store: Store, launcher: Launcher, run: Run, now: str) -> Run:
-    """Bring one run up to date, warn of its cap, and ask it to checkpoint and end before it passes a limit.
+    """Bring one run up to date, warn of cap and deadline, and ask it to checkpoint and end before it passes a limit.
 
     Raises:
         StorageError: The ledger cannot be written.
@@ -144,7 +144,11 @@ def tend(store: Store, launcher: Launcher, run: Run, now: str) -> Run:
     warning = cap_warning(run)
     if warning is not None:
         store.note(run, "cap_warning", warning, now)
-    reached = None if run.final or run.state == "cancelling" else limit_reached(run, now)
+    late = late_start(run, now) or deadline_passed(run, now)
+    if late is not None:
+        store.note(run, "deadline", late, now)
+    over = run.final or run.state == "cancelling"
+    reached = None if over else limit_reached(run, now) or hopeless(run, now)
     if reached is None:
         return run
     store.ask_stop(run, "limit", reached, now, next_try_at=grace_ends_at(run, now, limit_grace_s(run)))

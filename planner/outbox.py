@@ -215,7 +215,7 @@ def news(kind: str, state: str, attempt: int, before: Iterable[tuple[str, int]])
         attempt: Newest attempt then.
         before: State and attempt of all earlier events, oldest first.
     """
-    if kind == "cap_warning":
+    if kind in ("cap_warning", "move_refused"):
         return "cap_80"
     if kind == "refused":  # nothing was taken away, and it is asked for again
         return None

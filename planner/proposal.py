@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -24,7 +25,8 @@ from planner.errors import Finding
 from planner.inputs import local_bytes, with_inputs
 from planner.internet import needs_internet
 from planner.job_document import as_uri, job_document
-from planner.launch import request_of
+from planner.launch_request import request_of
+from planner.limits import DEADLINE
 from planner.model_support import model_blockers
 from planner.money import micro_usd, usd_text_of_micro
 from planner.permits import (
@@ -37,7 +39,7 @@ from planner.permits import (
 from planner.places import Places
 from planner.plan import Plan
 from planner.positions import position_blockers
-from planner.runs import Infra, MonitorHome, RunTerms
+from planner.runs import Infra, MonitorHome, RunTerms, utc_text
 from planner.spec import FineTuneSpec
 from planner.specfile import model_ref
 from planner.support import unsupported, unsupported_spread
@@ -124,13 +126,31 @@ class Order:
         return places.checkpoints(self.run_id) if uri is None else below(uri, self.run_id)
 
 
-def run_terms(order: Order, places: Places, zones: Mapping[str, str] | None = None) -> RunTerms:
+def deadline_at(spec: FineTuneSpec, now: datetime) -> datetime | None:
+    """When the result must be there, None if there is no hurry; `within` counts from now (UTC)."""
+    if spec.goal.within is not None:
+        return now + timedelta(seconds=spec.goal.within)
+    return spec.goal.deadline_at()
+
+
+def past_deadline(order: Order, now: datetime) -> Iterator[Finding]:
+    """A deadline that is over before anything is paid for it."""
+    at = deadline_at(order.plan.spec, now)
+    if at is not None and at <= now and order.micro_usd_per_hour != 0:
+        message = f"the deadline {utc_text(at)} has passed, whatever is bought is too late"
+        yield Finding(message, path="goal.deadline", code="deadline_past", hint="a later one, or none")
+
+
+def run_terms(
+    order: Order, places: Places, zones: Mapping[str, str] | None = None, now: datetime | None = None
+) -> RunTerms:
     """What the ledger keeps of a run.
 
     Args:
         order: What shall run.
         places: Where runs keep what is theirs.
         zones: Zone name by zone id, where a cloud's catalog has ids.
+        now: UTC, from which `within` counts; None keeps no deadline.
 
     Raises:
         UsageError: No worker could run it.
@@ -138,6 +158,8 @@ def run_terms(order: Order, places: Places, zones: Mapping[str, str] | None = No
     plan, candidate, spec = order.plan, order.candidate, order.plan.spec
     uri = order.checkpoint_uri(places)
     document = candidate_document(candidate)
+    deadline = None if now is None else deadline_at(spec, now)
+    document |= {} if deadline is None else {DEADLINE: utc_text(deadline)}
     job = _job(order, places)
     if order.infra != "local":
         job, sources = with_inputs(job, order.runs_uri)

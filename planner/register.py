@@ -2,17 +2,20 @@
 
 Two kinds of objects: `runs/<id>.json`, written once by whoever takes the id, and `projects/<name>.json`, moved by
 compare-and-swap, with the budget and what each run holds of it. A run holds its whole cap until it is over, so that
-two launches at the same moment cannot both take the last dollar.
+two launches at the same moment cannot both take the last dollar. While it is under way its cap counts in every month;
+what it has cost is booked, once it is over, in the months in which its machines ran: the first one beside its id, each
+later one under `<id>@<month>`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 from urllib.parse import quote
 
+from planner.costs import by_month
 from planner.errors import OverBudgetError
 from planner.ledger_identity import LedgerIdentity
 from planner.money import usd_text_of_micro
@@ -22,6 +25,8 @@ from providers.errors import CorruptDataError, StorageError, UsageError
 from providers.object_store import ObjectStore
 
 _ROUNDS = 20
+#: Between a run's id and a later month in which it cost something; no run id has it.
+_IN_MONTH = "@"
 Per = Literal["month", "total"]
 
 
@@ -30,8 +35,9 @@ class Share:
     """What one run has of its project's budget.
 
     Attributes:
-        month: YYYY-MM of its launch.
-        micro_usd: Its cap while it is under way, its cost once it is over; None is a run that nobody has capped.
+        month: YYYY-MM of its launch, or that the amount is of.
+        micro_usd: Its cap while it is under way, its cost in that month once it is over; None is a run that nobody has
+            capped.
         over: It is over.
     """
 
@@ -47,7 +53,7 @@ class ProjectBook:
 
     Attributes:
         limit_micro_usd: None is no budget.
-        per: What the limit is for: each month (UTC, by launch), or all runs together.
+        per: What the limit is for: each month (UTC), or all runs together.
     """
 
     project: str
@@ -65,8 +71,17 @@ class ProjectBook:
 
     def taken_micro_usd(self, month: str, *, without: str = "") -> int | None:
         """Spent or held by all of them but one; None if a run without a cap is under way."""
-        shares = [share.micro_usd for name, share in self.counted(month).items() if name != without]
+        shares = [share.micro_usd for name, share in self.counted(month).items() if run_of(name) != without]
         return None if None in shares else sum(share for share in shares if share is not None)
+
+
+def run_of(name: str) -> str:
+    """The run that a share of this name is of.
+
+    >>> run_of("goat-1"), run_of("goat-1@2026-12")
+    ('goat-1', 'goat-1')
+    """
+    return name.partition(_IN_MONTH)[0]
 
 
 def read_book(store: ObjectStore, project: str) -> ProjectBook:
@@ -157,7 +172,9 @@ def leave(store: ObjectStore, run_id: str, project: str, *, ledger: LedgerIdenti
 
 def without(book: ProjectBook, run_ids: Collection[str]) -> ProjectBook:
     """The book without what these hold of it."""
-    return replace(book, runs={name: share for name, share in book.runs.items() if name not in run_ids})
+    return replace(
+        book, runs={name: share for name, share in book.runs.items() if run_of(name) not in run_ids}
+    )
 
 
 def is_taken(store: ObjectStore, run_id: str) -> bool:
@@ -185,14 +202,27 @@ def hold(
             raise OverBudgetError(why, hint=hint, code="project_budget")
         before = book.runs.get(run_id)
         share = Share(owner, month if before is None else before.month, cap_micro_usd)
-        return replace(book, runs=book.runs | {run_id: share})
+        return replace(book, runs=without(book, [run_id]).runs | {run_id: share})
 
     _change(store, project, held)
 
 
+Known = tuple[Iterable[Run], Iterable[Try]]
+
+
 def settled(book: ProjectBook, project: str, runs: Iterable[Run], tries: Iterable[Try] = ()) -> ProjectBook:
-    """With what runs and tries of this ledger have really cost in place of their caps, once they are over."""
-    return _with_costs(book, _over(project, runs, tries))
+    """With what runs and tries of this ledger have really cost in place of their caps, once they are over.
+
+    A run under way that has cost more than it holds, as one whose machine takes its time to go, holds that.
+    """
+    runs = list(runs)
+    beyond = {run.run_id: run.cost_micro_usd or 0 for run in runs if not run.final}
+    shares = {
+        name: replace(share, micro_usd=beyond[name])
+        for name, share in book.runs.items()
+        if share.micro_usd and not share.over and beyond.get(name, 0) > share.micro_usd
+    }
+    return _with_costs(replace(book, runs=book.runs | shares), _over(project, runs, tries))
 
 
 def settle(store: ObjectStore, project: str, runs: Iterable[Run], tries: Iterable[Try] = ()) -> None:
@@ -202,21 +232,50 @@ def settle(store: ObjectStore, project: str, runs: Iterable[Run], tries: Iterabl
         _change(store, project, lambda book: _with_costs(book, over))
 
 
-def _over(project: str, runs: Iterable[Run], tries: Iterable[Try]) -> dict[str, int | None]:
-    """Micro-dollars by id of what is over, None where nobody knows."""
-    over = {run.run_id: run.cost_micro_usd for run in runs if run.final and run.terms.project == project}
+def settle_from(store: ObjectStore, project: str, look: Callable[[ProjectBook], Known]) -> None:
+    """Write down what `settled` says of what a ledger knows.
+
+    Args:
+        store: The register.
+        project: Whose book.
+        look: Reads the ledger, after the book was read: a run that somebody resumes meanwhile has changed the book, and
+            both are read again.
+    """
+    _change(store, project, lambda book: settled(book, project, *look(book)))
+
+
+def _over(project: str, runs: Iterable[Run], tries: Iterable[Try]) -> dict[str, dict[str, int] | None]:
+    """Micro-dollars by month of what is over here, by id; None where nobody knows.
+
+    A run that came to nothing and was launched anew under another project costs this one nothing.
+    """
+    over = {
+        run.run_id: by_month(run) if run.terms.project == project else {}
+        for run in runs
+        if run.final or run.terms.project != project
+    }
     return over | {
-        one.try_id: one.cost_micro_usd for one in tries if one.project == project and not one.is_open
+        one.try_id: None if one.cost_micro_usd is None else {one.asked_at[:7]: one.cost_micro_usd}
+        for one in tries
+        if one.project == project and not one.is_open
     }
 
 
-def _with_costs(book: ProjectBook, over: Mapping[str, int | None]) -> ProjectBook:
-    shares = {}
+def _with_costs(book: ProjectBook, over: Mapping[str, Mapping[str, int] | None]) -> ProjectBook:
+    shares: dict[str, Share] = {}
     for name, share in book.runs.items():
-        if name in over:
-            cost = over[name]
-            shares[name] = replace(share, micro_usd=share.micro_usd if cost is None else cost, over=True)
-    return replace(book, runs=book.runs | shares)
+        costs = over.get(name)
+        if name not in over:
+            if over.get(run_of(name)) is None:  # a later month of one that is over is written anew
+                shares[name] = share
+        elif costs is None:
+            shares[name] = replace(share, over=True)
+        else:
+            shares[name] = replace(share, micro_usd=costs.get(share.month, 0), over=True)
+            for month in sorted(costs.keys() - {share.month}):
+                part = Share(share.owner, month, costs[month], over=True)
+                shares[f"{name}{_IN_MONTH}{month}"] = part
+    return replace(book, runs=shares)
 
 
 def take(store: ObjectStore, run_id: str, project: str, owner: str | None, token: str, at: str) -> None:

@@ -8,11 +8,16 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from jobs.progress import PeakMemory, Progress
+from planner.costs import cost_now
 from planner.money import usd_text_of_micro
-from planner.runs import Attempt, Run, utc_text
+from planner.runs import Attempt, Run, RunEvent, utc_text
 
 if TYPE_CHECKING:
     from planner.avoidance import Avoided
+
+
+#: Kinds of events that a person should know of while the run is not over.
+TROUBLE = ("cap_warning", "deadline", "move_refused", "moved_badly", "not_released")
 
 
 def progress_of(run: Run) -> Progress | None:
@@ -27,18 +32,24 @@ def has_regressed(run: Run) -> bool:
 
 
 def run_document(
-    run: Run, *, pids: tuple[int, ...] = (), attempts: bool = True, avoided: Sequence[Avoided] = ()
+    run: Run,
+    *,
+    now: datetime,
+    pids: tuple[int, ...] = (),
+    attempts: bool = True,
+    avoided: Sequence[Avoided] = (),
 ) -> dict[str, Any]:
     """RUN of the JSON interface.
 
     Args:
         run: As the ledger has it.
+        now: UTC.
         pids: Local processes that live, worker first.
         attempts: Leave them out in lists.
         avoided: Places that are tried last; told with the attempts only.
     """
     progress = progress_of(run) or Progress(run.run_id, 0)
-    terms = run.terms
+    terms, cost = run.terms, cost_now(run, utc_text(now))
     document: dict[str, Any] = {
         "run_id": run.run_id,
         "name": terms.name,
@@ -60,6 +71,9 @@ def run_document(
         "cost_usd": micro_text(run.cost_micro_usd),
         "cap_usd": micro_text(terms.cap_micro_usd),
         "cost_is_final": run.final,
+        "cost_is_current": cost is None or cost.is_current,
+        "cost_as_of_at": None if cost is None else cost.as_of_at,
+        "cost_at_most_usd": micro_text(run.cost_micro_usd if cost is None else cost.at_most_micro_usd),
         "recoveries": len(run.attempts) - 1,
         "last_checkpoint": _checkpoint(progress),
         "heartbeat_at": progress.heartbeat_at,
@@ -69,16 +83,17 @@ def run_document(
     }
     if attempts:
         document["attempts"] = [attempt_document(attempt) for attempt in run.attempts]
-        document["avoided"] = [
-            {
-                "place": row.place.text(),
-                "until_at": utc_text(row.until),
-                "reason": row.reason,
-                "basis": row.basis,
-            }
-            for row in avoided
-        ]
+        document["avoided"] = [_avoided_document(row) for row in avoided]
     return document
+
+
+def _avoided_document(row: Avoided) -> dict[str, str]:
+    return {
+        "place": row.place.text(),
+        "until_at": utc_text(row.until),
+        "reason": row.reason,
+        "basis": row.basis,
+    }
 
 
 def attempt_document(attempt: Attempt) -> dict[str, Any]:
@@ -118,6 +133,17 @@ def launch_document(run: Run, *, created: bool) -> dict[str, Any]:
         "blockers": [],
         "warnings": [],
     }
+
+
+def warnings_of(run: Run, events: Sequence[RunEvent]) -> list[RunEvent]:
+    """What a person should know of a run that is not over: the newest note of each kind of trouble."""
+    newest = {event.kind: event for event in events if event.kind in TROUBLE}
+    return [] if run.final else sorted(newest.values(), key=lambda event: event.at)
+
+
+def warning_document(event: RunEvent) -> dict[str, str]:
+    """One of them."""
+    return {"at": event.at, "kind": event.kind, "text": event.reason}
 
 
 def micro_text(micro: int | None) -> str | None:

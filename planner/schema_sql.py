@@ -318,4 +318,5 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         SELECT run_id, strftime('%Y-%m-%dT%H:%M:%fZ', 'now') FROM entries
         """,
     ),
+    ("CREATE TABLE adoptions (uri TEXT PRIMARY KEY, at TEXT NOT NULL) STRICT, WITHOUT ROWID",),
 )

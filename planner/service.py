@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from itertools import takewhile
 
 from planner import lease
+from planner.adopt import finish
 from planner.asking import reason_to_move
 from planner.key_renewal import renew_keys
 from planner.launch import Desk, resume, resume_within_cap
@@ -70,6 +71,7 @@ def look_at_all(
             threads, each of which needs a desk of its own. One slow store or backend holds up no other run.
     """
     runs = []
+    finish(desk_of, desk, tell)
 
     def look(run: Run) -> Run | TuneplanError:
         try:

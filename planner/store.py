@@ -7,13 +7,14 @@ whoever writes says which revision was read: of two writers one wins and the oth
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from planner.database import Database
-from planner.offer_document import offer_document, offer_from_document
+from planner.offer_document import offer_document
+from planner.run_rows import offers_of, runs_of, terms_row
 from planner.runs import (
     FINAL,
     Attempt,
@@ -37,7 +38,11 @@ _CHANGING = tuple(
 )
 #: The machine that was got may have another price than the one asked for first; from its start on it is fixed.
 _SET_PRICE = "micro_usd_per_hour = CASE WHEN started_at IS NULL THEN ? ELSE micro_usd_per_hour END"
-_NOT_OF_RUNS = ("terms", "attempts", "observed_at", "progress_json")
+_OF_RUNS = tuple(
+    field.name
+    for field in fields(Run)
+    if field.name not in ("terms", "attempts", "observed_at", "progress_json")
+)
 _RUN_QUERY = "SELECT * FROM runs JOIN observations USING (run_id)"
 
 
@@ -94,7 +99,7 @@ class Store:
             if self._db.execute("SELECT 1 FROM runs WHERE run_id = ?", (run_id,)).fetchone():
                 return False
             row = {
-                **_terms_row(terms),
+                **terms_row(terms),
                 "run_id": run_id,
                 "created_at": attempt.intent_at,
                 "state": "queued",
@@ -109,18 +114,25 @@ class Store:
             )
         return True
 
-    def adopt(self, run: Run, how: str, at: str) -> bool:
-        """Record a run that another ledger launched, as it was there; False if the id exists already."""
+    def adopt(self, run: Run, how: str, at: str, *, instead: Run | None = None) -> bool:
+        """Record a run that another ledger launched, as it was there; False if the id exists already.
+
+        With `instead` that takes the place of what is on record; False if somebody changed that since it was read.
+        """
+        row = {name: getattr(run, name) for name in _OF_RUNS} | terms_row(run.terms)
         with self._db.writing():
-            if self._db.execute("SELECT 1 FROM runs WHERE run_id = ?", (run.run_id,)).fetchone():
+            if instead is not None:
+                settings = ", ".join(f"{name} = ?" for name in row)
+                key = (run.run_id, instead.revision)
+                put = f"UPDATE runs SET {settings} WHERE run_id = ? AND revision = ?"  # noqa: S608
+                if self._db.execute(put, (*row.values(), *key)).rowcount == 0:
+                    return False
+                self._db.execute("DELETE FROM attempts WHERE run_id = ?", (run.run_id,))
+            elif self._db.execute("SELECT 1 FROM runs WHERE run_id = ?", (run.run_id,)).fetchone():
                 return False
-            row = {
-                field.name: getattr(run, field.name)
-                for field in fields(Run)
-                if field.name not in _NOT_OF_RUNS
-            }
-            self._db.insert("runs", {**_terms_row(run.terms), **row})
-            self._db.insert("observations", {"run_id": run.run_id, "observed_at": run.observed_at})
+            else:
+                self._db.insert("runs", row)
+                self._db.insert("observations", {"run_id": run.run_id, "observed_at": run.observed_at})
             for attempt in run.attempts:
                 self._insert_attempt(run.run_id, attempt)
             self._log(run.run_id, at, "adopt", run.state, how, run.current.attempt)
@@ -157,7 +169,7 @@ class Store:
             kind: Of the event, and how the state's reason names it.
         """
         check_move(run.state, "queued")
-        row, reason = _terms_row(terms), f"{kind} is being asked for"
+        row, reason = terms_row(terms), f"{kind} is being asked for"
         settings = ", ".join(f"{name} = ?" for name in row)
         with self._db.writing():
             moved = self._db.execute(
@@ -248,13 +260,13 @@ class Store:
             known = self._db.execute(kept, key).fetchone()
             if known is None:
                 self._db.insert("askings", row)
-        return tuple(offers) if known is None else _offers(known[0])
+        return tuple(offers) if known is None else offers_of(known[0])
 
     def askings(self) -> dict[tuple[str, int], tuple[Offer, ...]]:
         """Machines that each launch asked for, in that order, by run and launch."""
         with self._db.reading():
             rows = self._db.execute("SELECT run_id, launch, offers_json FROM askings").fetchall()
-        return {(run_id, launch): _offers(text) for run_id, launch, text in rows}
+        return {(run_id, launch): offers_of(text) for run_id, launch, text in rows}
 
     def record_decision(self, run_id: str, decision: PolicyDecision) -> bool:
         """Record what the moving policy has decided; False if a decision of a later tick is on record."""
@@ -367,28 +379,4 @@ class Store:
                 f"SELECT {columns} FROM attempts {only} ORDER BY run_id, attempt",  # noqa: S608
                 one,
             ).fetchall()
-        return _assemble(rows, attempts)
-
-
-def _offers(text: str) -> tuple[Offer, ...]:
-    return tuple(offer_from_document(row) for row in json.loads(text))
-
-
-def _assemble(rows: list[dict[str, Any]], attempts: Iterable[tuple[Any, ...]]) -> list[Run]:
-    by_run: dict[str, list[Attempt]] = {}
-    for run_id, *values in attempts:
-        by_run.setdefault(run_id, []).append(Attempt(*values))
-    return [_run(row, tuple(by_run[row["run_id"]])) for row in rows]
-
-
-def _run(row: dict[str, Any], attempts: tuple[Attempt, ...]) -> Run:
-    terms = {field.name: row[field.name] for field in fields(RunTerms)}
-    terms |= {"labels": json.loads(row["labels"]), "env": json.loads(row["env"])}
-    terms |= {name: tuple(json.loads(row[name])) for name in ("secrets", "notify")}
-    own = {field.name: row[field.name] for field in fields(Run) if field.name not in ("terms", "attempts")}
-    return Run(terms=RunTerms(**terms), attempts=attempts, **own)
-
-
-def _terms_row(terms: RunTerms) -> dict[str, Any]:
-    row = asdict(terms)
-    return {**row, **{name: json.dumps(row[name]) for name in ("labels", "env", "secrets", "notify")}}
+        return runs_of(rows, attempts)

@@ -38,6 +38,8 @@ class LaunchRequest:
         offers: Candidates in the order to try.
         nodes: Machines.
         max_duration_s: The machine has ended the worker after this, None for no limit.
+        limits_by_place_s: Other limits than that by "cloud/region", where the machine may be at one of several places
+            of different prices; elsewhere `max_duration_s` holds.
         stop_grace_s: It asks the worker to checkpoint and end this long before.
         max_usd_per_hour: Dearest machine that may be taken, None for no limit.
         env: Plain environment for the worker.
@@ -61,6 +63,7 @@ class LaunchRequest:
     offers: tuple[Offer, ...]
     nodes: int = 1
     max_duration_s: float | None = None
+    limits_by_place_s: dict[str, float] = field(default_factory=dict)
     stop_grace_s: float = 60.0
     max_usd_per_hour: float | None = None
     env: dict[str, str] = field(default_factory=dict)

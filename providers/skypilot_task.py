@@ -6,6 +6,7 @@ The document is what `plan launch --dry-run` shows and, but for the values of se
 from __future__ import annotations
 
 import io
+import json
 import math
 import re
 import shlex
@@ -295,7 +296,11 @@ def _at_work(request: LaunchRequest, command: str, python: str) -> str:
 
 
 def _limit_of_machine(request: LaunchRequest) -> str:
-    return f" --limit-s {request.max_duration_s:.0f} --grace-s {max(1.0, request.stop_grace_s):.0f}"
+    rules = f" --limit-s {request.max_duration_s:.0f} --grace-s {max(1.0, request.stop_grace_s):.0f}"
+    if not request.limits_by_place_s:
+        return rules
+    by_place = {place: round(limit_s) for place, limit_s in sorted(request.limits_by_place_s.items())}
+    return f"{rules} --limits-s {shlex.quote(json.dumps(by_place))}"
 
 
 def _setup_script(request: LaunchRequest) -> str:
@@ -319,10 +324,13 @@ def _setup_script(request: LaunchRequest) -> str:
 
 def _run_script(request: LaunchRequest) -> str:
     """Only our bundle is imported from, and a worker that outlives its limit is ended from outside."""
-    limit = ""
+    limit = here = ""
     if request.max_duration_s is not None:
         grace_s = max(1.0, request.stop_grace_s)
-        ask_s = max(1.0, request.max_duration_s - grace_s)
-        limit = f"timeout --signal=TERM --kill-after={grace_s:.0f} {ask_s:.0f} "
+        ask_s = f"{max(1.0, request.max_duration_s - grace_s):.0f}"
+        if request.limits_by_place_s:  # by the price of the machine that was got
+            ask = f"{shlex.quote(request.python)} -m jobs.keeper ask-s{_limit_of_machine(request)}"
+            here, ask_s = f"ask_s=$({ask}) || ask_s={ask_s}\n", '"$ask_s"'
+        limit = f"timeout --signal=TERM --kill-after={grace_s:.0f} {ask_s} "
     worker = _at_work(request, shlex.join((request.python, *request.worker, "job.json")), request.python)
-    return f'export PYTHONPATH="$PWD" PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1\nexec {limit}{worker}\n'
+    return f'export PYTHONPATH="$PWD" PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1\n{here}exec {limit}{worker}\n'

@@ -10,7 +10,7 @@ from planner.cli.context import App, pass_app
 from planner.cli.desk import clock, open_ledger, open_register, settle_here, store_option
 from planner.cli.output import emit_json, output_option
 from planner.money import micro_usd
-from planner.register import Per, ProjectBook, read_book, set_budget
+from planner.register import Per, ProjectBook, read_book, run_of, set_budget
 from planner.run_document import micro_text
 from planner.units import parse_usd
 from providers.errors import UsageError
@@ -66,7 +66,7 @@ def _document(book: ProjectBook, month: str) -> dict[str, Any]:
         "taken_usd": micro_text(book.taken_micro_usd(month)),
         "runs": [
             {
-                "run_id": name,
+                "run_id": run_of(name),
                 "owner": share.owner,
                 "month": share.month,
                 "taken_usd": micro_text(share.micro_usd),

@@ -40,7 +40,7 @@ def command(app: App, run: str, grace: float, no_wait: bool, output: str) -> Non
         found = wait_for_end(app, found.run_id, enough=lambda run: not _is_committing(run))
     _refuse_if_let_go(app, found)
     if output == "json":
-        emit_json("status", {"run": run_document(found)}, now=app.now())
+        emit_json("status", {"run": run_document(found, now=app.now())}, now=app.now())
     else:
         click.echo(f"{found.run_id}: {state_text(found.state)}")
 

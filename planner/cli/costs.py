@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 from planner.cli.context import App, pass_app
-from planner.cli.desk import open_ledger, refresh
+from planner.cli.desk import clock, open_ledger, refresh
 from planner.cli.output import emit_json, output_option
-from planner.costs import CostKey, CostRow, sum_costs, total
+from planner.costs import CostKey, CostNow, CostRow, cost_now, sum_costs, total
 from planner.run_document import micro_text
+from planner.runs import Run
 from planner.try_book import TryBook
 from providers.errors import TuneplanError, UsageError
 
@@ -60,10 +61,13 @@ def command(ctx: click.Context, app: App, by: CostKey, form: str | None, output:
             "by": by,
             "rows": [_document(row) for row in rows],
             "total_usd": micro_text(whole.cost_micro_usd),
+            "not_current": [_silent_document(run, cost) for run, cost in _silent(app, runs)],
         }
         emit_json("costs", payload, now=app.now())
     else:
         click.echo(_table(by, [*rows, total(rows)]))
+        for run, cost in _silent(app, runs):
+            click.echo(_silent_text(run, cost))
 
 
 @command.command("reconcile", epilog="\b\nExample:\n  plan costs reconcile focus-2026-11.csv --tolerance 10%")
@@ -103,6 +107,27 @@ def reconcile_command(app: App, bills: tuple[Path, ...], tolerance: str, output:
     number = len(found.unexplained) + len(found.strangers)
     if number:
         raise TuneplanError(f"{number} entries are unexplained", code="bill_unexplained")
+
+
+def _silent(app: App, runs: list[Run]) -> list[tuple[Run, CostNow]]:
+    """Runs whose machines may have cost more by now than anybody has counted."""
+    counted = ((run, cost_now(run, clock(app)())) for run in runs)
+    return [(run, cost) for run, cost in counted if cost is not None and not cost.is_current]
+
+
+def _silent_document(run: Run, cost: CostNow) -> dict[str, Any]:
+    return {
+        "run_id": run.run_id,
+        "at_least_usd": micro_text(run.cost_micro_usd),
+        "as_of_at": cost.as_of_at,
+        "at_most_usd": micro_text(cost.at_most_micro_usd),
+    }
+
+
+def _silent_text(run: Run, cost: CostNow) -> str:
+    least, most = micro_text(run.cost_micro_usd) or "unknown", micro_text(cost.at_most_micro_usd) or "unknown"
+    as_of = cost.as_of_at[:19].replace("T", " ")
+    return f"{run.run_id}: at least ${least} as of {as_of} UTC, ${most} by now if its machines still run"
 
 
 def _document(row: CostRow) -> dict[str, Any]:

@@ -107,19 +107,23 @@ def open_register(app: App, uri: str | None) -> tuple[ObjectStore, str]:
 
 
 def entered_here(
-    ledger: Store, register: ObjectStore, uri: str, book: ProjectBook
+    ledger: Store, register: ObjectStore, uri: str, book: ProjectBook, now: str
 ) -> tuple[list[Run], list[Try]]:
     """Runs of this ledger in that register, and its tries, which may be over and the book not know it.
 
     What a run has cost is for its owner to say: of one that another ledger has adopted this one knows the beginning.
+    One that is just being resumed is not over, whatever the ledger says.
     """
+    from planner.entry_book import being_entered
     from planner.ledger_identity import identity_of
     from planner.register import other_owner, settled
     from planner.try_book import TryBook
 
     identity = identity_of(ledger.path)
+    entering = being_entered(ledger.path, uri, now)
     with TryBook(ledger.path) as tries:
-        runs = [run for run in ledger.all_runs() if run.terms.register_uri == uri]
+        known = ledger.all_runs()
+        runs = [run for run in known if run.terms.register_uri == uri and run.run_id not in entering]
         return [
             run
             for run in runs
@@ -131,10 +135,11 @@ def entered_here(
 def settle_here(app: App, ledger: Store, register: ObjectStore, uri: str, project: str) -> None:
     """Bring a project's book up to date with what this ledger knows of its own runs, tries and launches."""
     from planner.entry_book import give_back_cut_off
-    from planner.register import read_book, settle
+    from planner.register import settle_from
 
-    give_back_cut_off(ledger.path, register, uri, project, now=clock(app)())
-    settle(register, project, *entered_here(ledger, register, uri, read_book(register, project)))
+    now = clock(app)()
+    give_back_cut_off(ledger.path, register, uri, project, now=now)
+    settle_from(register, project, lambda book: entered_here(ledger, register, uri, book, now))
 
 
 def launcher(app: App, infra: str) -> Launcher:

@@ -318,7 +318,7 @@ def _check(
     """What stands against it; the person sees the order first."""
     from planner.cli.launch_text import render_order
     from planner.data_cache import changed_sources
-    from planner.proposal import blockers, licence
+    from planner.proposal import blockers, licence, past_deadline
 
     if is_new:
         echo_err(render_order(order, desk.places, app.surroundings()))
@@ -327,7 +327,7 @@ def _check(
     found = blockers(order, desk.places, app.surroundings(), write=write)
     if not is_new:
         return found
-    found += changed_sources(order.plan.data, echo_err)
+    found += [*changed_sources(order.plan.data, echo_err), *past_deadline(order, app.now())]
     return found + over_budget(app, desk, order, store_uri)
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from planner.cli.context import App
 from planner.cli.desk import entered_here, open_register, settle_here
+from providers.errors import StorageError
 
 if TYPE_CHECKING:
     from planner.errors import Finding
     from planner.launch import Desk
     from planner.moving.order import MovingOrder
     from planner.proposal import Order
-    from planner.runs import Run
+    from planner.runs import Run, RunTerms
     from providers.object_store import ObjectStore
 
 
@@ -27,7 +30,7 @@ def over_budget(app: App, desk: Desk, order: Order, store_uri: str | None) -> li
     register, uri = open_register(app, store_uri)
     now = desk.now()
     book = without(read_book(register, project), cut_off(desk.store.path, uri, project, now))
-    book = settled(book, project, *entered_here(desk.store, register, uri, book))
+    book = settled(book, project, *entered_here(desk.store, register, uri, book, now))
     why = refusal(book, order.run_id, _most(order), now[:7])
     hint = "lower the cap, wait until a run is over, or raise it: `plan budget set`"
     return [] if why is None else [Finding(why, code="project_budget", hint=hint)]
@@ -48,15 +51,34 @@ def launch_order(
     from planner.proposal import run_terms
 
     register, uri = open_register(app, store_uri)
-    terms = replace(run_terms(order, desk.places, zone_names_of(order)), register_uri=uri)
+    terms = replace(run_terms(order, desk.places, zone_names_of(order), app.now()), register_uri=uri)
     if moving is not None:
         terms = replace(terms, moving_json=moving.terms.to_json())
     settle_here(app, desk.store, register, uri, terms.project)
     entry = Entry(order.run_id, terms.project, uri, desk.now())
-    with entering(desk.store.path, register, entry):
+    with (
+        _leaving_project(app, desk, register, order.run_id, terms),
+        entering(desk.store.path, register, entry),
+    ):
         _enter(desk, order, register)
         first = None if moving is None else moving.first
         return launch(desk, order.run_id, terms, order.micro_usd_per_hour, first)
+
+
+@contextmanager
+def _leaving_project(
+    app: App, desk: Desk, register: ObjectStore, run_id: str, terms: RunTerms
+) -> Iterator[None]:
+    """Around a launch: one that came to nothing holds only of the project that it was launched under last."""
+    known = desk.store.get(run_id)
+    try:
+        yield
+    finally:
+        run = desk.store.get(run_id)
+        if known is not None and run is not None:
+            for project in {known.terms.project, terms.project} - {run.terms.project}:
+                with suppress(StorageError):  # who looks at that project's budget from here settles it
+                    settle_here(app, desk.store, register, terms.register_uri or "", project)
 
 
 def _enter(desk: Desk, order: Order, register: ObjectStore) -> None:

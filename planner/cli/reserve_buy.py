@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from planner.cli.context import App, pass_app
+from planner.cli.desk import open_ledger
 from planner.cli.output import confirm, echo_err, emit_json, output_option
 from planner.cli.reserve_desk import (
     asked,
@@ -159,19 +160,39 @@ def schedule(
 @click.command("cancel", epilog="\b\nExample:\n  plan reserve cancel llama-may-k4x2p")
 @click.argument("reservation", shell_complete=reservation_ids)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--under-its-runs", is_flag=True, help="Agree beforehand that runs in its capacity lose their machines."
+)
 @output_option("table", "json")
 @pass_app
-def cancel(app: App, reservation: str, yes: bool, output: str) -> None:
-    """Cancel a reservation: one that is not bought yet, or one that the provider takes back."""
+def cancel(app: App, reservation: str, yes: bool, under_its_runs: bool, output: str) -> None:
+    """Cancel a reservation: one that is not bought yet, or one that the provider takes back.
+
+    Where runs are in its capacity, they are named and asked for once more: `--yes` alone does not agree to that.
+    """
     from planner.reserve.lock import buying
     from planner.reserve.undo import cancel as undo
 
     with open_book(app) as book:
         row = book.get(reservation)
         confirm(f"Cancel {row.reservation_id}, which is {row.state}?", yes=yes)
+        _agree_to_end(app, row, yes=under_its_runs)
         with buying(Places(app.directories.state).ledger, wait_s=_WAIT_S):
             done = undo(_buyer(app, book), row.reservation_id)
         _answer(app, book, done, output)
+
+
+def _agree_to_end(app: App, row: Reservation, *, yes: bool) -> None:
+    """Ask once more where runs that are not over are in the capacity."""
+    from planner.reserve.rest import runs_in
+
+    with open_ledger(app) as store:
+        runs = runs_in(row, store.active_runs())
+    if not runs:
+        return
+    named = ", ".join(f"{run.run_id} ({run.state})" for run in runs)
+    echo_err(f"in its capacity: {named}; without it they lose their machines and are not started again")
+    confirm(f"Take the capacity from {named}?", yes=yes, flag="--under-its-runs")
 
 
 @click.command("settle", epilog="\b\nExample:\n  plan reserve settle llama-may-k4x2p --not-bought")

@@ -47,6 +47,7 @@ def command(
     output: str,
 ) -> None:
     """Start RUN again from its last committed checkpoint, after a preemption, failure, cap or cancel."""
+    from planner.entry_book import entry_of, hold_again, holding_again
     from planner.launch import resume
 
     try:
@@ -60,23 +61,24 @@ def command(
         offer, candidate_json = _at_todays_price(app, found, tolerance)
         confirm(f"Resume {found.run_id} {_where(found)} {_from(found)}?", yes=yes)
         is_lower = _is_lower(found, cap_micro)
-        if found.state in RESUMABLE:
-            _hold(found, None if is_lower else cap_micro, offer)
-        found = resume(
-            desk,
-            found,
-            offer=offer,
-            candidate_json=candidate_json,
-            cap_micro_usd=cap_micro,
-            max_duration_s=limit_s,
-        )
+        with holding_again(desk.store.path, entry_of(found, desk.now())):
+            if found.state in RESUMABLE:
+                hold_again(found, None if is_lower else cap_micro, offer)
+            found = resume(
+                desk,
+                found,
+                offer=offer,
+                candidate_json=candidate_json,
+                cap_micro_usd=cap_micro,
+                max_duration_s=limit_s,
+            )
         if is_lower:
             with suppress(StorageError):  # else it holds more than it needs until it is over
-                _hold(found, None, offer)
+                hold_again(found, None, offer)
     if wait:
         found = wait_for_end(app, found.run_id)
     if output == "json":
-        emit_json("status", {"run": run_document(found)}, now=app.now())
+        emit_json("status", {"run": run_document(found, now=app.now())}, now=app.now())
     else:
         click.echo(f"{found.run_id}: {state_text(found.state)}, attempt {found.current.attempt}")
         echo_err(f"`plan status {found.run_id}` and `plan logs -f {found.run_id}` show how it goes")
@@ -130,28 +132,6 @@ def _price_text(before: Offer, now: Offer) -> str:
 
 def _price(offer: Offer) -> str:
     return "unknown" if offer.price_usd_per_hour is None else f"${offer.price_usd_per_hour:g}/h"
-
-
-def _hold(run: Run, cap_micro: int | None, offer: Offer | None) -> None:
-    """Hold the cap of the project's budget again: the run gave back what it had not spent when it ended.
-
-    Args:
-        run: As just observed; one that is under way holds what it was launched with.
-        cap_micro: None is the cap that is on record.
-        offer: Its machine, None if it stays.
-
-    Raises:
-        OverBudgetError: The budget does not allow it.
-    """
-    terms = run.terms
-    price = run.current.micro_usd_per_hour if offer is None else offer.price_usd_per_hour
-    if terms.register_uri is None or price == 0:
-        return
-    from planner.register import hold
-    from providers.stores import open_store
-
-    cap = terms.cap_micro_usd if cap_micro is None else cap_micro
-    hold(open_store(terms.register_uri), run.run_id, terms.project, terms.owner, cap, run.created_at[:7])
 
 
 def _is_lower(run: Run, cap_micro: int | None) -> bool:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from planner.costs import cost_now
 from planner.offer_document import offer_from_document
 from planner.run_document import eta_at, micro_text, progress_of
-from planner.runs import Attempt, Run, RunState
+from planner.runs import Attempt, Run, RunEvent, RunState, utc_text
 
 if TYPE_CHECKING:
     from planner.avoidance import Avoided
@@ -43,11 +44,11 @@ def state_text(state: RunState) -> str:
     return f"{_SIGNS[state][0]} {state}"
 
 
-def render_runs(runs: Sequence[Run]) -> str:
+def render_runs(runs: Sequence[Run], now: datetime) -> str:
     """One line a run, newest first."""
     if not runs:
         return "no runs"
-    header, *rows = _aligned([_HEADER, *(_row(run) for run in runs)])
+    header, *rows = _aligned([_HEADER, *(_row(run, now) for run in runs)])
     for cells, run in zip(rows, runs, strict=True):
         cells[1] = styled(cells[1], run.state)
     return "\n".join("  ".join(cells).rstrip() for cells in (header, *rows))
@@ -59,16 +60,23 @@ def render_active(runs: Sequence[Run], now: datetime) -> str:
         return "no run is under way"
     return "\n".join(
         f"{run.run_id}  {styled(state_text(run.state), run.state)}{_why(run)}  step {_steps(run)}"
-        f"  {_cost(run)}  observed {_age(run.observed_at, now)} ago"
+        f"  {_cost(run, now)}  observed {_age(run.observed_at, now)} ago"
         for run in runs
     )
 
 
-def render_status(run: Run, pids: Sequence[int], now: datetime, avoided: Sequence[Avoided] = ()) -> str:
+def render_status(
+    run: Run,
+    pids: Sequence[int],
+    now: datetime,
+    avoided: Sequence[Avoided] = (),
+    warned: Sequence[RunEvent] = (),
+) -> str:
     """Everything about one run."""
     lines = [
         f"{run.run_id}  {styled(state_text(run.state), run.state)}{_why(run)}",
         *_facts(run, pids, now),
+        *(f"  {'warning':<11} {event.reason} ({event.at[:16].replace('T', ' ')} UTC)" for event in warned),
         *(f"  {'avoided':<11} {row.place.text()} {row.text()}" for row in avoided),
         "",
     ]
@@ -113,13 +121,13 @@ def styled(text: str, state: RunState) -> str:
     return click.style(text, fg=_SIGNS[state][1])
 
 
-def _row(run: Run) -> tuple[str, ...]:
+def _row(run: Run, now: datetime) -> tuple[str, ...]:
     cap = run.terms.cap_micro_usd
     return (
         run.run_id,
         state_text(run.state),
         _steps(run),
-        _known(micro_text(run.cost_micro_usd)),
+        _least(run, now) + _known(micro_text(run.cost_micro_usd)),
         "none" if cap is None else _known(micro_text(cap)),
         str(len(run.attempts)),
         run.terms.project,
@@ -131,7 +139,7 @@ def _facts(run: Run, pids: Sequence[int], now: datetime) -> list[str]:
     facts = {
         "step": _steps(run),
         **_training(run),
-        "cost": _cost(run),
+        "cost": _cost(run, now),
         "processes": " ".join(map(str, pids)) if pids else "none",
         "observed": f"{_age(run.observed_at, now)} ago",
     }
@@ -152,11 +160,25 @@ def _training(run: Run) -> dict[str, str]:
     }
 
 
-def _cost(run: Run) -> str:
+def _cost(run: Run, now: datetime) -> str:
     cap = run.terms.cap_micro_usd
     capped = "no cap" if cap is None else f"cap ${micro_text(cap)}"
-    counting = run.current.started_at is not None and run.current.ended_at is None
-    return f"${_known(micro_text(run.cost_micro_usd))}, {capped}{', still counting' if counting else ''}"
+    spent, counting = f"${_known(micro_text(run.cost_micro_usd))}", cost_now(run, utc_text(now))
+    if counting is None:
+        return f"{spent}, {capped}"
+    if counting.is_current:
+        return f"{spent}, {capped}, still counting"
+    most = _known(micro_text(counting.at_most_micro_usd))
+    return (
+        f"at least {spent} as of {counting.as_of_at[:19].replace('T', ' ')} UTC,"
+        f" ${most} by now if its machines still run, {capped}"
+    )
+
+
+def _least(run: Run, now: datetime) -> str:
+    """Before a cost that is not known up to now."""
+    counting = cost_now(run, utc_text(now))
+    return "" if counting is None or counting.is_current else ">="
 
 
 def _steps(run: Run) -> str:

@@ -54,10 +54,10 @@ def command(
         fresh = [refresh(app, store, run) for run in store.all_runs()]
     found = [(run, pids) for run, pids in fresh if wanted(run)][:limit]
     if output == "json":
-        documents = [run_document(run, pids=pids, attempts=False) for run, pids in found]
+        documents = [run_document(run, now=app.now(), pids=pids, attempts=False) for run, pids in found]
         emit_json("runs", {"runs": documents}, now=app.now())
     else:
-        click.echo(render_runs([run for run, _ in found]))
+        click.echo(render_runs([run for run, _ in found], app.now()))
 
 
 @command.command(
@@ -93,7 +93,7 @@ def adopt_command(app: App, place: str, yes: bool, output: str) -> None:
     with open_desk(app, "local" if record is None else record.run.terms.infra) as desk:
         run = adopt(desk, store)
     if output == "json":
-        emit_json("status", {"run": run_document(run)}, now=app.now())
+        emit_json("status", {"run": run_document(run, now=app.now())}, now=app.now())
         return
     click.echo(f"{run.run_id}: {state_text(run.state)}, {len(run.attempts)} attempts")
     if not run.final:

@@ -14,7 +14,7 @@ from planner.cli.notify_text import delivery_document, delivery_text
 from planner.cli.output import echo_err, emit_json, output_option
 from planner.cli.run_text import render_active, render_status
 from planner.places import Places
-from planner.run_document import run_document
+from planner.run_document import run_document, warning_document, warnings_of
 
 if TYPE_CHECKING:
     from planner.outbox import Delivery
@@ -38,13 +38,15 @@ def command(app: App, run: str | None, ask: bool, output: str) -> None:
         known, beat = store.find(run), store.monitor()
         found, pids = refresh(app, store, known, ask=ask or known.terms.monitor == "local")
         avoided = late_places(store, found, clock(app)())
+        warned = warnings_of(found, store.events(found.run_id))
     untold = _undelivered(app, found.run_id)
     if output == "json":
-        document = run_document(found, pids=pids, avoided=avoided)
+        document = run_document(found, now=app.now(), pids=pids, avoided=avoided)
+        document["warnings"] = [warning_document(event) for event in warned]
         document["undelivered"] = [delivery_document(row) for row in untold]
         emit_json("status", {"run": document}, now=app.now())
         return
-    click.echo(render_status(found, pids, app.now(), avoided))
+    click.echo(render_status(found, pids, app.now(), avoided, warned))
     if found.terms.monitor != "local" and not found.final and (beat is None or not beat.lives(clock(app)())):
         from planner.cli.monitor import monitor_text
 
@@ -61,17 +63,27 @@ def _undelivered(app: App, run_id: str | None = None) -> list[Delivery]:
 
 
 def _all(app: App, output: str) -> None:
+    from planner.adopt import cut_off
     from planner.cli.monitor import monitor_text
     from planner.cli.monitor_machine import tell_hired
 
     with open_ledger(app) as store:
         runs, beat = store.active_runs(), store.monitor()
+        unfinished = cut_off(store, clock(app)())
     if output == "json":
-        emit_json("runs", {"runs": [run_document(run, attempts=False) for run in runs]}, now=app.now())
+        emit_json(
+            "runs",
+            {"runs": [run_document(run, now=app.now(), attempts=False) for run in runs]},
+            now=app.now(),
+        )
         return
     click.echo(render_active(runs, app.now()))
     untold = _undelivered(app)
     if untold:
         echo_err(f"{len(untold)} messages were not delivered: `plan notify list --undelivered` shows why")
+    for uri in unfinished:
+        echo_err(
+            f"an adoption was cut off, nobody watches its run: `plan runs adopt '{uri}'` goes on with it"
+        )
     click.echo(monitor_text(beat, clock(app)()), err=True)
     tell_hired(app)

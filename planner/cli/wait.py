@@ -26,5 +26,5 @@ def command(app: App, run: str, timeout: float | None, output: str) -> None:
         run_id = store.find(run).run_id
     ended = wait_for_end(app, run_id, timeout)
     if output == "json":
-        emit_json("status", {"run": run_document(ended)}, now=app.now())
+        emit_json("status", {"run": run_document(ended, now=app.now())}, now=app.now())
     raise_for(ended)

@@ -12,13 +12,14 @@ from planner.cli.context import App, pass_app
 from planner.cli.desk import open_ledger
 from planner.cli.output import emit_json, output_option
 from planner.cli.run_text import state_text
+from planner.run_document import TROUBLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from planner.runs import Run, RunEvent
 
-_EVENTS = ("moved", "moved_badly", "not_released", "cap_warning", "give_up", "refused")
+_EVENTS = ("moved", "give_up", "refused", *TROUBLE)
 #: States that a run did not choose, or that end it.
 _TOLD = ("preempted", "recovering", "unknown", "succeeded", "failed", "capped", "cancelled")
 

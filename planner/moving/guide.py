@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 
 from planner.asking import avoided_now
 from planner.deadline.placement import Placement
-from planner.launch import Desk, resume_within_cap
+from planner.launch import Desk, give_up, resume_within_cap
+from planner.money import usd_text_of_micro
 from planner.monitor import observe
 from planner.moving.decision import decide, document, is_due, reason, target, target_price
 from planner.moving.terms import MovingTerms
@@ -24,6 +25,8 @@ from planner.store import Change
 
 #: How long a machine that was left may take to be given back before somebody is told.
 _RELEASE_S = 600.0
+#: The policy's own hours may be rounded by so much.
+_LATE_H = 1e-6
 
 
 def guide(desk: Desk, run: Run, prices: Prices, limit: PriceLimit) -> Run:
@@ -52,11 +55,21 @@ def guide(desk: Desk, run: Run, prices: Prices, limit: PriceLimit) -> Run:
     decision = decide(run, terms, view, last)
     if not desk.store.record_decision(run.run_id, decision):
         return run
-    over = document(decision)["over_cap_usd"]
-    if over is not None:
+    _warn(desk, run, terms, decision)
+    return _act(desk, run, terms, view, decision)
+
+
+def _warn(desk: Desk, run: Run, terms: MovingTerms, decision: PolicyDecision) -> None:
+    """Note, once each, that neither cap nor deadline may be kept."""
+    said = document(decision)
+    if said["over_cap_usd"] is not None:
         text = "the cap is expected to be reached before the end: raise it with `plan resume --cap`"
         desk.store.note(run, "cap_warning", text, desk.now())
-    return _act(desk, run, terms, view, decision)
+    if said["slack_h"] < -_LATE_H:
+        text = (
+            f"it may miss its deadline {terms.deadline_at}: on a cautious count nothing is in time any more"
+        )
+        desk.store.note(run, "deadline", text, desk.now())
 
 
 def _is_unconfirmed(run: Run) -> bool:
@@ -84,6 +97,10 @@ def _act(desk: Desk, run: Run, terms: MovingTerms, view: View, decision: PolicyD
         return run  # it is there, or the backend is getting it a machine in the very place
     if place is None and view.current is None and run.current.ended_at is not None:
         return run  # the backend goes on asking where the machine was lost; nothing is paid meanwhile
+    too_dear = None if place is None else _too_dear(run, terms, decision)
+    if too_dear is not None:
+        desk.store.note(run, "move_refused", f"stays where it is: {too_dear}", desk.now())
+        return run
     until = grace_ends_at(run, desk.now())
     if not desk.store.ask_stop(run, "move", reason(decision).rstrip("."), desk.now(), next_try_at=until):
         return run
@@ -95,10 +112,28 @@ def _asked_for(run: Run, terms: MovingTerms) -> Placement | None:
 
 
 def _start(desk: Desk, run: Run, terms: MovingTerms, decision: PolicyDecision, place: Placement) -> Run:
-    """The next attempt, at the price that the decision was made with."""
+    """The next attempt, at the price that the decision was made with; over if the cap does not pay for its start."""
+    too_dear = _too_dear(run, terms, decision)
+    if too_dear is not None:
+        return give_up(desk, run, too_dear)
     price = target_price(decision)
     offer = terms.request_offer(place, None if price is None else price / terms.nodes)
     return run if offer is None else resume_within_cap(desk, run, offer=offer)
+
+
+def _too_dear(run: Run, terms: MovingTerms, decision: PolicyDecision) -> str | None:
+    """Why a place is not asked for: what is left of the cap would all go for getting it ready, None if it would not."""
+    price_usd, cap, spent = target_price(decision), run.terms.cap_micro_usd, run.cost_micro_usd
+    if price_usd is None or cap is None or spent is None:
+        return None
+    start_usd = price_usd * (terms.mission.restart_overhead_h + terms.mission.tick_h)
+    if (cap - spent) / 1e6 >= start_usd:
+        return None
+    where = document(decision)["choice"]["where"]
+    return (
+        f"what is left of the cap of ${usd_text_of_micro(cap)} does not pay for a start on {where}"
+        f" at ${price_usd:g} an hour"
+    )
 
 
 def _rest(desk: Desk, run: Run, terms: MovingTerms, decision: PolicyDecision) -> Run:

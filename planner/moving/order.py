@@ -18,10 +18,9 @@ from planner.moving.terms import MovingTerms, hours_of, moving_terms
 from planner.moving.view import look
 from planner.offer_document import offer_document
 from planner.price_age import PriceLimit
-from planner.proposal import Order
+from planner.proposal import Order, deadline_at
 from planner.rented import twins
 from planner.runs import Attempt, PolicyDecision, Run, RunTerms, utc_text
-from planner.spec import FineTuneSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +95,12 @@ def moving_order(
 
     Raises:
         PolicyError: Even on-demand from now on would be late.
+        ValueError: The spec has no deadline.
     """
     same = twins(order.plan, order.candidate)
-    deadline = deadline_of(order.plan.spec, now)
+    deadline = deadline_at(order.plan.spec, now)
+    if deadline is None:
+        raise ValueError("the spec has no deadline")
     chosen = min(same, key=lambda row: (row.offer.market != "on_demand", row.offer.price_usd_per_hour or 0.0))
     terms = moving_terms(
         chosen,
@@ -112,20 +114,6 @@ def moving_order(
     first = decide(run, terms, look(run, terms, {}, limit, utc_text(now), avoided), None)
     place = target(first)
     return MovingOrder(replace(order, candidate=_at(place, same, terms, order.candidate)), terms, first)
-
-
-def deadline_of(spec: FineTuneSpec, now: datetime) -> datetime:
-    """The spec's deadline; `within` counts from now.
-
-    Raises:
-        ValueError: It has none.
-    """
-    at = spec.goal.deadline_at()
-    if spec.goal.within is not None:
-        at = now + timedelta(seconds=spec.goal.within)
-    if at is None:
-        raise ValueError("the spec has no deadline")
-    return at
 
 
 def _refuse_impossible(chosen: Candidate, terms: MovingTerms, now: datetime) -> None:

@@ -5,6 +5,7 @@ SkyPilot starts machines at the on-demand price where the reservation that it is
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
@@ -22,6 +23,15 @@ def left_of(row: Reservation, now: datetime) -> float:
     if row.offer is None or row.state not in ("bought", "active"):
         return 0.0
     return (row.offer.usable_until - now).total_seconds() - CHECKPOINT_S
+
+
+def runs_in(row: Reservation, runs: Iterable[Run]) -> list[Run]:
+    """Those of the runs whose machines are in a reservation, or that were started in it by schedule."""
+    return [
+        run
+        for run in runs
+        if run.run_id == row.run_id or row.provider_ref in rented.reservations(run.terms.candidate_json)
+    ]
 
 
 def reserved_left_s(ledger: Path, run: Run, now: str) -> float | None:

@@ -52,7 +52,7 @@ STARTING = (
 )  # told only if a look falls between a worker's start and its end
 SECONDS = (r"\b\d+ s\b", "<seconds>")
 PINS = (r"([A-Za-z0-9._-]+(\[[a-z0-9,-]+\])?==[^\n]+\n)+", "<pins>\n")
-PAID = (r'("cost_usd": )"[0-9.]+"', r'\1"<cost>"')
+PAID = (r'("cost_(?:at_most_)?usd": )"[0-9.]+"', r'\1"<cost>"')
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,12 @@ from planner.reserve import plan_purchase
 from planner.reserve.book import ReservationBook
 from planner.reserve.lock import buying
 from planner.reserve.reservations import Reservation
+from planner.store import Store
 from providers.errors import LaunchError
 from providers.reservation_aws_block import CapacityBlocks
 from tests.capacity import slurm
 from tests.capacity.server import Capacity
+from tests.planner.run_factories import attempt_of, terms_of
 
 RunPlan = Callable[..., Result]
 
@@ -264,6 +266,26 @@ def test_own_machines_are_booked_and_given_back(run_plan: RunPlan, spec: Path, p
     assert refused.exit_code == 2 and "--infra local" in refused.stderr
     row = only(run_plan(*buy, "--infra", "local", "--confirm-usd", offer["upfront_usd"]))
     assert (row["state"], row["paid_usd"]) == ("active", None)
+    with Store(plan_home / "state" / "plan.db") as store:
+        rented = json.loads(terms_of().candidate_json) | {"rented": {"reservations": [row["provider_ref"]]}}
+        store.create("goat-1", terms_of(candidate_json=json.dumps(rented)), attempt_of())
+    refused = run_plan("reserve", "cancel", "own", "--yes")
+    assert refused.exit_code == 2 and "--under-its-runs" in refused.stderr
+    assert "in its capacity: goat-1 (queued); without it they lose their machines" in refused.stderr
+    assert only(run_plan("reserve", "show", "own", "-o", "json"))["state"] == "active"
+    done = run_plan("reserve", "cancel", "own", "--yes", "--under-its-runs", "-o", "json")
+    assert only(done)["state"] == "cancelled"
+
+
+def test_own_machines_with_no_run_in_them_are_given_back_at_once(
+    run_plan: RunPlan, spec: Path, plan_home: Path
+) -> None:
+    (plan_home / "config.yaml").write_text(BASEMENT)
+    spec.write_text(SPEC.replace("where: {clouds: aws, regions: us-east-1}\n", ""))
+    words = ("--by", FAR, "--provider", "inhouse")
+    (offer,) = answer(run_plan("reserve", "offers", spec, *words, "-o", "json"))["offers"]
+    buy = ("reserve", "buy", spec, *words, "--offer", offer["offer_id"], "--name", "own", "--infra", "local")
+    assert run_plan(*buy, "--confirm-usd", offer["upfront_usd"]).exit_code == 0
     assert only(run_plan("reserve", "cancel", "own", "--yes", "-o", "json"))["state"] == "cancelled"
 
 

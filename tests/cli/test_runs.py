@@ -25,15 +25,15 @@ from planner.cli.schema import schema_text
 from planner.entry_book import Entry, EntryBook
 from planner.ledger_identity import identity_of
 from planner.places import Places
-from planner.register import enter, is_taken
-from planner.store import Store
+from planner.register import enter, is_taken, read_book
+from planner.store import Change, Store
 from providers.directory_store import DirectoryStore
-from providers.errors import UsageError
+from providers.errors import LaunchError, UsageError
 from providers.launcher import BackendStatus
 from providers.offers import PriceSnapshot
 from providers.stores import open_store
 from providers.supervisor import utc_now
-from tests.planner.run_factories import attempt_of, terms_of
+from tests.planner.run_factories import START, attempt_of, terms_of
 from tests.planner.test_monitor import Backend
 from tests.workers import eventually, make_python, order_exit, starts
 
@@ -469,6 +469,29 @@ def test_a_machine_that_the_price_list_has_no_more_keeps_its_last_price(
     assert status()["attempts"][1]["offer"]["price_usd_per_h"] == "2"
 
 
+def test_what_a_silent_machine_has_cost_is_told_as_a_bound(plan_home: Path) -> None:
+    terms = terms_of(infra="cluster", monitor="service", cap_micro_usd=9_000_000)
+    with Store(Places(plan_home / "state").ledger) as store:
+        store.create("far-1", terms, attempt_of())
+        known = replace(attempt_of(), backend_id="7", started_at=START, cost_micro_usd=500_000)
+        change = Change("unknown", "nobody answers", known, "2026-11-22T14:00:00.000Z")
+        assert store.apply(store.find("far-1"), change)
+    text = plan("status", "far-1").stdout
+    assert "at least $0.5 as of 2026-11-22 12:30:00 UTC, $" in text
+    assert "by now if its machines still run, cap $9" in text
+    assert ">=0.5" in plan("runs").stdout and "at least $0.5 as of" in plan("status").stdout
+    run = answer("status", "far-1")["run"]
+    assert (run["cost_usd"], run["cost_is_current"], run["cost_as_of_at"]) == (
+        "0.5",
+        False,
+        "2026-11-22T12:30:00.000Z",
+    )
+    assert float(run["cost_at_most_usd"]) > 1
+    assert "far-1: at least $0.5 as of 2026-11-22 12:30:00 UTC" in plan("costs").stdout
+    (silent,) = answer("costs")["not_current"]
+    assert (silent["run_id"], silent["at_least_usd"]) == ("far-1", "0.5")
+
+
 def test_costs_as_focus_and_against_a_bill(orders: Path, plan_home: Path, tmp_path: Path) -> None:
     (plan_home / "config.yaml").write_text("local: {usd_per_hour: 2}\n")
     plan("launch", *LOCAL, "--yes", "--cap", "5")
@@ -510,6 +533,36 @@ def test_a_project_s_budget_counts_everybody_s_runs(
     assert files(tmp_path / "shared") == before
     assert float(answer("budget", "show", "default", schema="budget")["taken_usd"]) < 1
     assert "spent or held" in plan("budget", "show").stdout
+
+
+def test_a_launch_that_failed_and_is_repeated_under_another_project_holds_only_of_that(
+    orders: Path, plan_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (plan_home / "config.yaml").write_text("local: {usd_per_hour: 2}\n")
+
+    def refuses(*_: object, **__: object) -> None:
+        raise LaunchError("no machine")
+
+    text = SPEC.read_text()
+    for name in ("./base", "train.jsonl", "eval.jsonl"):
+        text = text.replace(f": {name}", f": {SPEC.parent / name}")
+    first, other, longer = (tmp_path / f"{name}.yaml" for name in ("first", "other", "longer"))
+    first.write_text(text)
+    other.write_text(f"{text}project: other\n")
+    longer.write_text(f"{text.replace('every: 100', 'every: 50')}project: third\n")
+    with monkeypatch.context() as patch:
+        patch.setattr("providers.local.LocalLauncher.launch", refuses)
+        plan("launch", str(first), *LOCAL[1:], "--yes", "--cap", "8", code=6)
+    refused = plan("launch", str(longer), *LOCAL[1:], "--yes", "--cap", "7", code=2)
+    assert "was launched from another plan" in refused.stderr
+    plan("launch", str(other), *LOCAL[1:], "--yes", "--cap", "7")
+    register = open_store(Places(plan_home / "state").register)
+    books = {
+        name: read_book(register, name).taken_micro_usd("2000-01") for name in ("default", "other", "third")
+    }
+    assert books == {"default": 0, "other": 7_000_000, "third": 0}
+    order_exit(orders, 0)
+    plan("wait", "goat-1")
 
 
 def test_what_a_launch_that_was_killed_holds_is_free_for_the_next_one(

@@ -13,7 +13,8 @@ import pytest
 from jobs.committed import read_head
 from jobs.spec import JobSpec
 from planner.answer import estimate_spec
-from planner.launch import Desk, launch, request_of
+from planner.launch import Desk, launch
+from planner.launch_request import request_of
 from planner.monitor import observe
 from planner.places import Places
 from planner.proposal import Choices, Order, bytes_from_here, run_terms

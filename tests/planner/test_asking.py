@@ -200,5 +200,5 @@ def test_status_says_which_places_come_last_until_when_and_why(
     late = late_places(desk.store, run, clock())
     text = render_status(run, (), datetime.fromisoformat(clock()), late)
     assert "avoided     aws/us-west-2/us-west-2a avoided until 12:" in text
-    (row,) = run_document(run, avoided=late)["avoided"]
+    (row,) = run_document(run, now=datetime.fromisoformat(clock()), avoided=late)["avoided"]
     assert (row["place"], row["reason"]) == ("aws/us-west-2/us-west-2a", "preempted 12 min ago")

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from planner.costs import CostRow, sum_costs, total
+from planner.costs import CostNow, CostRow, by_month, cost_now, sum_costs, total
 from planner.offer_document import offer_from_document
 from planner.runs import Run
 from planner.try_book import Try
-from tests.planner.run_factories import attempt_of, run_of, terms_of
+from tests.planner.run_factories import START, attempt_of, run_of, terms_of
 
 
 def paid(number: int, month: int, cost: int | None, hours: int = 1) -> Any:
@@ -64,3 +64,32 @@ def test_tries_cost_too_and_an_open_one_is_unknown() -> None:
     assert whole.cost_micro_usd == 1155
     unsure = replace(gone, state="asked", ended_at=None, cost_micro_usd=None)
     assert total(sum_costs(RUNS, "month", [unsure])).cost_micro_usd is None
+
+
+def test_an_attempt_over_a_month_s_end_is_parted_there() -> None:
+    start, end = "2026-11-30T23:00:00.000Z", "2027-01-01T01:00:00.000Z"
+    run = named("a", attempt_of(1, started_at=start, ended_at=end, cost_micro_usd=746_000_001))
+    rows = {row.key: row for row in sum_costs([run], "month")}
+    assert {key: (row.attempts, row.hours) for key, row in rows.items()} == {
+        "2026-11": (1, 1.0), "2026-12": (0, 744.0), "2027-01": (0, 1.0),
+    }  # fmt: skip
+    assert by_month(run) == {"2026-11": 1_000_000, "2026-12": 744_000_001, "2027-01": 1_000_000}
+    assert by_month(named("b", attempt_of(1, started_at=start, ended_at=end))) is None
+
+
+LATER = "2026-11-22T14:00:00.000Z"
+
+
+def test_what_nobody_has_counted_lately_is_a_bound_that_grows() -> None:
+    half_an_hour = attempt_of(started_at=START, cost_micro_usd=500_000)
+    silent = run_of("unknown", half_an_hour, observed_at=LATER)  # asked just now, without an answer
+    known = cost_now(silent, LATER)
+    assert known == CostNow("2026-11-22T12:30:00.000Z", False, 2_000_000)
+    assert cost_now(silent, "2026-11-22T12:31:00.000Z") == CostNow("2026-11-22T12:30:00.000Z", True, 516_667)
+    gone = replace(half_an_hour, ended_at="2026-11-22T12:30:00.000Z")
+    assert cost_now(run_of("preempted", gone), LATER) is None
+    assert cost_now(run_of("capped", half_an_hour), LATER) is None
+    unpriced = attempt_of(started_at=START, micro_usd_per_hour=None)
+    assert cost_now(run_of("running", unpriced), LATER) == CostNow(START, False, None)
+    free = attempt_of(started_at=START, micro_usd_per_hour=0, cost_micro_usd=0)
+    assert cost_now(run_of("running", free), LATER) == CostNow(START, True, 0)

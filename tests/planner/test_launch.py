@@ -18,7 +18,8 @@ from jobs.spec import InputsJob, JobSpec
 from planner.candidate_document import candidate_document
 from planner.cli.desk import entered_here
 from planner.errors import CapReachedError
-from planner.launch import Desk, cancel, launch, request_of, resume
+from planner.launch import Desk, cancel, launch, resume
+from planner.launch_request import request_of
 from planner.ledger_identity import identity_of
 from planner.limits import time_limit_s
 from planner.monitor import decide, keep_record, observe
@@ -379,9 +380,11 @@ def test_a_run_that_another_ledger_adopted_is_not_settled_here(
     cancel(desk, now_of(desk), grace_s=0.0)
     eventually(lambda: now_of(desk).final)
     book = read_book(register, "default")
-    assert [run.run_id for run in entered_here(desk.store, register, register.uri, book)[0]] == ["run-1"]
+    assert [run.run_id for run in entered_here(desk.store, register, register.uri, book, START)[0]] == [
+        "run-1"
+    ]
     take(register, "run-1", "default", "bob", "another ledger", desk.now())
-    assert entered_here(desk.store, register, register.uri, book)[0] == []
+    assert entered_here(desk.store, register, register.uri, book, START)[0] == []
 
 
 def test_a_launch_that_failed_is_launched_when_it_is_asked_for_again(desk: Desk, orders: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -105,3 +107,50 @@ def test_a_backend_that_does_not_answer_stops_no_clock(ledger: Store) -> None:
         assert run.state == "unknown"
     run = tend(ledger, backend, ledger.find("run-1"), at(59))
     assert (run.state, run.state_reason) == ("cancelling", "cap of $1 reached")
+
+
+@contextmanager
+def _due(tmp_path: Path, minute: int) -> Iterator[Store]:
+    """A run of half an hour to two whose result must be there at a minute."""
+    terms = terms_of(checkpoint_uri=(tmp_path / "c").as_uri(), cap_micro_usd=USD)
+    candidate = json.loads(terms.candidate_json) | {"deadline_at": at(minute)}
+    with Store(tmp_path / "due.db") as store:
+        store.create("run-1", replace(terms, candidate_json=json.dumps(candidate)), attempt_of())
+        yield store
+
+
+def _kinds(store: Store) -> list[tuple[str, str]]:
+    return [
+        (event.kind, event.reason) for event in store.events("run-1") if event.kind in ("deadline", "stop")
+    ]
+
+
+def test_a_run_that_is_still_queued_at_its_deadline_buys_nothing(tmp_path: Path) -> None:
+    with _due(tmp_path, 90) as store:
+        backend = Backend(status("queued", started_at=None))
+        assert tend(store, backend, store.find("run-1"), at(60)).state == "queued"
+        assert _kinds(store) == []
+        tend(store, backend, store.find("run-1"), at(61))  # a p10 of half an hour does not fit any more
+        assert tend(store, backend, store.find("run-1"), at(89)).state == "queued"
+        late = f"no machine has come yet: even at its fastest it will be done after {at(90)}; `plan cancel` ends it"
+        assert _kinds(store) == [("deadline", late)]
+        asked = tend(store, backend, store.find("run-1"), at(90))
+        assert (asked.state, backend.cancelled) == ("cancelling", ["run-1"])
+        backend.answer = status("cancelled", started_at=None, ended_at=at(90), stopped_by="cancel")
+        done = tend(store, backend, store.find("run-1"), at(91))
+        assert (done.state, done.cost_micro_usd) == ("capped", 0)
+        assert done.state_reason.startswith(f"the deadline {at(90)} has passed before a machine came")
+
+
+def test_one_that_had_machines_goes_on_late_and_that_is_told_once(tmp_path: Path) -> None:
+    with _due(tmp_path, 20) as store:
+        backend = Backend(status())
+        for minute in (10, 20, 30):
+            assert tend(store, backend, store.find("run-1"), at(minute)).state == "running"
+        assert _kinds(store) == [("deadline", f"the deadline {at(20)} has passed")]
+        assert backend.cancelled == []
+
+
+def test_without_a_deadline_nobody_is_late(ledger: Store) -> None:
+    run = tend(ledger, Backend(status("queued", started_at=None)), ledger.find("run-1"), at(600))
+    assert run.state == "queued" and _kinds(ledger) == []

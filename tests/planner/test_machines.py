@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def test_a_recovery_elsewhere_is_an_attempt_at_its_own_price(ledger: Store) -> N
     done = look(ledger, status("succeeded", offer=WEST, recoveries=1, ended_at=at(130), exit_code=0), 131)
     assert rows(done) == [(1, 0, "east", "preempted", HOUR), (2, 1, "west", "done", HOUR)]
     assert done.cost_micro_usd == 2 * HOUR
-    document = run_document(done)
+    document = run_document(done, now=datetime.fromisoformat(START))
     assert document["recoveries"] == 1
     assert [row["offer"]["price_usd_per_h"] for row in document["attempts"]] == ["1", "2"]
 

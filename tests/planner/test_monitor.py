@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -348,7 +349,8 @@ def test_eta_follows_the_last_heartbeat() -> None:
     run: Run = run_of("running", progress_json=said.to_json())
     assert eta_at(run, said) == "2026-11-22T13:02:00.000Z"
     assert eta_at(replace(run, state="preempted"), said) is None
-    assert json.loads(json.dumps(run_document(run)))["eta_at"] == "2026-11-22T13:02:00.000Z"
+    document = run_document(run, now=datetime.fromisoformat(NOW))
+    assert json.loads(json.dumps(document))["eta_at"] == "2026-11-22T13:02:00.000Z"
 
 
 def test_a_run_that_waits_for_machines_says_when_the_next_try_comes_at_the_latest() -> None:

@@ -284,3 +284,53 @@ def test_a_place_that_took_the_machine_of_another_run_is_left_alone(tmp_path: An
     site = document(decision)["known"]["sites"][0]
     assert site["spot"] is False
     assert site["why"].startswith("avoided until") and "preempted 3 min ago" in site["why"]
+
+
+def _guided(tmp_path: Any, run: Run, hours: float) -> tuple[Run, list[tuple[str, str]]]:
+    """The run after a look of its monitor, and what was noted."""
+    from planner.launch import Desk
+    from planner.places import Places
+
+    with Store(tmp_path / "plan.db") as store:
+        store.create("run-1", run.terms, run.attempts[0])
+        kept = store.find("run-1")
+        change = Change(run.state, "", run.current, run.observed_at, progress_json=run.progress_json)
+        assert store.apply(kept, change)
+        desk = Desk(store, _Backend(True), Places(tmp_path), lambda: later(hours))  # type: ignore[arg-type]
+        found = guide(desk, store.find("run-1"), dict, LIMIT)
+        noted = [(event.kind, event.reason) for event in store.events("run-1")]
+    return found, noted
+
+
+def _capped(state: str, cap: int, tmp_path: Any, **attempt: Any) -> Run:
+    terms = moving(work_h=4.0, deadline_h=4.4)
+    at = attempt_at(1, "bed-a", "spot", cost_micro_usd=100_000, **attempt)
+    kept = terms_of(
+        moving_json=terms.to_json(), cap_micro_usd=cap, checkpoint_uri=(tmp_path / "run").as_uri()
+    )
+    return run_of(state, at, terms=kept)  # type: ignore[arg-type]
+
+
+def test_a_move_that_the_cap_does_not_pay_for_is_refused_and_told(tmp_path: Any) -> None:
+    run = _capped("running", 380_000, tmp_path)  # a start on demand is 0.2 h and a tick, at a dollar
+    found, noted = _guided(tmp_path, run, 0.05)
+    assert (found.state, len(found.attempts)) == ("running", 1)
+    text = "stays where it is: what is left of the cap of $0.38 does not pay for a start on on-demand in slurm/bed-a"
+    assert ("move_refused", f"{text} at $1 an hour") in noted
+    assert "cap_warning" in dict(noted)
+
+
+def test_a_run_at_rest_that_its_cap_cannot_start_again_in_time_is_over(tmp_path: Any) -> None:
+    lost = {"ended_at": later(0.04), "outcome": "preempted"}
+    found, noted = _guided(tmp_path, _capped("preempted", 380_000, tmp_path, **lost), 0.05)
+    assert found.state == "capped" and "does not pay for a start" in found.state_reason
+    assert noted[-1][0] == "give_up"
+
+
+def test_that_nothing_is_in_time_any_more_is_noted_once(tmp_path: Any) -> None:
+    terms = moving(work_h=4.0, deadline_h=3.0)
+    kept = terms_of(moving_json=terms.to_json(), checkpoint_uri=(tmp_path / "run").as_uri())
+    run = run_of("running", attempt_at(1, "bed-a", "on_demand"), terms=kept)
+    _, noted = _guided(tmp_path, run, 0.05)
+    text = f"it may miss its deadline {terms.deadline_at}: on a cautious count nothing is in time any more"
+    assert noted.count(("deadline", text)) == 1

@@ -10,7 +10,16 @@ import pytest
 
 from planner.errors import OverBudgetError
 from planner.ledger_identity import LedgerIdentity
-from planner.register import enter, hold, other_owner, read_book, set_budget, settle
+from planner.register import (
+    ProjectBook,
+    enter,
+    hold,
+    other_owner,
+    read_book,
+    set_budget,
+    settle,
+    settle_from,
+)
 from planner.runs import Run
 from planner.try_book import Try
 from providers.directory_store import DirectoryStore
@@ -123,3 +132,71 @@ def test_a_try_holds_what_it_may_cost_until_it_is_over(store: DirectoryStore) ->
     settle(store, "p", [], [replace(one, state="released", ended_at=AT, cost_micro_usd=USD // 4)])
     take(store, "b", 1_500_000)
     assert read_book(store, "p").taken_micro_usd(AT[:7]) == 1_750_000
+
+
+def _over_a_month_s_end(run_id: str, cost: int) -> Run:
+    """Six hours of November, two of December."""
+    attempt = attempt_of(
+        started_at="2026-11-30T18:00:00.000Z", ended_at="2026-12-01T02:00:00.000Z", cost_micro_usd=cost
+    )
+    return replace(run_of("succeeded", attempt), run_id=run_id, terms=terms_of(project="p"))
+
+
+def test_what_a_run_costs_is_booked_in_the_months_in_which_it_ran(store: DirectoryStore) -> None:
+    set_budget(store, "p", 3 * USD, "month")
+    take(store, "a", 2 * USD)
+    assert [read_book(store, "p").taken_micro_usd(month) for month in ("2026-11", "2026-12")] == [2 * USD] * 2
+    run = _over_a_month_s_end("a", 2 * USD)
+    settle(store, "p", [run])
+    settle(store, "p", [run])
+    book = read_book(store, "p")
+    months = ("2026-10", "2026-11", "2026-12")
+    assert [book.taken_micro_usd(month) for month in months] == [0, USD * 3 // 2, USD // 2]
+    with pytest.raises(OverBudgetError, match=r"has \$2.5 left"):
+        take(store, "b", 2_600_000, at="2026-12-02T00:00:00.000Z")
+    hold(store, "a", "p", "ann", 2_900_000, "2026-12")  # its own December does not count against it
+    assert read_book(store, "p").taken_micro_usd("2026-12") == 2_900_000
+    settle(store, "p", [run])
+    assert read_book(store, "p") == book
+    set_budget(store, "p", 3 * USD, "total")
+    assert read_book(store, "p").taken_micro_usd("2026-12") == 2 * USD
+
+
+def test_a_run_that_was_launched_anew_under_another_project_holds_nothing_of_the_old(
+    store: DirectoryStore,
+) -> None:
+    set_budget(store, "p", 3 * USD, "month")
+    take(store, "a", 2 * USD)
+    moved = replace(run_of("running"), run_id="a", terms=terms_of(project="q"))
+    settle(store, "p", [moved])
+    assert read_book(store, "p").taken_micro_usd("2026-11") == 0
+
+
+def test_a_run_that_is_resumed_while_its_end_is_being_booked_keeps_its_hold(store: DirectoryStore) -> None:
+    take(store, "a", 2 * USD)
+    over = ended("a", 500_000)
+    looks = 0
+
+    def look(book: ProjectBook) -> tuple[list[Run], list[Try]]:
+        nonlocal looks
+        looks += 1
+        if looks == 1:  # it is over as we look, and resumed before we write
+            hold(store, "a", "p", "ann", 2 * USD + 1, "2026-11")
+            return [over], []
+        return [replace(over, state="running")], []
+
+    settle_from(store, "p", look)
+    assert (looks, read_book(store, "p").taken_micro_usd("2026-11")) == (2, 2 * USD + 1)
+
+
+def test_a_run_that_has_passed_its_cap_holds_what_it_has_cost(store: DirectoryStore) -> None:
+    set_budget(store, "p", 3 * USD, "month")
+    take(store, "a", 2 * USD)
+    late = run_of("cancelling", attempt_of(started_at=AT, cost_micro_usd=2_100_000))
+    late = replace(late, run_id="a", terms=terms_of(project="p"))
+    settle_from(store, "p", lambda _: ([late], []))
+    assert read_book(store, "p").taken_micro_usd("2026-11") == 2_100_000
+    with pytest.raises(OverBudgetError, match=r"has \$0.9 left"):
+        take(store, "b", USD)
+    settle_from(store, "p", lambda _: ([replace(late, state="running", attempts=(attempt_of(),))], []))
+    assert read_book(store, "p").taken_micro_usd("2026-11") == 2_100_000
