@@ -47,6 +47,9 @@ class Stack(NamedTuple):
             Activation Recomputation in Large Transformer Models"). Otherwise each rank has them whole.
         keeps_outputs: Pipeline stages keep what they have sent on until its gradient comes.
         fp32_reduce: Sharded gradients are summed in fp32, whatever is computed in.
+        keeps_gathered: Without recomputation, weights that ZeRO-3 gathers stay until their backward pass. torch's own
+            `linear` keeps a view of them; the one that does not comes with `zero.Init`, which transformers enters and
+            `deepspeed.initialize` alone did not until DeepSpeed's pull request 8189 (July 2026).
         fills_pipeline: Its pipelines have one stage on each GPU (DeepSpeed's PipelineEngine), which the first
             micro-batch has to pass before all compute.
         host_slowdown: Host time of a block against transformers' modules. Transformer Engine's check in Python:
@@ -84,6 +87,7 @@ class Stack(NamedTuple):
     sequence_parallel: bool = False
     keeps_outputs: bool = False
     fp32_reduce: bool = False
+    keeps_gathered: bool = False
     fills_pipeline: bool = False
     host_slowdown: float = 1.0
     slowdown: float = 1.0
@@ -109,7 +113,7 @@ _STACKS = (
     Stack(
         "other", slowdown=1.12
     ),  # named, and nothing is known of it here: modules of transformers, a loop of its own
-    Stack("deepspeed", foreach_step=False, fills_pipeline=True),
+    Stack("deepspeed", foreach_step=False, keeps_gathered=True, fills_pipeline=True),
     Stack("unsloth", loss_bytes=0.5, fused_kernels=True, fused_norm=True, fused_mlp=True, foreach_step=False),
     Stack("llm-foundry", fused_kernels=True, fused_norm=True),
     Stack(

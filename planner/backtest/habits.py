@@ -304,6 +304,13 @@ def _offloads_unasked(row: Row) -> bool:
     return own and not dated_before(row, _OFFLOADS_SINCE)
 
 
+def tiles_mlp(row: Row) -> bool:
+    """Arctic Long Sequence Training tiles MLPs (`tiled_mlp_compute`) where it puts checkpoints on the host, in nearly
+    all recipes of ArcticTraining's projects/sequence-parallelism (May 2025).
+    """
+    return "alst" in cell(row, "framework") and offloads_activations(row)
+
+
 def offload_of(row: Row) -> str:
     """none, optimizer or parameters."""
     stated = cell(row, "offload")

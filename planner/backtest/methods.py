@@ -21,7 +21,7 @@ _FULL = re.compile(
 #: Adapters that hold next to nothing: their size decides neither memory nor speed.
 _SMALL = frozenset(
     ["ia3", "prefix", "prefix tuning", "prompt tuning", "soft prompt", "soft prompts", "reft", "loreft",
-     "layernorm tuning",
+     "layernorm tuning", "norm bias", "bias norm", "norm tuning", "bias tuning",
      "houlsby adapter", "pfeiffer adapter", "bottleneck adapter", "parallel adapter", "compacter", "tinylora", "vblora",
      "vb lora", "xlora", "p tuning", "p tuning v2", "ptuning", "adaption prompt",
      "adapter", "llama adapter", "adapter v2", "adapters", "ln tuning", "vera", "randlora", "loha", "lokr", "boft",

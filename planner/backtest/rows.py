@@ -116,6 +116,7 @@ def read_run(row: Row) -> Run:
         real_tokens_share=real_share,
         padded=framework == "hf" and cluster.gpu.vendor == "nvidia" and habits.pads_rows(row, micro_batch),
         recomputes_elementwise=habits.recomputes_elementwise(row),
+        tiled_mlp=habits.tiles_mlp(row),
         compiled=habits.fuses_kernels(row) or cluster.gpu.name.startswith("Gaudi"),
     )
     return Run(_with_outputs(row, setup), cluster, speed_known, *_lasts(row), tuple(unstated(row, setup)))

@@ -41,6 +41,22 @@ class ScoreActivations(NamedTuple):
     backward: float
 
 
+def tiled_backward(arch: ModelArchitecture, width: float) -> float:
+    """Bytes per token that the backward pass makes in an attention with a fused kernel, less what its MLP's norm kept.
+
+    It comes after an MLP in tiles (`TiledMLP` in deepspeed/runtime/sequence_parallel/ulysses_sp.py, 2025), of which no
+    more than its input's gradient is as long as the sequence. Torch's reentrant checkpoint holds the recomputed
+    block's output and its gradient until the end; with them are the residual stream's gradient, those of the
+    attention's output, queries, keys and values, that of the queries added up in fp32, and where heads share keys and
+    values a gradient for each head (`dq_accum`, `dk_expanded` and `dv_expanded` in flash-attention 2's
+    csrc/flash_attn/flash_api.cpp, `mha_bwd`).
+    """
+    shared = arch.kv_size < arch.q_size
+    passing = 2 * arch.hidden + 2 * arch.q_size + arch.kv_size + arch.v_size
+    passing += 2 * arch.q_size if shared else 0
+    return width * (passing - 2 * arch.hidden) + 4.0 * arch.q_size
+
+
 @lru_cache(maxsize=4096)
 def block_activations(
     arch: ModelArchitecture,

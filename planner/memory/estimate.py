@@ -10,6 +10,7 @@ from planner.memory.activations import (
     ScoreActivations,
     block_activations,
     score_activations,
+    tiled_backward,
 )
 from planner.memory.collectives import FURTHER_GROUP_GIB, communicators
 from planner.memory.constants import CONSTANTS
@@ -237,9 +238,12 @@ def _kept_outputs(setup: TrainingSetup, tokens: float) -> tuple[float, float]:
 def _of_block(setup: TrainingSetup, parts: _Parts, tokens: float) -> tuple[float, float]:
     """Bytes that one block keeps of a micro-batch, and temporaries of its backward pass."""
     block, keys = parts.block, setup.sequence_tokens
-    divided = (block.saved - block.whole + parts.scores.saved * keys) * parts.split
+    kept = block.saved - block.whole - (block.mlp if setup.tiled_mlp else 0.0)
+    divided = (kept + parts.scores.saved * keys) * parts.split
     one = (divided + block.whole * parts.split_whole) * tokens + parts.product
     within = max(block.backward, parts.scores.backward * keys - block.mlp)  # in the MLP, or in the attention
+    if setup.tiled_mlp:
+        within = tiled_backward(setup.arch, parts.width.activation)
     gradients = within * tokens * parts.split
     return one, max(gradients, gradients / 2 + parts.dequantised) + parts.product_backward
 
