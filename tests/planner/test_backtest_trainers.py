@@ -54,9 +54,9 @@ def test_prime_rl_offloads_unasked_since_june_2026():
         estimate_run(PRIME | SMALL | {"date": date, "offload": offload}).run.setup
         for date, offload in (("2026-01", ""), ("2026-07", ""), ("2026-07", "none"))
     )
-    assert (after.offload, after.offloads_checkpoints) == ("optimizer", True)
+    assert (after.offload, after.offloads_activations) == ("optimizer", True)
     for setup in (before, told):
-        assert (setup.offload, setup.offloads_checkpoints) == ("none", False)
+        assert (setup.offload, setup.offloads_activations) == ("none", False)
 
 
 def test_embedding_and_head_of_prime_rl_are_units_of_their_own_where_they_share_no_weights():
