@@ -17,6 +17,9 @@ class Stack(NamedTuple):
         fused_kernels: Memory-bound work runs in fused kernels without a compiler.
         fused_norm: Norms keep no fp32 copy of their input.
         fused_mlp: The gated MLP recomputes its product instead of keeping it.
+        keeps_product: It keeps it nevertheless, as the input of the last linear module, for the gradient of its weights
+            (in Megatron's megatron/core/fusions/fused_bias_swiglu.py `SwiGLUFunction` saves what it takes, and the
+            module after it does too).
         fp32_master: Sharded training keeps trainable parameters in fp32 (accelerate, FSDP mixed precision).
         foreach_step: The optimizer's step makes a temporary as large as the parameters.
         adapter_dropout: Adapters are dropped out by default.
@@ -65,6 +68,7 @@ class Stack(NamedTuple):
     fused_kernels: bool = False
     fused_norm: bool = False
     fused_mlp: bool = False
+    keeps_product: bool = False
     fp32_master: bool = True
     foreach_step: bool = True
     adapter_dropout: bool = False
@@ -99,6 +103,7 @@ _MEGATRON = Stack(
     fused_kernels=True,
     fused_norm=True,
     fused_mlp=True,
+    keeps_product=True,
     foreach_step=False,
     sequence_parallel=True,
     host_slowdown=2.0,

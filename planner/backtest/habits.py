@@ -238,9 +238,12 @@ def recomputes_elementwise(row: Row) -> bool:
     """Whether Liger's modules, others like them or a compiler stand for transformers' norms and MLPs.
 
     Norms of flash-attn (`ops/triton/layer_norm.py`) keep their input, SwiGLU of xFormers its two products
-    (`silu_bw_fused`), as Liger's do; foak takes Liger's loss alone.
+    (`silu_bw_fused`), as Liger's do; foak takes Liger's loss alone. Megatron-Kwai's selection computes norms and
+    activations of MLPs again, not attention (its README, 2024).
     """
     text = f"{cell(row, 'liger_fused')} {cell(row, 'framework')}"
+    if "kwai" in text and "selective" in cell(row, "grad_checkpointing"):
+        return True
     return re.search(r"liger|\bcompiled?\b|\bswiglu\b", text) is not None and "foak" not in text
 
 

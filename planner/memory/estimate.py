@@ -141,6 +141,7 @@ def _constants(setup: TrainingSetup) -> _Parts:
         stack.spread_keys,
         stack.fused_qkv,
         stack.fp32_routing,
+        stack.keeps_product and not setup.recomputes_elementwise,
     )
     product, largest = adapter_products(setup)
     tail = (4.0 + (4.0 if setup.adapter is None else 0.0)) * arch.hidden

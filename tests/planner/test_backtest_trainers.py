@@ -227,3 +227,23 @@ def test_the_first_qwen_does_not_cast_its_logits(model, tokens, published_gb):
     spread = {"method": "lora", "quant_bits": "", "precision": "bf16"}
     assert read_run(row | spread | {"num_gpus": "4", "parallelism": "ZeRO-2"}).setup.loss_bytes == 8.0
     assert read_run(row | spread).setup.loss_bytes == 14.0  # Trainer's autocast takes the loss in fp32
+
+
+@pytest.mark.parametrize(
+    ("stages", "data", "tensor", "published_gib"), [(2, 4, 1, 76), (1, 4, 2, 71), (2, 2, 2, 51)]
+)
+def test_megatron_keeps_what_its_last_product_takes(stages, data, tensor, published_gib):
+    """Llama-3-8B with Megatron-Core 0.6 and nothing recomputed (FlagPerf, training/nvidia/llama3_8B-megatron)."""
+    row = BOOK | {"framework": "Megatron-Core 0.6.0", "model": "meta-llama/Meta-Llama-3-8B", "method": "full",
+                  "precision": "bf16", "gpu": "A100-80GB", "gpu_mem_gb": "80", "num_gpus": "8", "seq_len": "8192",
+                  "parallelism": f"ZeRO-1 TP{tensor} PP{stages} DP{data}", "micro_batch": "1", "global_batch": "512",
+                  "grad_checkpointing": "selective", "flash_attn": "true", "date": "2024-06", "task": "pretrain",
+                  "lora_rank": "", "lora_targets": "", "quant_bits": "", "grad_accum": ""}  # fmt: skip
+    assert estimate_run(row).memory.nvml_bytes / 2**30 == pytest.approx(published_gib, rel=0.12)
+    some = estimate_run(row).run.setup
+    kept, again = (
+        block_activations(some.arch, None, 2.0, 2.0, True, True, keeps_product=flag).saved
+        for flag in (True, False)
+    )
+    assert kept - again == 2.0 * some.arch.intermediate
+    assert read_run(row | {"framework": "Megatron-LM (Kwai fork)"}).setup.recomputes_elementwise
