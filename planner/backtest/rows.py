@@ -116,15 +116,16 @@ def read_run(row: Row) -> Run:
         real_tokens_share=real_share,
         padded=framework == "hf" and cluster.gpu.vendor == "nvidia" and habits.pads_rows(row, micro_batch),
         recomputes_elementwise=habits.recomputes_elementwise(row),
-        tiled_mlp=habits.tiles_mlp(row),
         compiled=habits.fuses_kernels(row) or cluster.gpu.name.startswith("Gaudi"),
     )
-    return Run(_with_outputs(row, setup), cluster, speed_known, *_lasts(row), tuple(unstated(row, setup)))
+    return Run(_while_recomputing(row, setup), cluster, speed_known, *_lasts(row), tuple(unstated(row, setup)))
 
 
-def _with_outputs(row: Row, setup: TrainingSetup) -> TrainingSetup:
-    """With what a loop keeps of the model's outputs; blocks that are not recomputed keep keys and values anyway."""
-    return setup._replace(kept_caches=habits.kept_caches(row)) if setup.gradient_checkpointing else setup
+def _while_recomputing(row: Row, setup: TrainingSetup) -> TrainingSetup:
+    """With what matters where blocks are recomputed alone; others keep keys, values and MLPs anyway."""
+    if not setup.gradient_checkpointing:
+        return setup
+    return setup._replace(kept_caches=habits.kept_caches(row), tiled_mlp=habits.tiles_mlp(row))
 
 
 def _lasts(row: Row) -> tuple[float | None, float | None]:
