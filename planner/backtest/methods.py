@@ -8,7 +8,7 @@ from planner.architecture import Adapter, ModelArchitecture, adapter_parameters,
 from planner.backtest.cells import Row, UnsupportedRunError, cell, dated_before, number
 from planner.backtest.partly import trains_partly
 from planner.spec_types import packed_in_4bit
-from planner.stacks import stack_of
+from planner.stacks import MEGATRON, stack_of
 
 #: Every weight is trained, however a table spells it.
 _FULL = re.compile(
@@ -96,7 +96,15 @@ def method_of(row: Row, arch: ModelArchitecture, framework: str) -> tuple[Adapte
     targets = _targets(row, arch, usual[0])
     rank = _rank(row, arch, targets, usual[1] if lora else 8)
     whole, older = _whole(row) if lora else (), dated_before(row, "2024-12")
-    return Adapter(kind, rank, targets, fp32, stack.adapter_dropout, whole=whole, older=older), bits
+    adapter = Adapter(kind, rank, targets, fp32, stack.adapter_dropout, whole=whole, older=older)
+    return adapter._replace(experts=arch.is_moe and _on_experts(row, targets, framework)), bits
+
+
+def _on_experts(row: Row, targets: tuple[str, ...], framework: str) -> bool:
+    """Whether experts are adapted: named among the targets, or under Megatron all-linear, whose grouped modules are
+    linear ones too (`find_all_linears` in ms-swift's swift/megatron/utils/utils.py, 2025).
+    """
+    return "experts" in cell(row, "lora_targets") or (framework in MEGATRON and targets == _EVERY)
 
 
 def _whole(row: Row) -> tuple[str, ...]:

@@ -118,10 +118,10 @@ def read_run(row: Row) -> Run:
         recomputes_elementwise=habits.recomputes_elementwise(row),
         compiled=habits.fuses_kernels(row) or cluster.gpu.name.startswith("Gaudi"),
     )
-    return Run(_while_recomputing(row, setup), cluster, speed_known, *_lasts(row), tuple(unstated(row, setup)))
+    return Run(_recomputing(row, setup), cluster, speed_known, *_lasts(row), tuple(unstated(row, setup)))
 
 
-def _while_recomputing(row: Row, setup: TrainingSetup) -> TrainingSetup:
+def _recomputing(row: Row, setup: TrainingSetup) -> TrainingSetup:
     """With what matters where blocks are recomputed alone; others keep keys, values and MLPs anyway."""
     if not setup.gradient_checkpointing:
         return setup
