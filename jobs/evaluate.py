@@ -84,6 +84,7 @@ def evaluate(
     context: Any,
     check: Callable[[], None],
     group: Group = ALONE,
+    device: Any = None,
 ) -> Scores:
     """Every metric of the rows' task at once.
 
@@ -95,6 +96,7 @@ def evaluate(
         context: Makes the context manager of mixed precision.
         check: Called between batches; may raise to stop.
         group: Processes that share the batches out and put their results together.
+        device: Where the model computes, None for where its weights are.
     """
     import torch
 
@@ -109,7 +111,7 @@ def evaluate(
                 turn = first + group.rank  # a sharded model is computed by all processes at once, or by none
                 start, size = batches[min(turn, len(batches) - 1)]
                 batch = collate([rows[index] for index in range(start, start + size)])
-                found = measure.of_batch(model, moved(batch, model.device))
+                found = measure.of_batch(model, moved(batch, device or model.device))
                 partial += [found] if turn < len(batches) else []
     finally:
         model.train(was_training)

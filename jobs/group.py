@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import MutableMapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -22,18 +22,25 @@ class Group:
         size: Processes in all.
         local_rank: Among those of this machine.
         control: torch's group for messages that are no tensors.
+        joined: torch knows of the group, be it of this process alone.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     control: Any = None
+    joined: bool = False
 
     @classmethod
-    def join(cls, environ: Mapping[str, str]) -> Group:
-        """Meet the others, as RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT say; waits for all."""
+    def join(cls, environ: MutableMapping[str, str], *, alone: bool = False) -> Group:
+        """Meet the others, as RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT say; waits for all.
+
+        Args:
+            environ: The process's.
+            alone: A process without others makes a group too, and says so in `environ`, where accelerate looks.
+        """
         size = int(environ.get("WORLD_SIZE", "1"))
-        if size == 1:
+        if size == 1 and not alone:
             return cls()
         import torch
         from torch import distributed
@@ -48,9 +55,13 @@ class Group:
             torch.serialization.register_package(
                 5, lambda _: None, lambda storage, place: storage if place.startswith("cpu:") else None
             )
+        if size == 1:
+            environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", LOCAL_WORLD_SIZE="1")
+            distributed.init_process_group(backend, store=distributed.HashStore(), rank=0, world_size=1)
+            return cls(joined=True)
         distributed.init_process_group(backend)
         control = distributed.new_group(backend="gloo", timeout=_PATIENCE)
-        return cls(distributed.get_rank(), size, local_rank, control)
+        return cls(distributed.get_rank(), size, local_rank, control, joined=True)
 
     def sibling(self) -> Group:
         """The same processes over connections of their own, for another thread; every process must call this."""
@@ -100,7 +111,7 @@ class Group:
 
     def leave(self) -> None:
         """Part in good order."""
-        if self.size > 1:
+        if self.joined:
             from torch import distributed
 
             distributed.destroy_process_group()

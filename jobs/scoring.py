@@ -246,8 +246,9 @@ class Scoring:
 def measure(training: Training, split: str, check: Callable[[], None], group: Group = ALONE) -> Scores:
     """Score the model, wherever its training stands, on the rows of a split."""
     context: Callable[[], AbstractContextManager[None]] = training.trainer.compute_loss_context_manager
-    rows = training.held_out[split]
-    return evaluate(training.trainer.model, rows, training.collate, training.measure, context, check, group)
+    rows, trainer = training.held_out[split], training.trainer
+    device = trainer.args.device  # weights may lie elsewhere
+    return evaluate(trainer.model, rows, training.collate, training.measure, context, check, group, device)
 
 
 def measure_base(training: Training, split: str, check: Callable[[], None], group: Group = ALONE) -> Scores:

@@ -10,8 +10,10 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import wraps
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from jobs.frameworks import exchanged
@@ -28,14 +30,19 @@ def sharding_settings(job: JobSpec, model: Any, processes: int) -> dict[str, Any
     """What a trainer's configuration says of the spreading, nothing if each process holds all.
 
     Activations are recomputed by the model itself, as the job says: accelerate's way would draw other dropouts then.
+    Gradients that go to the host do so after each micro-batch: until they are reduced they would lie whole on the GPU.
     """
-    if job.train.sharding == "none" or processes == 1:
+    if not job.train.is_spread(processes):
         return {}
+    offloads = job.train.offload != "none"
+    accumulation = {"gradient_accumulation_kwargs": {"sync_each_batch": True}}
     return {
+        **({"accelerator_config": accumulation} if offloads else {}),
         "fsdp": True,
         "fsdp_config": {
             "state_dict_type": "SHARDED_STATE_DICT",
             "cpu_ram_efficient_loading": True,
+            "cpu_offload": offloads,
             "transformer_layer_cls_to_wrap": _layers(model),
         },
     }
@@ -73,9 +80,17 @@ def shared_out(task: Task) -> Iterator[None]:
     reference model as the trained one is spread, layer by layer, from the one process that has loaded it.
     """
     from accelerate.state import AcceleratorState, PartialState
-    from accelerate.utils import DistributedType
+    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
-    begin = AcceleratorState.__init__
+    begin, choose = AcceleratorState.__init__, FullyShardedDataParallelPlugin.set_cpu_offload
+
+    def not_pinned_without_gpu(self: Any) -> None:
+        import torch
+        from torch.distributed.fsdp import CPUOffloadPolicy
+
+        choose(self)
+        if isinstance(self.cpu_offload, CPUOffloadPolicy) and not torch.cuda.is_available():
+            self.cpu_offload = CPUOffloadPolicy(pin_memory=False)
 
     def with_cpus(self: Any, *words: Any, **named: Any) -> None:
         shared = PartialState._shared_state
@@ -85,6 +100,8 @@ def shared_out(task: Task) -> Iterator[None]:
 
     with ExitStack() as changed:
         changed.enter_context(exchanged(AcceleratorState, "__init__", with_cpus))
+        plugin = FullyShardedDataParallelPlugin
+        changed.enter_context(exchanged(plugin, "set_cpu_offload", not_pinned_without_gpu))
         if task in _WITH_REFERENCE:
             trainer = import_module(f"trl.trainer.{task}_trainer")
             changed.enter_context(exchanged(trainer, "prepare_fsdp", _spread_out))
@@ -108,6 +125,34 @@ def _generate_together(model: Any) -> None:
             module._is_fsdp_managed_module = True  # how transformers knows
 
 
+def _score_on(device: Any, model: Any) -> None:
+    """The head's weights come to where the activations are: TRL computes the loss where it finds them, be it the host.
+
+    Args:
+        device: The GPU.
+        model: Sharded, with its parameters on the host.
+    """
+    from torch import nn
+
+    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    head, forward = base.get_output_embeddings(), base.forward
+    if not isinstance(head, nn.Linear):
+        return
+
+    def brought() -> Any:
+        bias = None if head.bias is None else head.bias.to(device)
+        return SimpleNamespace(weight=head.weight.to(device), bias=bias)
+
+    @wraps(forward)
+    def with_head(*given: Any, **named: Any) -> Any:
+        if not named.get("fused_lm_head"):
+            return forward(*given, **named)
+        with exchanged(base, "get_output_embeddings", brought):
+            return forward(*given, **named)
+
+    base.forward = with_head
+
+
 def _scatter(model: Any) -> None:
     """Each process holds its own share alone again: the optimizer knows no other weights.
 
@@ -127,13 +172,18 @@ class Sharding:
     """
 
     def __init__(self, trainer: Any, group: Group) -> None:
-        """Spread the model, before anything is computed with it; one process alone holds it whole."""
+        """Spread the model, before anything is computed with it; one process alone holds it whole, or on the host."""
         self._trainer, self._group = trainer, group
+        self._spread = group.joined
         trainer.create_optimizer()
         model, trainer.optimizer = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
         trainer.model = trainer.model_wrapped = model
-        if group.size > 1 and model.can_generate():
+        if self._spread and model.can_generate():
             _generate_together(model)
+        if (trainer.args.fsdp_config or {}).get("cpu_offload"):
+            for offloaded in (model, getattr(trainer, "ref_model", None)):
+                if offloaded is not None and hasattr(offloaded, "get_output_embeddings"):
+                    _score_on(trainer.args.device, offloaded)
         trainer._prepare_for_training = self._begin
         trainer._save_optimizer_and_scheduler = self._save
         trainer._load_from_checkpoint = self._load_weights
@@ -214,11 +264,11 @@ class Sharding:
             full_state_dict=True, cpu_offload=True, ignore_frozen_params=hasattr(trainer.model, "peft_config")
         )
         state = get_model_state_dict(trainer.model, options=options)
-        if self._group.size > 1:
+        if self._spread:
             trainer.model.unshard()  # what belongs to no layer: learned prompts are read from the module itself
         if self._group.leads:
             trainer._save(output_dir, state_dict=state)
-        if self._group.size > 1:
+        if self._spread:
             trainer.model.reshard()
 
     @property

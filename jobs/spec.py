@@ -124,6 +124,8 @@ class TrainJob:
             of a step stay the same.
         sharding: fsdp spreads weights, gradients and optimizer over the processes, and checkpoints are saved in
             shards; with none each process holds all of them.
+        offload: parameters keeps weights, gradients and optimizer in the host's memory, which is where the optimizer
+            steps, and gathers one layer after the other on the GPU.
         warmup: Share of the steps.
         fused_loss: Of documents made before TRL's head did without whole logits in any case; changes nothing.
     """
@@ -146,7 +148,12 @@ class TrainJob:
     fused_loss: bool = False
     processes: int = 1
     sharding: Literal["none", "fsdp"] = "none"
+    offload: Literal["none", "parameters"] = "none"
     seed: int = 0
+
+    def is_spread(self, processes: int) -> bool:
+        """Whether FSDP2 has the model in so many processes: one alone holds it whole, unless that is on the host."""
+        return self.sharding == "fsdp" and (processes > 1 or self.offload != "none")
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,11 @@ SHARDED_METHODS = (
     *PROMPT_LEARNING,
 )
 SHARDED_OPTIMIZERS = ("adamw", "adamw_fused", "sgd")
+#: With parameters on the host (`train.offload`) besides: losses in fp16 are scaled on the GPU, answers would have all
+#: weights copied for each token, and other adapters may look for their own where they are stored.
+OFFLOAD_METHODS = ("full", "lora", "dora", "rslora")
+OFFLOAD_PRECISIONS = ("bf16", "fp32")
+OFFLOAD_TASKS = ("sft", "classification", "dpo", "reward", "kto")
 #: Families whose experts transformers 5 keeps fused; where linear maps of these names are targets, peft takes the
 #: experts and computes all of a block's anew with each pass. `all-linear` leaves them, and routers, as they are.
 FUSED_EXPERTS = frozenset(
@@ -140,7 +145,22 @@ def _task_rules(job: JobSpec) -> list[tuple[str, bool]]:
 
 
 def _sharding_rules(job: JobSpec) -> list[tuple[str, bool]]:
-    sharded = job.train.sharding == "fsdp"
+    sharded, offloaded = job.train.sharding == "fsdp", job.train.offload != "none"
+    return [
+        ("train.offload: needs train.sharding fsdp", offloaded and not sharded),
+        *(
+            (f"train.offload: goes with {name} {', '.join(allowed)}", offloaded and value not in allowed)
+            for name, value, allowed in (
+                ("task", job.task, OFFLOAD_TASKS),
+                ("method.kind", job.method.kind, OFFLOAD_METHODS),
+                ("train.precision", job.train.precision, OFFLOAD_PRECISIONS),
+            )
+        ),
+        *_spread_rules(job, sharded=sharded),
+    ]
+
+
+def _spread_rules(job: JobSpec, *, sharded: bool) -> list[tuple[str, bool]]:
     return [
         (f"train.sharding: fsdp goes with {name} {', '.join(allowed)}", sharded and value not in allowed)
         for name, value, allowed in (

@@ -117,7 +117,7 @@ def run(job: JobSpec, base: Path, work: Path, stop: StopSignal, log: RunLog | No
         TuneplanError: Before the run was taken over; later ones become exit codes.
         Stopped: Likewise.
     """
-    group = Group.join(os.environ)
+    group = Group.join(os.environ, alone=job.train.is_spread(1))
     limit = job.checkpoints.upload_limit_bytes_per_s
     if limit is not None and job.train.sharding != "none":
         limit /= group.size  # each process sends its shards

@@ -198,6 +198,9 @@ def _base_setup(spec: FineTuneSpec, arch: ModelArchitecture, job: Job) -> Traini
         sequence_tokens=job.sequence_tokens,
         attention=_attention(arch, train.attention),
         labels=spec.data.labels,
+        offload=train.offload,
+        # what waited for the last micro-batch would do so on the GPU, whole (`jobs.sharded`)
+        reduces_each_micro_batch=train.offload != "none",
         preference_loss=spec.preference.loss,
         reference=spec.task != "grpo" or spec.rollout.beta > 0,
         generated_tokens=spec.rollout.completion_tokens,

@@ -47,13 +47,15 @@ def job_document(
     Raises:
         UsageError: No worker could run it.
     """
+    sharded = candidate.parallelism.kind == "fsdp"
     train = replace(
         _train(spec),
         micro_batch=candidate.micro_batch,
         grad_accum=candidate.grad_accum,
         gradient_checkpointing=candidate.gradient_checkpointing,
         processes=candidate.processes,
-        sharding="fsdp" if candidate.parallelism.kind == "fsdp" else "none",
+        sharding="fsdp" if sharded else "none",
+        offload=spec.train.offload if sharded else "none",
     )
     return replace(
         document_without_machine(spec, base_dir),

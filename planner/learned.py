@@ -68,6 +68,8 @@ def groups_of(question: Question, offer: Offer, nodes: int, setup: TrainingSetup
     if offer.gpu == "CPU":
         gpu += f"|{offer.vcpus}"  # a CPU is as many cores as it has
         stack += "|CPU"
+    if setup.offload != "none":  # the host decides much of such a step
+        gpu, stack = f"{gpu}|offload", f"{stack}|offload"
     rows = (round(question.job.row_tokens, 1), question.job.packed, question.job.sequence_tokens)
     physics = (
         *(_shape(question), method, rows, None if adapter is None else (adapter.rank, adapter.targets)),

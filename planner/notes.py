@@ -78,11 +78,14 @@ def _usd_per_h(item: Priced) -> float:
 
 def _numerics(setup: TrainingSetup) -> str:
     """How a full fine-tuning in bf16 rounds, which the spreading decides and the spec does not."""
+    in_fp32 = "weights and optimizer states are fp32, as of every model in shards"
+    if setup.offload != "none":
+        return in_fp32
     if widths(setup).weight > 2:
-        return (
-            "weights and optimizer states are fp32, as of every model in shards; a candidate with the whole model on "
-            "each GPU holds both in bf16, where small updates are lost"
+        other = (
+            "a candidate with the whole model on each GPU holds both in bf16, where small updates are lost"
         )
+        return f"{in_fp32}; {other}"
     return (
         "weights and optimizer states are bf16, where small updates are lost; a candidate with the model in shards "
         "(fsdp) keeps both in fp32"

@@ -129,6 +129,9 @@ class Solver:
             question.calibration.observations or question.calibration.spells or question.spot_signals
         )
         self._setups = SetUps(question.job, question.base)
+        # without a GPU everything is on the host as it is
+        here = question.base._replace(offload="none", reduces_each_micro_batch=False)
+        self._setups_on_cpu = SetUps(question.job, here)
         self._fits: dict[tuple[object, ...], Fit | Refusal] = {}
         self._solved: dict[tuple[object, ...], Solved | Refusal] = {}
         self._egress: dict[tuple[int, str, str], float | None] = {}
@@ -190,7 +193,8 @@ class Solver:
     def _solve(self, offer: Offer, nodes: int) -> Solved | Refusal:
         key = _shape(offer, nodes)
         if key not in self._fits:
-            self._fits[key] = _fit(self._question, self._setups, offer, nodes)
+            setups = self._setups_on_cpu if offer.gpu == "CPU" else self._setups
+            self._fits[key] = _fit(self._question, setups, offer, nodes)
         fit = self._fits[key]
         return fit if isinstance(fit, Refusal) else _timed(self._question, offer, nodes, fit)
 

@@ -25,7 +25,7 @@ class Recomputed(NamedTuple):
 def recomputed(setup: TrainingSetup) -> Recomputed:
     """Shares of a set-up; with every second product kept, as by torchtitan, the others are little over a third."""
     if not setup.gradient_checkpointing:
-        return Recomputed(0.0, 0.0, 0.0)
+        return Recomputed(0.0, float(setup.recomputes_attention), 0.0)
     share = setup.recomputed_blocks
     if not setup.keeps_products:
         return Recomputed(share, share, share)

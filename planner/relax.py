@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
-from jobs.spec_rules import least_rows
-from planner.candidates import Verdict
+from jobs.spec_rules import OFFLOAD_METHODS, OFFLOAD_PRECISIONS, OFFLOAD_TASKS, SHARDED_OPTIMIZERS, least_rows
+from planner.candidates import HOST_RAM_SHORT, Verdict
 from planner.estimate import Estimate, build_estimate
 from planner.filters import OfferFilter
 from planner.pricing import Priced
@@ -54,7 +54,7 @@ def nearest_fits(question: Question, snapshot: PriceSnapshot, *, most: int = 5) 
             continue
         tried.append(changes)
         best = build_estimate(changed, snapshot, limit=1).recommended
-        if best is not None:
+        if best is not None and (HOST_RAM_SHORT not in best.offer.flags or "train.offload" not in changes):
             found.append(NearestFit(changes, best.verdict, best.cost_usd))
         if len(found) == most:
             break
@@ -103,7 +103,7 @@ def _more_nodes(question: Question) -> Iterator[int]:
 
 
 def _changes(question: Question, snapshot: PriceSnapshot) -> Iterator[_Change]:
-    """Single changes first, then all of memory's gentle ones together, then that with a quantised base."""
+    """Single changes, then all of memory's gentle ones together, those with a quantised base, and at last the host."""
     yield from _batch_changes(question)
     yield from _sharing_changes(question, snapshot)
     yield from _sequence_changes(question)
@@ -112,6 +112,7 @@ def _changes(question: Question, snapshot: PriceSnapshot) -> Iterator[_Change]:
     gentle = _together({}, question, _batch_changes)
     together = (gentle, _together(*gentle, _weight_changes))
     yield from (change for change in together if change[0])
+    yield from _host_changes(question)
 
 
 def _together(
@@ -171,6 +172,19 @@ def _weight_changes(question: Question) -> Iterator[_Change]:
             {"method.kind": "qlora"},
             question._replace(base=base._replace(quantization="4bit")),
         )
+
+
+def _host_changes(question: Question) -> Iterator[_Change]:
+    """Weights and optimizer on the host, where that can be launched: last, as steps become much slower."""
+    base = question.base
+    method = "full" if base.adapter is None else base.adapter.kind
+    given = (
+        (base.optimizer, SHARDED_OPTIMIZERS), (base.task, OFFLOAD_TASKS), (method, OFFLOAD_METHODS),
+        (base.precision, OFFLOAD_PRECISIONS), (base.quantization, ("none",)), (base.offload, ("none",)),
+    )  # fmt: skip
+    if all(value in allowed for value, allowed in given):
+        moved = base._replace(offload="parameters", reduces_each_micro_batch=True)
+        yield {"train.offload": "parameters"}, question._replace(base=moved)
 
 
 def _machine_changes(question: Question) -> Iterator[_Change]:

@@ -57,7 +57,7 @@ class SetUps:
             job: What must be computed.
             base: Set-up with everything but parallelism, micro-batch, accumulation and checkpointing.
         """
-        self._job, self._base = job, base
+        self._job, self.base = job, base
         self.least_rows = least_rows(base.task, base.preference_loss)
         self._held: dict[tuple[ParallelKind, int, bool, int], TrainingSetup] = {}
         self._full: dict[tuple[ParallelKind, int, bool, int], TrainingSetup] = {}
@@ -66,7 +66,7 @@ class SetUps:
         """For the memory, which does not go by the rows' mean length."""
         key = (kind, gpus, checkpointing, micro_batch)
         if key not in self._held:
-            self._held[key] = self._base._replace(
+            self._held[key] = self.base._replace(
                 parallelism=Parallelism(kind, data=gpus),
                 gradient_checkpointing=checkpointing,
                 micro_batch=micro_batch,
@@ -100,7 +100,7 @@ def best_fit(job: Job, setups: SetUps, cluster: Cluster, freedom: Freedom) -> Fi
     """
     refusal = Refusal("filtered", "")
     best: Fit | None = None
-    for kind in _kinds(cluster):
+    for kind in _kinds(cluster, setups.base):
         found = _best_of_kind(job, setups, cluster, freedom, kind)
         if isinstance(found, Refusal):
             refusal = _nearer(refusal, found)
@@ -111,7 +111,10 @@ def best_fit(job: Job, setups: SetUps, cluster: Cluster, freedom: Freedom) -> Fi
     return best or refusal
 
 
-def _kinds(cluster: Cluster) -> tuple[ParallelKind, ...]:
+def _kinds(cluster: Cluster, base: TrainingSetup) -> tuple[ParallelKind, ...]:
+    """Ways to spread a model; FSDP alone moves it to the host and back, be it for a single GPU."""
+    if base.offload != "none":
+        return ("fsdp",)
     if cluster.gpus_per_node * cluster.nodes == 1:
         return ("single",)
     return ("ddp", "fsdp")

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 from planner.architecture import Adapter, ModelArchitecture
 from planner.hardware import GpuFacts
+from planner.stacks import stack_of
 
 __all__ = ["Adapter", "Cluster", "ParallelKind", "Parallelism", "TrainingSetup"]
 
@@ -90,6 +91,7 @@ class TrainingSetup(NamedTuple):
         recomputed_blocks: Share of the blocks of which they are.
         keeps_products: Of these, attention's and every second product's outputs are kept all the same (torchtitan's
             selection by operation).
+        recomputes_attention: Attention's scores and values are, where blocks are not (Megatron's "selective").
         kept_caches: Micro-batches whose keys and values of all blocks lie there at the loss, where blocks are
             recomputed and the model's cache was left on: this one's, and the one's before whose outputs have a name.
         attention: flash, sdpa (memory-efficient) or eager (materialises s x s).
@@ -97,9 +99,15 @@ class TrainingSetup(NamedTuple):
         labels: Classes, for classification.
         framework: A key of `planner.stacks.STACKS`; trl is what we launch.
         offload: What of weights and states lies on the host: none, optimizer (and gradients), parameters (all).
-        offloads_activations: Inputs of recomputed blocks lie on the host until their backward pass.
+        offloads_activations: Inputs of recomputed blocks lie on the host until their backward pass, or all that a block
+            keeps, where nothing is computed again.
+        offloaded_share: Share of the latter.
         pins_host_memory: What is offloaded is in pinned memory where the settings decide it (DeepSpeed's `pin_memory`).
         parallelism: Sharding.
+        virtual_stages: Parts of the model that each pipeline stage holds and takes in turn (Megatron's interleaved
+            schedule), 0 where nobody says.
+        sequence_parallel: Whether tensor-parallel ranks share out the sequence between products, None for the
+            framework's own way.
         replicas: Groups of data-parallel ranks each of which shards a whole copy of its own (HSDP, ZeRO within a
             machine).
         upcast_frozen: Norms, embeddings and head of a quantised base are held in fp32, and with them all
@@ -147,6 +155,7 @@ class TrainingSetup(NamedTuple):
     gradient_checkpointing: bool = True
     recomputed_blocks: float = 1.0
     keeps_products: bool = False
+    recomputes_attention: bool = False
     kept_caches: int = 0
     attention: str = "sdpa"
     fused_loss: bool = False
@@ -154,8 +163,11 @@ class TrainingSetup(NamedTuple):
     framework: str = "trl"
     offload: str = "none"
     offloads_activations: bool = False
+    offloaded_share: float = 1.0
     pins_host_memory: bool = True
     parallelism: Parallelism = Parallelism()
+    virtual_stages: int = 0
+    sequence_parallel: bool | None = None
     replicas: int = 1
     upcast_frozen: bool = False
     frozen_fp32: bool = False
@@ -180,6 +192,14 @@ class TrainingSetup(NamedTuple):
         return max(1, self.parallelism.data * self.parallelism.context // self.replicas)
 
     @property
+    def shares_sequence(self) -> bool:
+        """Whether each tensor-parallel rank has a part of the tokens between products."""
+        own = stack_of(self.framework).sequence_parallel
+        return self.parallelism.tensor > 1 and (
+            own if self.sequence_parallel is None else self.sequence_parallel
+        )
+
+    @property
     def shape(self) -> tuple[object, ...]:
         """Everything but micro-batch and lengths; of the accumulation only whether there is any."""
         parallel = self.parallelism
@@ -187,12 +207,14 @@ class TrainingSetup(NamedTuple):
             self.arch, self.task, self.adapter, self.quantization, self.precision, self.optimizer,
             self.optimizer_rank, self.trained_share, self.reached_share,
             self.grad_accum > 1, self.gradient_checkpointing, self.recomputed_blocks, self.keeps_products,
+            self.recomputes_attention,
             self.kept_caches,
             self.steps_in_backward, self.reduces_each_micro_batch, self.older_torch,
             self.attention, self.fused_loss, self.labels,
             self.framework, self.offload, self.offloads_activations, self.pins_host_memory,
             parallel.kind, parallel.data, parallel.tensor, parallel.pipeline,
-            parallel.context, parallel.expert, self.replicas, self.upcast_frozen, self.frozen_fp32,
+            parallel.context, parallel.expert, self.virtual_stages, self.sequence_parallel,
+            self.replicas, self.upcast_frozen, self.frozen_fp32,
             self.keeps_quantised_inputs,
             self.experts_quantised, self.loss_bytes, self.compiled, self.recomputes_elementwise,
             self.tiled_mlp,

@@ -26,6 +26,7 @@ from planner.spec_types import (
     Name,
     Names,
     NodesText,
+    Optimizer,
     PythonVersion,
     RunName,
     Seconds,
@@ -145,18 +146,13 @@ class TrainSection(Section):
     warmup: float = Field(default=0.03, ge=0, lt=1, description="Share of the steps")
     weight_decay: float = Field(default=0.0, ge=0, le=10)
     max_grad_norm: float = Field(default=1.0, ge=0, le=10**6, description="0 does not clip")
-    optimizer: Literal[
-        "adamw",
-        "adamw_fused",
-        "adamw_8bit",
-        "paged_adamw_32bit",
-        "paged_adamw_8bit",
-        "adafactor",
-        "lion",
-        "sgd",
-    ] = "adamw_fused"
+    optimizer: Optimizer = "adamw_fused"
     precision: Literal["bf16", "fp16", "fp32", "fp8"] = "bf16"
     gradient_checkpointing: bool | Literal["auto"] = "auto"
+    offload: Literal["none", "parameters"] = Field(
+        default="none",
+        description="What lies in the host's memory: parameters is weights, gradients and optimizer, which steps there",
+    )
     attention: Literal["auto", "flash", "sdpa", "eager"] = "auto"
     fused_loss: bool = Field(
         default=False, description="Without effect: what is launched never holds a batch's logits whole"

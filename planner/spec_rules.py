@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from jobs.spec_rules import least_rows
+from jobs.spec_rules import BITSANDBYTES, least_rows
 from planner.errors import Finding
 from planner.spec import FineTuneSpec
 from planner.spec_types import packed_in_4bit
@@ -158,6 +158,21 @@ def _batches(spec: FineTuneSpec) -> Iterator[Finding]:
         )
 
 
+def _offload(spec: FineTuneSpec) -> Iterator[Finding]:
+    if spec.train.offload == "none":
+        return
+    hint = "leave train.offload out"
+    if spec.task == "grpo":
+        message = "answers are sampled with all weights copied to the GPU again for each token"
+        yield _conflict("train.offload", message, hint)
+    if spec.effective_quantization() != "none":
+        message = f"a {spec.effective_quantization()} base stays on the GPU"
+        yield _conflict("train.offload", message, f"{hint}, or use lora without quantization")
+    if spec.train.optimizer in BITSANDBYTES:
+        message = f"{spec.train.optimizer} steps on a GPU, but its states are on the host"
+        yield _conflict("train.optimizer", message, f"use adamw_fused, adamw or sgd, or {hint}")
+
+
 def _preferences(spec: FineTuneSpec) -> Iterator[Finding]:
     allowed = _LOSSES.get(spec.task, ())
     loss = spec.preference.loss
@@ -224,5 +239,5 @@ def _schemes(spec: FineTuneSpec) -> Iterator[Finding]:
 
 _RULES: tuple[Rule, ...] = (
     _length, _deadline, _objective, _quantization, _packed, _targets, _metric, _evaluations, _format, _batches,
-    _preferences, _groups, _secrets, _object_stores, _schemes,
+    _offload, _preferences, _groups, _secrets, _object_stores, _schemes,
 )  # fmt: skip

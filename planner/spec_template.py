@@ -44,6 +44,7 @@ train:
   global_batch: 16          # examples between optimizer steps, over all GPUs
   micro_batch: auto         # examples a GPU holds at once
   learning_rate: 2e-4
+  # offload: parameters     # weights, gradients and optimizer in the host's memory: slow, but little of the GPU's
 
 # preference: {beta: 0.1}   # for dpo and kto
 # rollout: {generations: 8, completion_tokens: 256, rewards: [exact_match]}  # for grpo

@@ -30,6 +30,7 @@ class Stack(NamedTuple):
             its `state_dict` meanwhile, and cannot move what bitsandbytes packed to the meta device.
         masters_beside: However it is sharded, weights are in the type that is computed in, and the optimizer steps on
             copies of weights and gradients in fp32 (InternEvo's `FSDPadaptOptimizer` and `HybridZeroOptimizer`).
+        fused_step: Its optimizer takes a tensor in one kernel, which casts gradients as it reads them.
         reads_early: What an optimizer computes without a gradient is there all through a step. A graph of TensorFlow 1
             starts what it can, and in `AdamWeightDecayOptimizer` (google-research/bert, optimization.py, 2018) that is
             decayed moments and weights: three copies in fp32.
@@ -48,13 +49,17 @@ class Stack(NamedTuple):
         sequence_parallel: Between tensor-parallel products the ranks share out the sequence: norms, dropout and what is
             kept of blocks that are recomputed (Megatron's `--sequence-parallel`; Korthikanti et al. 2022, "Reducing
             Activation Recomputation in Large Transformer Models"). Otherwise each rank has them whole.
+        waits_for_sums: Compute waits for what tensor-parallel ranks add up. Megatron-LM sends it beside the gradients
+            of weights since August 2021 (`async_tensor_model_parallel_allreduce`).
+        copies_inputs: Each product that tensor-parallel ranks share out by columns keeps a copy of its input for itself
+            (`_c_identity` of Paddle's `mp_ops`).
         keeps_outputs: Pipeline stages keep what they have sent on until its gradient comes.
         fp32_reduce: Sharded gradients are summed in fp32, whatever is computed in.
         keeps_gathered: Without recomputation, weights that ZeRO-3 gathers stay until their backward pass. torch's own
             `linear` keeps a view of them; the one that does not comes with `zero.Init`, which transformers enters and
             `deepspeed.initialize` alone did not until DeepSpeed's pull request 8189 (July 2026).
-        fills_pipeline: Its pipelines have one stage on each GPU (DeepSpeed's PipelineEngine), which the first
-            micro-batch has to pass before all compute.
+        fills_pipeline: Its pipelines have one stage on each GPU (DeepSpeed's PipelineEngine, Megatron-LM where it is
+            not told to interleave), which the first micro-batch has to pass before all compute.
         host_slowdown: Host time of a block against transformers' modules. Transformer Engine's check in Python:
             published steps of Qwen3-4B on an H200 with 1, 2, 4 and 8 rows a micro-batch are bound by 1.9 ms for each
             block's forward pass. CUDA graphs, which take that away, are not counted on.
@@ -78,6 +83,7 @@ class Stack(NamedTuple):
     accelerate: bool = False
     loads_whole: bool = False
     masters_beside: bool = False
+    fused_step: bool = False
     reads_early: bool = False
     wraps_embeddings: bool = False
     wraps_untied: bool = False
@@ -89,6 +95,8 @@ class Stack(NamedTuple):
     fused_qkv: bool = False
     fused_products: bool = False
     sequence_parallel: bool = False
+    waits_for_sums: bool = False
+    copies_inputs: bool = False
     keeps_outputs: bool = False
     fp32_reduce: bool = False
     keeps_gathered: bool = False
@@ -108,6 +116,7 @@ _MEGATRON = Stack(
     sequence_parallel=True,
     host_slowdown=2.0,
 )
+_MEGATRON_LOCAL = _MEGATRON._replace(name="megatron-local", host_slowdown=1.0, fills_pipeline=True)
 _STACKS = (
     Stack(
         "trl", loss_bytes=0.5, tiled_head=True, autocast=True, fsdp2=True, accelerate=True
@@ -152,8 +161,23 @@ _STACKS = (
         fp32_reduce=True,
     ),
     _MEGATRON,
+    # Before Transformer Engine: modules of torch's with kernels of their own, 16 a block, and more Python around each
+    # (a function of autograd's for every product, states of random numbers); as slow as transformers' 45, assumed.
+    _MEGATRON_LOCAL,
     # Megatron's modules of 2021 under DeepSpeed's pipeline and optimizers
-    _MEGATRON._replace(name="megatron-deepspeed", sequence_parallel=False, keeps_outputs=True),
+    _MEGATRON_LOCAL._replace(
+        name="megatron-deepspeed", sequence_parallel=False, waits_for_sums=True, keeps_outputs=True
+    ),
+    # PaddleNLP's trainer (`fp16_opt_level: O2`): Paddle's AdamW keeps masters, and casts gradients in its kernel
+    Stack(
+        "paddle",
+        fused_norm=True,
+        masters_beside=True,
+        fused_step=True,
+        foreach_step=False,
+        waits_for_sums=True,
+        copies_inputs=True,
+    ),
     Stack("internevo", masters_beside=True),
     Stack("tensorflow", foreach_step=False, reads_early=True),
     Stack("openrlhf", foreach_step=False),
@@ -183,7 +207,7 @@ _STACKS = (
     ),
 )
 #: Stacks whose blocks are Megatron's.
-MEGATRON = frozenset({"megatron", "megatron-deepspeed"})
+MEGATRON = frozenset({"megatron", "megatron-local", "megatron-deepspeed"})
 STACKS = {stack.name: stack for stack in _STACKS}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jobs.spec_rules import SHARDED_METHODS, SHARDED_OPTIMIZERS
+from jobs.spec_rules import OFFLOAD_METHODS, OFFLOAD_PRECISIONS, SHARDED_METHODS, SHARDED_OPTIMIZERS
 from planner.errors import Finding
 from planner.spec import FineTuneSpec
 from providers.s3_location import is_bucket
@@ -55,17 +55,25 @@ def _training(spec: FineTuneSpec) -> Iterator[Finding]:
         yield not_yet("method.kind", message, "use lora or prompt_tuning")
     if spec.train.precision == "fp8":
         yield not_yet("train.precision", "launching with fp8", "use bf16")
+    elif spec.train.offload != "none" and spec.train.precision not in OFFLOAD_PRECISIONS:
+        what = f"launching {spec.train.precision} with train.offload"
+        yield not_yet("train.precision", what, f"use {' or '.join(OFFLOAD_PRECISIONS)}")
+    if spec.train.offload != "none" and spec.method.kind not in OFFLOAD_METHODS:
+        hint = f"methods that run with parameters on the host are {', '.join(OFFLOAD_METHODS)}"
+        yield not_yet("method.kind", f"launching {spec.method.kind} with train.offload", hint)
 
 
 def unsupported_spread(spec: FineTuneSpec, kind: str, processes: int) -> Iterator[Finding]:
     """What cannot be trained yet the way a candidate spreads the model: its kind of parallelism, its processes."""
     if kind in ("single", "ddp"):
         return
-    spread = f"a model spread over {processes} GPUs ({kind})"
+    spread = f"a model spread over {processes} GPUs ({kind})" if processes > 1 else "a model on the host"
     if kind != "fsdp":
         yield not_yet("where.gpus", spread, "fsdp shards the same; make the plan anew to have it chosen")
         return
     hint = "choose a candidate whose model fits one GPU, as in where.gpu_memory: 80GB.."
+    if spec.train.offload != "none":
+        hint = "leave train.offload out"
     for path, value, allowed in (
         ("quantization", spec.effective_quantization(), ("none",)),
         ("method.kind", spec.method.kind, SHARDED_METHODS),

@@ -9,6 +9,7 @@ import re
 
 from planner.architecture import ModelArchitecture
 from planner.backtest.cells import Row, begun_before, cell, dated_before, denied, number
+from planner.backtest.selection import recomputes_attention
 from planner.hardware import GpuFacts
 from planner.setup import Parallelism
 from planner.stacks import MEGATRON, STACKS, runs_transformers_modules
@@ -30,6 +31,7 @@ _FRAMEWORKS = {
     "nemo": "megatron",
     "nanotron": "megatron",
     "primus": "megatron",
+    "paddle": "paddle",
     "openrlhf": "openrlhf",
     "prime-rl": "prime-rl",
     "internevo": "internevo",
@@ -56,6 +58,11 @@ _FUSED_SINCE = {"bert": "2024-05", "roberta": "2024-09", "xlm-roberta": "2024-09
 _FLASH_ATTENTION = "2022-12"  # since when Megatron may use it
 #: Trainers that recompute unless they are told not to, or whose every example says so.
 _RECOMPUTE = ("factory", "swift", "autotrain", "xtuner", "axolotl", "verl")
+# Since when Megatron-LM and NeMo could run Transformer Engine's modules, and Megatron-LM does where it is not told
+# otherwise (`--transformer-impl`, commits 3499542e and e7b74a4b).
+_ENGINE, _ENGINE_UNASKED = "2022-12", "2024-04-02"
+# Chips of AMD's for which torch has no fused attention (AOTriton is built from gfx90a on): sdpa writes scores out.
+_NO_FUSED_KERNEL = frozenset({"gfx900", "gfx906", "gfx908", "gfx1011", "gfx1030"})
 _FLASH_CAPABILITY = 7.5  # of the oldest NVIDIA chip that FlashAttention was written for
 _FUSING = frozenset({"liger", "foak", "compile", "compiled", "thunder", "fused", "true"})
 
@@ -68,7 +75,15 @@ def framework_of(row: Row) -> str:
         return "megatron"  # Megatron-SWIFT: its trainers over transformers split no model
     if named is None and "deepspeed" in text and not any(part in text for part in _HUGGING_FACE):
         return "deepspeed"
+    if named == "megatron" and _runs_own_modules(row):
+        return "megatron-local"
     return named or "hf"
+
+
+def _runs_own_modules(row: Row) -> bool:
+    """Whether Megatron's blocks are written in torch: all were before Transformer Engine."""
+    plain = re.match(r"megatron(?:[- ]lm)?\b(?!.*(?:\bte\b|engine|core|bridge|nemo))", cell(row, "framework"))
+    return dated_before(row, _ENGINE_UNASKED if plain else _ENGINE)
 
 
 def names_unknown_stack(row: Row) -> bool:
@@ -167,7 +182,7 @@ def checkpointing_of(
     """
     text = cell(row, "grad_checkpointing")
     if text:  # Megatron's "selective" recomputes attention's scores, which a fused kernel never keeps
-        return not denied(text) and not (framework in MEGATRON and "selective" in text)
+        return not denied(text) and not recomputes_attention(row, framework)
     if framework in ("unsloth", "torchtune", "openrlhf") or recomputes_unasked(row):
         return True
     if framework == "litgpt":
@@ -221,11 +236,15 @@ def attention_of(row: Row, framework: str, arch: ModelArchitecture, gpu: GpuFact
         or (arch.is_moe and "automodel" in cell(row, "framework"))
     ):
         return "flash"  # AutoModel's mixtures attend with Transformer Engine or flex
-    if text == "eager" or (written_out and (not text or denied(text))):
+    if (
+        text == "eager"
+        or (framework == "paddle" and denied(text))
+        or (written_out and (not text or denied(text)))
+    ):
         return "eager"
     if denied(text) and names_unknown_stack(row):
         return "eager"  # sdpa is fused, and so not what a loop of its own means
-    return "sdpa"
+    return "eager" if gpu.capability in _NO_FUSED_KERNEL else "sdpa"
 
 
 def fuses_kernels(row: Row) -> bool:
@@ -251,38 +270,6 @@ def fuses_loss(row: Row) -> bool:
     """Whether logits are never held whole."""
     text = cell(row, "liger_fused")
     return text == "true" or re.search(r"liger|\bcce\b|cut.?cross|fused (?:lm.?)?head", text) is not None
-
-
-def upcasts_frozen(row: Row, quantization: str, framework: str, parallelism: Parallelism) -> bool:
-    """Scripts around Hugging Face's trainers call peft's prepare_model_for_kbit_training on unsharded models, TRL did
-    so unasked until autumn 2025. LLaMA-Factory, ms-swift, fms-acceleration and fsdp_qlora prepare models their
-    own way, axolotl casts them back, and peft leaves weights as they are that came packed (GPTQ and its kin).
-    """
-    text = cell(row, "framework")
-    own_way = any(part in text for part in ("factory", "swift", "fms", "axolotl", "fsdp_qlora"))
-    prepared = framework == "hf" and not own_way and not names_unknown_stack(row)
-    told = f"{cell(row, 'method')} {cell(row, 'precision')} {text} {cell(row, 'model')}"
-    packed = any(name in told for name in ("gptq", "awq", "aqlm", "eetq", "hqq"))
-    today = "trl" in text and not dated_before(row, "2025-10")
-    sharded = parallelism.kind in ("fsdp", "zero3")
-    return quantization in ("4bit", "8bit") and prepared and not (sharded or today or packed)
-
-
-def keeps_quantised_inputs(row: Row, framework: str, quantization: str) -> bool:
-    """bitsandbytes kept the input of each 4-bit product until 0.43.2 (July 2024), and integer copies of an 8-bit one's
-    until 0.45 (December 2024); litgpt stayed at 0.42 until the end of that year, unsloth has products of its own.
-    """
-    last = "2025-01" if framework == "litgpt" or quantization == "8bit" else "2024-08"
-    return quantization in ("4bit", "8bit") and framework != "unsloth" and dated_before(row, last)
-
-
-def quantises_experts(row: Row) -> bool:
-    """Fused experts, which transformers has since 5 (December 2025), stay in their type under bitsandbytes; axolotl
-    quantises them as it loads them (`quantize_moe_experts`). NeMo AutoModel's mixtures have blocks of its own, with
-    grouped products (`GroupedExpertsDeepEP`).
-    """
-    text = cell(row, "framework")
-    return "axolotl" in text or (dated_before(row, "2025-12") and "automodel" not in text)
 
 
 def offloads_activations(row: Row) -> bool:

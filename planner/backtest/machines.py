@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from planner.architecture import ModelArchitecture, parameter_counts
-from planner.backtest.cells import Row, UnsupportedRunError, cell, number, required
+from planner.backtest.cells import Row, UnsupportedRunError, cell, dated_before, number, required
 from planner.hardware import GpuFacts, gpu_facts
 from planner.setup import Cluster, Parallelism, ParallelKind
 
@@ -33,7 +33,7 @@ _COUNT_IN_NAME = re.compile(
 )
 _GPUS_PER_NODE = 8
 # What published clusters of these chips have per machine where a row does not say: one port a GPU.
-_NETWORK_GBIT_PER_S = {"A100": 1600.0, "A800": 1600.0, "H100": 3200.0, "H200": 3200.0, "B200": 3200.0,
+_NETWORK_GBIT_PER_S = {"A100": 1600.0, "A800": 1600.0, "H100": 3200.0, "H800": 3200.0, "H200": 3200.0, "B200": 3200.0,
                        "B300": 6400.0, "MI300X": 3200.0, "MI325X": 3200.0, "MI355X": 3200.0}  # fmt: skip
 _SPELLED = (("tp", "tensor|tensor model|mp"), ("pp", "pipeline|pipeline model"), ("ep", "expert"),
             ("cp", "context|sequence|ulysses sp|ulysses|ring|sp"))  # fmt: skip
@@ -42,6 +42,7 @@ _SHARDED = re.compile("fsdp|zero[123]|shard|hsdp|mics")
 _HYBRID = re.compile(r"hsdp|hybrid[\s-]*shard|mics|within (?:a |the )?(?:node|machine)|intra[\s-]?node")
 _COPIES_BY_SHARDS = re.compile(r"hsdp\s*\(?\s*(\d+)\s*[x×]\s*(\d+)")
 _SHARD_DEGREE = re.compile(r"\b(?:dp )?shard(?:s|ing)?\s*[=:]\s*(\d+)|zero[123]\s*=\s*(\d+)")
+_SEQUENCE_PARALLEL = "2022-05"  # since when Megatron-LM has `--sequence-parallel`, the first to have it
 _DEGREES = {"tensor": ("tp",), "pipeline": ("pp",), "context": ("cp",), "expert": ("ep",)}
 
 
@@ -130,6 +131,30 @@ def parallelism_of(row: Row, gpus: int, arch: ModelArchitecture, full: bool) -> 
     if (parts > 1 or any(name in text for name in ("tp1", "pp1"))) and not _SHARDED.search(text):
         kind = "mixed"
     return Parallelism(kind, data, **degrees, expert=experts)
+
+
+def virtual_stages_of(row: Row) -> int:
+    """Parts of each pipeline stage, 0 where the row tells none.
+
+    >>> virtual_stages_of({"parallelism": "TP4 PP4 VPP5"}), virtual_stages_of({"parallelism": "TP4 PP4"})
+    (5, 0)
+    """
+    return _degree(cell(row, "parallelism"), ("vpp", "vp")) or 0
+
+
+def sequence_parallel_of(row: Row) -> bool | None:
+    """Whether the row says that tensor-parallel ranks share out the sequence; Megatron-LM could not before May 2022.
+
+    >>> [sequence_parallel_of({"parallelism": text}) for text in ("TP2 SP", "TP2 no SP", "TP2", "TP2 SP2")]
+    [True, False, None, None]
+    """
+    text = cell(row, "parallelism")
+    named = re.search(
+        r"(no |without )?(?<![a-z])(?:sp|sequence[- ]parallel(?:ism)?)\b(?!\s*[=:-]?\s*\d)", text
+    )
+    if named is not None and re.search(r"(?<![a-z])(?:tp|tensor)", text):
+        return named[1] is None
+    return False if dated_before(row, _SEQUENCE_PARALLEL) else None
 
 
 def replicas_of(row: Row, gpus: int, parallelism: Parallelism) -> int:

@@ -8,12 +8,25 @@ from dataclasses import dataclass
 from planner.backtest import habits
 from planner.backtest.cells import Row, UnsupportedRunError, cell, dated_before, number, required
 from planner.backtest.losses import loss_bytes_of
-from planner.backtest.machines import cluster_of, gpus_of, parallelism_of, replicas_of
+from planner.backtest.machines import (
+    cluster_of,
+    gpus_of,
+    parallelism_of,
+    replicas_of,
+    sequence_parallel_of,
+    virtual_stages_of,
+)
 from planner.backtest.methods import method_of
 from planner.backtest.models import architecture_of
 from planner.backtest.optimizers import optimizer_of, optimizer_rank_of, steps_in_backward
 from planner.backtest.partly import reached_share_of, trained_share_of
-from planner.backtest.selection import keeps_products_of, recomputed_blocks_of
+from planner.backtest.quantised import keeps_quantised_inputs, quantises_experts, upcasts_frozen
+from planner.backtest.selection import (
+    keeps_products_of,
+    offloaded_share_of,
+    recomputed_blocks_of,
+    recomputes_attention,
+)
 from planner.backtest.unstated import unstated
 from planner.setup import Cluster, Parallelism, TrainingSetup
 from planner.stacks import computed_by, stack_of
@@ -87,7 +100,6 @@ def read_run(row: Row) -> Run:
         steps_in_backward=steps_in_backward(row),
         reduces_each_micro_batch=habits.reduces_each_micro_batch(row, stack),
         trained_share=trained_share_of(row, arch),
-        reached_share=reached_share_of(row, arch),
         older_torch=dated_before(row, "2023-03"),
         sequence_tokens=sequence,
         micro_batch=micro_batch,
@@ -102,13 +114,12 @@ def read_run(row: Row) -> Run:
         framework=stack,
         offload=habits.offload_of(row),
         offloads_activations=habits.offloads_activations(row),
-        pins_host_memory=habits.pins_host_memory(row),
         parallelism=parallelism,
         replicas=replicas_of(row, gpus, parallelism),
-        upcast_frozen=habits.upcasts_frozen(row, quantization, framework, parallelism),
+        upcast_frozen=upcasts_frozen(row, quantization, framework, parallelism),
         frozen_fp32=adapter is not None and fp32,
-        keeps_quantised_inputs=habits.keeps_quantised_inputs(row, framework, quantization),
-        experts_quantised=habits.quantises_experts(row),
+        keeps_quantised_inputs=keeps_quantised_inputs(row, framework, quantization),
+        experts_quantised=quantises_experts(row),
         loss_bytes=loss_bytes_of(row, framework, arch, precision, parallelism),
         varied_lengths=habits.is_unpacked(row) and not habits.reuses_memory(row, framework),
         drops_longer_rows=habits.drops_longer_rows(row),
@@ -118,7 +129,20 @@ def read_run(row: Row) -> Run:
         recomputes_elementwise=habits.recomputes_elementwise(row),
         compiled=habits.fuses_kernels(row) or cluster.gpu.name.startswith("Gaudi"),
     )
-    return Run(_recomputing(row, setup), cluster, speed_known, *_lasts(row), tuple(unstated(row, setup)))
+    setup = _with_parts(row, framework, _recomputing(row, setup))
+    return Run(setup, cluster, speed_known, *_lasts(row), tuple(unstated(row, setup)))
+
+
+def _with_parts(row: Row, framework: str, setup: TrainingSetup) -> TrainingSetup:
+    """With what is split, left out, repeated or sent to the host beside the usual ways."""
+    return setup._replace(
+        virtual_stages=virtual_stages_of(row),
+        sequence_parallel=sequence_parallel_of(row),
+        recomputes_attention=recomputes_attention(row, framework),
+        reached_share=reached_share_of(row, setup.arch),
+        offloaded_share=offloaded_share_of(row),
+        pins_host_memory=habits.pins_host_memory(row),
+    )
 
 
 def _recomputing(row: Row, setup: TrainingSetup) -> TrainingSetup:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from planner.backtest.cells import Row, cell
+from planner.stacks import MEGATRON
 
 _EVERY = re.compile(r"every\s+(?:(\d+)|other|second)|\b1\s*/\s*(\d+)\b")
 
@@ -34,3 +35,18 @@ def keeps_products_of(row: Row) -> bool:
     and the reading between none and all for stacks that do not say.
     """
     return "selective" in cell(row, "grad_checkpointing") and recomputed_blocks_of(row) == 1.0
+
+
+def recomputes_attention(row: Row, framework: str) -> bool:
+    """Megatron's "selective": attention alone is computed again."""
+    return framework in MEGATRON and "selective" in cell(row, "grad_checkpointing")
+
+
+def offloaded_share_of(row: Row) -> float:
+    """Share of the activations that a row says to be on the host, all where it tells none.
+
+    >>> [offloaded_share_of({"offload": text}) for text in ("activations(cpu) ratio 0.3", "activations", "")]
+    [0.3, 1.0, 1.0]
+    """
+    told = re.search(r"ratio\D{0,3}([01](?:\.\d+)?)", cell(row, "offload"))
+    return min(1.0, float(told[1])) if told else 1.0

@@ -54,8 +54,11 @@ def also_allowed(row: Row, setup: TrainingSetup) -> Iterator[TrainingSetup]:
         yield setup._replace(gradient_checkpointing=False)
     if setup.reduces_each_micro_batch and leaves_reduction_open(row):
         yield setup._replace(reduces_each_micro_batch=False)
+    plain = setup._replace(sequence_parallel=False) if leaves_sequence_open(row, setup) else setup
     if leaves_distributed_optimizer_open(row, setup):
-        yield setup._replace(parallelism=setup.parallelism._replace(kind="tp"))
+        plain = plain._replace(parallelism=setup.parallelism._replace(kind="tp"))
+    if plain is not setup:
+        yield plain
 
 
 def _largest_usual(row: Row, setup: TrainingSetup) -> Adapter | None:
@@ -80,8 +83,24 @@ def leaves_distributed_optimizer_open(row: Row, setup: TrainingSetup) -> bool:
     (`--use-distributed-optimizer`), NeMo and Megatron Bridge always.
     """
     told = re.search(r"zero|dist", f"{cell(row, 'parallelism')} {cell(row, 'optimizer')}")
-    plain = cell(row, "framework") in ("megatron", "megatron-lm", "megatron lm")
-    return plain and told is None and setup.adapter is None and setup.parallelism.kind == "mixed"
+    return (
+        is_plain_megatron(row)
+        and told is None
+        and setup.adapter is None
+        and setup.parallelism.kind == "mixed"
+    )
+
+
+def leaves_sequence_open(row: Row, setup: TrainingSetup) -> bool:
+    """Whether tensor-parallel ranks may each have the whole sequence between products, as in Megatron-LM where it is
+    not told otherwise.
+    """
+    return is_plain_megatron(row) and setup.shares_sequence and setup.sequence_parallel is None
+
+
+def is_plain_megatron(row: Row) -> bool:
+    """Whether the stack is Megatron-LM, and no recipes around it."""
+    return cell(row, "framework") in ("megatron", "megatron-lm", "megatron lm")
 
 
 def leaves_masters_open(row: Row, setup: TrainingSetup) -> bool:

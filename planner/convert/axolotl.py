@@ -11,6 +11,7 @@ from planner.convert.conversion import (
     length_of_training,
     no_packing_of_pairs,
     number,
+    offload,
     scheduler,
     warmup,
 )
@@ -92,9 +93,7 @@ def from_axolotl(given: Mapping[str, Any], *, gpus: int = 1) -> Conversion:
     _arithmetic(conversion)
     _cadence(conversion)
     no_packing_of_pairs(conversion)
-    conversion.refuse("deepspeed", "how the model is spread over GPUs is chosen by the estimate")
-    conversion.refuse("fsdp", "how the model is spread over GPUs is chosen by the estimate")
-    conversion.refuse("fsdp_config", "how the model is spread over GPUs is chosen by the estimate")
+    offload(conversion)
     return conversion.finish(_HARMLESS)
 
 

@@ -19,6 +19,16 @@ _TYPES = {
 }
 _TASKS = ("sft", "dpo", "kto", "reward", "grpo")
 _OPTIMIZER_NAMES = {ours: theirs for theirs, ours in reversed(OPTIMIZERS.items())}
+#: FSDP2 with parameters on the host, also for one GPU.
+_ON_HOST = {
+    "fsdp_version": 2,
+    "fsdp_config": {
+        "offload_params": True,
+        "cpu_ram_efficient_loading": True,
+        "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+        "reshard_after_forward": True,
+    },
+}
 #: Sections that say nothing about the training itself.
 _OURS = ("goal", "where", "environment", "checkpoints", "output", "evaluate")
 
@@ -123,6 +133,7 @@ def _training(spec: FineTuneSpec, gpus: int) -> dict[str, Any]:
 def _arithmetic(spec: FineTuneSpec) -> dict[str, Any]:
     train = spec.train
     return {
+        **(_ON_HOST if train.offload != "none" else {}),
         "bf16": True if train.precision in ("bf16", "fp8") else None,
         "fp16": True if train.precision == "fp16" else None,
         "fp8": True if train.precision == "fp8" else None,

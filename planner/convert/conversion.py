@@ -104,6 +104,43 @@ def scheduler(conversion: Conversion, wanted: str) -> None:
         conversion.notes.append(f"scheduler {wanted} is unknown here, {nearest} is close")
 
 
+def offload(conversion: Conversion) -> None:
+    """What a configuration of FSDP or DeepSpeed says of the host; the rest of it is the estimate's to choose."""
+    sharding, fsdp, deepspeed = (conversion.take(name) for name in ("fsdp", "fsdp_config", "deepspeed"))
+    said = {str(name).removeprefix("fsdp_"): value for name, value in (fsdp or {}).items()}
+    words = sharding.split() if isinstance(sharding, str) else list(sharding or ())
+    if "offload" in words or said.get("offload_params") or said.get("cpu_offload"):
+        conversion.put("train.offload", "parameters")
+    elif deepspeed is not None:
+        _offload_of_deepspeed(conversion, deepspeed)
+    for name, value in (("fsdp", sharding), ("fsdp_config", fsdp), ("deepspeed", deepspeed)):
+        if value:
+            conversion.left[name] = "how the model is spread over GPUs is chosen by the estimate"
+
+
+def _offload_of_deepspeed(conversion: Conversion, settings: Any) -> None:
+    """From the settings, or the name of their file as axolotl ships them (zero3_bf16_cpuoffload_params.json)."""
+    if isinstance(settings, str):
+        name = settings.rpartition("/")[2]
+        parameters = "cpuoffload_all" in name or "cpuoffload_params" in name
+        optimizer = not parameters and "offload" in name
+    else:
+        zero = settings.get("zero_optimization") or {}
+        parameters, optimizer = (
+            (zero.get(key) or {}).get("device", "none") != "none"
+            for key in ("offload_param", "offload_optimizer")
+        )
+    if parameters:
+        conversion.put("train.offload", "parameters")
+        conversion.notes.append(
+            "train.offload is torch's (FSDP2), not DeepSpeed's: the optimizer's step is slower"
+        )
+    elif optimizer:
+        conversion.notes.append(
+            "nothing is offloaded: torch takes weights to the host too, as train.offload: parameters"
+        )
+
+
 def no_packing_of_pairs(conversion: Conversion) -> None:
     """Only supervised fine-tuning packs rows."""
     task, train = conversion.sections["task"], conversion.sections["train"]

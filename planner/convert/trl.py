@@ -12,6 +12,7 @@ from planner.convert.conversion import (
     length_of_training,
     no_packing_of_pairs,
     number,
+    offload,
     scheduler,
     warmup,
 )
@@ -87,6 +88,7 @@ def from_trl(given: Mapping[str, Any], *, gpus: int = 1, task: str | None = None
     _training(conversion, gpus)
     _arithmetic(conversion)
     no_packing_of_pairs(conversion)
+    offload(conversion)
     for name in ("dataset_config", "dataset_train_split", "dataset_test_split"):
         conversion.refuse(name, "data.train is one file or data set: name the split in it")
     conversion.refuse(

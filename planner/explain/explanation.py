@@ -8,7 +8,7 @@ from planner.candidates import Candidate
 from planner.estimate import Estimate
 from planner.explain.cost import cost
 from planner.explain.hours import hours, interruptions
-from planner.explain.memory import memory
+from planner.explain.memory import host_memory, memory
 from planner.explain.step import step
 from planner.explain.terms import Section
 from planner.explain.work import parameters, workload
@@ -64,6 +64,7 @@ def explain(estimate: Estimate, wanted: str = BEST) -> Explanation:
             parameters(question),
             workload(question),
             memory(candidate, priced),
+            host_memory(candidate, priced),
             step(candidate, priced),
             hours(question, candidate, priced),
             interruptions(question, priced),

@@ -31,6 +31,19 @@ _FORMULAS = {
 }
 
 
+_GIB = 2.0**30
+_HOST_SOURCE = "planner/memory/host: closed form, from the code of torch, transformers and safetensors"
+_HOST_FORMULAS = {
+    "weights": "parameters x bytes of one, pinned where the GPU copies them from",
+    "gradients": "trained x bytes of one, pinned likewise",
+    "optimizer": "trained x (states + master copy), of all processes here",
+    "reference models": "frozen copies that the task needs",
+    "rounding": "pinned memory comes in powers of two, for each tensor",
+    "loading or saving": "the larger of the weights as they are read and a checkpoint as it is put together",
+    "processes": "Python, CUDA and libraries: 4 GiB and 2.5 for each process",
+}
+
+
 def memory(candidate: Candidate, priced: Priced) -> Section:
     """What is in GPU memory at the peak."""
     setup, estimate = priced.solved.fit.setup, priced.solved.fit.memory
@@ -42,6 +55,18 @@ def memory(candidate: Candidate, priced: Priced) -> Section:
     return Section(
         "memory", "memory of one GPU", _SOURCE, terms, total, (*_bounds(candidate), *_learned(priced))
     )
+
+
+def host_memory(candidate: Candidate, priced: Priced) -> Section:
+    """What one machine needs beside its GPUs' memory."""
+    setup, parts = priced.solved.fit.setup, priced.solved.fit.memory.host_parts_bytes
+    terms = tuple(
+        Term(name, value / _GIB, "GiB", _HOST_FORMULAS.get(name, ""), _inputs(name, setup))
+        for name, value in parts.items()
+    )
+    stated = Term("stated", candidate.offer.ram_gib, "GiB", "what the seller says of a machine")
+    total = Term("host", candidate.host_ram_gib, "GiB", "sum")
+    return Section("host_memory", "memory of one machine", _HOST_SOURCE, terms, total, (stated,))
 
 
 def _bounds(candidate: Candidate) -> tuple[Term, ...]:

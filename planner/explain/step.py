@@ -6,7 +6,10 @@ from planner.architecture import parameter_counts
 from planner.candidates import Candidate
 from planner.explain.terms import Section, Term, Value, corrected_by, correction_of
 from planner.pricing import Priced, offered_cluster, offered_network
-from planner.throughput.terms import group_bytes_per_s, matmul_rate
+from planner.setup import TrainingSetup
+from planner.throughput.collectives import group_bytes_per_s
+from planner.throughput.offload import pinned_bytes_per_s
+from planner.throughput.terms import matmul_rate
 
 _STEP_SOURCE = "planner/throughput: roofline, fitted to published runs (ACCURACY.md)"
 
@@ -18,7 +21,7 @@ _FORMULAS = {
     "launch": "kernels x host time of a launch; overlaps with the GPU's work",
     "collectives": "bytes between GPUs / link rate; hides behind compute in part",
     "offload": "bytes between GPU and host / PCIe rate; hides behind compute in part where memory is pinned",
-    "optimizer": "bytes of weights, gradients and states / memory bandwidth, once a step",
+    "optimizer": "bytes of weights, gradients and states / memory bandwidth, once a step; on the host by its CPU",
     "generation": "tokens of an answer x the longest of reading the model, launches and links",
 }
 
@@ -69,6 +72,10 @@ def step(candidate: Candidate, priced: Priced) -> Section:
     return Section("step", "one optimizer step", _STEP_SOURCE, tuple(terms), total, (tokens, mfu))
 
 
+def _on_host(setup: TrainingSetup) -> dict[str, Value]:
+    return {} if setup.offload == "none" else {"on the host": setup.offload}
+
+
 def _machine(priced: Priced) -> dict[str, dict[str, Value]]:
     """Inputs of the step's terms."""
     setup = priced.solved.fit.setup
@@ -101,5 +108,6 @@ def _machine(priced: Priced) -> dict[str, dict[str, Value]]:
             "ranks": ranks,
             **between,
         },
-        "optimizer": {"optimizer": setup.optimizer},
+        "optimizer": {"optimizer": setup.optimizer, **_on_host(setup)},
+        "offload": {"GB/s of one GPU": pinned_bytes_per_s(cluster) / 1e9, **_on_host(setup)},
     }

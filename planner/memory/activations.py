@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-from planner.architecture import Adapter, ModelArchitecture, adapter_targets
+from planner.architecture import Adapter, ModelArchitecture, adapter_targets, linear_shapes
 
 
 class BlockActivations(NamedTuple):
@@ -224,6 +224,14 @@ def _adapters(arch: ModelArchitecture, adapter: Adapter, width: float, held: flo
         # the base's output, which the norm scales, and the adapter's
         total += sum(shape.count * (width + (held or width)) * shape.outputs for shape in targets)
     return total / blocks
+
+
+def split_by_columns(arch: ModelArchitecture) -> float:
+    """Products of an average block that tensor-parallel ranks share out by their outputs: all but the last of attention
+    and of the MLP.
+    """
+    first = (s for s in linear_shapes(arch) if s.role in ("attention", "mlp") and s.name not in _OUTPUTS)
+    return sum(s.count for s in first) / (arch.layers + arch.decoder_layers)
 
 
 def _recast(arch: ModelArchitecture) -> float:

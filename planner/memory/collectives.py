@@ -75,8 +75,10 @@ def buffers(setup: TrainingSetup, width: Widths, base: float, mine: float, gradi
         gradients: Bytes of gradients on one GPU.
     """
     kind, several = setup.parallelism.kind, setup.parallelism.data * setup.parallelism.context > 1
-    if kind == "fsdp" and (several or stack_of(setup.framework).shards_one):
-        return _fsdp(setup, width, base)
+    away = setup.offload == "parameters"
+    if kind == "fsdp" and (several or away or stack_of(setup.framework).shards_one):
+        held = _fsdp(setup, width, base)
+        return _with_copies(setup, width, base, held) if away and stack_of(setup.framework).fsdp2 else held
     same, embedding = 0.0, setup.arch.vocab * setup.arch.hidden
     if kind == "ddp" and several:
         same = gradients  # the reducer's buckets, as large as the gradients
@@ -131,6 +133,34 @@ def _fsdp(setup: TrainingSetup, width: Widths, base: float) -> Buffers:
         trained = 1 + (4.0 if stack.fp32_master else width.compute) / width.compute if full else 0.0
         return _wrapped(blocks, width.compute * block * trained, head, head * trained)
     return Buffers(head + unsharded, backward, gathered + last, (blocks, head), waiting, gathered + last)
+
+
+def _with_copies(setup: TrainingSetup, width: Widths, base: float, held: Buffers) -> Buffers:
+    """The same with what is on its way between host and GPU under FSDP2.
+
+    A block's shard is cast where it arrives, and that of its gradients is reduced and then cast to what the host keeps
+    (torch 2.13's `all_gather_inputs` and `foreach_reduce`); the root's gradients come last. The head's shard comes as
+    the host keeps it where the loss gathers it alone.
+
+    Args:
+        setup: The training.
+        width: Of its values.
+        base: Bytes of the base model over all GPUs.
+        held: Without the copies.
+    """
+    counts, full = parameter_counts(setup.arch, setup.task, setup.labels), setup.adapter is None
+    block = counts.linear / (setup.arch.layers + setup.arch.decoder_layers)
+    arriving = base / counts.total if setup.quantization != "none" else width.compute
+    leaving = width.compute + width.weight if full else 0.0
+    head = (width.weight if full else width.frozen) * head_parameters(setup) / setup.shards
+    passing = (arriving + leaving) * block / setup.shards
+    last = leaving * (counts.total - counts.linear) / setup.shards
+    return held._replace(
+        loss=held.loss + head,
+        backward=held.backward + passing,
+        end=held.end + last,
+        streams=held.streams + max(passing, last),
+    )
 
 
 def _wrapped(blocks: float, block_gradients: float, head: float, head_gradient: float) -> Buffers:

@@ -10,12 +10,14 @@ from planner.memory.activations import (
     ScoreActivations,
     block_activations,
     score_activations,
+    split_by_columns,
     tiled_backward,
 )
 from planner.memory.collectives import FURTHER_GROUP_GIB, communicators
 from planner.memory.constants import CONSTANTS
 from planner.memory.fragmentation import Peak, fragmentation
 from planner.memory.generation import Generation, cache_bytes, generation_bytes
+from planner.memory.host import host_parts
 from planner.memory.linears import adapter_input, adapter_products, dequantised_bytes, quantised_inputs
 from planner.memory.loss import loss_bytes
 from planner.memory.model_state import ModelState, model_state
@@ -43,7 +45,7 @@ class MemoryEstimate(NamedTuple):
         components_bytes: Parts at the peak; they sum to nvml_bytes.
         verdict: fits, borderline or oom.
         peak_phase: loading, generation, loss, backward or optimizer_step.
-        host_ram_bytes: Of one machine, to load, offload and save.
+        host_parts_bytes: Memory of one machine, by what it is for: to load, offload and save.
         save_peak_bytes: GPU memory while saving a checkpoint.
         log_sd: How far the tensors may be off: standard deviation of the logarithm of actual / predicted.
     """
@@ -56,9 +58,14 @@ class MemoryEstimate(NamedTuple):
     components_bytes: dict[str, float]
     verdict: Verdict
     peak_phase: str
-    host_ram_bytes: float
+    host_parts_bytes: dict[str, float]
     save_peak_bytes: float
     log_sd: float
+
+    @property
+    def host_ram_bytes(self) -> float:
+        """Of one machine."""
+        return sum(self.host_parts_bytes.values())
 
 
 def estimate_memory(setup: TrainingSetup, cluster: Cluster) -> MemoryEstimate:
@@ -103,7 +110,7 @@ def estimate_memory(setup: TrainingSetup, cluster: Cluster) -> MemoryEstimate:
         components_bytes=components,
         verdict=_verdict(setup, components, allocated, limit),
         peak_phase=phase,
-        host_ram_bytes=_host_ram(setup, parts, cluster),
+        host_parts_bytes=host_parts(setup, parts.state, parts.width, cluster),
         save_peak_bytes=parts.state.static + _gathered_to_save(setup, parts),
         log_sd=need_log_sd(setup),
     )
@@ -158,7 +165,7 @@ def _constants(setup: TrainingSetup) -> _Parts:
         rows=rows_of(setup.task),
         tail_per_token=tail,
         split=1.0 / parallel.tensor,
-        split_whole=1.0 / parallel.tensor if stack.sequence_parallel else 1.0,
+        split_whole=1.0 / parallel.tensor if setup.shares_sequence else 1.0,
         product=product,
         product_backward=largest,
         dequantised=dequantised_bytes(setup, width),
@@ -178,7 +185,8 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Pe
         per_block = _kept_of_block(setup, parts, start, one, tokens)
         working -= max(0.0, per_block - start)  # is there already
     else:
-        per_block, working = one * setup.reached_share, passing
+        away = one * setup.offloaded_share if setup.offloads_activations else 0.0
+        per_block, working = (one - away) * setup.reached_share, passing + away
         if setup.adapter is not None:  # nothing before the first adapter needs a gradient
             unused = 4.0 * setup.arch.hidden * tokens * parts.split
     rest = _position_bias(setup, parts) * tokens * parts.split - unused
@@ -188,8 +196,7 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Pe
     older = setup.parallelism.kind == "fsdp" and not stack_of(setup.framework).fsdp2
     wrapped = setup.adapter is not None and older
     lasting = kept if setup.gradient_checkpointing and wrapped else 0.0
-    loss = head + parts.tail_per_token * tokens
-    grads = state.gradients
+    loss, grads = head + parts.tail_per_token * tokens, state.gradients
     earlier = grads if _holds_earlier_gradients(setup, state) else 0.0
     begun = max(earlier, min(grads, state.head_gradient))
     comm = state.comm
@@ -241,12 +248,19 @@ def _of_block(setup: TrainingSetup, parts: _Parts, tokens: float) -> tuple[float
     block, keys = parts.block, setup.sequence_tokens
     kept = block.saved - block.whole - (block.mlp if setup.tiled_mlp else 0.0)
     divided = (kept + parts.scores.saved * keys) * parts.split
-    one = (divided + block.whole * parts.split_whole) * tokens + parts.product
+    one = (divided + block.whole * parts.split_whole + _copied_inputs(setup, parts)) * tokens + parts.product
     within = max(block.backward, parts.scores.backward * keys - block.mlp)  # in the MLP, or in the attention
     if setup.tiled_mlp:
         within = tiled_backward(setup.arch, parts.width.activation)
     gradients = within * tokens * parts.split
     return one, max(gradients, gradients / 2 + parts.dequantised) + parts.product_backward
+
+
+def _copied_inputs(setup: TrainingSetup, parts: _Parts) -> float:
+    """Bytes per token of inputs of products split by columns, beyond one for attention's and one for the MLP's."""
+    if setup.parallelism.tensor == 1 or not stack_of(setup.framework).copies_inputs:
+        return 0.0
+    return parts.width.activation * setup.arch.hidden * (split_by_columns(setup.arch) - 2)
 
 
 def _while_loading(state: ModelState, components: dict[str, float]) -> dict[str, float]:
@@ -348,31 +362,6 @@ def _limit_bytes(cluster: Cluster) -> float:
     """What one process can get: the driver keeps a share of the nominal memory."""
     gpu = cluster.gpu
     return (cluster.gpu_mem_gib or gpu.memory_gib) * gpu.usable_gib / gpu.memory_gib * GIB
-
-
-#: Threads of transformers that bring weights.
-_TENSORS_AT_ONCE = 4
-
-
-def _host_ram(setup: TrainingSetup, parts: _Parts, cluster: Cluster) -> float:
-    """To load the weights, to put a checkpoint together, for offloaded state, and a few GiB for each process.
-
-    Weights in the type of their file are mapped and read once, whoever loads them; in fp32 each process that is not one
-    of many shards makes a copy of its own (measured: a bf16 file of 534 MB took 6 MB and 1,024 MB). What bitsandbytes
-    packs goes to the GPU a tensor at a time, so that a few of the largest are here at once (read in transformers
-    5.17, where a quantised model's device is the GPU from the start; not measured). Of a model in shards each machine
-    saves its own; the finished one is gathered, without optimizer states, on one of them.
-    """
-    state, processes = parts.state, cluster.gpus_per_node
-    copied = setup.precision in ("fp32", "tf32") or (setup.precision == "fp16" and setup.adapter is None)
-    loaders = 1 if is_sharded(setup.parallelism.kind) else processes
-    loading = state.total * (4.0 * loaders if copied else 2.0)
-    if setup.quantization in ("4bit", "8bit") and cluster.gpu.vendor != "cpu":
-        loading = _TENSORS_AT_ONCE * processes * 4.0 * setup.arch.vocab * setup.arch.hidden
-    saving = state.trainable * (parts.width.weight + parts.width.state + parts.width.master)
-    if is_sharded(setup.parallelism.kind):
-        saving = max(saving / cluster.nodes, state.trainable * parts.width.weight)
-    return max(loading, saving) + state.host * processes + (4.0 + 2.5 * processes) * GIB
 
 
 def _gathered_to_save(setup: TrainingSetup, parts: _Parts) -> float:

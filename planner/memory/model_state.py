@@ -47,7 +47,7 @@ class ModelState(NamedTuple):
             weights, or an earlier micro-batch's).
         trainable: Trainable parameters in the whole model.
         total: Parameters of the whole model, adapters included.
-        host: Bytes offloaded to the host, per GPU.
+        host_parts: Bytes offloaded to the host, per GPU.
         loading: The whole base that lies beside its shard before training, 0 where ranks load their shards alone.
     """
 
@@ -63,7 +63,7 @@ class ModelState(NamedTuple):
     embedding_gradient: float
     trainable: int
     total: int
-    host: float
+    host_parts: dict[str, float]
     loading: float = 0.0
 
     @property
@@ -129,7 +129,7 @@ def model_state(setup: TrainingSetup) -> ModelState:
         embedding_gradient=embedding if added and ranks == 1 else 0.0,
         trainable=trainable + whole,
         total=counts.total + (0 if full else trainable + whole),
-        host=optimizer if setup.optimizer.startswith("paged") else 0.0,
+        host_parts={"optimizer": optimizer} if setup.optimizer.startswith("paged") else {},
         loading=base / parts if _loads_whole(setup) else 0.0,
     )
     return _offloaded(setup, state)
@@ -229,12 +229,21 @@ def _per_rank(expert: float, shards: int, expert_ranks: int) -> float:
 
 
 def _offloaded(setup: TrainingSetup, state: ModelState) -> ModelState:
+    """The state with what is on the host there; of a torch policy (FSDP) reference models too, each shard of which is
+    copied when its layer is gathered.
+    """
+    if setup.offload == "none":
+        return state
+    optimizer = state.optimizer + state.host_parts.get("optimizer", 0.0)
+    host = {"gradients": state.gradients, "optimizer": optimizer}
     if setup.offload == "optimizer":
-        host = state.optimizer + state.gradients
-        return state._replace(optimizer=0.0, step=0.0, gradients=state.gradients, host=state.host + host)
-    if setup.offload == "parameters":
-        host = state.optimizer + state.gradients + state.weights + state.adapters
-        return state._replace(
-            optimizer=0.0, step=0.0, gradients=0.0, weights=0.0, adapters=0.0, host=state.host + host
-        )
-    return state
+        return state._replace(optimizer=0.0, step=0.0, host_parts=host)
+    host = {"weights": state.weights + state.adapters, **host}
+    away = state._replace(optimizer=0.0, step=0.0, gradients=0.0, weights=0.0, adapters=0.0, host_parts=host)
+    if setup.parallelism.kind != "fsdp":
+        return away
+    return away._replace(
+        references=0.0,
+        embedding_gradient=0.0,
+        host_parts=host | ({"reference models": state.references} if state.references else {}),
+    )

@@ -93,22 +93,24 @@ def widths(setup: TrainingSetup) -> Widths:
 
 def _adds_in_fp32(setup: TrainingSetup) -> bool:
     """Whether gradients are added up in fp32: DeepSpeed does so under Megatron where they are not in fp16."""
-    deepspeed = setup.framework == "megatron-deepspeed" and "fp16" not in setup.precision
-    return deepspeed or setup.framework == "megatron"
+    if setup.framework == "megatron-deepspeed":
+        return "fp16" not in setup.precision
+    return setup.framework in MEGATRON
 
 
 def _of_gradient(setup: TrainingSetup, low: float) -> float:
     """Megatron frees the gradient that it adds, and DeepSpeed's `BF16_Optimizer` keeps it (`clear_lp_grads`)."""
     if not _adds_in_fp32(setup):
         return low
-    return 4.0 if setup.framework == "megatron" else 4.0 + low
+    return 4.0 + low if setup.framework == "megatron-deepspeed" else 4.0
 
 
 def _of_step(setup: TrainingSetup, low: float, *, masters: bool) -> float:
     """The gradients in fp32, beside those of a partition made flat, or a temporary of torch's own optimizer."""
-    if not masters or _adds_in_fp32(setup):
+    stack = stack_of(setup.framework)
+    if not masters or _adds_in_fp32(setup) or stack.fused_step:
         return 0.0
-    return 4.0 + (_foreach(setup, 4.0) if stack_of(setup.framework).masters_beside else low)
+    return 4.0 + (_foreach(setup, 4.0) if stack.masters_beside else low)
 
 
 def _foreach(setup: TrainingSetup, weight: float) -> float:

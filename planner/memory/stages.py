@@ -3,8 +3,8 @@
 The first stage has the embedding beside its blocks, and the last the head (a copy of the embedding, where they share
 weights); Megatron's `theoretical_memory_usage.py` counts both in its "most loaded shard". Under 1F1B a stage has a
 micro-batch in flight for itself and for each stage behind it (Narayanan et al. 2021, "Efficient Large-Scale Language
-Model Training on GPU Clusters", section 2.2; `num_pipe_buffers` of DeepSpeed). Interleaved schedules, which hold up to
-twice as many, are left out.
+Model Training on GPU Clusters", section 2.2; `num_pipe_buffers` of DeepSpeed), and up to twice as many parts of a
+micro-batch where stages are interleaved.
 """
 
 from __future__ import annotations
@@ -54,9 +54,20 @@ def stage_blocks(setup: TrainingSetup) -> Blocks:
 def blocks_in_flight(setup: TrainingSetup) -> float:
     """Blocks whose activations wait for their backward pass on the first stage, or on the second where it has more."""
     parallel, held = setup.parallelism, stage_blocks(setup)
+    if is_scheduled(setup) and setup.virtual_stages > 1:
+        return _interleaved(setup) / setup.virtual_stages * held.edge
     first = min(parallel.stages_at_once, setup.grad_accum)
     second = min(parallel.stages_at_once - 1, setup.grad_accum)
     return max(held.edge * first, held.inner * second)
+
+
+def _interleaved(setup: TrainingSetup) -> int:
+    """Parts that the first stage has computed forward and not backward: `get_pp_rank_microbatches` of Megatron-LM's
+    schedules warms up with two for each stage behind it and one part of all micro-batches for each further part, and
+    holds one more.
+    """
+    stages, parts = setup.parallelism.pipeline, setup.virtual_stages
+    return min(2 * (stages - 1) + (parts - 1) * stages + 1, parts * setup.grad_accum)
 
 
 def outputs_in_flight(setup: TrainingSetup) -> int:

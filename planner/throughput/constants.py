@@ -37,6 +37,13 @@ TIME: dict[str, float] = {
     # transformers, as its generation of words has it.
     "launch_forward": 1.9,
     "launch_backward": 1.4,
+    # Of a forward pass's launches, what Megatron's selective recomputation repeats: attention, and states of random
+    # numbers around it. 0.8 of 1.9 ms a block were published of Qwen3-4B on an H200, beside steps without it
+    # (nagarajankarthik/paip); as these, not fitted.
+    "attention_launches": 0.4,
+    # Of a call to a collective (torch's checks and records, a stream that waits): 0.11 ms in the same source with two
+    # tensor-parallel ranks, 0.08 with the sequence shared out.
+    "collective_call_s": 8e-5,
     # Of a forward pass's launches in transformers' generate: 25 to 49 ms a token were told of 7 B and 36 ms of 13 B
     # (NVIDIA/FasterTransformer 506, foundation-model-stack 34 and 69); not fitted.
     "generate_launch": 2.2,
@@ -47,6 +54,9 @@ TIME: dict[str, float] = {
     # DeepSpeed's: some 13 modules of a block, each 150 us to fetch and 50 to release its parameters, and their copies.
     "zero3_layer_pass_s": 0.003,
     "zero3_expert_pass_s": 0.0017,  # of an expert: four modules more, and three gathers of few bytes
+    # Megatron-FSDP's, around every module and for every gradient: 1.8 ms a block and micro-batch were published of
+    # Qwen3-4B on an H200 (nagarajankarthik/paip), the same on one GPU; as these, not fitted.
+    "megatron_fsdp_layer_pass_s": 0.0009,
     "expert": 1.1,  # experts that get more tokens than others, against a dense product of the same size
     # Share of the vector rate that large fp32 products reach: 14 of a V100's 15.7 TFLOP/s
     # (qhduan/transformers-benchmarks); a training step takes the share `matmul` of that, as of others.
@@ -101,6 +111,7 @@ COMPARED: dict[tuple[str, str, str], tuple[float, float]] = {
     ("llm-foundry", "H100", "full"): (4096, 98304),
     ("megatron", "H100", "adapter"): (4096, 4096),
     ("megatron", "H100", "full"): (4096, 4096),
+    ("paddle", "A100-80GB", "full"): (4096, 8192),
     ("torchtitan", "B200", "full"): (8192, 8192),
     ("torchtitan", "H100", "full"): (4096, 8192),
     ("torchtitan", "H100-96GB", "full"): (8192, 32768),

@@ -8,13 +8,14 @@ from typing import NamedTuple
 from planner.quantiles import Quantiles
 from planner.setup import Cluster, TrainingSetup
 from planner.stacks import stack_of
+from planner.throughput.collectives import exchange
 from planner.throughput.constants import TIME
 from planner.throughput.doubts import Doubt, doubts_of, spread_of
 from planner.throughput.host import compute_seconds, host_seconds
 from planner.throughput.offload import offload_seconds
 from planner.throughput.optimizer import optimizer_seconds
 from planner.throughput.sampling import sampling_seconds
-from planner.throughput.terms import collective_seconds, compute_terms, matmul_rate
+from planner.throughput.terms import compute_terms, matmul_rate
 from planner.workload import flops_per_token, rows_of
 
 
@@ -40,13 +41,16 @@ class StepEstimate(NamedTuple):
     spread_reason: str
 
 
-def _bubble(setup: TrainingSetup) -> int:
+def _bubble(setup: TrainingSetup) -> float:
     """Micro-batches' time in which a pipeline fills and empties.
 
-    Megatron's recipes interleave stages, which makes it a small one; other trainers cut a batch in more pieces than
-    they tell.
+    Interleaved stages fill it part by part (Narayanan et al. 2021, section 2.2.2). Megatron's recipes interleave in as
+    many parts as makes it a small one; other trainers cut a batch in more pieces than they tell.
     """
-    return setup.parallelism.stages_at_once - 1 if stack_of(setup.framework).fills_pipeline else 0
+    behind = setup.parallelism.stages_at_once - 1
+    if setup.virtual_stages:
+        return behind / setup.virtual_stages
+    return float(behind) if stack_of(setup.framework).fills_pipeline else 0.0
 
 
 def estimate_step(setup: TrainingSetup, cluster: Cluster, unstated: Iterable[Doubt] = ()) -> StepEstimate:
@@ -64,17 +68,16 @@ def estimate_step(setup: TrainingSetup, cluster: Cluster, unstated: Iterable[Dou
     host_s = host_seconds(setup, cluster.gpu)
     terms["launch"] = sum(host_s)
     compute = compute_seconds(setup, terms, host_s, cluster.gpu)
-    every, once = collective_seconds(setup, cluster)
-    optimizer, host = optimizer_seconds(setup, cluster), offload_seconds(setup, cluster)
-    beside = max(every + host.queued, host.copied)
+    talk, host = exchange(setup, cluster), offload_seconds(setup, cluster)
+    optimizer, generation = optimizer_seconds(setup, cluster), sampling_seconds(setup, cluster)
+    beside = max(talk.beside_s + host.queued, host.copied)
     micro = max(compute, beside) + TIME["overlap"] * min(compute, beside)
-    micro = max(micro, host.behind) + host.waited
-    generation = sampling_seconds(setup, cluster)
-    accumulated = setup.grad_accum
-    step = ((accumulated + _bubble(setup)) * micro + generation + once + host.once + optimizer) * stack_of(
-        setup.framework
-    ).slowdown
-    terms |= {"collectives": every * accumulated + once, "optimizer": optimizer, "generation": generation}
+    micro = max(micro, host.behind) + host.waited + talk.waiting_s
+    accumulated, once = setup.grad_accum, talk.once_s + host.once
+    step = (accumulated + _bubble(setup)) * micro + generation + once + optimizer
+    step *= stack_of(setup.framework).slowdown
+    collectives = (talk.beside_s + talk.waiting_s) * accumulated + talk.once_s
+    terms |= {"collectives": collectives, "optimizer": optimizer, "generation": generation}
     copied = (host.queued + host.copied + host.behind + host.waited) * accumulated + host.once
     terms |= {"offload": copied} if copied else {}
     for name in ("matmul", "attention", "elementwise", "dequantise", "launch"):

@@ -9,7 +9,7 @@ from planner.recomputation import recomputed
 from planner.setup import TrainingSetup
 from planner.stacks import stack_of
 from planner.throughput.constants import TIME
-from planner.throughput.terms import loops_over_experts, soft_maximum, step_shape
+from planner.throughput.terms import hooks_megatron, loops_over_experts, soft_maximum, step_shape
 
 
 def host_seconds(setup: TrainingSetup, gpu: GpuFacts) -> tuple[float, float]:
@@ -22,21 +22,40 @@ def host_seconds(setup: TrainingSetup, gpu: GpuFacts) -> tuple[float, float]:
     launch_s = shape.kernels * gpu.launch_s * stack_of(setup.framework).host_slowdown
     if setup.precision.startswith("amp_"):
         launch_s *= TIME["autocast_launches"]
-    again, hook_s = recomputed(setup).elementwise, _hooks_s(setup)
+    again, hook_s = recomputed(setup), _hooks_s(setup)
     forward = launch_s * TIME["launch_forward"] + hook_s
-    backward = launch_s * TIME["launch_backward"] + hook_s + again * forward
+    repeated = max(again.elementwise, TIME["attention_launches"] * again.attention)
+    backward = launch_s * TIME["launch_backward"] + hook_s + repeated * forward
+    calls, calls_backward = _tensor_calls(setup)
+    forward += calls * TIME["collective_call_s"]
+    backward += (calls_backward + again.elementwise * calls) * TIME["collective_call_s"]
     stages = setup.parallelism.stages_at_once
     return forward * shape.forwards / stages, backward / stages
+
+
+def _tensor_calls(setup: TrainingSetup) -> tuple[float, float]:
+    """Collectives of tensor-parallel ranks that a forward and a backward pass launch.
+
+    Two sums a block each way; where the ranks share out the sequence a gather and a scatter for each, and backward what
+    enters the products is gathered again (Korthikanti et al. 2022, section 4.2.2).
+    """
+    if setup.parallelism.tensor == 1:
+        return 0.0, 0.0
+    blocks = float(setup.arch.layers + setup.arch.decoder_layers)
+    return (4 * blocks, 6 * blocks) if setup.shares_sequence else (2 * blocks, 2 * blocks)
 
 
 def _hooks_s(setup: TrainingSetup) -> float:
     """Host time of ZeRO-3 for one pass: Python around every module fetches and releases its parameters.
 
-    It is spent by one GPU alone as well, and by the thread that launches kernels.
+    It is spent by one GPU alone as well, and by the thread that launches kernels. So is that of Megatron-FSDP
+    (`_register_fsdp_hooks`), which is what shards gradients or weights under Megatron.
     """
+    arch = setup.arch
+    if hooks_megatron(setup):
+        return (arch.layers + arch.decoder_layers) * TIME["megatron_fsdp_layer_pass_s"]
     if setup.parallelism.kind != "zero3":
         return 0.0
-    arch = setup.arch
     blocks = (arch.layers + arch.decoder_layers) * TIME["zero3_layer_pass_s"]
     return blocks + (
         arch.experts * arch.moe_layers * TIME["zero3_expert_pass_s"] if loops_over_experts(setup) else 0.0

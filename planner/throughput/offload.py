@@ -15,7 +15,7 @@ from planner.memory.precision import is_sharded, widths
 from planner.setup import Cluster, TrainingSetup
 from planner.stacks import stack_of
 from planner.throughput.terms import step_shape
-from planner.workload import micro_batch_tokens
+from planner.workload import extra_forwards, micro_batch_tokens
 
 # Two GPUs of a machine with eight are behind one switch (`nvidia-smi topo -m` of A100 and V100 machines).
 _GPUS_BEFORE_UPLINKS_ARE_SHARED, _GPUS_PER_UPLINK = 4, 2
@@ -140,10 +140,12 @@ def _deepspeed(setup: TrainingSetup, cluster: Cluster) -> HostSeconds:
 def _fsdp(setup: TrainingSetup, cluster: Cluster) -> HostSeconds:
     """torch's copies, of shards as they are stored: to the GPU before each of two passes, gradients back after it.
 
+    Passes of a reference are further ones: of a model of its own, in 16 bits, or of the base without its adapters.
+
     FSDP2 adds a later micro-batch's gradients on the CPU, in the thread of the backward pass and without pinned memory.
     """
     mine, width = _partition(setup), widths(setup).weight
-    fetched = 2 * _stored_shard(setup) / pinned_bytes_per_s(cluster)
+    fetched = (2 * _stored_shard(setup) + _references_fetched(setup)) / pinned_bytes_per_s(cluster)
     stack = stack_of(setup.framework)
     waits = stack.accelerate and not setup.reduces_each_micro_batch
     sent = width * mine / pinned_bytes_per_s(cluster)
@@ -155,12 +157,20 @@ def _fsdp(setup: TrainingSetup, cluster: Cluster) -> HostSeconds:
     return HostSeconds(copied=fetched, waited=added)
 
 
+def _references_fetched(setup: TrainingSetup) -> float:
+    if setup.offload != "parameters":
+        return 0.0
+    passes = extra_forwards(setup.task, setup.preference_loss, reference=setup.reference)
+    stored = _stored_shard(setup)
+    return passes * (stored if setup.adapter else stored * widths(setup).reference / widths(setup).weight)
+
+
 def _activation_bytes(setup: TrainingSetup) -> float:
     """Inputs of all blocks, to the host and back."""
     parallel, arch = setup.parallelism, setup.arch
     blocks = (arch.layers + arch.decoder_layers) / parallel.stages_at_once
     tokens = micro_batch_tokens(setup)
-    split = parallel.tensor if stack_of(setup.framework).sequence_parallel else 1
+    split = parallel.tensor if setup.shares_sequence else 1
     return 2 * widths(setup).residual * arch.hidden * tokens * blocks / split
 
 

@@ -8,8 +8,9 @@ from planner.memory.model_state import base_weight_bytes
 from planner.memory.precision import is_sharded, widths
 from planner.setup import Cluster, TrainingSetup
 from planner.stacks import stack_of
+from planner.throughput.collectives import collective_rate, fsdp_block_s
 from planner.throughput.constants import TIME
-from planner.throughput.terms import collective_rate, fsdp_block_s, matmul_rate, step_shape
+from planner.throughput.terms import matmul_rate, step_shape
 from planner.workload import samples_answers
 
 

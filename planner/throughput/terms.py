@@ -6,15 +6,22 @@ from typing import NamedTuple
 
 from planner.architecture import adapter_parameters, parameter_counts, whole_parameters
 from planner.hardware import GpuFacts
-from planner.memory.precision import Widths, is_sharded, widths
+from planner.memory.precision import widths
+from planner.memory.stages import stage_blocks
 from planner.recomputation import recomputed
-from planner.setup import Cluster, TrainingSetup
+from planner.setup import TrainingSetup
 from planner.shape_cache import by_shape
 from planner.stacks import MEGATRON, runs_transformers_modules, stack_of
 from planner.throughput.adapters import adapter_bytes, adapter_kernels, products_again, weight_bytes
 from planner.throughput.attention import attention_seconds
 from planner.throughput.constants import TIME
-from planner.workload import extra_forwards, micro_batch_tokens, scores_words, tiles_head
+from planner.workload import (
+    attention_flops_per_token,
+    extra_forwards,
+    micro_batch_tokens,
+    scores_words,
+    tiles_head,
+)
 
 _KERNELS_PER_BLOCK = 45  # forward kernels of one eager block
 _KERNELS_PER_QUANTISED = 6  # of bitsandbytes: scales, their offset, weights; and as much Python around them
@@ -26,9 +33,6 @@ _GELU_VALUES = 4.7
 # Autocast casts each weight to 16 bits in the forward pass (6 bytes) and its gradient back (6).
 _CAST_FORWARD, _CAST_BACKWARD = 6.0, 6.0
 _ALIGNED_VALUES = 8  # sixteen bytes of 16-bit values
-_ETHERNET_BYTES_PER_S = 100e9 / 8  # where a published run does not say; what is rented has `planner.network`
-_RACK_SCALE = frozenset({"GB200", "GB300"})  # NVLink reaches every GPU of a rack
-_RACK_GPUS = 72
 _FOUR_BIT = frozenset({"10.0", "10.3", "12.0", "12.1", "gfx950"})  # chips with matrix units of four bits
 
 
@@ -156,7 +160,7 @@ def compute_terms(setup: TrainingSetup, gpu: GpuFacts) -> dict[str, float]:
     length = setup.row_tokens or float(setup.sequence_tokens)
     tokens = micro_batch_tokens(setup)
     stages = setup.parallelism.stages_at_once
-    parts = setup.parallelism.tensor * stages
+    parts = setup.parallelism.tensor * stages / slowest_stage(setup)
     rate = matmul_rate(setup, gpu)
     fused = TIME["compiled"] if setup.compiled or stack_of(setup.framework).fused_kernels else 1.0
     memory = gpu.memory_bytes_per_s
@@ -176,6 +180,24 @@ def compute_terms(setup: TrainingSetup, gpu: GpuFacts) -> dict[str, float]:
     }
 
 
+def slowest_stage(setup: TrainingSetup) -> float:
+    """Work of the pipeline's slowest stage, which sets its pace, over an even share.
+
+    The last one has the head beside its blocks, whose products are not computed again; a head over BLOOM's 250,880
+    words is worth more than a block. Work is counted in FLOPs.
+    """
+    stages = setup.parallelism.stages_at_once
+    if stages == 1:
+        return 1.0
+    shape, again, arch = step_shape(setup), recomputed(setup), setup.arch
+    scores = attention_flops_per_token(arch, float(setup.sequence_tokens), arch.kind == "decoder")
+    blocks = 2.0 * (shape.dense - shape.head + shape.expert) * shape.passes_matmul
+    blocks += scores * (3.5 + again.attention)
+    head = 2.0 * shape.head * (shape.passes_matmul - again.products)
+    held, each = stage_blocks(setup), blocks / (arch.layers + arch.decoder_layers)
+    return stages * max(held.edge * each + head, held.inner * each) / (blocks + head)
+
+
 def _from_memory(setup: TrainingSetup, gpu: GpuFacts, tokens: float) -> float:
     """Share of the time of memory-bound work that is left where a block's values stay in the last-level cache.
 
@@ -184,6 +206,11 @@ def _from_memory(setup: TrainingSetup, gpu: GpuFacts, tokens: float) -> float:
     held = 3 * tokens * setup.arch.hidden / setup.parallelism.tensor * widths(setup).activation
     hit = max(0.0, min(1.0, gpu.cache_bytes / held - 1))
     return 1 - hit * (1 - TIME["cached"])
+
+
+def hooks_megatron(setup: TrainingSetup) -> bool:
+    """Whether Megatron's modules are wrapped by Megatron-FSDP: its own data parallelism shards states alone."""
+    return setup.framework == "megatron" and setup.parallelism.kind in ("fsdp", "zero2", "zero3")
 
 
 def loops_over_experts(setup: TrainingSetup) -> bool:
@@ -205,11 +232,15 @@ def _loss_bytes(setup: TrainingSetup, gpu: GpuFacts, fused: float) -> float:
 
 
 def _matmul(setup: TrainingSetup, shape: StepShape, rate: float, gpu: GpuFacts, tokens: float) -> float:
-    """FLOPs over the attainable rate, slower with few tokens and narrow products (both are memory-bound)."""
+    """FLOPs over the attainable rate, slower with few tokens and narrow products (both are memory-bound).
+
+    A product of n by k moves 1 / n + 1 / k bytes for each of its FLOPs beside those of its tokens.
+    """
     # operands of four bytes take twice the time to fetch; a CPU's rates were measured with them
     halves = 1.0 if gpu.vendor == "cpu" else widths(setup).compute / 2.0
     ridge = min(halves * rate / gpu.memory_bytes_per_s, TIME["ridge"])
-    h = setup.arch.hidden / setup.parallelism.tensor
+    # tensor parallelism splits one side of each product
+    h = 2 * setup.arch.hidden / (1 + setup.parallelism.tensor)
     # what products cannot hide is mostly traffic between kernels, of which fused ones have less
     share = TIME["compiled"] if stack_of(setup.framework).fused_products else 1.0
     narrow = 1 + share * TIME["narrow"] * ridge / h
@@ -241,119 +272,3 @@ def _unaligned_head(setup: TrainingSetup) -> bool:
     padded = setup.compiled or setup.framework in MEGATRON | {"cuda"}
     unaligned = scores_words(setup.task) and setup.arch.vocab % _ALIGNED_VALUES != 0
     return unaligned and not padded and widths(setup).compute == 2.0
-
-
-def collective_seconds(setup: TrainingSetup, cluster: Cluster) -> tuple[float, float]:
-    """Seconds of communication in a micro-batch, and in a step (once, after the last micro-batch)."""
-    parallel = setup.parallelism
-    if parallel.gpus_total == 1:
-        return 0.0, 0.0
-    width, shape = widths(setup), step_shape(setup)
-    every, once = 0.0, 0.0
-    ranks = parallel.data * parallel.context
-    if ranks > 1:
-        every, once = _data_parallel_bytes(setup, width.compute, _reduced(setup, width), shape.trained)
-    seconds = every / collective_rate(cluster, setup.shards) + _model_parallel_seconds(setup, cluster)
-    seconds += _copies_bytes(setup, shape.trained) / collective_rate(cluster, ranks)
-    if is_sharded(parallel.kind) and parallel.kind != "zero3":
-        seconds += (setup.arch.layers + setup.arch.decoder_layers) * fsdp_block_s(setup)
-    return seconds, once / collective_rate(cluster, ranks)
-
-
-def _reduced(setup: TrainingSetup, width: Widths) -> float:
-    """Bytes of a gradient as it is sent: Megatron adds them up in fp32, but its recipes reduce them in bf16."""
-    return width.compute if setup.framework in MEGATRON else width.gradient
-
-
-def collective_rate(cluster: Cluster, ranks: int) -> float:
-    """Bytes/s that a collective of such a group reaches."""
-    return group_bytes_per_s(cluster, ranks) * TIME["link"]
-
-
-def fsdp_block_s(setup: TrainingSetup) -> float:
-    """Host time that sharding costs for each block and micro-batch."""
-    return TIME["fsdp_layer_s" if stack_of(setup.framework).accelerate else "fsdp_layer_native_s"]
-
-
-def _model_parallel_seconds(setup: TrainingSetup, cluster: Cluster) -> float:
-    """Activations that tensor-, context- and expert-parallel ranks exchange in one micro-batch.
-
-    Four all-reduces of the hidden state a block for tensor ranks (forward and backward); keys and values once around
-    the ring forward and twice backward for context ranks; every token to its experts and back, both ways, for
-    expert ranks.
-    """
-    arch, parallel = setup.arch, setup.parallelism
-    tokens = micro_batch_tokens(setup)
-    moved = [
-        (parallel.tensor, 4 * 2 * tokens * arch.hidden * 2.0 * arch.layers),
-        (
-            parallel.context,
-            3 * tokens * (parallel.context - 1) * (arch.kv_size + arch.v_size) * 2.0 * arch.layers,
-        ),
-        (parallel.expert, 4 * tokens * arch.experts_per_token * arch.hidden * 2.0 * arch.moe_layers),
-    ]
-    return sum(
-        size / parallel.pipeline / (group_bytes_per_s(cluster, ranks) * TIME["link"])
-        for ranks, size in moved
-        if ranks > 1
-    )
-
-
-def _data_parallel_bytes(
-    setup: TrainingSetup, compute: float, gradient: float, trained: float
-) -> tuple[float, float]:
-    """Bytes of weights and gradients that a GPU exchanges in a micro-batch, and in a step."""
-    parallel = setup.parallelism
-    parts = parallel.tensor * parallel.pipeline
-    if is_sharded(parallel.kind):
-        each = {"4bit": 0.53, "8bit": 1.0, "fp8": 1.0}.get(setup.quantization, compute)
-        passes = 3 if setup.gradient_checkpointing and parallel.kind == "zero3" else 2
-        total = parameter_counts(setup.arch, setup.task, setup.labels).total
-        moved = passes * each * total + _sharded_gradient(setup, compute) * trained
-        return _of_ranks(setup, setup.shards) * moved / parts, 0.0
-    share = _of_ranks(setup, parallel.data * parallel.context)
-    if parallel.kind == "zero2":
-        return share * gradient * trained / parts, share * compute * trained / parts
-    return 0.0, share * 2 * gradient * trained / parts
-
-
-def _of_ranks(setup: TrainingSetup, ranks: int) -> float:
-    """Share of the parameters that a rank of so many gets from others, or sends.
-
-    Experts that expert-parallel ranks share out are gathered and reduced among the ranks that hold the same ones only.
-    """
-    if ranks == 1:
-        return 0.0
-    counts = parameter_counts(setup.arch, setup.task, setup.labels)
-    experts = sum(s.parameters for s in counts.shapes if s.role == "expert") / counts.total
-    alike = ranks / setup.parallelism.expert
-    return (ranks - 1) / ranks * (1 - experts + experts * max(0.0, alike - 1) / (ranks - 1))
-
-
-def _sharded_gradient(setup: TrainingSetup, compute: float) -> float:
-    """Bytes of a sharded gradient as it is sent."""
-    return 4.0 if stack_of(setup.framework).fp32_reduce else compute
-
-
-def _copies_bytes(setup: TrainingSetup, trained: float) -> float:
-    """Bytes of gradients that machines with a sharded copy each exchange, all GPUs of a machine together; block by
-    block, behind the backward pass.
-    """
-    parallel = setup.parallelism
-    if not is_sharded(parallel.kind):
-        return 0.0
-    sent = _sharded_gradient(setup, widths(setup).compute) * trained / (parallel.tensor * parallel.pipeline)
-    return 2 * sent * (setup.replicas - 1) / setup.replicas
-
-
-def group_bytes_per_s(cluster: Cluster, ranks: int) -> float:
-    """Rate at which a ring of ranks moves data: the slowest link that it crosses, per direction and GPU."""
-    gpu = cluster.gpu
-    inside = gpu.link_bytes_per_s or 0.5 * gpu.pcie_bytes_per_s
-    domain = max(cluster.gpus_per_node, _RACK_GPUS if gpu.name in _RACK_SCALE else 0)
-    if ranks <= domain or cluster.nodes == 1:
-        return inside
-    network = _ETHERNET_BYTES_PER_S
-    if cluster.inter_node_gbit_per_s is not None:
-        network = cluster.inter_node_gbit_per_s * 1e9 / 8
-    return min(inside, network)

@@ -313,3 +313,42 @@ def test_nothing_is_dropped_in_silence() -> None:
         conversion = convert({**given, "brand_new_key": 1})
         assert conversion.left["brand_new_key"] == "no counterpart"
         assert conversion.given == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "offload", "left"),
+    [
+        ({"fsdp": "full_shard auto_wrap offload"}, "parameters", ["fsdp"]),
+        (
+            {"fsdp": ["full_shard"], "fsdp_config": {"fsdp_offload_params": True}},
+            "parameters",
+            ["fsdp", "fsdp_config"],
+        ),
+        ({"fsdp_config": {"offload_params": False}}, None, ["fsdp_config"]),
+        ({"deepspeed": "deepspeed_configs/zero3_bf16_cpuoffload_all.json"}, "parameters", ["deepspeed"]),
+        (
+            {"deepspeed": {"zero_optimization": {"offload_param": {"device": "cpu"}}}},
+            "parameters",
+            ["deepspeed"],
+        ),
+        ({"deepspeed": {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}}, None, ["deepspeed"]),
+        ({"deepspeed": "zero3.json"}, None, ["deepspeed"]),
+    ],
+)
+def test_what_lies_on_the_host_is_taken_over(
+    given: dict[str, Any], offload: str | None, left: list[str]
+) -> None:
+    for found in (from_axolotl({"base_model": "x", **given}), from_trl({"model_name_or_path": "x", **given})):
+        assert found.sections["train"].get("offload") == offload
+        assert sorted(found.left) == left
+        assert any("offload" in note for note in found.notes) == (
+            "deepspeed" in given and "offload" in str(given)
+        )
+
+
+def test_parameters_on_the_host_come_back_from_axolotl() -> None:
+    spec = spec_of(method="full", train={"offload": "parameters"}, data={"train": "train.jsonl"})
+    theirs = to_axolotl(spec).sections
+    assert theirs["fsdp_config"]["offload_params"] is True
+    assert from_axolotl(theirs).sections["train"]["offload"] == "parameters"
+    assert "fsdp_config" not in to_axolotl(spec_of(data={"train": "train.jsonl"})).sections

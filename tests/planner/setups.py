@@ -50,7 +50,7 @@ setups = st.builds(
     gradient_checkpointing=st.booleans(),
     attention=st.sampled_from(["flash", "sdpa", "eager"]),
     framework=st.sampled_from(
-        ["trl", "hf", "litgpt", "megatron", "megatron-deepspeed", "unsloth", "llm-foundry"]
+        ["trl", "hf", "litgpt", "megatron", "megatron-deepspeed", "paddle", "unsloth", "llm-foundry"]
     ),
     parallelism=st.sampled_from(
         [

@@ -167,7 +167,7 @@ def test_a_loop_of_its_own_over_known_models_is_an_unknown_stack():
 
 def test_megatron_lm_may_leave_the_optimizer_whole():
     """18 bytes a parameter on every rank, unless it is told to spread the states, as NeMo does unasked."""
-    spread = ROW | {"parallelism": "TP2 PP1", "num_gpus": "8"}
+    spread = ROW | {"parallelism": "TP2 PP1 SP", "num_gpus": "8"}
     told = {"framework": "Megatron-LM", "optimizer": "distributed adam"}
     bounds = [
         estimate_run(spread | more).memory.upper_bytes

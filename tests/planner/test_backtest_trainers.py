@@ -166,7 +166,7 @@ def test_a_loop_of_its_own_without_fused_attention_writes_its_scores_out():
      ({"framework": "HF Trainer", "date": "2023-12", "parallelism": "naive PP", "num_gpus": "2",
        "model": "Qwen/Qwen-7B"}, 14.0),
      ({"framework": "PaddlePaddle", "date": "2023-12", "parallelism": "ZeRO-2", "num_gpus": "4",
-       "model": "Qwen/Qwen-7B"}, 14.0)],
+       "model": "Qwen/Qwen-7B"}, None)],
 )  # fmt: skip
 def test_nothing_cast_logits_of_some_families(change, loss_bytes):
     assert (
@@ -263,8 +263,9 @@ def test_adapters_on_experts_are_most_of_what_is_trained():
 
 
 def test_megatron_adapts_experts_and_keeps_masters_of_adapters():
-    row = BOOK | {"framework": "Megatron-SWIFT", "model": "Qwen/Qwen3-30B-A3B-Base", "method": "lora", "seq_len": "8192",
-                  "lora_rank": "32", "lora_targets": "all-linear", "num_gpus": "4", "parallelism": "EP4 DP4"}  # fmt: skip
+    row = BOOK | {"framework": "Megatron-SWIFT", "model": "Qwen/Qwen3-30B-A3B-Base", "method": "lora",
+                  "seq_len": "8192", "lora_rank": "32", "lora_targets": "all-linear", "num_gpus": "4",
+                  "parallelism": "EP4 DP4"}  # fmt: skip
     run = estimate_run(row)
     parts, adapter = run.memory.components_bytes, run.run.setup.adapter
     assert adapter is not None

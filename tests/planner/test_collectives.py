@@ -84,3 +84,26 @@ def test_zero3_without_zero_init_meets_published_memory(sequence_tokens, micro_b
     )
     predicted = estimate_memory(run, cluster("A100-80GB", 8)).nvml_bytes / 2**30
     assert predicted == pytest.approx(published_gib, rel=0.1)
+
+
+def test_paddles_trainer_keeps_masters_beside_and_casts_in_its_step():
+    """PaddleNLP's O2: 2 bytes a weight and a gradient, masters and moments in fp32, no temporary of the step."""
+    state = model_state(SHARDED._replace(parallelism=Parallelism("zero2", 4), framework="paddle"))
+    total = parameter_counts(SHARDED.arch).total
+    assert state.weights + state.gradients + state.optimizer == pytest.approx((2 + 14 / 4) * total)
+    assert state.step == 0.0
+
+
+def test_paddles_split_products_keep_an_input_each():
+    """`_c_identity` copies it: queries, keys and values one each, and both of the MLP's, not one for all of them."""
+    fields = {"gradient_checkpointing": False, "sequence_tokens": 4096, "micro_batch": 1, "grad_accum": 1}
+    kept = {
+        name: estimate_memory(
+            setup(framework=name, parallelism=Parallelism("zero2", 4, 2), **fields), NODE
+        ).components_bytes["activations"]
+        for name in ("paddle", "other")
+    }
+    arch = SHARDED.arch
+    norms = arch.layers * 2 * 4.0 * arch.hidden * 4096  # fused ones keep two bytes of their input, not six
+    copies = arch.layers * 3 * 2.0 * arch.hidden * 4096
+    assert kept["paddle"] == pytest.approx(kept["other"] + copies - norms, rel=0.01)

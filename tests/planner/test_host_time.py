@@ -56,6 +56,8 @@ def test_transformer_engine_is_slow_to_launch():
     host_s = host_seconds(engine, where)
     assert 0.085 < compute_seconds(engine, compute_terms(engine, where), host_s, where) < 0.12
     assert STACKS["megatron"].host_slowdown == 2.0
+    older = engine._replace(framework="megatron-local")  # before it, modules were torch's
+    assert sum(host_seconds(older, where)) == pytest.approx(sum(host_s) / 2)
 
 
 def test_pipeline_stages_share_a_micro_batchs_blocks():

@@ -143,9 +143,12 @@ def test_each_further_group_of_ranks_has_buffers_of_its_own():
     ("framework", "date", "flash", "seen"),
     [
         ("Megatron-DeepSpeed", "2022-02", "", ("megatron-deepspeed", "eager")),
-        ("Megatron-LM", "2022-02", "", ("megatron", "eager")),
-        ("Megatron-LM", "2024-02", "", ("megatron", "flash")),
-        ("NeMo Megatron", "2022-02", "true", ("megatron", "flash")),
+        ("Megatron-LM", "2022-02", "", ("megatron-local", "eager")),
+        ("Megatron-LM", "2024-02", "", ("megatron-local", "flash")),
+        ("Megatron-LM", "2024-05", "", ("megatron", "flash")),
+        ("Megatron-LM (TE)", "2023-05", "", ("megatron", "flash")),
+        ("NeMo Megatron", "2023-05", "", ("megatron", "flash")),
+        ("NeMo Megatron", "2022-02", "true", ("megatron-local", "flash")),
     ],
 )
 def test_megatron_wrote_scores_out_before_flash_attention(framework, date, flash, seen):
