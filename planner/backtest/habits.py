@@ -170,8 +170,9 @@ def checkpointing_of(
 ) -> bool:
     """Stated, or the stack's default: Hugging Face recipes of big decoders and torchtune's recipes switch it on.
 
-    Scripts around its trainers leave adapters to TrainingArguments, whose own default is off; over a quantised base
-    peft's prepare_model_for_kbit_training switches it on.
+    DeepSpeed's engine alone recomputes nothing. Scripts around transformers' trainers leave adapters to
+    TrainingArguments, whose own default is off; over a quantised base peft's prepare_model_for_kbit_training
+    switches it on.
 
     Args:
         row: The run.
@@ -191,7 +192,8 @@ def checkpointing_of(
         return False  # its recipes of mixtures say `activation_checkpointing: false`
     if plain_adapter and framework == "hf" and not has_own_loop(row):
         return any(name in cell(row, "framework") for name in _RECOMPUTE)
-    recipes = framework in ("hf", "deepspeed", "llm-foundry")
+    engine = framework == "deepspeed" and cell(row, "framework").startswith("deepspeed")
+    recipes = framework in ("hf", "deepspeed", "llm-foundry") and not engine
     return recipes and arch.kind != "encoder" and arch.hidden >= 2048
 
 

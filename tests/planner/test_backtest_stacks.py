@@ -4,6 +4,8 @@ import pytest
 
 from planner.backtest import estimate_run, predict, read_run
 from planner.memory import estimate_memory
+from planner.memory.loss import loss_bytes
+from planner.memory.precision import widths
 
 ROW = {
     "model": "meta-llama/Llama-3.1-8B", "method": "full", "precision": "bf16", "gpu": "A100-80GB", "gpu_mem_gb": "80",
@@ -400,3 +402,24 @@ def test_norms_and_biases_alone_hold_next_to_nothing():
     run = read_run(ROW | {"method": "norm_bias", "quant_bits": "4", "framework": "LLaMA2-Accessory"}).setup
     assert run.adapter is not None
     assert run.quantization == "4bit"
+
+
+def test_deepspeeds_engine_alone_recomputes_nothing():
+    """A model does where a script asks it to; scripts around transformers' trainer say so in their recipes."""
+    row = ROW | {"grad_checkpointing": "", "parallelism": "ZeRO-3"}
+    assert not read_run(row | {"framework": "DeepSpeed 0.11.1"}).setup.gradient_checkpointing
+    assert read_run(row | {"framework": "HF Trainer"}).setup.gradient_checkpointing
+
+
+def test_kernels_that_cap_logits_on_their_way_hold_no_copy_of_them():
+    row = ROW | {"model": "google/gemma-2-9b", "num_gpus": "1", "parallelism": "single"}
+    transformers, unsloth = (
+        estimate_run(row | {"framework": framework, "date": "2024-07"})
+        for framework in ("HF Trainer", "unsloth")
+    )
+    words = unsloth.run.setup.arch.vocab * 2048
+    assert loss_bytes(unsloth.run.setup, widths(unsloth.run.setup), 2048, on_cpu=False) == 6.0 * words
+    assert (
+        loss_bytes(transformers.run.setup, widths(transformers.run.setup), 2048, on_cpu=False)
+        == (14.0 + 2.0) * words
+    )
