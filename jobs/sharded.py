@@ -1,6 +1,6 @@
 """A model spread over processes (FSDP2): each saves its shard, any number of processes loads them, the end is whole.
 
-A shard is a safetensors file as torch.distributed.checkpoint writes it, each tensor with its offsets, so that nothing
+A shard is safetensors files as torch.distributed.checkpoint writes them, each tensor with its offsets, so that nothing
 is unpickled. `shards.json` says which files and shapes make a checkpoint whole.
 """
 
@@ -23,6 +23,7 @@ from jobs.resume import SHARDS
 from jobs.spec import JobSpec, Task
 
 _WEIGHTS, _STATE = "model.", "optimizer."
+_FILE_BYTES = 2.0**30
 _WITH_REFERENCE: tuple[Task, ...] = ("dpo", "kto", "grpo")
 
 
@@ -61,17 +62,40 @@ def _layers(model: Any) -> list[str]:
 
 @contextmanager
 def loaded_once(job: JobSpec, processes: int) -> Iterator[None]:
-    """While the base model is loaded: the other processes of a machine get its weights when it is spread."""
+    """While the base model is loaded: the other processes of a machine get its weights when it is spread.
+
+    Until then transformers fills theirs with zeros, whole, which took as much of the machine's memory as weights do
+    (its pull request 45649); here they are zeros that nobody has written.
+    """
     names = {"ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING"}
     if job.train.sharding == "none" or processes == 1:
         yield
         return
+    import torch
+
+    write = torch.zeros_like
+
+    def zeros(like: Any, **named: Any) -> Any:
+        lies_here = set(named) == {"device"} and str(named["device"]) == "cpu"
+        return _unwritten(like.shape, like.dtype) if lies_here else write(like, **named)
+
     os.environ.update(dict.fromkeys(names, "true"))
     try:
-        yield
+        with exchanged(torch, "zeros_like", zeros):
+            yield
     finally:
         for name in names:
             os.environ.pop(name, None)
+
+
+def _unwritten(shape: Any, dtype: Any) -> Any:
+    """Zeros on the host that take memory only where something is written to them."""
+    import numpy
+    import torch
+
+    # pages of the system's, as calloc gives them
+    blank = numpy.zeros(max(shape.numel(), 1) * dtype.itemsize, numpy.uint8)
+    return torch.from_numpy(blank).view(dtype)[: shape.numel()].view(shape)
 
 
 @contextmanager
@@ -109,10 +133,13 @@ def shared_out(task: Task) -> Iterator[None]:
 
 
 def _spread_out(model: Any, accelerator: Any) -> Any:
-    """A model that is not trained, each layer spread over the processes; only the leading one needs its weights."""
+    """A model that is not trained, each layer spread over the processes; only the leading one needs its weights.
+
+    accelerate would keep those that could be trained in fp32, twice as large here and on the GPUs.
+    """
     from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 
-    return fsdp2_prepare_model(accelerator, model).eval()
+    return fsdp2_prepare_model(accelerator, model.requires_grad_(False)).eval()
 
 
 def _generate_together(model: Any) -> None:
@@ -123,6 +150,19 @@ def _generate_together(model: Any) -> None:
     for module in model.modules():
         if hasattr(module, "generate"):
             module._is_fsdp_managed_module = True  # how transformers knows
+
+
+def _prepare_to_receive(model: Any, *, widened: bool) -> None:
+    """Weights of a process that gets them from the leading one, in the type that accelerate would copy them to.
+
+    It trains in fp32 where products are in less (`fsdp2_prepare_model` of accelerate 1.15), and would write a whole
+    model in every process before the first of them is spread.
+    """
+    import torch
+
+    for weight in model.parameters():
+        if widened and weight.requires_grad and weight.dtype in (torch.bfloat16, torch.float16):
+            weight.data = _unwritten(weight.shape, torch.float32)
 
 
 def _score_on(device: Any, model: Any) -> None:
@@ -165,6 +205,29 @@ def _scatter(model: Any) -> None:
             module.reshard()
 
 
+def _in_files(sizes_bytes: dict[str, float], most_bytes: float = _FILE_BYTES) -> dict[str, int]:
+    """The file, from 1 on, that a process puts its share of each tensor into, in order.
+
+    torch holds a file three times over while it is written: its tensors on the host, what safetensors makes of them,
+    and a copy of that (`filesystem.py` of torch 2.13, `safetensors.torch.save` of 0.8). So files stay small.
+
+    Args:
+        sizes_bytes: Of each tensor's share, by name.
+        most_bytes: Of a file, unless one tensor has more.
+
+    >>> _in_files({"a": 3.0, "b": 3.0, "c": 9.0, "d": 1.0}, most_bytes=6.0)
+    {'a': 1, 'b': 1, 'c': 2, 'd': 3}
+    """
+    found: dict[str, int] = {}
+    number, filled = 1, 0.0
+    for name, size in sizes_bytes.items():
+        if filled and filled + size > most_bytes:
+            number, filled = number + 1, 0.0
+        found[name] = number
+        filled += size
+    return found
+
+
 class Sharding:
     """How one trainer's weights and optimizer are spread over the processes of a group.
 
@@ -176,6 +239,8 @@ class Sharding:
         self._trainer, self._group = trainer, group
         self._spread = group.joined
         trainer.create_optimizer()
+        if not group.leads:
+            _prepare_to_receive(trainer.model, widened=trainer.args.bf16 or trainer.args.fp16)
         model, trainer.optimizer = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
         trainer.model = trainer.model_wrapped = model
         if self._spread and model.can_generate():
@@ -214,7 +279,10 @@ class Sharding:
 
         own = part_directory(Path(output_dir), self._group)
         tensors, plain = self._state()
-        writer = checkpoint.HuggingFaceStorageWriter(str(own), save_distributed=True)
+        parts = _in_files({name: tensor.nbytes / self._group.size for name, tensor in tensors.items()})
+        writer = checkpoint.HuggingFaceStorageWriter(
+            str(own), fqn_to_index_mapping=parts, save_distributed=True
+        )
         checkpoint.save(tensors, storage_writer=writer, **self._together())
         files = self._group.gather([path.name for path in own.glob("shard-*.safetensors")])
         if self._group.leads:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from planner.memory.precision import is_sharded
+from planner.memory.precision import is_sharded, widths
 from planner.setup import TrainingSetup
 
-#: Optimizer state per trained parameter: two moments for Adam and its kin, one for momentum methods.
-_STATE_VALUES = {"sgd": 1, "lion": 1, "adafactor": 0.01}
-#: torch with CUDA, transformers and the rest as installed, and their archives while they are.
+#: torch with CUDA, transformers and the rest, and what uv keeps of them unpacked: 9.8 GiB with torch 2.13 for CUDA 13
+#: (measured); builds for older CUDA hold more.
 _SOFTWARE_BYTES = 15 * 2.0**30
-#: Ids, labels and mask as the data library keeps them, 8 bytes each.
-_BYTES_PER_TOKEN = 24.0
 _SPARE_BYTES = 2.0**30
-_EIGHT_BIT = ("adamw_8bit", "paged_adamw_8bit")
 
 
 def checkpoint_bytes(setup: TrainingSetup, trainable: int) -> float:
@@ -21,9 +17,8 @@ def checkpoint_bytes(setup: TrainingSetup, trainable: int) -> float:
     A rank-16 adapter of a 135M model was measured at 59 MB, its optimizer two thirds of it, which this meets within
     10 %; frozen weights are never saved.
     """
-    width = weight_width_bytes(setup)
-    state_width = 1 if setup.optimizer in _EIGHT_BIT else width
-    return trainable * (width + _STATE_VALUES.get(setup.optimizer, 2) * state_width)
+    width = widths(setup)
+    return trainable * (width.weight + width.state)
 
 
 def machine_share(setup: TrainingSetup, nodes: int) -> float:
@@ -33,7 +28,7 @@ def machine_share(setup: TrainingSetup, nodes: int) -> float:
 
 def result_bytes(setup: TrainingSetup, trainable: int) -> float:
     """The adapter, or the whole model, without optimizer state."""
-    return float(trainable * weight_width_bytes(setup))
+    return trainable * widths(setup).weight
 
 
 def disk_bytes(
@@ -42,41 +37,30 @@ def disk_bytes(
     weight_bytes: float,
     checkpoint: float,
     result: float,
-    data_tokens: float,
+    data_bytes: float,
     keep: int,
     share: float = 1.0,
+    chooses_best: bool = False,
 ) -> float:
-    """Disk of one machine: weights, tokenised data, checkpoints, the result, and on a rented one the software.
+    """Disk of one machine: weights, checkpoints, the result, and on a rented one software and data.
 
-    A machine holds the checkpoint that it goes on from, whole, until its first step is done; then its share of three,
-    one that is written, one that is sent and one that waits, which is no more than one and its share of two. One's own
-    disk also holds those that stay, the best one among them.
+    A machine holds the checkpoint that it goes on from, whole, until its first step is done; then its share of three:
+    one that is written, one that is sent and one that waits; where the best evaluation is handed over, the best so far
+    may wait beside the newest, and is fetched whole at the end (`jobs.uploader`, `jobs.choice`). One's own disk also
+    holds those that stay, the best one beside them, a new one before an old one goes, and the result once more. Tokens
+    lie in memory (`Dataset.from_list` has no file).
 
     Args:
         local: On one's own machine, whose disk is the store as well.
         weight_bytes: Base model as stored.
         checkpoint: Bytes of one.
         result: Bytes of it.
-        data_tokens: Tokens of the data set.
+        data_bytes: Of its files, which a rented machine copies.
         keep: Checkpoints that stay.
         share: What the machine writes of a checkpoint, as in `machine_share`.
+        chooses_best: The best evaluation is handed over, not the last step.
     """
-    held = 1 + 2 * share + (keep + 1 if local else 0)
-    software = 0.0 if local else _SOFTWARE_BYTES
-    return (
-        weight_bytes
-        + held * checkpoint
-        + 2 * result
-        + _BYTES_PER_TOKEN * data_tokens
-        + software
-        + _SPARE_BYTES
-    )
-
-
-def weight_width_bytes(setup: TrainingSetup) -> int:
-    """Bytes of one trained value: adapters and sharded full training are kept in fp32, one-GPU bf16 is not."""
-    if setup.precision == "fp32":
-        return 4
-    if setup.adapter is not None:
-        return 4 if setup.adapter.fp32 else 2
-    return 4 if setup.parallelism.kind == "fsdp" else 2
+    held = max(1.0, (3 + chooses_best) * share) * checkpoint + result
+    if local:
+        return weight_bytes + held + (keep + 1 + chooses_best) * checkpoint + result + _SPARE_BYTES
+    return weight_bytes + held + data_bytes + _SOFTWARE_BYTES + _SPARE_BYTES

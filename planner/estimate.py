@@ -163,7 +163,7 @@ def _candidate(question: Question, item: Priced, rank: int, on_frontier: bool) -
         gradient_checkpointing=fit.setup.gradient_checkpointing,
         verdict=fit.memory.verdict,
         memory=candidate_memory(fit.memory),
-        host_ram_gib=fit.memory.host_ram_bytes / _GIB,
+        host_ram_gib=sum(item.solved.host_parts_bytes.values()) / _GIB,
         disk_gib=item.solved.disk_bytes / _GIB,
         step_time_s=fit.step.step_time_s,
         tokens_per_s_total=_tokens_per_s(question, fit.step.step_time_s),

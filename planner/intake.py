@@ -109,7 +109,8 @@ def gather(
         arch=arch,
         counts=counts,
         trainable=_trainable(base),
-        flops_total=job.tokens_total * flops_per_token(base._replace(row_tokens=job.row_tokens)),
+        flops_total=job.tokens_total
+        * flops_per_token(base._replace(row_tokens=job.row_tokens, attended_tokens=job.attended_tokens)),
         job=job,
         stored_bytes=stored_bytes(spec, base_dir, facts, base),
         base=base,
@@ -119,6 +120,7 @@ def gather(
         goal=_goal(spec, now),
         bucket=_bucket(spec.checkpoints.uri),
         keep_checkpoints=spec.checkpoints.keep,
+        chooses_best=spec.evaluate.choose == "best",
         publication=facts.publication,
         remote_code_trusted=spec.model.trust_remote_code,
     )

@@ -47,6 +47,8 @@ class Job(NamedTuple):
         warnings: (code, message) of what a person should know.
         steps_stated: The spec states the steps, whatever a step's size.
         epoch_rows: What one pass over the data counts in batches, None if unknown.
+        attended_tokens: Mean length, over tokens, of the examples of packed rows that do not see each other; None where
+            a token sees its whole row.
     """
 
     steps: int
@@ -63,6 +65,7 @@ class Job(NamedTuple):
     warnings: tuple[tuple[str, str], ...]
     steps_stated: bool = False
     epoch_rows: int | None = None
+    attended_tokens: float | None = None
 
     def rebatched(self, global_batch: int) -> Job:
         """The same with other batches: as many passes over the data, unless the steps are stated."""
@@ -147,8 +150,16 @@ def size_job(spec: FineTuneSpec, train: DataFacts, held_out: DataFacts) -> Job:
         warnings=tuple(warnings),
         steps_stated=spec.train.steps is not None,
         epoch_rows=None if spec.task == "grpo" else epoch_rows,  # which leaves out what fills no batch
+        attended_tokens=whole.cut(longest).mean_of_tokens if _keeps_apart(spec) else None,
     )
     return job if samples is not None else job._replace(data_tokens=job.tokens_total)
+
+
+def _keeps_apart(spec: FineTuneSpec) -> bool:
+    """Whether examples of a packed row do not see each other: TRL's best-fit packing hands FlashAttention where each
+    begins (`padding_free`, SFTTrainer since 0.20).
+    """
+    return spec.train.packing and spec.train.attention == "flash"
 
 
 def _is_cut(spec: FineTuneSpec) -> bool:
@@ -156,7 +167,7 @@ def _is_cut(spec: FineTuneSpec) -> bool:
 
     Packed rows without flash attention hold all tokens one after another; prompts of grpo are never cut.
     """
-    return spec.task != "grpo" and (not spec.train.packing or spec.train.attention == "flash")
+    return spec.task != "grpo" and (not spec.train.packing or _keeps_apart(spec))
 
 
 def _lost(spec: FineTuneSpec, whole: Lengths) -> Iterator[tuple[str, str]]:

@@ -26,6 +26,15 @@ class Lengths(NamedTuple):
         return sum(self.quantiles) / len(self.quantiles)
 
     @property
+    def mean_of_tokens(self) -> float:
+        """Mean length of the example that a token stands in: attention's work goes by it, not by the mean.
+
+        >>> lengths_of([1.0, 3.0]).mean_of_tokens
+        2.5
+        """
+        return sum(value * value for value in self.quantiles) / sum(self.quantiles)
+
+    @property
     def longest(self) -> float:
         """The longest one."""
         return self.quantiles[-1]

@@ -10,6 +10,7 @@ from planner.artifacts import checkpoint_bytes, disk_bytes, machine_share, resul
 from planner.calibration import Basis
 from planner.egress import Place, Traffic, egress_usd
 from planner.hardware import GpuFacts, cpu_facts, gpu_facts
+from planner.host_memory import Data, host_memory_parts
 from planner.learned import Learned, basis_of, corrected_fit, corrected_overheads, groups_of, learn
 from planner.network import Network, network_of
 from planner.overheads import Overheads, overheads
@@ -50,6 +51,7 @@ class Solved(NamedTuple):
         fixed_usd: Cost lines that do not depend on the machine's price; None is unknown.
         checkpoint_bytes: Size of one checkpoint.
         disk_bytes: Disk that one machine needs.
+        host_parts_bytes: Memory that one machine needs beside its GPUs', by what it is for.
         traffic: Bytes between bucket and machines.
         basis: What the formulas alone said.
         learned: What finished runs changed in fit and overheads.
@@ -62,6 +64,7 @@ class Solved(NamedTuple):
     fixed_usd: dict[str, float | None]
     checkpoint_bytes: float
     disk_bytes: float
+    host_parts_bytes: dict[str, float]
     traffic: Traffic
     basis: Basis
     learned: Learned
@@ -103,9 +106,9 @@ class Priced(NamedTuple):
 
     @property
     def host_ram_short(self) -> bool:
-        """Whether the machine states less memory of its own than loading, offloading and saving take."""
+        """Whether the machine states less memory of its own than data, loading, offloading and saving take."""
         stated_gib = self.offer.ram_gib
-        return stated_gib is not None and stated_gib * _GIB < self.solved.fit.memory.host_ram_bytes
+        return stated_gib is not None and stated_gib * _GIB < sum(self.solved.host_parts_bytes.values())
 
     @property
     def after_credits_usd(self) -> Quantiles | None:
@@ -262,12 +265,22 @@ def _timed(question: Question, offer: Offer, nodes: int, found: Fit) -> Solved |
         weight_bytes=question.stored_bytes,
         checkpoint=checkpoint,
         result=result,
-        data_tokens=question.job.data_tokens,
+        data_bytes=_data_bytes(question),
         keep=question.keep_checkpoints,
         share=share,
+        chooses_best=question.chooses_best,
     )
+    memory = _host_memory(question, offer, nodes, fit)
     total = sum(value for value in fixed.values() if value is not None)
-    return Solved(fit, around, line, fixed, checkpoint, disk, moved, basis, learned, total)
+    return Solved(fit, around, line, fixed, checkpoint, disk, memory, moved, basis, learned, total)
+
+
+def _host_memory(question: Question, offer: Offer, nodes: int, fit: Fit) -> dict[str, float]:
+    cluster = offered_cluster(offer, nodes, question.counts.total)
+    if cluster is None:
+        raise AssertionError("there is a fit, so its GPU is known")
+    data = Data(question.job.data_tokens, _data_bytes(question))
+    return host_memory_parts(fit.setup, cluster, fit.memory, stored_bytes=question.stored_bytes, data=data)
 
 
 def _with_token_doubt(question: Question, fit: Fit) -> Fit:
@@ -299,10 +312,13 @@ def _evaluate_s(question: Question, fit: Fit) -> float:
 def _traffic(question: Question, line: Timeline, nodes: int, checkpoint: float, result: float) -> Traffic:
     """Each start reads the data, each restart a checkpoint too; every commit writes one, and the end the result."""
     lost = line.interruptions.expected
-    data = question.job.data_bytes
-    data_bytes = _BYTES_PER_TOKEN * question.job.data_tokens if data is None else data
-    read_bytes = (data_bytes * (1 + lost) + checkpoint * lost) * nodes
+    read_bytes = (_data_bytes(question) * (1 + lost) + checkpoint * lost) * nodes
     return Traffic(read_bytes / 1e9, (_commits(line) * checkpoint + result) / 1e9)
+
+
+def _data_bytes(question: Question) -> float:
+    job = question.job
+    return _BYTES_PER_TOKEN * job.data_tokens if job.data_bytes is None else job.data_bytes
 
 
 def _commits(line: Timeline) -> float:

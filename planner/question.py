@@ -55,6 +55,7 @@ class Question(NamedTuple):
         filter: Which offers are allowed.
         goal: What is wanted.
         keep_checkpoints: Checkpoints kept at the same time.
+        chooses_best: The best evaluation is handed over.
         publication: The model's page on the Hub, if it was asked for there.
         remote_code_trusted: The spec lets the model's own code run.
         calibration: What finished runs taught.
@@ -75,6 +76,7 @@ class Question(NamedTuple):
     filter: OfferFilter
     goal: Goal
     keep_checkpoints: int = 2
+    chooses_best: bool = False
     publication: Publication | None = None
     remote_code_trusted: bool = False
     calibration: Calibration = NOT_CALIBRATED

@@ -82,6 +82,7 @@ class SetUps:
             padded = self._job.padded_row_tokens(micro)
             self._full[key] = held._replace(
                 row_tokens=padded,
+                attended_tokens=self._job.attended_tokens,
                 real_tokens_share=min(self._job.row_tokens / padded, 1.0),
             )
         return self._full[key]

@@ -124,6 +124,8 @@ class TrainingSetup(NamedTuple):
             each of a length of their own.
         row_tokens: Mean length of a row as it is computed, padding included; None for sequence_tokens.
             Unpacked rows are shorter than the longest one, which alone decides memory.
+        attended_tokens: Mean length, over tokens, of the samples of a packed row, where a token sees its own alone;
+            None where it sees the whole row.
         real_tokens_share: Share of the computed tokens that are not padding.
         padded: Rows are padded, whether or not it is known how far, of which transformers tells attention by a mask.
         compiled: The model's memory-bound work is fused: torch.compile, Liger or kernels like it.
@@ -177,6 +179,7 @@ class TrainingSetup(NamedTuple):
     varied_lengths: bool = False
     drops_longer_rows: bool = False
     row_tokens: float | None = None
+    attended_tokens: float | None = None
     real_tokens_share: float = 1.0
     padded: bool = False
     compiled: bool = False

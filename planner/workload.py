@@ -49,6 +49,12 @@ def micro_batch_tokens(setup: TrainingSetup) -> float:
     return setup.micro_batch * length * rows_of(setup.task) / setup.parallelism.context
 
 
+def attended_tokens(setup: TrainingSetup) -> float:
+    """Length of what a token's attention reaches: its row, or its own sample of a packed one."""
+    row = setup.row_tokens or float(setup.sequence_tokens)
+    return row if setup.attended_tokens is None else min(row, setup.attended_tokens)
+
+
 def extra_forwards(task: str, loss: str = "auto", *, reference: bool = True) -> int:
     """Further forward passes that a task runs beside the trained one.
 
@@ -80,7 +86,8 @@ def flops_per_token(setup: TrainingSetup) -> float:
     """Model FLOPs of one training token: 6N for full fine-tuning, 4N and the adapters' 6n for adapters.
 
     N are the parameters in matrix products that one token uses; attention adds 6 (full: three passes, causal
-    half) times sequence times width in every block. Norms and softmax are left out (under 2 %).
+    half) times sequence times width in every block, or times the samples of a packed row that do not see each other.
+    Norms and softmax are left out (under 2 %).
 
     >>> from planner.architecture import load_architecture
     >>> round(flops_per_token(TrainingSetup(load_architecture("llama-2-7b"), sequence_tokens=4096)) / 1e9, 1)
@@ -89,11 +96,10 @@ def flops_per_token(setup: TrainingSetup) -> float:
     n = parameter_counts(setup.arch, setup.task, setup.labels).matmul_active
     passes = 6 if setup.adapter is None else 4
     adapter = 0 if setup.adapter is None else adapter_parameters(setup.arch, setup.adapter)
-    length = setup.row_tokens or setup.sequence_tokens
     return (
         passes * n
         + 6 * adapter
-        + 3 * attention_flops_per_token(setup.arch, length)
+        + 3 * attention_flops_per_token(setup.arch, attended_tokens(setup))
         + 2 * n * extra_forwards(setup.task, setup.preference_loss, reference=setup.reference)
     )
 

@@ -26,7 +26,7 @@ FLAGS: dict[str, str] = {
     "not_availability": "the source lists every GPU in every region: a row is not availability",
     "as_of_inferred": "the source has no date; this is the earliest it can be",
     "unknown_gpu": "the GPU's name is not known: memory and speed are not either",
-    "host_ram_short": "the machine states less memory of its own than the job takes to load, offload and save",
+    "host_ram_short": "the machine states less memory of its own than the job takes: data, loading, offload, saving",
     "memory_mismatch": "the listed GPU memory contradicts the GPU's name",
 }
 UNTRUSTED_FLAGS = frozenset({"suspect_price", "auction_floor"})

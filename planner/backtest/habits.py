@@ -64,6 +64,7 @@ _ENGINE, _ENGINE_UNASKED = "2022-12", "2024-04-02"
 # Chips of AMD's for which torch has no fused attention (AOTriton is built from gfx90a on): sdpa writes scores out.
 _NO_FUSED_KERNEL = frozenset({"gfx900", "gfx906", "gfx908", "gfx1011", "gfx1030"})
 _FLASH_CAPABILITY = 7.5  # of the oldest NVIDIA chip that FlashAttention was written for
+_BY_XLA = re.compile(r"\b(?:jax|maxtext|paxml|t5x|flax|keras 3)\b")  # Keras 3: `jit_compile="auto"`
 _FUSING = frozenset({"liger", "foak", "compile", "compiled", "thunder", "fused", "true"})
 
 
@@ -106,8 +107,10 @@ def has_own_loop(row: Row) -> bool:
 
 
 def stack_of_run(row: Row, framework: str, parallelism: Parallelism) -> str:
-    """The key of what trains: axolotl moved its examples to an FSDP2 of its own in July 2025 (pull request 2760)."""
-    if has_own_loop(row):
+    """The key of what trains: axolotl moved its examples to an FSDP2 of its own in July 2025 (pull request 2760);
+    LLM-Shearing trains modules of its own with composer, none of them fused (`composer_llama.py`, 2023).
+    """
+    if has_own_loop(row) or "shearing" in cell(row, "framework"):
         return "other"
     own_fsdp2 = "axolotl" in cell(row, "framework") and not dated_before(row, "2025-07")
     return "axolotl" if own_fsdp2 and parallelism.kind == "fsdp" else framework
@@ -156,6 +159,14 @@ def precision_of(row: Row, gpu: GpuFacts, autocasts: bool) -> str:
         old = not dated_before(row, "2020-10") and dated_before(row, "2022-07")
         return "tf32" if gpu.tf32_flops_per_s and old else "fp32"
     return mixed + ("bf16" if gpu.bf16_flops_per_s else "fp16")
+
+
+def forced_precision(framework: str, arch: ModelArchitecture, gpu: GpuFacts) -> str:
+    """fp32 where unsloth says that fp16 "won't work" and a chip has no bf16 (`FORCE_FLOAT32` in its loader.py, 2025,
+    "gemma3"), else nothing.
+    """
+    forced = framework == "unsloth" and arch.model_type.startswith("gemma3") and not gpu.bf16_flops_per_s
+    return "fp32" if forced else ""
 
 
 def loads_in_fp32(row: Row, framework: str, parallelism: Parallelism) -> bool:
@@ -250,9 +261,11 @@ def attention_of(row: Row, framework: str, arch: ModelArchitecture, gpu: GpuFact
 
 
 def fuses_kernels(row: Row) -> bool:
-    """Whether memory-bound work is fused by kernels or a compiler."""
-    words = set(re.findall(r"[a-z]+", cell(row, "liger_fused") + " " + cell(row, "framework")))
-    return bool(_FUSING & words)
+    """Whether memory-bound work is fused by kernels or a compiler, as XLA does with whole steps of JAX and Keras 3; of
+    TensorFlow's graphs it compiles clusters (NVIDIA's examples do not gain as much).
+    """
+    text = cell(row, "liger_fused") + " " + cell(row, "framework")
+    return bool(_FUSING & set(re.findall(r"[a-z]+", text))) or _BY_XLA.search(text) is not None
 
 
 def recomputes_elementwise(row: Row) -> bool:
@@ -337,7 +350,7 @@ def pins_host_memory(row: Row) -> bool:
 def is_unpacked(row: Row) -> bool:
     """Whether rows of different length are padded to the longest of their micro-batch."""
     text = cell(row, "packing")
-    return denied(text) or text in ("unpacked", "not packed")
+    return denied(text) or text in ("unpacked", "not packed") or "longest" in text
 
 
 def pads_rows(row: Row, micro_batch: int) -> bool:

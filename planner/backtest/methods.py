@@ -58,6 +58,7 @@ _WHOLE = {
     ),
     "head": frozenset(["lm_head", "embed_out", "output_layer", "head"]),
 }
+_CAST_ADAPTERS = ("automodel", "fsdp_qlora", "mistral-finetune", "keras")
 
 
 def method_of(row: Row, arch: ModelArchitecture, framework: str) -> tuple[Adapter | None, str]:
@@ -84,8 +85,9 @@ def method_of(row: Row, arch: ModelArchitecture, framework: str) -> tuple[Adapte
         return None, "none" if bits == "4bit" else bits
     if not lora and method not in _SMALL:
         raise UnsupportedRunError(f"method {cell(row, 'method')!r} is not expressed")
-    # adapters of their own or cast to the base's type: NeMo AutoModel, answer.ai's train.py in plain bf16
-    own = any(name in cell(row, "framework") for name in ("automodel", "fsdp_qlora"))
+    # adapters of their own or cast to the base's type: NeMo AutoModel, answer.ai's train.py in plain bf16,
+    # mistral-finetune (`prepare_mixed_precision`: fp32 for the optimizer's step alone), Keras' `enable_lora`
+    own = any(name in cell(row, "framework") for name in _CAST_ADAPTERS)
     stack = stack_of(framework)
     cast = own or "true" in cell(row, "precision").replace("autocast=true", "")
     fp32 = (framework == "hf" or stack.frozen_fp32) and not cast

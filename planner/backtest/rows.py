@@ -21,6 +21,7 @@ from planner.backtest.models import architecture_of
 from planner.backtest.optimizers import optimizer_of, optimizer_rank_of, steps_in_backward
 from planner.backtest.partly import reached_share_of, trained_share_of
 from planner.backtest.quantised import keeps_quantised_inputs, quantises_experts, upcasts_frozen
+from planner.backtest.samples import doubts_of_samples, with_untold_samples
 from planner.backtest.selection import (
     keeps_products_of,
     offloaded_share_of,
@@ -84,7 +85,8 @@ def read_run(row: Row) -> Run:
     parallelism = _sharded_alone(parallelism_of(row, gpus, arch, adapter is None), framework)
     micro_batch, sequence = _micro_batch(row, parallelism.data), required(row, "seq_len")
     autocasts = adapter is None and _may_autocast(row, framework, parallelism)
-    precision = habits.precision_of(row, cluster.gpu, autocasts)
+    precision = quantization == "none" and habits.forced_precision(framework, arch, cluster.gpu)
+    precision = precision or habits.precision_of(row, cluster.gpu, autocasts)
     stack = habits.stack_of_run(row, framework, parallelism)
     fp32 = quantization == "none" and habits.loads_in_fp32(row, framework, parallelism)
     row_tokens, real_share = habits.padding_of(row, sequence, micro_batch)
@@ -129,8 +131,9 @@ def read_run(row: Row) -> Run:
         recomputes_elementwise=habits.recomputes_elementwise(row),
         compiled=habits.fuses_kernels(row) or cluster.gpu.name.startswith("Gaudi"),
     )
-    setup = _with_parts(row, framework, _recomputing(row, setup))
-    return Run(setup, cluster, speed_known, *_lasts(row), tuple(unstated(row, setup)))
+    setup = with_untold_samples(row, framework, _with_parts(row, framework, _recomputing(row, setup)))
+    doubts = [*unstated(row, setup), *(doubts_of_samples(row, setup, cluster) if speed_known else ())]
+    return Run(setup, cluster, speed_known, *_lasts(row), tuple(doubts))
 
 
 def _with_parts(row: Row, framework: str, setup: TrainingSetup) -> TrainingSetup:

@@ -100,6 +100,7 @@ def _machine(priced: Priced) -> dict[str, dict[str, Value]]:
         "attention": {
             "kernel": setup.attention,
             "checkpointing": "on" if setup.gradient_checkpointing else "off",
+            **({} if setup.attended_tokens is None else {"samples of": setup.attended_tokens}),
         },
         "elementwise": width,
         "launch": {"us a launch": gpu.launch_s * 1e6},

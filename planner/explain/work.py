@@ -135,7 +135,9 @@ def _row_formula(question: Question) -> str:
 def _flops(question: Question) -> tuple[str, Mapping[str, Value]]:
     base = question.base
     computed = parameter_counts(base.arch, base.task, base.labels).matmul_active
-    n = {"N": computed, "rows of": question.job.row_tokens}
+    apart = question.job.attended_tokens
+    rows: dict[str, Value] = {"rows of": question.job.row_tokens} if apart is None else {"samples of": apart}
+    n = {"N": computed, **rows}
     if question.base.adapter is None:
         return "6 N + attention", n
     return "4 N + 6 n + attention (a frozen weight needs no gradient)", {**n, "n": question.trainable}

@@ -17,7 +17,7 @@ from planner.memory.collectives import FURTHER_GROUP_GIB, communicators
 from planner.memory.constants import CONSTANTS
 from planner.memory.fragmentation import Peak, fragmentation
 from planner.memory.generation import Generation, cache_bytes, generation_bytes
-from planner.memory.host import host_parts
+from planner.memory.host import offloaded_parts
 from planner.memory.linears import adapter_input, adapter_products, dequantised_bytes, quantised_inputs
 from planner.memory.loss import loss_bytes
 from planner.memory.model_state import ModelState, model_state
@@ -45,7 +45,7 @@ class MemoryEstimate(NamedTuple):
         components_bytes: Parts at the peak; they sum to nvml_bytes.
         verdict: fits, borderline or oom.
         peak_phase: loading, generation, loss, backward or optimizer_step.
-        host_parts_bytes: Memory of one machine, by what it is for: to load, offload and save.
+        host_parts_bytes: What is offloaded to one machine, by what it is.
         save_peak_bytes: GPU memory while saving a checkpoint.
         log_sd: How far the tensors may be off: standard deviation of the logarithm of actual / predicted.
     """
@@ -61,11 +61,6 @@ class MemoryEstimate(NamedTuple):
     host_parts_bytes: dict[str, float]
     save_peak_bytes: float
     log_sd: float
-
-    @property
-    def host_ram_bytes(self) -> float:
-        """Of one machine."""
-        return sum(self.host_parts_bytes.values())
 
 
 def estimate_memory(setup: TrainingSetup, cluster: Cluster) -> MemoryEstimate:
@@ -110,7 +105,7 @@ def estimate_memory(setup: TrainingSetup, cluster: Cluster) -> MemoryEstimate:
         components_bytes=components,
         verdict=_verdict(setup, components, allocated, limit),
         peak_phase=phase,
-        host_parts_bytes=host_parts(setup, parts.state, parts.width, cluster),
+        host_parts_bytes=offloaded_parts(setup, parts.state, parts.width, cluster),
         save_peak_bytes=parts.state.static + _gathered_to_save(setup, parts),
         log_sd=need_log_sd(setup),
     )

@@ -39,7 +39,7 @@ def attention_seconds(
         setup: The training.
         rate: FLOP/s of a large product.
         gpu: What it runs on.
-        length: Tokens of a row.
+        length: Tokens of a row, or of the samples of a packed one that do not see each other.
         tokens: Of the micro-batch.
     """
     # Without padding sdpa runs the flash kernel; with it, a masked kernel that computes the upper half as well.

@@ -62,8 +62,10 @@ def _reduced(setup: TrainingSetup, width: Widths) -> float:
 
 
 def collective_rate(cluster: Cluster, ranks: int, stride: int = 1) -> float:
-    """Bytes/s that a collective of such a group reaches."""
-    return group_bytes_per_s(cluster, ranks, stride) * TIME["link"]
+    """Bytes/s that a collective of such a group reaches; a port of the network is filled better than NVLink."""
+    rate = group_bytes_per_s(cluster, ranks, stride)
+    one_on_each = cluster.nodes > 1 and stride >= cluster.gpus_per_node > 1
+    return rate * TIME["port" if one_on_each else "link"]
 
 
 def fsdp_block_s(setup: TrainingSetup) -> float:

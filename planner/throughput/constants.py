@@ -48,12 +48,16 @@ TIME: dict[str, float] = {
     # (NVIDIA/FasterTransformer 506, foundation-model-stack 34 and 69); not fitted.
     "generate_launch": 2.2,
     "link": 0.55,  # share of the link's rate that collectives reach
+    # The same of a port of the network, through which a group with one GPU on each machine leaves it: 41 of 50 GB/s
+    # with 32 MB, all with large messages (NVIDIA/nccl-tests 232: one H100 on each of two machines).
+    "port": 0.85,
     "overlap": 0.55,  # part of the shorter of compute and collectives that does not hide
     "fsdp_layer_s": 0.005,  # host time of FSDP for each block and micro-batch, accelerate
     "fsdp_layer_native_s": 0.001,
-    # DeepSpeed's: some 13 modules of a block, each 150 us to fetch and 50 to release its parameters, and their copies.
-    "zero3_layer_pass_s": 0.003,
-    "zero3_expert_pass_s": 0.0017,  # of an expert: four modules more, and three gathers of few bytes
+    # DeepSpeed's, of a gathered weight in one pass: its module's hooks, its gather cut in a piece for each rank, the
+    # gradient's reduction, which a bucket smaller than the weight makes one of its own (transformers' "auto" is the
+    # width squared). 3 ms for five weights of a block of Qwen's, as published runs with hardly any tokens have it.
+    "zero3_weight_pass_s": 0.0006,
     # Megatron-FSDP's, around every module and for every gradient: 1.8 ms a block and micro-batch were published of
     # Qwen3-4B on an H200 (nagarajankarthik/paip), the same on one GPU; as these, not fitted.
     "megatron_fsdp_layer_pass_s": 0.0009,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from planner.architecture import parameter_counts
 from planner.hardware import GpuFacts
 from planner.recomputation import recomputed
 from planner.setup import TrainingSetup
 from planner.stacks import stack_of
 from planner.throughput.constants import TIME
 from planner.throughput.terms import hooks_megatron, loops_over_experts, soft_maximum, step_shape
+
+_KEPT_PARAMETERS = 1e5  # as many or fewer stay on each GPU (DeepSpeed's `stage3_param_persistence_threshold`)
 
 
 def host_seconds(setup: TrainingSetup, gpu: GpuFacts) -> tuple[float, float]:
@@ -46,7 +49,8 @@ def _tensor_calls(setup: TrainingSetup) -> tuple[float, float]:
 
 
 def _hooks_s(setup: TrainingSetup) -> float:
-    """Host time of ZeRO-3 for one pass: Python around every module fetches and releases its parameters.
+    """Host time of ZeRO-3 for one pass: Python around every module fetches and releases its weights, one by one
+    (`fetch_sub_module` in DeepSpeed 0.11's partitioned_param_coordinator.py).
 
     It is spent by one GPU alone as well, and by the thread that launches kernels. So is that of Megatron-FSDP
     (`_register_fsdp_hooks`), which is what shards gradients or weights under Megatron.
@@ -56,10 +60,12 @@ def _hooks_s(setup: TrainingSetup) -> float:
         return (arch.layers + arch.decoder_layers) * TIME["megatron_fsdp_layer_pass_s"]
     if setup.parallelism.kind != "zero3":
         return 0.0
-    blocks = (arch.layers + arch.decoder_layers) * TIME["zero3_layer_pass_s"]
-    return blocks + (
-        arch.experts * arch.moe_layers * TIME["zero3_expert_pass_s"] if loops_over_experts(setup) else 0.0
-    )
+    shapes = parameter_counts(arch, setup.task, setup.labels).shapes
+    dense = (s for s in shapes if s.role not in ("expert", "router"))
+    gathered = sum(s.count for s in dense if s.inputs * s.outputs > _KEPT_PARAMETERS)
+    if arch.is_moe:  # a module for each product of each expert, or two tensors of all
+        gathered += arch.moe_layers * (3 * arch.experts if loops_over_experts(setup) else 2)
+    return gathered * TIME["zero3_weight_pass_s"]
 
 
 def compute_seconds(

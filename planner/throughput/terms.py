@@ -16,6 +16,7 @@ from planner.throughput.adapters import adapter_bytes, adapter_kernels, products
 from planner.throughput.attention import attention_seconds
 from planner.throughput.constants import TIME
 from planner.workload import (
+    attended_tokens,
     attention_flops_per_token,
     extra_forwards,
     micro_batch_tokens,
@@ -157,7 +158,6 @@ def matmul_rate(setup: TrainingSetup, gpu: GpuFacts) -> float:
 def compute_terms(setup: TrainingSetup, gpu: GpuFacts) -> dict[str, float]:
     """Seconds of GPU work of one micro-batch."""
     shape = step_shape(setup)
-    length = setup.row_tokens or float(setup.sequence_tokens)
     tokens = micro_batch_tokens(setup)
     stages = setup.parallelism.stages_at_once
     parts = setup.parallelism.tensor * stages / slowest_stage(setup)
@@ -170,7 +170,7 @@ def compute_terms(setup: TrainingSetup, gpu: GpuFacts) -> dict[str, float]:
         elementwise *= TIME["autocast_bytes"]
     return {
         "matmul": _matmul(setup, shape, rate, gpu, tokens) / parts,
-        "attention": attention_seconds(setup, rate, gpu, length, tokens) / parts,
+        "attention": attention_seconds(setup, rate, gpu, attended_tokens(setup), tokens) / parts,
         "elementwise": (elementwise * tokens + shape.products) / memory / parts,
         "dequantise": TIME["dequantise_8bit" if setup.quantization == "8bit" else "dequantise"]
         * shape.quantised
@@ -190,7 +190,7 @@ def slowest_stage(setup: TrainingSetup) -> float:
     if stages == 1:
         return 1.0
     shape, again, arch = step_shape(setup), recomputed(setup), setup.arch
-    scores = attention_flops_per_token(arch, float(setup.sequence_tokens), arch.kind == "decoder")
+    scores = attention_flops_per_token(arch, attended_tokens(setup), arch.kind == "decoder")
     blocks = 2.0 * (shape.dense - shape.head + shape.expert) * shape.passes_matmul
     blocks += scores * (3.5 + again.attention)
     head = 2.0 * shape.head * (shape.passes_matmul - again.products)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from jobs.history import History
 from jobs.manifest import BLOBS
 from jobs.spec import CheckpointsJob, DataJob, EvaluateJob, JobSpec, MethodJob, ModelJob, RolloutJob
 from jobs.spec_rules import PROMPT_LEARNING, SHARDED_METHODS
-from tests.jobs.runs import Runs, renamed
+from tests.jobs.runs import Runs, renamed, train_as_rank
 from tests.jobs.test_methods import TRAIN, job_of, paired, prompts, results, unpaired
 from tests.jobs.test_together import interrupted, losses, together
 from tests.jobs.tiny_models import write_reviews
@@ -78,6 +80,60 @@ def test_it_learns_and_gives_a_whole_model(runs: Runs, done: JobSpec) -> None:
 
 def test_killed_and_resumed_exactly(runs: Runs, done: JobSpec) -> None:
     goes_on_exactly(runs, done, from_step=4)
+
+
+def test_a_checkpoint_of_many_files_is_gone_on_from_exactly(runs: Runs, done: JobSpec) -> None:
+    """Each process writes its shard in files so small that a host has room for three of each."""
+    twin = renamed(runs, done, f"{done.run_id}-many")
+    name = twin.run_id
+    pids = runs.start_together(twin, 2, "tests.jobs.test_sharded:train_in_small_files")
+    while runs.newest_step(name) < 4:
+        time.sleep(0.001)
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    assert [runs.zygote.wait(pid) for pid in pids] == [-signal.SIGKILL] * 2
+    assert sum(path.startswith("shard-00001-model-") for path in files(runs, name)) > 2
+    assert together(runs, twin) == [0, 0], runs.log(name)
+    assert (runs.progress(name).resumed_from_step or 0) >= 4
+    assert runs.weights(name) == runs.weights(done.run_id)
+
+
+def train_in_small_files(arguments: list[str]) -> None:
+    """A rank whose files hold a few tensors each."""
+    from jobs import sharded
+
+    sharded._in_files.__defaults__ = (64e3,)
+    train_as_rank(arguments)
+
+
+def test_what_waits_for_the_leading_process_takes_no_memory(zygote: Zygote, tmp_path: Path) -> None:
+    """Of a model in shards: before, each process wrote it whole, and once more in fp32."""
+    zygote.call("tests.jobs.test_sharded:wait_for_weights", log=tmp_path / "log")
+
+
+def wait_for_weights(_: list[str]) -> None:
+    """As transformers loads and accelerate widens 256 MiB of bf16 in a process that does not lead."""
+    import torch
+
+    from jobs.sharded import _prepare_to_receive, loaded_once
+
+    job = JobSpec("run", "name", ModelJob("m"), DataJob("d"), CheckpointsJob("file:///nowhere"))
+    spread_out = replace(job, train=replace(job.train, sharding="fsdp"))
+    model = torch.nn.Linear(8192, 16384, bias=False, device="meta", dtype=torch.bfloat16)
+    before = resident_mib()
+    with loaded_once(spread_out, 2):
+        model.weight = torch.nn.Parameter(torch.zeros_like(model.weight, device="cpu"))
+    assert resident_mib() - before < 16
+    _prepare_to_receive(model, widened=True)
+    assert resident_mib() - before < 16
+    assert model.weight.dtype == torch.float32 and model.weight.shape == (16384, 8192)
+    assert not model.weight.any()
+
+
+def resident_mib() -> float:
+    """Memory of this process that no file stands behind."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) / 1024
 
 
 def test_a_damaged_shard_is_found_and_passed_over(runs: Runs, done: JobSpec) -> None:

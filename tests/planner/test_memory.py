@@ -30,7 +30,6 @@ def test_parts_sum_to_the_peak(some):
     assert sum(memory.components_bytes.values()) == pytest.approx(memory.nvml_bytes)
     assert 0 < memory.allocated_bytes < memory.reserved_bytes < memory.nvml_bytes < memory.upper_bytes
     assert min(memory.components_bytes.values()) >= 0
-    assert memory.host_ram_bytes > 0
 
 
 def test_loha_multiplies_its_factors_out():
@@ -210,7 +209,7 @@ def test_offload_moves_state_to_the_host():
     here = estimate_memory(base, ROOMY)
     there = estimate_memory(away, ROOMY)
     assert there.allocated_bytes < 0.6 * here.allocated_bytes
-    assert there.host_ram_bytes > here.host_ram_bytes
+    assert sum(model_state(away).host_parts.values()) > sum(model_state(base).host_parts.values())
 
 
 def test_reserved_never_exceeds_a_card_that_the_tensors_fit():
@@ -348,34 +347,6 @@ def test_each_stage_of_zero_shards_more():
     assert sizes[0]["weights"] == pytest.approx(8 * sizes[2]["weights"])
 
 
-def test_each_process_copies_weights_that_it_reads_in_another_type():
-    """A bf16 file is mapped once; in fp32 eight replicas make eight copies on the host, eight shards one."""
-    weights = parameter_counts(setup().arch).total
-
-    def host_bytes(precision, kind):
-        spread_over = setup(adapter=lora(), precision=precision, parallelism=Parallelism(kind, 8))
-        return estimate_memory(spread_over, cluster("A100-80GB", 8)).host_ram_bytes
-
-    assert host_bytes("bf16", "ddp") == host_bytes("bf16", "fsdp")
-    assert host_bytes("fp32", "fsdp") - host_bytes("bf16", "fsdp") == pytest.approx(2.0 * weights, rel=0.01)
-    assert host_bytes("fp32", "ddp") - host_bytes("fp32", "fsdp") == pytest.approx(
-        7 * 4.0 * weights, rel=0.01
-    )
-
-
-def test_each_machine_saves_its_own_shards_and_one_gathers_the_finished_model():
-    """Of a full fine-tuning, whose weights, states and master copies are most of what the host needs."""
-    trained = parameter_counts(setup().arch).trainable
-
-    def host_bytes(kind, nodes):
-        spread_over = setup(parallelism=Parallelism(kind, 8 * nodes))
-        return estimate_memory(spread_over, cluster("H100", 8, nodes)).host_ram_bytes
-
-    assert host_bytes("fsdp", 1) - host_bytes("fsdp", 2) == pytest.approx(6.0 * trained)
-    assert host_bytes("fsdp", 4) == host_bytes("fsdp", 8)
-    assert host_bytes("ddp", 1) == host_bytes("ddp", 8)
-
-
 def test_fsdp2_holds_the_head_alone_at_the_loss():
     """And gradients that wait for a step's last micro-batch whole, which FSDP's first version holds beside shards."""
     large = setup(framework="trl", parallelism=Parallelism("fsdp", 8), grad_accum=1)
@@ -387,12 +358,3 @@ def test_fsdp2_holds_the_head_alone_at_the_loss():
     assert waiting.end == comm.end < waiting.backward
     older = model_state(large._replace(framework="hf", grad_accum=4)).comm
     assert older.loss == older.backward == older.end and not older.waiting
-
-
-def test_a_base_that_is_packed_on_its_way_to_the_gpu_needs_little_memory_of_the_machine():
-    """A Llama-3 of 70B in 4 bits is loaded on machines with less memory than its files have bytes."""
-    large = setup("meta-llama/Meta-Llama-3-70B", adapter=lora())
-    whole = estimate_memory(large, cluster("H200", 2)).host_ram_bytes
-    packed = estimate_memory(large._replace(quantization="4bit"), cluster("H200", 2)).host_ram_bytes
-    assert whole > 2 * parameter_counts(large.arch).total
-    assert packed < whole / 3
