@@ -110,7 +110,6 @@ def read_run(row: Row) -> Run:
             row, arch, framework, gpus, plain_adapter=adapter is not None and quantization == "none"
         ),
         recomputed_blocks=recomputed_blocks_of(row),
-        keeps_products=keeps_products_of(row),
         attention=habits.attention_of(row, framework, arch, cluster.gpu),
         fused_loss=habits.fuses_loss(row),
         framework=stack,
@@ -124,7 +123,6 @@ def read_run(row: Row) -> Run:
         experts_quantised=quantises_experts(row),
         loss_bytes=loss_bytes_of(row, framework, arch, precision, parallelism),
         varied_lengths=habits.is_unpacked(row) and not habits.reuses_memory(row, framework),
-        drops_longer_rows=habits.drops_longer_rows(row),
         row_tokens=row_tokens,
         real_tokens_share=real_share,
         padded=framework == "hf" and cluster.gpu.vendor == "nvidia" and habits.pads_rows(row, micro_batch),
@@ -137,8 +135,10 @@ def read_run(row: Row) -> Run:
 
 
 def _with_parts(row: Row, framework: str, setup: TrainingSetup) -> TrainingSetup:
-    """With what is split, left out, repeated or sent to the host beside the usual ways."""
+    """With what is split, left out, kept, repeated or sent to the host beside the usual ways."""
     return setup._replace(
+        drops_longer_rows=habits.drops_longer_rows(row),
+        keeps_products=keeps_products_of(row),
         virtual_stages=virtual_stages_of(row),
         sequence_parallel=sequence_parallel_of(row),
         recomputes_attention=recomputes_attention(row, framework),
