@@ -131,6 +131,8 @@ class TrainingSetup(NamedTuple):
         compiled: The model's memory-bound work is fused: torch.compile, Liger or kernels like it.
         recomputes_elementwise: Norms keep their input alone and an MLP's product is computed again, as Liger's modules
             and torch's compiler have it.
+        tiled_mlp: A recomputed block's MLP goes over the sequence in tiles and is computed once more in its backward
+            pass (DeepSpeed's `TiledMLP`), so that nothing inside it is as long as the sequence.
         preference_loss: Of dpo and kto, as in the spec.
         reference: grpo measures how far it is from a frozen copy of the start, and so does dpo (not its kin without
             one: orpo, simpo, cpo); kto always does.
@@ -182,6 +184,7 @@ class TrainingSetup(NamedTuple):
     padded: bool = False
     compiled: bool = False
     recomputes_elementwise: bool = False
+    tiled_mlp: bool = False
     preference_loss: str = "auto"
     reference: bool = True
     generated_tokens: int = 256
@@ -217,5 +220,6 @@ class TrainingSetup(NamedTuple):
             self.replicas, self.upcast_frozen, self.frozen_fp32,
             self.keeps_quantised_inputs,
             self.experts_quantised, self.loss_bytes, self.compiled, self.recomputes_elementwise,
+            self.tiled_mlp,
             self.preference_loss, self.reference,
         )  # fmt: skip

@@ -17,6 +17,9 @@ class Stack(NamedTuple):
         fused_kernels: Memory-bound work runs in fused kernels without a compiler.
         fused_norm: Norms keep no fp32 copy of their input.
         fused_mlp: The gated MLP recomputes its product instead of keeping it.
+        keeps_product: It keeps it nevertheless, as the input of the last linear module, for the gradient of its weights
+            (in Megatron's megatron/core/fusions/fused_bias_swiglu.py `SwiGLUFunction` saves what it takes, and the
+            module after it does too).
         fp32_master: Sharded training keeps trainable parameters in fp32 (accelerate, FSDP mixed precision).
         foreach_step: The optimizer's step makes a temporary as large as the parameters.
         adapter_dropout: Adapters are dropped out by default.
@@ -52,6 +55,9 @@ class Stack(NamedTuple):
             (`_c_identity` of Paddle's `mp_ops`).
         keeps_outputs: Pipeline stages keep what they have sent on until its gradient comes.
         fp32_reduce: Sharded gradients are summed in fp32, whatever is computed in.
+        keeps_gathered: Without recomputation, weights that ZeRO-3 gathers stay until their backward pass. torch's own
+            `linear` keeps a view of them; the one that does not comes with `zero.Init`, which transformers enters and
+            `deepspeed.initialize` alone did not until DeepSpeed's pull request 8189 (July 2026).
         fills_pipeline: Its pipelines have one stage on each GPU (DeepSpeed's PipelineEngine, Megatron-LM where it is
             not told to interleave), which the first micro-batch has to pass before all compute.
         host_slowdown: Host time of a block against transformers' modules. Transformer Engine's check in Python:
@@ -67,6 +73,7 @@ class Stack(NamedTuple):
     fused_kernels: bool = False
     fused_norm: bool = False
     fused_mlp: bool = False
+    keeps_product: bool = False
     fp32_master: bool = True
     foreach_step: bool = True
     adapter_dropout: bool = False
@@ -92,6 +99,7 @@ class Stack(NamedTuple):
     copies_inputs: bool = False
     keeps_outputs: bool = False
     fp32_reduce: bool = False
+    keeps_gathered: bool = False
     fills_pipeline: bool = False
     host_slowdown: float = 1.0
     slowdown: float = 1.0
@@ -103,6 +111,7 @@ _MEGATRON = Stack(
     fused_kernels=True,
     fused_norm=True,
     fused_mlp=True,
+    keeps_product=True,
     foreach_step=False,
     sequence_parallel=True,
     host_slowdown=2.0,
@@ -118,7 +127,7 @@ _STACKS = (
     Stack(
         "other", slowdown=1.12
     ),  # named, and nothing is known of it here: modules of transformers, a loop of its own
-    Stack("deepspeed", foreach_step=False, fills_pipeline=True),
+    Stack("deepspeed", foreach_step=False, keeps_gathered=True, fills_pipeline=True),
     Stack("unsloth", loss_bytes=0.5, fused_kernels=True, fused_norm=True, fused_mlp=True, foreach_step=False),
     Stack("llm-foundry", fused_kernels=True, fused_norm=True),
     Stack(

@@ -5,6 +5,7 @@ from planner.architecture.adapters import (
     Adapter,
     adapter_parameters,
     adapter_targets,
+    expert_adapter_parameters,
     whole_parameters,
 )
 from planner.architecture.counts import CLASSIFIERS, ParameterCounts, parameter_counts
@@ -29,6 +30,7 @@ __all__ = [
     "Publication",
     "adapter_parameters",
     "adapter_targets",
+    "expert_adapter_parameters",
     "known_models",
     "linear_shapes",
     "load_architecture",

@@ -23,6 +23,8 @@ class Adapter(NamedTuple):
         targets: Module names as in PEFT, or ("all-linear",) or ("attention",).
         fp32: Whether PEFT keeps the adapter's weights in fp32 (its default under mixed precision).
         dropout: Whether the adapter's input is dropped out, which keeps a copy and a mask for each module.
+        experts: Each expert of a mixture has its own, beside the targets (peft's `target_parameters`; Megatron's
+            grouped modules under all-linear).
         older: DoRA before PEFT 0.14 (December 2024).
         virtual_tokens: Learned embeddings before each row, for prompt_tuning and its kin.
         whole: "embedding" and "head" where a copy of them is trained whole beside the adapter (modules_to_save).
@@ -36,6 +38,7 @@ class Adapter(NamedTuple):
     virtual_tokens: int = 20
     whole: tuple[str, ...] = ()
     older: bool = False
+    experts: bool = False
 
     @property
     def multiplies_again(self) -> bool:
@@ -80,6 +83,20 @@ def adapter_parameters(arch: ModelArchitecture, adapter: Adapter) -> int:
         shape.count * _of_module(adapter, shape, LAYOUTS[arch.layout].down)
         for shape in adapter_targets(arch, adapter)
     )
+
+
+def expert_adapter_parameters(arch: ModelArchitecture, adapter: Adapter) -> int:
+    """Trainable parameters on the experts, which are far more than on all else.
+
+    >>> from planner.architecture import load_architecture
+    >>> on_experts = Adapter("lora", 32, (), experts=True)
+    >>> round(expert_adapter_parameters(load_architecture("Qwen/Qwen3-30B-A3B"), on_experts) / 1e9, 2)
+    1.26
+    """
+    if not adapter.experts or adapter.kind in WITHOUT_TARGETS:
+        return 0
+    shapes = (shape for shape in linear_shapes(arch) if shape.role == "expert")
+    return sum(shape.count * _of_module(adapter, shape, LAYOUTS[arch.layout].down) for shape in shapes)
 
 
 def whole_parameters(arch: ModelArchitecture, adapter: Adapter) -> int:

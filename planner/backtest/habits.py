@@ -181,8 +181,9 @@ def checkpointing_of(
 ) -> bool:
     """Stated, or the stack's default: Hugging Face recipes of big decoders and torchtune's recipes switch it on.
 
-    Scripts around its trainers leave adapters to TrainingArguments, whose own default is off; over a quantised base
-    peft's prepare_model_for_kbit_training switches it on.
+    DeepSpeed's engine alone recomputes nothing. Scripts around transformers' trainers leave adapters to
+    TrainingArguments, whose own default is off; over a quantised base peft's prepare_model_for_kbit_training
+    switches it on.
 
     Args:
         row: The run.
@@ -202,7 +203,8 @@ def checkpointing_of(
         return False  # its recipes of mixtures say `activation_checkpointing: false`
     if plain_adapter and framework == "hf" and not has_own_loop(row):
         return any(name in cell(row, "framework") for name in _RECOMPUTE)
-    recipes = framework in ("hf", "deepspeed", "llm-foundry")
+    engine = framework == "deepspeed" and cell(row, "framework").startswith("deepspeed")
+    recipes = framework in ("hf", "deepspeed", "llm-foundry") and not engine
     return recipes and arch.kind != "encoder" and arch.hidden >= 2048
 
 
@@ -270,9 +272,12 @@ def recomputes_elementwise(row: Row) -> bool:
     """Whether Liger's modules, others like them or a compiler stand for transformers' norms and MLPs.
 
     Norms of flash-attn (`ops/triton/layer_norm.py`) keep their input, SwiGLU of xFormers its two products
-    (`silu_bw_fused`), as Liger's do; foak takes Liger's loss alone.
+    (`silu_bw_fused`), as Liger's do; foak takes Liger's loss alone. Megatron-Kwai's selection computes norms and
+    activations of MLPs again, not attention (its README, 2024).
     """
     text = f"{cell(row, 'liger_fused')} {cell(row, 'framework')}"
+    if "kwai" in text and "selective" in cell(row, "grad_checkpointing"):
+        return True
     return re.search(r"liger|\bcompiled?\b|\bswiglu\b", text) is not None and "foak" not in text
 
 
@@ -302,6 +307,13 @@ def _offloads_unasked(row: Row) -> bool:
     """prime-rl keeps optimizer states and blocks' inputs on the host (`optim_cpu_offload`, `ac_offloading`)."""
     own = "prime-rl" in cell(row, "framework") and not cell(row, "offload")
     return own and not dated_before(row, _OFFLOADS_SINCE)
+
+
+def tiles_mlp(row: Row) -> bool:
+    """Arctic Long Sequence Training tiles MLPs (`tiled_mlp_compute`) where it puts checkpoints on the host, in nearly
+    all recipes of ArcticTraining's projects/sequence-parallelism (May 2025).
+    """
+    return "alst" in cell(row, "framework") and offloads_activations(row)
 
 
 def offload_of(row: Row) -> str:

@@ -13,6 +13,9 @@ _LOGITS_AS_COMPUTED = frozenset({"gpt2", "opt", "bloom", "falcon", "gpt_bigcode"
 #: Loops that give a model no labels and take the cross-entropy of what it returns (`forward` of
 #: universal-llm-trainer's models, September 2025).
 _OWN_CRITERIA = ("plain pytorch", "universal-llm-trainer")
+#: Logits in 16 bits, their gradient in their place (unsloth/kernels/cross_entropy_loss.py), and the copy in fp32 that
+#: accelerate makes of a model's outputs under autocast (`convert_outputs_to_fp32`).
+_LOGITS_COPIED = 6.0
 _SMALL = 8.0  # logits, a shifted copy or their log-probabilities, and two gradients, in 16 bits each
 
 
@@ -46,11 +49,13 @@ def _of_stack(row: Row, framework: str) -> float | None:
     computes the loss in chunks since 1.7 (June 2026), which Soup does not take. torchtune held shifted fp32 logits
     until the backward pass was over, beside log-probabilities and two gradients, up to 0.2; in chunks, as since in all
     its recipes, it does not. torchtitan compiles the loss with the model (again since April 2025), which leaves the
-    logits and their gradients in bf16.
+    logits and their gradients in bf16. Unsloth cuts the cross-entropy since December 2024 (its issue 1298).
     """
     if framework == "torchtune":
         old = dated_before(row, "2024-09") and "chunk" not in cell(row, "liger_fused")
         return 16.0 if old else None
+    if framework == "unsloth":
+        return _LOGITS_COPIED if dated_before(row, "2024-12") else None
     if framework == "torchtitan":
         return 4.0 if habits.fuses_kernels(row) and not dated_before(row, "2025-04") else None
     stack = cell(row, "framework")

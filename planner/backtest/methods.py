@@ -8,7 +8,7 @@ from planner.architecture import Adapter, ModelArchitecture, adapter_parameters,
 from planner.backtest.cells import Row, UnsupportedRunError, cell, dated_before, number
 from planner.backtest.partly import trains_partly
 from planner.spec_types import packed_in_4bit
-from planner.stacks import stack_of
+from planner.stacks import MEGATRON, stack_of
 
 #: Every weight is trained, however a table spells it.
 _FULL = re.compile(
@@ -21,7 +21,7 @@ _FULL = re.compile(
 #: Adapters that hold next to nothing: their size decides neither memory nor speed.
 _SMALL = frozenset(
     ["ia3", "prefix", "prefix tuning", "prompt tuning", "soft prompt", "soft prompts", "reft", "loreft",
-     "layernorm tuning",
+     "layernorm tuning", "norm bias", "bias norm", "norm tuning", "bias tuning",
      "houlsby adapter", "pfeiffer adapter", "bottleneck adapter", "parallel adapter", "compacter", "tinylora", "vblora",
      "vb lora", "xlora", "p tuning", "p tuning v2", "ptuning", "adaption prompt",
      "adapter", "llama adapter", "adapter v2", "adapters", "ln tuning", "vera", "randlora", "loha", "lokr", "boft",
@@ -98,7 +98,15 @@ def method_of(row: Row, arch: ModelArchitecture, framework: str) -> tuple[Adapte
     targets = _targets(row, arch, usual[0])
     rank = _rank(row, arch, targets, usual[1] if lora else 8)
     whole, older = _whole(row) if lora else (), dated_before(row, "2024-12")
-    return Adapter(kind, rank, targets, fp32, stack.adapter_dropout, whole=whole, older=older), bits
+    adapter = Adapter(kind, rank, targets, fp32, stack.adapter_dropout, whole=whole, older=older)
+    return adapter._replace(experts=arch.is_moe and _on_experts(row, targets, framework)), bits
+
+
+def _on_experts(row: Row, targets: tuple[str, ...], framework: str) -> bool:
+    """Whether experts are adapted: named among the targets, or under Megatron all-linear, whose grouped modules are
+    linear ones too (`find_all_linears` in ms-swift's swift/megatron/utils/utils.py, 2025).
+    """
+    return "experts" in cell(row, "lora_targets") or (framework in MEGATRON and targets == _EVERY)
 
 
 def _whole(row: Row) -> tuple[str, ...]:

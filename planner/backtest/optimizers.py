@@ -51,6 +51,8 @@ def optimizer_of(row: Row) -> str:
         return named
     if re.search(r"4[-_ ]?bit|int4", text):
         return "adamw_4bit"
+    if re.search(r"(?:bf16|bfloat16)[- ](?:states|moments)", text):
+        return "adamw_bf16"
     return "adamw_fused" if any(part in text for part in ("fused", "apex", "lamb", "cpuadam")) else "adamw"
 
 

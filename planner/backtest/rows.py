@@ -110,7 +110,6 @@ def read_run(row: Row) -> Run:
             row, arch, framework, gpus, plain_adapter=adapter is not None and quantization == "none"
         ),
         recomputed_blocks=recomputed_blocks_of(row),
-        keeps_products=keeps_products_of(row),
         attention=habits.attention_of(row, framework, arch, cluster.gpu),
         fused_loss=habits.fuses_loss(row),
         framework=stack,
@@ -124,21 +123,22 @@ def read_run(row: Row) -> Run:
         experts_quantised=quantises_experts(row),
         loss_bytes=loss_bytes_of(row, framework, arch, precision, parallelism),
         varied_lengths=habits.is_unpacked(row) and not habits.reuses_memory(row, framework),
-        drops_longer_rows=habits.drops_longer_rows(row),
         row_tokens=row_tokens,
         real_tokens_share=real_share,
         padded=framework == "hf" and cluster.gpu.vendor == "nvidia" and habits.pads_rows(row, micro_batch),
         recomputes_elementwise=habits.recomputes_elementwise(row),
         compiled=habits.fuses_kernels(row) or cluster.gpu.name.startswith("Gaudi"),
     )
-    setup = with_untold_samples(row, framework, _with_parts(row, framework, _with_outputs(row, setup)))
+    setup = with_untold_samples(row, framework, _with_parts(row, framework, _recomputing(row, setup)))
     doubts = [*unstated(row, setup), *(doubts_of_samples(row, setup, cluster) if speed_known else ())]
     return Run(setup, cluster, speed_known, *_lasts(row), tuple(doubts))
 
 
 def _with_parts(row: Row, framework: str, setup: TrainingSetup) -> TrainingSetup:
-    """With what is split, left out, repeated or sent to the host beside the usual ways."""
+    """With what is split, left out, kept, repeated or sent to the host beside the usual ways."""
     return setup._replace(
+        drops_longer_rows=habits.drops_longer_rows(row),
+        keeps_products=keeps_products_of(row),
         virtual_stages=virtual_stages_of(row),
         sequence_parallel=sequence_parallel_of(row),
         recomputes_attention=recomputes_attention(row, framework),
@@ -148,9 +148,11 @@ def _with_parts(row: Row, framework: str, setup: TrainingSetup) -> TrainingSetup
     )
 
 
-def _with_outputs(row: Row, setup: TrainingSetup) -> TrainingSetup:
-    """With what a loop keeps of the model's outputs; blocks that are not recomputed keep keys and values anyway."""
-    return setup._replace(kept_caches=habits.kept_caches(row)) if setup.gradient_checkpointing else setup
+def _recomputing(row: Row, setup: TrainingSetup) -> TrainingSetup:
+    """With what matters where blocks are recomputed alone; others keep keys, values and MLPs anyway."""
+    if not setup.gradient_checkpointing:
+        return setup
+    return setup._replace(kept_caches=habits.kept_caches(row), tiled_mlp=habits.tiles_mlp(row))
 
 
 def _lasts(row: Row) -> tuple[float | None, float | None]:

@@ -41,6 +41,22 @@ class ScoreActivations(NamedTuple):
     backward: float
 
 
+def tiled_backward(arch: ModelArchitecture, width: float) -> float:
+    """Bytes per token that the backward pass makes in an attention with a fused kernel, less what its MLP's norm kept.
+
+    It comes after an MLP in tiles (`TiledMLP` in deepspeed/runtime/sequence_parallel/ulysses_sp.py, 2025), of which no
+    more than its input's gradient is as long as the sequence. Torch's reentrant checkpoint holds the recomputed
+    block's output and its gradient until the end; with them are the residual stream's gradient, those of the
+    attention's output, queries, keys and values, that of the queries added up in fp32, and where heads share keys and
+    values a gradient for each head (`dq_accum`, `dk_expanded` and `dv_expanded` in flash-attention 2's
+    csrc/flash_attn/flash_api.cpp, `mha_bwd`).
+    """
+    shared = arch.kv_size < arch.q_size
+    passing = 2 * arch.hidden + 2 * arch.q_size + arch.kv_size + arch.v_size
+    passing += 2 * arch.q_size if shared else 0
+    return width * (passing - 2 * arch.hidden) + 4.0 * arch.q_size
+
+
 @lru_cache(maxsize=4096)
 def block_activations(
     arch: ModelArchitecture,
@@ -55,6 +71,7 @@ def block_activations(
     spread_keys: bool = False,
     fused_qkv: bool = False,
     fp32_routing: bool = False,
+    keeps_product: bool = False,
 ) -> BlockActivations:
     """Sum over the operations of a block.
 
@@ -72,6 +89,7 @@ def block_activations(
         spread_keys: Keys and values of a group are repeated for each of its heads.
         fused_qkv: Queries, keys and values come from one product.
         fp32_routing: Outputs of all experts are weighted in fp32.
+        keeps_product: What a fused gated MLP multiplied stays all the same, where its last linear module is trained.
     """
     full = adapter is None
     # A decoder block of an encoder-decoder attends twice, the second time with a norm of its own.
@@ -81,7 +99,7 @@ def block_activations(
     )
     saved = whole + _attention(arch, width, full) * (1 + twice)
     saved += width * _kept_by_stack(arch, spread_keys, fused_qkv)
-    mlp, mlp_backward = _mlp(arch, width, full, fused_mlp)
+    mlp, mlp_backward = _mlp(arch, width, full, fused_mlp, keeps_product)
     if fp32_routing:
         kept, passing = _fp32_routing(arch, width)
         mlp, mlp_backward = mlp + kept, mlp_backward + passing
@@ -162,7 +180,9 @@ def _softmax_attention(arch: ModelArchitecture, width: float, full: bool) -> flo
 _WRITTEN_OUT = {"gpt2": 3, "gpt_neo": 3, "gptj": 3, "phi": 3, "gpt_oss": 2, "esm": 2}
 
 
-def _mlp(arch: ModelArchitecture, width: float, full: bool, fused: bool) -> tuple[float, float]:
+def _mlp(
+    arch: ModelArchitecture, width: float, full: bool, fused: bool, keeps_product: bool
+) -> tuple[float, float]:
     """Saved bytes, and temporaries of the backward pass."""
     inner = float(arch.intermediate)
     extra = 0.0
@@ -173,7 +193,7 @@ def _mlp(arch: ModelArchitecture, width: float, full: bool, fused: bool) -> tupl
     gated = arch.mlp_matrices == 3
     kept = (3 if gated else 1) + (1 if full else 0)
     if fused and gated:
-        kept = 2
+        kept = 2 + (1 if full and keeps_product else 0)
     elif not fused:
         kept += _WRITTEN_OUT.get(arch.model_type, 0)
     return width * inner * kept + extra, width * inner * (3 if full else 2)

@@ -89,12 +89,22 @@ def buffers(setup: TrainingSetup, width: Widths, base: float, mine: float, gradi
         if setup.framework == "deepspeed":
             same = max(same, 2.0 * _ZERO_BUCKET_PARAMETERS)
     elif kind == "zero3":
-        total = parameter_counts(setup.arch, setup.task, setup.labels).total
-        live = min(total, _ZERO3_LIVE_PARAMETERS) + embedding * (1 if setup.arch.tied_embeddings else 2)
-        live /= setup.parallelism.tensor
-        # A gather holds its flat result and the parameters' own copies at once.
-        same = 2 * width.compute * live + 2.0 * min(mine, _ZERO_BUCKET_PARAMETERS)
+        return _zero3(setup, width, mine)
     return Buffers(same, same, same, (same, same))
+
+
+def _zero3(setup: TrainingSetup, width: Widths, mine: float) -> Buffers:
+    """Parameters that are alive at a time, a bucket of gradients, and weights that stay gathered all the same."""
+    counts, parts = parameter_counts(setup.arch, setup.task, setup.labels), setup.parallelism.tensor
+    embedding = setup.arch.vocab * setup.arch.hidden
+    live = min(counts.total, _ZERO3_LIVE_PARAMETERS) + embedding * (1 if setup.arch.tied_embeddings else 2)
+    # A gather holds its flat result and the parameters' own copies at once.
+    same = 2 * width.compute * live / parts + 2.0 * min(mine, _ZERO_BUCKET_PARAMETERS)
+    kept = 0.0
+    if stack_of(setup.framework).keeps_gathered and setup.quantization == "none":
+        share = 1.0 - setup.recomputed_blocks if setup.gradient_checkpointing else 1.0
+        kept = share * width.compute * max(0.0, counts.linear - _ZERO3_LIVE_PARAMETERS) / parts
+    return Buffers(same + kept, same + kept, same, (same, same))
 
 
 def _fsdp(setup: TrainingSetup, width: Widths, base: float) -> Buffers:

@@ -11,6 +11,7 @@ from planner.memory.activations import (
     block_activations,
     score_activations,
     split_by_columns,
+    tiled_backward,
 )
 from planner.memory.collectives import FURTHER_GROUP_GIB, communicators
 from planner.memory.constants import CONSTANTS
@@ -142,6 +143,7 @@ def _constants(setup: TrainingSetup) -> _Parts:
         stack.spread_keys,
         stack.fused_qkv,
         stack.fp32_routing,
+        stack.keeps_product and not setup.recomputes_elementwise,
     )
     product, largest = adapter_products(setup)
     tail = (4.0 + (4.0 if setup.adapter is None else 0.0)) * arch.hidden
@@ -239,9 +241,12 @@ def _kept_outputs(setup: TrainingSetup, tokens: float) -> tuple[float, float]:
 def _of_block(setup: TrainingSetup, parts: _Parts, tokens: float) -> tuple[float, float]:
     """Bytes that one block keeps of a micro-batch, and temporaries of its backward pass."""
     block, keys = parts.block, setup.sequence_tokens
-    divided = (block.saved - block.whole + parts.scores.saved * keys) * parts.split
+    kept = block.saved - block.whole - (block.mlp if setup.tiled_mlp else 0.0)
+    divided = (kept + parts.scores.saved * keys) * parts.split
     one = (divided + block.whole * parts.split_whole + _copied_inputs(setup, parts)) * tokens + parts.product
     within = max(block.backward, parts.scores.backward * keys - block.mlp)  # in the MLP, or in the attention
+    if setup.tiled_mlp:
+        within = tiled_backward(setup.arch, parts.width.activation)
     gradients = within * tokens * parts.split
     return one, max(gradients, gradients / 2 + parts.dequantised) + parts.product_backward
 

@@ -33,7 +33,8 @@ def loss_bytes(setup: TrainingSetup, width: Widths, tokens: float, *, on_cpu: bo
 def _whole(setup: TrainingSetup, width: Widths) -> float:
     """For each position, where all logits are held at once.
 
-    T5 takes the cross-entropy in the model's own precision: logits, their log-probabilities and one gradient.
+    Capped logits are a copy, but in kernels that cap them on their way (unsloth/kernels/cross_entropy_loss.py, July
+    2024). T5 takes the cross-entropy in the model's own precision: logits, their log-probabilities and one gradient.
     """
     if not scores_words(setup.task):
         return 0.0
@@ -42,7 +43,7 @@ def _whole(setup: TrainingSetup, width: Widths) -> float:
         each = CONSTANTS["fused_loss"]
     elif setup.arch.kind == "encoder-decoder" and not setup.precision.startswith("amp_"):
         each = 3 * width.activation
-    elif setup.arch.logit_softcap:
+    elif setup.arch.logit_softcap and not stack_of(setup.framework).fused_kernels:
         each += width.activation
     return each * setup.arch.vocab / setup.parallelism.tensor
 

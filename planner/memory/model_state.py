@@ -8,6 +8,7 @@ from planner.architecture import (
     ModelArchitecture,
     ParameterCounts,
     adapter_parameters,
+    expert_adapter_parameters,
     parameter_counts,
     whole_parameters,
 )
@@ -83,6 +84,8 @@ def model_state(setup: TrainingSetup) -> ModelState:
         trainable = round(counts.trainable * setup.trained_share)
     else:
         trainable = adapter_parameters(setup.arch, setup.adapter) + _new_head(setup)
+    spread = 0 if setup.adapter is None else expert_adapter_parameters(setup.arch, setup.adapter)
+    trainable += spread
     parts = parallel.tensor / share_of_stage(setup)
     shards = setup.shards if is_sharded(parallel.kind) else 1
     expert = _expert_share(setup, counts.total)
@@ -90,16 +93,20 @@ def model_state(setup: TrainingSetup) -> ModelState:
     mine = (trainable + whole * width.frozen / width.weight) / parallel.tensor
     mine *= share_of_stage(setup) if full else share_of_blocks(setup)
     weights = base / parts * _per_rank(expert, shards, parallel.expert)
-    adapters = 0.0 if full else mine * width.weight / shards
+    adapted = spread / max(1, trainable)  # share of the adapters that lies on experts
+    adapters = 0.0 if full else mine * width.weight * _per_rank(adapted, shards, parallel.expert)
     # ZeRO-1 and the distributed optimizer of Megatron shard states alone; ZeRO-2 gradients as well.
     ranks = setup.shards
     gradient_shards = ranks if parallel.kind in ("fsdp", "zero2", "zero3") else 1
-    gradients = mine * width.gradient * _per_rank(expert if full else 0.0, gradient_shards, parallel.expert)
+    gradients = (
+        mine * width.gradient * _per_rank(expert if full else adapted, gradient_shards, parallel.expert)
+    )
     state_shards = ranks if parallel.kind in ("zero1", "mixed") else gradient_shards
     if full and setup.steps_in_backward:
         gradients = _largest_gradient(setup, width) / parts
     early = _READ_EARLY if stack_of(setup.framework).reads_early else 0.0
-    optimizer = mine * (width.state + width.master + early) / state_shards
+    optimizer = mine * (width.state + width.master + early)
+    optimizer *= _per_rank(adapted, state_shards, parallel.expert)
     stepping = mine / state_shards
     if parallel.kind == "zero3":
         stepping = min(stepping, _ZERO3_SUB_GROUP_PARAMETERS)

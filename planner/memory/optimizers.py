@@ -9,6 +9,7 @@ from planner.setup import TrainingSetup
 #: every 256 values (bitsandbytes), of 4 bits every 128 (torchao's `AdamW4bit`).
 _STATES: dict[str, tuple[float, float | None]] = {
     "adamw": (2, None), "adamw_fused": (2, None), "adamw_8bit": (2, 1.02), "adamw_4bit": (2, 0.53),
+    "adamw_bf16": (2, 2.0),  # moments alone in bf16 (Megatron's `--exp-avg-dtype bf16`, its precision-aware optimizer)
     "paged_adamw_32bit": (2, 4.0), "paged_adamw_8bit": (2, 1.02),
     "adafactor": (0.01, 4.0), "lion": (1, None), "lion_8bit": (1, 1.02), "sgd": (0, None), "sgd_momentum": (1, None),
     "rmsprop": (1, None),  # the squares; Adagrad's sum of them is as large

@@ -70,7 +70,7 @@ def widths(setup: TrainingSetup) -> Widths:
     weight = 4.0 if master_fp32 and not zero else low
     if setup.adapter is not None:
         weight = 4.0 if setup.adapter.fp32 else 2.0
-        zero = False
+        zero = megatron  # its optimizer keeps masters of whatever it trains
     base_fp32 = low == 4.0 or (mixed and (full or setup.frozen_fp32))
     gathered_low = setup.frozen_fp32 and kind == "fsdp"  # what is computed with is cast on its way
     state = state_width(setup, 4.0 if zero else weight)

@@ -33,7 +33,7 @@ SEVEN = load_architecture("llama-2-7b")
         ("RMSprop", "rmsprop"), ("adamw_torch_4bit", "adamw_4bit"), ("adamw_fp8", "adamw_8bit"),
         ("galore_adamw_8bit", "galore_8bit"), ("apollo_adamw", "apollo"), ("paged_lion_32bit", "paged_adamw_32bit"),
         ("adalomo", "adafactor"), ("8bit adafactor", "adafactor"),
-        ("adamw_torch_fused", "adamw_fused"), ("AdamW (bf16 states)", "adamw"),
+        ("adamw_torch_fused", "adamw_fused"), ("AdamW (bf16 states)", "adamw_bf16"),
     ],
 )  # fmt: skip
 def test_spellings_of_optimizers(text, seen):
@@ -185,3 +185,15 @@ def test_a_full_fine_tuning_by_another_name_is_as_sure_as_by_its_own():
 )
 def test_precision_by_other_words(text, seen):
     assert read_run(ROW | {"precision": text, "framework": "Megatron-LM"}).setup.precision == seen
+
+
+def test_moments_may_be_in_bf16_alone():
+    """Megatron's precision-aware optimizer: masters and gradients stay in fp32."""
+    row = {"model": "Qwen/Qwen3-14B", "method": "full", "precision": "bf16", "gpu": "H20", "gpu_mem_gb": "96",
+           "num_gpus": "8", "parallelism": "ZeRO-1 TP4 PP1 DP2", "seq_len": "8192", "micro_batch": "1",
+           "framework": "Megatron-SWIFT", "grad_checkpointing": "selective", "date": "2025"}  # fmt: skip
+    plain, small = (
+        estimate_run(row | {"optimizer": name}).memory.components_bytes["optimizer"]
+        for name in ("adamw", "adamw (bf16 states)")
+    )
+    assert small == pytest.approx(plain * 8 / 12)

@@ -4,6 +4,8 @@ import pytest
 
 from planner.backtest import estimate_run, predict, read_run
 from planner.memory import estimate_memory
+from planner.memory.loss import loss_bytes
+from planner.memory.precision import widths
 
 ROW = {
     "model": "meta-llama/Llama-3.1-8B", "method": "full", "precision": "bf16", "gpu": "A100-80GB", "gpu_mem_gb": "80",
@@ -141,6 +143,8 @@ def test_unused_blocks_take_the_room_of_the_step_first():
     [
         ("torchtune", "2024-05", 16.0),  # logits stay to the end of the backward pass
         ("torchtune", "2024-10", None),  # in chunks, as the stack says
+        ("unsloth", "2024-08", 6.0),  # with a copy in fp32 of the logits that the model returns
+        ("unsloth", "2025-01", None),
         ("torchtitan", "2024-12", None),
         ("torchtitan", "2025-06", None),
         ("torchtitan (compile)", "2025-06", 4.0),  # logits and their gradients in bf16
@@ -370,3 +374,52 @@ def test_norms_and_mlps_like_ligers_keep_as_little():
     assert not plain.run.setup.recomputes_elementwise
     kept = [estimate.memory.components_bytes["activations"] for estimate in (plain, fused)]
     assert kept[1] < 0.7 * kept[0]
+
+
+@pytest.mark.parametrize(
+    ("model", "tokens", "gpus", "gpu", "published_gib"),
+    [
+        ("meta-llama/Llama-3.1-8B-Instruct", "1200000", "1", "H200", 136.1),
+        ("meta-llama/Llama-3.1-70B-Instruct", "10000000", "64", "H100-80GB", 53.8),
+        ("Qwen/Qwen3-32B", "7000000", "32", "H100-80GB", 71.6),
+    ],
+)
+def test_mlps_in_tiles_hold_nothing_as_long_as_the_sequence(model, tokens, gpus, gpu, published_gib):
+    """Arctic Long Sequence Training, of which its recipes say what it took."""
+    offloaded = "optimizer+params cpu" if gpus == "1" else "optimizer cpu"
+    row = ROW | {"framework": "ArcticTraining (ALST, DeepSpeed)", "model": model, "gpu": gpu, "num_gpus": gpus,
+                 "gpu_mem_gb": "", "parallelism": f"ZeRO-3 SP{gpus}" if gpus != "1" else "ZeRO-3 offload",
+                 "seq_len": tokens, "flash_attn": "true", "liger_fused": "liger", "packing": "true",
+                 "offload": f"{offloaded}, activations(checkpoints to cpu)"}  # fmt: skip
+    run = read_run(row)
+    tiled = estimate_memory(run.setup, run.cluster).nvml_bytes / 2**30
+    assert tiled == pytest.approx(published_gib, rel=0.1)
+    assert estimate_memory(run.setup._replace(tiled_mlp=False), run.cluster).nvml_bytes > 1.3 * tiled * 2**30
+    assert not read_run(row | {"offload": offloaded}).setup.tiled_mlp
+
+
+def test_norms_and_biases_alone_hold_next_to_nothing():
+    run = read_run(ROW | {"method": "norm_bias", "quant_bits": "4", "framework": "LLaMA2-Accessory"}).setup
+    assert run.adapter is not None
+    assert run.quantization == "4bit"
+
+
+def test_deepspeeds_engine_alone_recomputes_nothing():
+    """A model does where a script asks it to; scripts around transformers' trainer say so in their recipes."""
+    row = ROW | {"grad_checkpointing": "", "parallelism": "ZeRO-3"}
+    assert not read_run(row | {"framework": "DeepSpeed 0.11.1"}).setup.gradient_checkpointing
+    assert read_run(row | {"framework": "HF Trainer"}).setup.gradient_checkpointing
+
+
+def test_kernels_that_cap_logits_on_their_way_hold_no_copy_of_them():
+    row = ROW | {"model": "google/gemma-2-9b", "num_gpus": "1", "parallelism": "single"}
+    transformers, unsloth = (
+        estimate_run(row | {"framework": framework, "date": "2024-07"})
+        for framework in ("HF Trainer", "unsloth")
+    )
+    words = unsloth.run.setup.arch.vocab * 2048
+    assert loss_bytes(unsloth.run.setup, widths(unsloth.run.setup), 2048, on_cpu=False) == 6.0 * words
+    assert (
+        loss_bytes(transformers.run.setup, widths(transformers.run.setup), 2048, on_cpu=False)
+        == (14.0 + 2.0) * words
+    )

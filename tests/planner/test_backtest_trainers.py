@@ -227,3 +227,51 @@ def test_the_first_qwen_does_not_cast_its_logits(model, tokens, published_gb):
     spread = {"method": "lora", "quant_bits": "", "precision": "bf16"}
     assert read_run(row | spread | {"num_gpus": "4", "parallelism": "ZeRO-2"}).setup.loss_bytes == 8.0
     assert read_run(row | spread).setup.loss_bytes == 14.0  # Trainer's autocast takes the loss in fp32
+
+
+@pytest.mark.parametrize(
+    ("stages", "data", "tensor", "published_gib"), [(2, 4, 1, 76), (1, 4, 2, 71), (2, 2, 2, 51)]
+)
+def test_megatron_keeps_what_its_last_product_takes(stages, data, tensor, published_gib):
+    """Llama-3-8B with Megatron-Core 0.6 and nothing recomputed (FlagPerf, training/nvidia/llama3_8B-megatron)."""
+    row = BOOK | {"framework": "Megatron-Core 0.6.0", "model": "meta-llama/Meta-Llama-3-8B", "method": "full",
+                  "precision": "bf16", "gpu": "A100-80GB", "gpu_mem_gb": "80", "num_gpus": "8", "seq_len": "8192",
+                  "parallelism": f"ZeRO-1 TP{tensor} PP{stages} DP{data}", "micro_batch": "1", "global_batch": "512",
+                  "grad_checkpointing": "selective", "flash_attn": "true", "date": "2024-06", "task": "pretrain",
+                  "lora_rank": "", "lora_targets": "", "quant_bits": "", "grad_accum": ""}  # fmt: skip
+    assert estimate_run(row).memory.nvml_bytes / 2**30 == pytest.approx(published_gib, rel=0.12)
+    some = estimate_run(row).run.setup
+    kept, again = (
+        block_activations(some.arch, None, 2.0, 2.0, True, True, keeps_product=flag).saved
+        for flag in (True, False)
+    )
+    assert kept - again == 2.0 * some.arch.intermediate
+    assert read_run(row | {"framework": "Megatron-LM (Kwai fork)"}).setup.recomputes_elementwise
+
+
+def test_adapters_on_experts_are_most_of_what_is_trained():
+    """axolotl's README of GLM-4.7-Flash: about 24 GiB without them, 34 with; in 8 bits 48 GB are too few."""
+    row = BOOK | {"framework": "axolotl", "model": "zai-org/GLM-4.7-Flash", "method": "qlora", "quant_bits": "4",
+                  "lora_rank": "32", "lora_targets": "q_proj,v_proj,k_proj,o_proj", "gpu": "48GB-class GPU",
+                  "gpu_mem_gb": "48", "optimizer": "adamw_torch_8bit", "seq_len": "2048", "micro_batch": "2",
+                  "grad_accum": "4", "grad_checkpointing": "true", "date": "2026-01", "task": "sft"}  # fmt: skip
+    on_experts = row | {"lora_targets": "q_proj,v_proj,k_proj,o_proj,experts"}
+    without, experts = (estimate_run(some).memory.reserved_bytes / 2**30 for some in (row, on_experts))
+    assert without == pytest.approx(24, rel=0.1)
+    assert experts == pytest.approx(34, rel=0.1)
+    assert estimate_run(on_experts | {"method": "lora", "quant_bits": "8"}).memory.verdict != "fits"
+
+
+def test_megatron_adapts_experts_and_keeps_masters_of_adapters():
+    row = BOOK | {"framework": "Megatron-SWIFT", "model": "Qwen/Qwen3-30B-A3B-Base", "method": "lora",
+                  "seq_len": "8192", "lora_rank": "32", "lora_targets": "all-linear", "num_gpus": "4",
+                  "parallelism": "EP4 DP4"}  # fmt: skip
+    run = estimate_run(row)
+    parts, adapter = run.memory.components_bytes, run.run.setup.adapter
+    assert adapter is not None
+    assert adapter.experts
+    assert parts["gradients"] == pytest.approx(2 * parts["adapters"], rel=0.01)  # added up in fp32
+    assert parts["optimizer"] == pytest.approx(
+        6 * parts["adapters"], rel=0.05
+    )  # masters and two moments, in fp32
+    assert not read_run(row | {"framework": "ms-swift", "parallelism": "DDP"}).setup.adapter.experts

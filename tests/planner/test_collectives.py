@@ -54,6 +54,38 @@ def test_megatron_adds_gradients_up_in_fp32():
     assert state.weights + state.gradients + state.optimizer == pytest.approx((6 + 12 / 8) * total)
 
 
+def test_deepspeed_alone_keeps_what_zero3_gathered_until_the_backward_pass():
+    """Without `zero.Init` torch's own linear holds on to the weights; recomputed blocks have one block of them."""
+    alone, trainer = (
+        SHARDED._replace(
+            parallelism=Parallelism("zero3", 8), gradient_checkpointing=False, framework=framework
+        )
+        for framework in ("deepspeed", "hf")
+    )
+    linear = parameter_counts(SHARDED.arch).linear
+    assert held(alone).loss - held(trainer).loss == pytest.approx(2.0 * (linear - 1e9))
+    assert held(alone).end == held(trainer).end
+    assert held(alone._replace(gradient_checkpointing=True)) == held(
+        trainer._replace(gradient_checkpointing=True)
+    )
+
+
+@pytest.mark.parametrize(("sequence_tokens", "micro_batch", "published_gib"), [(4096, 1, 57), (2048, 3, 70)])
+def test_zero3_without_zero_init_meets_published_memory(sequence_tokens, micro_batch, published_gib):
+    """Llama-2-7B on eight A800 with DeepSpeed 0.11.1 (FlagPerf, training/benchmarks/llama2_7b/deepspeed)."""
+    run = setup(
+        "meta-llama/Llama-2-7b-hf",
+        framework="deepspeed",
+        parallelism=Parallelism("zero3", 8),
+        gradient_checkpointing=False,
+        attention="flash",
+        sequence_tokens=sequence_tokens,
+        micro_batch=micro_batch,
+    )
+    predicted = estimate_memory(run, cluster("A100-80GB", 8)).nvml_bytes / 2**30
+    assert predicted == pytest.approx(published_gib, rel=0.1)
+
+
 def test_paddles_trainer_keeps_masters_beside_and_casts_in_its_step():
     """PaddleNLP's O2: 2 bytes a weight and a gradient, masters and moments in fp32, no temporary of the step."""
     state = model_state(SHARDED._replace(parallelism=Parallelism("zero2", 4), framework="paddle"))
