@@ -145,7 +145,7 @@ def test_the_mix_is_what_being_in_time_costs_where_spot_alone_is_unsure(
 ) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text(LLAMA.read_text().replace("60usd", "1usd"))
-    words = ("deadline", spec, "--gpu", "H100", "--count", "1", "--jobs", "40", "--within", "130m")
+    words = ("deadline", spec, "--gpu", "H100", "--count", "1", "--jobs", "40", "--within", "125m")
     answer = json.loads(run_plan(*words, "-o", "json").stdout)
     jsonschema.validate(answer, json.loads(schema_text("deadline")))
     mix, now = answer["mix"], answer["start_delays"][0]

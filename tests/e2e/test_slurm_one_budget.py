@@ -85,14 +85,16 @@ class Account:
         book = read_book(self.register, "default")
         with Store(self.ledger) as store:
             runs = {run.run_id: run for run in store.all_runs()}
-            late = {name: _late_micro_usd(run, store.events(name)) for name, run in runs.items()}
+            events = {name: store.events(name) for name in runs}
+        late = {name: _late_micro_usd(run, events[name]) for name, run in runs.items()}
         taken = book.taken_micro_usd(datetime.now(UTC).isoformat()[:7])
         assert taken is not None and taken <= BUDGET + sum(late.values()), book
         for name, run in runs.items():
             share = book.runs[name]
             held, cost = share.micro_usd or 0, run.cost_micro_usd or 0
             assert held == cost if share.over else held >= CAPS[name], (name, share, run)
-            assert cost <= CAPS[name] + late[name], run
+            story = "\n".join(f"{event.at} {event.kind}: {event.reason}" for event in events[name])
+            assert cost <= CAPS[name] + late[name], f"{name} cost {cost} by {run.observed_at}\n{story}"
             jobs = self._running(name)
             assert len(jobs) <= 1, (name, jobs)  # nothing is bought twice
         return runs
