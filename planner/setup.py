@@ -103,6 +103,8 @@ class TrainingSetup(NamedTuple):
             keeps, where nothing is computed again.
         offloaded_share: Share of the latter.
         pins_host_memory: What is offloaded is in pinned memory where the settings decide it (DeepSpeed's `pin_memory`).
+        one_thread_a_rank: Of several ranks on a machine each works on the CPU with one thread, as torchrun and
+            `accelerate launch` leave it. DeepSpeed's launcher and our own (`jobs.ranks`) let all have all cores.
         parallelism: Sharding.
         virtual_stages: Parts of the model that each pipeline stage holds and takes in turn (Megatron's interleaved
             schedule), 0 where nobody says.
@@ -167,6 +169,7 @@ class TrainingSetup(NamedTuple):
     offloads_activations: bool = False
     offloaded_share: float = 1.0
     pins_host_memory: bool = True
+    one_thread_a_rank: bool = False
     parallelism: Parallelism = Parallelism()
     virtual_stages: int = 0
     sequence_parallel: bool | None = None

@@ -287,66 +287,6 @@ def fuses_loss(row: Row) -> bool:
     return text == "true" or re.search(r"liger|\bcce\b|cut.?cross|fused (?:lm.?)?head", text) is not None
 
 
-def offloads_activations(row: Row) -> bool:
-    """Whether recomputed blocks' inputs lie on the host, whatever else does: as stated, in unsloth's notebooks since
-    April 2024, and in prime-rl unasked.
-    """
-    stated, recomputed = cell(row, "offload"), cell(row, "grad_checkpointing")
-    if denied(stated):
-        return False
-    left_open = not (stated or denied(recomputed) or dated_before(row, "2024-04"))
-    unasked = "unsloth" in recomputed or ("unsloth" in cell(row, "framework") and left_open)
-    return unasked or _offloads_unasked(row) or re.search(r"activation|checkpoint", stated) is not None
-
-
-#: Of prime-rl's pull request 2868, in which both offloads became the default.
-_OFFLOADS_SINCE = "2026-06"
-
-
-def _offloads_unasked(row: Row) -> bool:
-    """prime-rl keeps optimizer states and blocks' inputs on the host (`optim_cpu_offload`, `ac_offloading`)."""
-    own = "prime-rl" in cell(row, "framework") and not cell(row, "offload")
-    return own and not dated_before(row, _OFFLOADS_SINCE)
-
-
-def tiles_mlp(row: Row) -> bool:
-    """Arctic Long Sequence Training tiles MLPs (`tiled_mlp_compute`) where it puts checkpoints on the host, in nearly
-    all recipes of ArcticTraining's projects/sequence-parallelism (May 2025).
-    """
-    return "alst" in cell(row, "framework") and offloads_activations(row)
-
-
-def offload_of(row: Row) -> str:
-    """none, optimizer or parameters."""
-    stated = cell(row, "offload")
-    if denied(stated):
-        return "none"
-    if _offloads_unasked(row):
-        return "optimizer"
-    spread = re.sub(r"\b(?:no|without)[\w\s-]*offload", "", cell(row, "parallelism"))
-    text = f"{stated} {spread}" if re.search("offload|cpu|nvme|infinity", spread) else stated
-    if stated.startswith("activation") and not re.search("param|opt|weight|zero|infinity", text):
-        return "none"
-    lesser = re.search(r"zero[- ]?[12]\b.*offload|zero[- ]?offload", text)
-    if (
-        "adam" in text
-        or ("opt" in text and "param" not in text)
-        or lesser
-        or "cpuadam" in cell(row, "optimizer")
-    ):
-        return "optimizer"
-    everything = ("cpu", "offload", "nvme", "infinity", "disk", "param")
-    stated_plainly = stated in ("true", "yes", "1", "on")
-    return "parameters" if stated_plainly or any(word in text for word in everything) else "none"
-
-
-def pins_host_memory(row: Row) -> bool:
-    """DeepSpeed pins nothing unless it is told to. Everybody's file of settings does, transformers' examples first;
-    accelerate's own settings (`DeepSpeedPlugin` without a file) have no word for it.
-    """
-    return "accelerate" not in cell(row, "framework")
-
-
 def is_unpacked(row: Row) -> bool:
     """Whether rows of different length are padded to the longest of their micro-batch."""
     text = cell(row, "packing")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from planner.backtest import habits
+from planner.backtest import habits, offloads
 from planner.backtest.cells import Row, UnsupportedRunError, cell, dated_before, number, required
 from planner.backtest.losses import loss_bytes_of
 from planner.backtest.machines import (
@@ -113,8 +113,8 @@ def read_run(row: Row) -> Run:
         attention=habits.attention_of(row, framework, arch, cluster.gpu),
         fused_loss=habits.fuses_loss(row),
         framework=stack,
-        offload=habits.offload_of(row),
-        offloads_activations=habits.offloads_activations(row),
+        offload=offloads.offload_of(row),
+        offloads_activations=offloads.offloads_activations(row),
         parallelism=parallelism,
         replicas=replicas_of(row, gpus, parallelism),
         upcast_frozen=upcasts_frozen(row, quantization, framework, parallelism),
@@ -144,7 +144,8 @@ def _with_parts(row: Row, framework: str, setup: TrainingSetup) -> TrainingSetup
         recomputes_attention=recomputes_attention(row, framework),
         reached_share=reached_share_of(row, setup.arch),
         offloaded_share=offloaded_share_of(row),
-        pins_host_memory=habits.pins_host_memory(row),
+        pins_host_memory=offloads.pins_host_memory(row),
+        one_thread_a_rank=offloads.one_thread_a_rank(row, setup.parallelism.kind),
     )
 
 
@@ -152,7 +153,7 @@ def _recomputing(row: Row, setup: TrainingSetup) -> TrainingSetup:
     """With what matters where blocks are recomputed alone; others keep keys, values and MLPs anyway."""
     if not setup.gradient_checkpointing:
         return setup
-    return setup._replace(kept_caches=habits.kept_caches(row), tiled_mlp=habits.tiles_mlp(row))
+    return setup._replace(kept_caches=habits.kept_caches(row), tiled_mlp=offloads.tiles_mlp(row))
 
 
 def _lasts(row: Row) -> tuple[float | None, float | None]:

@@ -8,6 +8,7 @@ much as their share of the step (`planner.throughput.doubts`).
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from planner.memory.model_state import base_weight_bytes
@@ -21,11 +22,18 @@ from planner.workload import extra_forwards, micro_batch_tokens
 _GPUS_BEFORE_UPLINKS_ARE_SHARED, _GPUS_PER_UPLINK = 4, 2
 # Memory that is not pinned is copied through a buffer of the driver's: told as 5 to 8 GB/s of PCIe 3 and 4.
 _PAGEABLE_BYTES_PER_S = 6e9
-# One process with all cores of its share of a machine. ZeRO-Offload's CPU Adam took 2.6 s for 10e9 parameters on the
-# 48 cores of a DGX-2, 110 GB/s; a rented GPU has an eighth to a half of such a host. Assumed.
+# All processes of a machine share its memory. ZeRO-Offload's CPU Adam took 2.6 s for 10e9 parameters, 28 bytes each,
+# on a DGX-2 (Ren et al. 2021): 0.43 of what the memory of its two Xeons 8168 can do. The same share is taken of two
+# sockets of each time, which is told by the GPU's PCIe: 3 (six channels of DDR4-2666 a socket), 4 (EPYC 7742, eight of
+# DDR4-3200), 5 (Xeon 8480, eight of DDR5-4800).
+_SHARE_OF_MEMORY = 110e9 / 256e9
+_MACHINE_BYTES_PER_S = ((16e9, 256e9), (32e9, 410e9), (math.inf, 614e9))  # up to which rate over PCIe
+# One process at most: a rented GPU has an eighth to a half of such a host. Assumed. (Bound to cores of their own, ranks
+# took a step in 1/1.16 of the time that they took with all cores each: DeepSpeed's blogs/zenflow-corebinding, October
+# 2025; not counted on.)
 _HOST_BYTES_PER_S = 40e9
-# One of several processes: torchrun leaves each one thread (`OMP_NUM_THREADS=1`), others share the cores out; a core
-# streams 10 (Xeon) to 45 GB/s (EPYC, measured with torch 2.9). Assumed in between.
+# One of several processes with one thread each; a core streams 10 (Xeon) to 45 GB/s (EPYC, measured with torch 2.9).
+# Assumed in between.
 _THREAD_BYTES_PER_S = 20e9
 # Measured on one core of an EPYC with torch 2.9, as bytes at the rate above. ZeRO-3 looks for overflow with isinf and
 # isnan over all gradients in 16 bits, which make several masks: 2.4 ns a value. torch's AdamW without fused kernels
@@ -87,9 +95,16 @@ def _pageable(cluster: Cluster) -> float:
     return min(_PAGEABLE_BYTES_PER_S, pinned_bytes_per_s(cluster))
 
 
-def host_rate(cluster: Cluster) -> float:
-    """Bytes/s that one process's work on the CPU goes through."""
-    return _THREAD_BYTES_PER_S if cluster.gpus_per_node > 1 else _HOST_BYTES_PER_S
+def host_rate(setup: TrainingSetup, cluster: Cluster) -> float:
+    """Bytes/s that one process's work on the CPU goes through while all others of its machine work too."""
+    ranks = cluster.gpus_per_node
+    alone = setup.one_thread_a_rank and ranks > 1
+    return min(_THREAD_BYTES_PER_S if alone else _HOST_BYTES_PER_S, _machine_rate(cluster) / ranks)
+
+
+def _machine_rate(cluster: Cluster) -> float:
+    pcie = cluster.gpu.pcie_bytes_per_s
+    return _SHARE_OF_MEMORY * next(rate for most, rate in _MACHINE_BYTES_PER_S if pcie <= most)
 
 
 def _partition(setup: TrainingSetup) -> float:
@@ -153,7 +168,7 @@ def _fsdp(setup: TrainingSetup, cluster: Cluster) -> HostSeconds:
         return HostSeconds(copied=fetched + sent)
     if waits:
         return HostSeconds(copied=fetched, once=sent)
-    added = width * mine / _pageable(cluster) + 3 * width * mine / host_rate(cluster)
+    added = width * mine / _pageable(cluster) + 3 * width * mine / host_rate(setup, cluster)
     return HostSeconds(copied=fetched, waited=added)
 
 
@@ -194,4 +209,4 @@ def host_step_seconds(setup: TrainingSetup, cluster: Cluster, moved: float) -> f
         each += _OVERFLOW_BYTES if kind == "zero3" else 0.0
     else:
         each = moved
-    return _partition(setup) * each / host_rate(cluster)
+    return _partition(setup) * each / host_rate(setup, cluster)

@@ -155,6 +155,18 @@ def matmul_rate(setup: TrainingSetup, gpu: GpuFacts) -> float:
     return gpu.attainable_flops_per_s
 
 
+def _vector_rate(setup: TrainingSetup, rate: float, gpu: GpuFacts) -> float:
+    """FLOP/s of what a prepared base computes in fp32: its head, attention and adapters.
+
+    `prepare_model_for_kbit_training` (peft/utils/other.py, since 0.3) holds all that is not quantised in fp32, and
+    products of bitsandbytes return the type that they were given (`Linear4bit.forward`). Trainers compute such a model
+    under autocast in 16 bits; a loop of its own has none unless it enters it, and torch multiplies fp32 without TF32
+    unless it is told to.
+    """
+    plain = setup.upcast_frozen and setup.framework == "other" and setup.precision in ("bf16", "fp16")
+    return min(rate, TIME["fp32"] * gpu.fp32_flops_per_s) if plain and gpu.vendor != "cpu" else rate
+
+
 def compute_terms(setup: TrainingSetup, gpu: GpuFacts) -> dict[str, float]:
     """Seconds of GPU work of one micro-batch."""
     shape = step_shape(setup)
@@ -170,7 +182,10 @@ def compute_terms(setup: TrainingSetup, gpu: GpuFacts) -> dict[str, float]:
         elementwise *= TIME["autocast_bytes"]
     return {
         "matmul": _matmul(setup, shape, rate, gpu, tokens) / parts,
-        "attention": attention_seconds(setup, rate, gpu, attended_tokens(setup), tokens) / parts,
+        "attention": attention_seconds(
+            setup, _vector_rate(setup, rate, gpu), gpu, attended_tokens(setup), tokens
+        )
+        / parts,
         "elementwise": (elementwise * tokens + shape.products) / memory / parts,
         "dequantise": TIME["dequantise_8bit" if setup.quantization == "8bit" else "dequantise"]
         * shape.quantised
@@ -253,7 +268,9 @@ def _matmul(setup: TrainingSetup, shape: StepShape, rate: float, gpu: GpuFacts, 
     again = shape.head * (float(tiles_head(setup)) - recomputed(setup).products)
     if _unaligned_head(setup):
         again += shape.head * (3.0 if setup.adapter is None else 2.0) * (TIME["unaligned"] - 1)
-    flops = 2.0 * tokens * (shape.dense * shape.passes_matmul + again + 3 * shape.adapter)
+    in_fp32 = 2 * shape.head + 3 * shape.adapter
+    again += 3 * shape.adapter + in_fp32 * (rate / _vector_rate(setup, rate, gpu) - 1)
+    flops = 2.0 * tokens * (shape.dense * shape.passes_matmul + again)
     seconds = flops / reached * narrow * (1 + TIME["few_tokens"] * ridge / tokens)
     if shape.expert:
         arch = setup.arch
