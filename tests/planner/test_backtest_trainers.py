@@ -4,7 +4,7 @@ import pytest
 
 from planner.backtest import estimate_run, read_run
 from planner.memory import estimate_memory, model_state
-from planner.memory.activations import block_activations
+from planner.memory.activations import block_activations, ring_backward
 from planner.stacks import stack_of
 from planner.throughput.sampling import sampling_seconds
 from planner.throughput.terms import step_shape
@@ -101,6 +101,34 @@ def test_fsdp_shards_experts_over_the_ranks_that_expert_parallelism_leaves():
     assert model_state(whole).weights == pytest.approx(model_state(spread).weights)
     assert model_state(whole).optimizer == pytest.approx(model_state(spread).optimizer)
     assert model_state(spread).comm.backward < model_state(whole).comm.backward / 2
+
+
+LONG = {
+    "model": "Qwen/Qwen3-0.6B", "method": "full", "task": "sft", "precision": "bf16", "gpu": "H100-80GB",
+    "gpu_mem_gb": "80", "num_gpus": "8", "parallelism": "FSDP2 CP8", "seq_len": "1048576", "micro_batch": "1",
+    "grad_accum": "1", "grad_checkpointing": "true", "framework": "TRL SFTTrainer (FSDP2)", "date": "2026-08",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("offload", "published_gb"), [("", 27.9), ("activations(checkpoints to cpu)", 20.8)])
+def test_context_parallel_gathers_keys_and_values_of_all_ranks(offload, published_gb):
+    """huggingface/accelerate, pull request 4175: a million tokens of Qwen3-0.6B on eight GPUs."""
+    estimate = estimate_run(LONG | {"offload": offload})
+    assert estimate.memory.allocated_bytes / 1e9 == pytest.approx(published_gb, rel=0.05)
+
+
+def test_the_ring_of_torch_is_no_other_stacks_and_larger_on_more_ranks():
+    setup = read_run(LONG | {"offload": "activations"}).setup
+    spread = setup.parallelism
+    ranks = [ring_backward(setup.arch, 2.0, each) for each in (2, 8)]
+    assert ranks[1] - ranks[0] == 2.0 * 6 * (setup.arch.kv_size + setup.arch.v_size)
+    rings, own, ulysses = (
+        estimate_memory(setup._replace(framework=name, parallelism=spread._replace(kind=kind)), cluster)
+        for cluster in [read_run(LONG).cluster]
+        for name, kind in (("trl", "fsdp"), ("prime-rl", "fsdp"), ("hf", "zero3"))
+    )
+    activations = [each.components_bytes["activations"] for each in (rings, own, ulysses)]
+    assert activations[0] > max(activations[1:])
 
 
 @pytest.mark.parametrize(
