@@ -5,6 +5,7 @@ import pytest
 from planner.backtest import estimate_run, read_run
 from planner.memory import estimate_memory, model_state
 from planner.memory.activations import block_activations, ring_backward
+from planner.memory.precision import widths
 from planner.stacks import stack_of
 from planner.throughput.sampling import sampling_seconds
 from planner.throughput.terms import step_shape
@@ -101,6 +102,20 @@ def test_fsdp_shards_experts_over_the_ranks_that_expert_parallelism_leaves():
     assert model_state(whole).weights == pytest.approx(model_state(spread).weights)
     assert model_state(whole).optimizer == pytest.approx(model_state(spread).optimizer)
     assert model_state(spread).comm.backward < model_state(whole).comm.backward / 2
+
+
+def test_deepspeed_copies_weights_in_fp32_into_masters():
+    """`_create_fp32_partitions` of stage3.py: `clone().float()`, whatever they are in; ChatGLM3's demo trains so."""
+    row = {
+        "model": "THUDM/chatglm3-6b", "method": "full", "task": "sft", "precision": "fp32", "gpu": "80GB-class GPU",
+        "gpu_mem_gb": "80", "num_gpus": "4", "parallelism": "ZeRO-3", "seq_len": "384", "micro_batch": "1",
+        "grad_accum": "1", "grad_checkpointing": "false", "packing": "padded to longest of batch", "date": "2024-01",
+        "framework": "HF Seq2SeqTrainer deepspeed",
+    }  # fmt: skip
+    estimate = estimate_run(row)
+    assert widths(estimate.run.setup).master == 4.0
+    assert estimate.memory.nvml_bytes / 2**30 == pytest.approx(47.21, rel=0.08)
+    assert widths(read_run(row | {"parallelism": "DDP"}).setup).master == 0.0
 
 
 LONG = {
