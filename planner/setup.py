@@ -99,6 +99,9 @@ class TrainingSetup(NamedTuple):
         labels: Classes, for classification.
         framework: A key of `planner.stacks.STACKS`; trl is what we launch.
         offload: What of weights and states lies on the host: none, optimizer (and gradients), parameters (all).
+        offloads_masters: With the optimizer the weights in fp32 lie there too, and gradients as they come; GPUs hold
+            their share in the type that is computed in (prime-rl's `full_offload`, its pull request 3234 of August
+            2026).
         offloads_activations: Inputs of recomputed blocks lie on the host until their backward pass, or all that a block
             keeps, where nothing is computed again.
         offloaded_share: Share of the latter.
@@ -166,6 +169,7 @@ class TrainingSetup(NamedTuple):
     labels: int = 2
     framework: str = "trl"
     offload: str = "none"
+    offloads_masters: bool = False
     offloads_activations: bool = False
     offloaded_share: float = 1.0
     pins_host_memory: bool = True
@@ -217,7 +221,7 @@ class TrainingSetup(NamedTuple):
             self.kept_caches,
             self.steps_in_backward, self.reduces_each_micro_batch, self.older_torch,
             self.attention, self.fused_loss, self.labels,
-            self.framework, self.offload, self.offloads_activations, self.pins_host_memory,
+            self.framework, self.offload, self.offloads_masters, self.offloads_activations, self.pins_host_memory,
             parallel.kind, parallel.data, parallel.tensor, parallel.pipeline,
             parallel.context, parallel.expert, self.virtual_stages, self.sequence_parallel,
             self.replicas, self.upcast_frozen, self.frozen_fp32,

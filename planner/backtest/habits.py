@@ -195,7 +195,7 @@ def checkpointing_of(
     text = cell(row, "grad_checkpointing")
     if text:  # Megatron's "selective" recomputes attention's scores, which a fused kernel never keeps
         return not denied(text) and not recomputes_attention(row, framework)
-    if framework in ("unsloth", "torchtune", "openrlhf") or recomputes_unasked(row):
+    if framework in ("unsloth", "torchtune", "torchtitan", "openrlhf") or recomputes_unasked(row):
         return True
     if framework == "litgpt":
         return gpus > 1

@@ -16,6 +16,10 @@ _OWN_CRITERIA = ("plain pytorch", "universal-llm-trainer")
 #: Logits in 16 bits, their gradient in their place (unsloth/kernels/cross_entropy_loss.py), and the copy in fp32 that
 #: accelerate makes of a model's outputs under autocast (`convert_outputs_to_fp32`).
 _LOGITS_COPIED = 6.0
+_IN_16_BITS, _CHUNKS = (
+    4.0,
+    8,
+)  # logits and their gradients; parts in which torchtitan and torchtune take the loss
 _SMALL = 8.0  # logits, a shifted copy or their log-probabilities, and two gradients, in 16 bits each
 
 
@@ -25,7 +29,9 @@ def loss_bytes_of(
     """None where the stack's own figure holds."""
     in_16_bits = precision in ("bf16", "fp16") and runs_transformers_modules(framework)
     return (
-        _SMALL if in_16_bits and _keeps_type(row, framework, arch, parallelism) else _of_stack(row, framework)
+        _SMALL
+        if in_16_bits and _keeps_type(row, framework, arch, parallelism)
+        else _of_stack(row, framework, precision)
     )
 
 
@@ -44,7 +50,7 @@ def _keeps_type(row: Row, framework: str, arch: ModelArchitecture, parallelism: 
     return arch.model_type in _LOGITS_AS_COMPUTED and dated_before(row, "2025-01") and (deepspeed or unknown)
 
 
-def _of_stack(row: Row, framework: str) -> float | None:
+def _of_stack(row: Row, framework: str, precision: str) -> float | None:
     """Until v4.46 transformers shifted a copy of the fp32 logits; fused cross-entropies keep two fp32 copies; TRL
     computes the loss in chunks since 1.7 (June 2026), which Soup does not take. torchtune held shifted fp32 logits
     until the backward pass was over, beside log-probabilities and two gradients, up to 0.2; in chunks, as since in all
@@ -57,10 +63,33 @@ def _of_stack(row: Row, framework: str) -> float | None:
     if framework == "unsloth":
         return _LOGITS_COPIED if dated_before(row, "2024-12") else None
     if framework == "torchtitan":
-        return 4.0 if habits.fuses_kernels(row) and not dated_before(row, "2025-04") else None
+        return _of_torchtitan(row)
     stack = cell(row, "framework")
     if "trl" in stack and "soup" not in stack and cell(row, "date") >= "2026-07":
         return STACKS["trl"].loss_bytes
     if "foak" in cell(row, "liger_fused"):
         return 8.0
-    return 14.0 if framework == "hf" and dated_before(row, "2024-11") else None
+    if framework == "hf" and dated_before(row, "2024-11"):
+        return 14.0
+    return _named_outputs(row, precision) if framework == "hf" and "own loop" in stack else None
+
+
+def _of_torchtitan(row: Row) -> float | None:
+    """In chunks it takes the loss alone where it is told to (its pull request 996, March 2025): an eighth in fp32
+    beside the logits and their gradients in bf16. Since May 2026 it takes the head with it unasked, and no logits are
+    held whole (`ChunkedCELoss`, its issue 3117; its graph trainer followed later).
+    """
+    each = STACKS["torchtitan"].loss_bytes
+    if not dated_before(row, "2026-05") and "graph" not in cell(row, "framework"):
+        return each / _CHUNKS
+    if "chunk" in cell(row, "liger_fused"):
+        return _IN_16_BITS + (each - 2.0) / _CHUNKS
+    return _IN_16_BITS if habits.fuses_kernels(row) and not dated_before(row, "2025-04") else None
+
+
+def _named_outputs(row: Row, precision: str) -> float:
+    """Trainers let go of a model's outputs before the backward pass; a loop that calls `out.loss.backward()` has the
+    logits beside the copy in fp32 and two gradients. They are in fp32 where peft cast the head of a quantised base.
+    """
+    whole = number(row, "quant_bits") is not None or precision in ("fp32", "tf32")
+    return STACKS["hf"].loss_bytes + (4.0 if whole else 2.0)

@@ -102,6 +102,10 @@ def _by_memory(name: str, memory: float | None) -> GpuFacts:
     return facts
 
 
+#: Of prime-rl's pull request 2868: experts are spread over as many GPUs as divide both, up to 8, where nobody says.
+_EXPERTS_SPREAD_SINCE, _EXPERT_RANKS = "2026-06", 8
+
+
 def parallelism_of(row: Row, gpus: int, arch: ModelArchitecture, full: bool) -> Parallelism:
     """How the row says that the model is spread; where it does not, data parallel, sharded if it is large.
 
@@ -120,6 +124,9 @@ def parallelism_of(row: Row, gpus: int, arch: ModelArchitecture, full: bool) -> 
         experts = _degree(cell(row, "liger_fused"), ("ep",)) or 1
     if experts == 1 and "automodel" in cell(row, "framework"):
         experts = gpus  # `ep_size` of NeMo AutoModel's recipes
+    if experts == 1 and "prime-rl" in cell(row, "framework") and not dated_before(row, _EXPERTS_SPREAD_SINCE):
+        ranks = range(min(arch.experts, _EXPERT_RANKS), 0, -1)
+        experts = next((each for each in ranks if arch.experts % each == gpus % each == 0), 1)
     experts = min(experts, arch.experts) if arch.is_moe else 1
     if "naive" in text or "device map" in text or text in ("pp", "mp", "model parallel"):
         return Parallelism("pp", 1, 1, gpus)

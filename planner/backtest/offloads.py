@@ -41,8 +41,7 @@ _OFFLOADS_SINCE = "2026-06"
 
 def _offloads_unasked(row: Row) -> bool:
     """prime-rl keeps optimizer states and blocks' inputs on the host (`optim_cpu_offload`, `ac_offloading`)."""
-    own = "prime-rl" in cell(row, "framework") and not cell(row, "offload")
-    return own and not dated_before(row, _OFFLOADS_SINCE)
+    return "prime-rl" in cell(row, "framework") and not dated_before(row, _OFFLOADS_SINCE)
 
 
 def tiles_mlp(row: Row) -> bool:
@@ -57,9 +56,10 @@ def offload_of(row: Row) -> str:
     stated = cell(row, "offload")
     if denied(stated):
         return "none"
-    if _offloads_unasked(row):
+    if _offloads_unasked(row) and not stated:
         return "optimizer"
-    spread = re.sub(r"\b(?:no|without)[\w\s-]*offload", "", cell(row, "parallelism"))
+    texts = (stated, cell(row, "parallelism"))
+    stated, spread = (re.sub(r"\b(?:no|without)[\w\s-]*offload", "", text) for text in texts)
     text = f"{stated} {spread}" if re.search("offload|cpu|nvme|infinity", spread) else stated
     if stated.startswith("activation") and not re.search("param|opt|weight|zero|infinity", text):
         return "none"

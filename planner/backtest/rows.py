@@ -25,8 +25,10 @@ from planner.backtest.samples import doubts_of_samples, with_untold_samples
 from planner.backtest.selection import (
     keeps_products_of,
     offloaded_share_of,
+    offloads_masters,
     recomputed_blocks_of,
     recomputes_attention,
+    selects_unasked,
 )
 from planner.backtest.unstated import unstated
 from planner.setup import Cluster, Parallelism, TrainingSetup
@@ -138,11 +140,12 @@ def _with_parts(row: Row, framework: str, setup: TrainingSetup) -> TrainingSetup
     """With what is split, left out, kept, repeated or sent to the host beside the usual ways."""
     return setup._replace(
         drops_longer_rows=habits.drops_longer_rows(row),
-        keeps_products=keeps_products_of(row),
+        keeps_products=keeps_products_of(row) or selects_unasked(row, framework, setup.arch),
         virtual_stages=virtual_stages_of(row),
         sequence_parallel=sequence_parallel_of(row),
         recomputes_attention=recomputes_attention(row, framework),
         reached_share=reached_share_of(row, setup.arch),
+        offloads_masters=offloads_masters(row),
         offloaded_share=offloaded_share_of(row),
         pins_host_memory=offloads.pins_host_memory(row),
         one_thread_a_rank=offloads.one_thread_a_rank(row, setup.parallelism.kind),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
+from planner.architecture import ModelArchitecture
 from planner.backtest.cells import Row, cell
 from planner.stacks import MEGATRON
 
+_RECOMPUTED_WHOLE = 8192  # hidden width from which torchtitan's configurations keep nothing of a block
 _EVERY = re.compile(r"every\s+(?:(\d+)|other|second)|\b1\s*/\s*(\d+)\b")
 
 
@@ -37,9 +39,26 @@ def keeps_products_of(row: Row) -> bool:
     return "selective" in cell(row, "grad_checkpointing") and recomputed_blocks_of(row) == 1.0
 
 
+def selects_unasked(row: Row, framework: str, arch: ModelArchitecture) -> bool:
+    """torchtitan selects by operation where nothing is said (`llama3_8b` and others of its size, since 2024); its
+    configurations from 70B on recompute whole blocks.
+    """
+    told = cell(row, "grad_checkpointing")
+    return framework == "torchtitan" and not told and arch.hidden < _RECOMPUTED_WHOLE
+
+
 def recomputes_attention(row: Row, framework: str) -> bool:
     """Megatron's "selective": attention alone is computed again."""
     return framework in MEGATRON and "selective" in cell(row, "grad_checkpointing")
+
+
+def offloads_masters(row: Row) -> bool:
+    """Whether the host holds weights in fp32 too, of which the GPUs compute with copies of their own.
+
+    >>> [offloads_masters({"offload": text}) for text in ("masters+optimizer cpu", "params+optimizer cpu")]
+    [True, False]
+    """
+    return "master" in cell(row, "offload")
 
 
 def offloaded_share_of(row: Row) -> float:

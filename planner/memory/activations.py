@@ -57,6 +57,27 @@ def tiled_backward(arch: ModelArchitecture, width: float) -> float:
     return width * (passing - 2 * arch.hidden) + 4.0 * arch.q_size
 
 
+def ring_backward(arch: ModelArchitecture, width: float, ranks: int) -> float:
+    """Bytes per token that the backward pass makes in an attention whose sequence lies on several ranks.
+
+    As in torch's `_templated_ring_attention_backward` (torch/distributed/tensor/experimental/_attention.py, 2025) with
+    what torch and accelerate rotate by where they are not told otherwise: keys and values of all ranks are gathered,
+    from a copy that joins a rank's own; gradients of queries, keys and values are added up in fp32, the latter two
+    joined and passed on, which makes three of them. With them are the gradient of the attention's output, what the
+    kernel makes for one rank's keys, and that of the queries in fp32 (`dq_accum`).
+
+    Args:
+        arch: The model.
+        width: Bytes of an activation.
+        ranks: Over which the sequence is spread.
+    """
+    keys = arch.kv_size + arch.v_size
+    gathered = width * keys * (1 + ranks)
+    added_up = 4.0 * (arch.q_size + 3 * keys)
+    of_kernel = width * (arch.q_size + keys) + 4.0 * arch.q_size
+    return gathered + added_up + of_kernel + width * arch.attention_width
+
+
 @lru_cache(maxsize=4096)
 def block_activations(
     arch: ModelArchitecture,

@@ -116,7 +116,11 @@ def _fsdp(setup: TrainingSetup, width: Widths, base: float) -> Buffers:
     """
     counts, stack = parameter_counts(setup.arch, setup.task, setup.labels), stack_of(setup.framework)
     parts = setup.parallelism.tensor
-    block = counts.linear / (setup.arch.layers + setup.arch.decoder_layers) / parts
+    experts = sum(shape.parameters for shape in counts.shapes if shape.role == "expert")
+    linear = counts.linear - experts * (
+        1 - 1 / setup.parallelism.expert
+    )  # a rank gathers its own experts alone
+    block = linear / (setup.arch.layers + setup.arch.decoder_layers) / parts
     root = (counts.total - counts.linear) / parts
     stored = base / counts.total if setup.quantization != "none" else width.compute
     blocks = stored * 2 * block

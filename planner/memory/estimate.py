@@ -9,6 +9,7 @@ from planner.memory.activations import (
     BlockActivations,
     ScoreActivations,
     block_activations,
+    ring_backward,
     score_activations,
     split_by_columns,
     tiled_backward,
@@ -244,11 +245,23 @@ def _of_block(setup: TrainingSetup, parts: _Parts, tokens: float) -> tuple[float
     kept = block.saved - block.whole - (block.mlp if setup.tiled_mlp else 0.0)
     divided = (kept + parts.scores.saved * keys) * parts.split
     one = (divided + block.whole * parts.split_whole + _copied_inputs(setup, parts)) * tokens + parts.product
-    within = max(block.backward, parts.scores.backward * keys - block.mlp)  # in the MLP, or in the attention
+    attending = parts.scores.backward * keys + _of_ring(setup, parts.width)
+    within = max(block.backward, attending - block.mlp)  # in the MLP, or in the attention
     if setup.tiled_mlp:
         within = tiled_backward(setup.arch, parts.width.activation)
     gradients = within * tokens * parts.split
     return one, max(gradients, gradients / 2 + parts.dequantised) + parts.product_backward
+
+
+_TORCH_RINGS = frozenset({"trl", "hf", "torchtitan"})
+
+
+def _of_ring(setup: TrainingSetup, width: Widths) -> float:
+    """Bytes per token of torch's context parallelism, which comes with FSDP2."""
+    ranks, sharded = setup.parallelism.context, setup.parallelism.kind == "fsdp"
+    if ranks == 1 or not sharded or setup.framework not in _TORCH_RINGS:
+        return 0.0
+    return ring_backward(setup.arch, width.activation, ranks)
 
 
 def _copied_inputs(setup: TrainingSetup, parts: _Parts) -> float:

@@ -89,24 +89,24 @@ def model_state(setup: TrainingSetup) -> ModelState:
     parts = parallel.tensor / share_of_stage(setup)
     shards = setup.shards if is_sharded(parallel.kind) else 1
     expert = _expert_share(setup, counts.total)
+    # FSDP shards experts over the ranks that expert parallelism leaves (torchtitan's `dp_mod_ep` mesh)
+    expert_ranks = 1 if parallel.kind == "fsdp" else parallel.expert
     # modules trained whole stay in the base's type, and so do their gradients and states
     mine = (trainable + whole * width.frozen / width.weight) / parallel.tensor
     mine *= share_of_stage(setup) if full else share_of_blocks(setup)
-    weights = base / parts * _per_rank(expert, shards, parallel.expert)
+    weights = base / parts * _per_rank(expert, shards, expert_ranks)
     adapted = spread / max(1, trainable)  # share of the adapters that lies on experts
-    adapters = 0.0 if full else mine * width.weight * _per_rank(adapted, shards, parallel.expert)
+    adapters = 0.0 if full else mine * width.weight * _per_rank(adapted, shards, expert_ranks)
     # ZeRO-1 and the distributed optimizer of Megatron shard states alone; ZeRO-2 gradients as well.
     ranks = setup.shards
     gradient_shards = ranks if parallel.kind in ("fsdp", "zero2", "zero3") else 1
-    gradients = (
-        mine * width.gradient * _per_rank(expert if full else adapted, gradient_shards, parallel.expert)
-    )
+    gradients = mine * width.gradient * _per_rank(expert if full else adapted, gradient_shards, expert_ranks)
     state_shards = ranks if parallel.kind in ("zero1", "mixed") else gradient_shards
     if full and setup.steps_in_backward:
         gradients = _largest_gradient(setup, width) / parts
     early = _READ_EARLY if stack_of(setup.framework).reads_early else 0.0
     optimizer = mine * (width.state + width.master + early)
-    optimizer *= _per_rank(adapted, state_shards, parallel.expert)
+    optimizer *= _per_rank(adapted, state_shards, expert_ranks)
     stepping = mine / state_shards
     if parallel.kind == "zero3":
         stepping = min(stepping, _ZERO3_SUB_GROUP_PARAMETERS)
@@ -236,9 +236,13 @@ def _offloaded(setup: TrainingSetup, state: ModelState) -> ModelState:
         return state
     optimizer = state.optimizer + state.host_parts.get("optimizer", 0.0)
     host = {"gradients": state.gradients, "optimizer": optimizer}
-    if setup.offload == "optimizer":
+    if setup.offload == "optimizer" and not setup.offloads_masters:
         return state._replace(optimizer=0.0, step=0.0, host_parts=host)
     host = {"weights": state.weights + state.adapters, **host}
+    if setup.offload == "optimizer":
+        width = widths(setup)
+        copies = state.weights * width.compute / width.weight
+        return state._replace(optimizer=0.0, step=0.0, gradients=0.0, weights=copies, host_parts=host)
     away = state._replace(optimizer=0.0, step=0.0, gradients=0.0, weights=0.0, adapters=0.0, host_parts=host)
     if setup.parallelism.kind != "fsdp":
         return away

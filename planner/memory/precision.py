@@ -75,7 +75,9 @@ def widths(setup: TrainingSetup) -> Widths:
     gathered_low = setup.frozen_fp32 and kind == "fsdp"  # what is computed with is cast on its way
     state = state_width(setup, 4.0 if zero else weight)
     blockwise = setup.optimizer == "badam"
-    masters = (zero or blockwise) and low == 2.0
+    # DeepSpeed copies its shard of the weights into masters (`clone().float()`) whatever they are in
+    cloned = full and kind in ("zero1", "zero2", "zero3") and not megatron
+    masters = cloned or ((zero or blockwise) and low == 2.0)
     return Widths(
         weight=weight,
         frozen=4.0 if base_fp32 or gathered_low else 2.0,
@@ -106,10 +108,14 @@ def _of_gradient(setup: TrainingSetup, low: float) -> float:
 
 
 def _of_step(setup: TrainingSetup, low: float, *, masters: bool) -> float:
-    """The gradients in fp32, beside those of a partition made flat, or a temporary of torch's own optimizer."""
+    """The gradients in fp32, beside those of a partition made flat (the same where they are in fp32 already), or a
+    temporary of torch's own optimizer.
+    """
     stack = stack_of(setup.framework)
     if not masters or _adds_in_fp32(setup) or stack.fused_step:
         return 0.0
+    if low == 4.0:
+        return low
     return 4.0 + (_foreach(setup, 4.0) if stack.masters_beside else low)
 
 

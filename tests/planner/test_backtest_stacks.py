@@ -148,10 +148,18 @@ def test_unused_blocks_take_the_room_of_the_step_first():
         ("torchtitan", "2024-12", None),
         ("torchtitan", "2025-06", None),
         ("torchtitan (compile)", "2025-06", 4.0),  # logits and their gradients in bf16
+        ("torchtitan", "2026-05", 1.25),  # head and loss in eight parts
+        ("torchtitan graph_trainer", "2026-05", None),
     ],
 )
 def test_what_a_loss_holds_changed(framework, date, loss_bytes):
     assert read_run(ROW | {"framework": framework, "date": date}).setup.loss_bytes == loss_bytes
+
+
+def test_a_loss_in_chunks_over_whole_logits_keeps_them_and_their_gradients():
+    """torchtitan's pull request 996: 49.58 GiB before, 42.26 after."""
+    row = ROW | {"framework": "torchtitan", "date": "2025-03", "liger_fused": "chunked cross entropy"}
+    assert read_run(row).setup.loss_bytes == 5.0
 
 
 def test_model_parallel_ms_swift_is_megatron():

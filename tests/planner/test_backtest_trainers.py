@@ -4,7 +4,8 @@ import pytest
 
 from planner.backtest import estimate_run, read_run
 from planner.memory import estimate_memory, model_state
-from planner.memory.activations import block_activations
+from planner.memory.activations import block_activations, ring_backward
+from planner.memory.precision import widths
 from planner.stacks import stack_of
 from planner.throughput.sampling import sampling_seconds
 from planner.throughput.terms import step_shape
@@ -57,6 +58,122 @@ def test_prime_rl_offloads_unasked_since_june_2026():
     assert (after.offload, after.offloads_activations) == ("optimizer", True)
     for setup in (before, told):
         assert (setup.offload, setup.offloads_activations) == ("none", False)
+
+
+MIXTURE = {
+    "model": "Qwen/Qwen3-30B-A3B", "method": "full", "lora_rank": "", "task": "sft", "gpu": "H200", "gpu_mem_gb": "141",
+    "num_gpus": "8", "parallelism": "FSDP", "seq_len": "8192", "grad_accum": "1", "date": "2026-08",
+    "precision": "bf16 mixed (fp32 master)", "framework": "prime-rl (FSDP2)", "flash_attn": "",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("tokens", "published_gib"), [("8192", 63.1), ("65536", 90.3)])
+def test_no_offload_of_the_optimizer_says_nothing_of_blocks_inputs(tokens, published_gib):
+    """PrimeIntellect-ai/prime-rl, pull request 3234: the column "No offload"; experts are spread unasked."""
+    row = PRIME | MIXTURE | {"seq_len": tokens, "offload": "no optimizer offload"}
+    estimate = estimate_run(row)
+    setup = estimate.run.setup
+    assert (setup.offload, setup.offloads_activations, setup.parallelism.expert) == ("none", True, 8)
+    assert estimate.memory.reserved_bytes / 2**30 == pytest.approx(published_gib, rel=0.05)
+    assert read_run(row | {"date": "2026-05"}).setup.parallelism.expert == 1
+    assert read_run(row | {"num_gpus": "6"}).setup.parallelism.expert == 2
+
+
+def test_masters_on_the_host_leave_what_is_computed_with_on_the_gpu():
+    """`full_offload` of the same pull request: 17.5 GiB, with what passes from GPU to host not counted here."""
+    plain = PRIME | MIXTURE
+    setup = read_run(plain | {"offload": "masters+optimizer+gradients cpu"}).setup
+    assert setup.offloads_masters and setup.offload == "optimizer"
+    assert setup.shape != setup._replace(offloads_masters=False).shape
+    whole = model_state(read_run(plain | {"offload": "no optimizer offload"}).setup)
+    state = model_state(setup)
+    assert state.weights == whole.weights / 2
+    assert state.gradients == state.optimizer == state.step == 0
+    assert state.host_parts == {
+        "weights": whole.weights, "gradients": whole.gradients, "optimizer": whole.optimizer,
+    }  # fmt: skip
+    assert estimate_run(plain | {"offload": "masters+optimizer cpu"}).memory.reserved_bytes / 2**30 < 17.5
+
+
+def test_fsdp_shards_experts_over_the_ranks_that_expert_parallelism_leaves():
+    """torchtitan's `apply_fsdp`: experts on the `dp_mod_ep` mesh, so that a rank gathers its own experts alone."""
+    row = PRIME | MIXTURE | {"framework": "torchtitan", "liger_fused": "", "grad_checkpointing": "selective"}
+    whole, spread = (read_run(row | {"parallelism": how}).setup for how in ("FSDP", "FSDP+EP4"))
+    assert model_state(whole).weights == pytest.approx(model_state(spread).weights)
+    assert model_state(whole).optimizer == pytest.approx(model_state(spread).optimizer)
+    assert model_state(spread).comm.backward < model_state(whole).comm.backward / 2
+
+
+def test_deepspeed_copies_weights_in_fp32_into_masters():
+    """`_create_fp32_partitions` of stage3.py: `clone().float()`, whatever they are in; ChatGLM3's demo trains so."""
+    row = {
+        "model": "THUDM/chatglm3-6b", "method": "full", "task": "sft", "precision": "fp32", "gpu": "80GB-class GPU",
+        "gpu_mem_gb": "80", "num_gpus": "4", "parallelism": "ZeRO-3", "seq_len": "384", "micro_batch": "1",
+        "grad_accum": "1", "grad_checkpointing": "false", "packing": "padded to longest of batch", "date": "2024-01",
+        "framework": "HF Seq2SeqTrainer deepspeed",
+    }  # fmt: skip
+    estimate = estimate_run(row)
+    assert widths(estimate.run.setup).master == 4.0
+    assert estimate.memory.nvml_bytes / 2**30 == pytest.approx(47.21, rel=0.08)
+    assert widths(read_run(row | {"parallelism": "DDP"}).setup).master == 0.0
+
+
+LONG = {
+    "model": "Qwen/Qwen3-0.6B", "method": "full", "task": "sft", "precision": "bf16", "gpu": "H100-80GB",
+    "gpu_mem_gb": "80", "num_gpus": "8", "parallelism": "FSDP2 CP8", "seq_len": "1048576", "micro_batch": "1",
+    "grad_accum": "1", "grad_checkpointing": "true", "framework": "TRL SFTTrainer (FSDP2)", "date": "2026-08",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("offload", "published_gb"), [("", 27.9), ("activations(checkpoints to cpu)", 20.8)])
+def test_context_parallel_gathers_keys_and_values_of_all_ranks(offload, published_gb):
+    """huggingface/accelerate, pull request 4175: a million tokens of Qwen3-0.6B on eight GPUs."""
+    estimate = estimate_run(LONG | {"offload": offload})
+    assert estimate.memory.allocated_bytes / 1e9 == pytest.approx(published_gb, rel=0.05)
+
+
+def test_the_ring_of_torch_is_no_other_stacks_and_larger_on_more_ranks():
+    setup = read_run(LONG | {"offload": "activations"}).setup
+    spread = setup.parallelism
+    ranks = [ring_backward(setup.arch, 2.0, each) for each in (2, 8)]
+    assert ranks[1] - ranks[0] == 2.0 * 6 * (setup.arch.kv_size + setup.arch.v_size)
+    rings, own, ulysses = (
+        estimate_memory(setup._replace(framework=name, parallelism=spread._replace(kind=kind)), cluster)
+        for cluster in [read_run(LONG).cluster]
+        for name, kind in (("trl", "fsdp"), ("prime-rl", "fsdp"), ("hf", "zero3"))
+    )
+    activations = [each.components_bytes["activations"] for each in (rings, own, ulysses)]
+    assert activations[0] > max(activations[1:])
+
+
+@pytest.mark.parametrize(
+    ("model", "checkpointing", "keeps"),
+    [("meta-llama/Llama-3.1-8B", "", True), ("meta-llama/Llama-3.1-70B", "", False),
+     ("meta-llama/Llama-3.1-8B", "full", False), ("meta-llama/Llama-3.1-8B", "selective", True)],
+)  # fmt: skip
+def test_torchtitan_recomputes_unasked(model, checkpointing, keeps):
+    row = PRIME | MIXTURE | {"framework": "torchtitan", "model": model, "grad_checkpointing": checkpointing}
+    setup = read_run(row).setup
+    assert (setup.gradient_checkpointing, setup.keeps_products) == (True, keeps)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "quantised", "published_gib"),
+    [("1024", True, 6.668), ("1024", False, 7.228)],
+)
+def test_a_loop_that_names_a_models_outputs_keeps_their_logits(tokens, quantised, published_gib):
+    """Anassbzdd/fitcheck, scripts/measure.py (September 2026): `out.loss.backward()`, Qwen2.5-1.5B on a T4."""
+    row = {
+        "model": "Qwen/Qwen2.5-1.5B-Instruct", "method": "qlora" if quantised else "lora", "lora_rank": "32",
+        "quant_bits": "4" if quantised else "", "lora_targets": "q_proj,k_proj,v_proj,o_proj", "precision": "fp16",
+        "optimizer": "adamw", "gpu": "T4", "gpu_mem_gb": "16", "num_gpus": "1", "parallelism": "single",
+        "seq_len": tokens, "micro_batch": "2", "grad_accum": "1", "grad_checkpointing": "true", "flash_attn": "sdpa",
+        "framework": "transformers 5.17 + peft 0.20 (own loop)", "date": "2026-09", "task": "sft",
+    }  # fmt: skip
+    estimate = estimate_run(row)
+    assert estimate.run.setup.loss_bytes == (16.0 if quantised else 14.0)
+    assert estimate.memory.allocated_bytes / 2**30 == pytest.approx(published_gib, rel=0.03)
+    assert read_run(row | {"framework": "HF Trainer + PEFT"}).setup.loss_bytes is None
 
 
 def test_embedding_and_head_of_prime_rl_are_units_of_their_own_where_they_share_no_weights():

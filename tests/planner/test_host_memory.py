@@ -28,7 +28,7 @@ def over(kind, gpus, **fields):
 
 @given(setups)
 def test_every_process_takes_some(some):
-    assert host_bytes(some, gpus=8) - host_bytes(some) >= 7 * 2.5 * GIB
+    assert host_bytes(some, gpus=8) - host_bytes(some) >= 7 * 2.5 * GIB - 1  # sums of floats
 
 
 def test_files_are_mapped_once_and_copied_by_each_process_that_takes_another_type():
