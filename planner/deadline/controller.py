@@ -198,6 +198,7 @@ def step(state: ControllerState, now: Observation) -> tuple[ControllerState, Adv
     decision = policy.weigh(
         elapsed_h, now.remaining_work_h, up, spot, now.current, now.overhead_left_h, now.uncommitted_h
     )
+    decision = _patient(decision, now, spot, mission)
     placement = decision.chosen.placement
     here = [now.current == (zone, "spot") or known for zone, known in enumerate(now.available)]
     seen = tuple(_grown(zone, known, 1) for zone, known in zip(before.seen, here, strict=True))
@@ -224,6 +225,24 @@ def _policy(state: ControllerState) -> DeadlinePolicy:
     )
     policy.price_memory = state.prices
     return policy
+
+
+def _patient(decision: Decision, now: Observation, spot: Sequence[float], mission: Mission) -> Decision:
+    """A machine that is being got ready is left, while it is in time, only where that saves the price of a start.
+
+    Where little work is left the start is most of what is to be paid, and what places are expected to cost changes from
+    tick to tick by nearly as much: a run that follows pays for starts, and does nothing else.
+    """
+    here, to = now.current, decision.chosen.placement
+    if here is None or here.market != "spot" or now.overhead_left_h <= 0 or to == here:
+        return decision
+    mine = next((option for option in decision.options if option.placement == here), None)
+    again = here if to is None else to
+    price = spot[again.region] if again.market == "spot" else mission.on_demand_usd_per_h[again.region]
+    start_usd = mission.restart_overhead_h * (price or 0.0)
+    if mine is None or mine.cost_usd - decision.chosen.cost_usd > start_usd:
+        return decision
+    return replace(decision, chosen=mine, is_kept=True)
 
 
 def _market(mission: Mission, now: Observation) -> tuple[list[bool | None], list[float]]:

@@ -34,6 +34,7 @@ class Decision:
         spot_regions: Regions known to have spot.
         spell_h: Hours since the market last changed between having spot somewhere and nowhere.
         next_hour: Chance that it stays as it is for another hour.
+        is_kept: The machine there is being got ready, and what is cheaper does not save another start.
     """
 
     chosen: Option
@@ -44,6 +45,7 @@ class Decision:
     spot_regions: tuple[int, ...]
     spell_h: float
     next_hour: float
+    is_kept: bool = False
 
     def explain(self, zones: Sequence[str] | None = None) -> str:
         """The decision in plain words with its numbers; regions by name where `zones` has names."""

@@ -157,8 +157,9 @@ def _because(weighed: Decision, terms: MovingTerms) -> str:
     other = next(option for option in ranked if option != weighed.chosen)
     best, next_best = weighed.chosen.cost_usd, other.cost_usd
     waits = "waiting" if other.placement is None else name(other.placement, terms.mission.zones)
+    in_vain = ", too little to pay for another start" if next_best < best and weighed.is_kept else ""
     return (
-        f"from here it is expected to cost ${best:.2f}, {waits} ${next_best:.2f}; "
+        f"from here it is expected to cost ${best:.2f}, {waits} ${next_best:.2f}{in_vain}; "
         f"{weighed.slack_h:.2f} h to spare before on-demand is the only way"
     )
 

