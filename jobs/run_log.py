@@ -19,6 +19,8 @@ PIECE_BYTES = 256 << 10
 #: Of one attempt; what comes after that rolls through the last piece, so that beginning and end are kept.
 MOST_PIECES = 64
 _MOST_WAITING_BYTES = 4 << 20
+#: A worker that is killed soon is the one whose log is looked for.
+_FIRST_S = 1.0
 _MASK = b"***"
 _LEFT_OUT = b"[lines left out]\n"
 _LEAST_SECRET_CHARS = 6
@@ -84,8 +86,10 @@ class RunLog:
                 self._waiting = _LEFT_OUT + self._waiting[-_MOST_WAITING_BYTES // 2 :]
 
     def _run(self, every_s: float) -> None:
-        while not self._over.wait(every_s):
+        wait_s = min(every_s, _FIRST_S)
+        while not self._over.wait(wait_s):
             self._send()
+            wait_s = every_s
 
     def _send(self, *, last: bool = False) -> None:
         """Write full lines, at the end all there is; what cannot be written waits for the next time."""
