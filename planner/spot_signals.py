@@ -7,9 +7,9 @@ signal is lost more often, if only a little. So each signal is placed on a scale
 prior's rates by exp(correlation x `PLACE_LOG_SD` x z): the regression of the logarithm of a place's rate on z. These
 are rates at an age; as they fall with the age, losses in the long run move by about the square.
 
-The correlations are assumed, and small. The studies say that the relation is weak: the data sets of AWS "can provide
-contradicting information about availability of the same entity at the same time quite often" (Lee et al., SpotLake,
-arXiv 2202.02973 and IISWC 2022, who put the placement score before the interruption band), and only a model of many
+The correlations are assumed, and small. The studies say that the relation is weak: AWS's own data sets often disagree
+about the same machine at the same time (Lee et al., SpotLake, arXiv 2202.02973 and IISWC 2022, who put the placement
+score before the interruption band), and only a model of many
 of them tells interruptions (Kim et al., WWW 2024, doi 10.1145/3589334.3645548). In the records behind our prior it is
 weak too: every type and region of AWS in them stood at ">20%" (spotinfo's copies of the Advisor, 2021-02 and 2025-06),
 while its zones were lost 0.13 to 1.7 times an hour. That is also why ">20%" is the prior, and lower bands lie below it.
