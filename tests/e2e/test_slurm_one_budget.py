@@ -123,15 +123,19 @@ class Account:
 
 
 def _late_micro_usd(run: Run, events: list[RunEvent]) -> float:
-    """What its machine may cost beyond its cap by now: from when its end was known to when it was given back."""
+    """What its machine may cost beyond its cap by now.
+
+    From when its end was known to when it was given back; and while it was got ready, before its own clock began, of
+    which only a monitor knows, and that may just have been killed.
+    """
     current = run.current
-    told = [
-        event.at
-        for event in events
-        if event.attempt == current.attempt and (event.kind == "stop" or "given back" in event.reason)
-    ]
+    own = [event for event in events if event.attempt == current.attempt]
+    told = [event.at for event in own if event.kind == "stop" or "given back" in event.reason]
     until = current.ended_at or run.observed_at
     seconds = LOOK_S + (seconds_between(min(told), until) if told else 0.0)
+    if current.started_at is not None:
+        ready = min((event.at for event in own if event.reason == "loading"), default=until)
+        seconds += seconds_between(current.started_at, ready)
     return (current.micro_usd_per_hour or 0) * seconds / 3600
 
 
