@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from datetime import datetime, timedelta
 
+from jobs.progress import Progress
 from planner.asking import avoided_now
 from planner.deadline.placement import Placement
 from planner.launch import Desk, give_up, resume_within_cap
@@ -147,9 +148,16 @@ def _rest(desk: Desk, run: Run, terms: MovingTerms, decision: PolicyDecision) ->
     return desk.store.get(run.run_id) or run
 
 
+def _is_finished(run: Run) -> bool:
+    """Whether the finished model is committed: an attempt that finds it begins at no step, and loses none."""
+    if run.progress_json is None:
+        return False
+    return Progress.from_json(run.progress_json).output_manifest_sha256 is not None
+
+
 def _verify(desk: Desk, run: Run, terms: MovingTerms) -> None:
     """Note that a move is complete: the new attempt goes on from the last commit, the old machine is gone."""
-    if len(run.attempts) < 2 or run.current.recovery or run.current.first_step is None:
+    if len(run.attempts) < 2 or run.current.recovery or run.current.first_step is None or _is_finished(run):
         return
     before = run.attempts[-2]
     decisions = [row for row in desk.store.decisions(run.run_id, newest=50) if row.attempt == before.attempt]
