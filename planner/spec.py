@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from jobs.spec import Optimizer
 from planner import units
 from planner.spec_types import (
     MAX_NODES,
@@ -26,7 +27,6 @@ from planner.spec_types import (
     Name,
     Names,
     NodesText,
-    Optimizer,
     PythonVersion,
     RunName,
     Seconds,

@@ -42,16 +42,6 @@ AdapterKind = Literal[
     "prefix_tuning",
     "p_tuning",
 ]
-Optimizer = Literal[
-    "adamw",
-    "adamw_fused",
-    "adamw_8bit",
-    "paged_adamw_32bit",
-    "paged_adamw_8bit",
-    "adafactor",
-    "lion",
-    "sgd",
-]
 RUN_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
 ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,254}$"
 PYTHON_VERSION = r"^(3\.[0-9]{1,2}|/[^\s]+)$"

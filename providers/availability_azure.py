@@ -44,7 +44,7 @@ def placement_scores(inquiry: Inquiry) -> Signals:
         CredentialsError: There is no login, or not the right.
         StorageError: Azure does not answer as it should.
     """
-    spot = [row for row in inquiry.wanted if row.offer.market == "spot" and row.offer.instance_type]
+    spot = _spot_of_a_size(inquiry)
     if not spot:
         return {}
     subscription, token = _login(inquiry)
@@ -62,6 +62,10 @@ def placement_scores(inquiry: Inquiry) -> Signals:
                 }
                 rows += [{**row, "nodes": nodes} for row in _ask(inquiry, subscription, token, body)]
     return gathered(_signals(inquiry, spot, rows))
+
+
+def _spot_of_a_size(inquiry: Inquiry) -> list[Wanted]:
+    return [row for row in inquiry.wanted if row.offer.market == "spot" and row.offer.instance_type]
 
 
 def _ask(inquiry: Inquiry, subscription: str, token: str, body: dict[str, Any]) -> list[dict[str, Any]]:
@@ -116,7 +120,7 @@ def eviction_bands(inquiry: Inquiry) -> Signals:
         CredentialsError: There is no login, or not the right.
         StorageError: Azure does not answer as it should.
     """
-    spot = [row for row in inquiry.wanted if row.offer.market == "spot" and row.offer.instance_type]
+    spot = _spot_of_a_size(inquiry)
     if not spot:
         return {}
     _, token = _login(inquiry)

@@ -211,8 +211,6 @@ def _data_parallel(text: str, gpus: int, arch: ModelArchitecture, full: bool) ->
         return "ddp"
     if "mics" in text or "zero++" in text:  # both are ways of ZeRO-3
         return "zero3"
-    if "zero" in text:  # the stage that DeepSpeed's and accelerate's own examples have
-        return "zero2"
     if "ddp" in text or text in ("dp", "data parallel"):
         return "ddp"
     big = full and parameter_counts(arch).total > 2e9
