@@ -16,10 +16,8 @@ _OWN_CRITERIA = ("plain pytorch", "universal-llm-trainer")
 #: Logits in 16 bits, their gradient in their place (unsloth/kernels/cross_entropy_loss.py), and the copy in fp32 that
 #: accelerate makes of a model's outputs under autocast (`convert_outputs_to_fp32`).
 _LOGITS_COPIED = 6.0
-_IN_16_BITS, _CHUNKS = (
-    4.0,
-    8,
-)  # logits and their gradients; parts in which torchtitan and torchtune take the loss
+_IN_16_BITS = 4.0  # logits and their gradients
+_CHUNKS = 8  # parts in which torchtitan and torchtune take the loss
 _SMALL = 8.0  # logits, a shifted copy or their log-probabilities, and two gradients, in 16 bits each
 
 
