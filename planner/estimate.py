@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from planner.calibration import Basis
 from planner.candidates import HOST_RAM_SHORT, Candidate, CandidateMemory, CandidateRisk, RiskSignal
 from planner.egress import AS_OF as EGRESS_AS_OF
 from planner.egress import SOURCE as EGRESS_SOURCE
 from planner.hazards import PRIOR_SOURCE, prior
 from planner.job import Assumption
+from planner.learned import groups_of
 from planner.memory import MemoryEstimate
 from planner.notes import network_assumption, notes_on
 from planner.overheads import ASSUMED_SOURCE
@@ -173,10 +175,16 @@ def _candidate(question: Question, item: Priced, rank: int, on_frontier: bool) -
         cost_tree_usd=_cost_tree(item),
         finish_at=_finish_at(question, line.finish_h),
         p_finish_by_deadline=None if deadline_h is None else probability_by(line.finish_h, deadline_h),
-        basis=item.solved.basis,
+        basis=_basis(question, item),
         risk=_risk(question, item),
         after_credits_usd=item.after_credits_usd,
     )
+
+
+def _basis(question: Question, item: Priced) -> Basis:
+    """The formulas' word, of the machine's own place: a shape that was solved once stands for those of every cloud."""
+    solved = item.solved
+    return solved.basis._replace(groups=groups_of(question, item.offer, item.nodes, solved.fit.setup))
 
 
 def _risk(question: Question, item: Priced) -> CandidateRisk:

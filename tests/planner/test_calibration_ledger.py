@@ -271,6 +271,20 @@ def test_a_machine_that_was_not_planned_for_teaches_nothing_of_the_one_that_was(
     assert bool(accuracy_document([run])["rows"]) == ("region" in got)
 
 
+def test_the_first_run_teaches_of_the_cloud_that_it_was_planned_for() -> None:
+    """Before anything is known of places a shape is solved once for all clouds; its bases name each candidate's own."""
+    offers = snapshot_of(offer_of(price=2.0), offer_of(price=1.0, cloud="gcp", region="us-central1"))
+    answer = estimate_spec(spec_of(), GOAT.base_dir, offers, NOW)
+    places = {row.offer.cloud: row.basis.groups["place"] for row in answer.estimate.candidates if row.basis}
+    assert places == {"aws": "cloud|aws", "gcp": "cloud|gcp"}
+    run = finished(answer, times=2.0)
+    seen = observe_run(run)
+    assert seen is not None
+    assert seen.groups["place"] == "cloud|gcp"
+    assert "start" in seen.log_ratios
+    assert accuracy_document([run])["rows"]
+
+
 def with_both_gpus(times: float) -> tuple[Run, dict[str, Candidate]]:
     """A run that was planned for an A100 and got an H100, where its steps took `times` as long as the formula said."""
     offers = snapshot_of(offer_of(price=2.0), offer_of("H100", price=3.0))
