@@ -111,6 +111,11 @@ class Priced(NamedTuple):
         return stated_gib is not None and stated_gib * _GIB < sum(self.solved.host_parts_bytes.values())
 
     @property
+    def may_not_fit(self) -> bool:
+        """Whether memory, the GPU's or the machine's own, may end the run: what surely fits goes before it."""
+        return self.solved.fit.memory.verdict != "fits" or self.host_ram_short
+
+    @property
     def after_credits_usd(self) -> Quantiles | None:
         """The bill after your credits; None without any."""
         if not self.credit_usd:

@@ -30,9 +30,8 @@ def ranked(priced: Sequence[Priced], goal: Goal) -> list[Priced]:
     score = _SCORES[goal.objective]
 
     def key(item: Priced) -> _Key:
-        unsure = item.solved.fit.memory.verdict != "fits" or item.host_ram_short
         doubtful = not UNTRUSTED_FLAGS.isdisjoint(item.offer.flags)
-        return (doubtful, unsure, *score(item, goal), item.nodes)
+        return (doubtful, item.may_not_fit, *score(item, goal), item.nodes)
 
     return sorted(priced, key=key)
 

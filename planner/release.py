@@ -181,6 +181,7 @@ class Release:
             "way": way.name,
             "where": where_of(way.item),
             "market": offer.market,
+            "may_not_fit": way.item.may_not_fit,
             "mean_cost_usd": usd_text(way.item.expected_usd),
             "cost_usd": {
                 "p10": usd_text(way.item.cost_usd.p10),
@@ -237,13 +238,13 @@ def plan_release(estimate: Estimate, snapshot: PriceSnapshot, *, jobs: int, seed
 
 
 def _trusted(estimate: Estimate) -> list[Priced]:
-    """Candidates of believable price, and with enough memory of their own unless all have too little."""
+    """Candidates of believable price that surely fit, as far as there are any."""
     items = [item for item in estimate.priced if UNTRUSTED_FLAGS.isdisjoint(item.offer.flags)]
     if not items:
         raise NothingFitsError(
             "the job fits nothing that is offered", hint="`plan estimate SPEC` says what would help"
         )
-    return [item for item in items if not item.host_ram_short] or items
+    return [item for item in items if not item.may_not_fit] or items
 
 
 def _ways(items: list[Priced], deadline_h: float) -> Iterator[Way]:

@@ -183,7 +183,8 @@ def _lines(found: Release) -> Iterator[str]:
         money = f"{way.item.expected_usd:9.2f} {way.item.cost_usd.p90:9.2f}"
         time = f"{finish.p50:7.1f} {finish.p90:7.1f} {way.p_in_time:8.0%}"
         name = _NAMES.get(way.name, way.name)
-        yield (f"{name:11} {money} {time}  {start:<20} {mark} {where_of(way.item)}")
+        doubt = ", may not fit its memory" if way.item.may_not_fit else ""
+        yield (f"{name:11} {money} {time}  {start:<20} {mark} {where_of(way.item)}{doubt}")
     yield _chosen(found.chosen.p_in_time)
     if found.possible:
         yield from (_more(way) for way in more)
