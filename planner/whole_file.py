@@ -37,8 +37,8 @@ def _beside(path: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as directory:
             copy = Path(directory, path.name)
             yield copy
-            with copy.open("rb") as source, path.open("wb", buffering=0) as target:
-                shutil.copyfileobj(source, target)
+            with copy.open("rb") as source, path.open("wb", buffering=0) as into:
+                shutil.copyfileobj(source, into)
         return
     target = path.resolve()
     beside = target.with_name(f".{os.getpid()}.{path.name}")
@@ -50,7 +50,7 @@ def _beside(path: Path) -> Iterator[Path]:
 
 
 def _is_written_into(path: Path) -> bool:
-    """Whether it is no file of a disk; what /dev/stdout and its kin lead to may be one, and is held open by somebody."""
+    """Whether it is no file of a disk; one that /dev/stdout leads to is held open by somebody."""
     if path.is_dir():
         return False
     return path.is_relative_to(_DEVICES) or (path.exists() and not path.is_file())
