@@ -96,7 +96,8 @@ def _cost(chosen: Candidate) -> str:
     paid = (
         "" if after is None else f"; ${_span(after, 2)} after your credits, which cap and ledger do not count"
     )
-    return f"${_span(chosen.cost_usd, 2)} at ${price:g}/h{paid}"
+    machines = f" for {chosen.nodes} machines" if chosen.nodes > 1 else ""
+    return f"${_span(chosen.cost_usd, 2)} at ${price * chosen.nodes:g}/h{machines}{paid}"
 
 
 def _cap(order: Order) -> str:

@@ -105,10 +105,10 @@ def _at_todays_price(app: App, run: Run, tolerance: float) -> tuple[Offer | None
     except OverBudgetError as error:
         if error.code == "price_moved":
             raise
-        echo_err(f"note: {error.message}; cap and ledger go by the last price known, {_price(before)}")
+        echo_err(f"note: {error.message}; cap and ledger go by the last price known, {_price(before, _nodes(run))}")
         return None, None
     if offer.price_usd_per_hour != 0:
-        echo_err(_price_text(before, offer))
+        echo_err(_price_text(before, offer, _nodes(run)))
     return offer, candidate
 
 
@@ -124,14 +124,23 @@ def _repriced(app: App, run: Run, tolerance: float) -> tuple[Offer, str | None]:
     return machines_of(document)[0], json.dumps(document)
 
 
-def _price_text(before: Offer, now: Offer) -> str:
+def _nodes(run: Run) -> int:
+    return int(json.loads(run.terms.candidate_json)["nodes"])
+
+
+def _price_text(before: Offer, now: Offer, nodes: int) -> str:
     """What it goes on at, in words."""
-    moved = "" if _price(before) == _price(now) else f", before it was {_price(before)}"
-    return f"its machine ({now.gpus_per_node} x {now.gpu} in {now.cloud}/{now.region}) costs {_price(now)}{moved}"
+    price, old = _price(now, nodes), _price(before, nodes)
+    moved = "" if old == price else f", before it was {old}"
+    have = "its machine" if nodes == 1 else f"{nodes} machines"
+    cost = "costs" if nodes == 1 else "cost"
+    machine = f"({now.gpus_per_node} x {now.gpu} in {now.cloud}/{now.region})"
+    return f"{have} {machine} {cost} {price}{moved}"
 
 
-def _price(offer: Offer) -> str:
-    return "unknown" if offer.price_usd_per_hour is None else f"${offer.price_usd_per_hour:g}/h"
+def _price(offer: Offer, nodes: int) -> str:
+    """Of all machines: what cap and ledger count."""
+    return "unknown" if offer.price_usd_per_hour is None else f"${offer.price_usd_per_hour * nodes:g}/h"
 
 
 def _is_lower(run: Run, cap_micro: int | None) -> bool:

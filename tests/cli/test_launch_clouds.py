@@ -116,6 +116,19 @@ def test_every_cloud_that_may_be_tried_says_what_becomes_of_its_machine(
     assert "there is no login for gcp here (" in said
 
 
+def test_the_price_of_an_hour_is_that_of_all_machines(home: Path, run_plan: RunPlan) -> None:
+    """As in the table of an estimate: hours times it make the cost."""
+    (home / "spec.yaml").write_text(SPEC.replace("max_usd_per_hour: 3", "nodes: 2, market: [on_demand]"))
+    told = run_plan("estimate", home / "spec.yaml", "-o", "json")
+    best = json.loads(told.stdout)["candidates"][0]
+    assert best["nodes"] == 2
+    all_usd = 2 * float(best["offer"]["price_usd_per_h"])
+    said = run_plan("launch", home / "spec.yaml", "--run-id", "goat-1", "--dry-run", "--cap", "5").stderr
+    assert f" at ${all_usd:g}/h for 2 machines" in said
+    found = run_plan("find", home / "spec.yaml", "--offline", "--limit", "1").stdout
+    assert f"  ${all_usd:,.2f}/h, " in found
+
+
 def test_an_opinion_launches_nothing(home: Path, run_plan: RunPlan) -> None:
     (home / "spec.yaml").write_text(SPEC)
     result = run_plan("launch", home / "spec.yaml", "--optimizer", "--cap", "5", "--yes")
