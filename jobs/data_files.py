@@ -19,7 +19,7 @@ _FIELD_LIMIT_BYTES = 1 << 30
 _HASHED_BYTES = 1 << 20
 _PARQUET_ROWS = 1024
 JSON_HINT = "each line is one JSON object; `jq -c '.[]' FILE > NEW` makes them of an array"
-_TEXT_HINT = "data files are UTF-8 text; convert it: `iconv -f LATIN1 -t UTF-8 FILE > NEW`"
+TEXT_HINT = "data files are UTF-8 text; convert it: `iconv -f LATIN1 -t UTF-8 FILE > NEW`"
 
 
 def data_sha256(path: Path) -> str:
@@ -95,8 +95,8 @@ def not_text(path: Path) -> UsageError:
             try:
                 line.decode()
             except UnicodeDecodeError:
-                return bad_row(path, number, "not UTF-8 text", _TEXT_HINT)
-    return UsageError(f"cannot read {path}: not UTF-8 text", hint=_TEXT_HINT, code="bad_data", path=str(path))
+                return bad_row(path, number, "not UTF-8 text", TEXT_HINT)
+    return UsageError(f"cannot read {path}: not UTF-8 text", hint=TEXT_HINT, code="bad_data", path=str(path))
 
 
 def table_rows(path: Path, file: Iterable[str]) -> csv.DictReader[str]:

@@ -20,7 +20,7 @@ from planner.positions import within_positions
 from planner.price_age import USUAL_LIMIT, PriceLimit
 from planner.question import Question
 from planner.ranking import EVEN_CHANCE
-from planner.relax import NearestFit, explain_nothing, nearest_fits
+from planner.relax import NearestFit, explain_nothing, lacks_fresh_prices, nearest_fits
 from planner.spec import FineTuneSpec
 from planner.spot_signals import NO_SIGNALS, SpotSignals
 from planner.units import hours_text, parse_duration_s, parse_usd
@@ -140,7 +140,7 @@ def check(answer: Answer, limits: Limits) -> None:
     """
     best = answer.estimate.recommended
     if best is None:
-        raise NothingFitsError(explain_nothing(answer.estimate), hint=_nearest_hint(answer.nearest))
+        raise NothingFitsError(explain_nothing(answer.estimate), hint=_nothing_hint(answer))
     goal = answer.estimate.question.goal
     budget = next(
         (usd for usd in (goal.budget_usd, limits.cost_usd) if usd is not None and best.cost_usd.p50 > usd),
@@ -182,7 +182,9 @@ def _within(estimate: Estimate, budget_usd: float) -> str:
     return f"`goal.objective: fastest_within_budget` with that budget gives one for {found}"
 
 
-def _nearest_hint(nearest: tuple[NearestFit, ...]) -> str | None:
-    if not nearest:
+def _nothing_hint(answer: Answer) -> str | None:
+    if lacks_fresh_prices(answer.estimate):
+        return "`plan prices update` fetches fresh prices; without --strict old ones are used, and their age is told"
+    if not answer.nearest:
         return None
-    return "this would fit: " + "; or ".join(fit.text() for fit in nearest)
+    return "this would fit: " + "; or ".join(fit.text() for fit in answer.nearest)

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import random
+import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
@@ -89,12 +90,15 @@ def size_bytes(path: Path) -> int:
     """Size of a file.
 
     Raises:
-        UsageError: It is not there.
+        UsageError: It is not there, or has no size: a pipe or a device may never end.
     """
     try:
-        return path.stat().st_size
+        found = path.stat()
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", path="data.train") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise UsageError(f"{path} is no file", hint="write its rows to a file", path="data.train")
+    return found.st_size
 
 
 def _small(files: Sequence[Path]) -> Examples:

@@ -65,8 +65,8 @@ def _told_by(fit: dict[str, Any], changes: dict[str, Any]) -> bool:
     """Whether changes are no news beside some that fit: they go further, or free the machines altogether."""
     if "where" in changes:
         return any(key.startswith("where") for key in fit)
-    same_keys = fit.keys() == changes.keys() == {"where.nodes"}
-    return same_keys or all(key in changes and changes[key] == value for key, value in fit.items())
+    same_key = fit.keys() == changes.keys() and changes.keys() in ({"where.nodes"}, {"train.sequence_length"})
+    return same_key or all(key in changes and changes[key] == value for key, value in fit.items())
 
 
 def enough_machines(question: Question, snapshot: PriceSnapshot) -> Priced | None:
@@ -217,14 +217,29 @@ def explain_nothing(estimate: Estimate) -> str:
     """One sentence on why there is no candidate: the commonest reason."""
     if not estimate.rejected:
         return "there is no offer at all in the price snapshot"
-    counts: Counter[str] = Counter()
-    for row in estimate.rejected:
-        counts[row.reason_code] += row.count
-    wanted = {code: count for code, count in counts.items() if code != "filtered"} or counts
-    code = max(wanted, key=lambda code: wanted[code])
+    counts = _by_code(estimate)
+    code = _commonest(counts)
     rows = [row for row in estimate.rejected if row.reason_code == code]
     reason = rows[0].reason if len(rows) == 1 else f"{rows[0].reason}, and the like"
     return f"none of {counts.total():,} offers can run this job: {reason} ({counts[code]:,})"
+
+
+def lacks_fresh_prices(estimate: Estimate) -> bool:
+    """Whether there is no candidate mostly because prices are too old to be used."""
+    return not estimate.candidates and _commonest(_by_code(estimate)) == "stale_price"
+
+
+def _by_code(estimate: Estimate) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for row in estimate.rejected:
+        counts[row.reason_code] += row.count
+    return counts
+
+
+def _commonest(counts: Counter[str]) -> str | None:
+    """Of the reasons besides the spec's own conditions, if there is another."""
+    wanted = {code: count for code, count in counts.items() if code != "filtered"} or counts
+    return max(wanted, key=lambda code: wanted[code], default=None)
 
 
 def _yaml(value: Any) -> str:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from ruamel.yaml import YAML
 
 from planner.cli.main import COMMANDS, cli
+from planner.specfile import load_spec
 from tests.cli.golden_world import agreed, offer_id, world_in
 
 ROOT = Path(__file__).parents[1]
@@ -28,6 +30,20 @@ def test_links_lead_somewhere(doc: Path) -> None:
     targets = [t for t in LINK.findall(doc.read_text(encoding="utf-8")) if "://" not in t]
     missing = [target for target in targets if not (doc.parent / target).exists()]
     assert not missing
+
+
+def test_the_spec_of_the_readme_is_one_and_says_what_its_example_says(tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = next(
+        block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if block.startswith("name:")
+    )
+    (tmp_path / "spec.yaml").write_text(shown, encoding="utf-8")
+    load_spec(tmp_path / "spec.yaml")
+    yaml = YAML(typ="safe")
+    example = yaml.load(ROOT / "examples/llama-3.1-8b-lora.yaml")
+    for key, value in yaml.load(shown).items():
+        whole = example[key]
+        assert value == ({name: whole[name] for name in value} if isinstance(value, dict) else whole), key
 
 
 def test_readme_commands_were_found() -> None:

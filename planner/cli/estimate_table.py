@@ -285,11 +285,11 @@ def _dropped(rejected: Sequence[Rejection], most: int = 5) -> Iterator[str]:
     """One line a reason; everything that is too small is one reason."""
     small = [row for row in rejected if row.reason_code == "oom"]
     rest = [row for row in rejected if row.reason_code != "oom"]
+    most += len(rest) == most + 1  # a line that stands for a single reason may as well say it
     for row in rest[:most]:
         yield f"dropped {_offers(row.count)}: {row.reason}"
     if len(rest) > most:
-        reasons = "one more reason" if len(rest) == most + 1 else f"{len(rest) - most} more reasons"
-        yield f"dropped {_offers(sum(row.count for row in rest[most:]))} for {reasons}"
+        yield f"dropped {_offers(sum(row.count for row in rest[most:]))} for {len(rest) - most} more reasons"
     if small:
         names = [row.reason.partition(":")[0] for row in small]
         more = f" and {len(names) - 4} more" if len(names) > 4 else ""

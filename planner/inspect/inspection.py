@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobs.data_files import files_of
+from jobs.data_files import JSON_HINT, TEXT_HINT, files_of
 from planner.inspect.duplicates import HashSet, MinHash, NearIndex, hash_of, shingles
 from planner.inspect.findings import Finding, personal
 from planner.inspect.records import DataFormat, Record, read_records
@@ -22,6 +22,8 @@ _ODD_SHARE = 0.02
 _MOST_NEAR_LEAKS = 200_000
 _MOST_LABELS = 1000
 _TABLES = frozenset({".csv", ".tsv", ".parquet"})
+#: What helps against a line of a kind that `records` names.
+_HINTS = {"not UTF-8": TEXT_HINT, "not JSON": JSON_HINT, "not a JSON object": JSON_HINT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +225,7 @@ def _no_example(path: Path, broken: Finding | None) -> UsageError:
     if broken is None or not broken.examples:
         why = "it has no row" if path.suffix.lower() in _TABLES else "every line is empty"
         return UsageError(f"{path} holds no example: {why}", path=str(path))
-    hint = "keys: messages, prompt and completion, chosen and rejected, or text (and label)"
+    why = broken.examples[0]
+    hint = _HINTS.get(why, "keys: messages, prompt and completion, chosen and rejected, or text (and label)")
     where = broken.lines[0] if broken.lines else path.name
-    return UsageError(f"{path} holds no example; {where}: {broken.examples[0]}", path=str(path), hint=hint)
+    return UsageError(f"{path} holds no example; {where}: {why}", path=str(path), hint=hint)

@@ -8,8 +8,11 @@ import jsonschema
 import pytest
 from click.testing import CliRunner, Result
 
+from planner.cli.estimate_table import _dropped
 from planner.cli.main import cli
+from planner.estimate import Rejection
 from planner.plan import load_plan
+from tests.planner.factories import offer_of
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LLAMA = str(EXAMPLES / "llama-3.1-8b-lora.yaml")
@@ -68,8 +71,20 @@ def test_strict_takes_no_old_price(plan_home: Path) -> None:
     document = json.loads(result.stdout)
     jsonschema.validate(document, SCHEMA)
     assert "stale_price" in {row["reason_code"] for row in document["rejected"]}
+    assert "`plan prices update` fetches fresh prices" in result.stderr
     (plan_home / "config.yaml").write_text("prices: {max_age: 3650d}\n")
     assert {row["offer"]["as_of_at"] is None for row in answer(LLAMA, "--strict")["candidates"]} == {False}
+
+
+def test_a_line_that_would_stand_for_a_single_reason_says_it() -> None:
+    def told(reasons: int) -> list[str]:
+        rows = [
+            Rejection("indivisible", f"reason {number}", 9 - number, offer_of()) for number in range(reasons)
+        ]
+        return list(_dropped(rows))
+
+    assert told(6)[-1] == "dropped 4 offers: reason 5"
+    assert told(7)[-1] == "dropped 7 offers for 2 more reasons"
 
 
 def test_a_fixed_configuration_is_kept() -> None:

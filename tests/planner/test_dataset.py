@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -23,6 +24,17 @@ def _lines(path: Path, rows: list[object]) -> Path:
 
 
 WORDS = "The committee will meet again on the first of March to talk about the new proposal. "
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_may_never_end_is_no_data(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.jsonl"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(UsageError, match="is no file"):
+        measure_dataset(path)
 
 
 def test_tokens_are_guessed_from_words(tmp_path: Path) -> None:

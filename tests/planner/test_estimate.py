@@ -646,3 +646,10 @@ def test_dropout_of_an_adapters_input_is_estimated_where_a_kind_has_it():
         for method in ({"kind": "lora", "dropout": 0.1}, {"kind": "loha", "dropout": 0.1}, {"kind": "lora"})
     )
     assert [adapter.dropout for adapter in (lora, loha, usual)] == [True, False, False]
+
+
+def test_of_sequence_lengths_that_would_fit_the_longest_is_told() -> None:
+    question = question_of(train={"sequence_length": 4_000_000, "packing": False}, data={"tokens_per_sample": 3e6})
+    texts = [fit.text() for fit in nearest_fits(question, snapshot_of(offer_of("H100")))]
+    lengths = [int(text.rpartition(" ")[2]) for text in texts if text.startswith("train.sequence_length")]
+    assert len(lengths) == 1

@@ -273,3 +273,20 @@ def test_a_parquet_file_without_rows_has_no_row_and_no_lines(tmp_path: Path) -> 
     pyarrow.parquet.write_table(pyarrow.table({"text": pyarrow.array([], pyarrow.string())}), path)
     with pytest.raises(UsageError, match="holds no example: it has no row"):
         inspect_files([path])
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        ('{"prompt": "straße", "completion": "b"}\n'.encode("latin-1"), "iconv"),
+        (b'[{"prompt": "a", "completion": "b"}]', "jq -c"),
+        (b'{"foo": "a"}\n', "keys: messages"),
+    ],
+    ids=["encoding", "array", "keys"],
+)
+def test_the_hint_fits_what_is_wrong_with_the_first_line(tmp_path: Path, content: bytes, hint: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match="holds no example") as refused:
+        inspect_files([path])
+    assert hint in (refused.value.hint or "")
