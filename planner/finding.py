@@ -218,7 +218,9 @@ def render_found(
 
 def _headline(order: int, row: Found, now: datetime) -> str:
     offer, nodes = row.candidate.offer, row.candidate.nodes
-    price = "price unknown" if offer.price_usd_per_hour is None else f"${offer.price_usd_per_hour * nodes:,.2f}/h"
+    price = (
+        "price unknown" if offer.price_usd_per_hour is None else f"${offer.price_usd_per_hour * nodes:,.2f}/h"
+    )
     age = "undated" if offer.as_of_at is None else f"{age_text(offer.as_of_at, now)} old"
     machine = f"{nodes} x {offer.instance_type or 'machine'} ({offer.gpus_per_node} x {offer.gpu})"
     where = place_of(offer).text()

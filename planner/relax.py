@@ -236,10 +236,10 @@ def _by_code(estimate: Estimate) -> Counter[str]:
     return counts
 
 
-def _commonest(counts: Counter[str]) -> str | None:
-    """Of the reasons besides the spec's own conditions, if there is another."""
+def _commonest(counts: Counter[str]) -> str:
+    """Of the reasons besides the spec's own conditions, if there is another; empty without any."""
     wanted = {code: count for code, count in counts.items() if code != "filtered"} or counts
-    return max(wanted, key=lambda code: wanted[code], default=None)
+    return max(wanted, key=lambda code: wanted[code], default="")
 
 
 def _yaml(value: Any) -> str:

@@ -105,7 +105,9 @@ def _at_todays_price(app: App, run: Run, tolerance: float) -> tuple[Offer | None
     except OverBudgetError as error:
         if error.code == "price_moved":
             raise
-        echo_err(f"note: {error.message}; cap and ledger go by the last price known, {_price(before, _nodes(run))}")
+        echo_err(
+            f"note: {error.message}; cap and ledger go by the last price known, {_price(before, _nodes(run))}"
+        )
         return None, None
     if offer.price_usd_per_hour != 0:
         echo_err(_price_text(before, offer, _nodes(run)))

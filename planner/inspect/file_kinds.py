@@ -30,8 +30,11 @@ def check_text_file(path: Path) -> None:
     """Refuse what cannot be read by lines.
 
     Raises:
-        UsageError: It is empty, compressed, binary, in UTF-16, or one JSON array.
+        UsageError: It is empty, compressed, binary, in UTF-16, or one JSON array; or a pipe, which is read only once,
+            and may never end.
     """
+    if path.exists() and not path.is_file():
+        raise _refusal(path, "is no file", "write its rows to a file")
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
     for sign, what, cure in _SIGNS:

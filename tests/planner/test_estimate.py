@@ -649,7 +649,8 @@ def test_dropout_of_an_adapters_input_is_estimated_where_a_kind_has_it():
 
 
 def test_of_sequence_lengths_that_would_fit_the_longest_is_told() -> None:
-    question = question_of(train={"sequence_length": 4_000_000, "packing": False}, data={"tokens_per_sample": 3e6})
+    longest = {"sequence_length": 4_000_000, "packing": False}
+    question = question_of(train=longest, data={"tokens_per_sample": 3e6})
     texts = [fit.text() for fit in nearest_fits(question, snapshot_of(offer_of("H100")))]
     lengths = [int(text.rpartition(" ")[2]) for text in texts if text.startswith("train.sequence_length")]
     assert len(lengths) == 1

@@ -1,5 +1,6 @@
 import gzip
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -290,3 +291,10 @@ def test_the_hint_fits_what_is_wrong_with_the_first_line(tmp_path: Path, content
     with pytest.raises(UsageError, match="holds no example") as refused:
         inspect_files([path])
     assert hint in (refused.value.hint or "")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    os.mkfifo(path)
+    with pytest.raises(UsageError, match="is no file"):
+        inspect_files([path])
