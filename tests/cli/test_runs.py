@@ -21,6 +21,7 @@ from jobs.stop_request import KEY
 from planner.cli import waiting
 from planner.cli.context import App
 from planner.cli.main import cli
+from planner.cli.resume import _price_text
 from planner.cli.schema import schema_text
 from planner.entry_book import Entry, EntryBook
 from planner.ledger_identity import identity_of
@@ -33,6 +34,7 @@ from providers.launcher import BackendStatus
 from providers.offers import PriceSnapshot
 from providers.stores import open_store
 from providers.supervisor import utc_now
+from tests.planner.factories import offer_of
 from tests.planner.run_factories import START, attempt_of, terms_of
 from tests.planner.test_monitor import Backend
 from tests.workers import eventually, make_python, order_exit, starts
@@ -596,3 +598,15 @@ def test_what_a_launch_that_was_killed_holds_is_free_for_the_next_one(
 def files(place: Path) -> dict[Path, bytes]:
     """What lies below a directory."""
     return {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "text"),
+    [
+        (1, "its machine (8 x H100 in aws/us-east-1) costs $12/h, before it was $10/h"),
+        (3, "3 machines (8 x H100 in aws/us-east-1) cost $36/h, before it was $30/h"),
+    ],
+)
+def test_the_price_that_a_run_goes_on_at_is_that_of_all_its_machines(nodes: int, text: str) -> None:
+    before, now = (offer_of("H100", 8, price) for price in (10.0, 12.0))
+    assert _price_text(before, now, nodes) == text
