@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -172,7 +173,9 @@ def storage_errors(path: Path) -> Iterator[None]:
             path=str(path),
         ) from error
     except OSError as error:
-        raise StorageError(f"the ledger {path}: {error.strerror or error}", path=str(path)) from error
+        said = error.strerror or str(error)
+        hint = _hint("full" if error.errno == errno.ENOSPC else "unable to open")
+        raise StorageError(f"the ledger {path}: {said}", hint=hint, path=str(path)) from error
 
 
 def _hint(message: str) -> str | None:

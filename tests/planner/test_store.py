@@ -354,3 +354,10 @@ def test_the_innermost_mount_decides() -> None:
     assert file_system(Path("/mntx"), mounts) == "ext4"
     assert network_file_system(Path("/"), "d / fuse.sshfs rw 0 0\n") == "fuse.sshfs"
     assert network_file_system(Path("/"), "d / fuse.lxcfs rw 0 0\n") is None
+
+
+def test_a_home_that_is_no_directory_hints_at_another(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("a file")
+    with pytest.raises(StorageError, match="Not a directory") as refused:
+        Store(tmp_path / "home/state/plan.db")
+    assert "PLAN_HOME" in (refused.value.hint or "")
