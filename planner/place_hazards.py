@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from planner.hazards import SpotGroup, SpotHazards, hazards_of
-from planner.price_age import age_text
+from planner.hazards import SpotGroup, SpotHazards, hazards_of, over_record
 from planner.question import Question
 from planner.spot_signals import Lean
 from providers.offers import Offer
@@ -17,12 +16,33 @@ def lean_of(question: Question, offer: Offer, nodes: int) -> Lean:
 def hazards_source(question: Question, offer: Offer, nodes: int) -> str:
     """Where the hazards come from, in words: the prior, own runs, and what signals made of them."""
     lean = lean_of(question, offer, nodes)
-    said = ", ".join(
-        f"{part.said.source} {part.said.value} ({age_text(part.said.as_of_at, question.goal.now)} old)"
-        for part in lean.parts
-    )
+    said = ", ".join(_said(lean))
     leant = f"; x {lean.factor:.2f} for {said}" if said else ""
     return place_hazards(question, offer, nodes).source + leant
+
+
+def losses_factor(question: Question, offer: Offer, nodes: int) -> float:
+    """How many times as often as on record machines are lost there, all that is known considered."""
+    return over_record(place_hazards(question, offer, nodes))
+
+
+def losses_why(question: Question, offer: Offer, nodes: int) -> str:
+    """What makes that factor, in words."""
+    gpus, hazards = offer.gpus_per_node, place_hazards(question, offer, nodes)
+    group = f"{nodes} machines of " if nodes > 1 else ""
+    own = [hazards.own_text] if hazards.own_hours else []
+    return ", ".join(
+        [
+            f"{group}{gpus} GPU{'' if gpus == 1 else 's'}",
+            *_said(lean_of(question, offer, nodes)),
+            *own,
+        ]
+    )
+
+
+def _said(lean: Lean) -> list[str]:
+    """The signals; by their dates, as what is told here is kept with plans and runs."""
+    return [f"{part.said.source} {part.said.value} ({part.said.as_of_at[:10]})" for part in lean.parts]
 
 
 def place_hazards(question: Question, offer: Offer, nodes: int) -> SpotHazards:
