@@ -36,7 +36,7 @@ _FACTORS = tuple(
 _MEAN_FACTOR = sum(factor * chance for factor, chance in _FACTORS)
 #: Weight of a spell seen elsewhere (power prior, Ibrahim and Chen 2000), by how much it shares with the place.
 _SAME_ZONE, _SAME_CLOUD_AND_GPU, _SAME_CLOUD_OR_GPU, _ELSEWHERE = 1.0, 0.5, 0.25, 0.1
-#: Rates of losses are told as one figure by the chance of keeping a machine this long.
+#: Rates of losses are made one figure by the chance of keeping a machine this long.
 _KEPT_H = 4.0
 #: Newest own spells that count.
 _MOST_SPELLS = 500
@@ -224,24 +224,24 @@ def prior() -> SpotHazards:
     return recorded().times(RUNNING_SHARE)
 
 
-def over_record(hazards: SpotHazards) -> float:
-    """How many times as often as on record machines are lost: one figure for who takes the recorded models themselves.
+def over_prior(hazards: SpotHazards) -> float:
+    """How many times as often as the prior says machines are lost: one figure for who has models of zones of their own.
 
-    The factor on all rates of the record at which a machine is kept for `_KEPT_H` as often as with these hazards; what
+    The factor on all rates of the prior at which a machine is kept for `_KEPT_H` as often as with these hazards; what
     own runs say of kinds of zones is in it.
 
-    >>> over_record(recorded().times(1.5))
+    >>> over_prior(prior().times(1.5))
     1.5
     """
-    return _over_record(hazards.kept(_KEPT_H))
+    return _over_prior(hazards.kept(_KEPT_H))
 
 
 @lru_cache(maxsize=4096)  # thousands of offers share a few hazards
-def _over_record(kept: float) -> float:
+def _over_prior(kept: float) -> float:
     low, high = 1 / 64, 64.0
     for _ in range(50):
         middle = math.sqrt(low * high)
-        exposed = (model.weight * model.up.survival(_KEPT_H) ** middle for model in recorded().models)
+        exposed = (model.weight * model.up.survival(_KEPT_H) ** middle for model in prior().models)
         low, high = (middle, high) if sum(exposed) > kept else (low, middle)
     return round(low, 4)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from planner.hazards import SpotGroup, SpotHazards, hazards_of, over_record
+from planner.hazards import SpotGroup, SpotHazards, hazards_of, over_prior
 from planner.question import Question
 from planner.spot_signals import Lean
 from providers.offers import Offer
@@ -22,8 +22,8 @@ def hazards_source(question: Question, offer: Offer, nodes: int) -> str:
 
 
 def losses_factor(question: Question, offer: Offer, nodes: int) -> float:
-    """How many times as often as on record machines are lost there, all that is known considered."""
-    return over_record(place_hazards(question, offer, nodes))
+    """How many times as often as the prior says machines are lost there, by all that is known."""
+    return over_prior(place_hazards(question, offer, nodes))
 
 
 def losses_why(question: Question, offer: Offer, nodes: int) -> str:

@@ -21,7 +21,7 @@ from planner.deadline.optimum import omniscient_cost_usd
 from planner.deadline.policy import LIVE_TIME_SHARE, TIME_SHARE, DeadlinePolicy, on_grid
 from planner.deadline.replay import DeadlineJob, Market, Outcome, Policy, merged, replay
 from planner.deadline.traces import TracedJob
-from planner.hazards import Spell, SpotHazards, over_record
+from planner.hazards import Spell, SpotHazards, over_prior
 from planner.preemption import loss_factors
 
 PolicyName = Literal["ours", "uniform_progress", "greedy", "spot_else_on_demand", "on_demand", "omniscient"]
@@ -177,7 +177,7 @@ def monte_carlo(
     same zones, and start when the zone has capacity; `doubt` is that of the place, as of `Preemptions`. "ours"
     expects the losses of these hazards, as a launched run does, and does not know how those of the drawn zone differ.
     """
-    tick_s, losses = tick_of(drawn), [over_record(hazards)]
+    tick_s, losses = tick_of(drawn), [over_prior(hazards)]
     found: dict[str, list[Outcome]] = {}
     # The longest first: the shorter ones' tables are parts of theirs.
     for index in sorted(range(jobs), key=lambda job: -drawn.work_h[job % len(drawn.work_h)]):

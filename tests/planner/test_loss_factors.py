@@ -22,11 +22,12 @@ from planner.deadline.models import DOWN, UP, shipped_models, with_losses
 from planner.deadline.own_loss import kept
 from planner.deadline.replay import DeadlineJob, replay
 from planner.estimate import build_estimate
-from planner.hazards import RUNNING_SHARE, OwnSpell, over_record, prior, recorded
+from planner.hazards import OwnSpell, over_prior, prior
 from planner.moving.terms import MovingTerms, moving_terms
 from planner.plan import make_plan
 from planner.question import Question
 from planner.spot_signals import Said, SpotSignals
+from planner.spot_sizes import sizes
 from providers.offers import Offer
 from tests.planner.factories import offer_of, question_of, snapshot_of, spec_of
 from tests.planner.moving_runs import moving
@@ -145,10 +146,9 @@ def test_terms_of_the_first_version_are_read_and_know_nothing_of_losses() -> Non
     assert terms.loss_factors == (None, None)
 
 
-def test_the_figure_of_hazards_is_the_factor_on_the_record() -> None:
-    assert over_record(recorded()) == 1.0
-    assert over_record(prior()) == RUNNING_SHARE
-    assert over_record(recorded().times(3.0)) == 3.0
+def test_the_figure_of_hazards_is_the_factor_on_the_prior() -> None:
+    assert over_prior(prior()) == 1.0
+    assert over_prior(prior().times(3.0)) == 3.0
 
 
 def _offers() -> list[Offer]:
@@ -198,7 +198,7 @@ def _place(terms: MovingTerms, zone: str) -> int:
 def test_signals_and_own_runs_reach_the_live_policy(worse: str) -> None:
     question, better = question_of(), next(zone for zone in _ZONES if zone != worse)
     plain = _terms(question)
-    assert plain.loss_factors[0] == plain.loss_factors[1] == pytest.approx(RUNNING_SHARE * 1.435, rel=0.01)
+    assert plain.loss_factors[0] == plain.loss_factors[1] == pytest.approx(sizes().factor(1, 8), abs=1e-4)
     assert all(site.losses_why == "8 GPUs" for site in plain.sites)
 
     signals = SpotSignals([_said(worse, ">20%"), _said(better, "<5%")])
