@@ -9,8 +9,8 @@ record is like: what a wrong one costs, with the standard error of the differenc
 the times that the record has no more machines, one that runs is kept through half, drawn by spell; there is no optimum
 to compare with then, and the cost over that without a factor is told. `--told` adds a way that knows how often each
 zone loses machines over its whole record, which nobody can: what signals could bring at best. `large` replays machines
-of eight GPUs, `groups` groups of 4, 8 and 16 machines, with the factor of their size against none. Models and sizes have
-seen no trace of the job's campaign.
+of eight GPUs, `groups` groups of 4, 8 and 16 machines, with the factor of their size against none. Models and sizes
+have seen no trace of the job's campaign. `--every` should be no multiple of 3, the overheads that take turns.
 """
 
 from __future__ import annotations

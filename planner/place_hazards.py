@@ -22,7 +22,13 @@ def hazards_source(question: Question, offer: Offer, nodes: int) -> str:
 
 
 def losses_factor(question: Question, offer: Offer, nodes: int) -> float:
-    """How many times as often as the prior says machines are lost there, by all that is known."""
+    """How many times as often as the prior says machines are lost there, by all that is known.
+
+    It is for the deadline policy, whose models have the record's own rates. That running machines are kept longer
+    (`RUNNING_SHARE`) is not passed on to it: it watches its machine, and learns that by itself. In replays expecting half
+    the losses gains nothing where half of them spare the machine, and costs a little where none does
+    (`benchmarks/spot_losses.py`).
+    """
     return over_prior(place_hazards(question, offer, nodes))
 
 
