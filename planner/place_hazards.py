@@ -21,29 +21,19 @@ def hazards_source(question: Question, offer: Offer, nodes: int) -> str:
     return place_hazards(question, offer, nodes).source + leant
 
 
-def losses_factor(question: Question, offer: Offer, nodes: int) -> float:
-    """How many times as often as the prior says machines are lost there, by all that is known.
+def expected_losses(question: Question, offer: Offer, nodes: int) -> tuple[float, str]:
+    """How many times as often as the prior says machines are lost there, by all that is known, and what says so.
 
     It is for the deadline policy, whose models have the record's own rates. That running machines are kept longer
-    (`RUNNING_SHARE`) is not passed on to it: it watches its machine, and learns that by itself. In replays expecting half
-    the losses gains nothing where half of them spare the machine, and costs a little where none does
+    (`RUNNING_SHARE`) is not passed on to it: it watches its machine, and learns that by itself. In replays, expecting
+    half of the losses gains nothing where half of them spare the machine, and costs a little where none does
     (`benchmarks/spot_losses.py`).
     """
-    return over_prior(place_hazards(question, offer, nodes))
-
-
-def losses_why(question: Question, offer: Offer, nodes: int) -> str:
-    """What makes that factor, in words."""
     gpus, hazards = offer.gpus_per_node, place_hazards(question, offer, nodes)
     group = f"{nodes} machines of " if nodes > 1 else ""
+    size = f"{group}{gpus} GPU{'' if gpus == 1 else 's'}"
     own = [hazards.own_text] if hazards.own_hours else []
-    return ", ".join(
-        [
-            f"{group}{gpus} GPU{'' if gpus == 1 else 's'}",
-            *_said(lean_of(question, offer, nodes)),
-            *own,
-        ]
-    )
+    return over_prior(hazards), ", ".join([size, *_said(lean_of(question, offer, nodes)), *own])
 
 
 def _said(lean: Lean) -> list[str]:
