@@ -75,6 +75,8 @@ def _risk_from(document: Mapping[str, Any] | None) -> CandidateRisk | None:
             RiskSignal(**{name: row[name] for name in RiskSignal._fields})
             for row in document.get("signals", ())  # absent in what an earlier version kept
         ),
+        losses_factor=float(document.get("losses_factor", 1.0)),
+        losses_why=str(document.get("losses_why", "")),
         **hours,
     )
 

@@ -54,6 +54,8 @@ class CandidateRisk(NamedTuple):
         size_factor: What the size of the machines and of their group makes of the rate of losses at an age.
         signals_factor: What all signals together make of it before own runs; 1 where nothing is known.
         signals: Those of the cloud that were counted.
+        losses_factor: How many times as often as the prior says machines are lost, by size, signals and own runs.
+        losses_why: What makes it, in words.
     """
 
     expected_cost_usd: float
@@ -65,6 +67,8 @@ class CandidateRisk(NamedTuple):
     size_factor: float = 1.0
     signals_factor: float = 1.0
     signals: tuple[RiskSignal, ...] = ()
+    losses_factor: float = 1.0
+    losses_why: str = ""
 
 
 class Candidate(NamedTuple):

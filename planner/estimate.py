@@ -18,7 +18,7 @@ from planner.learned import groups_of
 from planner.memory import MemoryEstimate
 from planner.notes import network_assumption, notes_on
 from planner.overheads import ASSUMED_SOURCE
-from planner.place_hazards import lean_of
+from planner.place_hazards import expected_losses, lean_of
 from planner.pricing import STORAGE_SOURCE, STORAGE_USD_PER_GB_MONTH, Priced, Solver
 from planner.quantiles import Quantiles
 from planner.question import Question
@@ -191,6 +191,7 @@ def _risk(question: Question, item: Priced) -> CandidateRisk:
     lost, offer = item.solved.line.interruptions, item.offer
     on_spot = offer.market == "spot"
     lean = lean_of(question, offer, item.nodes) if on_spot else NO_LEAN
+    factor, why = expected_losses(question, offer, item.nodes) if on_spot else (1.0, "")
     return CandidateRisk(
         expected_cost_usd=item.expected_usd,
         interruptions=lost.expected,
@@ -211,6 +212,8 @@ def _risk(question: Question, item: Priced) -> CandidateRisk:
             )
             for part in lean.parts
         ),
+        losses_factor=factor,
+        losses_why=why,
     )
 
 

@@ -12,7 +12,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from typing import Any, NamedTuple
 
 from planner.quantiles import Quantiles
@@ -36,6 +36,8 @@ _FACTORS = tuple(
 _MEAN_FACTOR = sum(factor * chance for factor, chance in _FACTORS)
 #: Weight of a spell seen elsewhere (power prior, Ibrahim and Chen 2000), by how much it shares with the place.
 _SAME_ZONE, _SAME_CLOUD_AND_GPU, _SAME_CLOUD_OR_GPU, _ELSEWHERE = 1.0, 0.5, 0.25, 0.1
+#: Rates of losses are made one figure by the chance of keeping a machine this long.
+_KEPT_H = 4.0
 #: Newest own spells that count.
 _MOST_SPELLS = 500
 
@@ -139,6 +141,11 @@ class SpotHazards(NamedTuple):
     own_losses: int = 0
     own_hours: float = 0.0
 
+    @property
+    def own_text(self) -> str:
+        """The own runs behind it."""
+        return f"{self.own_losses} interruptions in {self.own_hours:.1f} h of your own spot runs"
+
     def losses_per_h(self, age_h: float) -> float:
         """Interruptions an hour of spells of this age, over all zones that are still up then."""
         alive = [model.weight * model.up.survival(age_h) for model in self.models]
@@ -159,6 +166,10 @@ class SpotHazards(NamedTuple):
     def times(self, factor: float) -> SpotHazards:
         """The same with another rate of losses."""
         return self if factor == 1 else _scaled(self, [factor] * len(self.models))
+
+    def kept(self, hours: float) -> float:
+        """Chance that a new machine is kept so long."""
+        return sum(model.weight * model.up.survival(hours) for model in self.models)
 
 
 class SpotGroup(NamedTuple):
@@ -213,6 +224,28 @@ def prior() -> SpotHazards:
     return recorded().times(RUNNING_SHARE)
 
 
+def over_prior(hazards: SpotHazards) -> float:
+    """How many times as often as the prior says machines are lost: one figure for who has models of zones of their own.
+
+    The factor on all rates of the prior at which a machine is kept for `_KEPT_H` as often as with these hazards; what
+    own runs say of kinds of zones is in it.
+
+    >>> over_prior(prior().times(1.5))
+    1.5
+    """
+    return _over_prior(hazards.kept(_KEPT_H))
+
+
+@lru_cache(maxsize=4096)  # thousands of offers share a few hazards
+def _over_prior(kept: float) -> float:
+    low, high = 1 / 64, 64.0
+    for _ in range(50):
+        middle = math.sqrt(low * high)
+        exposed = (model.weight * model.up.survival(_KEPT_H) ** middle for model in prior().models)
+        low, high = (middle, high) if sum(exposed) > kept else (low, middle)
+    return round(low, 4)
+
+
 def from_record(record: Mapping[str, Any]) -> SpotHazards:
     """Hazards from the content of a `spot_models.json`."""
     edges = tuple(float(edge) for edge in record["age_edges_h"])
@@ -264,8 +297,8 @@ def learned(spells: Sequence[OwnSpell], cloud: str, place: str, gpu: str, lean: 
         for row, model in zip(shares, scaled.models, strict=True)
     ]
     losses, hours = sum(spell.lost for spell, _ in seen), sum(spell.hours for spell, _ in seen)
-    source = f"{losses} interruptions in {hours:.1f} h of your own spot runs, and {PRIOR_SOURCE}"
-    return SpotHazards(tuple(models), source, losses, hours)
+    found = SpotHazards(tuple(models), PRIOR_SOURCE, losses, hours)
+    return found._replace(source=f"{found.own_text}, and {PRIOR_SOURCE}")
 
 
 @cache

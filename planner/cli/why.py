@@ -125,6 +125,19 @@ def _known(decision: Mapping[str, Any]) -> Iterator[str]:
             f"           {site['name']}: spot {spot} ({site['why']}) {_usd(site['spot_usd_per_h'])}, "
             f"on-demand {_usd(site['on_demand_usd_per_h'])}"
         )
+    yield from _losses(known["sites"])
+
+
+def _losses(sites: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """How often machines are taken to be lost, places that are taken alike together; nothing of earlier versions."""
+    alike: dict[tuple[float, str], list[str]] = {}
+    for site in sites:
+        if site.get("losses_factor") is not None:
+            alike.setdefault((site["losses_factor"], site["losses_why"]), []).append(site["name"])
+    for number, ((factor, why), names) in enumerate(alike.items()):
+        lead = "  losses   " if number == 0 else " " * 11
+        where = f"{', '.join(names)}: " if len(alike) > 1 else ""
+        yield f"{lead}{where}taken {factor:.2g} times as often as on record{f': {why}' if why else ''}"
 
 
 def _weighed(decision: Mapping[str, Any]) -> Iterator[str]:

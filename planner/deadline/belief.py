@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from planner.deadline.models import DOWN, UP, FloatArray, SpotModels
+from planner.deadline.models import DOWN, UP, FloatArray, SpotModels, with_losses
 
 #: Hours over which old evidence fades (zones change their regime) and the power of one observation.
 MEMORY_H = 24.0
@@ -46,7 +46,7 @@ class _Rates:
         return bisect_right(self.edges, age_h + 1e-9) - 1
 
 
-_rates = lru_cache(maxsize=16)(_Rates)
+_rates = lru_cache(maxsize=64)(_Rates)
 
 
 class ZoneBelief:
@@ -103,16 +103,56 @@ class ZoneBelief:
         return float(self.weights() @ np.exp(exposed[:, 0] - exposed[:, 1]))
 
 
+class _ZoneRates:
+    """The same for several zones, each with a factor of its own on the rates of losses; zones come first."""
+
+    def __init__(self, models: SpotModels, tick_h: float, losses: tuple[float, ...]) -> None:
+        rates = [_rates(with_losses(models, factor), tick_h) for factor in losses]
+        self.fade, self.log_prior, self.bucket = rates[0].fade, rates[0].log_prior, rates[0].bucket
+        self._edges = rates[0].edges
+        self.log_seen = np.stack([one.log_seen for one in rates])
+        self._up_per_h = np.stack([one.per_h[:, UP] for one in rates])
+        self._exposure = np.stack([one.exposure[:, UP] for one in rates])
+        self._zones = np.arange(len(losses))
+
+    def exposed(self, ages_h: Sequence[float]) -> FloatArray:
+        """Integral of the hazard of each zone's up spell up to its age: [zone, model]."""
+        at = [self.bucket(age_h) for age_h in ages_h]
+        beyond_h = np.array([age_h - self._edges[age] for age_h, age in zip(ages_h, at, strict=True)])
+        total: FloatArray = self._exposure[self._zones, :, at]
+        total += self._up_per_h[self._zones, :, at] * beyond_h[:, None]
+        return total
+
+
+_zone_rates = lru_cache(maxsize=16)(_ZoneRates)
+
+
 class ZoneBeliefs:
     """What is believed of several zones, of each as `ZoneBelief` would; one pass over all of them.
 
     Zones of one kind of machine have good and bad days together, so what one shows counts for the others too.
     """
 
-    def __init__(self, models: SpotModels, tick_h: float, zones: int, shared: float = SHARED) -> None:
-        """Start from the prior, with nothing seen; `shared` is how far evidence counts for the other zones."""
+    def __init__(
+        self,
+        models: SpotModels,
+        tick_h: float,
+        zones: int,
+        shared: float = SHARED,
+        *,
+        losses: Sequence[float] | None = None,
+    ) -> None:
+        """Start from the prior, with nothing seen.
+
+        Args:
+            models: Of every zone.
+            tick_h: Hours between observations.
+            zones: How many.
+            shared: How far evidence counts for the other zones.
+            losses: Factor on each zone's rates of losses; None is 1.
+        """
         self._shared = shared
-        self._rates = _rates(models, tick_h)
+        self._rates = _zone_rates(models, tick_h, (1.0,) * zones if losses is None else tuple(losses))
         self._tick_h = tick_h
         self._evidence = np.zeros((zones, len(models.weight)))
         self._up: list[int | None] = [None] * zones
@@ -134,7 +174,7 @@ class ZoneBeliefs:
                 self._up[zone], self._age_h[zone] = int(state), 0.0 if was is not None else _FOUND_AGE_H
         if seen:
             self._evidence[seen] *= rates.fade
-            self._evidence[seen] += rates.log_seen[ended, :, before, ages]
+            self._evidence[seen] += rates.log_seen[seen, ended, :, before, ages]
 
     def ages_h(self) -> list[float]:
         """Hours that each zone's spell is old, 0 where it has no spot."""
@@ -144,11 +184,9 @@ class ZoneBeliefs:
         """Chance of each zone that an up spell, of the running one's age if it is up, lasts `horizon_h` more."""
         rates = self._rates
         ages_h = self.ages_h()
-        exposed = rates.exposed(UP, [*ages_h, *(age_h + horizon_h for age_h in ages_h)])
         log_weight = self._pooled() + rates.log_prior
         weight = np.exp(log_weight - log_weight.max(1, keepdims=True))
-        count = len(ages_h)
-        lasts = np.exp(exposed[:, :count] - exposed[:, count:]).T
+        lasts = np.exp(rates.exposed(ages_h) - rates.exposed([age_h + horizon_h for age_h in ages_h]))
         found: list[float] = ((weight * lasts).sum(1) / weight.sum(1)).tolist()
         return found
 

@@ -48,6 +48,8 @@ class Mission:
         zones: A name for each place, in the order of all other sequences.
         on_demand_usd_per_h: Price of all machines of the job by zone; None where on-demand cannot be had or is unknown.
         margin_h: Kept free before the deadline.
+        loss_factors: How many times as often as the bank's models say spot is lost, by zone; None where nothing is
+            known, which then is as the others. Empty, as in documents of earlier versions, is as the models say.
     """
 
     work_h: float
@@ -57,12 +59,14 @@ class Mission:
     zones: tuple[str, ...]
     on_demand_usd_per_h: tuple[float | None, ...]
     margin_h: float = 0.0
+    loss_factors: tuple[float | None, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a mission that cannot be decided.
 
         Raises:
-            ValueError: No zone, no on-demand price at all, lengths that differ, or times that are not positive.
+            ValueError: No zone, no on-demand price at all, lengths that differ, or times or factors that are not
+                positive.
         """
         if not self.zones or len(self.zones) != len(self.on_demand_usd_per_h):
             raise ValueError("zones and on_demand_usd_per_h: one entry for each zone, at least one")
@@ -75,6 +79,10 @@ class Mission:
             raise ValueError(
                 "work_h, deadline_h and tick_h must be positive, overhead and margin not negative"
             )
+        if len(self.loss_factors) not in (0, len(self.zones)):
+            raise ValueError("loss_factors: one entry for each zone, or none at all")
+        if any(factor is not None and not 0 < factor < math.inf for factor in self.loss_factors):
+            raise ValueError("loss_factors: positive and finite, or None")
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +230,7 @@ def _policy(state: ControllerState) -> DeadlinePolicy:
         [math.inf if price is None else price for price in mission.on_demand_usd_per_h],
         history=[_expanded(zone) for zone in state.seen],
         time_share=LIVE_TIME_SHARE,
+        losses=mission.loss_factors or None,
     )
     policy.price_memory = state.prices
     return policy
@@ -295,6 +304,9 @@ def _parsed(document: Mapping[str, object]) -> ControllerState:
         float(mission[key]) for key in ("work_h", "deadline_h", "restart_overhead_h", "tick_h", "margin_h")
     )
     on_demand = tuple(None if usd is None else float(usd) for usd in mission["on_demand_usd_per_h"])
-    job = Mission(work_h, deadline_h, overhead_h, tick_h, tuple(mission["zones"]), on_demand, margin_h)
+    factors = tuple(None if one is None else float(one) for one in mission.get("loss_factors", ()))
+    job = Mission(
+        work_h, deadline_h, overhead_h, tick_h, tuple(mission["zones"]), on_demand, margin_h, factors
+    )
     zones = tuple(tuple((_BY_NAME[state], int(ticks)) for state, ticks in zone) for zone in seen)
     return ControllerState(job, zones, tick, (float(prices[0]), float(prices[1])))

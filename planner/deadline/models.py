@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from importlib import resources
 
 import numpy as np
@@ -50,3 +50,13 @@ def shipped_models() -> SpotModels:
         weight=np.array(record["weight"], float),
         age_edges_h=np.array(record["age_edges_h"], float),
     )
+
+
+@lru_cache(maxsize=64)
+def with_losses(models: SpotModels, factor: float) -> SpotModels:
+    """The same with so many times the rates at which spot is lost; one object a factor, by which tables are kept."""
+    if factor == 1:
+        return models
+    hazard_per_h = models.hazard_per_h.copy()
+    hazard_per_h[:, UP] *= factor
+    return replace(models, hazard_per_h=hazard_per_h)

@@ -26,22 +26,31 @@ def stage(spell_h: float) -> int:
     return bisect_right(_ENDS_H, spell_h + 1e-9)
 
 
-def kept(at: int, horizon_h: float) -> float:
+def own_losses_per_h(factor: float) -> tuple[float, ...]:
+    """The rates by stage where machines are lost so many times as often."""
+    return tuple(rate * factor for rate in OWN_LOSS_PER_H)
+
+
+def kept(at: int, horizon_h: float, factor: float = 1.0) -> float:
     """Chance that a machine in this stage is not lost for as long, while the market stays.
+
+    Args:
+        at: Stage now.
+        horizon_h: Hours from now.
+        factor: On the rates.
 
     >>> [round(kept(at, 4.0), 2) for at in (0, 1, 2)]
     [0.36, 0.54, 0.73]
     """
-    return _kept(at, max(1, round(horizon_h / _STEP_H)))
+    return _kept(at, max(1, round(horizon_h / _STEP_H)), factor)
 
 
 @lru_cache(maxsize=1024)
-def _kept(at: int, steps: int) -> float:
-    chances = [float(index == at) for index in range(len(OWN_LOSS_PER_H))]
+def _kept(at: int, steps: int, factor: float) -> float:
+    rates = own_losses_per_h(factor)
+    chances = [float(index == at) for index in range(len(rates))]
     for _ in range(steps):
-        stays = [
-            chance * math.exp(-rate * _STEP_H) for chance, rate in zip(chances, OWN_LOSS_PER_H, strict=True)
-        ]
+        stays = [chance * math.exp(-rate * _STEP_H) for chance, rate in zip(chances, rates, strict=True)]
         older = [stay * _STEP_H / hours for stay, hours in zip(stays, OWN_STAGE_H, strict=False)]
         chances = [
             stay - gone + come for stay, gone, come in zip(stays, [*older, 0.0], [0.0, *older], strict=True)

@@ -17,9 +17,10 @@ import numpy as np
 from planner.deadline.belief import ZoneBelief, ZoneBeliefs
 from planner.deadline.decision import Decision, Option
 from planner.deadline.given import past_states, usd_of
-from planner.deadline.models import SpotModels, shipped_models
+from planner.deadline.loss_factors import loss_factors
+from planner.deadline.models import SpotModels, shipped_models, with_losses
 from planner.deadline.outlook import Outlook
-from planner.deadline.own_loss import OWN_LOSS_PER_H, OWN_STAGE_H, kept, stage
+from planner.deadline.own_loss import OWN_STAGE_H, kept, own_losses_per_h, stage
 from planner.deadline.placement import Placement
 from planner.deadline.problem import posed
 from planner.deadline.shelf import table_for
@@ -81,6 +82,7 @@ class DeadlinePolicy:
         models: SpotModels | None = None,
         most_bytes: int = USUAL_BYTES,
         time_share: float = TIME_SHARE,
+        losses: Sequence[float | None] | None = None,
     ) -> None:
         """Prepare for a job.
 
@@ -95,8 +97,11 @@ class DeadlinePolicy:
             models: Bank of spot models; None is the shipped one.
             time_share: What an hour without progress costs besides, over the on-demand price.
             most_bytes: A value table up to this size is kept in full; a larger one is made again in parts.
+            losses: How many times as often as the models say spot is lost, by region, as of `loss_factors`.
         """
-        self._models, self._most_bytes = models or shipped_models(), most_bytes
+        self._losses = loss_factors(losses, len(on_demand_usd_per_h))
+        bank = models or shipped_models()
+        self._models, self._most_bytes = with_losses(bank, self._losses.market), most_bytes
         self._time_share = time_share
         self._work_h, self._overhead_h = float(work_h), float(restart_overhead_h)
         self._tick_h = float(tick_h)
@@ -107,7 +112,8 @@ class DeadlinePolicy:
         self._base_usd = max(self._on_demand[self._cheapest], _LEAST_USD) if self._sold else 1.0
         self._market = ZoneBelief(self._models, self._tick_h)
         regions = len(self._on_demand)
-        self._zones = ZoneBeliefs(self._models, self._tick_h, regions) if regions > 1 else None
+        by_region = self._losses.regions
+        self._zones = ZoneBeliefs(bank, self._tick_h, regions, losses=by_region) if regions > 1 else None
         self._table: ValueTable | None = None
         self._table_price, self._off_price_h = 0.0, 0.0
         self._made: _Made | None = None
@@ -313,7 +319,7 @@ class DeadlinePolicy:
         else:
             lasts = self._zones.survival(horizon_h)
             gains = [
-                (market_lasts * kept(at, horizon_h) - one) * view.loss(at)
+                (market_lasts * kept(at, horizon_h, self._losses.market) - one) * view.loss(at)
                 for at, one in zip(stages, lasts, strict=True)
             ]
         return [
@@ -369,7 +375,7 @@ class DeadlinePolicy:
             self._table = None
         if self._table is None or work_h > self._work_h + _EPS:
             self._work_h = max(work_h, self._work_h)
-            own = (OWN_LOSS_PER_H, OWN_STAGE_H) if len(prices) > 1 else ()
+            own = (own_losses_per_h(self._losses.market), OWN_STAGE_H) if len(prices) > 1 else ()
             deadline_h = self._ticks * self._tick_h
             problem = posed(self._work_h, deadline_h, self._overhead_h, self._tick_h, self._table_price, *own)
             self._table = table_for(problem, self._models, self._most_bytes)

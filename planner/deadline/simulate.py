@@ -21,7 +21,7 @@ from planner.deadline.optimum import omniscient_cost_usd
 from planner.deadline.policy import LIVE_TIME_SHARE, TIME_SHARE, DeadlinePolicy, on_grid
 from planner.deadline.replay import DeadlineJob, Market, Outcome, Policy, merged, replay
 from planner.deadline.traces import TracedJob
-from planner.hazards import Spell, SpotHazards
+from planner.hazards import Spell, SpotHazards, over_prior
 from planner.preemption import loss_factors
 
 PolicyName = Literal["ours", "uniform_progress", "greedy", "spot_else_on_demand", "on_demand", "omniscient"]
@@ -126,8 +126,9 @@ def policy_of(
     history: Sequence[npt.NDArray[np.int_]] | None = None,
     *,
     time_share: float = TIME_SHARE,
+    losses: Sequence[float | None] | None = None,
 ) -> DeadlinePolicy:
-    """Our policy for a job on a market; of the market it is told tick and on-demand prices."""
+    """Our policy for a job on a market; of the market it is told tick, on-demand prices and what losses to expect."""
     return DeadlinePolicy(
         job.work_s / 3600,
         job.deadline_s / 3600,
@@ -137,6 +138,7 @@ def policy_of(
         history=history,
         most_bytes=_TABLE_BYTES,
         time_share=time_share,
+        losses=losses,
     )
 
 
@@ -172,9 +174,10 @@ def monte_carlo(
 
     "spot" waits for spot, whatever the deadline; "on_demand" never leaves on-demand; "ours" keeps the deadline wherever
     on-demand can, else it is on on-demand to its late end. It is there if the shortest work can be in time. All see the
-    same zones, and start when the zone has capacity; `doubt` is that of the place, as of `Preemptions`.
+    same zones, and start when the zone has capacity; `doubt` is that of the place, as of `Preemptions`. "ours"
+    expects the losses of these hazards, as a launched run does, and does not know how those of the drawn zone differ.
     """
-    tick_s = tick_of(drawn)
+    tick_s, losses = tick_of(drawn), [over_prior(hazards)]
     found: dict[str, list[Outcome]] = {}
     # The longest first: the shorter ones' tables are parts of theirs.
     for index in sorted(range(jobs), key=lambda job: -drawn.work_h[job % len(drawn.work_h)]):
@@ -188,7 +191,7 @@ def monte_carlo(
             prices = np.full(up.shape, drawn.spot_usd_per_h)
             market = Market(tick_s, up, prices, np.array([on_demand]))
             policy = (
-                policy_of(job, market, time_share=LIVE_TIME_SHARE)
+                policy_of(job, market, time_share=LIVE_TIME_SHARE, losses=losses)
                 if name == "ours"
                 else _rule(name, job, tick_s)
             )

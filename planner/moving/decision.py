@@ -68,7 +68,7 @@ def _state(last: PolicyDecision) -> ControllerState:
 
 
 def _document(run: Run, terms: MovingTerms, view: View, advice: Advice) -> dict[str, Any]:
-    weighed, place = advice.decision, advice.placement
+    weighed, placement = advice.decision, advice.placement
     return {
         "situation": view.situation,
         "elapsed_h": view.elapsed_h,
@@ -88,12 +88,14 @@ def _document(run: Run, terms: MovingTerms, view: View, advice: Advice) -> dict[
                 | {
                     "spot_usd_per_h": usd_text(site.spot_usd_per_h),
                     "on_demand_usd_per_h": usd_text(site.on_demand_usd_per_h),
+                    "losses_factor": factor,
+                    "losses_why": place.losses_why,
                 }
-                for site in view.sites
+                for site, place, factor in zip(view.sites, terms.sites, terms.loss_factors, strict=True)
             ],
         },
-        "choice": _placed(place, terms, view),
-        "action": _action(view.current, place),
+        "choice": _placed(placement, terms, view),
+        "action": _action(view.current, placement),
         "reason": sentence(view.current, weighed, terms),
         "alternatives": [
             {

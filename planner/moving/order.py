@@ -104,7 +104,7 @@ def moving_order(
     chosen = min(same, key=lambda row: (row.offer.market != "on_demand", row.offer.price_usd_per_hour or 0.0))
     terms = moving_terms(
         chosen,
-        [row.offer for row in same],
+        same,
         start_at=utc_text(now),
         deadline_at=utc_text(deadline),
         zone_names=zone_names,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from planner.candidates import Candidate
@@ -15,7 +15,9 @@ from planner.offer_document import offer_document, offer_from_document
 from planner.runs import seconds_between
 from providers.offers import Market, Offer
 
-_VERSION = 1
+_VERSION = 2
+#: Version 1 knew nothing of losses: every place was taken as on record.
+_READABLE = (1, _VERSION)
 #: The policy is made for at most this many places.
 _MOST_SITES = 10
 #: Time between decisions: five minutes, of a short deadline a hundred and twentieth, no less than 5 s.
@@ -28,11 +30,18 @@ _START_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """One place, with the offer of each market that it has."""
+    """One place.
+
+    Attributes:
+        name: Of the place.
+        spot, on_demand: Its offer in each market that it has.
+        losses_why: What its factor of losses, which the mission has, comes from, in words.
+    """
 
     name: str
     spot: Offer | None
     on_demand: Offer | None
+    losses_why: str = ""
 
     def offer(self, market: str) -> Offer | None:
         """Its offer in a market."""
@@ -68,6 +77,11 @@ class MovingTerms:
         """Seconds between decisions."""
         return self.mission.tick_h * 3600
 
+    @property
+    def loss_factors(self) -> tuple[float | None, ...]:
+        """How many times as often as on record machines are lost, by site; None where nothing is known."""
+        return self.mission.loss_factors or (None,) * len(self.sites)
+
     def elapsed_h(self, now: str) -> float:
         """Hours since the start."""
         return seconds_between(self.start_at, now) / 3600
@@ -100,6 +114,7 @@ class MovingTerms:
             "sites": [
                 {
                     "name": site.name,
+                    "losses_why": site.losses_why,
                     **{market: _written(site.offer(market)) for market in ("spot", "on_demand")},
                 }
                 for site in self.sites
@@ -115,16 +130,17 @@ class MovingTerms:
             ValueError: A newer tuneplan wrote it.
         """
         raw: dict[str, Any] = json.loads(text)
-        if raw["version"] != _VERSION:
+        if raw["version"] not in _READABLE:
             raise ValueError(f"moving terms of version {raw['version']}, known is {_VERSION}")
         mission = dict(raw["mission"])
-        for name in ("zones", "on_demand_usd_per_h"):
-            mission[name] = tuple(mission[name])
+        for name in ("zones", "on_demand_usd_per_h", "loss_factors"):
+            mission[name] = tuple(mission.get(name, ()))
         return cls(
             **{name: raw[name] for name in _PLAIN},
             zone_names=raw["zone_names"],
             sites=tuple(
-                Site(row["name"], _read(row["spot"]), _read(row["on_demand"])) for row in raw["sites"]
+                Site(row["name"], _read(row["spot"]), _read(row["on_demand"]), row.get("losses_why", ""))
+                for row in raw["sites"]
             ),
             mission=Mission(**mission),
         )
@@ -135,7 +151,7 @@ _PLAIN = ("start_at", "deadline_at", "nodes", "steps_h", "once_h")
 
 def moving_terms(
     chosen: Candidate,
-    offers: Sequence[Offer],
+    same: Sequence[Candidate],
     *,
     start_at: str,
     deadline_at: str,
@@ -143,16 +159,17 @@ def moving_terms(
 ) -> MovingTerms:
     """Terms of a run that begins now.
 
-    The work is taken at the p90 of the step time until the run has measured its own.
+    The work is taken at the p90 of the step time until the run has measured its own. What the estimate takes of the
+    losses in each place, the policy takes too.
 
     Args:
         chosen: The candidate whose shape the run has.
-        offers: Machines that can run the very same job document on the same GPUs.
+        same: Those that can run the very same job document on the same GPUs.
         start_at: Now, RFC 3339 UTC.
         deadline_at: When the result must be there.
         zone_names: The account's name of a zone by the catalog's.
     """
-    sites = sites_of(offers)
+    sites, losses = _with_losses(sites_of(row.offer for row in same), same)
     steps_h, once_h, restart_h = hours_of(chosen)
     deadline_h = max(seconds_between(start_at, deadline_at) / 3600, 1e-6)
     tick_s = min(_LONGEST_TICK_S, max(_SHORTEST_TICK_S, deadline_h * 3600 / _TICKS))
@@ -164,10 +181,21 @@ def moving_terms(
         zones=tuple(site.name for site in sites),
         on_demand_usd_per_h=tuple(_usd_per_h(site.on_demand, chosen.nodes) for site in sites),
         margin_h=(_LATE_TICKS * tick_s + _STOP_S) / 3600,
+        loss_factors=losses,
     )
     return MovingTerms(
         start_at, deadline_at, chosen.nodes, steps_h, once_h, sites, mission, dict(zone_names or {})
     )
+
+
+def _with_losses(
+    sites: Iterable[Site], same: Iterable[Candidate]
+) -> tuple[tuple[Site, ...], tuple[float | None, ...]]:
+    """The sites with what the estimate says of their losses in words, and the factors; None without spot."""
+    risks = {row.offer: row.risk for row in same}
+    found = [(site, None if site.spot is None else risks[site.spot]) for site in sites]
+    told = (site if risk is None else replace(site, losses_why=risk.losses_why) for site, risk in found)
+    return tuple(told), tuple(None if risk is None else risk.losses_factor for _, risk in found)
 
 
 def hours_of(chosen: Candidate) -> tuple[float, float, float]:

@@ -273,7 +273,8 @@ def two_standing_orders(world: World) -> None:
 
 def a_moving_run(world: World) -> None:
     """Begun on spot, lost there, gone on in another place, and pressed by its deadline in the end."""
-    terms = moving(work_h=4.0, deadline_h=4.9)
+    losses = ((1.62, "8 GPUs, 2 interruptions in 0.9 h of your own spot runs"), (1.44, "8 GPUs"))
+    terms = moving(work_h=4.0, deadline_h=4.9, losses=losses)
     kept, before = terms_of(moving_json=terms.to_json()), None
     with Store(world.home / "state" / "plan.db") as store:
 

@@ -36,14 +36,17 @@ def moving(
     tick_h: float = 1 / 12,
     as_of_at: str | None = "2026-11-22",
     restart_h: float = 0.2,
+    losses: tuple[tuple[float, str], ...] = (),
 ) -> MovingTerms:
+    """Terms of a run; `losses` are the factor and its reasons by place."""
     sites = tuple(
         Site(
             f"slurm/{region}",
             offer_at(region, "spot", as_of_at=as_of_at),
             offer_at(region, "on_demand", as_of_at=as_of_at),
+            why,
         )
-        for region in PRICES
+        for region, why in zip(PRICES, [why for _, why in losses] or [""] * len(PRICES), strict=True)
     )
     mission = Mission(
         work_h,
@@ -53,6 +56,7 @@ def moving(
         tuple(site.name for site in sites),
         tuple(prices["on_demand"] for prices in PRICES.values()),
         margin_h=0.05,
+        loss_factors=tuple(factor for factor, _ in losses),
     )
     deadline = datetime.fromisoformat(start_at) + timedelta(hours=deadline_h)
     return MovingTerms(start_at, utc_text(deadline), 1, work_h, 0.0, sites, mission, {})

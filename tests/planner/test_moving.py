@@ -128,6 +128,14 @@ def test_the_policy_is_asked_once_a_tick_and_answers_alike() -> None:
     assert following.tick == once.tick + 2 or following.tick == once.tick + 1
 
 
+def test_what_losses_are_expected_is_told_with_the_decision() -> None:
+    losses = ((1.4, "8 GPUs"), (0.9, "8 GPUs, Advisor <5% (2026-11-20)"))
+    for terms, known in ((moving(losses=losses), list(losses)), (moving(), [(None, "")] * 2)):
+        run = _run("running", attempt_at(1, "bed-a", "spot", first_step=0), terms=terms)
+        told = document(decide(run, terms, _look(run, 0.5, terms=terms), None))
+        assert [(site["losses_factor"], site["losses_why"]) for site in told["known"]["sites"]] == known
+
+
 def test_pressed_by_the_deadline_it_moves_to_on_demand_and_says_so() -> None:
     terms = moving(work_h=4.0, deadline_h=4.4)
     run = _run("running", attempt_at(1, "bed-a", "spot"), terms=terms)
