@@ -272,13 +272,27 @@ def recomputes_elementwise(row: Row) -> bool:
     """Whether Liger's modules, others like them or a compiler stand for transformers' norms and MLPs.
 
     Norms of flash-attn (`ops/triton/layer_norm.py`) keep their input, SwiGLU of xFormers its two products
-    (`silu_bw_fused`), as Liger's do; foak takes Liger's loss alone. Megatron-Kwai's selection computes norms and
-    activations of MLPs again, not attention (its README, 2024).
+    (`silu_bw_fused`), as Liger's do; foak takes Liger's loss alone.
     """
     text = f"{cell(row, 'liger_fused')} {cell(row, 'framework')}"
-    if "kwai" in text and "selective" in cell(row, "grad_checkpointing"):
-        return True
-    return re.search(r"liger|\bcompiled?\b|\bswiglu\b", text) is not None and "foak" not in text
+    fused = re.search(r"liger|\bcompiled?\b|\bswiglu\b", text) is not None and "foak" not in text
+    return fused or _selects_like_kwai(row)
+
+
+def recomputes_product(row: Row) -> bool:
+    """Whether what a gated MLP multiplied is computed again: by xFormers' SwiGLU, by Megatron-Kwai's selection.
+
+    Liger's function saves what it takes and no more (`LigerSiLUMulFunction`), and torch's compiler holds back what the
+    backward pass would write out (`ban_recompute_materialized_backward` in torch/_functorch/config.py); but the linear
+    module after either keeps its input for its own gradient.
+    """
+    return re.search(r"\bswiglu\b", cell(row, "liger_fused")) is not None or _selects_like_kwai(row)
+
+
+def _selects_like_kwai(row: Row) -> bool:
+    """Megatron-Kwai's selection computes norms and activations of MLPs again, not attention (its README, 2024)."""
+    text = f"{cell(row, 'liger_fused')} {cell(row, 'framework')}"
+    return "kwai" in text and "selective" in cell(row, "grad_checkpointing")
 
 
 def fuses_loss(row: Row) -> bool:
