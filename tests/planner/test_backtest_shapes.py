@@ -31,6 +31,13 @@ def test_a_gpt_of_a_shape_has_its_parameters():
     assert parameters("custom-gpt2-h1024-l24-a16-v50304-untied") == whole + vocab * h
 
 
+def test_gpt_3s_sizes_have_their_papers_shape():
+    """Brown et al. 2020, table 2.1; what a name states wins, and odd sizes are left out."""
+    assert parameters("custom-gpt3-2.7b") == parameters("custom-gpt-h2560-l32-a32-v50257")
+    assert parameters("custom-gpt3-6.7b-h4096-l32-a32") == parameters("custom-gpt-h4096-l32-a32-v50257")
+    assert parameters("custom-gpt3-175b-v51200") == parameters("custom-gpt-h12288-l96-a96-v51200")
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -39,6 +46,8 @@ def test_a_gpt_of_a_shape_has_its_parameters():
         "custom-gpt-h1000-l24-a16-v50304",  # heads that do not divide it
         "custom-mamba-h1024-l24-a16-v50304",
         "custom-gpt9-2.7b",
+        "custom-gpt3-13b",
+        "custom-gpt-126m-h768-l12-a12",  # whose vocabulary?
     ],
 )
 def test_a_shape_with_a_gap_is_not_guessed(name):
