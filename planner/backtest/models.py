@@ -30,6 +30,11 @@ _OTHER_KINDS = frozenset(
     ["vl", "vision", "omni", "audio", "next", "mamba", "h1", "h", "moe", "nano", "super", "ultra", "minitron", "e",
      "multimodal", "linear", "encoder", "distil", "pruned", "draft", "medusa"]
 )  # fmt: skip
+#: Models whose shape is another's: Megatron pads BERT's words to a multiple of 128 (transformers' MegatronBertConfig).
+_SAME_SHAPE = {
+    "megatron-bert-cased-345m": "bert-large-cased",
+    "megatron-bert-uncased-345m": "bert-large-uncased",
+}
 _TOLERANCE = 0.25
 
 
@@ -79,6 +84,7 @@ def _loaded(name: str) -> ModelArchitecture | None:
 def _names(name: str) -> Iterator[str]:
     """What the name may stand for, the surest first."""
     yield name
+    yield _SAME_SHAPE.get(_plain(name), name)
     for way in (_shortened, _squashed, _contained, _scattered):
         yield from way(name)
 

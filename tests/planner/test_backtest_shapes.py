@@ -70,3 +70,8 @@ def test_blocks_of_ones_own_write_no_gelu_out():
     assert kept[0] - kept[1] == 3 * 2.0 * 3072
     megatron = architecture_of(named[1] | {"framework": "Megatron-LM"})
     assert (theirs.dropout, own.dropout, megatron.dropout) == (0.1, 0.0, 0.1)
+
+
+def test_megatrons_bert_has_the_shape_of_the_large_one():
+    found = architecture_of({"model": "nvidia/megatron-bert-cased-345m"})
+    assert (found.id, found.hidden, found.layers) == ("bert-large-cased", 1024, 24)
