@@ -134,7 +134,8 @@ def read_run(row: Row) -> Run:
         recomputes_product=habits.recomputes_product(row),
         compiled=habits.fuses_kernels(row) or cluster.gpu.name.startswith("Gaudi"),
     )
-    setup = _with_kernel(row, framework, setup, cluster.gpu)
+    if speed_known:
+        setup = _with_kernel(row, framework, setup, cluster.gpu)
     setup = with_untold_samples(row, framework, _with_parts(row, framework, _recomputing(row, setup)))
     doubts = [*unstated(row, setup), *(doubts_of_samples(row, setup, cluster) if speed_known else ())]
     return Run(setup, cluster, speed_known, *_lasts(row), tuple(doubts))
