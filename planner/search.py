@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from jobs.spec_rules import least_rows
+from planner.attention_kernel import dispatched
+from planner.hardware import GpuFacts
 from planner.job import Job
 from planner.memory import MemoryEstimate, estimate_memory
 from planner.setup import Cluster, Parallelism, ParallelKind, TrainingSetup
@@ -60,10 +62,23 @@ class SetUps:
         self._job, self.base = job, base
         self.least_rows = least_rows(base.task, base.preference_loss)
         self._held: dict[tuple[ParallelKind, int, bool, int], TrainingSetup] = {}
-        self._full: dict[tuple[ParallelKind, int, bool, int], TrainingSetup] = {}
+        self._full: dict[tuple[ParallelKind, int, bool, int, str], TrainingSetup] = {}
+        self._padded: dict[int, float] = {}
+
+    def held_on(
+        self, gpu: GpuFacts, kind: ParallelKind, gpus: int, checkpointing: bool, micro_batch: int
+    ) -> TrainingSetup:
+        """For the memory, which does not go by the rows' mean length, with the attention that runs on a GPU."""
+        masked = self._padded_row_tokens(micro_batch) > self._job.row_tokens
+        return dispatched(self.held(kind, gpus, checkpointing, micro_batch), gpu, masked=masked)
+
+    def _padded_row_tokens(self, micro_batch: int) -> float:
+        if micro_batch not in self._padded:
+            self._padded[micro_batch] = self._job.padded_row_tokens(micro_batch)
+        return self._padded[micro_batch]
 
     def held(self, kind: ParallelKind, gpus: int, checkpointing: bool, micro_batch: int) -> TrainingSetup:
-        """For the memory, which does not go by the rows' mean length."""
+        """The same on any GPU."""
         key = (kind, gpus, checkpointing, micro_batch)
         if key not in self._held:
             self._held[key] = self.base._replace(
@@ -77,9 +92,9 @@ class SetUps:
     def full(self, held: TrainingSetup) -> TrainingSetup:
         """For the step time: rows as they are."""
         parallel, micro = held.parallelism, held.micro_batch
-        key = (parallel.kind, parallel.gpus_total, held.gradient_checkpointing, micro)
+        key = (parallel.kind, parallel.gpus_total, held.gradient_checkpointing, micro, held.attention)
         if key not in self._full:
-            padded = self._job.padded_row_tokens(micro)
+            padded = self._padded_row_tokens(micro)
             self._full[key] = held._replace(
                 row_tokens=padded,
                 attended_tokens=self._job.attended_tokens,
@@ -133,7 +148,7 @@ def _best_of_kind(
     for checkpointing in _checkpointing(freedom):
 
         def held(micro: int, checkpointing: bool = checkpointing) -> _Held:
-            setup = setups.held(kind, gpus, checkpointing, micro)
+            setup = setups.held_on(cluster.gpu, kind, gpus, checkpointing, micro)
             return setup, estimate_memory(setup, cluster)
 
         found = _largest(held, rows, job.global_batch // gpus)

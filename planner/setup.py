@@ -94,7 +94,9 @@ class TrainingSetup(NamedTuple):
         recomputes_attention: Attention's scores and values are, where blocks are not (Megatron's "selective").
         kept_caches: Micro-batches whose keys and values of all blocks lie there at the loss, where blocks are
             recomputed and the model's cache was left on: this one's, and the one's before whose outputs have a name.
-        attention: flash, sdpa (memory-efficient) or eager (materialises s x s).
+        attention: flash, sdpa (memory-efficient), eager (materialises s x s) or math (what torch runs for sdpa where it
+            has no kernel: s x s in fp32; `planner.attention_kernel`).
+        repeats_keys: Keys and values of a group are repeated for each of its heads before the kernel.
         fused_loss: Logits never held whole.
         labels: Classes, for classification.
         framework: A key of `planner.stacks.STACKS`; trl is what we launch.
@@ -134,8 +136,10 @@ class TrainingSetup(NamedTuple):
         real_tokens_share: Share of the computed tokens that are not padding.
         padded: Rows are padded, whether or not it is known how far, of which transformers tells attention by a mask.
         compiled: The model's memory-bound work is fused: torch.compile, Liger or kernels like it.
-        recomputes_elementwise: Norms keep their input alone and an MLP's product is computed again, as Liger's modules
-            and torch's compiler have it.
+        recomputes_elementwise: Norms keep their input alone, and a gated MLP what its first products made and the last
+            one takes, as Liger's modules and torch's compiler have it.
+        recomputes_product: With that, what the MLP multiplied is computed again too, though its last linear module is
+            trained by it.
         tiled_mlp: A recomputed block's MLP goes over the sequence in tiles and is computed once more in its backward
             pass (DeepSpeed's `TiledMLP`), so that nothing inside it is as long as the sequence.
         preference_loss: Of dpo and kto, as in the spec.
@@ -165,6 +169,7 @@ class TrainingSetup(NamedTuple):
     recomputes_attention: bool = False
     kept_caches: int = 0
     attention: str = "sdpa"
+    repeats_keys: bool = False
     fused_loss: bool = False
     labels: int = 2
     framework: str = "trl"
@@ -191,6 +196,7 @@ class TrainingSetup(NamedTuple):
     padded: bool = False
     compiled: bool = False
     recomputes_elementwise: bool = False
+    recomputes_product: bool = False
     tiled_mlp: bool = False
     preference_loss: str = "auto"
     reference: bool = True
@@ -220,13 +226,13 @@ class TrainingSetup(NamedTuple):
             self.recomputes_attention,
             self.kept_caches,
             self.steps_in_backward, self.reduces_each_micro_batch, self.older_torch,
-            self.attention, self.fused_loss, self.labels,
+            self.attention, self.repeats_keys, self.fused_loss, self.labels,
             self.framework, self.offload, self.offloads_masters, self.offloads_activations, self.pins_host_memory,
             parallel.kind, parallel.data, parallel.tensor, parallel.pipeline,
             parallel.context, parallel.expert, self.virtual_stages, self.sequence_parallel,
             self.replicas, self.upcast_frozen, self.frozen_fp32,
             self.keeps_quantised_inputs,
             self.experts_quantised, self.loss_bytes, self.compiled, self.recomputes_elementwise,
-            self.tiled_mlp,
+            self.recomputes_product, self.tiled_mlp,
             self.preference_loss, self.reference,
         )  # fmt: skip

@@ -132,6 +132,7 @@ def traceable(setup: TrainingSetup) -> tuple[TrainingSetup, tuple[str, ...]]:
         keeps_quantised_inputs=False,
         compiled=False,
         attention="eager" if setup.attention == "eager" else "flash",
+        repeats_keys=False,
         adapter=adapter,
     )
     return plain, tuple(_left_out(setup))
@@ -158,6 +159,7 @@ def _left_out(setup: TrainingSetup) -> Iterator[str]:
         yield "the tiled loss (the trace holds all logits)"
     if stack_of(setup.framework).autocast and setup.adapter is not None and setup.adapter.fp32:
         yield "autocast (the trace keeps the adapters' inputs in fp32)"
+    yield from _of_attention(setup)
     if setup.optimizer not in _OPTIMIZERS:
         yield f"{setup.optimizer} (traced as AdamW)"
     away = (["activations"] if setup.offloads_activations else []) + [setup.offload]
@@ -168,3 +170,10 @@ def _left_out(setup: TrainingSetup) -> Iterator[str]:
         yield f"{setup.adapter.kind} (traced as LoRA)"
     if setup.adapter is not None and setup.adapter.dropout:
         yield "the adapters' dropout"
+
+
+def _of_attention(setup: TrainingSetup) -> Iterator[str]:
+    if setup.attention == "math":
+        yield "attention's scores (torch has no fused kernel for this GPU or type)"
+    if setup.repeats_keys:
+        yield "keys and values repeated for each head (rows are padded)"

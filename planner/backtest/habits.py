@@ -133,7 +133,8 @@ def leaves_reduction_open(row: Row) -> bool:
 def precision_of(row: Row, gpu: GpuFacts, autocasts: bool) -> str:
     """One of TrainingSetup's precisions; what the GPU is best at where a row does not say.
 
-    From 1.7 (October 2020) to 1.11 torch ran fp32 products in TF32 on chips that have it, unasked.
+    From 1.7 (October 2020) to 1.11 torch ran fp32 products in TF32 on chips that have it, unasked; in NVIDIA's
+    containers it still does, which set TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1 (read in torch's aten/src/ATen/Context.h).
 
     Args:
         row: The run.
@@ -156,8 +157,9 @@ def precision_of(row: Row, gpu: GpuFacts, autocasts: bool) -> str:
     if ("fp16" in text and "fp32" not in text) or "int8" in text or text.startswith("16"):
         return ("amp_" if autocasts and "true" not in text else mixed) + "fp16"
     if "32" in text or text in ("float", "full precision", "single"):
-        old = not dated_before(row, "2020-10") and dated_before(row, "2022-07")
-        return "tf32" if gpu.tf32_flops_per_s and old else "fp32"
+        unasked = not dated_before(row, "2020-10") and dated_before(row, "2022-07")
+        unasked = unasked or re.search(r"\b(?:ngc|nvcr)\b", cell(row, "framework")) is not None
+        return "tf32" if gpu.tf32_flops_per_s and unasked else "fp32"
     return mixed + ("bf16" if gpu.bf16_flops_per_s else "fp16")
 
 
@@ -272,13 +274,27 @@ def recomputes_elementwise(row: Row) -> bool:
     """Whether Liger's modules, others like them or a compiler stand for transformers' norms and MLPs.
 
     Norms of flash-attn (`ops/triton/layer_norm.py`) keep their input, SwiGLU of xFormers its two products
-    (`silu_bw_fused`), as Liger's do; foak takes Liger's loss alone. Megatron-Kwai's selection computes norms and
-    activations of MLPs again, not attention (its README, 2024).
+    (`silu_bw_fused`), as Liger's do; foak takes Liger's loss alone.
     """
     text = f"{cell(row, 'liger_fused')} {cell(row, 'framework')}"
-    if "kwai" in text and "selective" in cell(row, "grad_checkpointing"):
-        return True
-    return re.search(r"liger|\bcompiled?\b|\bswiglu\b", text) is not None and "foak" not in text
+    fused = re.search(r"liger|\bcompiled?\b|\bswiglu\b", text) is not None and "foak" not in text
+    return fused or _selects_like_kwai(row)
+
+
+def recomputes_product(row: Row) -> bool:
+    """Whether what a gated MLP multiplied is computed again: by xFormers' SwiGLU, by Megatron-Kwai's selection.
+
+    Liger's function saves what it takes and no more (`LigerSiLUMulFunction`), and torch's compiler holds back what the
+    backward pass would write out (`ban_recompute_materialized_backward` in torch/_functorch/config.py); but the linear
+    module after either keeps its input for its own gradient.
+    """
+    return re.search(r"\bswiglu\b", cell(row, "liger_fused")) is not None or _selects_like_kwai(row)
+
+
+def _selects_like_kwai(row: Row) -> bool:
+    """Megatron-Kwai's selection computes norms and activations of MLPs again, not attention (its README, 2024)."""
+    text = f"{cell(row, 'liger_fused')} {cell(row, 'framework')}"
+    return "kwai" in text and "selective" in cell(row, "grad_checkpointing")
 
 
 def fuses_loss(row: Row) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from planner.attention_kernel import dispatched
 from planner.backtest import habits, offloads
 from planner.backtest.cells import Row, UnsupportedRunError, cell, dated_before, number, required
 from planner.backtest.losses import loss_bytes_of
@@ -31,8 +32,9 @@ from planner.backtest.selection import (
     selects_unasked,
 )
 from planner.backtest.unstated import unstated
+from planner.hardware import GpuFacts
 from planner.setup import Cluster, Parallelism, TrainingSetup
-from planner.stacks import computed_by, stack_of
+from planner.stacks import computed_by, runs_transformers_modules, stack_of
 from planner.throughput import Doubt
 
 _TASKS = frozenset(
@@ -129,11 +131,26 @@ def read_run(row: Row) -> Run:
         real_tokens_share=real_share,
         padded=framework == "hf" and cluster.gpu.vendor == "nvidia" and habits.pads_rows(row, micro_batch),
         recomputes_elementwise=habits.recomputes_elementwise(row),
+        recomputes_product=habits.recomputes_product(row),
         compiled=habits.fuses_kernels(row) or cluster.gpu.name.startswith("Gaudi"),
     )
+    if speed_known:
+        setup = _with_kernel(row, framework, setup, cluster.gpu)
     setup = with_untold_samples(row, framework, _with_parts(row, framework, _recomputing(row, setup)))
     doubts = [*unstated(row, setup), *(doubts_of_samples(row, setup, cluster) if speed_known else ())]
     return Run(setup, cluster, speed_known, *_lasts(row), tuple(doubts))
+
+
+_FEWER_KEYS_SINCE = "2025-08"  # transformers 4.54 hands sdpa fewer key heads than query heads
+
+
+def _with_kernel(row: Row, framework: str, setup: TrainingSetup, gpu: GpuFacts) -> TrainingSetup:
+    """With the kernel that sdpa ends in, where transformers' own modules call it."""
+    if not runs_transformers_modules(framework) or habits.names_unknown_stack(row):
+        return setup
+    masked = habits.pads_rows(row, setup.micro_batch)
+    repeats = dated_before(row, _FEWER_KEYS_SINCE) or "repeated" in cell(row, "flash_attn")
+    return dispatched(setup, gpu, masked=masked, repeats=repeats)
 
 
 def _with_parts(row: Row, framework: str, setup: TrainingSetup) -> TrainingSetup:

@@ -93,6 +93,8 @@ def block_activations(
     fused_qkv: bool = False,
     fp32_routing: bool = False,
     keeps_product: bool = False,
+    in_place: bool = False,
+    math_attention: bool = False,
 ) -> BlockActivations:
     """Sum over the operations of a block.
 
@@ -111,6 +113,8 @@ def block_activations(
         fused_qkv: Queries, keys and values come from one product.
         fp32_routing: Outputs of all experts are weighted in fp32.
         keeps_product: What a fused gated MLP multiplied stays all the same, where its last linear module is trained.
+        in_place: Such an MLP's backward pass writes over what it kept.
+        math_attention: Attention keeps what torch's math kernel does.
     """
     full = adapter is None
     # A decoder block of an encoder-decoder attends twice, the second time with a norm of its own.
@@ -120,7 +124,8 @@ def block_activations(
     )
     saved = whole + _attention(arch, width, full) * (1 + twice)
     saved += width * _kept_by_stack(arch, spread_keys, fused_qkv)
-    mlp, mlp_backward = _mlp(arch, width, full, fused_mlp, keeps_product)
+    saved += _kept_by_math(arch, width) if math_attention else 0.0
+    mlp, mlp_backward = _mlp(arch, width, full, fused_mlp, keeps_product, in_place)
     if fp32_routing:
         kept, passing = _fp32_routing(arch, width)
         mlp, mlp_backward = mlp + kept, mlp_backward + passing
@@ -170,6 +175,16 @@ def _kept_by_stack(arch: ModelArchitecture, spread_keys: bool, fused_qkv: bool) 
     return float(arch.q_size + arch.kv_size) if again else 0.0
 
 
+def _kept_by_math(arch: ModelArchitecture, width: float) -> float:
+    """Bytes of an average block beyond those of a fused kernel, scores not among them.
+
+    Scaled queries, scaled keys and values are each kept in fp32 for all heads (`_scaled_dot_product_attention_math` in
+    torch's aten/src/ATen/native/transformers/attention.cpp), and what they were made of is not.
+    """
+    given = width * (arch.q_size + arch.kv_size + arch.v_size)
+    return (3 * 4.0 * arch.q_size - given) * arch.attention_layers / arch.layers
+
+
 _CHUNK = 64  # tokens that a gated delta rule solves at once
 
 
@@ -202,9 +217,13 @@ _WRITTEN_OUT = {"gpt2": 3, "gpt_neo": 3, "gptj": 3, "phi": 3, "gpt_oss": 2, "esm
 
 
 def _mlp(
-    arch: ModelArchitecture, width: float, full: bool, fused: bool, keeps_product: bool
+    arch: ModelArchitecture, width: float, full: bool, fused: bool, keeps_product: bool, in_place: bool
 ) -> tuple[float, float]:
-    """Saved bytes, and temporaries of the backward pass."""
+    """Saved bytes, and temporaries of the backward pass.
+
+    Where gradients are written over what was kept (`swiglu_backward` of Liger's ops/swiglu.py returns its inputs;
+    torch's compiler reuses buffers) that pass makes the product's gradient alone.
+    """
     inner = float(arch.intermediate)
     extra = 0.0
     if arch.is_moe:
@@ -217,7 +236,8 @@ def _mlp(
         kept = 2 + (1 if full and keeps_product else 0)
     elif not fused:
         kept += _WRITTEN_OUT.get(arch.model_type, 0)
-    return width * inner * kept + extra, width * inner * (3 if full else 2)
+    passing = 1 if fused and gated and in_place else 3 if full else 2
+    return width * inner * kept + extra, width * inner * passing
 
 
 def _fp32_routing(arch: ModelArchitecture, width: float) -> tuple[float, float]:
@@ -288,13 +308,16 @@ def score_activations(arch: ModelArchitecture, attention: str, width: float, mix
     """What eager attention keeps: the softmax, and how it enters the next product (cast, or dropped out, with a mask).
 
     The backward pass holds the softmax, its gradient and that of the scores, or both gradients around the dropout.
+    Torch's math kernel keeps the softmax alone, in fp32 whatever it is given.
 
     Args:
         arch: The model.
-        attention: flash, sdpa or eager.
+        attention: flash, sdpa, eager or math.
         width: Bytes of an activation.
         mixed: Autocast over weights in fp32, which computes each softmax in fp32.
     """
+    if attention == "math":
+        return ScoreActivations(4.0 * arch.heads * arch.attention_layers / arch.layers, 8.0 * arch.heads)
     if attention != "eager":
         return ScoreActivations(0.0, 0.0)
     softmax = width if arch.model_type in _NATIVE_SOFTMAX and not mixed else 4.0

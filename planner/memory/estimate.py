@@ -141,10 +141,12 @@ def _constants(setup: TrainingSetup) -> _Parts:
         shared,
         copied,
         adapter_input(setup, width),
-        stack.spread_keys,
+        stack.spread_keys or setup.repeats_keys,
         stack.fused_qkv,
         stack.fp32_routing,
-        stack.keeps_product and not setup.recomputes_elementwise,
+        (stack.keeps_product or setup.recomputes_elementwise) and not setup.recomputes_product,
+        setup.recomputes_elementwise and not setup.recomputes_product,
+        setup.attention == "math",
     )
     product, largest = adapter_products(setup)
     tail = (4.0 + (4.0 if setup.adapter is None else 0.0)) * arch.hidden

@@ -60,6 +60,8 @@ def _kernel_seconds(
     """Of all blocks, with a kernel that leaves out what no query sees, or with one that does not."""
     passes = 3.5 + recomputed(setup).attention
     arch = setup.arch
+    if setup.attention == "math" and setup.precision != "tf32":  # products in fp32, whatever the model's type
+        rate = min(rate, TIME["fp32"] * gpu.fp32_flops_per_s)
     causal = arch.kind == "decoder" and fused
     keys = scored_keys(arch, length, causal) if fused else length
     products = attention_flops_per_token(arch, length, causal) * keys / scored_keys(arch, length, causal)
@@ -70,7 +72,7 @@ def _kernel_seconds(
         scores = _scores_per_token(setup, keys) * tokens * passes
         seconds += scores * _SOFTMAX_FLOPS / gpu.fp32_flops_per_s
     seconds *= 1 + (_DIAGONAL_TOKENS if causal else _EDGE_TOKENS) / length
-    if setup.attention == "eager":
+    if setup.attention in ("eager", "math"):
         return seconds + _written_out(setup, length, tokens, passes, gpu)
     if not fused:
         return seconds / TIME["sdpa" if gpu.vendor == "nvidia" else "sdpa_elsewhere"]
@@ -97,8 +99,8 @@ def _written_out(setup: TrainingSetup, length: float, tokens: float, passes: flo
     (and a scatter back), a scale and a sum, masks before and after its softmax, and draws its dropout's mask in four
     kernels (DisentangledSelfAttention, XSoftmax, XDropout): 34 accesses each way.
     """
-    width = 4.0 if setup.precision in ("fp32", "tf32") else 2.0
-    if setup.precision.startswith("amp_"):
+    width = 4.0 if setup.precision in ("fp32", "tf32") or setup.attention == "math" else 2.0
+    if setup.precision.startswith("amp_") and setup.attention != "math":
         width *= _AUTOCAST_SCORES
     moved = 6.3 if setup.arch.dropout else 4.9
     if setup.arch.model_type in _DISENTANGLED:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from planner.architecture import adapter_parameters, parameter_counts, whole_parameters
+from planner.attention_kernel import computes_prepared_in_fp32
 from planner.hardware import GpuFacts
 from planner.memory.precision import widths
 from planner.memory.stages import stage_blocks
@@ -158,12 +159,9 @@ def matmul_rate(setup: TrainingSetup, gpu: GpuFacts) -> float:
 def _vector_rate(setup: TrainingSetup, rate: float, gpu: GpuFacts) -> float:
     """FLOP/s of what a prepared base computes in fp32: its head, attention and adapters.
 
-    `prepare_model_for_kbit_training` (peft/utils/other.py, since 0.3) holds all that is not quantised in fp32, and
-    products of bitsandbytes return the type that they were given (`Linear4bit.forward`). Trainers compute such a model
-    under autocast in 16 bits; a loop of its own has none unless it enters it, and torch multiplies fp32 without TF32
-    unless it is told to.
+    Torch multiplies fp32 without TF32 unless it is told to.
     """
-    plain = setup.upcast_frozen and setup.framework == "other" and setup.precision in ("bf16", "fp16")
+    plain = computes_prepared_in_fp32(setup)
     return min(rate, TIME["fp32"] * gpu.fp32_flops_per_s) if plain and gpu.vendor != "cpu" else rate
 
 

@@ -213,6 +213,14 @@ def test_a_global_batch_and_its_accumulation_imply_the_micro_batch():
         setup(micro_batch="", global_batch="64")
 
 
+def test_nvidias_containers_multiply_fp32_in_tf32():
+    kept = {"precision": "fp32", "gpu": "A100-40GB", "date": "2025-07"}
+    kinds = [
+        setup(**kept, framework=f"HF Trainer{where}").precision for where in (" (NGC PyTorch 24.07)", "")
+    ]
+    assert kinds == ["tf32", "fp32"]
+
+
 def test_fp32_was_tf32_for_a_while():
     kept = {"precision": "fp32", "framework": "HF Trainer", "gpu": "A100-40GB"}
     assert [setup(**kept, date=d).precision for d in ("2020-06", "2021-06", "2023-01")] == [

@@ -32,6 +32,17 @@ def test_parts_sum_to_the_peak(some):
     assert min(memory.components_bytes.values()) >= 0
 
 
+@pytest.mark.parametrize(
+    ("kind", "width"), [("single", 4.0), ("ddp", 4.0), ("fsdp", 2.0), ("zero2", 2.0), ("zero3", 2.0)]
+)
+def test_between_blocks_autocast_alone_leaves_fp32(kind, width):
+    """Sharded weights are gathered in 16 bits, the embedding's too: what recomputed blocks keep is half as large."""
+    mixed = spread(setup(precision="amp_bf16", framework="hf", gradient_checkpointing=True), kind, 4)
+    assert widths(mixed).residual == width
+    assert widths(mixed._replace(precision="bf16")).residual == 2.0
+    assert widths(mixed._replace(precision="fp32")).residual == 4.0
+
+
 def test_loha_multiplies_its_factors_out():
     """One fp32 matrix as large as each weight stays for the backward pass, beside twice the factors of LoRA."""
     plain, product = (

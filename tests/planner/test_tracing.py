@@ -65,6 +65,17 @@ def test_a_small_estimate_with_its_trace(tmp_path):
     assert trace["closed_form_allocated_gib"] == pytest.approx(trace["traced_allocated_gib"], rel=0.2)
 
 
+def test_the_trace_knows_one_kernel_beside_eager():
+    padded = setup(adapter=lora(), repeats_keys=True)
+    for some, word in (
+        (padded, "repeated"),
+        (padded._replace(attention="math", repeats_keys=False), "scores"),
+    ):
+        plain, changed = traceable(some)
+        assert (plain.attention, plain.repeats_keys) == ("flash", False)
+        assert any(word in text for text in changed)
+
+
 def test_what_is_left_out_is_said():
     spread = setup(adapter=lora())._replace(parallelism=Parallelism("fsdp", 8), grad_accum=4, framework="trl")
     plain, changed = traceable(spread)

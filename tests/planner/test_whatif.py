@@ -63,6 +63,7 @@ def test_every_weight_or_adapters() -> None:
 
 
 def test_a_gpu_without_bf16_units_is_told_and_fp16_proposed() -> None:
+    """Attention on a T4 stays in fp32 in both, since packed rows of grouped heads find no fused kernel there."""
     old = snapshot_of(offer_of("T4", 1, 0.4))
     sections = {"model": "meta-llama/Llama-3.2-1B", "train": {"precision": "bf16"}}
     estimate = build_estimate(question_of(**sections), old)
@@ -70,7 +71,7 @@ def test_a_gpu_without_bf16_units_is_told_and_fp16_proposed() -> None:
     rows = {next(iter(row.changes)): row for row in what_if(spec_of(**sections), Path(), old, estimate)}
     faster, best = rows["train.precision"], estimate.candidates[0]
     assert faster.changes == {"train.precision": "fp16"}
-    assert faster.wall_clock_h < -0.5 * best.wall_clock_h.p50 and faster.cost_usd < 0
+    assert faster.wall_clock_h < -0.4 * best.wall_clock_h.p50 and faster.cost_usd < 0
     assert "overflow" in faster.caveat
 
 
