@@ -14,7 +14,6 @@ from planner.architecture import (
     registered_model,
 )
 from planner.backtest.cells import Row, UnsupportedRunError, number
-from planner.backtest.shapes import architecture_by_shape
 
 # What a copy's name adds to that of the model whose architecture it has.
 _ADDED = re.compile(
@@ -24,7 +23,6 @@ _ADDED = re.compile(
 )
 _SIZE = re.compile(r"(?<![a-z0-9.])\d+(?:[.x]\d+)*[bm](?![a-z0-9])")
 _SHORTEST = 5
-_OWN = "custom-"  # how our tables begin the name of a model that has none
 # Words after which a name means another model than the one whose other words it has.
 _OTHER_KINDS = frozenset(
     ["vl", "vision", "omni", "audio", "next", "mamba", "h1", "h", "moe", "nano", "super", "ultra", "minitron", "e",
@@ -41,8 +39,7 @@ _TOLERANCE = 0.25
 def architecture_of(row: Row) -> ModelArchitecture:
     """The row's model by its id, by its id without what copies add, or by the base that its name contains.
 
-    A base found in the name must have the stated number of parameters, where one is stated; so must the shape that the
-    name of a model of one's own spells out.
+    A base found in the name must have the stated number of parameters, where one is stated.
 
     Raises:
         UnsupportedRunError: If no model is named, or none that is known.
@@ -50,16 +47,10 @@ def architecture_of(row: Row) -> ModelArchitecture:
     name = (row.get("model") or "").strip()
     if not name:
         raise UnsupportedRunError("model is not stated")
-    found = _of_shape(row) if name.startswith(_OWN) else None
-    found = found or _found(name, number(row, "params_b"))
+    found = _found(name, number(row, "params_b"))
     if found is None:
         raise UnsupportedRunError(f"model {name!r} is not known")
     return found
-
-
-def _of_shape(row: Row) -> ModelArchitecture | None:
-    arch, stated_b = architecture_by_shape(row), number(row, "params_b")
-    return arch if arch is None or stated_b is None or _alike(arch, stated_b) else None
 
 
 @lru_cache(maxsize=2048)

@@ -693,3 +693,8 @@ def test_nobody_trains_all_weights_in_plain_fp16(framework):
     one = {"method": "full", "precision": "fp16", "framework": framework, "num_gpus": "1", "model": "gpt2-xl"}
     told = estimate_run(BASE | one).memory.components_bytes
     assert told["weights"] + told["optimizer"] > 13.9 * 1.55e9
+
+
+def test_megatrons_bert_has_the_shape_of_the_large_one():
+    found = architecture_of({"model": "nvidia/megatron-bert-cased-345m"})
+    assert (found.id, found.hidden, found.layers) == ("bert-large-cased", 1024, 24)
