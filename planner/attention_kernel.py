@@ -14,7 +14,8 @@ def dispatched(setup: TrainingSetup, gpu: GpuFacts, *, masked: bool, repeats: bo
     Without a mask transformers hands torch fewer key heads than query heads (`use_gqa_in_sdpa` in
     transformers/integrations/sdpa_attention.py, since 4.54 of July 2025; its pull request 39412); of torch's kernels
     only flash takes them, which needs 16 bits and an A100 or later, and else torch falls back to its math kernel
-    without a word (transformers' issue 48633). With a mask it repeats keys and values, as it always did before.
+    without a word (transformers' issue 48633). With a mask it repeats keys and values, as it always did before, and does
+    where it writes scores out itself (`repeat_kv` in each model's `eager_attention_forward`).
 
     Args:
         setup: What is trained.
@@ -23,10 +24,10 @@ def dispatched(setup: TrainingSetup, gpu: GpuFacts, *, masked: bool, repeats: bo
         repeats: Transformers is older, or calls sdpa from modules that repeat.
     """
     grouped = setup.arch.kv_size < setup.arch.q_size and not setup.arch.kv_lora_rank
-    if setup.attention != "sdpa" or not grouped:
+    if not grouped or setup.attention not in ("sdpa", "eager"):
         return setup
     windowed = 0 < setup.arch.sliding_window < setup.sequence_tokens  # a mask tells of it
-    if masked or windowed or repeats:
+    if masked or windowed or repeats or setup.attention == "eager":
         return setup._replace(repeats_keys=True)
     older = gpu.vendor == "nvidia" and float(gpu.capability) < _OLDEST_WITH_FLASH
     falls_back = older or (gpu.vendor == "nvidia" and attends_in_fp32(setup))

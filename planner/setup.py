@@ -111,6 +111,7 @@ class TrainingSetup(NamedTuple):
         one_thread_a_rank: Of several ranks on a machine each works on the CPU with one thread, as torchrun and
             `accelerate launch` leave it. DeepSpeed's launcher and our own (`jobs.ranks`) let all have all cores.
         parallelism: Sharding.
+        newer_fsdp: FSDP shards each parameter by itself (FSDP2) where the framework alone would not tell.
         virtual_stages: Parts of the model that each pipeline stage holds and takes in turn (Megatron's interleaved
             schedule), 0 where nobody says.
         sequence_parallel: Whether tensor-parallel ranks share out the sequence between products, None for the
@@ -180,6 +181,7 @@ class TrainingSetup(NamedTuple):
     pins_host_memory: bool = True
     one_thread_a_rank: bool = False
     parallelism: Parallelism = Parallelism()
+    newer_fsdp: bool = False
     virtual_stages: int = 0
     sequence_parallel: bool | None = None
     replicas: int = 1
@@ -208,6 +210,11 @@ class TrainingSetup(NamedTuple):
         return max(1, self.parallelism.data * self.parallelism.context // self.replicas)
 
     @property
+    def shards_parameters(self) -> bool:
+        """Whether FSDP shards each parameter by itself and not what a unit has, flattened."""
+        return self.newer_fsdp or stack_of(self.framework).fsdp2
+
+    @property
     def shares_sequence(self) -> bool:
         """Whether each tensor-parallel rank has a part of the tokens between products."""
         own = stack_of(self.framework).sequence_parallel
@@ -229,7 +236,7 @@ class TrainingSetup(NamedTuple):
             self.attention, self.repeats_keys, self.fused_loss, self.labels,
             self.framework, self.offload, self.offloads_masters, self.offloads_activations, self.pins_host_memory,
             parallel.kind, parallel.data, parallel.tensor, parallel.pipeline,
-            parallel.context, parallel.expert, self.virtual_stages, self.sequence_parallel,
+            parallel.context, parallel.expert, self.newer_fsdp, self.virtual_stages, self.sequence_parallel,
             self.replicas, self.upcast_frozen, self.frozen_fp32,
             self.keeps_quantised_inputs,
             self.experts_quantised, self.loss_bytes, self.compiled, self.recomputes_elementwise,

@@ -116,6 +116,16 @@ def stack_of_run(row: Row, framework: str, parallelism: Parallelism) -> str:
     return "axolotl" if own_fsdp2 and parallelism.kind == "fsdp" else framework
 
 
+def names_fsdp2(row: Row) -> bool:
+    """Whether the row says that FSDP is the one that shards parameter by parameter.
+
+    >>> [names_fsdp2({"parallelism": text}) for text in ("FSDP2", "fsdp v2", "FSDP 2x8", "FSDP")]
+    [True, True, False, False]
+    """
+    text = f"{cell(row, 'framework')} {cell(row, 'parallelism')}"
+    return re.search(r"\bfsdp[- _]?(?:v|version[- _]?)?2\b", text) is not None
+
+
 #: Of accelerate 1.11, the first whose `no_sync` reaches FSDP2.
 _WAITING_SINCE = "2025-11"
 
@@ -295,6 +305,16 @@ def _selects_like_kwai(row: Row) -> bool:
     """Megatron-Kwai's selection computes norms and activations of MLPs again, not attention (its README, 2024)."""
     text = f"{cell(row, 'liger_fused')} {cell(row, 'framework')}"
     return "kwai" in text and "selective" in cell(row, "grad_checkpointing")
+
+
+def recomputes_product(row: Row) -> bool:
+    """Whether what a gated MLP multiplied is not kept for the gradient of its last weights either, as it is by Liger's
+    modules (a plain linear one comes after `LigerSiLUMulFunction`) and torch's compiler
+    (`ban_recompute_materialized_backward` in torch/_functorch/config.py).
+    """
+    text = f"{cell(row, 'liger_fused')} {cell(row, 'framework')}"
+    selected = "kwai" in text and "selective" in cell(row, "grad_checkpointing")
+    return selected or re.search(r"\bswiglu\b", text) is not None
 
 
 def fuses_loss(row: Row) -> bool:

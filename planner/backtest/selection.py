@@ -10,14 +10,17 @@ from planner.stacks import MEGATRON
 
 _RECOMPUTED_WHOLE = 8192  # hidden width from which torchtitan's configurations keep nothing of a block
 _EVERY = re.compile(r"every\s+(?:(\d+)|other|second)|\b1\s*/\s*(\d+)\b")
+_FRACTION = re.compile(r"\b(\d+)\s*(?:/|of)\s*([1-9]\d*)\b")
 
 
 def recomputed_blocks_of(row: Row) -> float:
     """Share of the blocks that is recomputed: torchtitan's and torchtune's number n is every n-th block, fms-fsdp's
-    a share.
+    a share, which may be written as a fraction.
 
     >>> [recomputed_blocks_of({"grad_checkpointing": text}) for text in ("true", "selective 2", "selective 0.25")]
     [1.0, 0.5, 0.25]
+    >>> [recomputed_blocks_of({"grad_checkpointing": f"selective {text}"}) for text in ("3/4", "10 of 80 layers")]
+    [0.75, 0.125]
     >>> recomputed_blocks_of({"grad_checkpointing": "selective every 2nd layer"})
     0.5
     """
@@ -25,6 +28,9 @@ def recomputed_blocks_of(row: Row) -> float:
     every = _EVERY.search(text)
     if every:
         return 1.0 / max(1, int(every[1] or every[2] or 2))
+    fraction = _FRACTION.search(text)
+    if fraction and int(fraction[1]) <= int(fraction[2]):
+        return int(fraction[1]) / int(fraction[2]) or 1.0
     number = re.search(r"selective\D{0,3}(\d*\.?\d+)", text)
     if number is None or not float(number[1]):
         return 1.0

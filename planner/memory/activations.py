@@ -161,6 +161,17 @@ def _attention(arch: ModelArchitecture, width: float, full: bool) -> float:
     return (parts + arch.linear_layers * _linear_attention(arch, width)) / arch.layers
 
 
+def repeated_keys(arch: ModelArchitecture) -> float:
+    """Values that an average block keeps more of a token where keys and values are repeated for each head of a group.
+
+    An attention over compressed keys has one for each head as it is.
+    """
+    if arch.kv_lora_rank or arch.kv_size >= arch.q_size:
+        return 0.0
+    share = arch.attention_layers / arch.layers if arch.linear_layers else 1.0
+    return share * (2 * arch.q_size - arch.kv_size - arch.v_size)
+
+
 def _kept_by_stack(arch: ModelArchitecture, spread_keys: bool, fused_qkv: bool) -> float:
     """Values of an average block that a stack's own attention keeps beside what transformers' would.
 
@@ -170,7 +181,7 @@ def _kept_by_stack(arch: ModelArchitecture, spread_keys: bool, fused_qkv: bool) 
     if arch.linear_layers or arch.kv_lora_rank:
         return 0.0
     if arch.kv_size < arch.q_size:
-        return float(2 * arch.q_size - arch.kv_size - arch.v_size) if spread_keys else 0.0
+        return repeated_keys(arch) if spread_keys else 0.0
     again = fused_qkv and arch.layout not in _ROTATED_FUSED
     return float(arch.q_size + arch.kv_size) if again else 0.0
 

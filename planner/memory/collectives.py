@@ -78,7 +78,7 @@ def buffers(setup: TrainingSetup, width: Widths, base: float, mine: float, gradi
     away = setup.offload == "parameters"
     if kind == "fsdp" and (several or away or stack_of(setup.framework).shards_one):
         held = _fsdp(setup, width, base)
-        return _with_copies(setup, width, base, held) if away and stack_of(setup.framework).fsdp2 else held
+        return _with_copies(setup, width, base, held) if away and setup.shards_parameters else held
     same, embedding = 0.0, setup.arch.vocab * setup.arch.hidden
     if kind == "ddp" and several:
         same = gradients  # the reducer's buckets, as large as the gradients
@@ -130,7 +130,7 @@ def _fsdp(setup: TrainingSetup, width: Widths, base: float) -> Buffers:
     unsharded = width.compute * counts.total / parts / setup.parallelism.pipeline if waiting else 0.0
     last = width.compute * (block + root) if full else 0.0
     backward = gathered + max(unsharded, last)
-    if not stack.fsdp2:
+    if not setup.shards_parameters:
         return Buffers(backward, backward, backward, (backward, backward), streams=gathered + last)
     head = width.compute * head_parameters(setup) / parts
     if stack.wraps_embeddings or (stack.wraps_untied and not setup.arch.tied_embeddings):

@@ -191,7 +191,7 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Pe
     kept = per_block * blocks_in_flight(setup) + start * outputs_in_flight(setup) + rest
     kept_at_head = per_block * stage_blocks(setup).edge + rest  # the last stage has one micro-batch
     # Under the older FSDP with adapters the gradients of the blocks' inputs stay until the backward pass ends.
-    older = setup.parallelism.kind == "fsdp" and not stack_of(setup.framework).fsdp2
+    older = setup.parallelism.kind == "fsdp" and not setup.shards_parameters
     wrapped = setup.adapter is not None and older
     lasting = kept if setup.gradient_checkpointing and wrapped else 0.0
     loss, grads = head + parts.tail_per_token * tokens, state.gradients

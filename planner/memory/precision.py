@@ -73,8 +73,9 @@ def widths(setup: TrainingSetup) -> Widths:
         zero = megatron  # its optimizer keeps masters of whatever it trains
     base_fp32 = low == 4.0 or (mixed and (full or setup.frozen_fp32))
     gathered_low = setup.frozen_fp32 and kind == "fsdp"  # what is computed with is cast on its way
-    # embeddings too, so that autocast finds nothing in fp32 (FSDP's mixed precision; DeepSpeed casts the model)
-    casts_all = kind in ("fsdp", "zero1", "zero2", "zero3")
+    # Autocast leaves what an embedding in fp32 looks up in fp32, and so every sum on it. A gathered one is in the type
+    # that is computed in (`param_dtype` of both FSDPs' mixed precision), as is a module that DeepSpeed has cast.
+    looked_up_fp32 = base_fp32 and kind not in ("fsdp", "zero1", "zero2", "zero3")
     state = state_width(setup, 4.0 if zero else weight)
     blockwise = setup.optimizer == "badam"
     # DeepSpeed copies its shard of the weights into masters (`clone().float()`) whatever they are in
@@ -88,7 +89,7 @@ def widths(setup: TrainingSetup) -> Widths:
         state=state,
         step=_of_step(setup, low, masters=masters) if zero else _foreach(setup, weight),
         activation=4.0 if setup.upcast_frozen else low,
-        residual=4.0 if low == 4.0 or (base_fp32 and not casts_all) or setup.upcast_frozen else 2.0,
+        residual=4.0 if low == 4.0 or looked_up_fp32 or setup.upcast_frozen else 2.0,
         compute=low,
         cast_cache=2.0 if mixed and full and not is_sharded(kind) else 0.0,
         reference=4.0 if low == 4.0 else 2.0,

@@ -164,7 +164,7 @@ def _fsdp(setup: TrainingSetup, cluster: Cluster) -> HostSeconds:
     stack = stack_of(setup.framework)
     waits = stack.accelerate and not setup.reduces_each_micro_batch
     sent = width * mine / pinned_bytes_per_s(cluster)
-    if setup.grad_accum == 1 or not stack.fsdp2:
+    if setup.grad_accum == 1 or not setup.shards_parameters:
         return HostSeconds(copied=fetched + sent)
     if waits:
         return HostSeconds(copied=fetched, once=sent)

@@ -10,6 +10,7 @@ import random
 import pytest
 
 from planner.backtest import COLUMNS, UnsupportedRunError, estimate_run, predict
+from planner.backtest.models import architecture_of
 from planner.backtest.rows import read_run
 from planner.stacks import stack_of
 

@@ -369,3 +369,28 @@ def test_fsdp2_holds_the_head_alone_at_the_loss():
     assert waiting.end == comm.end < waiting.backward
     older = model_state(large._replace(framework="hf", grad_accum=4)).comm
     assert older.loss == older.backward == older.end and not older.waiting
+
+
+def test_the_residual_stream_is_in_the_type_that_sharded_weights_are_gathered_in():
+    """Autocast adds to what an embedding in fp32 looked up; one that FSDP gathers or DeepSpeed casts is in bf16."""
+    full = setup(adapter=None, precision="amp_bf16")
+    kinds = ("single", "ddp", "fsdp", "zero2", "zero3")
+    residual = [widths(full._replace(parallelism=Parallelism(kind, 8))).residual for kind in kinds]
+    assert residual == [4.0, 4.0, 2.0, 2.0, 2.0]
+
+
+def test_fsdp2_of_a_loop_that_says_so_gives_blocks_back_before_the_loss():
+    loop = setup(
+        adapter=None,
+        framework="other",
+        gradient_checkpointing=False,
+        micro_batch=4,
+        parallelism=Parallelism("fsdp", 8),
+    )
+    newer = loop._replace(newer_fsdp=True)
+    assert (loop.shards_parameters, newer.shards_parameters) == (False, True)
+    saved = allocated(loop) - allocated(newer)
+    counts = parameter_counts(loop.arch)
+    block, root = counts.linear / loop.arch.layers, counts.total - counts.linear
+    held = loop.arch.vocab * loop.arch.hidden
+    assert saved == pytest.approx(2.0 * (3 * block + 2 * root - held))
