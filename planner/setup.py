@@ -111,6 +111,8 @@ class TrainingSetup(NamedTuple):
         one_thread_a_rank: Of several ranks on a machine each works on the CPU with one thread, as torchrun and
             `accelerate launch` leave it. DeepSpeed's launcher and our own (`jobs.ranks`) let all have all cores.
         parallelism: Sharding.
+        gathers_fp32: FSDP has no type of its own to compute in (`param_dtype`): what it gathers is in fp32, and
+            autocast casts it for each product.
         newer_fsdp: FSDP shards each parameter by itself (FSDP2) where the framework alone would not tell.
         virtual_stages: Parts of the model that each pipeline stage holds and takes in turn (Megatron's interleaved
             schedule), 0 where nobody says.
@@ -181,6 +183,7 @@ class TrainingSetup(NamedTuple):
     pins_host_memory: bool = True
     one_thread_a_rank: bool = False
     parallelism: Parallelism = Parallelism()
+    gathers_fp32: bool = False
     newer_fsdp: bool = False
     virtual_stages: int = 0
     sequence_parallel: bool | None = None
@@ -236,7 +239,8 @@ class TrainingSetup(NamedTuple):
             self.attention, self.repeats_keys, self.fused_loss, self.labels,
             self.framework, self.offload, self.offloads_masters, self.offloads_activations, self.pins_host_memory,
             parallel.kind, parallel.data, parallel.tensor, parallel.pipeline,
-            parallel.context, parallel.expert, self.newer_fsdp, self.virtual_stages, self.sequence_parallel,
+            parallel.context, parallel.expert, self.gathers_fp32, self.newer_fsdp,
+            self.virtual_stages, self.sequence_parallel,
             self.replicas, self.upcast_frozen, self.frozen_fp32,
             self.keeps_quantised_inputs,
             self.experts_quantised, self.loss_bytes, self.compiled, self.recomputes_elementwise,

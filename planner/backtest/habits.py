@@ -116,6 +116,14 @@ def stack_of_run(row: Row, framework: str, parallelism: Parallelism) -> str:
     return "axolotl" if own_fsdp2 and parallelism.kind == "fsdp" else framework
 
 
+def autocasts_shards(row: Row) -> bool:
+    """Whether FSDP gathers weights in fp32 for autocast to cast: ATorch's `amp_native` wraps the model's `forward` and
+    tells FSDP of no type (atorch/auto/opt_lib/amp_optimization.py and zero_optimization.py, 2023).
+    """
+    told = cell(row, "precision")
+    return "atorch" in cell(row, "framework") and re.search("mixed|amp|fp32 master", told) is not None
+
+
 def names_fsdp2(row: Row) -> bool:
     """Whether the row says that FSDP is the one that shards parameter by parameter.
 
@@ -183,7 +191,7 @@ def forced_precision(framework: str, arch: ModelArchitecture, gpu: GpuFacts) -> 
 
 def loads_in_fp32(row: Row, framework: str, parallelism: Parallelism) -> bool:
     """Soup leaves the type to transformers 4, which takes fp32 whatever a file has (its issue 339); DeepSpeed casts."""
-    if STACKS[framework].frozen_fp32:
+    if STACKS[framework].frozen_fp32 or (parallelism.kind == "fsdp" and autocasts_shards(row)):
         return True
     return "soup" in cell(row, "framework") and parallelism.kind in ("single", "ddp", "fsdp")
 
@@ -228,9 +236,14 @@ def recomputes_unasked(row: Row) -> bool:
 
 def kept_caches(row: Row) -> int:
     """llama-recipes recomputed blocks by torch's wrapper and left `use_cache` on under FSDP until its pull request 165
-    (September 2023); until 41 (25 July) a step's outputs had a name during the next.
+    (September 2023); until 41 (25 July) a step's outputs had a name during the next. ATorch wraps them so too
+    (atorch/auto/opt_lib/checkpoint_optimization.py), before keys and values were in an object of transformers 4.36.
     """
-    if "llama-recipes" not in cell(row, "framework") or "fsdp" not in cell(row, "parallelism"):
+    if "fsdp" not in cell(row, "parallelism"):
+        return 0
+    if "atorch" in cell(row, "framework"):
+        return 1 if dated_before(row, "2023-12-11") else 0
+    if "llama-recipes" not in cell(row, "framework"):
         return 0
     return 2 if dated_before(row, "2023-07-25") else 1 if dated_before(row, "2023-09-06") else 0
 
@@ -252,6 +265,8 @@ def attention_of(row: Row, framework: str, arch: ModelArchitecture, gpu: GpuFact
         ("true", "yes", "flash", "fa2", "fa3", "fa-", "xformers", "1", "on", "cudnn", "te", "flex")
     ):
         return "flash"
+    if not text and "atorch" in cell(row, "framework"):
+        return "flash"  # its `module_replace` (atorch/auto/opt_lib/module_replace_optimization.py, 2023)
     if framework in MEGATRON and "selective" not in cell(row, "grad_checkpointing"):
         older = gpu.vendor == "nvidia" and float(gpu.capability) < _FLASH_CAPABILITY
         return "eager" if older or denied(text) or dated_before(row, _FLASH_ATTENTION) else "flash"

@@ -132,6 +132,7 @@ def read_run(row: Row) -> Run:
         padded=framework == "hf" and cluster.gpu.vendor == "nvidia" and habits.pads_rows(row, micro_batch),
         recomputes_elementwise=habits.recomputes_elementwise(row),
         recomputes_product=habits.recomputes_product(row),
+        gathers_fp32=habits.autocasts_shards(row),
         newer_fsdp=habits.names_fsdp2(row),
         compiled=habits.fuses_kernels(row) or cluster.gpu.name.startswith("Gaudi"),
     )

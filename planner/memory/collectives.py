@@ -7,7 +7,7 @@ from typing import NamedTuple
 from planner.architecture import CLASSIFIERS, parameter_counts
 from planner.memory.precision import Widths
 from planner.setup import Parallelism, TrainingSetup
-from planner.stacks import stack_of
+from planner.stacks import MEGATRON, stack_of
 
 _ZERO3_LIVE_PARAMETERS = 1e9  # DeepSpeed's stage3_max_live_parameters
 _ZERO_BUCKET_PARAMETERS = 5e8  # DeepSpeed's reduce_bucket_size
@@ -122,20 +122,22 @@ def _fsdp(setup: TrainingSetup, width: Widths, base: float) -> Buffers:
     )  # a rank gathers its own experts alone
     block = linear / (setup.arch.layers + setup.arch.decoder_layers) / parts
     root = (counts.total - counts.linear) / parts
-    stored = base / counts.total if setup.quantization != "none" else width.compute
+    stored = base / counts.total if setup.quantization != "none" else width.gathered
     blocks = stored * 2 * block
-    gathered = blocks + width.compute * root
+    gathered = blocks + width.gathered * root
     full = setup.adapter is None
     waiting = full and setup.grad_accum > 1 and stack.accelerate and not setup.reduces_each_micro_batch
-    unsharded = width.compute * counts.total / parts / setup.parallelism.pipeline if waiting else 0.0
-    last = width.compute * (block + root) if full else 0.0
+    unsharded = width.gathered * counts.total / parts / setup.parallelism.pipeline if waiting else 0.0
+    # Megatron-FSDP adds gradients up in buffers of fp32, sharded or not (`grad_reduce_in_fp32`, its recipes' default)
+    of_gradient = max(width.gathered, width.gradient) if setup.framework in MEGATRON else width.gathered
+    last = of_gradient * (block + root) if full else 0.0
     backward = gathered + max(unsharded, last)
     if not setup.shards_parameters:
         return Buffers(backward, backward, backward, (backward, backward), streams=gathered + last)
-    head = width.compute * head_parameters(setup) / parts
+    head = width.gathered * head_parameters(setup) / parts
     if stack.wraps_embeddings or (stack.wraps_untied and not setup.arch.tied_embeddings):
-        trained = 1 + (4.0 if stack.fp32_master else width.compute) / width.compute if full else 0.0
-        return _wrapped(blocks, width.compute * block * trained, head, head * trained)
+        trained = 1 + (4.0 if stack.fp32_master else width.gathered) / width.gathered if full else 0.0
+        return _wrapped(blocks, width.gathered * block * trained, head, head * trained)
     return Buffers(head + unsharded, backward, gathered + last, (blocks, head), waiting, gathered + last)
 
 

@@ -23,6 +23,7 @@ class Widths(NamedTuple):
         activation: Of an activation inside a block.
         residual: Of the residual stream between blocks.
         compute: Of a parameter as it enters a matrix product.
+        gathered: Of one as FSDP gathers it, and of its gradient before it is reduced.
         cast_cache: Low-precision copy of a trainable parameter that autocast keeps during a step.
         reference: Of a parameter of a frozen copy beside the trained model.
     """
@@ -36,6 +37,7 @@ class Widths(NamedTuple):
     activation: float
     residual: float
     compute: float
+    gathered: float
     cast_cache: float
     reference: float
 
@@ -75,7 +77,7 @@ def widths(setup: TrainingSetup) -> Widths:
     gathered_low = setup.frozen_fp32 and kind == "fsdp"  # what is computed with is cast on its way
     # Autocast leaves what an embedding in fp32 looks up in fp32, and so every sum on it. A gathered one is in the type
     # that is computed in (`param_dtype` of both FSDPs' mixed precision), as is a module that DeepSpeed has cast.
-    looked_up_fp32 = base_fp32 and kind not in ("fsdp", "zero1", "zero2", "zero3")
+    looked_up_fp32 = base_fp32 and (kind not in ("fsdp", "zero1", "zero2", "zero3") or setup.gathers_fp32)
     state = state_width(setup, 4.0 if zero else weight)
     blockwise = setup.optimizer == "badam"
     # DeepSpeed copies its shard of the weights into masters (`clone().float()`) whatever they are in
@@ -91,6 +93,7 @@ def widths(setup: TrainingSetup) -> Widths:
         activation=4.0 if setup.upcast_frozen else low,
         residual=4.0 if low == 4.0 or looked_up_fp32 or setup.upcast_frozen else 2.0,
         compute=low,
+        gathered=4.0 if setup.gathers_fp32 else low,
         cast_cache=2.0 if mixed and full and not is_sharded(kind) else 0.0,
         reference=4.0 if low == 4.0 else 2.0,
     )

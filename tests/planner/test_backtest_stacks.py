@@ -451,3 +451,42 @@ def test_kernels_that_cap_logits_on_their_way_hold_no_copy_of_them():
         loss_bytes(transformers.run.setup, widths(transformers.run.setup), 2048, on_cpu=False)
         == (14.0 + 2.0) * words
     )
+
+
+def test_atorch_gathers_what_autocast_casts_and_keeps_caches():
+    """Its FSDP has no type of its own, and torch's wrapper leaves the cache of transformers of that time on."""
+    row = ROW | {"framework": "dlrover ATorch FSDP", "precision": "bf16 mixed (fp32 master)", "date": "2023-11-22",
+                 "parallelism": "FSDP", "num_gpus": "8", "grad_checkpointing": "true", "flash_attn": ""}  # fmt: skip
+    run = read_run(row).setup
+    assert (run.gathers_fp32, run.kept_caches, run.attention) == (True, 1, "flash")
+    assert (widths(run).gathered, widths(run).residual) == (4.0, 4.0)
+    adapted = read_run(row | {"method": "lora", "lora_rank": "16"}).setup
+    assert (widths(adapted).frozen, widths(adapted).gathered) == (4.0, 4.0)
+    later = read_run(row | {"date": "2024-02"}).setup
+    pipeline = read_run(row | {"framework": "ATorch + DeepSpeed pipeline", "parallelism": "ZeRO-1 PP2"}).setup
+    assert (later.kept_caches, pipeline.kept_caches) == (0, 0)
+    assert not read_run(row | {"precision": "bf16"}).setup.gathers_fp32
+
+
+def test_a_loop_that_names_fsdp2_runs_it():
+    loop = ROW | {
+        "num_gpus": "8",
+        "parallelism": "FSDP",
+        "framework": "PyTorch FSDP2 + transformers (own loop)",
+    }
+    setups = [read_run(loop).setup, read_run(loop | {"framework": "PyTorch FSDP (own loop)"}).setup]
+    assert [some.shards_parameters for some in setups] == [True, False]
+
+
+def test_attention_of_transformers_before_4_54_repeats_keys():
+    dates = ("2024-06", "2025-09")
+    assert [read_run(ROW | {"date": date}).setup.older_sdpa for date in dates] == [True, False]
+
+
+def test_xformers_swiglu_and_selections_recompute_the_product():
+    texts = ("liger", "compile", "fused rmsnorm+CE+rotary+swiglu (flash-attn)")
+    assert [read_run(ROW | {"liger_fused": text}).setup.recomputes_product for text in texts] == [
+        False,
+        False,
+        True,
+    ]

@@ -394,3 +394,18 @@ def test_fsdp2_of_a_loop_that_says_so_gives_blocks_back_before_the_loss():
     block, root = counts.linear / loop.arch.layers, counts.total - counts.linear
     held = loop.arch.vocab * loop.arch.hidden
     assert saved == pytest.approx(2.0 * (3 * block + 2 * root - held))
+
+
+def test_megatron_fsdp_holds_gradients_that_are_not_reduced_in_fp32():
+    """A block, embedding and head: 2 bytes a parameter more than in the type that is computed in."""
+    shards = setup(adapter=None, framework="megatron", parallelism=Parallelism("fsdp", 8))
+    counts = parameter_counts(shards.arch)
+    held = model_state(shards).comm.backward
+    block, root = counts.linear / shards.arch.layers, counts.total - counts.linear
+    assert held == pytest.approx(2.0 * (2 * block + root) + 4.0 * (block + root))
+
+
+def test_fsdp_without_a_type_of_its_own_gathers_fp32():
+    shards = setup(adapter=None, precision="amp_bf16", framework="other", parallelism=Parallelism("fsdp", 8))
+    low, high = (model_state(shards._replace(gathers_fp32=fp32)).comm.backward for fp32 in (False, True))
+    assert high == pytest.approx(2 * low)
