@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from planner.architecture import Adapter, ModelArchitecture, adapter_targets, linear_shapes
+from planner.architecture.linears import LAYOUTS, LinearShape
 
 
 class BlockActivations(NamedTuple):
@@ -18,7 +19,8 @@ class BlockActivations(NamedTuple):
     Attributes:
         saved: Kept from the forward to the backward pass.
         backward: Further temporaries when the backward pass is in the MLP, the first part of a block that it meets.
-        mlp: The part of `saved` that is gone when it comes to the attention.
+        mlp: The part of `saved` that is inside the MLP.
+        after_attention: The part of `saved` that is gone when the backward pass comes to the attention.
         whole: The part of `saved` that tensor parallelism leaves whole on each rank: norms, what enters the products,
             dropout (10 of 34 bytes a value of the residual stream; Korthikanti et al. 2022, equations 1 and 2).
     """
@@ -26,6 +28,7 @@ class BlockActivations(NamedTuple):
     saved: float
     backward: float
     mlp: float
+    after_attention: float
     whole: float
 
 
@@ -93,6 +96,7 @@ def block_activations(
     fused_qkv: bool = False,
     fp32_routing: bool = False,
     keeps_product: bool = False,
+    mixed: bool = False,
 ) -> BlockActivations:
     """Sum over the operations of a block.
 
@@ -111,39 +115,54 @@ def block_activations(
         fused_qkv: Queries, keys and values come from one product.
         fp32_routing: Outputs of all experts are weighted in fp32.
         keeps_product: What a fused gated MLP multiplied stays all the same, where its last linear module is trained.
+        mixed: The block is computed under autocast.
     """
     full = adapter is None
     # A decoder block of an encoder-decoder attends twice, the second time with a norm of its own.
     twice = arch.decoder_layers / (arch.layers + arch.decoder_layers)
-    whole = _norms(arch, width, residual, full, fused_norm, arch.norms_per_layer + twice) + _dropout(
-        arch, twice
-    )
+    norms = _norms(arch, width, residual, full, fused_norm, arch.norms_per_layer + twice)
+    whole = norms + _dropout(arch, twice)
     saved = whole + _attention(arch, width, full) * (1 + twice)
     saved += width * _kept_by_stack(arch, spread_keys, fused_qkv)
-    mlp, mlp_backward = _mlp(arch, width, full, fused_mlp, keeps_product)
+    of_adapters, of_mlps = (
+        _adapters(arch, adapter, width, adapter_input) if adapter is not None else (0.0, 0.0)
+    )
+    down_kept = adapter is not None and _keeps_product(arch, adapter)
+    mlp, mlp_backward = _mlp(arch, width, full, fused_mlp, keeps_product, down_kept)
+    if adapter is not None and down_kept and adapter_input and not fused_mlp:
+        mlp_backward = max(mlp_backward, _adapting(arch, adapter, width, adapter_input))
+    if mixed and width < 4.0 and not fused_mlp and arch.model_type in _RAISED_TO_POWERS:
+        kept, passing = _raised_in_fp32(arch, width)
+        mlp, mlp_backward = mlp + kept, passing
     if fp32_routing:
         kept, passing = _fp32_routing(arch, width)
         mlp, mlp_backward = mlp + kept, mlp_backward + passing
-    saved += mlp + (_adapters(arch, adapter, width, adapter_input) if adapter is not None else 0.0)
-    if 0.0 < adapter_input < 4.0:
-        mlp_backward += _recast(arch)
+    saved += mlp + of_adapters
+    mlp_backward += residual * arch.hidden  # of the residual stream
     saved += quantised_input * (2 * arch.hidden + arch.attention_width + arch.intermediate)
     if quantised_copy:
         modules = adapter_targets(arch, Adapter("lora", 1, ("all-linear",)))
         inputs = sum(shape.count * shape.inputs for shape in modules)
         saved += quantised_copy * inputs / (arch.layers + arch.decoder_layers)
-    return BlockActivations(saved, mlp_backward, mlp, whole)
+    count = arch.norms_per_layer + twice
+    gone = mlp + of_mlps + norms * max(0.0, count - 1) / count
+    return BlockActivations(saved, mlp_backward, mlp, gone, whole)
 
 
 def _norms(
     arch: ModelArchitecture, width: float, residual: float, full: bool, fused: bool, count: float
 ) -> float:
-    """RMS norms of transformers keep an fp32 copy of their input, and the normed value for the weight."""
+    """RMS norms of transformers keep an fp32 copy of their input, and the normed value for the weight.
+
+    Autocast leaves what norms return in fp32, as their weights are, and casts it for each product by itself.
+    """
     h = arch.hidden
-    output = width * h if full else 0.0  # input of the trainable linear modules
     copied = arch.norm == "rms" and not fused
-    held = 4.0 * h + (width * h if full else 0.0) if copied else residual * h
-    return count * (held + output)
+    held = 4.0 * h + (residual * h if full else 0.0) if copied else residual * h
+    if not full:
+        return count * held
+    copies = split_by_columns(arch) if residual > width else count  # inputs of the trainable linear modules
+    return count * held + width * h * copies
 
 
 _ROTATED_FUSED = frozenset({"phi3", "neox", "qwen"})
@@ -201,15 +220,29 @@ def _softmax_attention(arch: ModelArchitecture, width: float, full: bool) -> flo
 _WRITTEN_OUT = {"gpt2": 3, "gpt_neo": 3, "gptj": 3, "phi": 3, "gpt_oss": 2, "esm": 2}
 
 
+#: Of them those whose GELU raises its input to the third power.
+_RAISED_TO_POWERS = frozenset({"gpt2", "gpt_neo", "gptj", "phi"})
+
+
+def _raised_in_fp32(arch: ModelArchitecture, width: float) -> tuple[float, float]:
+    """What a GELU that is written out (`NewGELUActivation` in transformers) keeps more under autocast, which takes
+    powers in fp32: a copy of its input in place of that, the hyperbolic tangent and one more than it in fp32; and in
+    the backward pass the gradients of the product and of both its factors.
+    """
+    return (12.0 + width - 4 * width) * _inner(arch), 12.0 * _inner(arch)
+
+
 def _mlp(
-    arch: ModelArchitecture, width: float, full: bool, fused: bool, keeps_product: bool
+    arch: ModelArchitecture, width: float, full: bool, fused: bool, keeps_product: bool, down_kept: bool
 ) -> tuple[float, float]:
-    """Saved bytes, and temporaries of the backward pass."""
-    inner = float(arch.intermediate)
+    """Saved bytes, and what the backward pass has more than them at its most.
+
+    That is when the product of a gated MLP is taken back: its gradient and those of its factors, less the product
+    itself, if the last linear module kept it; else, at the activation's, the gradients of both sides.
+    """
+    inner = _inner(arch)
     extra = 0.0
     if arch.is_moe:
-        routed = arch.experts_per_token * arch.moe_intermediate + arch.shared_intermediate
-        inner = (arch.dense_layers * inner + arch.moe_layers * routed) / arch.layers
         extra = 2 * width * arch.hidden * arch.experts_per_token * arch.moe_layers / arch.layers
     gated = arch.mlp_matrices == 3
     kept = (3 if gated else 1) + (1 if full else 0)
@@ -217,7 +250,37 @@ def _mlp(
         kept = 2 + (1 if full and keeps_product else 0)
     elif not fused:
         kept += _WRITTEN_OUT.get(arch.model_type, 0)
-    return width * inner * kept + extra, width * inner * (3 if full else 2)
+    if fused:
+        return width * inner * kept + extra, width * inner * (3 if full else 2)
+    gradients = (3 if gated else 2) - (1 if full or down_kept else 0)
+    return width * inner * kept + extra, width * inner * gradients
+
+
+def _inner(arch: ModelArchitecture) -> float:
+    """Width of an average block's MLPs, of all that a token visits."""
+    if not arch.is_moe:
+        return float(arch.intermediate)
+    routed = arch.experts_per_token * arch.moe_intermediate + arch.shared_intermediate
+    return (arch.dense_layers * arch.intermediate + arch.moe_layers * routed) / arch.layers
+
+
+def _keeps_product(arch: ModelArchitecture, adapter: Adapter) -> bool:
+    """Whether an adapter on the MLP's last linear module keeps what that takes."""
+    down = LAYOUTS[arch.layout].down
+    return any(shape.role == "mlp" and shape.name == down for shape in adapter_targets(arch, adapter))
+
+
+def _adapting(arch: ModelArchitecture, adapter: Adapter, width: float, held: float) -> float:
+    """What the adapter of an MLP's last linear module has beside what is kept, as its forward pass (the last of a block
+    that is computed again) begins, or its backward pass.
+
+    Forward it is the product as it came and its copy in fp32, which autocast casts back to keep it and a dropout drops
+    out before; beside them lie what both norms returned, the residual stream and the module's output. Backward it is
+    the gradient of the copy, in fp32, while that is still there.
+    """
+    through_fp32 = (held < 4.0) + adapter.dropout
+    forward = (width + 4.0 * through_fp32) * _inner(arch) + 4 * width * arch.hidden
+    return max(forward, 4.0 * _inner(arch))
 
 
 def _fp32_routing(arch: ModelArchitecture, width: float) -> tuple[float, float]:
@@ -228,10 +291,22 @@ def _fp32_routing(arch: ModelArchitecture, width: float) -> tuple[float, float]:
     return 4.0 * copies, (4.0 + 3 * width) * copies
 
 
-def _adapters(arch: ModelArchitecture, adapter: Adapter, width: float, held: float) -> float:
+def _adapters(arch: ModelArchitecture, adapter: Adapter, width: float, held: float) -> tuple[float, float]:
+    """What adapters of a block keep, and those of its MLP alone."""
+    targets = adapter_targets(arch, adapter)
+    blocks = arch.layers + arch.decoder_layers
+    in_mlp = tuple(shape for shape in targets if shape.role != "attention")
+    return (
+        _kept_by_adapters(arch, adapter, targets, width, held) / blocks,
+        _kept_by_adapters(arch, adapter, in_mlp, width, held) / blocks,
+    )
+
+
+def _kept_by_adapters(
+    arch: ModelArchitecture, adapter: Adapter, targets: tuple[LinearShape, ...], width: float, held: float
+) -> float:
     """PEFT keeps each targeted module's input, cast to the adapter's type, and the rank-r value."""
     blocks = arch.layers + arch.decoder_layers
-    targets = adapter_targets(arch, adapter)
     total = sum(shape.count * (held * shape.inputs + 4.0 * adapter.rank) for shape in targets)
     if adapter.dropout:
         own = 1.0 + (0.0 if held else width)
@@ -244,24 +319,22 @@ def _adapters(arch: ModelArchitecture, adapter: Adapter, width: float, held: flo
     if "dora" in adapter.kind:
         # the base's output, which the norm scales, and the adapter's
         total += sum(shape.count * (width + (held or width)) * shape.outputs for shape in targets)
-    return total / blocks
+    return total
 
 
 def split_by_columns(arch: ModelArchitecture) -> float:
     """Products of an average block that tensor-parallel ranks share out by their outputs: all but the last of attention
     and of the MLP.
     """
-    first = (s for s in linear_shapes(arch) if s.role in ("attention", "mlp") and s.name not in _OUTPUTS)
+    names = LAYOUTS[arch.layout]
+
+    def is_last(shape: LinearShape) -> bool:
+        if shape.role == "mlp" and names.up == names.down:
+            return shape.inputs != arch.hidden
+        return shape.name in _OUTPUTS
+
+    first = (s for s in linear_shapes(arch) if s.role in ("attention", "mlp") and not is_last(s))
     return sum(s.count for s in first) / (arch.layers + arch.decoder_layers)
-
-
-def _recast(arch: ModelArchitecture) -> float:
-    """Gradients of adapters' inputs pass through fp32 on their way back where autocast computes in a smaller type.
-
-    Measured: five small Llamas with LoRA in bf16 held 10.5 bytes a token for each value of the residual stream and 2.1
-    for each of the MLP more at the peak of the backward pass than without (benchmarks/results/task_memory.md).
-    """
-    return 10.5 * arch.hidden + 2.1 * arch.intermediate
 
 
 _OUTPUTS = frozenset({"o_proj", "out_proj", "dense", "c_proj", "Wo", "o", "wo", "down_proj", "fc2", "lin2"})
@@ -301,6 +374,10 @@ def score_activations(arch: ModelArchitecture, attention: str, width: float, mix
     cast = width if softmax != width else 0.0
     kept = 1.0 + width if arch.dropout else cast
     passing = max(width, softmax - 1.0) if arch.dropout else softmax + width - cast
+    if arch.dropout and mixed and arch.model_type in _NATIVE_SOFTMAX and width < 4.0:
+        passing = (
+            2 * 4.0 - width
+        )  # gradients around the dropout are in fp32, and the copy for the product is gone
     capped = width if arch.logit_softcap else 0.0
     share = arch.attention_layers / arch.layers
     return ScoreActivations(arch.heads * share * (softmax + kept + capped), arch.heads * passing)
