@@ -14,7 +14,7 @@ def dispatched(setup: TrainingSetup, gpu: GpuFacts, *, masked: bool, repeats: bo
     Without a mask transformers hands torch fewer key heads than query heads (`use_gqa_in_sdpa` in
     transformers/integrations/sdpa_attention.py, since 4.54 of July 2025; its pull request 39412); of torch's kernels
     only flash takes them, which needs 16 bits and an A100 or later, and else torch falls back to its math kernel
-    without a word (transformers' issue 48633). With a mask it repeats keys and values, as it always did before, and does
+    without a word (transformers' issue 48633). With a mask it repeats keys and values, as it always did before, and
     where it writes scores out itself (`repeat_kv` in each model's `eager_attention_forward`).
 
     Args:

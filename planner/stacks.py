@@ -121,9 +121,9 @@ _STACKS = (
     Stack(
         "trl", loss_bytes=0.5, tiled_head=True, autocast=True, fsdp2=True, accelerate=True
     ),  # what we launch
-    Stack("hf", accelerate=True),
+    Stack("hf", autocast=True, accelerate=True),
     # transformers' trainer with an FSDP2 of its own, which leaves the weights in the type that they were loaded in
-    Stack("axolotl", fsdp2=True, fp32_master=False, accelerate=True, loads_whole=True),
+    Stack("axolotl", autocast=True, fsdp2=True, fp32_master=False, accelerate=True, loads_whole=True),
     Stack(
         "other", slowdown=1.12
     ),  # named, and nothing is known of it here: modules of transformers, a loop of its own

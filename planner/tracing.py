@@ -13,14 +13,15 @@ from planner.hardware import GpuFacts, gpu_facts
 from planner.memory import estimate_memory
 from planner.setup import Cluster, Parallelism, TrainingSetup
 from planner.stacks import stack_of
-from planner.trace import TracedPeak, towers, trace_step
+from planner.trace import TracedPeak, trace_step
+from planner.trace_model import towers
 from providers.errors import UsageError
 
 GIB = 2.0**30
-_TASKS = frozenset({"sft", "pretrain", "classification"})
+_TASKS = frozenset({"sft", "pretrain", "classification", "reward", "ner", "qa"})
 _OPTIMIZERS = frozenset({"adamw", "adamw_fused", "sgd"})
 _KINDS = frozenset({"lora", "dora", "loha", "ia3"})
-_PRECISIONS = frozenset({"bf16", "fp16", "fp32"})
+_PRECISIONS = frozenset({"bf16", "fp16", "fp32", "amp_bf16", "amp_fp16"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,17 +119,16 @@ def traceable(setup: TrainingSetup) -> tuple[TrainingSetup, tuple[str, ...]]:
     _check(setup)
     adapter = setup.adapter
     if adapter is not None:
-        adapter = adapter._replace(kind=adapter.kind if adapter.kind in _KINDS else "lora", dropout=False)
+        adapter = adapter._replace(kind=adapter.kind if adapter.kind in _KINDS else "lora")
     plain = setup._replace(
         parallelism=Parallelism(),
         grad_accum=1,
-        framework="hf",
+        framework="hf" if stack_of(setup.framework).autocast else "other",
         fused_loss=False,
         loss_bytes=None,
         offload="none",
         offloads_activations=False,
         optimizer=setup.optimizer if setup.optimizer in _OPTIMIZERS else "adamw",
-        upcast_frozen=False,
         keeps_quantised_inputs=False,
         compiled=False,
         attention="eager" if setup.attention == "eager" else "flash",
@@ -141,13 +141,16 @@ def traceable(setup: TrainingSetup) -> tuple[TrainingSetup, tuple[str, ...]]:
 def _check(setup: TrainingSetup) -> None:
     if setup.task not in _TASKS:
         raise UsageError(
-            f"--trace cannot run a step of {setup.task}", hint="it traces sft and classification"
+            f"--trace cannot run a step of {setup.task}",
+            hint="it traces sft, pretrain, classification, ner, qa and reward",
         )
     if setup.quantization not in ("none", "4bit", "8bit"):
         hint = "it traces 4bit, 8bit and none"
         raise UsageError(f"--trace cannot run a base in {setup.quantization}", hint=hint)
     if setup.precision not in _PRECISIONS:
-        raise UsageError(f"--trace cannot run {setup.precision}", hint="it traces bf16, fp16 and fp32")
+        raise UsageError(
+            f"--trace cannot run {setup.precision}", hint="it traces bf16, fp16, fp32, amp_bf16 and amp_fp16"
+        )
 
 
 def _left_out(setup: TrainingSetup) -> Iterator[str]:
@@ -155,10 +158,8 @@ def _left_out(setup: TrainingSetup) -> Iterator[str]:
         yield f"{setup.parallelism.kind} over {setup.parallelism.gpus_total} GPUs"
     if setup.grad_accum > 1:
         yield "gradients held between micro-batches"
-    if setup.framework != "hf" or setup.fused_loss:
+    if setup.framework not in ("hf", "other") or setup.fused_loss:
         yield "the tiled loss (the trace holds all logits)"
-    if stack_of(setup.framework).autocast and setup.adapter is not None and setup.adapter.fp32:
-        yield "autocast (the trace keeps the adapters' inputs in fp32)"
     yield from _of_attention(setup)
     if setup.optimizer not in _OPTIMIZERS:
         yield f"{setup.optimizer} (traced as AdamW)"
@@ -168,8 +169,6 @@ def _left_out(setup: TrainingSetup) -> Iterator[str]:
         yield "gradients and optimizer of the towers beside the language model"
     if setup.adapter is not None and setup.adapter.kind not in _KINDS:
         yield f"{setup.adapter.kind} (traced as LoRA)"
-    if setup.adapter is not None and setup.adapter.dropout:
-        yield "the adapters' dropout"
 
 
 def _of_attention(setup: TrainingSetup) -> Iterator[str]:

@@ -322,16 +322,6 @@ def _selects_like_kwai(row: Row) -> bool:
     return "kwai" in text and "selective" in cell(row, "grad_checkpointing")
 
 
-def recomputes_product(row: Row) -> bool:
-    """Whether what a gated MLP multiplied is not kept for the gradient of its last weights either, as it is by Liger's
-    modules (a plain linear one comes after `LigerSiLUMulFunction`) and torch's compiler
-    (`ban_recompute_materialized_backward` in torch/_functorch/config.py).
-    """
-    text = f"{cell(row, 'liger_fused')} {cell(row, 'framework')}"
-    selected = "kwai" in text and "selective" in cell(row, "grad_checkpointing")
-    return selected or re.search(r"\bswiglu\b", text) is not None
-
-
 def fuses_loss(row: Row) -> bool:
     """Whether logits are never held whole."""
     text = cell(row, "liger_fused")

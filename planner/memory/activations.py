@@ -10,6 +10,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from planner.architecture import Adapter, ModelArchitecture, adapter_targets, linear_shapes
+from planner.architecture.linears import LAYOUTS, LinearShape
+from planner.memory.mlp import RAISED_TO_POWERS, adapting, adapts_down, mlp_bytes, raised_in_fp32
 
 
 class BlockActivations(NamedTuple):
@@ -18,7 +20,8 @@ class BlockActivations(NamedTuple):
     Attributes:
         saved: Kept from the forward to the backward pass.
         backward: Further temporaries when the backward pass is in the MLP, the first part of a block that it meets.
-        mlp: The part of `saved` that is gone when it comes to the attention.
+        mlp: The part of `saved` that is inside the MLP.
+        after_attention: The part of `saved` that is gone when the backward pass comes to the attention.
         whole: The part of `saved` that tensor parallelism leaves whole on each rank: norms, what enters the products,
             dropout (10 of 34 bytes a value of the residual stream; Korthikanti et al. 2022, equations 1 and 2).
     """
@@ -26,6 +29,7 @@ class BlockActivations(NamedTuple):
     saved: float
     backward: float
     mlp: float
+    after_attention: float
     whole: float
 
 
@@ -95,6 +99,7 @@ def block_activations(
     keeps_product: bool = False,
     in_place: bool = False,
     math_attention: bool = False,
+    mixed: bool = False,
 ) -> BlockActivations:
     """Sum over the operations of a block.
 
@@ -115,40 +120,55 @@ def block_activations(
         keeps_product: What a fused gated MLP multiplied stays all the same, where its last linear module is trained.
         in_place: Such an MLP's backward pass writes over what it kept.
         math_attention: Attention keeps what torch's math kernel does.
+        mixed: The block is computed under autocast.
     """
     full = adapter is None
     # A decoder block of an encoder-decoder attends twice, the second time with a norm of its own.
     twice = arch.decoder_layers / (arch.layers + arch.decoder_layers)
-    whole = _norms(arch, width, residual, full, fused_norm, arch.norms_per_layer + twice) + _dropout(
-        arch, twice
-    )
+    norms = _norms(arch, width, residual, full, fused_norm, arch.norms_per_layer + twice)
+    whole = norms + _dropout(arch, twice)
     saved = whole + _attention(arch, width, full) * (1 + twice)
     saved += width * _kept_by_stack(arch, spread_keys, fused_qkv)
     saved += _kept_by_math(arch, width) if math_attention else 0.0
-    mlp, mlp_backward = _mlp(arch, width, full, fused_mlp, keeps_product, in_place)
+    of_adapters, of_mlps = (
+        _adapters(arch, adapter, width, adapter_input) if adapter is not None else (0.0, 0.0)
+    )
+    down_kept = adapter is not None and adapts_down(arch, adapter)
+    mlp, mlp_backward = mlp_bytes(arch, width, full, fused_mlp, keeps_product, down_kept, in_place)
+    if adapter is not None and down_kept and adapter_input and not fused_mlp:
+        mlp_backward = max(mlp_backward, adapting(arch, adapter, width, adapter_input))
+    if mixed and width < 4.0 and not fused_mlp and arch.model_type in RAISED_TO_POWERS:
+        kept, passing = raised_in_fp32(arch, width)
+        mlp, mlp_backward = mlp + kept, passing
     if fp32_routing:
         kept, passing = _fp32_routing(arch, width)
         mlp, mlp_backward = mlp + kept, mlp_backward + passing
-    saved += mlp + (_adapters(arch, adapter, width, adapter_input) if adapter is not None else 0.0)
-    if 0.0 < adapter_input < 4.0:
-        mlp_backward += _recast(arch)
+    saved += mlp + of_adapters
+    mlp_backward += residual * arch.hidden  # of the residual stream
     saved += quantised_input * (2 * arch.hidden + arch.attention_width + arch.intermediate)
     if quantised_copy:
         modules = adapter_targets(arch, Adapter("lora", 1, ("all-linear",)))
         inputs = sum(shape.count * shape.inputs for shape in modules)
         saved += quantised_copy * inputs / (arch.layers + arch.decoder_layers)
-    return BlockActivations(saved, mlp_backward, mlp, whole)
+    count = arch.norms_per_layer + twice
+    gone = mlp + of_mlps + norms * max(0.0, count - 1) / count
+    return BlockActivations(saved, mlp_backward, mlp, gone, whole)
 
 
 def _norms(
     arch: ModelArchitecture, width: float, residual: float, full: bool, fused: bool, count: float
 ) -> float:
-    """RMS norms of transformers keep an fp32 copy of their input, and the normed value for the weight."""
+    """RMS norms of transformers keep an fp32 copy of their input, and the normed value for the weight.
+
+    Autocast leaves what norms return in fp32, as their weights are, and casts it for each product by itself.
+    """
     h = arch.hidden
-    output = width * h if full else 0.0  # input of the trainable linear modules
     copied = arch.norm == "rms" and not fused
-    held = 4.0 * h + (width * h if full else 0.0) if copied else residual * h
-    return count * (held + output)
+    held = 4.0 * h + (residual * h if full else 0.0) if copied else residual * h
+    if not full:
+        return count * held
+    copies = split_by_columns(arch) if residual > width else count  # inputs of the trainable linear modules
+    return count * held + width * h * copies
 
 
 _ROTATED_FUSED = frozenset({"phi3", "neox", "qwen"})
@@ -223,34 +243,6 @@ def _softmax_attention(arch: ModelArchitecture, width: float, full: bool) -> flo
     return saved
 
 
-# Families whose activation is written out in elementary operations; each keeps what it needs for itself.
-_WRITTEN_OUT = {"gpt2": 3, "gpt_neo": 3, "gptj": 3, "phi": 3, "gpt_oss": 2, "esm": 2}
-
-
-def _mlp(
-    arch: ModelArchitecture, width: float, full: bool, fused: bool, keeps_product: bool, in_place: bool
-) -> tuple[float, float]:
-    """Saved bytes, and temporaries of the backward pass.
-
-    Where gradients are written over what was kept (`swiglu_backward` of Liger's ops/swiglu.py returns its inputs;
-    torch's compiler reuses buffers) that pass makes the product's gradient alone.
-    """
-    inner = float(arch.intermediate)
-    extra = 0.0
-    if arch.is_moe:
-        routed = arch.experts_per_token * arch.moe_intermediate + arch.shared_intermediate
-        inner = (arch.dense_layers * inner + arch.moe_layers * routed) / arch.layers
-        extra = 2 * width * arch.hidden * arch.experts_per_token * arch.moe_layers / arch.layers
-    gated = arch.mlp_matrices == 3
-    kept = (3 if gated else 1) + (1 if full else 0)
-    if fused and gated:
-        kept = 2 + (1 if full and keeps_product else 0)
-    elif not fused:
-        kept += _WRITTEN_OUT.get(arch.model_type, 0)
-    passing = 1 if fused and gated and in_place else 3 if full else 2
-    return width * inner * kept + extra, width * inner * passing
-
-
 def _fp32_routing(arch: ModelArchitecture, width: float) -> tuple[float, float]:
     """The copy in fp32 of what experts return, and in the backward pass its gradient, the same cast, and those of both
     products that take a token's copy for each of its experts, one for each and their sum.
@@ -259,10 +251,22 @@ def _fp32_routing(arch: ModelArchitecture, width: float) -> tuple[float, float]:
     return 4.0 * copies, (4.0 + 3 * width) * copies
 
 
-def _adapters(arch: ModelArchitecture, adapter: Adapter, width: float, held: float) -> float:
+def _adapters(arch: ModelArchitecture, adapter: Adapter, width: float, held: float) -> tuple[float, float]:
+    """What adapters of a block keep, and those of its MLP alone."""
+    targets = adapter_targets(arch, adapter)
+    blocks = arch.layers + arch.decoder_layers
+    in_mlp = tuple(shape for shape in targets if shape.role != "attention")
+    return (
+        _kept_by_adapters(arch, adapter, targets, width, held) / blocks,
+        _kept_by_adapters(arch, adapter, in_mlp, width, held) / blocks,
+    )
+
+
+def _kept_by_adapters(
+    arch: ModelArchitecture, adapter: Adapter, targets: tuple[LinearShape, ...], width: float, held: float
+) -> float:
     """PEFT keeps each targeted module's input, cast to the adapter's type, and the rank-r value."""
     blocks = arch.layers + arch.decoder_layers
-    targets = adapter_targets(arch, adapter)
     total = sum(shape.count * (held * shape.inputs + 4.0 * adapter.rank) for shape in targets)
     if adapter.dropout:
         own = 1.0 + (0.0 if held else width)
@@ -275,24 +279,22 @@ def _adapters(arch: ModelArchitecture, adapter: Adapter, width: float, held: flo
     if "dora" in adapter.kind:
         # the base's output, which the norm scales, and the adapter's
         total += sum(shape.count * (width + (held or width)) * shape.outputs for shape in targets)
-    return total / blocks
+    return total
 
 
 def split_by_columns(arch: ModelArchitecture) -> float:
     """Products of an average block that tensor-parallel ranks share out by their outputs: all but the last of attention
     and of the MLP.
     """
-    first = (s for s in linear_shapes(arch) if s.role in ("attention", "mlp") and s.name not in _OUTPUTS)
+    names = LAYOUTS[arch.layout]
+
+    def is_last(shape: LinearShape) -> bool:
+        if shape.role == "mlp" and names.up == names.down:
+            return shape.inputs != arch.hidden
+        return shape.name in _OUTPUTS
+
+    first = (s for s in linear_shapes(arch) if s.role in ("attention", "mlp") and not is_last(s))
     return sum(s.count for s in first) / (arch.layers + arch.decoder_layers)
-
-
-def _recast(arch: ModelArchitecture) -> float:
-    """Gradients of adapters' inputs pass through fp32 on their way back where autocast computes in a smaller type.
-
-    Measured: five small Llamas with LoRA in bf16 held 10.5 bytes a token for each value of the residual stream and 2.1
-    for each of the MLP more at the peak of the backward pass than without (benchmarks/results/task_memory.md).
-    """
-    return 10.5 * arch.hidden + 2.1 * arch.intermediate
 
 
 _OUTPUTS = frozenset({"o_proj", "out_proj", "dense", "c_proj", "Wo", "o", "wo", "down_proj", "fc2", "lin2"})
@@ -335,6 +337,10 @@ def score_activations(arch: ModelArchitecture, attention: str, width: float, mix
     cast = width if softmax != width else 0.0
     kept = 1.0 + width if arch.dropout else cast
     passing = max(width, softmax - 1.0) if arch.dropout else softmax + width - cast
+    if arch.dropout and mixed and arch.model_type in _NATIVE_SOFTMAX and width < 4.0:
+        passing = (
+            2 * 4.0 - width
+        )  # gradients around the dropout are in fp32, and the copy for the product is gone
     capped = width if arch.logit_softcap else 0.0
     share = arch.attention_layers / arch.layers
     return ScoreActivations(arch.heads * share * (softmax + kept + capped), arch.heads * passing)

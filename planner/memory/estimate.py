@@ -22,14 +22,14 @@ from planner.memory.host import offloaded_parts
 from planner.memory.linears import adapter_input, adapter_products, dequantised_bytes, quantised_inputs
 from planner.memory.loss import loss_bytes
 from planner.memory.model_state import ModelState, model_state
-from planner.memory.precision import Widths, is_sharded, widths
+from planner.memory.precision import Widths, is_mixed, is_sharded, widths
 from planner.memory.stages import blocks_in_flight, outputs_in_flight, stage_blocks
 from planner.memory.verdict import LITTLE_SEEN, Verdict, need_log_sd, verdict_of
 from planner.recomputation import kept_values
 from planner.setup import Cluster, TrainingSetup
 from planner.shape_cache import by_shape
 from planner.stacks import stack_of
-from planner.workload import rows_of, samples_answers
+from planner.workload import rows_of, samples_answers, scores_words
 
 GIB = float(2**30)
 
@@ -124,6 +124,7 @@ class _Parts(NamedTuple):
     product: float
     product_backward: float
     dequantised: float
+    copies_start: bool
 
 
 @by_shape
@@ -131,12 +132,14 @@ def _constants(setup: TrainingSetup) -> _Parts:
     width, stack, parallel = widths(setup), stack_of(setup.framework), setup.parallelism
     arch = setup.arch
     shared, copied = quantised_inputs(setup, width)
+    fused_norm = stack.fused_norm or setup.recomputes_elementwise
+    copies = arch.norm == "rms" and not fused_norm
     block = block_activations(
         arch,
         setup.adapter,
         width.activation,
         width.residual,
-        stack.fused_norm or setup.recomputes_elementwise,
+        fused_norm,
         stack.fused_mlp or setup.recomputes_elementwise,
         shared,
         copied,
@@ -147,19 +150,17 @@ def _constants(setup: TrainingSetup) -> _Parts:
         (stack.keeps_product or setup.recomputes_elementwise) and not setup.recomputes_product,
         setup.recomputes_elementwise and not setup.recomputes_product,
         setup.attention == "math",
+        is_mixed(setup),
     )
     product, largest = adapter_products(setup)
     tail = (4.0 + (4.0 if setup.adapter is None else 0.0)) * arch.hidden
+    if copies and not scores_words(setup.task):
+        tail = (4.0 + _NORM_BACKWARD) * arch.hidden
     return _Parts(
         state=model_state(setup),
         width=width,
         block=block,
-        scores=score_activations(
-            arch,
-            setup.attention,
-            width.activation,
-            mixed=stack.autocast or setup.precision.startswith("amp_"),
-        ),
+        scores=score_activations(arch, setup.attention, width.activation, mixed=is_mixed(setup)),
         rows=rows_of(setup.task),
         tail_per_token=tail,
         split=1.0 / parallel.tensor,
@@ -167,21 +168,28 @@ def _constants(setup: TrainingSetup) -> _Parts:
         product=product,
         product_backward=largest,
         dequantised=dequantised_bytes(setup, width),
+        copies_start=copies and width.residual < 4.0,
     )
 
 
+#: Bytes of a value of an RMS norm, written out in fp32, in its backward pass: five factors and sums.
+_NORM_BACKWARD = 5 * 4.0
 _PHASES = {"backward_end": "backward", "embedding": "backward"}
 
 
 def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Peak:
     state = parts.state
     one, passing = _of_block(setup, parts, tokens)
-    last = working = one + passing
+    working = one + passing
     start = parts.width.residual * setup.arch.hidden * tokens * parts.split_whole
+    last = working + (start if setup.gradient_checkpointing and parts.copies_start else 0.0)
     unused = 0.0
     if setup.gradient_checkpointing:
         per_block = _kept_of_block(setup, parts, start, one, tokens)
-        working -= max(0.0, per_block - start)  # is there already
+        there = (
+            0.0 if parts.copies_start or setup.offloads_activations else start
+        )  # in the first norm as well
+        working -= max(0.0, per_block - start) + there
     else:
         away = one * setup.offloaded_share if setup.offloads_activations else 0.0
         per_block, working = (one - away) * setup.reached_share, passing + away
@@ -203,7 +211,13 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Pe
     moments = {  # activations, logits and their like, gradients, temporaries of the step, collectives
         "loss": (kept_at_head + caches, loss, earlier, 0.0, comm.loss),
         "backward": (kept + lasting + working + named, 0.0, begun, 0.0, comm.backward),
-        "backward_end": (last, 0.0, max(earlier, grads - state.late_gradient), 0.0, comm.end),
+        "backward_end": (
+            last,
+            0.0,
+            max(earlier, grads - state.late_gradient - state.block_gradient),
+            0.0,
+            comm.end,
+        ),
         "embedding": (arrived, 0.0, grads + state.embedding_gradient, 0.0, comm.end),
         "optimizer_step": (0.0, 0.0, grads, state.step, 0.0),
     }
@@ -214,11 +228,11 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Pe
     if setup.task == "grpo" and samples_answers(setup):
         # before the step's first forward pass, with the last step's gradients gone
         moments["generation"] = (0.0, sampling.passing + sampling.cache, 0.0, 0.0, sampling.gathered)
-    phase = max(moments, key=lambda name: sum(moments[name]))
+    phase = max(moments, key=lambda name: sum(moments[name]) + state.casts.at(name))
     activations, logits, gradients, step, collectives = moments[phase]
     cache = sampling.cache if phase == "generation" or setup.task == "ppo" else 0.0
     components = {
-        "weights": state.weights,
+        "weights": state.weights + state.casts.at(phase),
         "adapters": state.adapters,
         "gradients": gradients,
         "optimizer": state.optimizer,
@@ -248,7 +262,7 @@ def _of_block(setup: TrainingSetup, parts: _Parts, tokens: float) -> tuple[float
     divided = (kept + parts.scores.saved * keys) * parts.split
     one = (divided + block.whole * parts.split_whole + _copied_inputs(setup, parts)) * tokens + parts.product
     attending = parts.scores.backward * keys + _of_ring(setup, parts.width)
-    within = max(block.backward, attending - block.mlp)  # in the MLP, or in the attention
+    within = max(block.backward, attending - block.after_attention)  # in the MLP, or in the attention
     if setup.tiled_mlp:
         within = tiled_backward(setup.arch, parts.width.activation)
     gradients = within * tokens * parts.split
@@ -325,13 +339,14 @@ def _position_bias(setup: TrainingSetup, parts: _Parts) -> float:
 
 
 def _dora_norm_bytes(setup: TrainingSetup) -> float:
-    """What peft computes the norms of one module's weights with, in fp32: an identity as wide as its input, and three
-    matrices as large as the weight (the adapter's product, the same scaled, the sum).
+    """What peft computes the norms of one module's weights with, in the adapter's type: an identity as wide as its
+    input, and three matrices as large as the weight (the adapter's product, the same scaled, the sum).
     """
     if setup.adapter is None:
         return 0.0
     targets = adapter_targets(setup.arch, setup.adapter)
-    return max((4.0 * s.inputs * (s.inputs + 3 * s.outputs) for s in targets), default=0.0)
+    width = 4.0 if setup.adapter.fp32 else 2.0
+    return max((width * s.inputs * (s.inputs + 3 * s.outputs) for s in targets), default=0.0)
 
 
 def _is_uncertain(setup: TrainingSetup) -> bool:

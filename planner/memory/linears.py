@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from planner.architecture import Adapter, adapter_targets
-from planner.memory.precision import Widths, widths
+from planner.memory.precision import Widths, is_mixed, widths
 from planner.setup import TrainingSetup
 from planner.stacks import stack_of
 
@@ -26,7 +26,7 @@ def adapter_input(setup: TrainingSetup, width: Widths) -> float:
     """An fp32 adapter on a smaller base casts its input; under autocast, as we launch it, back again to compute."""
     if setup.adapter is None or not setup.adapter.fp32 or width.activation == 4.0:
         return 0.0
-    if not stack_of(setup.framework).autocast or setup.adapter.kind == "ia3":
+    if not is_mixed(setup) or setup.adapter.kind == "ia3":
         return 4.0  # ia3 multiplies in fp32 whatever the context
     gathered = setup.parallelism.kind == "fsdp"  # in the type that is computed in
     return 0.0 if gathered else width.compute
@@ -45,7 +45,9 @@ def adapter_products(setup: TrainingSetup) -> tuple[float, float]:
         return 0.0, 0.0
     width, arch = 4.0 if adapter.fp32 else 2.0, setup.arch
     targets = adapter_targets(arch, adapter)
-    total = sum(width * s.count * s.inputs * s.outputs for s in targets)
+    # autocast multiplies LoHa's factors in the lower type; its backward pass is outside of it
+    kept = widths(setup).compute if adapter.kind == "loha" and is_mixed(setup) else width
+    total = sum(kept * s.count * s.inputs * s.outputs for s in targets)
     largest = max((width * s.inputs * s.outputs for s in targets), default=0.0)
     return total / (arch.layers + arch.decoder_layers), largest * (4 if adapter.kind == "loha" else 2)
 

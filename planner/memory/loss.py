@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from planner.memory.constants import CONSTANTS
-from planner.memory.precision import Widths
+from planner.memory.precision import Widths, is_mixed
 from planner.setup import TrainingSetup
 from planner.stacks import stack_of
 from planner.workload import scores_words, tiles_head
@@ -34,14 +34,14 @@ def _whole(setup: TrainingSetup, width: Widths) -> float:
     """For each position, where all logits are held at once.
 
     Capped logits are a copy, but in kernels that cap them on their way (unsloth/kernels/cross_entropy_loss.py, July
-    2024). T5 takes the cross-entropy in the model's own precision: logits, their log-probabilities and one gradient.
+    2024). Encoders and T5 take the cross-entropy in the model's own precision: log-probabilities and two gradients.
     """
     if not scores_words(setup.task):
         return 0.0
     each = stack_of(setup.framework).loss_bytes if setup.loss_bytes is None else setup.loss_bytes
     if setup.fused_loss:
         each = CONSTANTS["fused_loss"]
-    elif setup.arch.kind == "encoder-decoder" and not setup.precision.startswith("amp_"):
+    elif setup.arch.kind != "decoder" and not is_mixed(setup):
         each = 3 * width.activation
     elif setup.arch.logit_softcap and not stack_of(setup.framework).fused_kernels:
         each += width.activation

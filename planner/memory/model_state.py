@@ -29,6 +29,24 @@ _READ_EARLY = 3 * 4.0
 _ZERO3_SUB_GROUP_PARAMETERS = 1e9  # DeepSpeed's sub_group_size: stepped on one after the other
 
 
+class Casts(NamedTuple):
+    """Bytes of the copies that autocast makes of weights for their products, on one GPU.
+
+    Attributes:
+        loss: When the loss is computed.
+        backward: When the backward pass comes to the blocks.
+        end: In its last block.
+    """
+
+    loss: float
+    backward: float
+    end: float
+
+    def at(self, moment: str) -> float:
+        """Bytes in a moment of `planner.memory.estimate`."""
+        return {"loss": self.loss, "backward": self.backward, "backward_end": self.end}.get(moment, 0.0)
+
+
 class ModelState(NamedTuple):
     """Bytes on one GPU.
 
@@ -43,12 +61,14 @@ class ModelState(NamedTuple):
         head_gradient: Gradient of the output head, the first to exist in a backward pass.
         late_gradient: The part of `gradients` that is made last, when no block's activations are left: of an embedding
             that shares no weights with the head.
+        block_gradient: Of one block's linear modules, which are there when the next block's come.
         embedding_gradient: The embedding's own, before it is added to one that is there (its head's, if they share
             weights, or an earlier micro-batch's).
         trainable: Trainable parameters in the whole model.
         total: Parameters of the whole model, adapters included.
         host_parts: Bytes offloaded to the host, per GPU.
         loading: The whole base that lies beside its shard before training, 0 where ranks load their shards alone.
+        casts: Copies of weights that autocast makes for products.
     """
 
     weights: float
@@ -60,11 +80,13 @@ class ModelState(NamedTuple):
     references: float
     head_gradient: float
     late_gradient: float
+    block_gradient: float
     embedding_gradient: float
     trainable: int
     total: int
     host_parts: dict[str, float]
     loading: float = 0.0
+    casts: Casts = Casts(0.0, 0.0, 0.0)
 
     @property
     def static(self) -> float:
@@ -117,7 +139,7 @@ def model_state(setup: TrainingSetup) -> ModelState:
     shared = setup.arch.tied_embeddings and not is_classifier(setup)
     added = (shared and not setup.steps_in_backward) or setup.grad_accum > 1 or setup.older_torch
     state = ModelState(
-        weights=weights + _cast_weights(setup, width, counts) / parts,
+        weights=weights,
         adapters=adapters,
         gradients=gradients,
         optimizer=0.0 if setup.optimizer.startswith("paged") else optimizer,
@@ -126,23 +148,41 @@ def model_state(setup: TrainingSetup) -> ModelState:
         references=_references(setup, counts.total * width.reference / parts, optimizer + gradients + step),
         head_gradient=head_parameters(setup) * width.gradient / ends / shards if full else gradients,
         late_gradient=0.0 if shared or setup.steps_in_backward else embedding / gradient_shards,
+        block_gradient=gradients * _share_of_block(setup, counts) if reaches else 0.0,
         embedding_gradient=embedding if added and ranks == 1 else 0.0,
         trainable=trainable + whole,
         total=counts.total + (0 if full else trainable + whole),
         host_parts={"optimizer": optimizer} if setup.optimizer.startswith("paged") else {},
         loading=base / parts if _loads_whole(setup) else 0.0,
+        casts=_casts(setup, width, counts, parts),
     )
     return _offloaded(setup, state)
 
 
-def _cast_weights(setup: TrainingSetup, width: Widths, counts: ParameterCounts) -> float:
-    """Copies that autocast makes: it keeps those of trainable weights, and products keep those of a frozen base for
-    their backward pass where they are not computed again.
+def _share_of_block(setup: TrainingSetup, counts: ParameterCounts) -> float:
+    """Share of all gradients that one block's linear modules have; none where each is gone at once."""
+    if setup.steps_in_backward:
+        return 0.0
+    return counts.linear / counts.total / (setup.arch.layers + setup.arch.decoder_layers)
+
+
+def _casts(setup: TrainingSetup, width: Widths, counts: ParameterCounts, parts: float) -> Casts:
+    """Products keep the copies that enter them for their backward pass. Where blocks are computed again, those of one
+    block are made anew; autocast itself holds those of trained weights as long as its context, that is until there is
+    a loss (`cached_cast` in torch's aten/src/ATen/autocast_mode.cpp), and drops those of frozen ones.
+
+    Embeddings and norms are in no product. Sharded weights are cast as they are gathered.
     """
-    if setup.adapter is None:
-        return counts.trainable * width.cast_cache
-    kept = setup.frozen_fp32 and not (setup.gradient_checkpointing or is_sharded(setup.parallelism.kind))
-    return counts.linear * width.compute if kept else 0.0
+    full = setup.adapter is None
+    if is_sharded(setup.parallelism.kind) or not (width.cast_cache if full else setup.frozen_fp32):
+        return Casts(0.0, 0.0, 0.0)
+    copy = width.compute / parts
+    blocks = copy * counts.linear * (setup.trained_share if full else 1.0)
+    head = copy * head_parameters(setup)
+    block = blocks / (setup.arch.layers + setup.arch.decoder_layers)
+    if not setup.gradient_checkpointing:
+        return Casts(blocks + head, blocks, block)
+    return Casts(blocks + head if full else head, block, block)
 
 
 def _loads_whole(setup: TrainingSetup) -> bool:

@@ -47,6 +47,17 @@ def is_sharded(kind: str) -> bool:
     return kind in ("fsdp", "zero3")
 
 
+def is_mixed(setup: TrainingSetup) -> bool:
+    """Whether autocast is on: over weights in fp32, and for adapters where the stack has it so."""
+    if setup.precision.startswith("amp_"):
+        return True
+    return (
+        stack_of(setup.framework).autocast
+        and setup.adapter is not None
+        and setup.precision in ("bf16", "fp16")
+    )
+
+
 @by_shape
 def widths(setup: TrainingSetup) -> Widths:
     """Widths of a set-up.

@@ -85,7 +85,7 @@ def test_what_is_left_out_is_said():
     assert traceable(plain)[1] == ()
 
 
-@pytest.mark.parametrize("change", [{"task": "grpo"}, {"quantization": "fp8"}, {"precision": "amp_bf16"}])
+@pytest.mark.parametrize("change", [{"task": "grpo"}, {"quantization": "fp8"}, {"precision": "fp8"}])
 def test_what_cannot_be_traced_is_refused(change):
     with pytest.raises(UsageError, match="--trace cannot run"):
         traceable(setup(adapter=lora())._replace(**change))

@@ -21,12 +21,12 @@ def main():
     peaks = []
     for facts, fields, adapter in json.load(sys.stdin):
         arch = read_config(facts, "traced", "test")
-        lora = (
-            None
-            if adapter is None
-            else Adapter(
-                adapter.get("kind", "lora"), adapter["rank"], tuple(adapter["targets"]), adapter["fp32"]
-            )
+        lora = adapter and Adapter(
+            adapter.get("kind", "lora"),
+            adapter["rank"],
+            tuple(adapter["targets"]),
+            adapter["fp32"],
+            adapter.get("dropout", False),
         )
         setup = TrainingSetup(arch, adapter=lora, framework="hf", **{"attention": "flash", **fields})
         peaks.append(trace_step(setup, facts).peak_bytes)
