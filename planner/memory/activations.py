@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from planner.architecture import Adapter, ModelArchitecture, adapter_targets, linear_shapes
 from planner.architecture.linears import LAYOUTS, LinearShape
-from planner.memory.mlp import RAISED_TO_POWERS, adapting, adapts_down, mlp_bytes, raised_in_fp32
+from planner.memory.mlp import adapting, adapts_down, mlp_bytes, raised_in_fp32, raises_to_powers
 
 
 class BlockActivations(NamedTuple):
@@ -137,7 +137,7 @@ def block_activations(
     mlp, mlp_backward = mlp_bytes(arch, width, full, fused_mlp, keeps_product, down_kept, in_place)
     if adapter is not None and down_kept and adapter_input and not fused_mlp:
         mlp_backward = max(mlp_backward, adapting(arch, adapter, width, adapter_input))
-    if mixed and width < 4.0 and not fused_mlp and arch.model_type in RAISED_TO_POWERS:
+    if mixed and width < 4.0 and not fused_mlp and raises_to_powers(arch):
         kept, passing = raised_in_fp32(arch, width)
         mlp, mlp_backward = mlp + kept, passing
     if fp32_routing:

@@ -7,16 +7,28 @@ from planner.architecture.linears import LAYOUTS
 
 # Families whose activation is written out in elementary operations; each keeps what it needs for itself.
 _WRITTEN_OUT = {"gpt2": 3, "gpt_neo": 3, "gptj": 3, "phi": 3, "gpt_oss": 2, "esm": 2}
-#: Of them those whose GELU raises its input to the third power.
-RAISED_TO_POWERS = frozenset({"gpt2", "gpt_neo", "gptj", "phi"})
+#: Of them those whose GELU raises its input to the third power, as does that of T5s with a gated MLP (version 1.1).
+_RAISED_TO_POWERS = frozenset({"gpt2", "gpt_neo", "gptj", "phi"})
+_GATED_T5 = frozenset({"t5", "mt5", "umt5"})
+#: Inner values that the backward pass of a GELU written out with torch's `erf` has at its most: what the derivative's
+#: one expression makes of its argument (its square, the negative of that, the exponential, the same scaled, the gradient;
+#: derivatives.yaml), and the gradients of the product's two sides; less both sides of that product, which are gone then.
+_OF_ERF = 5
 
 
 def raised_in_fp32(arch: ModelArchitecture, width: float) -> tuple[float, float]:
     """What a GELU that is written out (`NewGELUActivation` in transformers) keeps more under autocast, which takes
-    powers in fp32: a copy of its input in place of that, the hyperbolic tangent and one more than it in fp32; and in
-    the backward pass the gradients of the product and of both its factors.
+    powers in fp32: a copy of its input in place of that, the hyperbolic tangent and one more than it in fp32 (and what
+    it returns, where that is multiplied); in the backward pass the gradients of the product and of both its factors.
     """
-    return (12.0 + width - 4 * width) * inner_width(arch), 12.0 * inner_width(arch)
+    returned = 4.0 - width if arch.mlp_matrices == 3 else 0.0
+    return (12.0 + width - 4 * width + returned) * inner_width(arch), 12.0 * inner_width(arch)
+
+
+def raises_to_powers(arch: ModelArchitecture) -> bool:
+    """Whether the activation is a GELU that is written out with a third power."""
+    gated_t5 = arch.model_type in _GATED_T5 and arch.mlp_matrices == 3
+    return arch.model_type in _RAISED_TO_POWERS or gated_t5
 
 
 def mlp_bytes(
@@ -44,11 +56,12 @@ def mlp_bytes(
     if fused and gated:
         kept = 2 + (1 if full and keeps_product else 0)
     elif not fused:
-        kept += _WRITTEN_OUT.get(arch.model_type, 0)
+        kept += 3 if raises_to_powers(arch) else _WRITTEN_OUT.get(arch.model_type, 0)
     if fused:
         gradients = 1 if gated and in_place else 3 if full else 2
         return width * inner * kept + extra, width * inner * gradients
-    gradients = (3 if gated else 2) - (1 if full or down_kept else 0)
+    gradients = _OF_ERF if arch.model_type == "esm" else 3 if gated else 2
+    gradients -= 1 if full or down_kept else 0
     return width * inner * kept + extra, width * inner * gradients
 
 

@@ -9,6 +9,13 @@ from planner.setup import TrainingSetup
 from planner.shape_cache import by_shape
 from planner.stacks import MEGATRON, stack_of
 
+#: Families whose sums are normed before they go on ("post-norm"): autocast has layer norms return fp32, and with them
+#: the residual stream, whatever the type of the weights.
+_NORMED_SUMS = frozenset(
+    ["bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet", "deberta", "deberta-v2", "bart",
+     "marian"]
+)  # fmt: skip
+
 
 class Widths(NamedTuple):
     """Bytes per value.
@@ -89,6 +96,7 @@ def widths(setup: TrainingSetup) -> Widths:
     # Autocast leaves what an embedding in fp32 looks up in fp32, and so every sum on it. A gathered one is in the type
     # that is computed in (`param_dtype` of both FSDPs' mixed precision), as is a module that DeepSpeed has cast.
     looked_up_fp32 = base_fp32 and (kind not in ("fsdp", "zero1", "zero2", "zero3") or setup.gathers_fp32)
+    normed_fp32 = is_mixed(setup) and setup.arch.model_type in _NORMED_SUMS
     state = state_width(setup, 4.0 if zero else weight)
     blockwise = setup.optimizer == "badam"
     # DeepSpeed copies its shard of the weights into masters (`clone().float()`) whatever they are in
@@ -102,7 +110,7 @@ def widths(setup: TrainingSetup) -> Widths:
         state=state,
         step=_of_step(setup, low, masters=masters) if zero else _foreach(setup, weight),
         activation=4.0 if setup.upcast_frozen else low,
-        residual=4.0 if low == 4.0 or looked_up_fp32 or setup.upcast_frozen else 2.0,
+        residual=4.0 if low == 4.0 or looked_up_fp32 or setup.upcast_frozen or normed_fp32 else 2.0,
         compute=low,
         gathered=4.0 if setup.gathers_fp32 else low,
         cast_cache=2.0 if mixed and full and not is_sharded(kind) else 0.0,

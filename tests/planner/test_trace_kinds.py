@@ -33,9 +33,9 @@ KINDS = [
         None,
         0.025,
     ),
-    # on the meta device the backward pass of a dropout makes one matrix of scores more than on a GPU
     ("bert-base-uncased", {**LABELS, "attention": "eager"}, None, 0.05),
-    ("bert-base-uncased", {**LABELS, "attention": "eager"}, {**ALL, "targets": ["query", "value"]}, 0.05),
+    # under autocast a block that is computed again has one matrix of scores more than is counted
+    ("bert-base-uncased", {**LABELS, "attention": "eager"}, {**ALL, "targets": ["query", "value"]}, 0.06),
     ("bert-base-uncased", {**LABELS, "optimizer": "sgd"}, None, 0.05),
     (LLAMA, {**LABELS, "optimizer": "sgd"}, None, 0.05),
     (LLAMA, {}, {**ALL, "kind": "dora", "rank": 16}, 0.06),
@@ -46,13 +46,13 @@ KINDS = [
     (LLAMA, {"quantization": "8bit"}, ALL, 0.03),
     (LLAMA, {}, {**ALL, "kind": "loha"}, 0.03),
     ("meta-llama/Llama-4-Scout-17B-16E", {}, ALL, 0.04),
-    ("t5-base", {}, {**ALL, "targets": ["q", "v"]}, 0.08),
-    ("facebook/esm2_t30_150M_UR50D", LABELS, None, 0.08),
+    ("t5-base", {}, {**ALL, "targets": ["q", "v"]}, 0.03),
+    ("facebook/esm2_t30_150M_UR50D", LABELS, None, 0.04),
     ("google/electra-small-discriminator", LABELS, None, 0.03),
     ("facebook/xlm-roberta-xl", LABELS, None, 0.025),
     # its MLP, its embedding, an untied head and all keys are named otherwise in transformers than in the registry
     ("facebook/opt-6.7b", {}, ALL, 0.05),
-    ("google/flan-t5-xl", {}, {**ALL, "targets": ["q", "v"]}, 0.12),
+    ("google/flan-t5-xl", {}, {**ALL, "targets": ["q", "v"]}, 0.03),
     ("Qwen/Qwen1.5-0.5B", {}, ALL, 0.03),
 ]
 CASES = [(*kind, recomputed) for kind in KINDS for recomputed in (True, False)]
