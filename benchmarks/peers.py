@@ -19,6 +19,7 @@ import subprocess
 import sys
 import venv
 from collections import defaultdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,8 @@ def main() -> None:
     lines = [
         "# Other estimators on the same published runs",
         "",
-        f"`python benchmarks/peers.py`, with {', '.join(PACKAGES)}; what is compared is said in its docstring.",
+        f"`python benchmarks/peers.py`, {datetime.now(UTC).date().isoformat()}, with {', '.join(PACKAGES)}; what is"
+        " compared is said in its docstring.",
         "",
         "## Memory",
         "",

@@ -38,12 +38,13 @@ class Nowhere:
         return 0
 
 
-def fill(ledger: Path) -> None:
-    at = utc_text(NOW)
+def fill(ledger: Path, now: datetime) -> None:
+    """Schedules whose next times come after that one."""
+    at = utc_text(now)
     with ScheduleBook(ledger) as book:
         for number in range(SCHEDULES):
             timing = Timing(f"{number % 60} {number % 24} * * *", None, "Europe/Berlin")
-            first = timing.after(NOW)
+            first = timing.after(now)
             assert first is not None
             row = (f"s{number}", at, "spec.yaml", "local", timing, 10**6, "active", "", at, utc_text(first))
             book.add(Schedule(*row, 1, 21600.0))
@@ -63,23 +64,31 @@ def timed(name: str, work: Callable[[], object], times: int = 20) -> None:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         ledger = Path(folder) / "state" / "plan.db"
-        fill(ledger)
+        fill(ledger, NOW)
         print(f"{SCHEDULES} schedules; wall ms, CPU ms (medians)")
         timed("look, nothing due", lambda: is_due(ledger, NOW, NOW, 300))
         with ScheduleBook(ledger) as book:
             timed("tick, nothing due", lambda: tick(Firer(book, Nowhere(), lambda: NOW)))
             later = NOW + timedelta(hours=1)
             timed("tick, an hour is due", lambda: tick(Firer(book, Nowhere(), lambda: later)), 1)
-        code = "import sys; from planner.cli.main import main; sys.argv[0] = 'plan'; main()"
-        command = [sys.executable, "-c", code, "scheduler", "run", "--every", "15s"]
-        with subprocess.Popen(command, env={**os.environ, "PLAN_HOME": folder}) as daemon:
-            time.sleep(20)
-            process = psutil.Process(daemon.pid)
-            before = sum(process.cpu_times()[:2])
-            time.sleep(60)
-            share = (sum(process.cpu_times()[:2]) - before) / 60
-            print(f"daemon: {process.memory_info().rss / 2**20:.0f} MiB, {share:.2%} of a core over a minute")
-            daemon.terminate()
+    with tempfile.TemporaryDirectory() as folder:
+        # The daemon lives by the clock of the machine: what NOW left due, it would launch.
+        fill(Path(folder) / "state" / "plan.db", datetime.now(UTC) + timedelta(hours=2))
+        daemon_between_ticks(folder)
+
+
+def daemon_between_ticks(home: str) -> None:
+    """Print what the daemon takes of memory and of a core while nothing is due."""
+    code = "import sys; from planner.cli.main import main; sys.argv[0] = 'plan'; main()"
+    command = [sys.executable, "-c", code, "scheduler", "run", "--every", "15s"]
+    with subprocess.Popen(command, env={**os.environ, "PLAN_HOME": home}) as daemon:
+        time.sleep(20)
+        process = psutil.Process(daemon.pid)
+        before = sum(process.cpu_times()[:2])
+        time.sleep(60)
+        share = (sum(process.cpu_times()[:2]) - before) / 60
+        print(f"daemon: {process.memory_info().rss / 2**20:.0f} MiB, {share:.2%} of a core over a minute")
+        daemon.terminate()
 
 
 if __name__ == "__main__":
