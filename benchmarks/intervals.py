@@ -28,7 +28,7 @@ from leave_one_out import compared, shipped_constants
 from planner.stacks import stack_of
 from planner.throughput.constants import COMPARED
 
-TABLES = ("measured", "further", "later", "pages", "repositories", "documents", "threads")
+TABLES = ("measured", "further", "later", "pages", "repositories", "documents", "threads", "reports")
 
 
 class Held(NamedTuple):

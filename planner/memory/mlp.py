@@ -11,8 +11,8 @@ _WRITTEN_OUT = {"gpt2": 3, "gpt_neo": 3, "gptj": 3, "phi": 3, "gpt_oss": 2, "esm
 _RAISED_TO_POWERS = frozenset({"gpt2", "gpt_neo", "gptj", "phi"})
 _GATED_T5 = frozenset({"t5", "mt5", "umt5"})
 #: Inner values that the backward pass of a GELU written out with torch's `erf` has at its most: what the derivative's
-#: one expression makes of its argument (its square, the negative of that, the exponential, the same scaled, the gradient;
-#: derivatives.yaml), and the gradients of the product's two sides; less both sides of that product, which are gone then.
+#: one expression makes of its argument (its square, the negative of that, the exponential, that scaled, the gradient;
+#: derivatives.yaml) and the gradients of the product's two sides, less these sides themselves, which are gone by then.
 _OF_ERF = 5
 
 
