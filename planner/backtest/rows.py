@@ -106,7 +106,6 @@ def read_run(row: Row) -> Run:
         steps_in_backward=steps_in_backward(row),
         reduces_each_micro_batch=habits.reduces_each_micro_batch(row, stack),
         trained_share=trained_share_of(row, arch),
-        older_torch=dated_before(row, "2023-03"),
         sequence_tokens=sequence,
         micro_batch=micro_batch,
         grad_accum=_grad_accum(row, micro_batch, parallelism.data),
@@ -130,10 +129,6 @@ def read_run(row: Row) -> Run:
         row_tokens=row_tokens,
         real_tokens_share=real_share,
         padded=framework == "hf" and cluster.gpu.vendor == "nvidia" and habits.pads_rows(row, micro_batch),
-        recomputes_elementwise=habits.recomputes_elementwise(row),
-        recomputes_product=habits.recomputes_product(row),
-        gathers_fp32=habits.autocasts_shards(row),
-        newer_fsdp=habits.names_fsdp2(row),
         compiled=habits.fuses_kernels(row) or cluster.gpu.name.startswith("Gaudi"),
     )
     if speed_known:
@@ -158,6 +153,11 @@ def _with_kernel(row: Row, framework: str, setup: TrainingSetup, gpu: GpuFacts) 
 def _with_parts(row: Row, framework: str, setup: TrainingSetup) -> TrainingSetup:
     """With what is split, left out, kept, repeated or sent to the host beside the usual ways."""
     return setup._replace(
+        recomputes_elementwise=habits.recomputes_elementwise(row),
+        recomputes_product=habits.recomputes_product(row),
+        gathers_fp32=habits.autocasts_shards(row),
+        newer_fsdp=habits.names_fsdp2(row),
+        older_torch=dated_before(row, "2023-03"),
         drops_longer_rows=habits.drops_longer_rows(row),
         keeps_products=keeps_products_of(row) or selects_unasked(row, framework, setup.arch),
         virtual_stages=virtual_stages_of(row),

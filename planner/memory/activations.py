@@ -108,19 +108,16 @@ def block_activations(
         adapter: None for full fine-tuning.
         width: Bytes of an activation.
         residual: Bytes of a value of the residual stream.
-        fused_norm: Norms keep only their input.
-        fused_mlp: The MLP's product is recomputed.
+        fused_norm, fused_mlp: Norms keep only their input; the MLP's product is recomputed.
         quantised_input: Bytes kept of each value that enters quantised products, once for those that share it.
         quantised_copy: Bytes kept of it by each of these products.
         adapter_input: Bytes of each value of its input that an adapted module keeps for itself, cast to the type that
             its adapter computes in; 0 where that is the input's own.
-        spread_keys: Keys and values of a group are repeated for each of its heads.
-        fused_qkv: Queries, keys and values come from one product.
+        spread_keys, fused_qkv: Keys and values are repeated for each head of a group; come from one product.
         fp32_routing: Outputs of all experts are weighted in fp32.
         keeps_product: What a fused gated MLP multiplied stays all the same, where its last linear module is trained.
         in_place: Such an MLP's backward pass writes over what it kept.
-        math_attention: Attention keeps what torch's math kernel does.
-        mixed: The block is computed under autocast.
+        math_attention, mixed: Attention keeps what torch's math kernel does; the block is computed under autocast.
     """
     full = adapter is None
     # A decoder block of an encoder-decoder attends twice, the second time with a norm of its own.
@@ -130,9 +127,7 @@ def block_activations(
     saved = whole + _attention(arch, width, full) * (1 + twice)
     saved += width * _kept_by_stack(arch, spread_keys, fused_qkv)
     saved += _kept_by_math(arch, width) if math_attention else 0.0
-    of_adapters, of_mlps = (
-        _adapters(arch, adapter, width, adapter_input) if adapter is not None else (0.0, 0.0)
-    )
+    of_adapters, of_mlps = _adapters(arch, adapter, width, adapter_input) if adapter else (0.0, 0.0)
     down_kept = adapter is not None and adapts_down(arch, adapter)
     mlp, mlp_backward = mlp_bytes(arch, width, full, fused_mlp, keeps_product, down_kept, in_place)
     if adapter is not None and down_kept and adapter_input and not fused_mlp:
@@ -143,16 +138,21 @@ def block_activations(
     if fp32_routing:
         kept, passing = _fp32_routing(arch, width)
         mlp, mlp_backward = mlp + kept, mlp_backward + passing
-    saved += mlp + of_adapters
+    saved += mlp + of_adapters + _quantised_inputs(arch, quantised_input, quantised_copy)
     mlp_backward += residual * arch.hidden  # of the residual stream
-    saved += quantised_input * (2 * arch.hidden + arch.attention_width + arch.intermediate)
-    if quantised_copy:
-        modules = adapter_targets(arch, Adapter("lora", 1, ("all-linear",)))
-        inputs = sum(shape.count * shape.inputs for shape in modules)
-        saved += quantised_copy * inputs / (arch.layers + arch.decoder_layers)
     count = arch.norms_per_layer + twice
     gone = mlp + of_mlps + norms * max(0.0, count - 1) / count
     return BlockActivations(saved, mlp_backward, mlp, gone, whole)
+
+
+def _quantised_inputs(arch: ModelArchitecture, shared: float, copied: float) -> float:
+    """What quantised products keep of their inputs, once for those that share one and by each."""
+    kept = shared * (2 * arch.hidden + arch.attention_width + arch.intermediate)
+    if not copied:
+        return kept
+    modules = adapter_targets(arch, Adapter("lora", 1, ("all-linear",)))
+    inputs = sum(shape.count * shape.inputs for shape in modules)
+    return kept + copied * inputs / (arch.layers + arch.decoder_layers)
 
 
 def _norms(
@@ -198,10 +198,10 @@ def _kept_by_stack(arch: ModelArchitecture, spread_keys: bool, fused_qkv: bool) 
     litgpt, torchtitan and torchtune repeat keys and values of a group before the kernel. In litgpt all three are split
     from one product, which values that are not repeated keep whole, as a view.
     """
-    if arch.linear_layers or arch.kv_lora_rank:
-        return 0.0
-    if arch.kv_size < arch.q_size:
+    if arch.kv_size < arch.q_size or arch.kv_lora_rank:
         return repeated_keys(arch) if spread_keys else 0.0
+    if arch.linear_layers:
+        return 0.0
     again = fused_qkv and arch.layout not in _ROTATED_FUSED
     return float(arch.q_size + arch.kv_size) if again else 0.0
 

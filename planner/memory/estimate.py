@@ -186,9 +186,7 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Pe
     unused = 0.0
     if setup.gradient_checkpointing:
         per_block = _kept_of_block(setup, parts, start, one, tokens)
-        there = (
-            0.0 if parts.copies_start or setup.offloads_activations else start
-        )  # in the first norm as well
+        there = 0.0 if parts.copies_start or setup.offloads_activations else start  # in the first norm too
         working -= max(0.0, per_block - start) + there
     else:
         away = one * setup.offloaded_share if setup.offloads_activations else 0.0
@@ -198,26 +196,18 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Pe
     rest = _position_bias(setup, parts) * tokens * parts.split - unused
     kept = per_block * blocks_in_flight(setup) + start * outputs_in_flight(setup) + rest
     kept_at_head = per_block * stage_blocks(setup).edge + rest  # the last stage has one micro-batch
-    # Under the older FSDP with adapters the gradients of the blocks' inputs stay until the backward pass ends.
-    older = setup.parallelism.kind == "fsdp" and not setup.shards_parameters
-    wrapped = setup.adapter is not None and older
-    lasting = kept if setup.gradient_checkpointing and wrapped else 0.0
+    lasting = kept if setup.gradient_checkpointing and _keeps_gradients_of_inputs(setup) else 0.0
     loss, grads = head + parts.tail_per_token * tokens, state.gradients
     earlier = grads if _holds_earlier_gradients(setup, state) else 0.0
     begun = max(earlier, min(grads, state.head_gradient))
     comm = state.comm
     arrived = parts.width.residual * setup.arch.hidden * tokens
     caches, named = _kept_outputs(setup, tokens)
+    nearly = max(earlier, grads - state.late_gradient - state.block_gradient)
     moments = {  # activations, logits and their like, gradients, temporaries of the step, collectives
         "loss": (kept_at_head + caches, loss, earlier, 0.0, comm.loss),
         "backward": (kept + lasting + working + named, 0.0, begun, 0.0, comm.backward),
-        "backward_end": (
-            last,
-            0.0,
-            max(earlier, grads - state.late_gradient - state.block_gradient),
-            0.0,
-            comm.end,
-        ),
+        "backward_end": (last, 0.0, nearly, 0.0, comm.end),
         "embedding": (arrived, 0.0, grads + state.embedding_gradient, 0.0, comm.end),
         "optimizer_step": (0.0, 0.0, grads, state.step, 0.0),
     }
@@ -246,6 +236,12 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Pe
     backward = moments["backward"]
     beside = backward[0] + backward[-1] if phase == "optimizer_step" else state.step
     return Peak(_PHASES.get(phase, phase), components, beside)
+
+
+def _keeps_gradients_of_inputs(setup: TrainingSetup) -> bool:
+    """Whether those of the blocks stay until the backward pass ends: under the older FSDP, with adapters."""
+    older = setup.parallelism.kind == "fsdp" and not setup.shards_parameters
+    return setup.adapter is not None and older
 
 
 def _kept_outputs(setup: TrainingSetup, tokens: float) -> tuple[float, float]:

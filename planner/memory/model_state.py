@@ -102,12 +102,8 @@ def model_state(setup: TrainingSetup) -> ModelState:
     counts = parameter_counts(setup.arch, setup.task, setup.labels)
     full = setup.adapter is None
     whole = 0 if setup.adapter is None else whole_parameters(setup.arch, setup.adapter)
-    if full:
-        trainable = round(counts.trainable * setup.trained_share)
-    else:
-        trainable = adapter_parameters(setup.arch, setup.adapter) + _new_head(setup)
     spread = 0 if setup.adapter is None else expert_adapter_parameters(setup.arch, setup.adapter)
-    trainable += spread
+    trainable = _trainable(setup, counts) + spread
     parts = parallel.tensor / share_of_stage(setup)
     shards = setup.shards if is_sharded(parallel.kind) else 1
     expert = _expert_share(setup, counts.total)
@@ -157,6 +153,13 @@ def model_state(setup: TrainingSetup) -> ModelState:
         casts=_casts(setup, width, counts, parts),
     )
     return _offloaded(setup, state)
+
+
+def _trainable(setup: TrainingSetup, counts: ParameterCounts) -> int:
+    """Parameters that are trained, but for adapters on experts."""
+    if setup.adapter is None:
+        return round(counts.trainable * setup.trained_share)
+    return adapter_parameters(setup.arch, setup.adapter) + _new_head(setup)
 
 
 def _share_of_block(setup: TrainingSetup, counts: ParameterCounts) -> float:

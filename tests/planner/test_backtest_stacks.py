@@ -309,7 +309,8 @@ def test_a_frozen_base_may_lie_in_fp32_under_autocast():
     memory = estimate_memory(setup, loose.run.cluster)
     assert memory.nvml_bytes / 2**30 == pytest.approx(71, rel=0.1)
     again = estimate_memory(setup._replace(gradient_checkpointing=True), loose.run.cluster)
-    assert again.components_bytes["weights"] == pytest.approx(4 * 8.03e9, rel=0.01)
+    head = 2.0 * 128256 * 4096  # its product keeps the copy that it took
+    assert again.components_bytes["weights"] == pytest.approx(4 * 8.03e9 + head, rel=0.001)
     packed = estimate_run(row | {"method": "qlora", "quant_bits": "4"})
     assert packed.memory.upper_bytes < 1.5 * packed.memory.nvml_bytes
 
@@ -369,7 +370,9 @@ def test_liger_keeps_what_its_last_product_takes_and_writes_over_the_rest():
         for kept, place in ((True, False), (False, False), (True, True))
     )
     assert plain.saved - again.saved == 2.0 * arch.intermediate
-    assert (plain.backward, placed.backward) == (6.0 * arch.intermediate, 2.0 * arch.intermediate)
+    stream = 2.0 * arch.hidden
+    assert plain.backward - stream == 6.0 * arch.intermediate
+    assert placed.backward - stream == 2.0 * arch.intermediate
     row = ROW | {"framework": "HF Trainer", "grad_checkpointing": "false", "liger_fused": "liger"}
     liger = read_run(row).setup
     kept = [
@@ -480,7 +483,7 @@ def test_a_loop_that_names_fsdp2_runs_it():
 
 def test_attention_of_transformers_before_4_54_repeats_keys():
     dates = ("2024-06", "2025-09")
-    assert [read_run(ROW | {"date": date}).setup.older_sdpa for date in dates] == [True, False]
+    assert [read_run(ROW | {"date": date}).setup.repeats_keys for date in dates] == [True, False]
 
 
 def test_xformers_swiglu_and_selections_recompute_the_product():

@@ -404,7 +404,7 @@ def test_another_batch_makes_as_many_passes_unless_the_steps_are_stated(
 def test_more_machines_are_proposed_as_far_as_they_are_needed() -> None:
     full = question_of(method={"kind": "full"}, model="meta-llama/Llama-3.1-70B", train={"global_batch": 64})
     nearest = nearest_fits(full, snapshot_of(offer_of("A100-80GB", 8, 16.0)))
-    assert [fit.changes for fit in nearest if "where.nodes" in fit.changes] == [{"where.nodes": "1..4"}]
+    assert [fit.changes for fit in nearest if "where.nodes" in fit.changes] == [{"where.nodes": "1..2"}]
 
 
 def test_of_offers_that_are_all_too_late_the_earliest_comes_first_and_of_equally_late_ones_the_cheapest() -> (
