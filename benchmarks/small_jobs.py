@@ -99,6 +99,7 @@ class SmallJob:
             attention="sdpa" if arch.fused_attention else "eager",
             adapter=None if self.method == "full" else Adapter("lora", RANK, ("all-linear",)),
             precision=self.precision,
+            cpu_autocast=True,
             sequence_tokens=self.prompt_tokens + self.answer_tokens,
             micro_batch=ROWS,
             grad_accum=self.accumulated,

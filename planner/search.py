@@ -61,38 +61,43 @@ class SetUps:
         """
         self._job, self.base = job, base
         self.least_rows = least_rows(base.task, base.preference_loss)
-        self._held: dict[tuple[ParallelKind, int, bool, int], TrainingSetup] = {}
-        self._full: dict[tuple[ParallelKind, int, bool, int, str], TrainingSetup] = {}
+        self._held: dict[tuple[str, ParallelKind, int, bool, int], TrainingSetup] = {}
+        self._full: dict[tuple[ParallelKind, int, bool, int, str, bool], TrainingSetup] = {}
         self._padded: dict[int, float] = {}
 
-    def held_on(
+    def held(
         self, gpu: GpuFacts, kind: ParallelKind, gpus: int, checkpointing: bool, micro_batch: int
     ) -> TrainingSetup:
         """For the memory, which does not go by the rows' mean length, with the attention that runs on a GPU."""
-        masked = self._padded_row_tokens(micro_batch) > self._job.row_tokens
-        return dispatched(self.held(kind, gpus, checkpointing, micro_batch), gpu, masked=masked)
+        key = (gpu.name, kind, gpus, checkpointing, micro_batch)
+        if key not in self._held:
+            plain = self.base._replace(
+                parallelism=Parallelism(kind, data=gpus),
+                gradient_checkpointing=checkpointing,
+                micro_batch=micro_batch,
+                grad_accum=self._job.global_batch // gpus // micro_batch,
+                cpu_autocast=gpu.vendor == "cpu",
+            )
+            masked = self._padded_row_tokens(micro_batch) > self._job.row_tokens
+            self._held[key] = dispatched(plain, gpu, masked=masked)
+        return self._held[key]
 
     def _padded_row_tokens(self, micro_batch: int) -> float:
         if micro_batch not in self._padded:
             self._padded[micro_batch] = self._job.padded_row_tokens(micro_batch)
         return self._padded[micro_batch]
 
-    def held(self, kind: ParallelKind, gpus: int, checkpointing: bool, micro_batch: int) -> TrainingSetup:
-        """The same on any GPU."""
-        key = (kind, gpus, checkpointing, micro_batch)
-        if key not in self._held:
-            self._held[key] = self.base._replace(
-                parallelism=Parallelism(kind, data=gpus),
-                gradient_checkpointing=checkpointing,
-                micro_batch=micro_batch,
-                grad_accum=self._job.global_batch // gpus // micro_batch,
-            )
-        return self._held[key]
-
     def full(self, held: TrainingSetup) -> TrainingSetup:
         """For the step time: rows as they are."""
         parallel, micro = held.parallelism, held.micro_batch
-        key = (parallel.kind, parallel.gpus_total, held.gradient_checkpointing, micro, held.attention)
+        key = (
+            parallel.kind,
+            parallel.gpus_total,
+            held.gradient_checkpointing,
+            micro,
+            held.attention,
+            held.cpu_autocast,
+        )
         if key not in self._full:
             padded = self._padded_row_tokens(micro)
             self._full[key] = held._replace(
@@ -148,7 +153,7 @@ def _best_of_kind(
     for checkpointing in _checkpointing(freedom):
 
         def held(micro: int, checkpointing: bool = checkpointing) -> _Held:
-            setup = setups.held_on(cluster.gpu, kind, gpus, checkpointing, micro)
+            setup = setups.held(cluster.gpu, kind, gpus, checkpointing, micro)
             return setup, estimate_memory(setup, cluster)
 
         found = _largest(held, rows, job.global_batch // gpus)

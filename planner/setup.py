@@ -97,6 +97,8 @@ class TrainingSetup(NamedTuple):
         attention: flash, sdpa (memory-efficient), eager (materialises s x s) or math (what torch runs for sdpa where it
             has no kernel: s x s in fp32; `planner.attention_kernel`).
         repeats_keys: Keys and values of a group are repeated for each of its heads before the kernel.
+        cpu_autocast: Autocast is a CPU's, which leaves layer norms and powers in the type that they are given; a GPU's
+            takes them in fp32 (the lists of torch's aten/src/ATen/autocast_mode.h).
         fused_loss: Logits never held whole.
         labels: Classes, for classification.
         framework: A key of `planner.stacks.STACKS`; trl is what we launch.
@@ -173,6 +175,7 @@ class TrainingSetup(NamedTuple):
     kept_caches: int = 0
     attention: str = "sdpa"
     repeats_keys: bool = False
+    cpu_autocast: bool = False
     fused_loss: bool = False
     labels: int = 2
     framework: str = "trl"
@@ -236,7 +239,7 @@ class TrainingSetup(NamedTuple):
             self.recomputes_attention,
             self.kept_caches,
             self.steps_in_backward, self.reduces_each_micro_batch, self.older_torch,
-            self.attention, self.repeats_keys, self.fused_loss, self.labels,
+            self.attention, self.repeats_keys, self.cpu_autocast, self.fused_loss, self.labels,
             self.framework, self.offload, self.offloads_masters, self.offloads_activations, self.pins_host_memory,
             parallel.kind, parallel.data, parallel.tensor, parallel.pipeline,
             parallel.context, parallel.expert, self.gathers_fp32, self.newer_fsdp,

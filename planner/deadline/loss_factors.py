@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-#: The market's factor is a power of this, so that jobs whose factors differ little share their value tables.
-_STEP = 2**0.25
+#: The market's factor is rounded to so many steps an octave: jobs whose factors differ little share value tables.
+_STEPS_AN_OCTAVE = 4
 #: A factor beyond these, either way, counts as one of them.
 LEAST, MOST = 1 / 8, 8.0
 
@@ -43,7 +43,7 @@ def loss_factors(given: Sequence[float | None] | None, regions: int) -> LossFact
     ]
     known = [one for one in logs if one is not None]
     mean = sum(known) / len(known) if known else 0.0
-    market = float(_STEP ** round(mean / math.log(_STEP)))
+    market = float(2.0 ** (round(_STEPS_AN_OCTAVE * mean / math.log(2.0)) / _STEPS_AN_OCTAVE))
     return LossFactors(
         market, tuple(market * math.exp((mean if one is None else one) - mean) for one in logs)
     )

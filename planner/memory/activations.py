@@ -117,7 +117,7 @@ def block_activations(
         fp32_routing: Outputs of all experts are weighted in fp32.
         keeps_product: What a fused gated MLP multiplied stays all the same, where its last linear module is trained.
         in_place: Such an MLP's backward pass writes over what it kept.
-        math_attention, mixed: Attention keeps what torch's math kernel does; the block is computed under autocast.
+        math_attention, mixed: Attention keeps what torch's math kernel does; it is under a GPU's autocast.
     """
     full = adapter is None
     # A decoder block of an encoder-decoder attends twice, the second time with a norm of its own.

@@ -150,7 +150,7 @@ def _constants(setup: TrainingSetup) -> _Parts:
         (stack.keeps_product or setup.recomputes_elementwise) and not setup.recomputes_product,
         setup.recomputes_elementwise and not setup.recomputes_product,
         setup.attention == "math",
-        is_mixed(setup),
+        is_mixed(setup) and not setup.cpu_autocast,
     )
     product, largest = adapter_products(setup)
     tail = (4.0 + (4.0 if setup.adapter is None else 0.0)) * arch.hidden

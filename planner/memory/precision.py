@@ -96,7 +96,7 @@ def widths(setup: TrainingSetup) -> Widths:
     # Autocast leaves what an embedding in fp32 looks up in fp32, and so every sum on it. A gathered one is in the type
     # that is computed in (`param_dtype` of both FSDPs' mixed precision), as is a module that DeepSpeed has cast.
     looked_up_fp32 = base_fp32 and (kind not in ("fsdp", "zero1", "zero2", "zero3") or setup.gathers_fp32)
-    normed_fp32 = is_mixed(setup) and setup.arch.model_type in _NORMED_SUMS
+    normed_fp32 = is_mixed(setup) and not setup.cpu_autocast and setup.arch.model_type in _NORMED_SUMS
     state = state_width(setup, 4.0 if zero else weight)
     blockwise = setup.optimizer == "badam"
     # DeepSpeed copies its shard of the weights into masters (`clone().float()`) whatever they are in

@@ -26,7 +26,7 @@ from tests.seaweed import BUCKET, SECRET, Seaweed
 from tests.workers import eventually, lives
 
 GOAT = Path(__file__).parents[2] / "examples" / "tiny-goat"
-STEPS, EVERY = 300, 50
+STEPS, EVERY = 400, 50
 
 
 class Machine:
