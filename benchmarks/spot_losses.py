@@ -22,14 +22,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from spot_policy import AGE_EDGES_H, UNIT_S, _fold, exposure, fit, jobs, load
+from spot_policy import AGE_EDGES_H, _fold, as_case, exposure, fit, jobs, load, policy_of
 from spot_risk import _LEAST_UP, GROUPS
 from spot_sizes import _over_usual, count_of, counted, measured
 
 from planner.deadline import DeadlinePolicy
 from planner.deadline.models import SpotModels
 from planner.deadline.optimum import omniscient_cost_usd
-from planner.deadline.replay import DeadlineJob, Market, Outcome, _Machine
+from planner.deadline.replay import Outcome, replay
 from planner.deadline.traces import Trace
 
 
@@ -44,39 +44,20 @@ def drawn_kept(up: np.ndarray, share: float, rng: np.random.Generator) -> np.nda
     return kept
 
 
-def outcome_of(job: DeadlineJob, market: Market, kept: np.ndarray, policy: DeadlinePolicy) -> Outcome:
-    """As `replay`, but a machine is lost only where it is not kept."""
-    machine, tick, tick_s = _Machine(job), 0, market.tick_s
-    while tick < job.deadline_s // tick_s and machine.work_s > 0:
-        machine.lose(kept[tick])
-        up, place = market.up[tick].astype(bool).tolist(), machine.place
-        if place is not None and place.market == "spot":
-            up[place.region] = True
-        spot = market.spot_usd_per_h[tick]
-        asked = (
-            tick * tick_s / 3600,
-            machine.work_s / 3600,
-            up,
-            spot.tolist(),
-            place,
-            machine.start_s / 3600,
-        )
-        chosen = policy.decide(*asked)
-        if chosen is not None and chosen.market == "spot" and not up[chosen.region]:
-            chosen = None
-        price = 0.0
-        if chosen is not None:
-            price = float((spot if chosen.market == "spot" else market.on_demand_usd_per_h)[chosen.region])
-        machine.run(chosen, price, tick_s)
-        tick += 1
-    return Outcome(
-        machine.cost_usd,
-        tick * tick_s,
-        machine.work_s > 0,
-        machine.launches,
-        machine.spot_s,
-        machine.on_demand_s,
-    )
+class OwnKept:
+    """A policy on a market in which its own machine is kept through some of the times that have no more machines."""
+
+    def __init__(self, policy: DeadlinePolicy, up: np.ndarray) -> None:
+        """`up`: whether there are machines to be had, [tick, region]."""
+        self._policy, self._ticks = policy, iter(up.astype(bool).tolist())
+
+    def decide(self, elapsed_h, work_h, available, spot_usd_per_h, current, left_h):
+        """`available` tells what is kept: only the region that it is in has that."""
+        seen = next(self._ticks)
+        if current is not None and current.market == "spot":
+            seen[current.region] = True
+        choice = self._policy.decide(elapsed_h, work_h, seen, spot_usd_per_h, current, left_h)
+        return None if choice is not None and choice.market == "spot" and not seen[choice.region] else choice
 
 
 def costs(
@@ -87,27 +68,10 @@ def costs(
     rng: np.random.Generator,
 ) -> tuple[list[Outcome], float]:
     """The job with each factor, and the optimum's cost."""
-    _, (work_h, deadline_h), overhead_h, tick_s, up, price, start = job
-    unit_s, ticks = UNIT_S[tick_s], int(deadline_h * 3600 / tick_s + 1e-9)
-    work_s = round(work_h * 3600 / unit_s) * unit_s
-    overhead_s = max(1, round(overhead_h * 3600 / unit_s)) * unit_s
-    case = DeadlineJob(work_s, overhead_s, ticks * tick_s)
-    market = Market(tick_s, up[start : start + ticks], price[start : start + ticks], np.ones(up.shape[1]))
-    kept = drawn_kept(market.up, args.kept, rng)
-    past = up[max(0, start - int(args.history_h * 3600 / tick_s)) : start]
-    outcomes = []
-    for losses in factors:
-        policy = DeadlinePolicy(
-            work_s / 3600,
-            case.deadline_s / 3600,
-            overhead_s / 3600,
-            tick_s / 3600,
-            [1.0] * up.shape[1],
-            history=list(past.T.astype(int)) if args.history_h else None,
-            models=models,
-            losses=losses,
-        )
-        outcomes.append(outcome_of(case, market, kept, policy))
+    case, market, history = as_case(job, args.history_h)
+    kept = replace(market, up=drawn_kept(market.up, args.kept, rng))
+    policies = [policy_of(case, market, history, models, losses) for losses in factors]
+    outcomes = [replay(case, kept, OwnKept(policy, market.up)) for policy in policies]
     return outcomes, 0.0 if args.kept else omniscient_cost_usd(case, market)
 
 

@@ -149,35 +149,55 @@ class Foreseen(ZoneBeliefs):
         self._tick += 1
 
 
-def costs(
-    job: tuple, models: SpotModels, history_h: float, *, foresight: bool = False
-) -> tuple[np.ndarray, bool, int]:
-    """Cost of ours, the rules, paying greedy and the optimum; whether ours was late; decisions."""
+def as_case(job: tuple, history_h: float) -> tuple[DeadlineJob, Market, list[np.ndarray] | None]:
+    """The job, its market with on-demand at 1, and what is known of each region's past."""
     _, (work_h, deadline_h), overhead_h, tick_s, up, price, start = job
     unit_s, ticks = UNIT_S[tick_s], int(deadline_h * 3600 / tick_s + 1e-9)
     work_s = round(work_h * 3600 / unit_s) * unit_s
     overhead_s = max(1, round(overhead_h * 3600 / unit_s)) * unit_s
-    case = DeadlineJob(work_s, overhead_s, ticks * tick_s)
     market = Market(tick_s, up[start : start + ticks], price[start : start + ticks], np.ones(up.shape[1]))
     past = up[max(0, start - int(history_h * 3600 / tick_s)) : start]
-    policy = DeadlinePolicy(
-        work_s / 3600,
-        case.deadline_s / 3600,
-        overhead_s / 3600,
-        tick_s / 3600,
-        [1.0] * up.shape[1],
-        history=list(past.T.astype(int)) if history_h else None,
-        models=models,
+    return (
+        DeadlineJob(work_s, overhead_s, ticks * tick_s),
+        market,
+        list(past.T.astype(int)) if history_h else None,
     )
-    if foresight and up.shape[1] > 1:
+
+
+def policy_of(
+    case: DeadlineJob,
+    market: Market,
+    history: list[np.ndarray] | None,
+    models: SpotModels,
+    losses: Sequence[float] | None = None,
+) -> DeadlinePolicy:
+    return DeadlinePolicy(
+        case.work_s / 3600,
+        case.deadline_s / 3600,
+        case.overhead_s / 3600,
+        market.tick_s / 3600,
+        market.on_demand_usd_per_h.tolist(),
+        history=history,
+        models=models,
+        losses=losses,
+    )
+
+
+def costs(
+    job: tuple, models: SpotModels, history_h: float, *, foresight: bool = False
+) -> tuple[np.ndarray, bool, int]:
+    """Cost of ours, the rules, paying greedy and the optimum; whether ours was late; decisions."""
+    case, market, history = as_case(job, history_h)
+    policy = policy_of(case, market, history, models)
+    if foresight and market.up.shape[1] > 1:
         policy._zones = Foreseen(models, market)
     ours, one = replay(case, market, policy), merged(market)
-    rules = [replay(case, one, RulePolicy(rule, case, tick_s)).cost_usd for rule in _RULES]
-    paying = replay(case, market, PayingGreedy(case, tick_s)).cost_usd
+    rules = [replay(case, one, RulePolicy(rule, case, market.tick_s)).cost_usd for rule in _RULES]
+    paying = replay(case, market, PayingGreedy(case, market.tick_s)).cost_usd
     return (
         np.array([ours.cost_usd, *rules, paying, omniscient_cost_usd(case, market)]),
         ours.late,
-        ours.finish_s // tick_s,
+        ours.finish_s // market.tick_s,
     )
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from planner.architecture import Adapter, ModelArchitecture, adapter_targets, linear_shapes
 from planner.architecture.linears import LAYOUTS, LinearShape
-from planner.memory.mlp import adapting, adapts_down, mlp_bytes, raised_in_fp32, raises_to_powers
+from planner.memory.mlp import mlp_bytes
 
 
 class BlockActivations(NamedTuple):
@@ -128,16 +128,17 @@ def block_activations(
     saved += width * _kept_by_stack(arch, spread_keys, fused_qkv)
     saved += _kept_by_math(arch, width) if math_attention else 0.0
     of_adapters, of_mlps = _adapters(arch, adapter, width, adapter_input) if adapter else (0.0, 0.0)
-    down_kept = adapter is not None and adapts_down(arch, adapter)
-    mlp, mlp_backward = mlp_bytes(arch, width, full, fused_mlp, keeps_product, down_kept, in_place)
-    if adapter is not None and down_kept and adapter_input and not fused_mlp:
-        mlp_backward = max(mlp_backward, adapting(arch, adapter, width, adapter_input))
-    if mixed and width < 4.0 and not fused_mlp and raises_to_powers(arch):
-        kept, passing = raised_in_fp32(arch, width)
-        mlp, mlp_backward = mlp + kept, passing
-    if fp32_routing:
-        kept, passing = _fp32_routing(arch, width)
-        mlp, mlp_backward = mlp + kept, mlp_backward + passing
+    mlp, mlp_backward = mlp_bytes(
+        arch,
+        adapter,
+        width,
+        fused=fused_mlp,
+        keeps_product=keeps_product,
+        in_place=in_place,
+        adapter_input=adapter_input,
+        fp32_powers=mixed,
+        fp32_routing=fp32_routing,
+    )
     saved += mlp + of_adapters + _quantised_inputs(arch, quantised_input, quantised_copy)
     mlp_backward += residual * arch.hidden  # of the residual stream
     count = arch.norms_per_layer + twice
@@ -241,14 +242,6 @@ def _softmax_attention(arch: ModelArchitecture, width: float, full: bool) -> flo
     if arch.kv_lora_rank:
         saved += width * (arch.q_lora_rank + arch.kv_lora_rank) * 2
     return saved
-
-
-def _fp32_routing(arch: ModelArchitecture, width: float) -> tuple[float, float]:
-    """The copy in fp32 of what experts return, and in the backward pass its gradient, the same cast, and those of both
-    products that take a token's copy for each of its experts, one for each and their sum.
-    """
-    copies = arch.hidden * arch.experts_per_token * arch.moe_layers / arch.layers
-    return 4.0 * copies, (4.0 + 3 * width) * copies
 
 
 def _adapters(arch: ModelArchitecture, adapter: Adapter, width: float, held: float) -> tuple[float, float]:

@@ -2,21 +2,102 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from planner.architecture import Adapter, ModelArchitecture, adapter_targets
 from planner.architecture.linears import LAYOUTS
 
-# Families whose activation is written out in elementary operations; each keeps what it needs for itself.
-_WRITTEN_OUT = {"gpt2": 3, "gpt_neo": 3, "gptj": 3, "phi": 3, "gpt_oss": 2, "esm": 2}
-#: Of them those whose GELU raises its input to the third power, as does that of T5s with a gated MLP (version 1.1).
+#: Families whose activation is written out in elementary operations, and inner values that these keep for themselves.
+_WRITTEN_OUT = {"gpt_oss": 2, "esm": 2}
+#: Those whose GELU raises its input to the third power, as T5s do where their MLP is gated (1.1), and values it keeps.
 _RAISED_TO_POWERS = frozenset({"gpt2", "gpt_neo", "gptj", "phi"})
 _GATED_T5 = frozenset({"t5", "mt5", "umt5"})
+_OF_POWERS = 3
 #: Inner values that the backward pass of a GELU written out with torch's `erf` has at its most: what the derivative's
 #: one expression makes of its argument (its square, the negative of that, the exponential, that scaled, the gradient;
 #: derivatives.yaml) and the gradients of the product's two sides, less these sides themselves, which are gone by then.
 _OF_ERF = 5
 
 
-def raised_in_fp32(arch: ModelArchitecture, width: float) -> tuple[float, float]:
+class MlpBytes(NamedTuple):
+    """Bytes per token of an average block's MLPs.
+
+    Attributes:
+        saved: Kept from the forward to the backward pass.
+        backward: What the backward pass has more than these at its most.
+    """
+
+    saved: float
+    backward: float
+
+
+def mlp_bytes(
+    arch: ModelArchitecture,
+    adapter: Adapter | None,
+    width: float,
+    *,
+    fused: bool,
+    keeps_product: bool,
+    in_place: bool,
+    adapter_input: float,
+    fp32_powers: bool,
+    fp32_routing: bool,
+) -> MlpBytes:
+    """Of one token, by what is trained and how it is computed; the arguments are those of `block_activations`.
+
+    Args:
+        arch: The model.
+        adapter: None for full fine-tuning.
+        width: Bytes of an activation.
+        fused, keeps_product, in_place: The MLP's product is recomputed; kept all the same where its last linear module
+            is trained; what was kept is written over by gradients.
+        adapter_input: Bytes of each value that an adapted module keeps for itself.
+        fp32_powers: Powers are taken in fp32, as under a GPU's autocast.
+        fp32_routing: Outputs of all experts are weighted in fp32.
+    """
+    down_kept = adapter is not None and _adapts_down(arch, adapter)
+    trained = adapter is None or down_kept
+    kept = width * inner_width(arch) * _kept_values(arch, adapter is None, fused, keeps_product)
+    if arch.is_moe:
+        kept += 2 * width * arch.hidden * arch.experts_per_token * arch.moe_layers / arch.layers
+    backward = width * inner_width(arch) * _passing_values(arch, adapter is None, trained, fused, in_place)
+    if adapter is not None and down_kept and adapter_input and not fused:
+        backward = max(backward, _adapting(arch, adapter, width, adapter_input))
+    if fp32_powers and width < 4.0 and not fused and _raises_to_powers(arch):
+        copied, backward = _raised_in_fp32(arch, width)
+        kept += copied
+    if fp32_routing:
+        copied, passing = _fp32_routing(arch, width)
+        kept, backward = kept + copied, backward + passing
+    return MlpBytes(kept, backward)
+
+
+def _kept_values(arch: ModelArchitecture, full: bool, fused: bool, keeps_product: bool) -> int:
+    """Values of its inner width that an MLP keeps."""
+    gated = arch.mlp_matrices == 3
+    if fused and gated:
+        return 2 + (full and keeps_product)
+    kept = (3 if gated else 1) + full
+    if fused:
+        return kept
+    return kept + (_OF_POWERS if _raises_to_powers(arch) else _WRITTEN_OUT.get(arch.model_type, 0))
+
+
+def _passing_values(arch: ModelArchitecture, full: bool, trained: bool, fused: bool, in_place: bool) -> int:
+    """Such values that the backward pass has more at its most.
+
+    That is when the product of a gated MLP is taken back: its gradient and those of its factors, less the product
+    itself, if the last linear module kept it; else, at the activation's, the gradients of both sides. Where gradients
+    are written over what was kept (`swiglu_backward` of Liger's ops/swiglu.py returns its inputs; torch's compiler
+    reuses buffers) it is the product's gradient alone.
+    """
+    gated = arch.mlp_matrices == 3
+    if fused:
+        return 1 if gated and in_place else 3 if full else 2
+    return (_OF_ERF if arch.model_type == "esm" else 3 if gated else 2) - trained
+
+
+def _raised_in_fp32(arch: ModelArchitecture, width: float) -> tuple[float, float]:
     """What a GELU that is written out (`NewGELUActivation` in transformers) keeps more under autocast, which takes
     powers in fp32: a copy of its input in place of that, the hyperbolic tangent and one more than it in fp32 (and what
     it returns, where that is multiplied); in the backward pass the gradients of the product and of both its factors.
@@ -25,44 +106,17 @@ def raised_in_fp32(arch: ModelArchitecture, width: float) -> tuple[float, float]
     return (12.0 + width - 4 * width + returned) * inner_width(arch), 12.0 * inner_width(arch)
 
 
-def raises_to_powers(arch: ModelArchitecture) -> bool:
-    """Whether the activation is a GELU that is written out with a third power."""
+def _raises_to_powers(arch: ModelArchitecture) -> bool:
     gated_t5 = arch.model_type in _GATED_T5 and arch.mlp_matrices == 3
     return arch.model_type in _RAISED_TO_POWERS or gated_t5
 
 
-def mlp_bytes(
-    arch: ModelArchitecture,
-    width: float,
-    full: bool,
-    fused: bool,
-    keeps_product: bool,
-    down_kept: bool,
-    in_place: bool,
-) -> tuple[float, float]:
-    """Saved bytes, and what the backward pass has more than them at its most.
-
-    That is when the product of a gated MLP is taken back: its gradient and those of its factors, less the product
-    itself, if the last linear module kept it; else, at the activation's, the gradients of both sides. Where gradients
-    are written over what was kept (`swiglu_backward` of Liger's ops/swiglu.py returns its inputs; torch's compiler
-    reuses buffers) it is the product's gradient alone.
+def _fp32_routing(arch: ModelArchitecture, width: float) -> tuple[float, float]:
+    """The copy in fp32 of what experts return, and in the backward pass its gradient, the same cast, and those of both
+    products that take a token's copy for each of its experts, one for each and their sum.
     """
-    inner = inner_width(arch)
-    extra = 0.0
-    if arch.is_moe:
-        extra = 2 * width * arch.hidden * arch.experts_per_token * arch.moe_layers / arch.layers
-    gated = arch.mlp_matrices == 3
-    kept = (3 if gated else 1) + (1 if full else 0)
-    if fused and gated:
-        kept = 2 + (1 if full and keeps_product else 0)
-    elif not fused:
-        kept += 3 if raises_to_powers(arch) else _WRITTEN_OUT.get(arch.model_type, 0)
-    if fused:
-        gradients = 1 if gated and in_place else 3 if full else 2
-        return width * inner * kept + extra, width * inner * gradients
-    gradients = _OF_ERF if arch.model_type == "esm" else 3 if gated else 2
-    gradients -= 1 if full or down_kept else 0
-    return width * inner * kept + extra, width * inner * gradients
+    copies = arch.hidden * arch.experts_per_token * arch.moe_layers / arch.layers
+    return 4.0 * copies, (4.0 + 3 * width) * copies
 
 
 def inner_width(arch: ModelArchitecture) -> float:
@@ -73,13 +127,13 @@ def inner_width(arch: ModelArchitecture) -> float:
     return (arch.dense_layers * arch.intermediate + arch.moe_layers * routed) / arch.layers
 
 
-def adapts_down(arch: ModelArchitecture, adapter: Adapter) -> bool:
+def _adapts_down(arch: ModelArchitecture, adapter: Adapter) -> bool:
     """Whether an adapter on the MLP's last linear module keeps what that takes."""
     down = LAYOUTS[arch.layout].down
     return any(shape.role == "mlp" and shape.name == down for shape in adapter_targets(arch, adapter))
 
 
-def adapting(arch: ModelArchitecture, adapter: Adapter, width: float, held: float) -> float:
+def _adapting(arch: ModelArchitecture, adapter: Adapter, width: float, held: float) -> float:
     """What the adapter of an MLP's last linear module has beside what is kept, as its forward pass (the last of a block
     that is computed again) begins, or its backward pass.
 

@@ -1,19 +1,12 @@
 """The closed form and the traced step agree: two independent ways to the same peak."""
 
-import json
 import statistics
-from importlib import resources
 
 import pytest
 
-from planner.architecture import Adapter
-from planner.architecture.hf_config import read_config
-from planner.hardware import gpu_facts
-from planner.memory import estimate_memory
-from planner.setup import Cluster, TrainingSetup
 from tests.planner.scripts import answer_of
+from tests.planner.traced import closed_form, facts_of
 
-FACTS = json.loads(resources.files("planner").joinpath("data", "models.json").read_text())["models"]
 # Full fine-tuning only where the head has weights of its own: the tracer adds the gradients of tied weights out of
 # place, which the engine does in place when nobody watches.
 MODELS = {
@@ -35,8 +28,7 @@ ADAPTERS = (
 
 def _cases():
     for name in (*MODELS, *FURTHER):
-        facts = {**FACTS[name], "num_hidden_layers": 3, "pad_token_id": 0}
-        facts.pop("sliding_window", None)
+        facts = facts_of(name)
         tried = ADAPTERS if MODELS.get(name) else ADAPTERS[1:] if name in MODELS else ADAPTERS[1:2]
         for adapter in tried:
             for checkpointing in (False, True):
@@ -58,18 +50,6 @@ def traced():
     return answer_of("traced_peaks.py", [case for _, case in CASES], limit_s=500)
 
 
-def _closed(case):
-    facts, fields, adapter = case
-    lora = (
-        None
-        if adapter is None
-        else Adapter("lora", adapter["rank"], tuple(adapter["targets"]), adapter["fp32"])
-    )
-    arch = read_config(facts, "traced", "test")
-    setup = TrainingSetup(arch, adapter=lora, framework="hf", attention="flash", **fields)
-    return estimate_memory(setup, Cluster(gpu_facts("B300"))).allocated_bytes
-
-
 def test_there_are_enough():
     assert len(CASES) >= 60
 
@@ -82,9 +62,9 @@ def _label(name, case):
 
 @pytest.mark.parametrize("index", range(len(CASES)), ids=[_label(*case) for case in CASES])
 def test_closed_form_equals_the_trace(traced, index):
-    assert _closed(CASES[index][1]) == pytest.approx(traced[index], rel=0.025)
+    assert closed_form(*CASES[index][1]) == pytest.approx(traced[index], rel=0.025)
 
 
 def test_most_agree_to_a_fraction_of_a_per_cent(traced):
-    errors = [abs(_closed(case) / peak - 1) for (_, case), peak in zip(CASES, traced, strict=True)]
+    errors = [abs(closed_form(*case) / peak - 1) for (_, case), peak in zip(CASES, traced, strict=True)]
     assert statistics.median(errors) < 0.003

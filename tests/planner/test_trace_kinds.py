@@ -2,20 +2,11 @@
 8-bit bases, scores, SGD, heads.
 """
 
-import json
-from importlib import resources
-
 import pytest
 
-from planner.architecture import Adapter
-from planner.architecture.hf_config import read_config
-from planner.memory import estimate_memory
-from planner.setup import TrainingSetup
-from planner.stacks import computed_by
 from tests.planner.scripts import answer_of
-from tests.planner.setups import cluster
+from tests.planner.traced import closed_form, facts_of
 
-FACTS = json.loads(resources.files("planner").joinpath("data", "models.json").read_text())["models"]
 LLAMA, QWEN, LATENT = "meta-llama/Llama-3.1-8B", "Qwen/Qwen2.5-7B", "deepseek-ai/DeepSeek-V2-Lite"
 ALL = {"rank": 8, "targets": ["all-linear"], "fp32": True}
 LABELS = {"task": "classification"}
@@ -58,22 +49,14 @@ KINDS = [
 CASES = [(*kind, recomputed) for kind in KINDS for recomputed in (True, False)]
 
 
-def facts_of(name):
-    """Three blocks; of a mixture of experts with latent attention the dense ones, which run without a GPU."""
-    fewer = {"num_hidden_layers": 3, "n_layer": 3, "num_layers": 3, "first_k_dense_replace": 3}
-    facts = {key: fewer.get(key, value) for key, value in FACTS[name].items() if key != "sliding_window"}
-    return facts | {"pad_token_id": 0}
-
-
-def fields_of(case):
-    fields = {"micro_batch": 2, "sequence_tokens": 512, "optimizer": "adamw"}
-    return fields | case[1] | {"gradient_checkpointing": case[4]}
+def _asked(case):
+    usual = {"micro_batch": 2, "sequence_tokens": 512, "optimizer": "adamw"}
+    return facts_of(case[0]), usual | case[1] | {"gradient_checkpointing": case[4]}, case[2]
 
 
 @pytest.fixture(scope="module")
 def traced():
-    asked = [(facts_of(case[0]), fields_of(case), case[2]) for case in CASES]
-    return answer_of("traced_peaks.py", asked, limit_s=500)
+    return answer_of("traced_peaks.py", [_asked(case) for case in CASES], limit_s=500)
 
 
 @pytest.mark.parametrize(
@@ -81,10 +64,4 @@ def traced():
 )
 def test_closed_form_equals_the_trace(traced, index):
     case = CASES[index]
-    chosen = case[2]
-    adapter = chosen and Adapter(
-        chosen.get("kind", "lora"), chosen["rank"], tuple(chosen["targets"]), chosen["fp32"]
-    )
-    arch = computed_by("hf", read_config(facts_of(case[0]), "traced", "test"))
-    setup = TrainingSetup(arch, adapter=adapter, framework="hf", **{"attention": "flash", **fields_of(case)})
-    assert estimate_memory(setup, cluster()).allocated_bytes == pytest.approx(traced[index], rel=case[3])
+    assert closed_form(*_asked(case)) == pytest.approx(traced[index], rel=case[3])

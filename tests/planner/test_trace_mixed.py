@@ -1,18 +1,10 @@
 """Closed form and tracer under autocast, and where no logits hide what blocks hold."""
 
-import json
-from importlib import resources
-
 import pytest
 
-from planner.architecture import Adapter
-from planner.architecture.hf_config import read_config
-from planner.memory import estimate_memory
-from planner.setup import TrainingSetup
 from tests.planner.scripts import answer_of
-from tests.planner.setups import cluster
+from tests.planner.traced import closed_form, facts_of
 
-FACTS = json.loads(resources.files("planner").joinpath("data", "models.json").read_text())["models"]
 QWEN, GPT2, BERT, NEOX = "Qwen/Qwen2.5-1.5B", "gpt2-medium", "bert-large-uncased", "EleutherAI/pythia-410m"
 QV = {"rank": 8, "targets": ["q", "v"], "fp32": True}
 ALL = {**QV, "targets": ["all-linear"]}
@@ -40,22 +32,14 @@ CASES = [
 ]
 
 
-def _facts(name):
-    fewer = {"num_hidden_layers": 3, "n_layer": 3, "n_layers": 3}
-    facts = {key: fewer.get(key, value) for key, value in FACTS[name].items() if key != "sliding_window"}
-    return facts | {"pad_token_id": 0}
-
-
-def _fields(case):
+def _asked(case):
     usual = {"task": "classification", "micro_batch": 16, "sequence_tokens": 512, "optimizer": "sgd"}
-    return usual | case[1]
+    return facts_of(case[0]), usual | case[1], case[2]
 
 
 @pytest.fixture(scope="module")
 def traced():
-    return answer_of(
-        "traced_peaks.py", [(_facts(case[0]), _fields(case), case[2]) for case in CASES], limit_s=500
-    )
+    return answer_of("traced_peaks.py", [_asked(case) for case in CASES], limit_s=500)
 
 
 @pytest.mark.parametrize(
@@ -63,10 +47,4 @@ def traced():
 )
 def test_closed_form_equals_the_trace(traced, index):
     case = CASES[index]
-    chosen = case[2]
-    adapter = chosen and Adapter(
-        "lora", chosen["rank"], tuple(chosen["targets"]), chosen["fp32"], chosen.get("dropout", False)
-    )
-    arch = read_config(_facts(case[0]), "traced", "test")
-    setup = TrainingSetup(arch, adapter=adapter, framework="hf", **{"attention": "flash", **_fields(case)})
-    assert estimate_memory(setup, cluster()).allocated_bytes == pytest.approx(traced[index], rel=case[3])
+    assert closed_form(*_asked(case)) == pytest.approx(traced[index], rel=case[3])
