@@ -3,12 +3,13 @@
     python benchmarks/spot_risk.py TRACES.json.gz [--jobs 20] [--seed 5] [--one-size] [--groups]
 
 Each job is predicted (`planner/preemption.py`) with hazards fitted, and effects of size measured (`spot_sizes.py`),
-without its campaign, at any time of the zone and without a look at it, then run on the record. Told is how many jobs
-came out at or below the predicted p50 and p90, over all jobs, by overhead and by size of the machines; 0.5 and 0.9
-would be perfect. Starts leave four times the work to the record's end. Of a job that is not done by then only a lower
-bound is known, what it has billed and how long it has taken: it is above a prediction that this exceeds, and open
-otherwise. Shares are told with the open ones as above, and in brackets as below. `--one-size` predicts as if all
-machines were lost alike. `--groups` replays groups of 4, 8 and 16 machines instead, where records count so many.
+without its campaign and without a look at the zone, then run on the record from a time that has a machine, as estimates
+assume of the first start. Told is how many jobs came out at or below the predicted p50 and p90, over all jobs, by
+overhead and by size of the machines; 0.5 and 0.9 would be perfect. Starts leave four times the work to the record's
+end. Of a job that is not done by then only a lower bound is known, what it has billed and how long it has taken: it is
+above a prediction that this exceeds, and open otherwise. Shares are told with the open ones as above, and in brackets
+as below. `--one-size` predicts as if all machines were lost alike. `--groups` replays groups of 4, 8 and 16 machines
+instead, where records count so many.
 """
 
 from __future__ import annotations
@@ -101,12 +102,13 @@ def judged(zones: list[Zone], args: argparse.Namespace) -> dict[str, list[tuple[
             last = len(trace.up) - int(4 * work_h * 3600 / trace.tick_s)
             if last <= 0:
                 continue
-            for start in rng.choice(last, size=min(args.jobs, last), replace=False):
+            starts = np.flatnonzero(trace.up[:last])
+            for start in rng.choice(starts, size=min(args.jobs, len(starts)), replace=False):
                 for overhead_h in OVERHEADS_H:
                     key = (fold, overhead_h, factor)
                     if key not in solved:
                         lost = hazards[fold].times(factor)
-                        solved[key] = Preemptions(lost, overhead_h, 0.0, "any", args.doubt)
+                        solved[key] = Preemptions(lost, overhead_h, 0.0, args.doubt)
                     hits = _hits(solved[key], trace, int(start), work_h, overhead_h)
                     names = ("all", f"restart {overhead_h * 60:.0f} min", f"{work_h:g} h", fold, zone.size)
                     for name in names:

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from planner.hazards import SpotHazards, ZoneModel
 from planner.quantiles import Quantiles
@@ -32,12 +32,11 @@ _Sums = list[float]
 
 
 class Branch(NamedTuple):
-    """One way it may go: a zone's model and how it starts.
+    """What one model of a zone adds.
 
     Attributes:
         weight: Its chance.
         none: Chance of no loss, given the branch.
-        offset_h: Hours waited at the start, on average.
         wasted: Mean and variance of wasted billed hours, given a loss.
         delayed: The same for wasted and waited hours together.
         losses: Expected losses.
@@ -45,7 +44,6 @@ class Branch(NamedTuple):
 
     weight: float
     none: float
-    offset_h: float
     wasted: tuple[float, float]
     delayed: tuple[float, float]
     losses: float
@@ -75,52 +73,41 @@ class Waste(NamedTuple):
     @property
     def delay_mean_h(self) -> float:
         """Expected hours later, waits included."""
-        return sum(b.weight * (b.offset_h + (1 - b.none) * b.delayed[0]) for b in self.branches)
+        return sum(b.weight * (1 - b.none) * b.delayed[0] for b in self.branches)
 
     @property
     def billed_h(self) -> Quantiles:
         """Billed hours without lasting progress."""
-        return _quantiles([(b.weight, b.none, 0.0, *b.wasted) for b in self.branches], self.doubt)
+        return _quantiles([(b.weight, b.none, *b.wasted) for b in self.branches], self.doubt)
 
     @property
     def delay_h(self) -> Quantiles:
         """Hours that the result comes later, waits included."""
-        return _quantiles([(b.weight, b.none, b.offset_h, *b.delayed) for b in self.branches], self.doubt)
+        return _quantiles([(b.weight, b.none, *b.delayed) for b in self.branches], self.doubt)
 
 
 class Preemptions:
-    """Solves one machine group in one place: waste by the work that has to be done."""
+    """Solves one machine group in one place, whose first start finds a machine: waste by the work to be done."""
 
-    def __init__(
-        self,
-        hazards: SpotHazards,
-        restart_h: float,
-        rework_h: float,
-        start: Literal["up", "any"] = "up",
-        doubt: float = 1.0,
-    ) -> None:
+    def __init__(self, hazards: SpotHazards, restart_h: float, rework_h: float, doubt: float = 1.0) -> None:
         """Prepare; the grid is solved as far as it is asked for.
 
         Args:
             hazards: Of the whole machine group.
             restart_h: Billed hours of a start.
             rework_h: Progress that a loss takes back on average.
-            start: The job begins when a machine can be had, or at any time.
             doubt: As of `Waste`.
         """
         self._doubt = doubt
-        chances = [m.weight * (m.up_share if start == "up" else 1.0) for m in hazards.models]
+        chances = [m.weight * m.up_share for m in hazards.models]
         known = [c / sum(chances) for c in chances]
         kept = [(c, m) for c, m in zip(known, hazards.models, strict=True) if c >= _LEAST_WEIGHT]
         total = sum(chance for chance, _ in kept)
-        self._solved = [
-            (chance / total, _Solved(model, restart_h, rework_h), start == "any") for chance, model in kept
-        ]
+        self._solved = [(chance / total, _Solved(model, restart_h, rework_h)) for chance, model in kept]
 
     def waste(self, work_h: float) -> Waste:
         """Waste of a job with this work left when it starts; its first start is not counted as waste."""
-        ways = [solved.branches(chance, work_h, late) for chance, solved, late in self._solved]
-        return Waste(tuple(branch for way in ways for branch in way), self._doubt)
+        return Waste(tuple(solved.branch(chance, work_h) for chance, solved in self._solved), self._doubt)
 
 
 class _Solved:
@@ -195,29 +182,18 @@ class _Solved:
             delayed2 += chance * (delay2 + 2 * (waste_h + wait) * d1 + rest * below[4] + share * above[4])
         sums[2], sums[4] = wasted2 * on, delayed2 * on
 
-    def branches(self, chance: float, work_h: float, anytime: bool) -> Iterator[Branch]:
-        """The ways this model may go: a machine at once, or (`anytime`) after a wait."""
-        up_share = self._model.up_share if anytime else 1.0
-        enough_h = self._restart_h + work_h
-        yield _branch(chance * up_share, self._residual(enough_h), 0.0, _read(self.aged, work_h))
-        if up_share < 1:
-            wait, wait2 = self._wait
-            residual_h = wait2 / (2 * wait)
-            sums = _read(self.fresh, work_h)
-            yield _branch(chance * (1 - up_share), self._model.up.survival(enough_h), residual_h, sums)
-
-
-def _branch(weight: float, none: float, offset_h: float, sums: _Sums) -> Branch:
-    losses, wasted, wasted2, delayed, delayed2 = sums
-    lost = max(1 - none, 1e-9)
-    return Branch(
-        weight,
-        none,
-        offset_h,
-        _given(wasted / lost, wasted2 / lost),
-        _given(delayed / lost, delayed2 / lost),
-        losses,
-    )
+    def branch(self, chance: float, work_h: float) -> Branch:
+        """What this model adds to so much work."""
+        none = self._residual(self._restart_h + work_h)
+        losses, wasted, wasted2, delayed, delayed2 = _read(self.aged, work_h)
+        lost = max(1 - none, 1e-9)
+        return Branch(
+            chance,
+            none,
+            _given(wasted / lost, wasted2 / lost),
+            _given(delayed / lost, delayed2 / lost),
+            losses,
+        )
 
 
 def _given(mean: float, square: float) -> tuple[float, float]:
@@ -254,24 +230,22 @@ def loss_factors(doubt: float) -> tuple[tuple[float, float], ...]:
     return (1 / doubt, _DOUBTED), (1.0, 1 - 2 * _DOUBTED), (doubt, _DOUBTED)
 
 
-def _quantiles(parts: Sequence[tuple[float, float, float, float, float]], doubt: float) -> Quantiles:
-    """Quantiles of a mixture of (weight, chance of the offset alone, offset, mean and variance beyond the offset)."""
+def _quantiles(parts: Sequence[tuple[float, float, float, float]], doubt: float) -> Quantiles:
+    """Quantiles of a mixture of (weight, chance of nothing, mean and variance otherwise)."""
     shapes = []
     for factor, chance in loss_factors(doubt):
-        for weight, none, offset, mean, variance in parts:
+        for weight, none, mean, variance in parts:
             sigma2 = math.log(1 + variance / mean**2) if mean > 0 else 1e-6
             mu = math.log(mean * factor) - sigma2 / 2 if mean > 0 else -30.0
             sure, slope = none**factor, 1 / math.sqrt(2 * sigma2)
-            shapes.append((weight * chance * sure, weight * chance * (1 - sure) / 2, offset, mu, slope))
+            shapes.append((weight * chance * sure, weight * chance * (1 - sure) / 2, mu, slope))
 
     def below(value: float) -> float:
         total = 0.0
-        for sure, half, offset, mu, slope in shapes:
-            beyond = value - offset
-            if beyond >= 0:
-                total += sure
-            if beyond > 0:
-                total += half * (1 + math.erf((math.log(beyond) - mu) * slope))
+        for sure, half, mu, slope in shapes:
+            total += sure
+            if value > 0:
+                total += half * (1 + math.erf((math.log(value) - mu) * slope))
         return total
 
     tenth = _inverse(below, 0.1, _LEAST_H)

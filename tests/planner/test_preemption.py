@@ -77,12 +77,6 @@ def test_no_losses_in_hardly_any_work() -> None:
     assert waste.billed_h.p50 == 0
 
 
-def test_a_start_at_any_time_waits_for_a_machine() -> None:
-    found = Preemptions(prior(), 0.1, 0.05, "up").waste(4.0)
-    anytime = Preemptions(prior(), 0.1, 0.05, "any").waste(4.0)
-    assert anytime.delay_mean_h > found.delay_mean_h + 0.5
-
-
 def test_beyond_the_grid_it_goes_on_in_proportion() -> None:
     solved = Preemptions(prior(), 0.2, 0.1)
     assert solved.waste(2000.0).billed_mean_h == pytest.approx(
