@@ -208,7 +208,11 @@ def _best(best: Candidate) -> str:
     if best.risk is not None and best.risk.interruptions:
         lines.append(f"risk    {_risk(best.risk)}")
     if best.finish_at is not None:
-        lines.append(f"finish  {_moment(best.finish_at[1])} (p50), {_moment(best.finish_at[2])} (p90) UTC")
+        rented = best.offer.market in ("spot", "on_demand")
+        lines.append(
+            f"finish  {_moment(best.finish_at[1])} (p50), {_moment(best.finish_at[2])} (p90) UTC"
+            + (", if a machine is had at once (plan find asks)" if rented else "")
+        )
     if best.offer.flags:
         lines.append(f"flags   {', '.join(best.offer.flags)}")
     return "\n".join(lines)
