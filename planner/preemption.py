@@ -13,6 +13,8 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Literal, NamedTuple
 
 from planner.hazards import SpotHazards, ZoneModel
@@ -264,27 +266,40 @@ def _quantiles(parts: Sequence[tuple[float, float, float, float, float]], doubt:
             sure, slope = none**factor, 1 / math.sqrt(2 * sigma2)
             shapes.append((weight * chance * sure, weight * chance * (1 - sure) / 2, offset, mu, slope))
 
+    alike = [(offset, list(rows)) for offset, rows in groupby(shapes, itemgetter(2))]  # one logarithm for all
+
     def below(value: float) -> float:
         total = 0.0
-        for sure, half, offset, mu, slope in shapes:
+        for offset, rows in alike:
             beyond = value - offset
-            if beyond >= 0:
-                total += sure
             if beyond > 0:
-                total += half * (1 + math.erf((math.log(beyond) - mu) * slope))
+                logged = math.log(beyond)
+                for sure, half, _, mu, slope in rows:
+                    total += sure
+                    total += half * (1 + math.erf((logged - mu) * slope))
+            elif beyond == 0:
+                for sure, *_ in rows:
+                    total += sure
         return total
 
-    tenth = _inverse(below, 0.1, _LEAST_H)
-    median = _inverse(below, 0.5, tenth)
-    return Quantiles(tenth, median, _inverse(below, 0.9, median))
+    at_once = below(0.0)
+    tenth = _inverse(below, 0.1, at_once, _LEAST_H)
+    median = _inverse(below, 0.5, at_once, tenth)
+    return Quantiles(tenth, median, _inverse(below, 0.9, at_once, median))
 
 
-def _inverse(below: Callable[[float], float], chance: float, least: float) -> float:
+def _inverse(below: Callable[[float], float], chance: float, at_once: float, least: float) -> float:
     """Where a distribution function of hours reaches a chance, to about a thousandth; `least` reaches no more.
 
     It is bracketed and halved to a fiftieth, and the rest is taken for straight over the logarithm.
+
+    Args:
+        below: The distribution function.
+        chance: That is to be reached.
+        at_once: Chance of no hours at all.
+        least: Hours that do not reach it, or just.
     """
-    if below(0.0) >= chance:
+    if at_once >= chance:
         return 0.0
     low = high = max(least, _LEAST_H)
     under, over = 0.0, below(high)
