@@ -29,9 +29,13 @@ def dispatched(setup: TrainingSetup, gpu: GpuFacts, *, masked: bool, repeats: bo
     windowed = 0 < setup.arch.sliding_window < setup.sequence_tokens  # a mask tells of it
     if masked or windowed or repeats or setup.attention == "eager":
         return setup._replace(repeats_keys=True)
-    older = gpu.vendor == "nvidia" and float(gpu.capability) < _OLDEST_WITH_FLASH
-    falls_back = older or (gpu.vendor == "nvidia" and attends_in_fp32(setup))
+    falls_back = lacks_flash(gpu) or (gpu.vendor == "nvidia" and attends_in_fp32(setup))
     return setup._replace(attention="math") if falls_back else setup
+
+
+def lacks_flash(gpu: GpuFacts) -> bool:
+    """Whether a GPU is too old for torch's flash kernel. Besides this only its maker decides what runs there."""
+    return gpu.vendor == "nvidia" and float(gpu.capability) < _OLDEST_WITH_FLASH
 
 
 def attends_in_fp32(setup: TrainingSetup) -> bool:

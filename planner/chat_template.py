@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from planner.data_check import talks
 from planner.errors import Finding
 from planner.spec import FineTuneSpec
 from planner.specfile import model_ref
 from providers.errors import TuneplanError
-from providers.hub import HubAccess, HubRepository, file_names
+
+if TYPE_CHECKING:
+    from providers.hub import HubAccess
 
 _SETTINGS, _TOKENIZER = "tokenizer_config.json", "tokenizer.json"
 _FILES = frozenset({"chat_template.jinja", "chat_template.json"})
@@ -47,6 +50,8 @@ def untemplated_on_hub(spec: FineTuneSpec, base_dir: Path, access: HubAccess) ->
     """A model of the Hub that has none, for data that needs one; nothing where the Hub does not tell."""
     if access.offline or not talks(spec, base_dir):
         return
+    from providers.hub import HubRepository, file_names
+
     repository = HubRepository(access, spec.model.id, spec.model.revision or "main")
     try:
         info = repository.info()

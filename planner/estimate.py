@@ -184,7 +184,7 @@ def _candidate(question: Question, item: Priced, rank: int, on_frontier: bool) -
 def _basis(question: Question, item: Priced) -> Basis:
     """The formulas' word, of the machine's own place: a shape that was solved once stands for those of every cloud."""
     solved = item.solved
-    return solved.basis._replace(groups=groups_of(question, item.offer, item.nodes, solved.fit.setup))
+    return Basis(groups_of(question, item.offer, item.nodes, solved.fit.setup), solved.priors)
 
 
 def _risk(question: Question, item: Priced) -> CandidateRisk:

@@ -339,10 +339,18 @@ def hazards_of(spells: tuple[OwnSpell, ...], group: SpotGroup, lean: float = 1.0
         gpu = ""
     if place not in {spell.place for spell in spells}:
         place = ""
-    return _learned_once(spells, cloud, place, gpu, lean).times(sizes().factor(group.machines, group.gpus))
+    return _sized(spells, cloud, place, gpu, lean, sizes().factor(group.machines, group.gpus))
 
 
 _learned_once = cache(learned)
+
+
+@lru_cache(maxsize=4096)
+def _sized(
+    spells: tuple[OwnSpell, ...], cloud: str, place: str, gpu: str, lean: float, factor: float
+) -> SpotHazards:
+    """Machines of all clouds come in a few sizes, and what follows from one's rates is kept with them."""
+    return _learned_once(spells, cloud, place, gpu, lean).times(factor)
 
 
 def _relevance(spell: OwnSpell, cloud: str, place: str, gpu: str) -> float:

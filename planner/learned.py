@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from planner.calibration import UNCORRECTED, Basis, Calibration, Correction, log_sd
+from planner.calibration import UNCORRECTED, Calibration, Correction, log_sd
 from planner.memory import MemoryEstimate
 from planner.memory.verdict import verdict_of
 from planner.overheads import Overheads
@@ -29,7 +29,7 @@ class Learned(NamedTuple):
     """Corrections for one job on one kind of machine.
 
     Attributes:
-        groups: What the job shares with others.
+        groups: What the job shares with others; empty where there are no runs to learn from.
         corrections: By quantity; what is not there is uncorrected.
     """
 
@@ -169,16 +169,15 @@ def corrected_overheads(
     return corrected, Learned(learned.groups, {**learned.corrections, **found})
 
 
-def basis_of(fit: Fit, around: Overheads, checkpoint_h: float, groups: Mapping[str, str]) -> Basis:
-    """What the formulas alone say, to be kept with the run.
+def priors_of(fit: Fit, around: Overheads, checkpoint_h: float) -> dict[str, float]:
+    """What the formulas alone say, to be kept with the run: `Basis.priors`.
 
     Args:
         fit: Before any correction.
         around: Before any correction.
         checkpoint_h: Hours of checkpoint stops over the whole run, before any correction.
-        groups: What the job shares with others.
     """
-    priors = {
+    return {
         "step_time": fit.step.step_time_s.p50,
         "memory": fit.memory.reserved_bytes / _GIB,
         "start": around.start_s.p50,
@@ -186,4 +185,3 @@ def basis_of(fit: Fit, around: Overheads, checkpoint_h: float, groups: Mapping[s
         "evaluate": around.evaluate_s.p50,
         "finish": around.finish_s.p50 + checkpoint_h * 3600,
     }
-    return Basis(groups, priors)

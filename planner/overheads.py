@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
-from planner.quantiles import Quantiles
+from planner.quantiles import Quantiles, added
 
 _MIB = 2.0**20
 
@@ -53,12 +52,12 @@ class Overheads(NamedTuple):
     @property
     def start_s(self) -> Quantiles:
         """From the bill's first second to the first step; paid again after each interruption."""
-        return _sum(self.start_parts_s.values())
+        return added(self.start_parts_s.values())
 
     @property
     def once_s(self) -> Quantiles:
         """All of it but interruptions and checkpoints; quantiles are added, as the parts share their causes."""
-        return _sum((self.start_s, self.prepare_s, self.evaluate_s, self.finish_s))
+        return added((self.start_s, self.prepare_s, self.evaluate_s, self.finish_s))
 
 
 def overheads(
@@ -97,11 +96,6 @@ def overheads(
         idle_s=IDLE_S[place],
         save_s=0.2 + checkpoint_bytes / SAVE_BYTES_PER_S,
     )
-
-
-def _sum(parts: Iterable[Quantiles]) -> Quantiles:
-    parts = tuple(parts)
-    return Quantiles(sum(p.p10 for p in parts), sum(p.p50 for p in parts), sum(p.p90 for p in parts))
 
 
 def _around(seconds: float) -> Quantiles:

@@ -240,25 +240,31 @@ def _quantiles(parts: Sequence[tuple[float, float, float, float]], doubt: float)
             sure, slope = none**factor, 1 / math.sqrt(2 * sigma2)
             shapes.append((weight * chance * sure, weight * chance * (1 - sure) / 2, mu, slope))
 
+    at_once = sum(sure for sure, *_ in shapes)
+
     def below(value: float) -> float:
-        total = 0.0
+        total, logged = 0.0, math.log(value)
         for sure, half, mu, slope in shapes:
-            total += sure
-            if value > 0:
-                total += half * (1 + math.erf((math.log(value) - mu) * slope))
+            total += sure + half * (1 + math.erf((logged - mu) * slope))
         return total
 
-    tenth = _inverse(below, 0.1, _LEAST_H)
-    median = _inverse(below, 0.5, tenth)
-    return Quantiles(tenth, median, _inverse(below, 0.9, median))
+    tenth = _inverse(below, 0.1, at_once, _LEAST_H)
+    median = _inverse(below, 0.5, at_once, tenth)
+    return Quantiles(tenth, median, _inverse(below, 0.9, at_once, median))
 
 
-def _inverse(below: Callable[[float], float], chance: float, least: float) -> float:
+def _inverse(below: Callable[[float], float], chance: float, at_once: float, least: float) -> float:
     """Where a distribution function of hours reaches a chance, to about a thousandth; `least` reaches no more.
 
     It is bracketed and halved to a fiftieth, and the rest is taken for straight over the logarithm.
+
+    Args:
+        below: The distribution function.
+        chance: That is to be reached.
+        at_once: Chance of no hours at all.
+        least: Hours that do not reach it, or just.
     """
-    if below(0.0) >= chance:
+    if at_once >= chance:
         return 0.0
     low = high = max(least, _LEAST_H)
     under, over = 0.0, below(high)

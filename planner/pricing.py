@@ -7,11 +7,10 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from planner.artifacts import checkpoint_bytes, disk_bytes, machine_share, result_bytes
-from planner.calibration import Basis
 from planner.egress import Place, Traffic, egress_usd
 from planner.hardware import GpuFacts, cpu_facts, gpu_facts
 from planner.host_memory import Data, host_memory_parts
-from planner.learned import Learned, basis_of, corrected_fit, corrected_overheads, groups_of, learn
+from planner.learned import Learned, corrected_fit, corrected_overheads, groups_of, learn, priors_of
 from planner.network import Network, network_of
 from planner.overheads import Overheads, overheads
 from planner.place_hazards import place_hazards
@@ -53,7 +52,7 @@ class Solved(NamedTuple):
         disk_bytes: Disk that one machine needs.
         host_parts_bytes: Memory that one machine needs beside its GPUs', by what it is for.
         traffic: Bytes between bucket and machines.
-        basis: What the formulas alone said.
+        priors: What the formulas alone said, as in `Basis.priors`.
         learned: What finished runs changed in fit and overheads.
         fixed_total_usd: Sum of the known fixed lines.
     """
@@ -66,7 +65,7 @@ class Solved(NamedTuple):
     disk_bytes: float
     host_parts_bytes: dict[str, float]
     traffic: Traffic
-    basis: Basis
+    priors: dict[str, float]
     learned: Learned
     fixed_total_usd: float
 
@@ -246,7 +245,7 @@ def offered_gpu(offer: Offer, parameters: int) -> GpuFacts | None:
 
 def _timed(question: Question, offer: Offer, nodes: int, found: Fit) -> Solved | Refusal:
     formula = _with_token_doubt(question, found)
-    groups = groups_of(question, offer, nodes, formula.setup)
+    groups = groups_of(question, offer, nodes, formula.setup) if question.calibration.observations else {}
     learned = learn(question.calibration, groups, formula.step.step_time_s, formula.memory)
     fit = corrected_fit(formula, learned)
     if fit.memory.verdict == "oom":
@@ -262,7 +261,7 @@ def _timed(question: Question, offer: Offer, nodes: int, found: Fit) -> Solved |
     line = timeline(question.job.full_steps, fit.step.step_time_s.widened(doubt), around, hazards)
     fixed = FREE_LINES if offer.market == "local" else _object_store_lines(question, line, checkpoint)
     saving_h = line.interruptions.checkpoint_h * assumed.save_s / around.save_s
-    basis = basis_of(formula, assumed, saving_h, groups)
+    priors = priors_of(formula, assumed, saving_h)
     result = result_bytes(fit.setup, question.trainable)
     moved = _traffic(question, line, nodes, checkpoint, result)
     disk = disk_bytes(
@@ -277,7 +276,7 @@ def _timed(question: Question, offer: Offer, nodes: int, found: Fit) -> Solved |
     )
     memory = _host_memory(question, offer, nodes, fit)
     total = sum(value for value in fixed.values() if value is not None)
-    return Solved(fit, around, line, fixed, checkpoint, disk, memory, moved, basis, learned, total)
+    return Solved(fit, around, line, fixed, checkpoint, disk, memory, moved, priors, learned, total)
 
 
 def _host_memory(question: Question, offer: Offer, nodes: int, fit: Fit) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 #: Standard normal quantile of 0.9.
@@ -60,3 +61,15 @@ class Quantiles:
         Quantiles(p10=3, p50=5, p90=9)
         """
         return Quantiles(self.p10 * factor + offset, self.p50 * factor + offset, self.p90 * factor + offset)
+
+
+def added(parts: Iterable[Quantiles]) -> Quantiles:
+    """Sum of quantities that share their causes, quantile by quantile.
+
+    >>> added([Quantiles(1, 2, 4), Quantiles(1, 1, 1)])
+    Quantiles(p10=2.0, p50=3.0, p90=5.0)
+    """
+    low, middle, high = 0.0, 0.0, 0.0
+    for part in parts:
+        low, middle, high = low + part.p10, middle + part.p50, high + part.p90
+    return Quantiles(low, middle, high)

@@ -89,8 +89,8 @@ def interruptions(
     rework_h = interval_s / 7200
     checkpoint_h = work_h * save_s / interval_s
     waste = _solved(hazards, _rounded(restart_h, 0.1), _rounded(rework_h, 0.4)).waste(work_h + checkpoint_h)
-    count = waste.billed_h.scaled(1 / (restart_h + rework_h))
     delay, billed = waste.delay_h, waste.billed_h
+    count = billed.scaled(1 / (restart_h + rework_h))
     return Interruptions(
         per_h=hazards.losses_spread_per_h(age_h),
         checkpoint_interval_s=interval_s,

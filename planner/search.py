@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from jobs.spec_rules import least_rows
-from planner.attention_kernel import dispatched
+from planner.attention_kernel import dispatched, lacks_flash
 from planner.hardware import GpuFacts
 from planner.job import Job
-from planner.memory import MemoryEstimate, estimate_memory
+from planner.memory import MemoryEstimate, Tensors, estimate_memory, peak_tensors
 from planner.setup import Cluster, Parallelism, ParallelKind, TrainingSetup
 from planner.throughput import StepEstimate, estimate_step
 
@@ -46,7 +46,14 @@ class Refusal(NamedTuple):
     memory: MemoryEstimate | None = None
 
 
-_Held = tuple[TrainingSetup, MemoryEstimate]
+class Held(NamedTuple):
+    """One way to run a job, and what it holds on any GPU on which it runs alike."""
+
+    setup: TrainingSetup
+    tensors: Tensors
+
+
+_Tried = tuple[TrainingSetup, MemoryEstimate]
 
 
 class SetUps:
@@ -61,15 +68,15 @@ class SetUps:
         """
         self._job, self.base = job, base
         self.least_rows = least_rows(base.task, base.preference_loss)
-        self._held: dict[tuple[str, ParallelKind, int, bool, int], TrainingSetup] = {}
+        self._held: dict[tuple[str, bool, ParallelKind, int, bool, int], Held] = {}
         self._full: dict[tuple[ParallelKind, int, bool, int, str, bool], TrainingSetup] = {}
         self._padded: dict[int, float] = {}
 
     def held(
         self, gpu: GpuFacts, kind: ParallelKind, gpus: int, checkpointing: bool, micro_batch: int
-    ) -> TrainingSetup:
+    ) -> Held:
         """For the memory, which does not go by the rows' mean length, with the attention that runs on a GPU."""
-        key = (gpu.name, kind, gpus, checkpointing, micro_batch)
+        key = (gpu.vendor, lacks_flash(gpu), kind, gpus, checkpointing, micro_batch)
         if key not in self._held:
             plain = self.base._replace(
                 parallelism=Parallelism(kind, data=gpus),
@@ -79,7 +86,8 @@ class SetUps:
                 cpu_autocast=gpu.vendor == "cpu",
             )
             masked = self._padded_row_tokens(micro_batch) > self._job.row_tokens
-            self._held[key] = dispatched(plain, gpu, masked=masked)
+            setup = dispatched(plain, gpu, masked=masked)
+            self._held[key] = Held(setup, peak_tensors(setup, on_cpu=gpu.vendor == "cpu"))
         return self._held[key]
 
     def _padded_row_tokens(self, micro_batch: int) -> float:
@@ -120,16 +128,24 @@ def best_fit(job: Job, setups: SetUps, cluster: Cluster, freedom: Freedom) -> Fi
         freedom: What may be chosen.
     """
     refusal = Refusal("filtered", "")
-    best: Fit | None = None
+    ways: list[_Tried] = []
     for kind in _kinds(cluster, setups.base):
-        found = _best_of_kind(job, setups, cluster, freedom, kind)
+        found = _of_kind(job, setups, cluster, freedom, kind)
         if isinstance(found, Refusal):
             refusal = _nearer(refusal, found)
-        elif best is None or _order(found) < _order(best):
-            best = found
-        if best is not None and doubt(best.memory) == 0:
+        else:
+            ways += found
+        if any(doubt(memory) == 0 for _, memory in ways):
             break
-    return best or refusal
+    if not ways:
+        return refusal
+    least = min(doubt(memory) for _, memory in ways)
+    fits = (_timed(setups.full(held), memory, cluster) for held, memory in ways if doubt(memory) == least)
+    return min(fits, key=lambda fit: fit.step.step_time_s.p50)
+
+
+def _timed(setup: TrainingSetup, memory: MemoryEstimate, cluster: Cluster) -> Fit:
+    return Fit(setup, memory, estimate_step(setup, cluster))
 
 
 def _kinds(cluster: Cluster, base: TrainingSetup) -> tuple[ParallelKind, ...]:
@@ -141,29 +157,28 @@ def _kinds(cluster: Cluster, base: TrainingSetup) -> tuple[ParallelKind, ...]:
     return ("ddp", "fsdp")
 
 
-def _best_of_kind(
+def _of_kind(
     job: Job, setups: SetUps, cluster: Cluster, freedom: Freedom, kind: ParallelKind
-) -> Fit | Refusal:
+) -> list[_Tried] | Refusal:
+    """The largest micro-batches, one without and one with recomputation if there is a choice, of what fits."""
     gpus = cluster.gpus_per_node * cluster.nodes
     rows = _micro_batches(job, gpus, freedom.micro_batch, setups.least_rows)
     if not rows:
         return Refusal("indivisible", _indivisible(job, gpus, freedom.micro_batch, setups.least_rows))
-    best: Fit | None = None
+    ways: list[_Tried] = []
     tried: MemoryEstimate | None = None
     for checkpointing in _checkpointing(freedom):
 
-        def held(micro: int, checkpointing: bool = checkpointing) -> _Held:
-            setup = setups.held(cluster.gpu, kind, gpus, checkpointing, micro)
-            return setup, estimate_memory(setup, cluster)
+        def tried_with(micro: int, checkpointing: bool = checkpointing) -> _Tried:
+            held = setups.held(cluster.gpu, kind, gpus, checkpointing, micro)
+            return held.setup, estimate_memory(held.setup, cluster, held.tensors)
 
-        found = _largest(held, rows, job.global_batch // gpus)
+        found = _largest(tried_with, rows, job.global_batch // gpus)
         if isinstance(found, MemoryEstimate):
             tried = found
-            continue
-        setup, memory = setups.full(found[0]), found[1]
-        fit = Fit(setup, memory, estimate_step(setup, cluster))
-        best = fit if best is None or _order(fit) < _order(best) else best
-    return best or Refusal("oom", f"{gpus} x {cluster.gpu.name}: too little memory", tried)
+        else:
+            ways.append(found)
+    return ways or Refusal("oom", f"{gpus} x {cluster.gpu.name}: too little memory", tried)
 
 
 def _checkpointing(freedom: Freedom) -> tuple[bool, ...]:
@@ -196,23 +211,25 @@ def _indivisible(job: Job, gpus: int, fixed: int | None, least: int) -> str:
     return f"a global batch of {job.global_batch} does not divide over {gpus} GPU{'s' if gpus > 1 else ''}{per_gpu}"
 
 
-def _largest(held: Callable[[int], _Held], rows: tuple[int, ...], share: int) -> _Held | MemoryEstimate:
+def _largest(
+    tried_with: Callable[[int], _Tried], rows: tuple[int, ...], share: int
+) -> _Tried | MemoryEstimate:
     """The largest micro-batch that surely fits; the smallest if that is not sure; its memory if it is too much.
 
     Without accumulation no gradients wait between micro-batches, so the whole share at once may take less than a part
     of it, and is tried first.
     """
-    tries = [held(micro) for micro in rows[-1:] if micro == share]
+    tries = [tried_with(micro) for micro in rows[-1:] if micro == share]
     if tries and doubt(tries[0][1]) == 0:
         return tries[0]
-    tries.append(held(rows[0]))
+    tries.append(tried_with(rows[0]))
     best = min(tries, key=lambda tried: doubt(tried[1]) if tried[1].verdict != "oom" else 3)
     if best[1].verdict == "oom":
         return best[1]
     low, high = (1, len(rows)) if doubt(tries[-1][1]) == 0 else (0, 0)
     while low < high:
         middle = (low + high) // 2
-        tried = held(rows[middle])
+        tried = tried_with(rows[middle])
         if doubt(tried[1]) == 0:
             best, low = tried, middle + 1
         else:
@@ -225,10 +242,6 @@ def doubt(memory: MemoryEstimate) -> int:
     if memory.verdict != "fits":
         return 2
     return 0 if memory.upper_bytes <= memory.limit_bytes else 1
-
-
-def _order(fit: Fit) -> tuple[int, float]:
-    return doubt(fit.memory), fit.step.step_time_s.p50
 
 
 def _nearer(old: Refusal, new: Refusal) -> Refusal:

@@ -6,11 +6,14 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from planner.spot_signals import NO_SIGNALS, READINGS, Said, SpotSignals
 from planner.whole_file import whole_file
-from providers.availability import Answered, Wanted
 from providers.offers import Offer
+
+if TYPE_CHECKING:
+    from providers.availability import Answered, Wanted
 
 #: About all zones of a region and any number of machines.
 _REGIONAL = frozenset({"interruption_band", "eviction_band"})

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from planner.hazards import SpotHazards
 from planner.overheads import Overheads
-from planner.quantiles import Quantiles
+from planner.quantiles import Quantiles, added
 from planner.risk import Interruptions, interruptions
 
 
@@ -50,27 +50,23 @@ def timeline(
         hazards: Of the machines, None where nothing is taken away (on demand, own machine).
     """
     training_h = step_time_s.scaled(steps / 3600)
-    work_h = _add(training_h, around.once_s.scaled(1 / 3600))
+    work_h = added((training_h, around.once_s.scaled(1 / 3600)))
     lost = interruptions(
         training_h.p50, hazards=hazards, save_s=around.save_s, restart_h=around.start_s.p50 / 3600
     )
     work_h = work_h.shifted(lost.checkpoint_h)
     idle_h = around.idle_s.scaled(1 / 3600)
-    billed_h = _add(work_h, idle_h)
+    billed_h = added((work_h, idle_h))
     return Timeline(
-        wall_clock_h=_independent(billed_h, _add(lost.rework_h, lost.restart_h)),
+        wall_clock_h=_independent(billed_h, added((lost.rework_h, lost.restart_h))),
         billed_mean_h=billed_h.p50 + lost.billed_mean_h,
-        finish_h=_independent(work_h, _add(lost.rework_h, lost.restart_h, lost.wait_h)),
+        finish_h=_independent(work_h, added((lost.rework_h, lost.restart_h, lost.wait_h))),
         compute_h=work_h.p50,
         rework_h=lost.rework_h.p50,
         reprovision_h=lost.restart_h.p50,
         idle_h=idle_h.p50,
         interruptions=lost,
     )
-
-
-def _add(*parts: Quantiles) -> Quantiles:
-    return Quantiles(sum(p.p10 for p in parts), sum(p.p50 for p in parts), sum(p.p90 for p in parts))
 
 
 def _independent(one: Quantiles, other: Quantiles) -> Quantiles:

@@ -43,7 +43,7 @@ class Casts(NamedTuple):
     end: float
 
     def at(self, moment: str) -> float:
-        """Bytes in a moment of `planner.memory.estimate`."""
+        """Bytes in a moment of `planner.memory.peak`."""
         return {"loss": self.loss, "backward": self.backward, "backward_end": self.end}.get(moment, 0.0)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from planner.setup import TrainingSetup
+from planner.setup import Cluster, TrainingSetup
 
 Verdict = Literal["fits", "borderline", "oom"]
 
@@ -26,6 +26,13 @@ _ROUNDING = 1.03  # the allocator's blocks against the tensors in them
 #: Stacks of which nothing is known, or no more than their optimizers' code.
 LITTLE_SEEN = ("other", "internevo", "tensorflow")
 _LEAST_SD = 0.01  # of a job whose repeats do not differ
+_GIB = float(2**30)
+
+
+def limit_bytes(cluster: Cluster) -> float:
+    """What one process can get: the driver keeps a share of the nominal memory."""
+    gpu = cluster.gpu
+    return (cluster.gpu_mem_gib or gpu.memory_gib) * gpu.usable_gib / gpu.memory_gib * _GIB
 
 
 def need_log_sd(setup: TrainingSetup) -> float:

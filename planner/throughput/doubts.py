@@ -139,7 +139,7 @@ def _unseen(setup: TrainingSetup, gpu: GpuFacts, tokens: float) -> list[Doubt]:
     where = f"{stack}, {trained} on {gpu.name}"
     found = [Doubt(_UNSEEN, f"no published run of {where} with {tokens:,.0f} tokens was compared")]
     measured = "published measurements" in gpu.attainable_source
-    if not measured and all(gpu.name != other for _, other, _ in COMPARED):
+    if not measured and gpu.name not in {name for _, name, _ in COMPARED}:
         found.append(Doubt(_UNMEASURED_RATE, f"attainable rate of {gpu.name} is estimated", _RATHER_SLOWER))
     if gpu.vendor != "nvidia":
         found.append(Doubt(_OTHER_VENDOR, f"few published runs on {gpu.vendor.upper()}"))
