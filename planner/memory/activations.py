@@ -122,7 +122,8 @@ def block_activations(
     full = adapter is None
     # A decoder block of an encoder-decoder attends twice, the second time with a norm of its own.
     twice = arch.decoder_layers / (arch.layers + arch.decoder_layers)
-    norms = _norms(arch, width, residual, full, fused_norm, arch.norms_per_layer + twice)
+    count = arch.norms_per_layer + twice
+    norms = _norms(arch, width, residual, full, fused_norm, count)
     whole = norms + _dropout(arch, twice)
     saved = whole + _attention(arch, width, full) * (1 + twice)
     saved += width * _kept_by_stack(arch, spread_keys, fused_qkv)
@@ -140,10 +141,8 @@ def block_activations(
         fp32_routing=fp32_routing,
     )
     saved += mlp + of_adapters + _quantised_inputs(arch, quantised_input, quantised_copy)
-    mlp_backward += residual * arch.hidden  # of the residual stream
-    count = arch.norms_per_layer + twice
     gone = mlp + of_mlps + norms * max(0.0, count - 1) / count
-    return BlockActivations(saved, mlp_backward, mlp, gone, whole)
+    return BlockActivations(saved, mlp_backward + residual * arch.hidden, mlp, gone, whole)
 
 
 def _quantised_inputs(arch: ModelArchitecture, shared: float, copied: float) -> float:
