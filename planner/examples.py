@@ -23,7 +23,8 @@ from jobs.data_files import (
     separator_of,
     table_rows,
 )
-from jobs.formats import CHECKS, Row, as_known, format_of
+from jobs.formats import CHECKS, Row, as_known, format_of, is_talk
+from jobs.tool_calls import call_texts, calls_of, check_calls, check_tools, tool_texts
 from planner.quantiles import Z90
 from planner.table_places import row_start
 from providers.errors import UsageError
@@ -39,6 +40,8 @@ _PLACES = 64
 _PARQUET_BYTES = 128 * 2**20
 #: Of each doubling of sizes so many are parsed in any case, as few as there may be of it.
 _OF_EACH_DOUBLING = 4
+#: Of a message: most chat templates leave out which call a result answers.
+_UNWRITTEN = frozenset({"tool_call_id"})
 #: So much is read at once to find where a row of a table begins.
 _SOUGHT_BYTES = 2**20
 
@@ -326,7 +329,9 @@ def _row_text(row: Row) -> str:
     row = as_known(row)
     kind = format_of(row)
     keys = row if kind is None else CHECKS[kind][1]
-    return _joined(_texts({key: row[key] for key in keys if key in row}))
+    kept = {key: row[key] for key in keys if key in row}
+    offered = any(map(is_talk, kept.values())) and "tools" in row and check_tools(row) is None
+    return _joined(chain(tool_texts(row) if offered else (), _texts(kept)))
 
 
 def _joined(texts: Iterable[str]) -> str:
@@ -338,12 +343,16 @@ def _joined(texts: Iterable[str]) -> str:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """All texts in a record, however nested; keys and numbers are not learned from."""
+    """All texts in a record, however nested; keys and numbers are learned from in calls of tools alone."""
     if isinstance(value, str):
         yield value
+    elif isinstance(value, dict) and calls_of(value) and check_calls(value) is None:
+        yield from _texts({key: part for key, part in value.items() if key != "tool_calls"})
+        yield from call_texts(value)
     elif isinstance(value, dict):
-        for part in value.values():
-            yield from _texts(part)
+        for key, part in value.items():
+            if key not in _UNWRITTEN:
+                yield from _texts(part)
     elif isinstance(value, list):
         for part in value:
             yield from _texts(part)
