@@ -242,6 +242,14 @@ def test_pareto_candidates_are_beaten_by_none() -> None:
         )
 
 
+def test_what_may_not_fit_is_not_on_the_frontier() -> None:
+    cheap = offer_of("A100-80GB", 8, 1.0, ram_gib=8.0)
+    question = question_of(model="meta-llama/Llama-3.1-70B", method={"kind": "lora", "rank": 8})
+    estimate = build_estimate(question, snapshot_of(cheap, offer_of("A100-80GB", 8, 20.0, ram_gib=2000.0)))
+    told = {c.offer.price_usd_per_hour: (c.may_not_fit, c.pareto) for c in estimate.candidates}
+    assert told == {20.0: (False, True), 1.0: (True, False)}
+
+
 def test_objectives_choose_differently() -> None:
     offers = snapshot_of(offer_of("A100-80GB", 1, 1.0), offer_of("H100", 8, 60.0))
     assert best_of(offers, goal={"objective": "cheapest"}).offer.gpu == "A100-80GB"
