@@ -202,6 +202,30 @@ def test_unknown_price_is_refused_not_free() -> None:
     assert [(row.reason_code, row.count) for row in estimate.rejected] == [("no_price", 1)]
 
 
+def test_the_most_an_hour_is_for_all_machines_together() -> None:
+    question = question_of(where={"max_usd_per_hour": 9, "nodes": "1..4"})
+    offers = snapshot_of(
+        offer_of(price=3.0),
+        offer_of("H100", price=9.0),
+        offer_of("H200", price=9.1),
+        offer_of("B200", price=2.26),
+    )
+    estimate = build_estimate(question, offers)
+    allowed = {(c.offer.gpu, c.nodes) for c in estimate.candidates}
+    assert {n for gpu, n in allowed if gpu == "A100-80GB"} == {1, 2}  # a batch of 16 does not divide by 3
+    assert {n for gpu, n in allowed if gpu == "H100"} == {1}
+    assert ("B200", 2) in allowed and ("B200", 4) not in allowed
+    assert [(row.reason_code, row.reason) for row in estimate.rejected] == [
+        ("over_budget", "over where.max_usd_per_hour")
+    ]
+    alone = build_estimate(
+        question_of(where={"max_usd_per_hour": 9, "nodes": 4}), snapshot_of(offer_of(price=3.0))
+    )
+    assert [(row.reason_code, row.reason) for row in alone.rejected] == [
+        ("over_budget", "over where.max_usd_per_hour, which holds for all 4 machines together")
+    ]
+
+
 def test_an_unknown_gpu_is_refused_by_name() -> None:
     estimate = build_estimate(question_of(), snapshot_of(offer_of("Quantum9")))
     assert estimate.rejected[0].reason_code == "no_gpu_facts"
