@@ -8,7 +8,6 @@ from planner.spec import WhereSection
 from planner.units import GpuFilter
 from providers.offers import Offer
 
-
 #: Prices that differ by less are equal: products of floats are not exact.
 _LEAST_USD = 1e-9
 

@@ -34,7 +34,9 @@ class _Axis:
 
 
 def plot_in_terminal(estimate: Estimate, width: int) -> str:
-    """Candidates as dots, rings if they may not fit, the frontier of the others numbered, deadline and budget as lines; dollars up, hours to the right.
+    """Candidates as dots, rings if they may not fit, the frontier of the others numbered, deadline and budget as lines.
+
+    Dollars go up, hours to the right.
 
     Args:
         estimate: The answer.
