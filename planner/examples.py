@@ -40,6 +40,14 @@ _PLACES = 64
 _PARQUET_BYTES = 128 * 2**20
 #: Of each doubling of sizes so many are parsed in any case, as few as there may be of it.
 _OF_EACH_DOUBLING = 4
+#: What most chat templates say of tools that are offered, in other words of about as many tokens (see
+#: `planner.inspect.records`).
+_OFFER = (
+    "# Tools\n\nYou can use the functions below to help with what is asked. What each of them is called and takes "
+    "stands in JSON, one a line, between these two marks:\n<tools>\n</tools>\n\nTo use one of them, answer with a "
+    "JSON object that names the function and its arguments, and put it between these marks, as it is shown here:\n"
+    '<call>\n{"name": <function>, "arguments": <object>}\n</call>\n'
+)
 #: Of a message: most chat templates leave out which call a result answers.
 _UNWRITTEN = frozenset({"tool_call_id"})
 #: So much is read at once to find where a row of a table begins.
@@ -330,8 +338,9 @@ def _row_text(row: Row) -> str:
     kind = format_of(row)
     keys = row if kind is None else CHECKS[kind][1]
     kept = {key: row[key] for key in keys if key in row}
-    offered = any(map(is_talk, kept.values())) and "tools" in row and check_tools(row) is None
-    return _joined(chain(tool_texts(row) if offered else (), _texts(kept)))
+    may_offer = any(map(is_talk, kept.values())) and "tools" in row and check_tools(row) is None
+    tools = list(tool_texts(row)) if may_offer else []
+    return _joined(chain([_OFFER] if tools else (), tools, _texts(kept)))
 
 
 def _joined(texts: Iterable[str]) -> str:

@@ -95,7 +95,7 @@ def test_calls_of_tools_and_offered_tools_are_counted(tmp_path: Path) -> None:
     assert short < 17 + 30  # no ids
     tool = {"type": "function", "function": {"name": "note", "description": WORDS * 4}}
     offered = mean(row({"text": "a", "count": 1}, tools=[tool]))
-    assert offered - short == pytest.approx(4 * 17 + 15, rel=0.2)
+    assert offered - short == pytest.approx(4 * 17 + 15 + 90, rel=0.15)  # with what a template says of tools
     assert mean(row({"text": "a", "count": 1}, tools=json.dumps([tool]))) == offered
 
 
