@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from jobs.chat_template import as_template_takes
 from jobs.console import say
 from jobs.data import Examples
 from jobs.model import load_model, load_tokenizer
@@ -53,7 +54,7 @@ def built(
     with stage("load"):
         set_seed(job.train.seed)
         tokenizer = load_tokenizer(job, base)
-        _need_chat_template(tokenizer, examples)
+        examples = as_template_takes(tokenizer, examples)
 
         def load() -> Any:
             with loaded_once(job, processes):
@@ -113,12 +114,3 @@ def within_positions(job: JobSpec, most: int | None) -> JobSpec:
         return job
     say(f"rows are cut at {most:,} tokens, the positions of the model")
     return replace(job, train=replace(job.train, sequence_length=max(most, 1)))
-
-
-def _need_chat_template(tokenizer: Any, examples: Examples) -> None:
-    talks = any(isinstance(value, list) for value in examples.train[0].values())
-    if talks and tokenizer.chat_template is None:
-        hint = "use an instruction-tuned model, or data with prompt and completion"
-        raise UsageError(
-            "the tokenizer of this model has no chat template", hint=hint, code="no_chat_template"
-        )

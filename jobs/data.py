@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from jobs.data_files import Located, bad_row, data_sha256, read_rows
 from jobs.formats import CHECKS, Row, format_of, is_talk, truth
 from jobs.spec import DataFormat, DataJob, GuardJob, Task
+from jobs.tool_calls import tools_json, with_calls
 from providers.errors import UsageError
 
 _FORMATS: dict[Task, tuple[DataFormat, ...]] = {
@@ -36,7 +37,8 @@ class Examples:
     Attributes:
         format: As in the job, never auto. Conversations that each end in their only answer
             come as prompt_completion, both lists of messages: then only the answer is learned.
-        train: Rows with the keys of the format only; labels are class indices.
+        train: Rows with the keys of the format only; labels are class indices. Conversations of data in which any
+            row offers tools have theirs beside them, as JSON, or None.
         eval: Held-out rows, empty if the job has none.
         label_names: Class names by index, for classification.
         guard: Rows of the general hold-out, empty if the job has none.
@@ -117,7 +119,7 @@ def check_training_data(
         raise _no_example(path)
     found = _learned_format(first[2], data, task, path)
     whole = chain((first,), rows)
-    head = whole if most_chars is None else _first_chars(whole, most_chars)
+    head = whole if most_chars is None else first_chars(whole, most_chars)
     labels: set[str] = set()
     for *_, row in _checked(head, found, data.label_names or ()):
         if found == "label" and len(labels) <= data.labels:
@@ -150,14 +152,14 @@ def check_held_out(
         MissingExtraError: A Parquet file, and pyarrow is not installed.
     """
     rows: Iterator[Located] = islice(read_rows(path), samples)
-    found = _checked(rows if most_chars is None else _first_chars(rows, most_chars), kind, names)
+    found = _checked(rows if most_chars is None else first_chars(rows, most_chars), kind, names)
     if next(found, None) is None:
         raise _no_example(path)
     for _ in found:
         pass
 
 
-def _first_chars(rows: Iterator[Located], most: int) -> Iterator[Located]:
+def first_chars(rows: Iterator[Located], most: int) -> Iterator[Located]:
     """Rows until so many characters have come."""
     seen = 0
     while seen < most and (located := next(rows, None)) is not None:
@@ -218,7 +220,14 @@ def _is_one_answer(row: Row) -> bool:
 
 
 def _split_answers(rows: list[Row]) -> list[Row]:
-    return [{"prompt": row["messages"][:-1], "completion": row["messages"][-1:]} for row in rows]
+    return [
+        {
+            "prompt": row["messages"][:-1],
+            "completion": row["messages"][-1:],
+            **{key: value for key, value in row.items() if key != "messages"},
+        }
+        for row in rows
+    ]
 
 
 def _checked(rows: Iterable[Located], kind: DataFormat, names: tuple[str, ...] = ()) -> Iterator[Located]:
@@ -239,7 +248,10 @@ def _checked(rows: Iterable[Located], kind: DataFormat, names: tuple[str, ...] =
 
 def _all_kept(rows: Iterable[Located], kind: DataFormat, names: tuple[str, ...]) -> list[Row]:
     keys = CHECKS[kind][1]
-    return [_kept(row, kind, keys, names) for *_, row in _checked(rows, kind, names)]
+    kept = [_kept(row, kind, keys, names) for *_, row in _checked(rows, kind, names)]
+    if kind != "prompt" and any("tools" in row for row in kept):
+        return [{"tools": None, **row} for row in kept]  # the first row decides which keys the others have
+    return kept
 
 
 def _shape(row: Row) -> tuple[tuple[str, bool], ...]:
@@ -248,13 +260,21 @@ def _shape(row: Row) -> tuple[tuple[str, bool], ...]:
 
 def _kept(row: Row, kind: DataFormat, keys: tuple[str, ...], names: tuple[str, ...]) -> Row:
     if kind == "prompt":
-        return _with_answer(row)
-    kept = {key: row[key] for key in keys if key in row}
+        return _with_answer({key: _talk(value) if key == "prompt" else value for key, value in row.items()})
+    kept = {key: _talk(row[key]) for key in keys if key in row}
+    tools = tools_json(row) if any(map(is_talk, kept.values())) else None
+    if tools is not None:
+        kept["tools"] = tools
     if kind == "label":
         kept["label"] = names.index(str(row["label"]))
     if kind == "unpaired":
         kept["label"] = truth(row["label"])
     return kept
+
+
+def _talk(value: Any) -> Any:
+    """The messages of a conversation as templates expect them; what is no conversation stays as it is."""
+    return [with_calls(message) for message in value] if is_talk(value) else value
 
 
 def _with_answer(row: Row) -> Row:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from jobs.tool_calls import calls_of, check_calls, check_tools
+
 Row = dict[str, Any]
 Check = Callable[[Row], str | None]
 
@@ -80,6 +82,11 @@ def is_talk(value: Any) -> bool:
     return isinstance(value, list)
 
 
+def is_conversation(value: Any) -> bool:
+    """Whether a value of any key is a list of messages, not another list."""
+    return is_talk(value) and bool(value) and isinstance(value[0], Mapping) and "role" in value[0]
+
+
 def truth(value: Any) -> bool | None:
     """True or false as JSON and CSV files write it, None if it is neither."""
     if isinstance(value, bool):
@@ -94,7 +101,7 @@ def check_prompt_completion(row: Row) -> str | None:
 
 def check_messages(row: Row) -> str | None:
     """A conversation with an answer of the assistant."""
-    problem = _need_talk(row.get("messages"), "messages")
+    problem = _need_talk(row.get("messages"), "messages") or check_tools(row)
     if problem is None and all(message["role"] != "assistant" for message in row["messages"]):
         return "no message of the assistant to learn from"
     return problem
@@ -118,7 +125,7 @@ def check_label(row: Row) -> str | None:
 def check_preference(row: Row) -> str | None:
     """A better and a worse answer, both texts or both conversations, and perhaps their common prompt."""
     keys = ["chosen", "rejected", *(["prompt"] if "prompt" in row else [])]
-    problem = _alike(row, keys)
+    problem = _alike(row, keys) or _offered(row, "chosen")
     if problem is None and row["chosen"] == row["rejected"]:
         return "chosen and rejected are the same"
     return problem
@@ -126,7 +133,7 @@ def check_preference(row: Row) -> str | None:
 
 def check_unpaired(row: Row) -> str | None:
     """A prompt, an answer, and whether the answer is good."""
-    problem = _alike(row, ["prompt", "completion"])
+    problem = _alike(row, ["prompt", "completion"]) or _offered(row, "completion")
     if problem is None and truth(row.get("label")) is None:
         return "label must be true or false"
     return problem
@@ -161,13 +168,21 @@ def _alike(row: Row, keys: list[str]) -> str | None:
     return None
 
 
+def _offered(row: Row, key: str) -> str | None:
+    """What is wrong with the tools of a row of conversations; with texts the key means nothing."""
+    return check_tools(row) if is_talk(row[key]) else None
+
+
 def _need_talk(messages: Any, key: str) -> str | None:
     if not isinstance(messages, list) or not messages:
         return f"{key} must be a non-empty list"
     for message in messages:
         if not isinstance(message, dict) or message.get("role") not in _ROLES:
             return f"a message needs a role, one of {', '.join(_ROLES)}"
-        if not isinstance(message.get("content"), str):
+        if problem := check_calls(message):
+            return problem
+        silent = bool(calls_of(message)) and message.get("content") is None
+        if not silent and not isinstance(message.get("content"), str):
             return "the content of a message must be text"
     return None
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.data import Examples
+from jobs.formats import Row, is_conversation
 from jobs.ingredients import Ingredients
 from jobs.model import adapter_config
 from jobs.preference import build_dpo, build_kto, build_reward
@@ -56,7 +57,7 @@ def build_training(
     Raises:
         UsageError: The method's targets do not exist in the model, or the task cannot use what the job says.
     """
-    from datasets import Dataset, disable_progress_bars
+    from datasets import disable_progress_bars
 
     disable_progress_bars()
     parts = Ingredients(
@@ -65,8 +66,8 @@ def build_training(
         again=again,
         tokenizer=tokenizer,
         adapter=adapter_config(job, model),
-        train=Dataset.from_list(examples.train),
-        eval={name: Dataset.from_list(rows) for name, rows in examples.held_out.items()} or None,
+        train=_table(examples.train),
+        eval={name: _table(rows) for name, rows in examples.held_out.items()} or None,
         settings={**_common(job, output, processes), **sharding_settings(job, model, processes)},
         processes=processes,
     )
@@ -78,7 +79,23 @@ def build_training(
     return training
 
 
+def _table(rows: list[Row]) -> Any:
+    """Rows as TRL takes them. Messages stay as they are: a table's columns would give each one the keys of all, with
+    None, and each call the arguments of all others, which chat templates write.
+    """
+    from datasets import Dataset, Features, Json, List
+
+    talks = {key for key, value in rows[0].items() if is_conversation(value)}
+    if not talks:
+        return Dataset.from_list(rows)
+    others = Dataset.from_list([{key: row[key] for key in row if key not in talks} for row in rows]).features
+    columns = {key: List(Json()) if key in talks else others[key] for key in rows[0]}
+    return Dataset.from_list(rows, features=Features(columns))
+
+
 def _built(parts: Ingredients) -> Training:
+    from jinja2 import TemplateError
+
     try:
         with shared_out(parts.job.task) if "fsdp" in parts.settings else nullcontext():
             return _BUILDERS[parts.job.task](parts)
@@ -86,6 +103,9 @@ def _built(parts: Ingredients) -> Training:
         if "arget" in str(error) and "modules" in str(error):  # PEFT has no error of its own for these
             raise UsageError(f"method.targets: {error}", code="bad_targets", path="method.targets") from error
         raise
+    except TemplateError as error:
+        message = f"the chat template of this model does not take a conversation of the data: {error}"
+        raise UsageError(message, hint="change the data, or the model", code="bad_data") from error
 
 
 def _keep_adapter_fp32(model: Any) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from planner.calibration import NOT_CALIBRATED, Calibration
@@ -20,7 +21,7 @@ from planner.positions import within_positions
 from planner.price_age import USUAL_LIMIT, PriceLimit
 from planner.question import Question
 from planner.ranking import EVEN_CHANCE
-from planner.relax import NearestFit, explain_nothing, lacks_fresh_prices, nearest_fits
+from planner.relax import NearestFit, explain_nothing, lacks_fresh_prices, nearest_fits, offered_counts
 from planner.spec import FineTuneSpec
 from planner.spot_signals import NO_SIGNALS, SpotSignals
 from planner.units import hours_text, parse_duration_s, parse_usd
@@ -36,12 +37,14 @@ class Answer(NamedTuple):
         base_dir: Directory that its paths are relative to.
         estimate: The estimate.
         nearest: What would make it fit; empty unless nothing fits.
+        offered: Numbers in a machine of each GPU that is wanted, if nothing fits since none has as many as is wanted.
     """
 
     spec: FineTuneSpec
     base_dir: Path
     estimate: Estimate
     nearest: tuple[NearestFit, ...]
+    offered: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 
     def plan(self) -> Plan:
         """Its plan, made anew: hashing all candidates is work that only a file or JSON needs."""
@@ -117,8 +120,10 @@ def estimate_spec(
     gathered = gather(spec, base_dir, now, overrides, models)
     question = gathered._replace(calibration=calibration, price_limit=price_limit, spot_signals=spot_signals)
     estimate = build_estimate(question, snapshot, limit=limit)
-    nearest = () if estimate.candidates else nearest_fits(question, snapshot)
-    return Answer(_pinned(spec, question), base_dir, estimate, nearest)
+    if estimate.candidates:
+        return Answer(_pinned(spec, question), base_dir, estimate, ())
+    nearest, offered = nearest_fits(question, snapshot), offered_counts(question, snapshot)
+    return Answer(_pinned(spec, question), base_dir, estimate, nearest, offered)
 
 
 def _pinned(spec: FineTuneSpec, question: Question) -> FineTuneSpec:
@@ -185,6 +190,22 @@ def _within(estimate: Estimate, budget_usd: float) -> str:
 def _nothing_hint(answer: Answer) -> str | None:
     if lacks_fresh_prices(answer.estimate):
         return "`plan prices update` fetches fresh prices; without --strict old ones are used, and their age is told"
-    if not answer.nearest:
-        return None
-    return "this would fit: " + "; or ".join(fit.text() for fit in answer.nearest)
+    told = [_offered(name, counts) for name, counts in answer.offered.items()]
+    if answer.nearest:
+        told.append("this would fit: " + "; or ".join(fit.text() for fit in answer.nearest))
+    return "; ".join(told) or None
+
+
+def _offered(name: str, counts: tuple[int, ...]) -> str:
+    """How many of a GPU machines have.
+
+    >>> _offered("H100", (1, 2, 8)), _offered("", (4,))
+    ('H100 is offered with 1, 2 or 8 in a machine', 'machines are offered with 4 GPUs')
+    """
+    *most, last = map(str, counts)
+    numbers = f"{', '.join(most)} or {last}" if most else last
+    return (
+        f"{name} is offered with {numbers} in a machine"
+        if name
+        else f"machines are offered with {numbers} GPUs"
+    )

@@ -77,7 +77,7 @@ class Candidate(NamedTuple):
     Attributes:
         candidate_id: Short, stable for the same spec and offer.
         rank: 1 is best under the objective.
-        pareto: No other candidate is both cheaper and earlier.
+        pareto: It surely fits, and no other that does is both cheaper and earlier.
         wall_clock_h: Billed hours from machine start to release.
         cost_tree_usd: p50 of each line; None is unknown (and named in the warnings).
         basis: What the formulas alone said, so that the run can correct them.
@@ -116,6 +116,11 @@ class Candidate(NamedTuple):
         memory = self.memory
         unsure = memory.upper_gib > memory.limit_gib or HOST_RAM_SHORT in self.offer.flags
         return "tight" if self.verdict == "fits" and unsure else self.verdict
+
+    @property
+    def may_not_fit(self) -> bool:
+        """Whether memory, the GPU's or the machine's own, may end the run."""
+        return self.verdict != "fits" or HOST_RAM_SHORT in self.offer.flags
 
     @property
     def gpus_total(self) -> int:

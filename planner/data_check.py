@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from jobs.data import check_held_out, check_training_data
+from jobs.data import check_held_out, check_training_data, first_chars
 from jobs.data_files import files_of, read_rows
-from jobs.formats import CHECKS, format_of, is_talk
+from jobs.formats import CHECKS, Row, format_of, is_conversation, is_talk
 from jobs.spec import DataFormat, DataJob
+from jobs.tool_calls import calls_of
 from planner.data_cache import WHERE
 from planner.errors import Finding
 from planner.spec import FineTuneSpec
@@ -16,7 +17,7 @@ from planner.specfile import data_ref
 from providers.errors import TuneplanError
 
 #: Of each file, for an estimate: about 20 ms.
-_SAMPLED_CHARS = 2_000_000
+SAMPLED_CHARS = 2_000_000
 
 
 def unnamed_data(spec: FineTuneSpec) -> Iterator[Finding]:
@@ -100,9 +101,32 @@ def talks(spec: FineTuneSpec, base_dir: Path) -> bool:
     return kind is not None and any(is_talk(row.get(key)) for key in CHECKS[kind][1])
 
 
+def calls_tools(spec: FineTuneSpec, base_dir: Path, most_chars: int | None = None) -> bool:
+    """Whether an answer in the training data calls a tool: some chat templates leave that out.
+
+    Args:
+        spec: Names the data.
+        base_dir: Directory that the spec's paths are relative to.
+        most_chars: Look at the first rows of about so many characters only, None for all.
+    """
+    train = _local(base_dir, spec.data.train)
+    if train is None:
+        return False
+    try:
+        rows = read_rows(train) if most_chars is None else first_chars(read_rows(train), most_chars)
+        return any(_calls(row) for *_, row in rows)
+    except TuneplanError:
+        return False
+
+
+def _calls(row: Row) -> bool:
+    talks = (value for value in row.values() if is_conversation(value))
+    return any(isinstance(one, dict) and calls_of(one) for talk in talks for one in talk)
+
+
 def data_warnings(spec: FineTuneSpec, base_dir: Path) -> Iterator[tuple[str, str]]:
     """A warning for what `plan launch` will refuse, as far as the first rows show it."""
-    for finding in unlearnable(spec, base_dir, most_chars=_SAMPLED_CHARS):
+    for finding in unlearnable(spec, base_dir, most_chars=SAMPLED_CHARS):
         yield finding.code, f"cannot be trained on: {finding.message}"
 
 

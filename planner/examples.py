@@ -23,7 +23,8 @@ from jobs.data_files import (
     separator_of,
     table_rows,
 )
-from jobs.formats import CHECKS, Row, as_known, format_of
+from jobs.formats import CHECKS, Row, as_known, format_of, is_talk
+from jobs.tool_calls import call_texts, calls_of, check_calls, check_tools, tool_texts
 from planner.quantiles import Z90
 from planner.table_places import row_start
 from providers.errors import UsageError
@@ -39,6 +40,16 @@ _PLACES = 64
 _PARQUET_BYTES = 128 * 2**20
 #: Of each doubling of sizes so many are parsed in any case, as few as there may be of it.
 _OF_EACH_DOUBLING = 4
+#: What most chat templates say of tools that are offered, in other words of about as many tokens (see
+#: `planner.inspect.records`).
+_OFFER = (
+    "# Tools\n\nYou can use the functions below to help with what is asked. What each of them is called and takes "
+    "stands in JSON, one a line, between these two marks:\n<tools>\n</tools>\n\nTo use one of them, answer with a "
+    "JSON object that names the function and its arguments, and put it between these marks, as it is shown here:\n"
+    '<call>\n{"name": <function>, "arguments": <object>}\n</call>\n'
+)
+#: Of a message: most chat templates leave out which call a result answers.
+_UNWRITTEN = frozenset({"tool_call_id"})
 #: So much is read at once to find where a row of a table begins.
 _SOUGHT_BYTES = 2**20
 
@@ -326,7 +337,10 @@ def _row_text(row: Row) -> str:
     row = as_known(row)
     kind = format_of(row)
     keys = row if kind is None else CHECKS[kind][1]
-    return _joined(_texts({key: row[key] for key in keys if key in row}))
+    kept = {key: row[key] for key in keys if key in row}
+    may_offer = any(map(is_talk, kept.values())) and "tools" in row and check_tools(row) is None
+    tools = list(tool_texts(row)) if may_offer else []
+    return _joined(chain([_OFFER] if tools else (), tools, _texts(kept)))
 
 
 def _joined(texts: Iterable[str]) -> str:
@@ -338,12 +352,16 @@ def _joined(texts: Iterable[str]) -> str:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """All texts in a record, however nested; keys and numbers are not learned from."""
+    """All texts in a record, however nested; keys and numbers are learned from in calls of tools alone."""
     if isinstance(value, str):
         yield value
+    elif isinstance(value, dict) and calls_of(value) and check_calls(value) is None:
+        yield from _texts({key: part for key, part in value.items() if key != "tool_calls"})
+        yield from call_texts(value)
     elif isinstance(value, dict):
-        for part in value.values():
-            yield from _texts(part)
+        for key, part in value.items():
+            if key not in _UNWRITTEN:
+                yield from _texts(part)
     elif isinstance(value, list):
         for part in value:
             yield from _texts(part)

@@ -8,6 +8,9 @@ from planner.spec import WhereSection
 from planner.units import GpuFilter
 from providers.offers import Offer
 
+#: Prices that differ by less are equal: products of floats are not exact.
+_LEAST_USD = 1e-9
+
 
 class OfferFilter(NamedTuple):
     """What the spec says about machines; None allows everything.
@@ -18,7 +21,7 @@ class OfferFilter(NamedTuple):
         gpus: Canonical names with ranges of their number.
         gpu_memory_gib: Least and most memory of one GPU.
         markets: spot, on_demand, reserved; local offers always pass.
-        max_usd_per_hour: Dearest machine.
+        max_usd_per_hour: Of all machines of the job together.
         gpu_count: Exactly this many GPUs in a machine.
         data_regions: Where the data may go.
     """
@@ -40,9 +43,19 @@ class OfferFilter(NamedTuple):
             return "filtered", why
         if offer.price_usd_per_hour is None:
             return "no_price", f"{offer.market.replace('_', '-')} price unknown"
-        if self.max_usd_per_hour is not None and offer.price_usd_per_hour > self.max_usd_per_hour:
-            return "over_budget", "over where.max_usd_per_hour"
-        return None
+        return self.too_dear(offer, 1)
+
+    def too_dear(self, offer: Offer, nodes: int) -> tuple[str, str] | None:
+        """(reason_code, reason) if so many of these machines cost more an hour than all together may."""
+        most = self.max_usd_per_hour
+        if (
+            most is None
+            or offer.market == "local"
+            or (offer.price_usd_per_hour or 0.0) * nodes <= most + _LEAST_USD
+        ):
+            return None
+        several = "" if nodes == 1 else f", which holds for all {nodes} machines together"
+        return "over_budget", f"over where.max_usd_per_hour{several}"
 
     def _place(self, offer: Offer) -> str | None:
         if self.clouds is not None and offer.cloud not in self.clouds:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from jobs.spec_rules import EXPERT_NAMES, FUSED_EXPERTS, PROMPT_LEARNING
 from planner.architecture import ModelArchitecture, adapter_parameters, parameter_counts
 from planner.chat_template import template_warnings
-from planner.data_check import data_warnings
+from planner.data_check import SAMPLED_CHARS, data_warnings
 from planner.dataset import DataFacts, measure_dataset
 from planner.egress import Place
 from planner.errors import Finding, SpecError
@@ -99,7 +99,7 @@ def gather(
         *_not_adapted(spec, arch),
         *_not_launched(spec, arch),
         *data_warnings(spec, base_dir),
-        *template_warnings(spec, base_dir),
+        *template_warnings(spec, base_dir, most_chars=SAMPLED_CHARS),
         *beyond_context(arch, job.sequence_tokens),
     )
     job = job._replace(warnings=(*job.warnings, *told))

@@ -17,7 +17,7 @@ from planner.limits import cap_warning, deadline_passed, hopeless, late_start, l
 from planner.machines import attempts_now, newest_start
 from planner.places import Places
 from planner.record import OtherLedgerError, keep
-from planner.runs import WAITING, Run, utc_text
+from planner.runs import FINAL, WAITING, WORKING, Attempt, Run, utc_text
 from planner.stop_grace import grace_ends_at, told
 from planner.store import Change, Store
 from planner.verdict import Verdict, judge
@@ -179,8 +179,18 @@ def decide(run: Run, status: BackendStatus, progress: Progress | None, now: str)
         progress_json=progress_json,
         next_try_at=_next_try(run, verdict, status, now),
         kind="refused" if verdict.outcome == "stock_out" else "observed",
+        began_at=_began_at(run, verdict, opened[-1] if opened else attempt),
         opened=tuple(opened),
     )
+
+
+def _began_at(run: Run, verdict: Verdict, newest: Attempt) -> str | None:
+    """When a state began that nobody need have seen begin; None if it is not told."""
+    if verdict.state in FINAL or verdict.state == "preempted":
+        return newest.ended_at
+    if verdict.state in WORKING and run.state not in (*WORKING, "unknown"):
+        return newest.started_at
+    return None
 
 
 def _next_try(run: Run, verdict: Verdict, status: BackendStatus, now: str) -> str | None:

@@ -145,6 +145,8 @@ class Solver:
 
     def price(self, offer: Offer, nodes: int) -> Priced | Refusal:
         """The job's bill on `nodes` machines of this offer, or why it cannot run there."""
+        if (dear := self._question.filter.too_dear(offer, nodes)) is not None:
+            return Refusal(*dear)
         solved = self.solve(offer, nodes)
         if isinstance(solved, Refusal):
             return solved

@@ -37,10 +37,14 @@ def ranked(priced: Sequence[Priced], goal: Goal) -> list[Priced]:
 
 
 def pareto(priced: Sequence[Priced]) -> set[int]:
-    """Identities (`id`) of the believable items that no other beats in expected cost and in expected finish."""
+    """Identities (`id`) of the believable items that surely fit and that no other such beats in expected cost and in
+    expected finish: a run that may end for want of memory is no bargain.
+    """
     frontier: set[int] = set()
     cheapest = float("inf")
-    believable = (item for item in priced if UNTRUSTED_FLAGS.isdisjoint(item.offer.flags))
+    believable = (
+        item for item in priced if UNTRUSTED_FLAGS.isdisjoint(item.offer.flags) and not item.may_not_fit
+    )
     for item in sorted(believable, key=lambda item: (item.finish_h.p50, item.expected_usd)):
         if item.expected_usd < cheapest:
             cheapest = item.expected_usd

@@ -69,6 +69,27 @@ def _told_by(fit: dict[str, Any], changes: dict[str, Any]) -> bool:
     return same_key or all(key in changes and changes[key] == value for key, value in fit.items())
 
 
+def offered_counts(question: Question, snapshot: PriceSnapshot) -> dict[str, tuple[int, ...]]:
+    """How many of each GPU that is wanted machines have, where none has as many as is wanted; of any GPU as "".
+
+    Args:
+        question: What is wanted.
+        snapshot: The offers.
+    """
+    allowed = question.filter
+    if allowed.gpus is None and allowed.gpu_count is None:
+        return {}
+    names = None if allowed.gpus is None else {gpu.name for gpu in allowed.gpus}
+    of_any_count = allowed._replace(gpus=None, gpu_count=None)
+    found: dict[str, set[int]] = {}
+    for offer in snapshot.offers:
+        if (names is None or offer.gpu in names) and of_any_count.refuses(offer) is None:
+            if allowed.refuses(offer) is None:
+                return {}
+            found.setdefault("" if names is None else offer.gpu, set()).add(offer.gpus_per_node)
+    return {name: tuple(sorted(counts)) for name, counts in sorted(found.items())}
+
+
 def enough_machines(question: Question, snapshot: PriceSnapshot) -> Priced | None:
     """The smallest number of machines, beyond those asked about, that is done by the deadline, at its cheapest.
 

@@ -75,7 +75,7 @@ def terms_document(
     return {
         "alternatives": [offer_document(offer) for offer in others],
         "bases": _bases(_others(plan, chosen)[:_MOST_ALTERNATIVES]),
-        "max_usd_per_hour": spec.where.max_usd_per_hour,
+        "max_usd_per_hour": _dearest_usd_per_hour(spec, chosen),
         "python": spec.environment.python if spec.environment.names_interpreter else ENVIRONMENT_PYTHON,
         "setup": _setup(spec),
         "stores": [uri for uri in (job.checkpoints.uri, job.output.uri) if uri and uri.startswith("s3://")],
@@ -84,6 +84,12 @@ def terms_document(
         "access": access(spec, (chosen.offer, *others)),
         "image": spec.environment.image,
     }
+
+
+def _dearest_usd_per_hour(spec: FineTuneSpec, chosen: Candidate) -> float | None:
+    """What one of the job's machines may cost; backends choose among machines, one by one."""
+    most = spec.where.max_usd_per_hour
+    return None if most is None else round(most / chosen.nodes, 6)
 
 
 def _bases(others: Iterable[Candidate]) -> list[dict[str, Any]]:

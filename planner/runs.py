@@ -36,6 +36,8 @@ STATES: tuple[RunState, ...] = get_args(RunState)
 FINAL: frozenset[RunState] = frozenset({"succeeded", "failed", "capped", "cancelled"})
 #: Its backend has no machines for it, and goes on asking.
 WAITING: frozenset[RunState] = frozenset({"queued", "provisioning", "recovering"})
+#: Its machines are there and its worker is at work.
+WORKING: frozenset[RunState] = frozenset({"running", "syncing"})
 RESUMABLE: frozenset[RunState] = frozenset({"preempted", "failed", "capped", "cancelled"})
 
 _BUSY: frozenset[RunState] = frozenset(
@@ -211,6 +213,7 @@ class Run:
     """A run as the ledger knows it.
 
     Attributes:
+        state_since_at: When the state began; where nobody says that, when it was first seen (`since_is_told`).
         revision: Grows with every change; who writes on an old one is refused and reads again.
         progress_json: What the worker last said, None if it never did.
         observed_at: When the ledger was last compared with the backend.
@@ -251,6 +254,18 @@ class Run:
     def resting(self) -> bool:
         """Preempted, with no backend that restarts it: it waits for a resume."""
         return self.state == "preempted" and self.current.ended_at is not None
+
+    @property
+    def since_is_told(self) -> bool:
+        """Whether the state is known to have begun then: by our own hand, or with machines whose times are known."""
+        if self.state in WORKING:
+            return self.state_since_at == self.current.started_at
+        if self.final or self.state == "preempted":
+            return self.state_since_at == self.current.ended_at
+        return (
+            self.state in ("scheduled", "waiting", "cancelling")
+            or self.state_since_at == self.current.intent_at
+        )
 
     @property
     def stuck(self) -> bool:

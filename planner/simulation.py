@@ -19,7 +19,7 @@ from planner.risk import probability_by
 from providers.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -129,11 +129,13 @@ class Simulation:
         return "\n".join(lines)
 
 
-def simulate_estimate(estimate: Estimate, jobs: int, seed: int) -> Simulation:
+def simulate_estimate(
+    estimate: Estimate, jobs: int, seed: int, told: Callable[[int], None] = lambda _: None
+) -> Simulation:
     """Simulate the best spot candidate, with on-demand machines of the same shape beside it.
 
     The first start finds a machine; the zone's later capacity is drawn from its hazards; step time is uncertain as in
-    the estimate.
+    the estimate. `told` is called with the number of jobs that are done.
 
     Raises:
         NothingFitsError: There is no spot candidate.
@@ -151,7 +153,7 @@ def simulate_estimate(estimate: Estimate, jobs: int, seed: int) -> Simulation:
             f"a job of {max(drawn.work_h):,.0f} h (p90) is too long to simulate: {LONGEST_H:,.0f} h at most",
             hint="`plan estimate` prices it; more or faster GPUs (--gpu, --count) make it shorter",
         )
-    found = monte_carlo(drawn, hazards, jobs, seed, doubt=_DOUBT)
+    found = monte_carlo(drawn, hazards, jobs, seed, doubt=_DOUBT, told=told)
     ways = tuple(Way(name, *found[name][:2]) for name in WAYS if name in found)
     source = hazards_source(estimate.question, spot.offer, spot.nodes)
     return Simulation(spot, on_demand, drawn.deadline_h, ways, jobs, source)

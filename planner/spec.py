@@ -280,7 +280,9 @@ class WhereSection(Section):
         Field(min_length=1),
     ] = ("spot", "on_demand")
     nodes: NodesText = Field(default="1", description="Number of machines or a range, as in 1..4")
-    max_usd_per_hour: Usd | None = Field(default=None, description="Dearest machine")
+    max_usd_per_hour: Usd | None = Field(
+        default=None, description="Most that all machines of the job cost together, in US dollars an hour"
+    )
 
     def gpu_filters(self) -> tuple[units.GpuFilter, ...] | None:
         """The GPUs allowed, None for any."""

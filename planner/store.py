@@ -54,6 +54,7 @@ class Change:
         attempt: The newest attempt as it is now.
         progress_json: None leaves what is stored.
         kind: Of the event that is written if the state or its reason changed.
+        began_at: When a new state began, as far as anybody says; None leaves the time at which it was seen.
         opened: Attempts that the backend began by itself since the newest one, oldest first.
     """
 
@@ -64,6 +65,7 @@ class Change:
     next_try_at: str | None = None
     progress_json: str | None = None
     kind: str = "observed"
+    began_at: str | None = None
     opened: tuple[Attempt, ...] = ()
 
 
@@ -191,7 +193,7 @@ class Store:
         """
         check_move(run.state, change.state)
         moved = (run.state, run.state_reason) != (change.state, change.reason)
-        since = change.observed_at if run.state != change.state else run.state_since_at
+        since = _since(run, change)
         with self._db.writing():
             updated = self._db.execute(
                 "UPDATE runs SET state = ?, state_reason = ?, state_since_at = ?, next_try_at = ?,"
@@ -380,3 +382,10 @@ class Store:
                 one,
             ).fetchall()
         return runs_of(rows, attempts)
+
+
+def _since(run: Run, change: Change) -> str:
+    """When the state began: a new one not before the one that it follows, nor later than it was seen."""
+    if run.state == change.state:
+        return run.state_since_at
+    return min(max(change.began_at or change.observed_at, run.state_since_at), change.observed_at)

@@ -82,13 +82,19 @@ class TryDesk:
 def tryable(
     candidates: Iterable[Candidate], around: Surroundings, most_usd_per_hour: float | None
 ) -> tuple[list[Tryable], list[Finding]]:
-    """The machines that may be tried, each once in their order, and why the others may not."""
+    """The machines that may be tried, each once in their order, and why the others may not.
+
+    Args:
+        candidates: What an estimate found, the best first.
+        around: Logins and the age from which a price is too old.
+        most_usd_per_hour: Of all machines of a job together, None for no limit.
+    """
     found: list[Tryable] = []
     refused: dict[str, Finding] = {}
     for candidate in candidates:
         offer = candidate.offer
         price = offer.price_usd_per_hour
-        against = list(_against(offer, around, most_usd_per_hour))
+        against = list(_against(offer, candidate.nodes, around, most_usd_per_hour))
         if price is not None and not against:
             one = Tryable(offer, candidate.nodes, micro_usd(price) * candidate.nodes)
             found += [one] if one not in found else []
@@ -96,14 +102,19 @@ def tryable(
     return found, list(refused.values())
 
 
-def _against(offer: Offer, around: Surroundings, most_usd_per_hour: float | None) -> Iterator[Finding]:
+def _against(
+    offer: Offer, nodes: int, around: Surroundings, most_usd_per_hour: float | None
+) -> Iterator[Finding]:
     price = offer.price_usd_per_hour
     if offer.cloud not in CLOUDS:
         yield Finding(f"SkyPilot rents nothing of {offer.cloud}", code="no_offer", path="where.clouds")
     elif price is None:
         yield Finding(f"a machine of {offer.cloud} has no known price", code="no_price")
-    elif most_usd_per_hour is not None and price > most_usd_per_hour:
-        message = f"a machine of {offer.cloud} costs more than ${most_usd_per_hour:g} an hour"
+    elif most_usd_per_hour is not None and price * nodes > most_usd_per_hour + 1e-9:
+        what = (
+            f"a machine of {offer.cloud} costs" if nodes == 1 else f"{nodes} machines of {offer.cloud} cost"
+        )
+        message = f"{what} more than ${most_usd_per_hour:g} an hour"
         yield Finding(message, code="too_dear", path="where.max_usd_per_hour")
     else:
         yield from missing_login(offer, around)

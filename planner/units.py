@@ -29,6 +29,9 @@ _MONEY = re.compile(
 _OTHER_CURRENCY = re.compile(r"[€£¥₹]|(?<![a-z])(?:eur|euros?|gbp|jpy|cny|rmb|chf|inr|cad|aud)(?![a-z])")
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*(mib|mb|m|gib|gb|g|tib|tb|t)")
 _GIB = {"m": 1 / 1024, "g": 1.0, "t": 1024.0}
+_WHOLE_SECONDS = re.compile(r"(\d{1,12})s")
+#: Shorter ones are written in seconds.
+_SHORT_S, _DAY_S = 120, 86400
 _STEPS = re.compile(r"(\d+)\s*steps?")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
@@ -110,6 +113,22 @@ def duration_text(seconds: float) -> str:
     ('5400s', '0.25s')
     """
     return f"{int(seconds) if seconds == int(seconds) else seconds}s"
+
+
+def written_duration(text: str) -> str:
+    """A duration of `duration_text` as a person writes it, read back as the same; any other text as it is.
+
+    >>> [written_duration(text) for text in ("43200s", "5400s", "86400s", "172800s", "90s", "0.25s", "5 steps")]
+    ['12h', '1h30m', '24h', '2d', '90s', '0.25s', '5 steps']
+    """
+    match = _WHOLE_SECONDS.fullmatch(text)
+    if match is None or int(match[1]) < _SHORT_S:
+        return text
+    seconds = int(match[1])
+    if seconds % _DAY_S == 0 and seconds > _DAY_S:
+        return f"{seconds // _DAY_S}d"
+    parts = ((seconds // 3600, "h"), (seconds % 3600 // 60, "m"), (seconds % 60, "s"))
+    return "".join(f"{number}{unit}" for number, unit in parts if number)
 
 
 def hours_text(hours: float) -> str:

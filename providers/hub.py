@@ -186,6 +186,11 @@ class HubRepository:
         """The model's tokenizer_config.json; raises as `config`."""
         return self._json(commit, "tokenizer_config.json", _MOST_TOKENIZER_BYTES)
 
+    def text(self, commit: str, name: str) -> str:
+        """A small file of text; raises as `config`."""
+        url = self.file_url(commit, name)
+        return self._checked(self._ask(url, most_bytes=_MOST_CONFIG_BYTES), url).body.decode(errors="replace")
+
     def _weights(self, commit: str, names: set[str]) -> Weights | None:
         if "model.safetensors.index.json" in names:
             index = self._json(commit, "model.safetensors.index.json", _MOST_HEADER_BYTES)

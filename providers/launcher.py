@@ -41,7 +41,7 @@ class LaunchRequest:
         limits_by_place_s: Other limits than that by "cloud/region", where the machine may be at one of several places
             of different prices; elsewhere `max_duration_s` holds.
         stop_grace_s: It asks the worker to checkpoint and end this long before.
-        max_usd_per_hour: Dearest machine that may be taken, None for no limit.
+        max_usd_per_hour: Most that one of the machines may cost, None for no limit.
         env: Plain environment for the worker.
         secrets: Names of environment variables to pass on; values are read at launch and kept nowhere.
         labels: Tags on everything that is rented.

@@ -12,6 +12,7 @@ from planner.cli.estimate_table import duration, span
 from planner.cli.price_text import table_text
 from planner.comparison import Side, differences, figures, middle, same_prices
 from planner.quantiles import Quantiles
+from planner.units import written_duration
 
 _LABELS = {
     "cost_usd": "total $",
@@ -117,4 +118,4 @@ def _text(value: Any) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:g}"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return written_duration(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -13,6 +10,7 @@ import click
 from planner.cli.context import App, pass_app
 from planner.cli.data_fetch import command as fetch_command
 from planner.cli.output import echo_err, emit_json, output_option
+from planner.cli.telling import telling
 
 if TYPE_CHECKING:
     from planner.inspect.tally import Counter
@@ -49,7 +47,6 @@ _SOURCES = {
 }
 _BAR, _LINES, _REASONS = 40, 5, 3
 _DEFAULT_VOCAB = 128_000
-_TELL_EVERY_S = 1.0
 
 
 @click.group("data", epilog=_EXAMPLE)
@@ -97,15 +94,16 @@ def inspect(
 
     counter, vocab = _tokenizer(model, app.models())
     chosen = next((kind for kind in get_args(DataFormat) if kind == wanted), None)
-    found = inspect_files(
-        files,
-        held_out=held_out,
-        wanted=chosen,
-        sequence_tokens=sequence_length,
-        vocab=vocab,
-        counter=counter,
-        told=_teller(),
-    )
+    with telling("records") as tell:
+        found = inspect_files(
+            files,
+            held_out=held_out,
+            wanted=chosen,
+            sequence_tokens=sequence_length,
+            vocab=vocab,
+            counter=counter,
+            told=tell,
+        )
     document = inspection_document(found, model=model, sequence_tokens=sequence_length)
     if output == "json":
         emit_json("data_inspect", document, now=app.now())
@@ -129,20 +127,6 @@ def _tokenizer(model: str | None, models: ModelSource) -> tuple[Counter | None, 
         why = "it cannot be read" if is_installed() else "pip install 'tuneplan[data]' reads it"
         echo_err(f"{path} is not used, tokens are guessed: {why}")
     return counter, vocab
-
-
-def _teller() -> Callable[[int], None]:
-    """Tells of progress on a terminal once it takes long."""
-    started = told = time.monotonic()
-
-    def tell(records: int) -> None:
-        nonlocal told
-        now = time.monotonic()
-        if sys.stderr.isatty() and now - told >= _TELL_EVERY_S:
-            told = now
-            click.echo(f"\r{records:,} records in {now - started:.0f} s", err=True, nl=False)
-
-    return tell
 
 
 def render_inspection(document: dict[str, Any]) -> str:

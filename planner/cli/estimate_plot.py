@@ -22,7 +22,8 @@ _DIM, _STRONG, _LINE = "#b8bec8", "#1f5fa8", "#c0392b"
 
 
 def plot_estimate(estimate: Estimate, title: str, path: Path) -> None:
-    """Draw every candidate, the Pareto frontier with its p10-p90 whiskers, deadline and budget.
+    """Draw every candidate, those that may not fit hollow, the Pareto frontier of the others with its p10-p90 whiskers,
+    deadline and budget.
 
     Args:
         estimate: With at least one candidate.
@@ -38,21 +39,28 @@ def plot_estimate(estimate: Estimate, title: str, path: Path) -> None:
         raise UsageError("there is no candidate to draw", hint="the table says what was dropped and why")
     figure, axes = canvas()
     frontier = [candidate for candidate in estimate.candidates if candidate.pareto]
-    _dominated(axes, [candidate for candidate in estimate.candidates if not candidate.pareto])
-    _frontier(axes, frontier)
+    others = [candidate for candidate in estimate.candidates if not candidate.pareto]
+    _points(axes, [one for one in others if not one.may_not_fit], "other candidates", filled=True)
+    _points(axes, [one for one in others if one.may_not_fit], "may not fit their memory", filled=False)
+    if frontier:
+        _frontier(axes, frontier)
     _limits(axes, estimate)
     free = min(candidate.cost_usd.p10 for candidate in estimate.candidates) <= 0
     _describe(axes, title, free=free)
     save(figure, path)
 
 
-def _dominated(axes: Axes, candidates: Sequence[Candidate]) -> None:
+def _points(axes: Axes, candidates: Sequence[Candidate], label: str, *, filled: bool) -> None:
+    if not candidates:
+        return
     axes.scatter(
         [c.wall_clock_h.p50 for c in candidates],
         [c.cost_usd.p50 for c in candidates],
         s=14,
-        color=_DIM,
-        label="other candidates",
+        facecolors=_DIM if filled else "none",
+        edgecolors=_DIM,
+        linewidths=0.8,
+        label=label,
         zorder=1,
     )
 
@@ -70,7 +78,7 @@ def _frontier(axes: Axes, candidates: Sequence[Candidate]) -> None:
         ecolor=_STRONG,
         elinewidth=0.8,
         alpha=0.9,
-        label="no other is both cheaper and faster (p10-p90)",
+        label="no other that surely fits is both cheaper and faster (p10-p90)",
         zorder=3,
     )
     axes.step([q.p50 for q in hours], [q.p50 for q in dollars], where="post", color=_STRONG, lw=0.8, zorder=2)

@@ -196,7 +196,8 @@ def _why(run: Run) -> str:
         next_try = f", its worker may commit until {run.next_try_at}"
     if run.stuck:
         next_try = f", no next try: `plan resume {run.run_id}` goes on"
-    return f"{reason} (since {since} UTC{next_try})"
+    told = "since" if run.since_is_told else "first seen"
+    return f"{reason} ({told} {since} UTC{next_try})"
 
 
 def _age(at: str, now: datetime) -> str:

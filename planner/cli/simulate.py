@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import click
 
 from planner.cli.context import App, pass_app
 from planner.cli.output import echo_err, emit_json, output_option
+from planner.cli.telling import telling
 from planner.whole_file import whole_file
 from providers.errors import UsageError
 
@@ -123,7 +123,8 @@ def _simulated(app: App, loaded: LoadedSpec, jobs: int, seed: int, **fixed: Any)
             spot_signals=app.spot_signals(),
             models=app.models(),
         )
-    return simulate_estimate(answer.estimate, jobs, seed)
+    with telling("jobs", jobs) as tell:
+        return simulate_estimate(answer.estimate, jobs, seed, tell)
 
 
 def _replay(traces: Path, jobs: Path, policy: str, out: Path) -> dict[str, Any]:
@@ -134,15 +135,15 @@ def _replay(traces: Path, jobs: Path, policy: str, out: Path) -> dict[str, Any]:
     total_usd, late = 0.0, 0
     found = list(load_jobs(jobs, load_traces(traces)))
     rows: dict[int, list[str]] = {}
-    for index, result in simulate_all(found, name):
-        traced = found[index]
-        impossible = result.late and result.outcome is None
-        total_usd += 0.0 if impossible else result.cost_usd
-        late += result.late
-        cost = "" if impossible else f"{result.cost_usd:.6f}"
-        rows[index] = [traced.job_id, policy, cost, *_went(result)]
-        if sys.stderr.isatty() and len(rows) % 50 == 0:
-            echo_err(f"{len(rows)} jobs")
+    with telling("jobs", len(found)) as tell:
+        for index, result in simulate_all(found, name):
+            traced = found[index]
+            impossible = result.late and result.outcome is None
+            total_usd += 0.0 if impossible else result.cost_usd
+            late += result.late
+            cost = "" if impossible else f"{result.cost_usd:.6f}"
+            rows[index] = [traced.job_id, policy, cost, *_went(result)]
+            tell(len(rows))
     with whole_file(out) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([_COLUMNS, *(rows[index] for index in sorted(rows))])
     return {

@@ -12,7 +12,7 @@ from planner.estimate import Estimate
 _LEFT = 10
 _HEIGHT = 18
 _MOST_NAMES = 12
-_NAMES = "123456789abcdefghijklmnopqrstuvwxyz"
+_NAMES = "123456789abcdefghijklmnpqrstuvwxyz"  # without the ring of what may not fit
 #: Nothing is told apart below a minute or a tenth of a cent.
 _LEAST_H, _LEAST_USD = 1 / 60, 0.001
 
@@ -34,7 +34,9 @@ class _Axis:
 
 
 def plot_in_terminal(estimate: Estimate, width: int) -> str:
-    """Candidates as dots, the frontier numbered, deadline and budget as lines; dollars up, hours to the right.
+    """Candidates as dots, rings if they may not fit, the frontier of the others numbered, deadline and budget as lines.
+
+    Dollars go up, hours to the right.
 
     Args:
         estimate: The answer.
@@ -56,11 +58,16 @@ def plot_in_terminal(estimate: Estimate, width: int) -> str:
         for row in grid:
             row[hours.cell(limit)] = "|"
     frontier = _frontier(candidates)
-    for mark, candidate in [*((".", c) for c in candidates), *reversed(frontier)]:
+    doubtful = [("o", c) for c in candidates if c.may_not_fit]
+    sure = [(".", c) for c in candidates if not c.may_not_fit]
+    for mark, candidate in [*doubtful, *sure, *reversed(frontier)]:
         grid[usd.cell(candidate.cost_usd.p50)][hours.cell(candidate.wall_clock_h.p50)] = mark
-    return "\n".join(
-        [*_drawn(grid, usd), *_hours_axis(hours), *_legend(frontier, bool(deadline), bool(budget))]
-    )
+    marks = [
+        *(["o may not fit their memory"] if doubtful else []),
+        *(["| deadline"] if deadline else []),
+        *(["- budget"] if budget else []),
+    ]
+    return "\n".join([*_drawn(grid, usd), *_hours_axis(hours), *_legend(frontier, marks), *_names(frontier)])
 
 
 def _axis(values: Sequence[float], limits: Sequence[float], least: float, cells: int) -> _Axis:
@@ -94,9 +101,12 @@ def _hours_axis(hours: _Axis) -> Iterator[str]:
     yield " " * (_LEFT + 2) + "".join(labels).rstrip() + "  hours"
 
 
-def _legend(frontier: Sequence[tuple[str, Candidate]], deadline: bool, budget: bool) -> Iterator[str]:
-    lines = [*(["| deadline"] if deadline else []), *(["- budget"] if budget else [])]
-    yield "; ".join(["numbered: nothing is both cheaper and earlier", ". the others", *lines])
+def _legend(frontier: Sequence[tuple[str, Candidate]], marks: Sequence[str]) -> Iterator[str]:
+    numbered = ["numbered: nothing that surely fits is both cheaper and earlier"] if frontier else []
+    yield "; ".join([*numbered, ". the others", *marks])
+
+
+def _names(frontier: Sequence[tuple[str, Candidate]]) -> Iterator[str]:
     for mark, candidate in frontier[:_MOST_NAMES]:
         offer, cost, hours = candidate.offer, candidate.cost_usd, candidate.wall_clock_h
         nodes = f"{candidate.nodes} x " if candidate.nodes > 1 else ""

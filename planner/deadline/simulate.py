@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -169,6 +169,7 @@ def monte_carlo(
     *,
     only: str | None = None,
     doubt: float = 1.0,
+    told: Callable[[int], None] = lambda _: None,
 ) -> dict[str, tuple[FloatArray, FloatArray, FloatArray]]:
     """Cost in USD, finish in hours and share of spot in the billed time of each simulated job, by way of running it.
 
@@ -176,11 +177,13 @@ def monte_carlo(
     on-demand can, else it is on on-demand to its late end. It is there if the shortest work can be in time. All see the
     same zones, and start when the zone has capacity; `doubt` is that of the place, as of `Preemptions`. "ours"
     expects the losses of these hazards, as a launched run does, and does not know how those of the drawn zone differ.
+    `told` is called with the number of jobs that are done.
     """
     tick_s, losses = tick_of(drawn), [over_prior(hazards)]
     found: dict[str, list[Outcome]] = {}
     # The longest first: the shorter ones' tables are parts of theirs.
-    for index in sorted(range(jobs), key=lambda job: -drawn.work_h[job % len(drawn.work_h)]):
+    ordered = sorted(range(jobs), key=lambda job: -drawn.work_h[job % len(drawn.work_h)])
+    for done, index in enumerate(ordered, 1):
         work_h = drawn.work_h[index % len(drawn.work_h)]
         for name, job, horizon_s in _ways(drawn, work_h, tick_s):
             if only not in (None, name):
@@ -196,6 +199,7 @@ def monte_carlo(
                 else _rule(name, job, tick_s)
             )
             found.setdefault(name, []).append(replay(replace(job, deadline_s=horizon_s), market, policy))
+        told(done)
     return {
         name: (
             np.array([outcome.cost_usd for outcome in outcomes]),

@@ -107,7 +107,7 @@ def _read_held_out(path: Path | None, wanted: DataFormat | None) -> _HeldOut | N
         if record.problem is None and record.text.strip():
             where = f"{name}:{record.line}"
             found.hashes.setdefault(hash_of(record.text), where)
-            if values := shingles(record.text):
+            if values := shingles(record.own_text):
                 found.near.add(minhash.signature(values))
                 found.places.append(where)
     return found
@@ -150,7 +150,7 @@ class _Passage:
         if script != "latin" or counts["words"] >= _TELLING_WORDS:  # short texts tell no language
             self._scripts.setdefault(script, Finding()).add(where, tokens)
         if text.strip():
-            self._compare(where, text, tokens)
+            self._compare(where, record, tokens)
 
     def _faults(self, record: Record, text: str, tokens: float) -> Iterator[tuple[str, str]]:
         if not (record.answer or record.prompt).strip() or (record.parts > 1 and not record.answer.strip()):
@@ -160,8 +160,8 @@ class _Passage:
         for kind in personal(text):
             yield kind, ""
 
-    def _compare(self, where: str, text: str, tokens: float) -> None:
-        value = hash_of(text)
+    def _compare(self, where: str, record: Record, tokens: float) -> None:
+        value = hash_of(record.text)
         leaked = self._held_out is not None and value in self._held_out.hashes
         if leaked and self._held_out is not None:
             self._find("leaked", where, tokens, f"{where} = {self._held_out.hashes[value]}")
@@ -169,7 +169,7 @@ class _Passage:
         if first is not None:
             self._find("duplicate", where, tokens, "")
         elif not self._near.full or (self._held_out is not None and self.number <= _MOST_NEAR_LEAKS):
-            self._compare_nearly(where, text, tokens, leaked=leaked)
+            self._compare_nearly(where, record.own_text, tokens, leaked=leaked)
 
     def _compare_nearly(self, where: str, text: str, tokens: float, *, leaked: bool) -> None:
         values = shingles(text)

@@ -107,7 +107,7 @@ def sizes(
         most: Kinds to keep.
     """
     allowed = question.filter._replace(markets=frozenset({"spot", "on_demand"}), max_usd_per_hour=None)
-    solver = Solver(question)
+    solver = Solver(question._replace(filter=allowed))
     found = []
     for rows in _kinds(provider, offers):
         if not any(allowed.refuses(_priced(row)) is None for row in rows):

@@ -47,6 +47,17 @@ def test_what_differs_and_by_how_much(run_plan: Run, specs: Path):
     assert "train.epochs  3       6" in text and "none" in text
 
 
+def test_limits_are_told_as_people_write_them(run_plan: Run, specs: Path):
+    limited = SPEC.replace("within: 24h", "within: 12h")
+    Path("limited.yaml").write_text(limited)
+    for command in ("diff", "compare"):
+        told = run_plan(command, "spec.yaml", "limited.yaml")
+        line = next(line for line in told.stdout.splitlines() if line.startswith("goal.within"))
+        assert line.split()[1:] == ["24h", "12h"]
+    document = document_of(run_plan("diff", "spec.yaml", "limited.yaml", "-o", "json"))
+    assert {"path": "goal.within", "before": "86400s", "after": "43200s"} in document["differences"]
+
+
 def test_a_plan_file_says_what_it_said(run_plan: Run, specs: Path):
     assert run_plan("estimate", "spec.yaml", "--out", "plan.json").exit_code == 0
     document = document_of(run_plan("diff", "plan.json", "spec.yaml", "-o", "json"))

@@ -57,6 +57,19 @@ def test_no_offer_is_lost() -> None:
     )
 
 
+def test_a_number_of_gpus_that_no_machine_has_is_answered_with_those_that_they_have() -> None:
+    offered = {
+        row["offer"]["gpus_per_node"] for row in answer(LLAMA, "--gpu", "H100", "--limit", "0")["candidates"]
+    }
+    refused = run(LLAMA, "--gpu", "H100", "--count", "3")
+    assert refused.exit_code == 3 and 3 not in offered
+    said = refused.stderr.partition("H100 is offered with ")[2].partition(" in a machine")[0]
+    assert {int(number) for number in said.replace(" or ", ", ").split(", ")} >= offered
+    assert "machines are offered with 1, 2" in run(LLAMA, "--count", "999").stderr
+    too_small = run(LLAMA, "--gpu", "T4", "--count", "1")  # there are such machines
+    assert too_small.exit_code == 3 and "is offered with" not in too_small.stderr
+
+
 def test_goat_on_one_a10_meets_its_publication() -> None:
     best = answer(str(EXAMPLES / "goat-7b-lora.yaml"), "--gpu", "A10", "--count", "1")["candidates"][0]
     assert best["verdict"] in ("fits", "borderline")

@@ -46,7 +46,7 @@ def candidate_of(rank: int = 1, cost: float = 4.0, hours: float = 2.0, **fields:
         micro_batch=4,
         grad_accum=4,
         gradient_checkpointing=True,
-        verdict="fits",
+        verdict=fields.pop("verdict", "fits"),
         memory=CandidateMemory(20.0, 22.0, 23.0, 29.0, 79.0, {"weights": 15.0, "activations": 8.0}),
         host_ram_gib=32.0,
         disk_gib=50.0,
@@ -144,9 +144,25 @@ def test_plot_as_text(golden: Golden) -> None:
         candidate_of(3, 20.0, 0.5, nodes=2, offer=offer_of("H200", 8, 30.0)),
         candidate_of(4, 30.0, 4.0, pareto=False),
         candidate_of(5, 12.0, 20.0, pareto=False),
+        candidate_of(6, 2.0, 1.0, pareto=False, verdict="borderline"),
     ]
     estimate = estimate_of(*candidates, within="24h", budget="50usd", objective="cheapest_by_deadline")
     golden("plot", plot_in_terminal(estimate, 90) + "\n")
+
+
+def test_what_may_not_fit_is_drawn_hollow_and_apart(tmp_path: Path) -> None:
+    sure, doubtful = candidate_of(1, 4.0, 8.0), candidate_of(2, 2.0, 1.0, pareto=False, verdict="borderline")
+    for candidates, front in (((sure, doubtful), 1), ((doubtful,), 0)):
+        path = tmp_path / f"{front}.svg"
+        plot_estimate(estimate_of(*candidates), "x", path)
+        text = path.read_text()
+        assert "may not fit their memory" in text
+        assert ("no other that surely fits is both cheaper" in text) == bool(front)
+        assert "fill: none; stroke:" in text
+        in_terminal = plot_in_terminal(estimate_of(*candidates), 80)
+        assert "o may not fit their memory" in in_terminal
+        assert ("numbered" in in_terminal) == bool(front)
+    assert "may not fit" not in plot_in_terminal(estimate_of(sure), 80)
 
 
 def test_plot_of_what_costs_nothing() -> None:

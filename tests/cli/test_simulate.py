@@ -1,14 +1,21 @@
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import jsonschema
+import pytest
 from click.testing import Result
 
 from planner.cli.schema import schema_text
+from planner.cli.telling import telling
 from planner.runs import utc_text
 from planner.signal_book import keep_signals
 from planner.spot_signals import Said
@@ -16,7 +23,8 @@ from tests.planner.test_simulate import _JOBS, _files
 
 RunPlan = Callable[..., Result]
 
-LLAMA = Path(__file__).parents[2] / "examples" / "llama-3.1-8b-lora.yaml"
+ROOT = Path(__file__).parents[2]
+LLAMA = ROOT / "examples" / "llama-3.1-8b-lora.yaml"
 
 
 def test_a_spec_is_simulated_and_drawn(run_plan: RunPlan, tmp_path: Path) -> None:
@@ -49,6 +57,46 @@ def test_jobs_on_records_give_a_table_of_results(run_plan: RunPlan, tmp_path: Pa
     assert rows[0] == "job_id,policy,cost_usd,finish_h,late,launches,spot_h,on_demand_h"
     assert [row.split(",")[:2] for row in rows[1:]] == [[name, "greedy"] for name in "abc"]
     assert all(row.split(",")[4] == "0" for row in rows[1:])
+
+
+def _on_a_terminal(*words: object) -> tuple[str, str]:
+    """What a command writes to stdout, and to a terminal as its stderr."""
+    ours, theirs = pty.openpty()
+    command = [str(Path(sys.executable).parent / "plan"), *map(str, words)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, text=True, cwd=ROOT) as running:
+        os.close(theirs)
+        said = b""
+        with contextlib.suppress(OSError):  # Linux says so when nobody writes any more
+            while part := os.read(ours, 4096):
+                said += part
+        out = running.communicate()[0]
+    os.close(ours)
+    assert running.returncode == 0, said
+    return out, said.decode()
+
+
+def test_a_terminal_is_told_how_far_it_has_come(run_plan: RunPlan, tmp_path: Path, plan_home: Path) -> None:
+    words = ("simulate", LLAMA, "--jobs", "20", "--gpu", "H100", "--count", "1", "-o", "json")
+    out, said = _on_a_terminal(*words)
+    assert json.loads(out)["schema"] == "tuneplan/simulate"
+    assert "\r0 of 20 jobs in 0 s" in said and said.endswith("\r\033[K")
+    data, jobs = _files(tmp_path, _JOBS)
+    replayed = ("simulate", "--traces", data, "--jobs", jobs, "--out", tmp_path / "results.csv")
+    assert "\r0 of 3 jobs in 0 s" in _on_a_terminal(*replayed)[1]
+    assert "jobs in" not in run_plan(*words).stderr  # no terminal
+
+
+def test_progress_is_told_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    clock = iter([100.0, 100.1, 101.0, 101.4])
+    monkeypatch.setattr("planner.cli.telling.time.monotonic", lambda: next(clock))
+    with telling("records") as tell:
+        tell(1)
+        tell(2000)
+        tell(3000)
+    assert capsys.readouterr().err == "\r2,000 records in 1 s\r\033[K"
 
 
 def test_half_a_request_is_a_usage_error(run_plan: RunPlan, tmp_path: Path) -> None:

@@ -239,3 +239,80 @@ def test_a_label_that_training_does_not_know(tmp_path: Path) -> None:
     rows = [{"text": "x", "label": label} for label in ("a", "b")]
     with pytest.raises(UsageError, match=r"eval\.jsonl:1: label 'c' is none of a, b"):
         load(tmp_path, lines(*rows), task="classification", eval="eval.jsonl")
+
+
+CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
+CALLING = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+RESULT = {"role": "tool", "tool_call_id": "c1", "content": "4 C"}
+TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
+
+
+def called(**arguments: Any) -> dict[str, Any]:
+    """A call with its arguments as chat templates take them."""
+    return {**CALL, "function": {"name": "weather", "arguments": arguments}}
+
+
+def test_messages_that_only_call_tools(tmp_path: Path) -> None:
+    absent = {"role": "assistant", "tool_calls": [{"function": {"name": "weather", "arguments": ""}}]}
+    plain = {**ASSISTANT, "tool_calls": None}
+    rows = [
+        {"messages": [USER, plain]},
+        {"messages": [USER, CALLING, RESULT, {**ASSISTANT, "tool_calls": []}], "tools": TOOLS},
+        {"messages": [USER, absent], "tools": json.dumps(TOOLS)},
+        {"messages": [USER, plain], "tools": []},
+    ]
+    examples = load(tmp_path, lines(*rows))
+    assert [row["messages"] for row in examples.train] == [
+        [USER, ASSISTANT],
+        [USER, {**CALLING, "tool_calls": [called(city="Oslo")]}, RESULT, ASSISTANT],
+        [USER, {**CALLING, "tool_calls": [{"type": "function", "function": called()["function"]}]}],
+        [USER, ASSISTANT],
+    ]
+    assert [row["tools"] and json.loads(row["tools"]) for row in examples.train] == [None, TOOLS, TOOLS, None]
+
+
+def test_a_call_may_be_the_only_answer(tmp_path: Path) -> None:
+    row = {"messages": [USER, CALLING], "tools": TOOLS}
+    examples = load(tmp_path, lines(row))
+    assert examples.format == "prompt_completion"
+    assert examples.train == [
+        {
+            "prompt": [USER],
+            "completion": [{**CALLING, "tool_calls": [called(city="Oslo")]}],
+            "tools": json.dumps(TOOLS),
+        }
+    ]
+    pair = {"prompt": [USER], "chosen": [CALLING], "rejected": [ASSISTANT], "tools": TOOLS}
+    assert load(tmp_path, lines(pair), task="dpo").train[0]["tools"] == json.dumps(TOOLS)
+    texts = {"prompt": "a", "chosen": "b", "rejected": "c", "tools": "none of the kind"}
+    assert "tools" not in load(tmp_path, lines(texts), task="dpo").train[0]
+
+
+@pytest.mark.parametrize(
+    ("message", "tools", "said"),
+    [
+        ({**CALLING, "tool_calls": []}, None, "must be text"),
+        ({**CALLING, "content": 1}, None, "must be text"),
+        ({**CALLING, "tool_calls": {}}, None, "must be text"),
+        ({**CALLING, "tool_calls": "x"}, None, "tool_calls must be a list"),
+        ({**CALLING, "tool_calls": [{"id": "c1"}]}, None, "needs a function with a name"),
+        ({**CALLING, "tool_calls": [{"function": {"name": ""}}]}, None, "needs a function with a name"),
+        (
+            {**CALLING, "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]},
+            None,
+            "of the call of f must be a JSON object",
+        ),
+        (
+            {**CALLING, "tool_calls": [{"function": {"name": "f", "arguments": [1]}}]},
+            None,
+            "of the call of f must be a JSON object",
+        ),
+        ({**USER, "tool_calls": [CALL]}, None, "only the assistant calls tools"),
+        (CALLING, "weather", "tools must be a list"),
+        (CALLING, {"weather": 1}, "tools must be a list"),
+        (CALLING, ["weather"], "tools must be a list"),
+    ],
+)
+def test_a_broken_call_is_named(tmp_path: Path, message: Any, tools: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=rf"train\.jsonl:1: .*{said}"):
+        load(tmp_path, lines({"messages": [USER, message, ASSISTANT], "tools": tools}))

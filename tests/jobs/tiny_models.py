@@ -49,6 +49,34 @@ def make_decoder(arguments: list[str]) -> None:
     tokenizer.save_pretrained(arguments[0])
 
 
+#: Writes as Qwen's templates do: tools first, a call as JSON between marks.
+TOOL_TEMPLATE = (
+    "{% if tools %}{% for t in tools %}{{ t | tojson }}{% endfor %}{{ '\\n' }}{% endif %}"
+    "{% for m in messages %}<{{ m.role[0] }}>{% if m.content %}{{ m.content }}{% endif %}"
+    "{% if m.tool_calls %}{% for c in m.tool_calls %}"
+    '<call>{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}'
+    "{% endfor %}{% endif %}</s>{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
+)
+
+
+def make_caller(arguments: list[str]) -> None:
+    """An untrained Llama of one layer with a token a byte and a template that writes calls of tools."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    words = ["</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(models.BPE(vocab={word: i for i, word in enumerate(words)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    torch.manual_seed(0)
+    size = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(words), **size)).save_pretrained(arguments[0])
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="</s>", pad_token="</s>", chat_template=TOOL_TEMPLATE
+    ).save_pretrained(arguments[0])
+
+
 def write_reviews(directory: Path, train: int = 160, held_out: int = 60) -> None:
     """Sentences whose label is that of their one telling word."""
     rng = random.Random(5)

@@ -75,6 +75,43 @@ def test_a_model_here_or_on_the_hub(
     assert list(untemplated_on_hub(there, tmp_path, HubAccess(hub.url, offline=True))) == []
 
 
+CALLS = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+CALLING = {"messages": [*TALK["messages"][:1], {"role": "assistant", "content": None, "tool_calls": [CALLS]}]}
+WRITES = "{% for m in messages %}{{ m.content or m.tool_calls }}{% endfor %}"
+NAMED = json.dumps(
+    {"chat_template": [{"name": "default", "template": ""}, {"name": "t", "template": WRITES}]}
+)
+
+
+@pytest.mark.parametrize(
+    ("row", "files", "found"),
+    [
+        (CALLING, {"tokenizer_config.json": SOME}, 1),
+        (TALK, {"tokenizer_config.json": SOME}, 0),
+        (CALLING, {"tokenizer_config.json": NONE, "chat_template.jinja": b"{{ messages }}"}, 1),
+        (CALLING, {"tokenizer_config.json": NONE, "chat_template.jinja": WRITES.encode()}, 0),
+        (CALLING, {"tokenizer_config.json": NAMED.encode()}, 0),
+        (CALLING, {"tokenizer_config.json": SOME, "tekken.json": b""}, 0),
+    ],
+)
+def test_calls_of_tools_need_a_template_that_writes_them(
+    tmp_path: Path, hub: HubHost, row: object, files: dict[str, bytes], found: int
+) -> None:
+    (tmp_path / "model").mkdir()
+    for name, content in files.items():
+        (tmp_path / "model" / name).write_bytes(content)
+    spec = spec_in(tmp_path, row)
+    (tmp_path / "train.jsonl").write_text(json.dumps(TALK) + "\n" + json.dumps(row) + "\n")
+    findings = list(untemplated_here(spec, tmp_path))
+    assert [one.code for one in findings] == ["no_tool_template"] * found
+    assert all("leaves out calls of tools" in one.message for one in findings)
+    assert list(untemplated_here(spec, tmp_path, most_chars=10)) == []
+    hub.models["lab/model"] = HostedModel(dict(files))
+    there = spec.model_copy(update={"model": spec.model.model_copy(update={"id": "lab/model"})})
+    told = [one.code for one in untemplated_on_hub(there, tmp_path, HubAccess(hub.url))]
+    assert told == ["no_tool_template"] * found
+
+
 def test_an_estimate_warns_of_it_and_says_what_the_worker_does(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model/config.json").write_text(json.dumps(model_config("meta-llama/Llama-3.2-1B")))

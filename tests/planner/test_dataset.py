@@ -76,6 +76,29 @@ def test_messages_of_all_depths_are_counted(tmp_path: Path) -> None:
     assert mean == pytest.approx(3 * 17 + 4, rel=0.2)
 
 
+def test_calls_of_tools_and_offered_tools_are_counted(tmp_path: Path) -> None:
+    def mean(row: object) -> float:
+        return measure_dataset(_lines(tmp_path / "a.jsonl", [row])).lengths.mean
+
+    def row(arguments: object, **more: object) -> dict[str, object]:
+        call = {
+            "id": "call_" + "x" * 60,
+            "type": "function",
+            "function": {"name": "note", "arguments": arguments},
+        }
+        talk = [{"role": "user", "content": WORDS}, {"role": "assistant", "tool_calls": [call]}]
+        return {"messages": [*talk, {"role": "tool", "tool_call_id": call["id"], "content": "ok"}], **more}
+
+    short, long = mean(row({"text": "a", "count": 1})), mean(row({"text": WORDS * 4, "count": 1}))
+    assert long - short == pytest.approx(4 * 17, rel=0.1)
+    assert mean(row(json.dumps({"text": WORDS * 4, "count": 1}))) == long
+    assert short < 17 + 30  # no ids
+    tool = {"type": "function", "function": {"name": "note", "description": WORDS * 4}}
+    offered = mean(row({"text": "a", "count": 1}, tools=[tool]))
+    assert offered - short == pytest.approx(4 * 17 + 15 + 90, rel=0.15)  # with what a template says of tools
+    assert mean(row({"text": "a", "count": 1}, tools=json.dumps([tool]))) == offered
+
+
 def test_csv_header_is_no_example(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("text,label\nabcdefg,1\nabcdefg,0\n", encoding="utf-8")

@@ -202,6 +202,30 @@ def test_unknown_price_is_refused_not_free() -> None:
     assert [(row.reason_code, row.count) for row in estimate.rejected] == [("no_price", 1)]
 
 
+def test_the_most_an_hour_is_for_all_machines_together() -> None:
+    question = question_of(where={"max_usd_per_hour": 9, "nodes": "1..4"})
+    offers = snapshot_of(
+        offer_of(price=3.0),
+        offer_of("H100", price=9.0),
+        offer_of("H200", price=9.1),
+        offer_of("B200", price=2.26),
+    )
+    estimate = build_estimate(question, offers)
+    allowed = {(c.offer.gpu, c.nodes) for c in estimate.candidates}
+    assert {n for gpu, n in allowed if gpu == "A100-80GB"} == {1, 2}  # a batch of 16 does not divide by 3
+    assert {n for gpu, n in allowed if gpu == "H100"} == {1}
+    assert ("B200", 2) in allowed and ("B200", 4) not in allowed
+    assert [(row.reason_code, row.reason) for row in estimate.rejected] == [
+        ("over_budget", "over where.max_usd_per_hour")
+    ]
+    alone = build_estimate(
+        question_of(where={"max_usd_per_hour": 9, "nodes": 4}), snapshot_of(offer_of(price=3.0))
+    )
+    assert [(row.reason_code, row.reason) for row in alone.rejected] == [
+        ("over_budget", "over where.max_usd_per_hour, which holds for all 4 machines together")
+    ]
+
+
 def test_an_unknown_gpu_is_refused_by_name() -> None:
     estimate = build_estimate(question_of(), snapshot_of(offer_of("Quantum9")))
     assert estimate.rejected[0].reason_code == "no_gpu_facts"
@@ -240,6 +264,14 @@ def test_pareto_candidates_are_beaten_by_none() -> None:
             other.cost_usd.p50 < one.cost_usd.p50 and other.wall_clock_h.p50 < one.wall_clock_h.p50
             for other in estimate.candidates
         )
+
+
+def test_what_may_not_fit_is_not_on_the_frontier() -> None:
+    cheap = offer_of("A100-80GB", 8, 1.0, ram_gib=8.0)
+    question = question_of(model="meta-llama/Llama-3.1-70B", method={"kind": "lora", "rank": 8})
+    estimate = build_estimate(question, snapshot_of(cheap, offer_of("A100-80GB", 8, 20.0, ram_gib=2000.0)))
+    told = {c.offer.price_usd_per_hour: (c.may_not_fit, c.pareto) for c in estimate.candidates}
+    assert told == {20.0: (False, True), 1.0: (True, False)}
 
 
 def test_objectives_choose_differently() -> None:

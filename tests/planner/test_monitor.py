@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.progress import Progress, StepTimes
+from planner.cli.run_text import render_status
 from planner.monitor import decide, lost_steps, observe, tend
 from planner.run_document import eta_at, run_document
 from planner.runs import FINAL, MOVES, STATES, Run
@@ -262,6 +263,38 @@ def test_looking_twice_changes_nothing_but_the_time(ledger: Store, tmp_path: Pat
     assert first == second == ledger.find("run-1")
     assert [event.state for event in ledger.events("run-1")] == ["queued", "preempted"]
     assert (first.current.last_step, first.cost_micro_usd) == (5, 500_000)
+
+
+def test_a_state_is_told_from_when_it_began_not_from_when_somebody_looked(ledger: Store) -> None:
+    backend = Backend(running_status(started_at="2026-11-22T12:10:00.000Z"))
+    run = observe(ledger, backend, ledger.find("run-1"), NOW)
+    assert (run.state, run.state_since_at, run.since_is_told) == ("running", "2026-11-22T12:10:00.000Z", True)
+    backend.answer = ended_status("succeeded", exit_code=0, started_at="2026-11-22T12:10:00.000Z")
+    run = observe(ledger, backend, run, "2026-11-22T18:00:00.000Z")
+    assert (run.state, run.state_since_at, run.since_is_told) == ("succeeded", ENDED, True)
+    assert "(since 2026-11-22 12:30:00 UTC)" in render_status(run, (), datetime.fromisoformat(NOW))
+    assert ledger.events("run-1")[-1].at == "2026-11-22T18:00:00.000Z"  # when it was written down
+
+
+def test_a_state_that_nobody_saw_begin_is_told_as_first_seen(ledger: Store) -> None:
+    backend = Backend(BackendStatus("provisioning", backend_id="77", attempt=1))
+    run = observe(ledger, backend, ledger.find("run-1"), NOW)
+    assert (run.state, run.state_since_at, run.since_is_told) == ("provisioning", NOW, False)
+    assert "(first seen 2026-11-22 13:00:00 UTC)" in render_status(run, (), datetime.fromisoformat(NOW))
+
+
+@pytest.mark.parametrize(
+    ("ended_at", "since"),
+    [("2026-11-22T11:00:00.000Z", "2026-11-22T12:10:00.000Z"), ("2026-11-22T20:00:00.000Z", NOW)],
+)
+def test_no_state_begins_before_the_one_it_follows_or_after_it_was_seen(
+    ledger: Store, ended_at: str, since: str
+) -> None:
+    """Clocks of clouds differ from ours."""
+    backend = Backend(running_status(started_at="2026-11-22T12:10:00.000Z"))
+    run = observe(ledger, backend, ledger.find("run-1"), "2026-11-22T12:20:00.000Z")
+    backend.answer = replace(ended_status("succeeded", exit_code=0), ended_at=ended_at)
+    assert observe(ledger, backend, run, NOW).state_since_at == since
 
 
 def test_who_reads_an_old_revision_reads_again(ledger: Store) -> None:

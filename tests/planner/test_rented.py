@@ -80,6 +80,14 @@ def test_what_the_ledger_keeps_completes_the_request() -> None:
     assert request.setup == ("sh jobs/install.sh 3.11 'a b' c", "echo hi")
 
 
+def test_a_limit_for_all_machines_is_shared_out_to_each() -> None:
+    """Backends compare it with one machine's price."""
+    plan = plan_of(where={"max_usd_per_hour": 3, "nodes": 2})
+    best = next(row for row in plan.candidates if row.offer.region == "cheap")
+    assert best.nodes == 2
+    assert rented.terms_document(plan, best, job("org/rows"))["max_usd_per_hour"] == 1.5
+
+
 def test_the_request_names_what_the_machine_reads() -> None:
     plan = plan_of()
     entry = FileEntry("inputs/train.jsonl", 3, "a" * 64)

@@ -174,6 +174,10 @@ def test_what_may_not_be_rented_is_named_and_not_tried(tmp_path: Path) -> None:
     found, against = tryable(candidates, around, 50.0)
     assert found == [MACHINES[0]]
     assert [row.code for row in against] == ["no_price", "too_dear", "stale_price", "cloud_login", "no_offer"]
+    both = candidate_of()._replace(offer=A, nodes=2)
+    dear = tryable([both], around, 1.5 * (A.price_usd_per_hour or 0.0))[1]
+    assert [row.message.partition(" cost more")[0] for row in dear] == ["2 machines of aws"]
+    assert tryable([both], around, 2 * (A.price_usd_per_hour or 0.0))[1] == []
 
 
 def test_each_try_holds_its_worst_case_of_the_budget_and_then_what_it_cost(book: TryBook) -> None:

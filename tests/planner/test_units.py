@@ -20,6 +20,7 @@ from planner.units import (
     parse_memory_gib,
     parse_memory_range_gib,
     parse_usd,
+    written_duration,
 )
 from providers.gpus import CANONICAL_GPUS
 
@@ -67,6 +68,7 @@ def test_a_duration_needs_a_unit(value: object) -> None:
 @given(st.floats(min_value=1e-3, max_value=units.MAX_DURATION_S))
 def test_a_duration_survives_being_written(seconds: float) -> None:
     assert parse_duration_s(duration_text(seconds)) == seconds
+    assert parse_duration_s(written_duration(duration_text(seconds))) == seconds
 
 
 @given(st.integers(0, 20), st.integers(0, 23), st.integers(0, 59), st.integers(0, 59))

@@ -225,6 +225,30 @@ def test_empty_long_and_foreign_records_are_named(tmp_path: Path) -> None:
     assert found["odd_script_cyrillic"].lines == ["train.jsonl:103"]
 
 
+def calling(question: str, tools: list[Any] | None, **arguments: Any) -> dict[str, Any]:
+    function = {"name": "weather", "arguments": json.dumps(arguments)}
+    calls = [{"id": "call_1", "type": "function", "function": function}]
+    messages = [
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": None, "tool_calls": calls},
+        {"role": "tool", "tool_call_id": "call_1", "content": "4 C"},
+    ]
+    return {"messages": messages} if tools is None else {"messages": messages, "tools": tools}
+
+
+def test_calls_of_tools_are_learned_and_offered_tools_are_counted(tmp_path: Path) -> None:
+    parameters = {"properties": {f"key_{n}": {"type": "string", "description": text_of(n)} for n in range(9)}}
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": parameters}}]
+    alone = inspected(tmp_path, [calling(text_of(n, 20), None, city=text_of(n + 50, 9)) for n in range(30)])
+    assert (alone.records, alone.findings) == (30, {})
+    assert 0.3 < alone.answer_share < 0.7
+    offered = inspected(
+        tmp_path, [calling(text_of(n, 20), tools, city=text_of(n + 50, 9)) for n in range(30)]
+    )
+    assert set(offered.findings) == set()  # not near duplicates for their tools
+    assert offered.tokens.total.p50 > 3 * alone.tokens.total.p50
+
+
 def test_labels_are_counted(tmp_path: Path) -> None:
     rows = [{"text": text_of(n), "label": "good" if n % 4 else "bad"} for n in range(40)]
     assert inspected(tmp_path, rows).labels == {"good": 30, "bad": 10}
@@ -248,7 +272,12 @@ def test_labels_are_counted(tmp_path: Path) -> None:
         (
             "a.jsonl",
             b'{"messages": [{"role": "assistant", "content": null, "tool_calls": [{"id": 1}]}]}',
-            "calls a tool and has no text",
+            "a tool call needs a function with a name",
+        ),
+        (
+            "a.jsonl",
+            b'{"messages": [{"role": "assistant", "content": "a"}], "tools": "b"}',
+            "tools must be a list",
         ),
     ],
 )
