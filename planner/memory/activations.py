@@ -100,6 +100,10 @@ def block_activations(
     in_place: bool = False,
     math_attention: bool = False,
     mixed: bool = False,
+    normed_fp32: bool = False,
+    adapts_qkv: bool = False,
+    one_activation: bool = False,
+    all_trained: bool = False,
 ) -> BlockActivations:
     """Sum over the operations of a block.
 
@@ -118,16 +122,24 @@ def block_activations(
         keeps_product: What a fused gated MLP multiplied stays all the same, where its last linear module is trained.
         in_place: Such an MLP's backward pass writes over what it kept.
         math_attention, mixed: Attention keeps what torch's math kernel does; it is under a GPU's autocast.
+        normed_fp32: Trained norms keep what they normed in fp32.
+        adapts_qkv: Adapters of queries, keys and values are one module.
+        one_activation: The MLP's activation is one operation in every family.
+        all_trained: Weights beside the adapters get gradients too.
     """
-    full = adapter is None
+    full = adapter is None or all_trained
     # A decoder block of an encoder-decoder attends twice, the second time with a norm of its own.
     twice = arch.decoder_layers / (arch.layers + arch.decoder_layers)
-    norms = _norms(arch, width, residual, full, fused_norm, arch.norms_per_layer + twice)
+    normed = 4.0 if normed_fp32 else residual
+    cast = _inputs_of_norms(arch, fused_qkv) if residual > width else arch.norms_per_layer + twice
+    norms = _norms(arch, width, residual, full, fused_norm, arch.norms_per_layer + twice, normed, cast)
     whole = norms + _dropout(arch, twice)
     saved = whole + _attention(arch, width, full) * (1 + twice)
     saved += width * _kept_by_stack(arch, spread_keys, fused_qkv)
     saved += _kept_by_math(arch, width) if math_attention else 0.0
-    of_adapters, of_mlps = _adapters(arch, adapter, width, adapter_input) if adapter else (0.0, 0.0)
+    of_adapters, of_mlps = 0.0, 0.0
+    if adapter:
+        of_adapters, of_mlps = _adapters(arch, adapter, width, adapter_input, joined=adapts_qkv)
     mlp, mlp_backward = mlp_bytes(
         arch,
         adapter,
@@ -138,6 +150,8 @@ def block_activations(
         adapter_input=adapter_input,
         fp32_powers=mixed,
         fp32_routing=fp32_routing,
+        one_operation=one_activation,
+        all_trained=all_trained,
     )
     saved += mlp + of_adapters + _quantised_inputs(arch, quantised_input, quantised_copy)
     mlp_backward += residual * arch.hidden  # of the residual stream
@@ -157,19 +171,41 @@ def _quantised_inputs(arch: ModelArchitecture, shared: float, copied: float) -> 
 
 
 def _norms(
-    arch: ModelArchitecture, width: float, residual: float, full: bool, fused: bool, count: float
+    arch: ModelArchitecture,
+    width: float,
+    residual: float,
+    full: bool,
+    fused: bool,
+    count: float,
+    normed: float,
+    copies: float,
 ) -> float:
     """RMS norms of transformers keep an fp32 copy of their input, and the normed value for the weight.
 
     Autocast leaves what norms return in fp32, as their weights are, and casts it for each product by itself.
+
+    Args:
+        arch: The model.
+        width, residual: As of `block_activations`, as are the next two.
+        full: All weights are trained.
+        fused: Norms keep only their input.
+        count: Norms of a block.
+        normed: Bytes of a value that they normed.
+        copies: Of what they return, as inputs of trained linear modules.
     """
     h = arch.hidden
     copied = arch.norm == "rms" and not fused
-    held = 4.0 * h + (residual * h if full else 0.0) if copied else residual * h
-    if not full:
-        return count * held
-    copies = split_by_columns(arch) if residual > width else count  # inputs of the trainable linear modules
-    return count * held + width * h * copies
+    held = 4.0 * h + (normed * h if full else 0.0) if copied else residual * h
+    return count * held + (width * h * copies if full else 0.0)
+
+
+def _inputs_of_norms(arch: ModelArchitecture, fused_qkv: bool) -> float:
+    """Products that take what a block's norms return, of which one may make queries, keys and values."""
+    first = split_by_columns(arch)
+    if not fused_qkv or arch.linear_layers or arch.kv_lora_rank:
+        return first
+    of_attention = [s for s in linear_shapes(arch) if s.role == "attention" and s.name not in _OUTPUTS]
+    return first + 1 - sum(s.count for s in of_attention) / (arch.layers + arch.decoder_layers)
 
 
 _ROTATED_FUSED = frozenset({"phi3", "neox", "qwen"})
@@ -197,10 +233,11 @@ def _kept_by_stack(arch: ModelArchitecture, spread_keys: bool, fused_qkv: bool) 
     """Values of an average block that a stack's own attention keeps beside what transformers' would.
 
     litgpt, torchtitan and torchtune repeat keys and values of a group before the kernel. In litgpt all three are split
-    from one product, which values that are not repeated keep whole, as a view.
+    from one product, which values that are not repeated keep whole, as a view; repeated ones are a copy.
     """
     if arch.kv_size < arch.q_size or arch.kv_lora_rank:
-        return repeated_keys(arch) if spread_keys else 0.0
+        viewed = arch.q_size + arch.kv_size if arch.layout in _ROTATED_FUSED else 0.0
+        return repeated_keys(arch) - viewed if spread_keys else 0.0
     if arch.linear_layers:
         return 0.0
     again = fused_qkv and arch.layout not in _ROTATED_FUSED
@@ -244,15 +281,33 @@ def _softmax_attention(arch: ModelArchitecture, width: float, full: bool) -> flo
     return saved
 
 
-def _adapters(arch: ModelArchitecture, adapter: Adapter, width: float, held: float) -> tuple[float, float]:
-    """What adapters of a block keep, and those of its MLP alone."""
-    targets = adapter_targets(arch, adapter)
+def _adapters(
+    arch: ModelArchitecture, adapter: Adapter, width: float, held: float, *, joined: bool
+) -> tuple[float, float]:
+    """What adapters of a block keep, and those of its MLP alone; those of queries, keys and values may be one."""
+    targets, filled = adapter_targets(arch, adapter), 0.0
+    if joined:
+        of_qkv = [shape for shape in targets if shape.role == "attention" and shape.name not in _OUTPUTS]
+        targets = tuple(shape for shape in targets if shape not in of_qkv[1:])
+        filled = _filled_in(arch, adapter, of_qkv) * width
     blocks = arch.layers + arch.decoder_layers
     in_mlp = tuple(shape for shape in targets if shape.role != "attention")
     return (
-        _kept_by_adapters(arch, adapter, targets, width, held) / blocks,
+        filled + _kept_by_adapters(arch, adapter, targets, width, held) / blocks,
         _kept_by_adapters(arch, adapter, in_mlp, width, held) / blocks,
     )
+
+
+def _filled_in(arch: ModelArchitecture, adapter: Adapter, of_qkv: list[LinearShape]) -> float:
+    """Values that one adapter of queries, keys and values keeps where not all three are adapted: its output is put
+    between zeros (`index_copy_` in `zero_pad` of litgpt/lora.py), which keeps it.
+    """
+    if len(of_qkv) == 1 and set(adapter.targets) <= {"q", "k", "v"}:  # one module of the base's too
+        sizes = {"q": arch.q_size, "k": arch.kv_size, "v": arch.v_size}
+        return float(sum(sizes[name] for name in adapter.targets)) if len(set(adapter.targets)) < 3 else 0.0
+    if len(of_qkv) != 2:
+        return 0.0
+    return sum(shape.outputs for shape in of_qkv)
 
 
 def _kept_by_adapters(

@@ -20,9 +20,9 @@ from planner.memory.fragmentation import Peak, fragmentation
 from planner.memory.generation import Generation, cache_bytes, generation_bytes
 from planner.memory.host import offloaded_parts
 from planner.memory.linears import adapter_input, adapter_products, dequantised_bytes, quantised_inputs
-from planner.memory.loss import loss_bytes
+from planner.memory.loss import kept_logits, loss_bytes
 from planner.memory.model_state import ModelState, model_state
-from planner.memory.precision import Widths, is_mixed, is_sharded, widths
+from planner.memory.precision import Widths, frozen_get_gradients, is_mixed, is_sharded, widths
 from planner.memory.stages import blocks_in_flight, outputs_in_flight, stage_blocks
 from planner.memory.verdict import LITTLE_SEEN, Verdict, need_log_sd, verdict_of
 from planner.recomputation import kept_values
@@ -151,6 +151,10 @@ def _constants(setup: TrainingSetup) -> _Parts:
         setup.recomputes_elementwise and not setup.recomputes_product,
         setup.attention == "math",
         is_mixed(setup) and not setup.cpu_autocast,
+        stack.normed_fp32,
+        stack.adapts_qkv,
+        stack.one_activation,
+        frozen_get_gradients(setup),
     )
     product, largest = adapter_products(setup)
     tail = (4.0 + (4.0 if setup.adapter is None else 0.0)) * arch.hidden
@@ -191,7 +195,7 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Pe
     else:
         away = one * setup.offloaded_share if setup.offloads_activations else 0.0
         per_block, working = (one - away) * setup.reached_share, passing + away
-        if setup.adapter is not None:  # nothing before the first adapter needs a gradient
+        if setup.adapter is not None and not state.embedding_gradient:  # none before the first adapter
             unused = 4.0 * setup.arch.hidden * tokens * parts.split
     rest = _position_bias(setup, parts) * tokens * parts.split - unused
     kept = per_block * blocks_in_flight(setup) + start * outputs_in_flight(setup) + rest
@@ -204,12 +208,13 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Pe
     arrived = parts.width.residual * setup.arch.hidden * tokens
     caches, named = _kept_outputs(setup, tokens)
     nearly = max(earlier, grads - state.late_gradient - state.block_gradient)
+    words = kept_logits(setup, tokens)
     moments = {  # activations, logits and their like, gradients, temporaries of the step, collectives
         "loss": (kept_at_head + caches, loss, earlier, 0.0, comm.loss),
-        "backward": (kept + lasting + working + named, 0.0, begun, 0.0, comm.backward),
-        "backward_end": (last, 0.0, nearly, 0.0, comm.end),
-        "embedding": (arrived, 0.0, grads + state.embedding_gradient, 0.0, comm.end),
-        "optimizer_step": (0.0, 0.0, grads, state.step, 0.0),
+        "backward": (kept + lasting + working + named, words, begun, 0.0, comm.backward),
+        "backward_end": (last, words, nearly, 0.0, comm.end),
+        "embedding": (arrived, words, grads + state.embedding_gradient, 0.0, comm.end),
+        "optimizer_step": (0.0, words, grads, state.step, 0.0),
     }
     if setup.adapter is not None and "dora" in setup.adapter.kind:
         held = kept + one if setup.gradient_checkpointing else kept

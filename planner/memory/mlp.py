@@ -42,6 +42,8 @@ def mlp_bytes(
     adapter_input: float,
     fp32_powers: bool,
     fp32_routing: bool,
+    one_operation: bool = False,
+    all_trained: bool = False,
 ) -> MlpBytes:
     """Of one token, by what is trained and how it is computed; the arguments are those of `block_activations`.
 
@@ -54,16 +56,19 @@ def mlp_bytes(
         adapter_input: Bytes of each value that an adapted module keeps for itself.
         fp32_powers: Powers are taken in fp32, as under a GPU's autocast.
         fp32_routing: Outputs of all experts are weighted in fp32.
+        one_operation: Activations are written out in no family.
+        all_trained: Weights beside the adapters get gradients too.
     """
+    full = adapter is None or all_trained
     down_kept = adapter is not None and _adapts_down(arch, adapter)
-    trained = adapter is None or down_kept
-    kept = width * inner_width(arch) * _kept_values(arch, adapter is None, fused, keeps_product)
+    trained = full or down_kept
+    kept = width * inner_width(arch) * _kept_values(arch, full, fused, keeps_product, one_operation)
     if arch.is_moe:
         kept += 2 * width * arch.hidden * arch.experts_per_token * arch.moe_layers / arch.layers
-    backward = width * inner_width(arch) * _passing_values(arch, adapter is None, trained, fused, in_place)
-    if adapter is not None and down_kept and adapter_input and not fused:
+    backward = width * inner_width(arch) * _passing_values(arch, full, trained, fused, in_place)
+    if adapter is not None and down_kept and (adapter_input or adapter.dropout) and not fused:
         backward = max(backward, _adapting(arch, adapter, width, adapter_input))
-    if fp32_powers and width < 4.0 and not fused and _raises_to_powers(arch):
+    if fp32_powers and width < 4.0 and not fused and not one_operation and _raises_to_powers(arch):
         copied, backward = _raised_in_fp32(arch, width)
         kept += copied
     if fp32_routing:
@@ -72,13 +77,15 @@ def mlp_bytes(
     return MlpBytes(kept, backward)
 
 
-def _kept_values(arch: ModelArchitecture, full: bool, fused: bool, keeps_product: bool) -> int:
+def _kept_values(
+    arch: ModelArchitecture, full: bool, fused: bool, keeps_product: bool, one_operation: bool
+) -> int:
     """Values of its inner width that an MLP keeps."""
     gated = arch.mlp_matrices == 3
     if fused and gated:
         return 2 + (full and keeps_product)
     kept = (3 if gated else 1) + full
-    if fused:
+    if fused or one_operation:
         return kept
     return kept + (_OF_POWERS if _raises_to_powers(arch) else _WRITTEN_OUT.get(arch.model_type, 0))
 
@@ -139,8 +146,11 @@ def _adapting(arch: ModelArchitecture, adapter: Adapter, width: float, held: flo
 
     Forward it is the product as it came and its copy in fp32, which autocast casts back to keep it and a dropout drops
     out before; beside them lie what both norms returned, the residual stream and the module's output. Backward it is
-    the gradient of the copy, in fp32, while that is still there.
+    the gradient of the copy, in fp32, while that is still there. An adapter in the base's type copies nothing, but what
+    it keeps is what its dropout left; the gradient of its output, scaled, is there before a block is computed again.
     """
+    if not held:
+        return width * inner_width(arch) + 5 * width * arch.hidden
     through_fp32 = (held < 4.0) + adapter.dropout
     forward = (width + 4.0 * through_fp32) * inner_width(arch) + 4 * width * arch.hidden
     return max(forward, 4.0 * inner_width(arch))
