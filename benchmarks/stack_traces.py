@@ -5,7 +5,7 @@ torch's meta device; every storage is counted as `planner.trace` does, the model
 CUDA that keep other tensors than the meta device's have the stand-ins of `planner.trace_modules`.
 
     python -m venv --system-site-packages stacks && stacks/bin/pip install litgpt torchmetrics
-    stacks/bin/python -m benchmarks.stack_traces [part of a case's name ...]
+    stacks/bin/python -m benchmarks.stack_traces [parts of cases' names, all of them ...]
 """
 
 from __future__ import annotations
@@ -254,7 +254,7 @@ def main():
         "| case | traced MB | phase | closed form MB | phase | closed / traced |\n|---|---|---|---|---|---|"
     )
     for case in CASES:
-        if asked and not any(part in case.label for part in asked):
+        if not all(part in case.label for part in asked):
             continue
         traced = TRACES[case.stack](case)
         closed = closed_form(case)
