@@ -1,11 +1,14 @@
 """Closed form of memory against other stacks' own model and step code, traced without a GPU.
 
-litgpt's `finetune` scripts (`fit` of full.py and lora.py, through Lightning Fabric) run on
-torch's meta device; every storage is counted as `planner.trace` does, the model's last step at its most. Kernels of
-CUDA that keep other tensors than the meta device's have the stand-ins of `planner.trace_modules`.
+litgpt's `finetune` scripts (`fit` of full.py and lora.py, through Lightning Fabric) and torchtune's recipes for one GPU
+(`train`) run on torch's meta device; every storage is counted as `planner.trace` does. Kernels of CUDA that keep other
+tensors than the meta device's have the stand-ins of `planner.trace_modules`.
 
-    python -m venv --system-site-packages stacks && stacks/bin/pip install litgpt torchmetrics
-    stacks/bin/python -m benchmarks.stack_traces [parts of cases' names, all of them ...]
+With the project's own packages (torch, transformers, bitsandbytes, pytest) in a virtual environment of its own, as of
+December 2026 (0.9 is the torchao that torchtune 0.6.1 was made for):
+
+    pip install litgpt torchmetrics torchtune torchao==0.9.0 torchdata==0.11.0
+    python -m benchmarks.stack_traces [parts of cases' names, all of them ...]
 """
 
 from __future__ import annotations
