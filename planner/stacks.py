@@ -23,6 +23,25 @@ class Stack(NamedTuple):
         fp32_master: Sharded training keeps trainable parameters in fp32 (accelerate, FSDP mixed precision).
         foreach_step: The optimizer's step makes a temporary as large as the parameters.
         adapter_dropout: Adapters are dropped out by default.
+        kept_logits: Bytes per vocabulary entry and token of logits that the loop has under a name until the next ones
+            are there: through the backward pass, the optimizer's step and the next forward pass.
+        casts_logits: What a model returns is cast to fp32 whole (`convert_output` of Lightning Fabric's precisions,
+            lightning/fabric/plugins/precision), so that the loss is computed in it.
+        separate_head: A head that shares the embedding's weights is a copy of its own.
+        normed_fp32: Norms that are trained keep what they normed in fp32, for the gradient of their weights.
+        one_activation: Activations are one operation of torch's where transformers writes them out in elementary ones.
+        rotary_tables: Adapted attention has a table of all positions in fp32 for each block, and not one for all
+            (`lora_*_self_attention` of torchtune's models; from Llama 3.1 on its blocks share one).
+        mixes_frozen: Flat parameters of the older FSDP hold a block's frozen weights beside its adapters, and so
+            gradients of both: within a flat parameter that has one, all weights are views that need a gradient, and
+            their products keep their inputs (torch's `FlatParamHandle` under `use_orig_params`; litgpt's
+            `auto_wrap_policy={Block}` from July 2023 to March 2025).
+        quantises_head: The output head is quantised as all linear modules are (Lightning's `BitsandbytesPrecision`
+            takes the place of `torch.nn.Linear` while the model is made).
+        embedding_gradient: Over a quantised base the embedding gets a gradient that no optimizer steps on and nobody
+            frees: litgpt puts bitsandbytes' `StableEmbedding`, which is not frozen, in its place once the optimizer is
+            made (`main` of finetune/lora.py since October 2024).
+        adapts_qkv: Adapters of queries, keys and values are one module, which drops out and keeps its input once.
         autocast: Adapters in fp32 compute in the base's type.
         fsdp2: FSDP shards each parameter by itself.
         accelerate: It trains over accelerate, which reduces gradients with a step's last micro-batch.
@@ -77,6 +96,16 @@ class Stack(NamedTuple):
     fp32_master: bool = True
     foreach_step: bool = True
     adapter_dropout: bool = False
+    kept_logits: float = 0.0
+    casts_logits: bool = False
+    separate_head: bool = False
+    normed_fp32: bool = False
+    one_activation: bool = False
+    rotary_tables: bool = False
+    mixes_frozen: bool = False
+    quantises_head: bool = False
+    embedding_gradient: bool = False
+    adapts_qkv: bool = False
     tiled_head: bool = False
     autocast: bool = False
     fsdp2: bool = False
@@ -117,6 +146,24 @@ _MEGATRON = Stack(
     host_slowdown=2.0,
 )
 _MEGATRON_LOCAL = _MEGATRON._replace(name="megatron-local", host_slowdown=1.0, fills_pipeline=True)
+# litgpt 0.5 (2024 to 2026): `GPT` and `RMSNorm` of litgpt/model.py, `LoRAQKVLinear` of litgpt/lora.py, `fit` of
+# litgpt/finetune/full.py and lora.py, traced as they are (benchmarks/results/stack_traces.md)
+_LITGPT = Stack(
+    "litgpt",
+    fp32_master=False,
+    adapter_dropout=True,
+    kept_logits=4.0,
+    casts_logits=True,
+    separate_head=True,
+    normed_fp32=True,
+    one_activation=True,
+    mixes_frozen=True,
+    quantises_head=True,
+    embedding_gradient=True,
+    adapts_qkv=True,
+    spread_keys=True,
+    fused_qkv=True,
+)
 _STACKS = (
     Stack(
         "trl", loss_bytes=0.5, tiled_head=True, autocast=True, fsdp2=True, accelerate=True
@@ -130,18 +177,25 @@ _STACKS = (
     Stack("deepspeed", foreach_step=False, keeps_gathered=True, fills_pipeline=True),
     Stack("unsloth", loss_bytes=0.5, fused_kernels=True, fused_norm=True, fused_mlp=True, foreach_step=False),
     Stack("llm-foundry", fused_kernels=True, fused_norm=True),
-    Stack(
-        "litgpt",
-        loss_bytes=5.0,
-        fp32_master=False,
-        adapter_dropout=True,
-        spread_keys=True,
-        fused_qkv=True,
+    _LITGPT,
+    _LITGPT._replace(name="litgpt-2023", embedding_gradient=False),
+    # litgpt's model in a loop without Fabric, all in bf16: thunder/benchmarks/benchmark_litgpt.py of lightning-thunder,
+    # as of January 2026, whose cross-entropy holds log-probabilities and two gradients beside the logits
+    _LITGPT._replace(
+        name="thunder",
+        loss_bytes=8.0,
+        kept_logits=2.0,
+        casts_logits=False,
+        foreach_step=False,
+        mixes_frozen=False,
     ),
     Stack(
         "torchtune",
-        # logits in bf16, loss and gradient an eighth at a time: `CEWithChunkedOutputLoss`, in all recipes since 0.3
-        loss_bytes=2.0 + (4.0 + 2.0) / 8,
+        # `CEWithChunkedOutputLoss`, in all recipes from 0.3 to 0.6: logits in bf16, and log-probabilities in fp32 of
+        # all eight chunks, which their backward passes take; of one chunk the logits in fp32 as well
+        loss_bytes=2.0 + 4.0 + 4.0 / 8,
+        rotary_tables=True,
+        normed_fp32=True,
         fp32_master=False,
         foreach_step=False,
         fsdp2=True,
@@ -231,4 +285,6 @@ def computed_by(name: str, arch: ModelArchitecture) -> ModelArchitecture:
     """The model as a stack computes it, which may be more than its routing asks for."""
     if runs_transformers_modules(name) and arch.model_type in _EVERY_EXPERT:
         return replace(arch, experts_per_token=arch.experts)
+    if stack_of(name).separate_head and arch.tied_embeddings:
+        return replace(arch, tied_embeddings=False)
     return arch

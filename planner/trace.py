@@ -74,7 +74,7 @@ def trace_step(
     model = prepare(setup, built, functions)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = _optimizer(setup, trained)
-    tracker = _Tracker(progress)
+    tracker = Tracker(progress)
     tracker.live = int(towers(setup) * widths(setup).frozen)
     for tensor in (*model.parameters(), *model.buffers()):
         tracker.count(tensor)
@@ -125,10 +125,11 @@ def _loss(setup: TrainingSetup, model: Any, given: dict[str, Any]) -> Any:
     return -torch.nn.functional.logsigmoid(better - worse).mean()
 
 
-class _Tracker:
+class Tracker:
     """Follows every storage from its birth to its end."""
 
     def __init__(self, progress: Callable[[int, str], None] | None = None) -> None:
+        """Tells progress, if asked, every thousand operations."""
         self.progress = progress
         self.sizes: dict[int, int] = {}
         self.live = self.peak = self.operations = 0
@@ -180,7 +181,7 @@ class _Tracker:
         return type("Tracking", (TorchDispatchMode,), {"__torch_dispatch__": dispatch})()
 
 
-class _FusedAdamW:
+class FusedAdamW:
     """Two moments, and no temporaries: torch's fused kernel, which does not run without a device."""
 
     def __init__(self, trained: list[Any]) -> None:
@@ -194,7 +195,7 @@ class _FusedAdamW:
 
         self.moments = self.moments or [torch.zeros_like(one) for one in (*self.trained, *self.trained)]
 
-    def zero_grad(self, *, set_to_none: bool) -> None:
+    def zero_grad(self, *, set_to_none: bool = True) -> None:
         """Gradients go."""
         for parameter in self.trained:
             parameter.grad = None if set_to_none else parameter.grad
@@ -206,5 +207,5 @@ def _optimizer(setup: TrainingSetup, trained: list[Any]) -> Any:
     if setup.optimizer == "sgd":
         return torch.optim.SGD(trained, lr=1e-4)
     if setup.optimizer != "adamw":
-        return _FusedAdamW(trained)
+        return FusedAdamW(trained)
     return torch.optim.AdamW(trained, lr=1e-4, foreach=True)

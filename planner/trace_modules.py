@@ -19,11 +19,10 @@ def _function(name: str, forward: Any, backward: Any) -> Any:
     return type(name, (torch.autograd.Function,), halves)
 
 
-def register_fused_attention() -> str:
+@cache
+def fused_attention() -> Any:
     """Attention that keeps queries, keys, values, output and one statistic a row, as the fused kernels do."""
     import torch
-    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     def forward(context: Any, query: Any, key: Any, value: Any) -> Any:
         rows, heads, length, _ = query.shape
@@ -37,7 +36,15 @@ def register_fused_attention() -> str:
         gradient = gradient.contiguous()
         return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
 
-    fused = _function("FusedAttention", forward, backward)
+    return _function("FusedAttention", forward, backward)
+
+
+def register_fused_attention() -> str:
+    """`fused_attention` as an attention of transformers'; its name there."""
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    fused = fused_attention()
 
     def attend(module: Any, query: Any, key: Any, value: Any, mask: Any, **_: Any) -> Any:
         query, key = query.to(value.dtype), key.to(value.dtype)  # rotated in fp32 under autocast

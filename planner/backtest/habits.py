@@ -16,10 +16,10 @@ from planner.stacks import MEGATRON, STACKS, runs_transformers_modules
 
 _FRAMEWORKS = {
     "unsloth": "unsloth",
+    "thunder": "thunder",
     "litgpt": "litgpt",
     "lit-gpt": "litgpt",
     "lit gpt": "litgpt",
-    "thunder": "litgpt",
     "torchtune": "torchtune",
     "foundry": "llm-foundry",
     "composer": "llm-foundry",
@@ -110,6 +110,8 @@ def stack_of_run(row: Row, framework: str, parallelism: Parallelism) -> str:
     """The key of what trains: axolotl moved its examples to an FSDP2 of its own in July 2025 (pull request 2760);
     LLM-Shearing trains modules of its own with composer, none of them fused (`composer_llama.py`, 2023).
     """
+    if framework == "litgpt" and dated_before(row, "2024-10"):
+        return "litgpt-2023"
     if has_own_loop(row) or "shearing" in cell(row, "framework"):
         return "other"
     own_fsdp2 = "axolotl" in cell(row, "framework") and not dated_before(row, "2025-07")
@@ -122,6 +124,11 @@ def autocasts_shards(row: Row) -> bool:
     """
     told = cell(row, "precision")
     return "atorch" in cell(row, "framework") and re.search("mixed|amp|fp32 master", told) is not None
+
+
+def adapts_over_fsdp2(row: Row, framework: str, adapts: bool) -> bool:
+    """litgpt's LoRA script shards by `fully_shard` since August 2025 (its pull request 2086), its others do not."""
+    return adapts and framework == "litgpt" and not dated_before(row, "2025-08")
 
 
 def names_fsdp2(row: Row) -> bool:
@@ -191,6 +198,8 @@ def forced_precision(framework: str, arch: ModelArchitecture, gpu: GpuFacts) -> 
 
 def loads_in_fp32(row: Row, framework: str, parallelism: Parallelism) -> bool:
     """Soup leaves the type to transformers 4, which takes fp32 whatever a file has (its issue 339); DeepSpeed casts."""
+    if framework == "litgpt" and "mixed" in cell(row, "precision"):
+        return True  # Fabric's "bf16-mixed" leaves all weights in fp32, `init_module` makes them so
     if STACKS[framework].frozen_fp32 or (parallelism.kind == "fsdp" and autocasts_shards(row)):
         return True
     return "soup" in cell(row, "framework") and parallelism.kind in ("single", "ddp", "fsdp")
@@ -217,8 +226,10 @@ def checkpointing_of(
         return not denied(text) and not recomputes_attention(row, framework)
     if framework in ("unsloth", "torchtune", "torchtitan", "openrlhf") or recomputes_unasked(row):
         return True
-    if framework == "litgpt":
-        return gpus > 1
+    if (
+        framework == "litgpt"
+    ):  # `activation_checkpointing_policy={Block}` of finetune/*.py; pretrain.py has none
+        return gpus > 1 and "pretrain" not in cell(row, "task")
     if arch.is_moe and "automodel" in cell(row, "framework"):
         return False  # its recipes of mixtures say `activation_checkpointing: false`
     if plain_adapter and framework == "hf" and not has_own_loop(row):
@@ -255,6 +266,8 @@ def attention_of(row: Row, framework: str, arch: ModelArchitecture, gpu: GpuFact
     recomputes selectively are these scores.
     """
     text = cell(row, "flash_attn")
+    if framework == "litgpt" and arch.logit_softcap:
+        return "eager"  # `scaled_dot_product_attention` of its model.py caps scores, which it writes out
     transformers = runs_transformers_modules(framework) and "kernel" not in cell(row, "framework")
     if framework == "hf" and arch.kind == "encoder-decoder" and dated_before(row, "2026-01"):
         return "eager"

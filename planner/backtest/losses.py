@@ -52,12 +52,13 @@ def _of_stack(row: Row, framework: str, precision: str) -> float | None:
     """Until v4.46 transformers shifted a copy of the fp32 logits; fused cross-entropies keep two fp32 copies; TRL
     computes the loss in chunks since 1.7 (June 2026), which Soup does not take. torchtune held shifted fp32 logits
     until the backward pass was over, beside log-probabilities and two gradients, up to 0.2; in chunks, as since in all
-    its recipes, it does not. torchtitan compiles the loss with the model (again since April 2025), which leaves the
-    logits and their gradients in bf16. Unsloth cuts the cross-entropy since December 2024 (its issue 1298).
+    its recipes, it does not, and compiled a chunk keeps its logits alone, which it is given in bf16. torchtitan
+    compiles the loss with the model (again since April 2025), which leaves the logits and their gradients in bf16.
+    Unsloth cuts the cross-entropy since December 2024 (its issue 1298).
     """
     if framework == "torchtune":
         old = dated_before(row, "2024-09") and "chunk" not in cell(row, "liger_fused")
-        return 16.0 if old else None
+        return 16.0 if old else 2.0 + 2.0 / _CHUNKS if habits.fuses_kernels(row) else None
     if framework == "unsloth":
         return _LOGITS_COPIED if dated_before(row, "2024-12") else None
     if framework == "torchtitan":

@@ -90,7 +90,8 @@ def method_of(row: Row, arch: ModelArchitecture, framework: str) -> tuple[Adapte
     own = any(name in cell(row, "framework") for name in _CAST_ADAPTERS)
     stack = stack_of(framework)
     cast = own or "true" in cell(row, "precision").replace("autocast=true", "")
-    fp32 = (framework == "hf" or stack.frozen_fp32) and not cast
+    whole_fp32 = framework == "litgpt" and "mixed" in cell(row, "precision")
+    fp32 = (framework == "hf" or stack.frozen_fp32 or whole_fp32) and not cast
     kind = method if method in ("loha", "lokr") else "dora" if "dora" in method else "lora"
     usual = next(
         (found for name, found in _USUAL.items() if name in cell(row, "framework")), (("q", "v"), 16)

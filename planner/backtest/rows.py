@@ -156,7 +156,8 @@ def _with_parts(row: Row, framework: str, setup: TrainingSetup) -> TrainingSetup
         recomputes_elementwise=habits.recomputes_elementwise(row),
         recomputes_product=habits.recomputes_product(row),
         gathers_fp32=habits.autocasts_shards(row),
-        newer_fsdp=habits.names_fsdp2(row),
+        newer_fsdp=habits.names_fsdp2(row)
+        or habits.adapts_over_fsdp2(row, setup.framework, setup.adapter is not None),
         older_torch=dated_before(row, "2023-03"),
         drops_longer_rows=habits.drops_longer_rows(row),
         keeps_products=keeps_products_of(row) or selects_unasked(row, framework, setup.arch),

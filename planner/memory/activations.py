@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from planner.architecture import Adapter, ModelArchitecture, adapter_targets, linear_shapes
 from planner.architecture.linears import LAYOUTS, LinearShape
+from planner.memory.block_form import BlockForm
 from planner.memory.mlp import mlp_bytes
 
 
@@ -83,66 +84,28 @@ def ring_backward(arch: ModelArchitecture, width: float, ranks: int) -> float:
 
 
 @lru_cache(maxsize=4096)
-def block_activations(
-    arch: ModelArchitecture,
-    adapter: Adapter | None,
-    width: float,
-    residual: float,
-    fused_norm: bool,
-    fused_mlp: bool,
-    quantised_input: float = 0.0,
-    quantised_copy: float = 0.0,
-    adapter_input: float = 0.0,
-    spread_keys: bool = False,
-    fused_qkv: bool = False,
-    fp32_routing: bool = False,
-    keeps_product: bool = False,
-    in_place: bool = False,
-    math_attention: bool = False,
-    mixed: bool = False,
-) -> BlockActivations:
+def block_activations(arch: ModelArchitecture, adapter: Adapter | None, form: BlockForm) -> BlockActivations:
     """Sum over the operations of a block.
 
     Args:
         arch: The model.
         adapter: None for full fine-tuning.
-        width: Bytes of an activation.
-        residual: Bytes of a value of the residual stream.
-        fused_norm, fused_mlp: Norms keep only their input; the MLP's product is recomputed.
-        quantised_input: Bytes kept of each value that enters quantised products, once for those that share it.
-        quantised_copy: Bytes kept of it by each of these products.
-        adapter_input: Bytes of each value of its input that an adapted module keeps for itself, cast to the type that
-            its adapter computes in; 0 where that is the input's own.
-        spread_keys, fused_qkv: Keys and values are repeated for each head of a group; come from one product.
-        fp32_routing: Outputs of all experts are weighted in fp32.
-        keeps_product: What a fused gated MLP multiplied stays all the same, where its last linear module is trained.
-        in_place: Such an MLP's backward pass writes over what it kept.
-        math_attention, mixed: Attention keeps what torch's math kernel does; it is under a GPU's autocast.
+        form: How a block is computed.
     """
-    full = adapter is None
+    full, width = adapter is None or form.all_trained, form.width
     # A decoder block of an encoder-decoder attends twice, the second time with a norm of its own.
     twice = arch.decoder_layers / (arch.layers + arch.decoder_layers)
     count = arch.norms_per_layer + twice
-    norms = _norms(arch, width, residual, full, fused_norm, count)
+    norms = _norms(arch, form, full, count)
     whole = norms + _dropout(arch, twice)
     saved = whole + _attention(arch, width, full) * (1 + twice)
-    saved += width * _kept_by_stack(arch, spread_keys, fused_qkv)
-    saved += _kept_by_math(arch, width) if math_attention else 0.0
-    of_adapters, of_mlps = _adapters(arch, adapter, width, adapter_input) if adapter else (0.0, 0.0)
-    mlp, mlp_backward = mlp_bytes(
-        arch,
-        adapter,
-        width,
-        fused=fused_mlp,
-        keeps_product=keeps_product,
-        in_place=in_place,
-        adapter_input=adapter_input,
-        fp32_powers=mixed,
-        fp32_routing=fp32_routing,
-    )
-    saved += mlp + of_adapters + _quantised_inputs(arch, quantised_input, quantised_copy)
+    saved += width * _kept_by_stack(arch, form.spread_keys, form.fused_qkv)
+    saved += _kept_by_math(arch, width) if form.math_attention else 0.0
+    of_adapters, of_mlps = _adapters(arch, adapter, form) if adapter else (0.0, 0.0)
+    mlp, mlp_backward = mlp_bytes(arch, adapter, form)
+    saved += mlp + of_adapters + _quantised_inputs(arch, form.quantised_input, form.quantised_copy)
     gone = mlp + of_mlps + norms * max(0.0, count - 1) / count
-    return BlockActivations(saved, mlp_backward + residual * arch.hidden, mlp, gone, whole)
+    return BlockActivations(saved, mlp_backward + form.residual * arch.hidden, mlp, gone, whole)
 
 
 def _quantised_inputs(arch: ModelArchitecture, shared: float, copied: float) -> float:
@@ -155,20 +118,35 @@ def _quantised_inputs(arch: ModelArchitecture, shared: float, copied: float) -> 
     return kept + copied * inputs / (arch.layers + arch.decoder_layers)
 
 
-def _norms(
-    arch: ModelArchitecture, width: float, residual: float, full: bool, fused: bool, count: float
-) -> float:
+def _norms(arch: ModelArchitecture, form: BlockForm, full: bool, count: float) -> float:
     """RMS norms of transformers keep an fp32 copy of their input, and the normed value for the weight.
 
     Autocast leaves what norms return in fp32, as their weights are, and casts it for each product by itself.
+
+    Args:
+        arch: The model.
+        form: How they are computed.
+        full: All weights are trained.
+        count: Norms of a block.
     """
-    h = arch.hidden
-    copied = arch.norm == "rms" and not fused
-    held = 4.0 * h + (residual * h if full else 0.0) if copied else residual * h
+    h, residual = arch.hidden, form.residual
+    normed = 4.0 if form.normed_fp32 else residual
+    copied = arch.norm == "rms" and not form.fused_norm
+    held = 4.0 * h + (normed * h if full else 0.0) if copied else residual * h
     if not full:
         return count * held
-    copies = split_by_columns(arch) if residual > width else count  # inputs of the trainable linear modules
-    return count * held + width * h * copies
+    # inputs of the trainable linear modules
+    copies = _inputs_of_norms(arch, form.fused_qkv) if residual > form.width else count
+    return count * held + form.width * h * copies
+
+
+def _inputs_of_norms(arch: ModelArchitecture, fused_qkv: bool) -> float:
+    """Products that take what a block's norms return, of which one may make queries, keys and values."""
+    first = split_by_columns(arch)
+    if not fused_qkv or arch.linear_layers or arch.kv_lora_rank:
+        return first
+    of_attention = [s for s in linear_shapes(arch) if s.role == "attention" and s.name not in _OUTPUTS]
+    return first + 1 - sum(s.count for s in of_attention) / (arch.layers + arch.decoder_layers)
 
 
 _ROTATED_FUSED = frozenset({"phi3", "neox", "qwen"})
@@ -196,10 +174,11 @@ def _kept_by_stack(arch: ModelArchitecture, spread_keys: bool, fused_qkv: bool) 
     """Values of an average block that a stack's own attention keeps beside what transformers' would.
 
     litgpt, torchtitan and torchtune repeat keys and values of a group before the kernel. In litgpt all three are split
-    from one product, which values that are not repeated keep whole, as a view.
+    from one product, which values that are not repeated keep whole, as a view; repeated ones are a copy.
     """
     if arch.kv_size < arch.q_size or arch.kv_lora_rank:
-        return repeated_keys(arch) if spread_keys else 0.0
+        viewed = arch.q_size + arch.kv_size if arch.layout in _ROTATED_FUSED else 0.0
+        return repeated_keys(arch) - viewed if spread_keys else 0.0
     if arch.linear_layers:
         return 0.0
     again = fused_qkv and arch.layout not in _ROTATED_FUSED
@@ -243,15 +222,32 @@ def _softmax_attention(arch: ModelArchitecture, width: float, full: bool) -> flo
     return saved
 
 
-def _adapters(arch: ModelArchitecture, adapter: Adapter, width: float, held: float) -> tuple[float, float]:
-    """What adapters of a block keep, and those of its MLP alone."""
-    targets = adapter_targets(arch, adapter)
+def _adapters(arch: ModelArchitecture, adapter: Adapter, form: BlockForm) -> tuple[float, float]:
+    """What adapters of a block keep, and those of its MLP alone; those of queries, keys and values may be one."""
+    width, held = form.width, form.adapter_input
+    targets, filled = adapter_targets(arch, adapter), 0.0
+    if form.adapts_qkv:
+        of_qkv = [shape for shape in targets if shape.role == "attention" and shape.name not in _OUTPUTS]
+        targets = tuple(shape for shape in targets if shape not in of_qkv[1:])
+        filled = _filled_in(arch, adapter, of_qkv) * width
     blocks = arch.layers + arch.decoder_layers
     in_mlp = tuple(shape for shape in targets if shape.role != "attention")
     return (
-        _kept_by_adapters(arch, adapter, targets, width, held) / blocks,
+        filled + _kept_by_adapters(arch, adapter, targets, width, held) / blocks,
         _kept_by_adapters(arch, adapter, in_mlp, width, held) / blocks,
     )
+
+
+def _filled_in(arch: ModelArchitecture, adapter: Adapter, of_qkv: list[LinearShape]) -> float:
+    """Values that one adapter of queries, keys and values keeps where not all three are adapted: its output is put
+    between zeros (`index_copy_` in `zero_pad` of litgpt/lora.py), which keeps it.
+    """
+    if len(of_qkv) == 1 and set(adapter.targets) <= {"q", "k", "v"}:  # one module of the base's too
+        sizes = {"q": arch.q_size, "k": arch.kv_size, "v": arch.v_size}
+        return float(sum(sizes[name] for name in adapter.targets)) if len(set(adapter.targets)) < 3 else 0.0
+    if len(of_qkv) != 2:
+        return 0.0
+    return sum(shape.outputs for shape in of_qkv)
 
 
 def _kept_by_adapters(

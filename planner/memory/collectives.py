@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from planner.architecture import CLASSIFIERS, parameter_counts
-from planner.memory.precision import Widths
+from planner.memory.precision import Widths, frozen_get_gradients
 from planner.setup import Parallelism, TrainingSetup
 from planner.stacks import MEGATRON, stack_of
 
@@ -131,6 +131,8 @@ def _fsdp(setup: TrainingSetup, width: Widths, base: float) -> Buffers:
     # Megatron-FSDP adds gradients up in buffers of fp32, sharded or not (`grad_reduce_in_fp32`, its recipes' default)
     of_gradient = max(width.gathered, width.gradient) if setup.framework in MEGATRON else width.gathered
     last = of_gradient * (block + root) if full else 0.0
+    if frozen_get_gradients(setup):
+        last = of_gradient * block
     backward = gathered + max(unsharded, last)
     if not setup.shards_parameters:
         return Buffers(backward, backward, backward, (backward, backward), streams=gathered + last)

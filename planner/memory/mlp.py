@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from planner.architecture import Adapter, ModelArchitecture, adapter_targets
 from planner.architecture.linears import LAYOUTS
+from planner.memory.block_form import BlockForm
 
 #: Families whose activation is written out in elementary operations, and inner values that these keep for themselves.
 _WRITTEN_OUT = {"gpt_oss": 2, "esm": 2}
@@ -31,59 +32,44 @@ class MlpBytes(NamedTuple):
     backward: float
 
 
-def mlp_bytes(
-    arch: ModelArchitecture,
-    adapter: Adapter | None,
-    width: float,
-    *,
-    fused: bool,
-    keeps_product: bool,
-    in_place: bool,
-    adapter_input: float,
-    fp32_powers: bool,
-    fp32_routing: bool,
-) -> MlpBytes:
-    """Of one token, by what is trained and how it is computed; the arguments are those of `block_activations`.
+def mlp_bytes(arch: ModelArchitecture, adapter: Adapter | None, form: BlockForm) -> MlpBytes:
+    """Of one token, by what is trained and how it is computed.
 
     Args:
         arch: The model.
         adapter: None for full fine-tuning.
-        width: Bytes of an activation.
-        fused, keeps_product, in_place: The MLP's product is recomputed; kept all the same where its last linear module
-            is trained; what was kept is written over by gradients.
-        adapter_input: Bytes of each value that an adapted module keeps for itself.
-        fp32_powers: Powers are taken in fp32, as under a GPU's autocast.
-        fp32_routing: Outputs of all experts are weighted in fp32.
+        form: How a block is computed.
     """
+    full, width, fused = adapter is None or form.all_trained, form.width, form.fused_mlp
     down_kept = adapter is not None and _adapts_down(arch, adapter)
-    trained = adapter is None or down_kept
-    kept = width * inner_width(arch) * _kept_values(arch, adapter is None, fused, keeps_product)
+    kept = width * inner_width(arch) * _kept_values(arch, form, full)
     if arch.is_moe:
         kept += 2 * width * arch.hidden * arch.experts_per_token * arch.moe_layers / arch.layers
-    backward = width * inner_width(arch) * _passing_values(arch, adapter is None, trained, fused, in_place)
-    if adapter is not None and down_kept and adapter_input and not fused:
-        backward = max(backward, _adapting(arch, adapter, width, adapter_input))
-    if fp32_powers and width < 4.0 and not fused and _raises_to_powers(arch):
+    backward = width * inner_width(arch) * _passing_values(arch, form, full, full or down_kept)
+    if adapter is not None and down_kept and (form.adapter_input or adapter.dropout) and not fused:
+        backward = max(backward, _adapting(arch, adapter, width, form.adapter_input))
+    one_operation = fused or form.one_activation
+    if form.fp32_powers and width < 4.0 and not one_operation and _raises_to_powers(arch):
         copied, backward = _raised_in_fp32(arch, width)
         kept += copied
-    if fp32_routing:
+    if form.fp32_routing:
         copied, passing = _fp32_routing(arch, width)
         kept, backward = kept + copied, backward + passing
     return MlpBytes(kept, backward)
 
 
-def _kept_values(arch: ModelArchitecture, full: bool, fused: bool, keeps_product: bool) -> int:
+def _kept_values(arch: ModelArchitecture, form: BlockForm, full: bool) -> int:
     """Values of its inner width that an MLP keeps."""
     gated = arch.mlp_matrices == 3
-    if fused and gated:
-        return 2 + (full and keeps_product)
+    if form.fused_mlp and gated:
+        return 2 + (full and form.keeps_product)
     kept = (3 if gated else 1) + full
-    if fused:
+    if form.fused_mlp or form.one_activation:
         return kept
     return kept + (_OF_POWERS if _raises_to_powers(arch) else _WRITTEN_OUT.get(arch.model_type, 0))
 
 
-def _passing_values(arch: ModelArchitecture, full: bool, trained: bool, fused: bool, in_place: bool) -> int:
+def _passing_values(arch: ModelArchitecture, form: BlockForm, full: bool, trained: bool) -> int:
     """Such values that the backward pass has more at its most.
 
     That is when the product of a gated MLP is taken back: its gradient and those of its factors, less the product
@@ -92,8 +78,8 @@ def _passing_values(arch: ModelArchitecture, full: bool, trained: bool, fused: b
     reuses buffers) it is the product's gradient alone.
     """
     gated = arch.mlp_matrices == 3
-    if fused:
-        return 1 if gated and in_place else 3 if full else 2
+    if form.fused_mlp:
+        return 1 if gated and form.in_place else 3 if full else 2
     return (_OF_ERF if arch.model_type == "esm" else 3 if gated else 2) - trained
 
 
@@ -139,8 +125,11 @@ def _adapting(arch: ModelArchitecture, adapter: Adapter, width: float, held: flo
 
     Forward it is the product as it came and its copy in fp32, which autocast casts back to keep it and a dropout drops
     out before; beside them lie what both norms returned, the residual stream and the module's output. Backward it is
-    the gradient of the copy, in fp32, while that is still there.
+    the gradient of the copy, in fp32, while that is still there. An adapter in the base's type copies nothing, but what
+    it keeps is what its dropout left; the gradient of its output, scaled, is there before a block is computed again.
     """
+    if not held:
+        return width * inner_width(arch) + 5 * width * arch.hidden
     through_fp32 = (held < 4.0) + adapter.dropout
     forward = (width + 4.0 * through_fp32) * inner_width(arch) + 4 * width * arch.hidden
     return max(forward, 4.0 * inner_width(arch))

@@ -13,7 +13,7 @@ from planner.architecture import (
     whole_parameters,
 )
 from planner.memory.collectives import Buffers, buffers, head_parameters, is_classifier
-from planner.memory.precision import Widths, is_sharded, widths
+from planner.memory.precision import Widths, frozen_get_gradients, is_sharded, widths
 from planner.memory.stages import is_scheduled, share_of_blocks, share_of_stage
 from planner.setup import TrainingSetup
 from planner.shape_cache import by_shape
@@ -112,7 +112,7 @@ def model_state(setup: TrainingSetup) -> ModelState:
     # modules trained whole stay in the base's type, and so do their gradients and states
     mine = (trainable + whole * width.frozen / width.weight) / parallel.tensor
     mine *= share_of_stage(setup) if full else share_of_blocks(setup)
-    weights = base / parts * _per_rank(expert, shards, expert_ranks)
+    weights = base / parts * _per_rank(expert, shards, expert_ranks) + _rotary_tables(setup)
     adapted = spread / max(1, trainable)  # share of the adapters that lies on experts
     adapters = 0.0 if full else mine * width.weight * _per_rank(adapted, shards, expert_ranks)
     # ZeRO-1 and the distributed optimizer of Megatron shard states alone; ZeRO-2 gradients as well.
@@ -120,6 +120,8 @@ def model_state(setup: TrainingSetup) -> ModelState:
     gradient_shards = ranks if parallel.kind in ("fsdp", "zero2", "zero3") else 1
     gradients = mine * width.gradient * _per_rank(expert if full else adapted, gradient_shards, expert_ranks)
     state_shards = ranks if parallel.kind in ("zero1", "mixed") else gradient_shards
+    again = _of_frozen_embedding(setup, width)
+    gradients += again + (counts.linear * width.frozen / parts / shards if frozen_get_gradients(setup) else 0)
     if full and setup.steps_in_backward:
         gradients = _largest_gradient(setup, width) / parts
     early = _READ_EARLY if stack_of(setup.framework).reads_early else 0.0
@@ -145,7 +147,7 @@ def model_state(setup: TrainingSetup) -> ModelState:
         head_gradient=head_parameters(setup) * width.gradient / ends / shards if full else gradients,
         late_gradient=0.0 if shared or setup.steps_in_backward else embedding / gradient_shards,
         block_gradient=gradients * _share_of_block(setup, counts) if reaches else 0.0,
-        embedding_gradient=embedding if added and ranks == 1 else 0.0,
+        embedding_gradient=again or (embedding if added and ranks == 1 else 0.0),
         trainable=trainable + whole,
         total=counts.total + (0 if full else trainable + whole),
         host_parts={"optimizer": optimizer} if setup.optimizer.startswith("paged") else {},
@@ -153,6 +155,29 @@ def model_state(setup: TrainingSetup) -> ModelState:
         casts=_casts(setup, width, counts, parts),
     )
     return _offloaded(setup, state)
+
+
+#: Of torchtune's Llamas, the first whose blocks share a table.
+_SHARED_TABLE_TOKENS = 131_072
+
+
+def _of_frozen_embedding(setup: TrainingSetup, width: Widths) -> float:
+    """Bytes of a gradient of a quantised base's embedding that nobody steps on."""
+    if setup.quantization == "none" or not stack_of(setup.framework).embedding_gradient:
+        return 0.0
+    return setup.arch.vocab * setup.arch.hidden * width.frozen
+
+
+def _rotary_tables(setup: TrainingSetup) -> float:
+    """Bytes of the tables of rotary positions on each GPU, where every block has one: sine and cosine of half a head's
+    values, of each value in Qwen2's.
+    """
+    arch = setup.arch
+    if setup.adapter is None or not stack_of(setup.framework).rotary_tables:
+        return 0.0
+    qwen = arch.model_type == "qwen2"
+    blocks = arch.layers if qwen or arch.context_tokens < _SHARED_TABLE_TOKENS else 1
+    return blocks * arch.context_tokens * arch.head_dim * 4.0 * (2 if qwen else 1)
 
 
 def _trainable(setup: TrainingSetup, counts: ParameterCounts) -> int:
@@ -221,8 +246,9 @@ def base_weight_bytes(setup: TrainingSetup, width: Widths | None = None) -> floa
     experts = counts.linear - quantised  # fused experts and routers keep their type
     idle = setup.arch.idle_parameters  # of linear modules nearly all
     others = counts.total - counts.linear - idle
-    packed = (quantised + idle) * _QUANTISED_BYTES[setup.quantization]
-    return packed + experts * width.frozen + others * rest
+    head = head_parameters(setup) if stack_of(setup.framework).quantises_head else 0
+    packed = (quantised + idle + head) * _QUANTISED_BYTES[setup.quantization]
+    return packed + experts * width.frozen + (others - head) * rest
 
 
 def _quantised_parameters(arch: ModelArchitecture, experts: bool) -> int:

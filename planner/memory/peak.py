@@ -17,14 +17,15 @@ from planner.memory.activations import (
     split_by_columns,
     tiled_backward,
 )
+from planner.memory.block_form import BlockForm
 from planner.memory.collectives import FURTHER_GROUP_GIB, communicators
 from planner.memory.constants import CONSTANTS
 from planner.memory.fragmentation import Peak, fragmentation
 from planner.memory.generation import Generation, cache_bytes, generation_bytes
 from planner.memory.linears import adapter_input, adapter_products, dequantised_bytes, quantised_inputs
-from planner.memory.loss import loss_bytes
+from planner.memory.loss import kept_logits, loss_bytes
 from planner.memory.model_state import ModelState, model_state
-from planner.memory.precision import Widths, is_mixed, is_sharded, widths
+from planner.memory.precision import Widths, frozen_get_gradients, is_mixed, is_sharded, widths
 from planner.memory.stages import blocks_in_flight, outputs_in_flight, stage_blocks
 from planner.memory.verdict import LITTLE_SEEN, need_log_sd
 from planner.recomputation import kept_values
@@ -123,27 +124,9 @@ class _Parts(NamedTuple):
 def _constants(setup: TrainingSetup) -> _Parts:
     width, stack, parallel = widths(setup), stack_of(setup.framework), setup.parallelism
     arch = setup.arch
-    shared, copied = quantised_inputs(setup, width)
     fused_norm = stack.fused_norm or setup.recomputes_elementwise
     copies = arch.norm == "rms" and not fused_norm
-    block = block_activations(
-        arch,
-        setup.adapter,
-        width.activation,
-        width.residual,
-        fused_norm,
-        stack.fused_mlp or setup.recomputes_elementwise,
-        shared,
-        copied,
-        adapter_input(setup, width),
-        stack.spread_keys or setup.repeats_keys,
-        stack.fused_qkv,
-        stack.fp32_routing,
-        (stack.keeps_product or setup.recomputes_elementwise) and not setup.recomputes_product,
-        setup.recomputes_elementwise and not setup.recomputes_product,
-        setup.attention == "math",
-        is_mixed(setup) and not setup.cpu_autocast,
-    )
+    block = block_activations(arch, setup.adapter, _form_of(setup, width, fused_norm))
     product, largest = adapter_products(setup)
     tail = (4.0 + (4.0 if setup.adapter is None else 0.0)) * arch.hidden
     if copies and not scores_words(setup.task):
@@ -161,6 +144,31 @@ def _constants(setup: TrainingSetup) -> _Parts:
         product_backward=largest,
         dequantised=dequantised_bytes(setup, width),
         copies_start=copies and width.residual < 4.0,
+    )
+
+
+def _form_of(setup: TrainingSetup, width: Widths, fused_norm: bool) -> BlockForm:
+    stack = stack_of(setup.framework)
+    shared, copied = quantised_inputs(setup, width)
+    return BlockForm(
+        width.activation,
+        width.residual,
+        fused_norm,
+        stack.fused_mlp or setup.recomputes_elementwise,
+        quantised_input=shared,
+        quantised_copy=copied,
+        adapter_input=adapter_input(setup, width),
+        spread_keys=stack.spread_keys or setup.repeats_keys,
+        fused_qkv=stack.fused_qkv,
+        fp32_routing=stack.fp32_routing,
+        keeps_product=(stack.keeps_product or setup.recomputes_elementwise) and not setup.recomputes_product,
+        in_place=setup.recomputes_elementwise and not setup.recomputes_product,
+        math_attention=setup.attention == "math",
+        fp32_powers=is_mixed(setup) and not setup.cpu_autocast,
+        normed_fp32=stack.normed_fp32,
+        adapts_qkv=stack.adapts_qkv,
+        one_activation=stack.one_activation,
+        all_trained=frozen_get_gradients(setup),
     )
 
 
@@ -183,7 +191,7 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Pe
     else:
         away = one * setup.offloaded_share if setup.offloads_activations else 0.0
         per_block, working = (one - away) * setup.reached_share, passing + away
-        if setup.adapter is not None:  # nothing before the first adapter needs a gradient
+        if setup.adapter is not None and not state.embedding_gradient:  # none before the first adapter
             unused = 4.0 * setup.arch.hidden * tokens * parts.split
     rest = _position_bias(setup, parts) * tokens * parts.split - unused
     kept = per_block * blocks_in_flight(setup) + start * outputs_in_flight(setup) + rest
@@ -196,12 +204,13 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Pe
     arrived = parts.width.residual * setup.arch.hidden * tokens
     caches, named = _kept_outputs(setup, tokens)
     nearly = max(earlier, grads - state.late_gradient - state.block_gradient)
+    words = kept_logits(setup, tokens)
     moments = {  # activations, logits and their like, gradients, temporaries of the step, collectives
         "loss": (kept_at_head + caches, loss, earlier, 0.0, comm.loss),
-        "backward": (kept + lasting + working + named, 0.0, begun, 0.0, comm.backward),
-        "backward_end": (last, 0.0, nearly, 0.0, comm.end),
-        "embedding": (arrived, 0.0, grads + state.embedding_gradient, 0.0, comm.end),
-        "optimizer_step": (0.0, 0.0, grads, state.step, 0.0),
+        "backward": (kept + lasting + working + named, words, begun, 0.0, comm.backward),
+        "backward_end": (last, words, nearly, 0.0, comm.end),
+        "embedding": (arrived, words, grads + state.embedding_gradient, 0.0, comm.end),
+        "optimizer_step": (0.0, words, grads, state.step, 0.0),
     }
     if setup.adapter is not None and "dora" in setup.adapter.kind:
         held = kept + one if setup.gradient_checkpointing else kept

@@ -54,6 +54,12 @@ def is_sharded(kind: str) -> bool:
     return kind in ("fsdp", "zero3")
 
 
+def frozen_get_gradients(setup: TrainingSetup) -> bool:
+    """Whether frozen weights of a block get gradients with its adapters, all being in one flat parameter."""
+    older = setup.parallelism.kind == "fsdp" and not setup.shards_parameters
+    return older and setup.adapter is not None and stack_of(setup.framework).mixes_frozen
+
+
 def is_mixed(setup: TrainingSetup) -> bool:
     """Whether autocast is on: over weights in fp32, and for adapters where the stack has it so."""
     if setup.precision.startswith("amp_"):

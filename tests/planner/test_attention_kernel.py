@@ -9,6 +9,7 @@ from planner.estimate import build_estimate
 from planner.hardware import gpu_facts
 from planner.memory import estimate_memory
 from planner.memory.activations import block_activations, score_activations
+from planner.memory.block_form import BlockForm
 from planner.throughput import estimate_step
 from tests.planner.factories import offer_of, question_of, snapshot_of
 from tests.planner.setups import cluster, lora, setup
@@ -54,7 +55,7 @@ def test_what_the_math_kernel_keeps():
     """A softmax in fp32 for each head and key; three tensors of all heads in fp32 instead of the shared ones."""
     arch = load_architecture("Qwen/Qwen2.5-1.5B")
     plain, math = (
-        block_activations(arch, lora(), 2.0, 2.0, False, False, math_attention=flag) for flag in (False, True)
+        block_activations(arch, lora(), BlockForm(2.0, 2.0, math_attention=flag)) for flag in (False, True)
     )
     assert math.saved - plain.saved == 3 * 4 * 1536 - 2 * (1536 + 2 * 256)
     scores = score_activations(arch, "math", 2.0, mixed=False)

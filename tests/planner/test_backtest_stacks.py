@@ -5,6 +5,7 @@ import pytest
 from planner.backtest import estimate_run, predict, read_run
 from planner.memory import estimate_memory
 from planner.memory.activations import block_activations
+from planner.memory.block_form import BlockForm
 from planner.memory.loss import loss_bytes
 from planner.memory.precision import widths
 
@@ -366,7 +367,7 @@ def test_liger_keeps_what_its_last_product_takes_and_writes_over_the_rest():
     """Gate, values and their product in 16 bits where all weights are trained; backward one gradient as wide."""
     arch = read_run(ROW).setup.arch
     plain, again, placed = (
-        block_activations(arch, None, 2.0, 2.0, True, True, keeps_product=kept, in_place=place)
+        block_activations(arch, None, BlockForm(2.0, 2.0, True, True, keeps_product=kept, in_place=place))
         for kept, place in ((True, False), (False, False), (True, True))
     )
     assert plain.saved - again.saved == 2.0 * arch.intermediate

@@ -5,6 +5,7 @@ import pytest
 from planner.backtest import estimate_run, read_run
 from planner.memory import estimate_memory, model_state
 from planner.memory.activations import block_activations, ring_backward
+from planner.memory.block_form import BlockForm
 from planner.memory.precision import widths
 from planner.stacks import stack_of
 from planner.throughput.sampling import sampling_seconds
@@ -41,7 +42,8 @@ def test_experts_outputs_are_weighted_in_fp32(tokens, published_gib):
     assert estimate.memory.reserved_bytes / 2**30 == pytest.approx(published_gib, rel=0.12)
     arch = estimate.run.setup.arch
     plain, weighted = (
-        block_activations(arch, None, 2.0, 2.0, True, True, fp32_routing=flag) for flag in (False, True)
+        block_activations(arch, None, BlockForm(2.0, 2.0, True, True, fp32_routing=flag))
+        for flag in (False, True)
     )
     assert (weighted.saved - plain.saved, weighted.backward - plain.backward) == (
         4.0 * 8 * 2048,
@@ -360,7 +362,7 @@ def test_megatron_keeps_what_its_last_product_takes(stages, data, tensor, publis
     assert estimate_run(row).memory.nvml_bytes / 2**30 == pytest.approx(published_gib, rel=0.12)
     some = estimate_run(row).run.setup
     kept, again = (
-        block_activations(some.arch, None, 2.0, 2.0, True, True, keeps_product=flag).saved
+        block_activations(some.arch, None, BlockForm(2.0, 2.0, True, True, keeps_product=flag)).saved
         for flag in (True, False)
     )
     assert kept - again == 2.0 * some.arch.intermediate

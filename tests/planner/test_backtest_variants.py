@@ -612,11 +612,11 @@ def test_modules_trained_whole_beside_an_adapter():
     assert grown == pytest.approx(2 * 151936 * 4096 * 5 * 2, rel=0.1)
 
 
-def test_torchtunes_chunks_hold_logits_in_bf16():
-    """As all its recipes do since 0.3 (September 2024)."""
+def test_torchtunes_chunks_hold_logits_in_bf16_and_log_probabilities_in_fp32():
+    """As all its recipes do since 0.3 (September 2024); of one chunk the logits in fp32 too."""
     chunked = setup(framework="torchtune", liger_fused="chunked cross entropy", date="2024-08")
     assert chunked.loss_bytes is setup(framework="torchtune").loss_bytes is None
-    assert stack_of("torchtune").loss_bytes == 2.75
+    assert stack_of("torchtune").loss_bytes == 2 + 4 + 4 / 8
     assert setup(framework="torchtune", date="2024-08").loss_bytes == 16.0
 
 

@@ -8,6 +8,7 @@ from planner.architecture import load_architecture, parameter_counts
 from planner.backtest.rows import read_run
 from planner.memory import estimate_memory, model_state
 from planner.memory.activations import block_activations, score_activations
+from planner.memory.block_form import BlockForm
 from planner.memory.stages import Blocks, blocks_in_flight, share_of_stage, stage_blocks
 from planner.setup import Parallelism
 from tests.planner.setups import cluster, setup
@@ -36,7 +37,7 @@ def test_a_block_of_megatron_keeps_what_its_authors_count():
     """
     hidden, heads = 12288, 96
     arch = gpt(hidden, 96, heads)
-    block = block_activations(arch, None, 2.0, 2.0, True, True)
+    block = block_activations(arch, None, BlockForm(2.0, 2.0, True, True))
     assert block.whole == pytest.approx(10 * hidden)
     assert block.saved == pytest.approx(34 * hidden, rel=0.01)  # and the statistics of a fused kernel
     assert score_activations(arch, "eager", 2.0, mixed=False).saved == 5 * heads
