@@ -226,9 +226,8 @@ def checkpointing_of(
         return not denied(text) and not recomputes_attention(row, framework)
     if framework in ("unsloth", "torchtune", "torchtitan", "openrlhf") or recomputes_unasked(row):
         return True
-    if (
-        framework == "litgpt"
-    ):  # `activation_checkpointing_policy={Block}` of finetune/*.py; pretrain.py has none
+    # `activation_checkpointing_policy={Block}` of its finetune/*.py, and none in pretrain.py
+    if framework == "litgpt":
         return gpus > 1 and "pretrain" not in cell(row, "task")
     if arch.is_moe and "automodel" in cell(row, "framework"):
         return False  # its recipes of mixtures say `activation_checkpointing: false`
