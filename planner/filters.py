@@ -12,6 +12,13 @@ from providers.offers import Offer
 _LEAST_USD = 1e-9
 
 
+def costs_more(offer: Offer, nodes: int, most_usd_per_hour: float | None) -> bool:
+    """Whether so many of these machines cost more an hour than all together may; unknown prices and limits do not."""
+    if most_usd_per_hour is None or offer.price_usd_per_hour is None:
+        return False
+    return offer.price_usd_per_hour * nodes > most_usd_per_hour + _LEAST_USD
+
+
 class OfferFilter(NamedTuple):
     """What the spec says about machines; None allows everything.
 
@@ -47,12 +54,7 @@ class OfferFilter(NamedTuple):
 
     def too_dear(self, offer: Offer, nodes: int) -> tuple[str, str] | None:
         """(reason_code, reason) if so many of these machines cost more an hour than all together may."""
-        most = self.max_usd_per_hour
-        if (
-            most is None
-            or offer.market == "local"
-            or (offer.price_usd_per_hour or 0.0) * nodes <= most + _LEAST_USD
-        ):
+        if offer.market == "local" or not costs_more(offer, nodes, self.max_usd_per_hour):
             return None
         several = "" if nodes == 1 else f", which holds for all {nodes} machines together"
         return "over_budget", f"over where.max_usd_per_hour{several}"

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from planner.candidates import Candidate
 from planner.errors import Finding
+from planner.filters import costs_more
 from planner.ledger import cost_micro_usd
 from planner.money import micro_usd
 from planner.runs import seconds_between
@@ -110,7 +111,7 @@ def _against(
         yield Finding(f"SkyPilot rents nothing of {offer.cloud}", code="no_offer", path="where.clouds")
     elif price is None:
         yield Finding(f"a machine of {offer.cloud} has no known price", code="no_price")
-    elif most_usd_per_hour is not None and price * nodes > most_usd_per_hour + 1e-9:
+    elif costs_more(offer, nodes, most_usd_per_hour):
         what = (
             f"a machine of {offer.cloud} costs" if nodes == 1 else f"{nodes} machines of {offer.cloud} cost"
         )

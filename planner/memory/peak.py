@@ -25,7 +25,14 @@ from planner.memory.generation import Generation, cache_bytes, generation_bytes
 from planner.memory.linears import adapter_input, adapter_products, dequantised_bytes, quantised_inputs
 from planner.memory.loss import kept_logits, loss_bytes
 from planner.memory.model_state import ModelState, model_state
-from planner.memory.precision import Widths, frozen_get_gradients, is_mixed, is_sharded, widths
+from planner.memory.precision import (
+    Widths,
+    adapts_over_older_fsdp,
+    frozen_get_gradients,
+    is_mixed,
+    is_sharded,
+    widths,
+)
 from planner.memory.stages import blocks_in_flight, outputs_in_flight, stage_blocks
 from planner.memory.verdict import LITTLE_SEEN, need_log_sd
 from planner.recomputation import kept_values
@@ -196,7 +203,7 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Pe
     rest = _position_bias(setup, parts) * tokens * parts.split - unused
     kept = per_block * blocks_in_flight(setup) + start * outputs_in_flight(setup) + rest
     kept_at_head = per_block * stage_blocks(setup).edge + rest  # the last stage has one micro-batch
-    lasting = kept if setup.gradient_checkpointing and _keeps_gradients_of_inputs(setup) else 0.0
+    lasting = kept if setup.gradient_checkpointing and adapts_over_older_fsdp(setup) else 0.0
     loss, grads = head + parts.tail_per_token * tokens, state.gradients
     earlier = grads if _holds_earlier_gradients(setup, state) else 0.0
     begun = max(earlier, min(grads, state.head_gradient))
@@ -237,12 +244,6 @@ def _peak(setup: TrainingSetup, parts: _Parts, tokens: float, head: float) -> Pe
     backward = moments["backward"]
     beside = backward[0] + backward[-1] if phase == "optimizer_step" else state.step
     return Peak(_PHASES.get(phase, phase), components, beside)
-
-
-def _keeps_gradients_of_inputs(setup: TrainingSetup) -> bool:
-    """Whether those of the blocks stay until the backward pass ends: under the older FSDP, with adapters."""
-    older = setup.parallelism.kind == "fsdp" and not setup.shards_parameters
-    return setup.adapter is not None and older
 
 
 def _kept_outputs(setup: TrainingSetup, tokens: float) -> tuple[float, float]:

@@ -54,10 +54,17 @@ def is_sharded(kind: str) -> bool:
     return kind in ("fsdp", "zero3")
 
 
+def adapts_over_older_fsdp(setup: TrainingSetup) -> bool:
+    """Whether adapters are trained under the FSDP of flat parameters, where the gradients of the blocks' inputs stay
+    until the backward pass ends.
+    """
+    older = setup.parallelism.kind == "fsdp" and not setup.shards_parameters
+    return older and setup.adapter is not None
+
+
 def frozen_get_gradients(setup: TrainingSetup) -> bool:
     """Whether frozen weights of a block get gradients with its adapters, all being in one flat parameter."""
-    older = setup.parallelism.kind == "fsdp" and not setup.shards_parameters
-    return older and setup.adapter is not None and stack_of(setup.framework).mixes_frozen
+    return adapts_over_older_fsdp(setup) and stack_of(setup.framework).mixes_frozen
 
 
 def is_mixed(setup: TrainingSetup) -> bool:

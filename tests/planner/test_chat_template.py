@@ -36,6 +36,18 @@ def spec_in(folder: Path, row: object, model: str = "model") -> FineTuneSpec:
     return FineTuneSpec.model_validate({"name": "x", "model": f"./{model}", "data": "train.jsonl"})
 
 
+def here_and_there(
+    folder: Path, hub: HubHost, row: object, files: dict[str, bytes]
+) -> tuple[FineTuneSpec, FineTuneSpec]:
+    """A spec of a model of these files in a directory, and one of the same on the Hub."""
+    (folder / "model").mkdir()
+    for name, content in files.items():
+        (folder / "model" / name).write_bytes(content)
+    hub.models["lab/model"] = HostedModel(dict(files))
+    spec = spec_in(folder, row)
+    return spec, spec.model_copy(update={"model": spec.model.model_copy(update={"id": "lab/model"})})
+
+
 @pytest.mark.parametrize(
     ("row", "files", "found"),
     [
@@ -58,15 +70,10 @@ def spec_in(folder: Path, row: object, model: str = "model") -> FineTuneSpec:
 def test_a_model_here_or_on_the_hub(
     tmp_path: Path, hub: HubHost, row: object, files: dict[str, bytes], found: int
 ) -> None:
-    (tmp_path / "model").mkdir()
-    for name, content in files.items():
-        (tmp_path / "model" / name).write_bytes(content)
-    spec = spec_in(tmp_path, row)
+    spec, there = here_and_there(tmp_path, hub, row, files)
     assert [one.code for one in untemplated_here(spec, tmp_path)] == ["no_chat_template"] * found
     blocked = [one.code for one in spec_blockers(spec, tmp_path, os.environ)]
     assert blocked.count("no_chat_template") == found
-    hub.models["lab/model"] = HostedModel(dict(files))
-    there = spec.model_copy(update={"model": spec.model.model_copy(update={"id": "lab/model"})})
     assert list(untemplated_here(there, tmp_path)) == []
     access = HubAccess(hub.url)
     assert len(list(untemplated_on_hub(there, tmp_path, access))) == (
@@ -97,17 +104,12 @@ NAMED = json.dumps(
 def test_calls_of_tools_need_a_template_that_writes_them(
     tmp_path: Path, hub: HubHost, row: object, files: dict[str, bytes], found: int
 ) -> None:
-    (tmp_path / "model").mkdir()
-    for name, content in files.items():
-        (tmp_path / "model" / name).write_bytes(content)
-    spec = spec_in(tmp_path, row)
+    spec, there = here_and_there(tmp_path, hub, row, files)
     (tmp_path / "train.jsonl").write_text(json.dumps(TALK) + "\n" + json.dumps(row) + "\n")
     findings = list(untemplated_here(spec, tmp_path))
     assert [one.code for one in findings] == ["no_tool_template"] * found
     assert all("leaves out calls of tools" in one.message for one in findings)
     assert list(untemplated_here(spec, tmp_path, most_chars=10)) == []
-    hub.models["lab/model"] = HostedModel(dict(files))
-    there = spec.model_copy(update={"model": spec.model.model_copy(update={"id": "lab/model"})})
     told = [one.code for one in untemplated_on_hub(there, tmp_path, HubAccess(hub.url))]
     assert told == ["no_tool_template"] * found
 

@@ -21,8 +21,8 @@ def facts_of(name):
     return facts | {"pad_token_id": 0}
 
 
-def closed_form(facts, fields, adapter):
-    """Allocated bytes of what `traced_peaks.py` is asked: a configuration, fields of a set-up, and an adapter's."""
+def setup_of(arch, fields, adapter):
+    """A set-up from its fields and an adapter's, as JSON has them."""
     chosen = adapter and Adapter(
         adapter.get("kind", "lora"),
         adapter["rank"],
@@ -30,6 +30,10 @@ def closed_form(facts, fields, adapter):
         adapter["fp32"],
         adapter.get("dropout", False),
     )
-    arch = computed_by("hf", read_config(facts, "traced", "test"))
-    setup = TrainingSetup(arch, adapter=chosen, framework="hf", **{"attention": "flash", **fields})
+    return TrainingSetup(arch, adapter=chosen, framework="hf", **{"attention": "flash", **fields})
+
+
+def closed_form(facts, fields, adapter):
+    """Allocated bytes of what `traced_peaks.py` is asked: a configuration, fields of a set-up, and an adapter's."""
+    setup = setup_of(computed_by("hf", read_config(facts, "traced", "test")), fields, adapter)
     return estimate_memory(setup, cluster("B300")).allocated_bytes

@@ -11,24 +11,15 @@ def main():
     import torch
     import transformers
 
-    from planner.architecture import Adapter
     from planner.architecture.hf_config import read_config
-    from planner.setup import TrainingSetup
     from planner.trace import trace_step
+    from tests.planner.traced import setup_of
 
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     peaks = []
     for facts, fields, adapter in json.load(sys.stdin):
-        arch = read_config(facts, "traced", "test")
-        lora = adapter and Adapter(
-            adapter.get("kind", "lora"),
-            adapter["rank"],
-            tuple(adapter["targets"]),
-            adapter["fp32"],
-            adapter.get("dropout", False),
-        )
-        setup = TrainingSetup(arch, adapter=lora, framework="hf", **{"attention": "flash", **fields})
+        setup = setup_of(read_config(facts, "traced", "test"), fields, adapter)
         peaks.append(trace_step(setup, facts).peak_bytes)
     json.dump(peaks, sys.stdout)
 
